@@ -1,0 +1,83 @@
+"""What everybody may know: the latest state documents and the stream of events. Lives on the loop."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from appliance.vocabulary import EVENTS, STATES, Event, Json, Snapshot
+
+__all__ = ["Bulletin"]
+
+
+class Bulletin:
+    """Holds one Snapshot; tells subscribers of changed documents and of events, on the loop.
+
+    A subscriber is called at once and must not block; an exception it raises is a defect of that subscriber.
+    """
+
+    def __init__(self, boot: str) -> None:
+        self.boot = boot
+        self._rev = 0
+        self._documents: dict[str, Json] = {}
+        self._on_document: list[Callable[[str, Json, int], None]] = []
+        self._on_event: list[Callable[[Event], None]] = []
+
+    @property
+    def rev(self) -> int:
+        """Revision of the state; rises with every change (``state_rev`` of answers)."""
+        return self._rev
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(self._rev, dict(self._documents))
+
+    def document(self, name: str) -> Json:
+        return self._documents.get(name, {})
+
+    def set(self, name: str, document: Json) -> bool:
+        """Replace one document; returns whether it changed. Documents are replaced, never mutated."""
+        if name not in STATES:
+            raise KeyError(f"no state document {name!r}; known: {', '.join(STATES)}")
+        if self._documents.get(name) == document:
+            return False
+        self._rev += 1
+        self._documents[name] = document
+        for tell in tuple(self._on_document):
+            tell(name, document, self._rev)
+        return True
+
+    def post(self, event_type: str, /, **data: Any) -> Event:
+        """Tell of an event of the vocabulary; returns it with its id."""
+        if event_type not in EVENTS:
+            raise KeyError(f"no event {event_type!r}")
+        event = Event(event_type, data, time.time(), str(uuid.uuid4()))
+        for tell in tuple(self._on_event):
+            tell(event)
+        return event
+
+    def republish(self) -> None:
+        """Tell subscribers every document again (``state.rebirth``)."""
+        for name, document in self._documents.items():
+            for tell in tuple(self._on_document):
+                tell(name, document, self._rev)
+
+    @contextmanager
+    def subscribed(
+        self, *, on_document: Callable[[str, Json, int], None] | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> Iterator[None]:
+        """Subscribe for the duration of the block."""
+        if on_document is not None:
+            self._on_document.append(on_document)
+        if on_event is not None:
+            self._on_event.append(on_event)
+        try:
+            yield
+        finally:
+            if on_document is not None:
+                self._on_document.remove(on_document)
+            if on_event is not None:
+                self._on_event.remove(on_event)

@@ -1,0 +1,1 @@
+"""The call: machine, roster, address book, controller (the one writer of call state)."""

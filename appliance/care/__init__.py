@@ -1,0 +1,1 @@
+"""Caring for the device: diagnostics, supervision, systemd."""

@@ -1,0 +1,1 @@
+"""The one MQTT connection of the device, below doors and providers."""

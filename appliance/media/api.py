@@ -1,0 +1,172 @@
+"""What calls and providers ask of the media rooms. Implemented by ``studio.Studio`` and ``session.Session``.
+
+Everything here runs on the loop. ``Studio`` owns the board's microphone, loudspeaker, camera and screen; a
+``Session`` is one RTCPeerConnection to one peer and is used once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from appliance.vocabulary import Json
+
+__all__ = [
+    "DataMessage",
+    "Directions",
+    "IceServers",
+    "Session",
+    "SessionClosed",
+    "SessionEvent",
+    "SessionSilent",
+    "SessionSound",
+    "SessionUp",
+    "Studio",
+    "Tone",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class IceServers:
+    """STUN and TURN from settings; empty means host candidates only (never a public default)."""
+
+    stun: str = ""
+    turn: str = ""
+    username: str = ""
+    password: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Directions:
+    """Wanted media of one session, seen from us."""
+
+    send_audio: bool = True
+    send_video: bool = True
+    receive_audio: bool = True
+    receive_video: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SessionUp:
+    """ICE and DTLS are up, and each direction negotiated to be received that owed media has shown RTP or RTCP SR."""
+
+    security: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSilent:
+    """Nothing at all (RTP, RTCP, authenticated STUN, data) arrived for 3 s on a transport where something was due."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSound:
+    """Something arrives again after SessionSilent."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataMessage:
+    channel: str
+    payload: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionClosed:
+    """The session is over. ``why``: ``closed`` by us, ``iceFailed``, ``dtls``, ``lost`` (consent), ``oneWayMedia``."""
+
+    why: str
+    detail: str = ""
+
+
+SessionEvent = SessionUp | SessionSilent | SessionSound | DataMessage | SessionClosed
+
+
+class Session(Protocol):
+    """One peer connection, H.264 passed through from the board, Opus both ways, one data channel ``edgecall``."""
+
+    async def offer(self) -> str:
+        """Create and set the local offer; SDP with all candidates (they are gathered within 300 ms without STUN)."""
+
+    async def answer(self, offer: str) -> str:
+        """Take the peer's offer (at most 64 KiB) and return our answer. Raises SignalingError for any bad SDP,
+        and Refused(488/noCodec) when no media line has a codec in common."""
+
+    async def accept_answer(self, answer: str) -> None:
+        """Take the peer's answer to our offer. Raises SignalingError."""
+
+    async def add_candidate(self, candidate: str, mid: str | None, line: int | None) -> None:
+        """Trickled candidate (RFC 8838), ``""`` is the end of candidates. A bad one raises SignalingError."""
+
+    def events(self) -> AsyncIterator[SessionEvent]:
+        """Facts in order, ends after SessionClosed. One consumer."""
+
+    def set_directions(self, wanted: Directions) -> None:
+        """Start or stop sending and playing at once, without renegotiation: a stopped track sends nothing."""
+
+    def peer_sends(self, *, audio: bool, video: bool) -> None:
+        """What the peer says it sends now (its mute, hold, video state): what is not sent is not missed."""
+
+    def send(self, channel: str, payload: str) -> None:
+        """Data message, reliable and ordered. Raises Refused when the channel is not open."""
+
+    async def stats(self) -> Sequence[Json]: ...
+
+    async def close(self) -> None:
+        """Within 1 s, may be called twice; the loop is never blocked by a decoder."""
+
+
+class Tone(Enum):
+    """What the loudspeaker plays by itself."""
+
+    RING = "ring"  # somebody calls us; repeats
+    RINGBACK = "ringback"  # we call somebody; repeats
+    AUTO_ANSWER = "autoAnswer"  # once, before the microphone opens
+    BUSY = "busy"  # three beeps
+    END = "end"  # one low beep
+
+
+class Studio(Protocol):
+    """The board's media, shared by all sessions."""
+
+    async def open(self) -> None:
+        """Start the audio exchange and warm the codecs; a missing device is a diagnostic, not an error."""
+
+    async def close(self) -> None: ...
+
+    def session(self, wanted: Directions, *, ice: IceServers, loopback: bool) -> Session:
+        """A new session that sends microphone and camera and plays and shows what it receives.
+
+        ``loopback``: the peer came by a loopback address, so 127.0.0.1 and ::1 are gathered as well
+        (decisions C5); they are also gathered when there is no other address.
+        """
+
+    def mute(self, muted: bool) -> None:
+        """Microphone: from the next block on only silence leaves, in every session."""
+
+    def mute_incoming(self, muted: bool) -> None:
+        """Loudspeaker: received sound is not played (it is still received)."""
+
+    def play(self, tone: Tone | None) -> None:
+        """Play a tone; None stops a repeating one."""
+
+    async def warm_camera(self, warm: bool) -> None:
+        """Open the camera before a call is answered (the visitor's picture), or let it go; sessions keep it too."""
+
+    async def snapshot(self, width: int = 640) -> bytes:
+        """JPEG of the camera. Raises HardwareError."""
+
+    def levels(self) -> tuple[float, float]:
+        """Level of microphone and loudspeaker over the last 100 ms, 0..1 (RMS of full scale)."""
+
+    def show(self, banner: str, hint: str = "") -> None:
+        """Text of the board's screen beside the pictures that sessions show."""
+
+    @property
+    def exchange_tick(self) -> float:
+        """Monotonic time of the last audio exchange, for the watchdog; it ticks without a device too."""
+
+    def state(self) -> Json:
+        """For ``state/media``: per kind wanted and actual, codec, encoder kind, sizes, rates, dropped counters."""

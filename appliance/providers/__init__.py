@@ -1,0 +1,1 @@
+"""Ways into the world, one module or package each; none knows another."""

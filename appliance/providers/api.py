@@ -1,0 +1,206 @@
+"""What the call controller asks of a way into the world, and what it is told.
+
+A provider turns targets into legs; a leg is one connection to one peer (or room) and is used once. The controller
+owns call state: a leg only reports facts as LegEvents and does what it is told. Everything runs on the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from appliance.vocabulary import CallKind, Json, Reason
+
+__all__ = [
+    "Accepted",
+    "CallProvider",
+    "Connected",
+    "DataReceived",
+    "DataSent",
+    "Ended",
+    "Held",
+    "IncomingCall",
+    "Leg",
+    "LegEvent",
+    "Lost",
+    "MediaWanted",
+    "Peer",
+    "PeerMedia",
+    "Recovered",
+    "Ringing",
+    "Target",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to call: ``scheme:address`` of an address-book URI, e.g. ``device:lobby-2``, ``operator:desk``."""
+
+    scheme: str
+    address: str
+
+    @property
+    def uri(self) -> str:
+        return f"{self.scheme}:{self.address}"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other side. ``identity`` is proven (``verified``) by token or by the broker's ACL, else only claimed."""
+
+    identity: str  # raw id: device id, user name, number
+    uri: str  # where to call it back
+    display_name: str
+    kind: str = "voip"  # voip, pstn, device, bot, unknown (features 3.2)
+    verified: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MediaWanted:
+    """What we want to send and receive; a legal call may lack any of the four."""
+
+    send_audio: bool = True
+    send_video: bool = True
+    receive_audio: bool = True
+    receive_video: bool = True
+
+
+# --- what a leg tells -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ringing:
+    """The peer was reached and rings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The peer answered; media is being connected. ``peer`` is who really answered."""
+
+    peer: Peer
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """Transport is up and every negotiated direction that owed media has shown some (decisions D1)."""
+
+    security: Json = field(default_factory=dict)  # dtlsCipher, srtpCipher, tlsVersion, verified (F18)
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Nothing arrived for 3 s on a transport where something was due, or signalling and media are gone."""
+
+    cause: str  # media | signalling
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A new transport of the same leg is up."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerMedia:
+    """The peer's own mute, hold and video as it tells them."""
+
+    muted: bool = False
+    video: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The peer holds (or resumes) the call."""
+
+    held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DataReceived:
+    channel: str
+    payload: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataSent:
+    channel: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The leg is over; nothing follows, its resources are gone or going."""
+
+    reason: Reason
+
+
+LegEvent = Ringing | Accepted | Connected | Lost | Recovered | PeerMedia | Held | DataReceived | DataSent | Ended
+
+
+class Leg(Protocol):
+    """One connection to one peer. Every method may be called after the end and then does nothing."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def peer(self) -> Peer: ...
+
+    def events(self) -> AsyncIterator[LegEvent]:
+        """Facts in order; ends after Ended. One consumer."""
+
+    async def ring(self) -> None:
+        """Incoming: tell the caller that it rings here."""
+
+    async def accept(self, media: MediaWanted) -> None:
+        """Incoming: answer. Connected (or Ended) follows as an event."""
+
+    async def end(self, reason: Reason) -> None:
+        """Reject, cancel, or hang up, by the state of the leg; done within 2 s. Ended follows."""
+
+    async def set_media(self, media: MediaWanted) -> None:
+        """Start or stop sending; takes effect without renegotiation where the transport can."""
+
+    async def tell(self, *, muted: bool, held: bool, video: bool) -> None:
+        """Tell the peer our own mute, hold and video."""
+
+    async def send(self, channel: str, payload: str) -> None:
+        """A data message, reliable and ordered. Raises Refused when there is no channel."""
+
+    async def stats(self) -> Sequence[Json]:
+        """W3C webrtc-stats dictionaries (SI units)."""
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingCall:
+    """Somebody calls. ``call_id`` is the caller's, shared by both sides."""
+
+    call_id: str
+    leg: Leg
+    kind: CallKind = CallKind.P2P
+    context: Mapping[str, Any] = field(default_factory=dict)
+
+
+class CallProvider(Protocol):
+    """One way into the world."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def schemes(self) -> frozenset[str]:
+        """Target schemes it serves, e.g. ``{"device", "operator", "lan"}``."""
+
+    async def start(self, on_incoming: Callable[[IncomingCall], None]) -> None: ...
+
+    async def stop(self) -> None:
+        """End what is left within 2 s; may be called twice."""
+
+    def reachable(self, target: Target) -> bool | None:
+        """Whether the target is online right now; None: not known."""
+
+    async def dial(self, target: Target, *, call_id: str, caller: Peer, media: MediaWanted) -> Leg:
+        """Begin to call. Raises Refused (480/unreachable, 404/notFound) when that is known at once."""
+
+    def state(self) -> Json:
+        """For ``state/provider``: endpoints, connection, capabilities with reasons."""

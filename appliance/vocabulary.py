@@ -1,0 +1,522 @@
+"""The one schema: verbs, answers, events, state documents, call and participant states, reasons.
+
+No behaviour. The MQTT payload checks, HTTP routes, OpenAPI, CLI, AsyncAPI, the broker's ACL file and the reference
+in ``docs/`` are generated from what is declared here (``appliance/faces``). A verb stands here when it is built.
+
+Names follow Azure Communication Services for states and diagnostics, SIP (RFC 3261) for codes, CloudEvents 1.0
+for events, W3C webrtc-stats for statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from typing import Any, Final
+
+ROOT: Final = "edgecall/v1"
+"""Topic root; a breaking change of the contract is a new root."""
+
+ID_PATTERN: Final = r"^[a-z0-9-]{3,40}$"
+"""Device ids and user names (decisions A4)."""
+
+MAX_PAYLOAD: Final = 64 * 1024
+"""Bytes of one command, answer or event on any door."""
+
+Json = dict[str, Any]
+
+
+# --- commands -------------------------------------------------------------------------------------------------------
+
+
+class Scope(StrEnum):
+    """Who may give a verb. A higher scope includes the lower ones: admin > device > operator."""
+
+    OPERATOR = "operator"
+    DEVICE = "device"
+    ADMIN = "admin"
+
+    def permits(self, needed: Scope) -> bool:
+        return _RANK[self] >= _RANK[needed]
+
+
+_RANK: Final = {Scope.OPERATOR: 0, Scope.DEVICE: 1, Scope.ADMIN: 2}
+
+
+class ArgType(StrEnum):
+    """JSON types an argument may have."""
+
+    STRING = "string"
+    INTEGER = "integer"
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+    STRINGS = "strings"  # array of strings
+    OBJECT = "object"
+
+
+@dataclass(frozen=True, slots=True)
+class Arg:
+    """One argument of a verb. ``minimum``/``maximum`` bound a number, or the length of a string or array."""
+
+    name: str
+    type: ArgType
+    help: str
+    required: bool = False
+    choices: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    pattern: str | None = None
+    positional: bool = False  # the CLI takes it without its name
+    secret: bool = False  # never logged
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One thing the appliance can be told to do.
+
+    ``acts``: it does something in the world that must not happen late; it needs ``ttl_s`` up to ``max_ttl_s``.
+    ``idempotent``: after a crash an unfinished one is run again; the others answer ``failed/interrupted``.
+    ``long``: answers ``accepted`` first and one final answer later.
+    ``two_step``: while the clock is not synchronised it needs a challenge (decisions A3).
+    """
+
+    name: str
+    summary: str
+    args: tuple[Arg, ...] = ()
+    acts: bool = False
+    max_ttl_s: float = 30.0
+    scope: Scope = Scope.OPERATOR
+    idempotent: bool = True
+    long: bool = False
+    two_step: bool = False
+    returns: str = ""  # what stands in the answer's ``data``
+
+    def arg(self, name: str) -> Arg | None:
+        return next((a for a in self.args if a.name == name), None)
+
+
+class Origin(StrEnum):
+    """The door a command came through."""
+
+    MQTT = "mqtt"
+    HTTP = "http"
+    CLI = "cli"
+    PANEL = "panel"
+    DATA = "data"  # a call's data channel
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command, checked against its verb.
+
+    ``ts``: the sender's wall clock, seconds since the epoch, None when it gave none. ``deadline``: monotonic
+    seconds on our clock (decisions A3), None for verbs that only stop or mute. ``sender``: who, for the audit.
+    """
+
+    id: str
+    verb: Verb
+    args: Mapping[str, Any]
+    origin: Origin
+    sender: str = ""
+    scope: Scope = Scope.ADMIN
+    ts: float | None = None
+    ttl_s: float | None = None
+    deadline: float | None = None
+    nonce: str | None = None
+
+
+class Result(StrEnum):
+    ACCEPTED = "accepted"
+    DONE = "done"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+
+    @property
+    def final(self) -> bool:
+        return self is not Result.ACCEPTED
+
+
+class Category(StrEnum):
+    """ACS result categories."""
+
+    SUCCESS = "Success"
+    EXPECTED = "ExpectedError"
+    CLIENT = "UnexpectedClientError"
+    SERVER = "UnexpectedServerError"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to one command, the same on every door."""
+
+    id: str
+    result: Result
+    code: int = 0  # SIP-like; 0 is success
+    sub_code: str = ""
+    category: Category = Category.SUCCESS
+    message: str = ""
+    state_rev: int = 0
+    data: Json | None = None
+
+    def payload(self) -> Json:
+        """The wire form of decisions A1 (``data`` only where the verb returns something)."""
+        body: Json = {
+            "id": self.id,
+            "result": self.result.value,
+            "code": self.code,
+            "subCode": self.sub_code,
+            "category": self.category.value,
+            "message": self.message,
+            "state_rev": self.state_rev,
+        }
+        if self.data is not None:
+            body["data"] = self.data
+        return body
+
+
+# --- the verbs ------------------------------------------------------------------------------------------------------
+
+_TO = Arg("to", ArgType.STRING, "name in the address book, or URI (device:, operator:, lan:, tel:, sip:, room:)",
+          positional=True, minimum=1, maximum=256)
+_CALL = Arg("callId", ArgType.STRING, "refuse unless this is the current call", maximum=64)
+
+VERBS: Final[tuple[Verb, ...]] = (
+    Verb("call.dial", "Call a target or a ring group.", (
+        _TO,
+        Arg("targets", ArgType.STRINGS, "several targets, in place of 'to'", minimum=1, maximum=16),
+        Arg("strategy", ArgType.STRING, "order in which targets ring", choices=("sequence", "parallel")),
+        Arg("ringSeconds", ArgType.INTEGER, "seconds each target rings", minimum=5, maximum=120),
+        Arg("audio", ArgType.BOOLEAN, "send audio (default true)"),
+        Arg("video", ArgType.BOOLEAN, "send video (default true)"),
+    ), acts=True, idempotent=False, long=True, returns="callId"),
+    Verb("call.answer", "Answer the incoming call.", (
+        _CALL, Arg("audio", ArgType.BOOLEAN, "send audio (default true)"),
+        Arg("video", ArgType.BOOLEAN, "send video (default true)"),
+    ), acts=True, idempotent=False, long=True, returns="callId"),
+    Verb("call.reject", "Reject the incoming call.", (
+        _CALL, Arg("reason", ArgType.STRING, "what the caller is told", choices=("declined", "busy")),
+    )),
+    Verb("call.hangup", "End the call.", (_CALL,)),
+    Verb("call.hold", "Hold the call: nothing of us is sent, nothing is played.", (_CALL,), acts=True),
+    Verb("call.resume", "Resume the held call.", (_CALL,), acts=True),
+    Verb("call.mute", "Mute the microphone."),
+    Verb("call.unmute", "Unmute the microphone.", acts=True, max_ttl_s=5),
+    Verb("call.muteIncoming", "Do not play what the other side says."),
+    Verb("call.unmuteIncoming", "Play what the other side says again.", acts=True),
+    Verb("video.start", "Send the camera's picture.", acts=True, max_ttl_s=5),
+    Verb("video.stop", "Stop sending the camera's picture; the sensor closes."),
+    Verb("devices.volume", "Loudspeaker volume.", (
+        Arg("percent", ArgType.INTEGER, "0 to 100", required=True, positional=True, minimum=0, maximum=100),
+    )),
+    Verb("dnd.set", "Do not disturb: incoming calls are refused with 480/doNotDisturb.", (
+        Arg("on", ArgType.BOOLEAN, "on or off", required=True, positional=True),
+    )),
+    Verb("book.list", "List the address book.", returns="entries"),
+    Verb("book.put", "Add or replace an address book entry.", (
+        Arg("name", ArgType.STRING, "name for people", required=True, positional=True, minimum=1, maximum=64),
+        Arg("uris", ArgType.STRINGS, "where it is reached, best first", required=True, minimum=1, maximum=8),
+        Arg("ringSeconds", ArgType.INTEGER, "seconds it rings", minimum=5, maximum=120),
+        Arg("autoAnswer", ArgType.BOOLEAN, "calls from here are answered by themselves, with a tone"),
+        Arg("allowed", ArgType.BOOLEAN, "may call us (default true)"),
+        Arg("members", ArgType.STRINGS, "makes it a ring group of these names", minimum=1, maximum=16),
+        Arg("strategy", ArgType.STRING, "how a ring group rings", choices=("sequence", "parallel")),
+        Arg("fallback", ArgType.STRING, "name dialled when nobody answers", maximum=64),
+    ), scope=Scope.ADMIN),
+    Verb("book.remove", "Remove an address book entry.", (
+        Arg("name", ArgType.STRING, "its name", required=True, positional=True, minimum=1, maximum=64),
+    ), scope=Scope.ADMIN),
+    Verb("io.set", "Close a relay for a time, or open it (seconds 0).", (
+        Arg("relay", ArgType.STRING, "name of the relay", required=True, positional=True, maximum=32),
+        Arg("seconds", ArgType.NUMBER, "how long it stays closed", required=True, positional=True,
+            minimum=0, maximum=30),
+    ), acts=True, max_ttl_s=5, idempotent=False, two_step=True),
+    Verb("data.send", "Send a message over the call's data channel.", (
+        Arg("channel", ArgType.STRING, "label of the channel", maximum=64),
+        Arg("payload", ArgType.STRING, "text", required=True, positional=True, maximum=60_000),
+    ), acts=True, idempotent=False),
+    Verb("stats.subscribe", "Publish statistics for a minute; renew to go on.", (
+        Arg("interval", ArgType.INTEGER, "seconds between samples", minimum=1, maximum=60, positional=True),
+    )),
+    Verb("state.rebirth", "Publish every state document again."),
+    Verb("config.reload", "Read the settings file again.", scope=Scope.ADMIN),
+    Verb("config.get", "The settings in force, without secrets.", scope=Scope.ADMIN, returns="settings"),
+    Verb("sim.press", "Simulated board: press a button.", (
+        Arg("button", ArgType.STRING, "name of the button", required=True, positional=True, maximum=32),
+        Arg("seconds", ArgType.NUMBER, "how long it is held", minimum=0.05, maximum=60),
+    ), acts=True, max_ttl_s=5, idempotent=False),
+    Verb("sim.input", "Simulated board: close or open an input contact.", (
+        Arg("input", ArgType.STRING, "name of the input", required=True, positional=True, maximum=32),
+        Arg("closed", ArgType.BOOLEAN, "closed or open", required=True, positional=True),
+    )),
+    Verb("sim.fault", "Simulated board: begin or end a fault.", (
+        Arg("fault", ArgType.STRING, "which, e.g. camera.freeze", required=True, positional=True, maximum=64),
+        Arg("active", ArgType.BOOLEAN, "begin (default) or end", positional=True),
+        Arg("value", ArgType.NUMBER, "degrees, milliseconds or decibels where the fault has one"),
+    ), scope=Scope.ADMIN),
+    Verb("sim.source", "Simulated board: choose what microphone or camera deliver.", (
+        Arg("device", ArgType.STRING, "which device", required=True, positional=True,
+            choices=("microphone", "camera")),
+        Arg("source", ArgType.STRING, "tone:440, speech, silence, wav:PATH; pattern, file:PATH, clip:PATH",
+            required=True, positional=True, maximum=512),
+    ), scope=Scope.ADMIN),
+)
+
+VERB: Final[Mapping[str, Verb]] = {verb.name: verb for verb in VERBS}
+
+
+# --- calls ----------------------------------------------------------------------------------------------------------
+
+
+class CallState(StrEnum):
+    """States of a call: the ten of ACS, and three of ours."""
+
+    NONE = "None"  # no call
+    CONNECTING = "Connecting"  # signalling sent, nothing heard yet
+    RINGING = "Ringing"  # the other side rings
+    EARLY_MEDIA = "EarlyMedia"  # the other side plays before it answers
+    INCOMING = "Incoming"  # somebody calls us
+    IN_LOBBY = "InLobby"  # waiting to be let in
+    CONNECTED = "Connected"  # answered, media flows in each negotiated direction
+    LOCAL_HOLD = "LocalHold"  # we hold
+    REMOTE_HOLD = "RemoteHold"  # they hold
+    RECONNECTING = "Reconnecting"  # media lost, being re-established under the same call
+    TRANSFERRING = "Transferring"  # handed to a third party
+    DISCONNECTING = "Disconnecting"  # leaving, waiting for the other side's word or 2 s
+    DISCONNECTED = "Disconnected"  # over; carries the reason
+
+
+class Direction(StrEnum):
+    INCOMING = "Incoming"
+    OUTGOING = "Outgoing"
+
+
+class CallKind(StrEnum):
+    P2P = "P2P"
+    GROUP = "Group"
+    ROOM = "Room"
+    PSTN = "PSTN"
+    LAN = "LAN"
+
+
+class ParticipantState(StrEnum):
+    IDLE = "Idle"
+    CONNECTING = "Connecting"
+    RINGING = "Ringing"
+    CONNECTED = "Connected"
+    HOLD = "Hold"
+    IN_LOBBY = "InLobby"
+    EARLY_MEDIA = "EarlyMedia"
+    RECONNECTING = "Reconnecting"
+    DISCONNECTED = "Disconnected"
+
+
+class MutedBy(StrEnum):
+    """Why nothing of us is heard; the strongest reason wins."""
+
+    NOBODY = ""
+    LOCAL = "local"
+    REMOTE = "remote"
+    HARDWARE = "hardware"
+    POLICY = "policy"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a call ended or a command failed (features 3.4): ACS-like code and sub-code, with words for people."""
+
+    code: int
+    sub_code: str
+    category: Category
+    message: str
+    advice: str = ""
+
+    @property
+    def key(self) -> str:
+        return f"{self.code}/{self.sub_code}"
+
+    def payload(self) -> Json:
+        return {"code": self.code, "subCode": self.sub_code, "category": self.category.value,
+                "message": self.message, "advice": self.advice}
+
+
+def _reasons(*rows: tuple[int, str, Category, str, str]) -> Mapping[str, Reason]:
+    return {f"{code}/{sub}": Reason(code, sub, category, message, advice)
+            for code, sub, category, message, advice in rows}
+
+
+_OK, _EXP, _CLI, _SRV = Category.SUCCESS, Category.EXPECTED, Category.CLIENT, Category.SERVER
+
+END_REASONS: Final[Mapping[str, Reason]] = _reasons(
+    (0, "local", _OK, "The call was ended here.", ""),
+    (0, "remote", _OK, "The other side ended the call.", ""),
+    (0, "removed", _OK, "Another participant removed this device.", ""),
+    (0, "endedForAll", _OK, "The call was ended for everyone.", ""),
+    (487, "cancelled", _OK, "The caller gave up before the call was answered.", ""),
+    (487, "answeredElsewhere", _OK, "Somebody else answered the call.", ""),
+    (487, "noAnswer", _EXP, "Nobody answered in time.", "Call again later, or add a fallback to the address book."),
+    (603, "declined", _OK, "The other side declined the call.", ""),
+    (486, "busy", _OK, "The other side is in a call.", "Call again later."),
+    (480, "unreachable", _EXP, "The other side is not online.",
+     "See that somebody is on duty on the operator page, or that the other device is switched on."),
+    (480, "doNotDisturb", _EXP, "The other side does not want to be disturbed.", "Call again later."),
+    (404, "notFound", _EXP, "Nobody has this name or address.", "Check the address book."),
+    (403, "notAllowed", _EXP, "The caller is not on the allow-list.", "Add the caller to the address book."),
+    (403, "roleChanged", _EXP, "The role of this device no longer permits the call.", ""),
+    (408, "setupTimeout", _CLI, "The call could not be set up in time.", "Check the network between both sides."),
+    (410, "mediaLost", _CLI, "Sound and picture were lost and did not come back.",
+     "Check the network of the other side."),
+    (410, "oneWayMedia", _CLI, "Nothing was received from the other side.",
+     "Check firewalls, and that the other side's microphone works."),
+    (410, "iceFailed", _EXP, "No network path for sound and picture was found.",
+     "Open UDP between both sides, or configure a TURN server."),
+    (410, "deviceFault.restart", _CLI, "The appliance restarted during the call.", ""),
+    (410, "deviceFault.media", _CLI, "Sound or camera of this device failed.", "See the diagnostics."),
+    (401, "token", _CLI, "The token is wrong or has expired.", "Issue a new token."),
+    (496, "networkLost", _EXP, "This device lost its network.", "Check cable, switch and Wi-Fi."),
+    (500, "internal", _CLI, "The appliance failed; this is a defect.", "Send the log to the maintainers."),
+    (503, "provider", _SRV, "The service reported an error.", "Try again later."),
+    (503, "shutdown", _EXP, "The appliance is shutting down.", ""),
+    (488, "noCodec", _EXP, "Both sides have no codec in common.",
+     "Use a peer with Opus, and with H.264 for video."),
+    (488, "dtls", _CLI, "The encrypted connection could not be established.", "Check the clocks of both sides."),
+)
+
+
+# --- events and state -----------------------------------------------------------------------------------------------
+
+EVENTS: Final[Mapping[str, str]] = {
+    "call.incoming": "Somebody calls; data: callId, callerInfo.",
+    "call.started": "A call is connected; data: callId, direction, peer.",
+    "call.stateChanged": "data: callId, from, to.",
+    "call.ended": "data: callId, reason, durationMs.",
+    "call.missed": "An incoming call ended unanswered; data: callId, callerInfo, reason.",
+    "call.participant.added": "data: participant.",
+    "call.participant.removed": "data: participantId, reason.",
+    "call.participant.updated": "data: participant.",
+    "media.reconnecting": "data: callId, cause.",
+    "media.reconnected": "data: callId, seconds.",
+    "diag.changed": "data: diagnostic, value, valueType, callId.",
+    "devices.updated": "data: added, removed, devices.",
+    "io.pressed": "data: name.",
+    "io.released": "data: name, heldSeconds.",
+    "io.held": "data: name, heldSeconds.",
+    "io.input": "data: name, closed.",
+    "io.relay": "A relay was closed or opened; data: relay, closed, origin, sender.",
+    "data.received": "data: callId, channel, payload.",
+    "security.refused": "A command or peer was refused for a security reason; data: why, origin, sender.",
+    "config.changed": "data: applied or errors.",
+    "device.booted": "data: version, boot.",
+    "device.stopping": "data: reason.",
+}
+"""Event types, without the prefix ``edgecall.``; published on ``event/<first word>`` as CloudEvents 1.0 JSON."""
+
+EVENT_PREFIX: Final = "edgecall."
+
+STATES: Final[Mapping[str, str]] = {
+    "availability": "online or offline (will); plain text.",
+    "device": "Identity, version, board, uptime, do-not-disturb, who is on duty.",
+    "call": "The call, or the last one (features 3.1).",
+    "roster": "Participants of the call (features 3.2).",
+    "media": "What is sent and received, wanted beside actual.",
+    "devices": "Microphone, speaker, camera, screen, panel.",
+    "diag": "User-facing diagnostics (features 4.1).",
+    "net": "Addresses, broker, network quality level.",
+    "provider": "Ways into the world and their capabilities.",
+    "io": "Buttons, lamps, relays, inputs.",
+    "calls": "The last 20 calls.",
+    "health": "ok, degraded or failed, with causes; clock, memory, load.",
+    "config": "Version applied, errors of a refused one.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened. ``type`` is a key of EVENTS; ``time`` seconds since the epoch."""
+
+    type: str
+    data: Json
+    time: float
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything known at one revision: state documents by name."""
+
+    rev: int
+    documents: Mapping[str, Json] = field(default_factory=dict)
+
+
+class DiagnosticType(Enum):
+    FLAG = "DiagnosticFlag"
+    QUALITY = "DiagnosticQuality"
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """A user-facing diagnostic: ACS web name where ACS has one, with words for people."""
+
+    name: str
+    type: DiagnosticType
+    message: str
+    advice: str
+
+
+def _diagnostics(*rows: tuple[str, DiagnosticType, str, str]) -> Mapping[str, Diagnostic]:
+    return {row[0]: Diagnostic(*row) for row in rows}
+
+
+_F, _Q = DiagnosticType.FLAG, DiagnosticType.QUALITY
+
+DIAGNOSTICS: Final[Mapping[str, Diagnostic]] = _diagnostics(
+    ("noNetwork", _F, "There is no network.", "Check cable, switch or Wi-Fi."),
+    ("networkReconnect", _Q, "Media of the call is lost and being re-established.", "Check the network."),
+    ("networkReceiveQuality", _Q, "What is received suffers from the network.", "Check the network."),
+    ("networkSendQuality", _Q, "What is sent suffers from the network.", "Check the network."),
+    ("noSpeakerDevicesEnumerated", _F, "There is no loudspeaker.", "Plug one in."),
+    ("noMicrophoneDevicesEnumerated", _F, "There is no microphone.", "Plug one in."),
+    ("speakingWhileMicrophoneIsMuted", _F, "Somebody speaks while the microphone is muted.", "Unmute to be heard."),
+    ("microphoneNotFunctioning", _F, "The microphone stopped delivering.", "Check its plug."),
+    ("microphoneMuteUnexpectedly", _F, "The microphone is muted outside the appliance.", "Unmute it in the mixer."),
+    ("microphoneNotMuteButSilent", _F, "The microphone is not muted but delivers silence.",
+     "Check that it is not covered or broken."),
+    ("microphonePermissionDenied", _F, "The microphone may not be opened.", "Add the user to the group audio."),
+    ("microphoneBusy", _F, "Another program holds the microphone.", "End the program named in the detail."),
+    ("microphoneClipping", _F, "The microphone is overdriven.", "Lower its gain."),
+    ("microphoneNoiseHigh", _F, "The microphone hears much noise.", "Move it away from the source of the noise."),
+    ("cameraFreeze", _F, "The camera stopped delivering pictures.", "Check its cable."),
+    ("cameraStartFailed", _F, "The camera could not be started.", "See the detail."),
+    ("cameraStartTimedOut", _F, "The camera did not deliver a picture in time.", "Check its cable."),
+    ("cameraStoppedUnexpectedly", _F, "The camera stopped by itself.", "Check its cable."),
+    ("cameraPermissionDenied", _F, "The camera may not be opened.", "Add the user to the group video."),
+    ("cameraCovered", _F, "The camera sees only black.", "Uncover the lens."),
+    ("cameraLowFrameRate", _F, "The camera is slower than configured.", "More light, or a smaller picture."),
+    ("encoderFallback", _F, "The hardware encoder failed; software encodes.", "See the detail."),
+    ("speakerNotFunctioning", _F, "The loudspeaker stopped playing.", "Check its plug."),
+    ("speakerMuted", _F, "The loudspeaker is muted outside the appliance.", "Unmute it in the mixer."),
+    ("speakerVolumeIsZero", _F, "The volume is zero.", "Raise the volume."),
+    ("speakerBusy", _F, "Another program holds the loudspeaker.", "End the program named in the detail."),
+    ("displayDisconnected", _F, "The screen is not connected.", "Check its cable."),
+    ("buttonStuck", _F, "A button is held for over 30 s.", "Free the button."),
+    ("tamper", _F, "The case is open, or a code was guessed.", "Look after the device."),
+    ("doorOpenTooLong", _F, "The door is open for too long.", "Close the door."),
+    ("powerUndervoltage", _F, "The supply voltage is too low.", "Use a stronger supply."),
+    ("thermalThrottled", _F, "The board is too hot and slows down.", "Improve the cooling."),
+    ("storageLow", _F, "Little storage is left.", "Free storage; see the detail."),
+    ("storageReadOnly", _F, "The data folder cannot be written.", "Check the card or disk."),
+    ("clockNotSynchronised", _F, "The clock is not synchronised.", "Check the time server."),
+    ("watchdogRestarted", _F, "The appliance was restarted after a crash or hang.", "Send the log."),
+    ("mqttDisconnected", _F, "The broker is not reached.", "Check network, address and certificate of the broker."),
+    ("tokenInvalid", _F, "A token or login was refused.", "Issue a new one."),
+    ("eventQueueBacklog", _F, "Many messages wait for the broker.", "Check the connection to the broker."),
+    ("nobodyOnDuty", _F, "Nobody is on duty to answer.", "Open the operator page and go on duty."),
+    ("configRejected", _F, "The settings file has errors; the last good settings are in force.",
+     "Correct the lines named in the detail."),
+)
+
+
+def verbs_for(scope: Scope) -> Sequence[Verb]:
+    """The verbs a scope permits, in the order of the schema."""
+    return [verb for verb in VERBS if scope.permits(verb.scope)]

@@ -1,0 +1,392 @@
+"""What a board offers: Protocols, value types and errors. The only module of ``hw`` that the appliance imports.
+
+The Protocols live here, apart from any implementation, because the hardware half must be testable on a bench
+without the product, and because the simulated and the real devices share one contract suite
+(``tests/contract``).
+
+Rules every implementation keeps:
+
+* callbacks run on a thread the board owns; they must return fast and never raise;
+* ``stop()`` and ``close()`` are idempotent, may come at any moment (half started too), return within their
+  deadline, and after them no callback runs;
+* a device that goes away is told by ``on_fault`` and never by an exception on a board thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol, runtime_checkable
+
+__all__ = [
+    "Audio",
+    "AudioBlock",
+    "Board",
+    "BoardOptions",
+    "Camera",
+    "DeviceBusyError",
+    "DeviceFact",
+    "DeviceFailedError",
+    "DeviceMissingError",
+    "Display",
+    "EncodedFrame",
+    "EncoderKind",
+    "Fault",
+    "FaultKind",
+    "HardwareError",
+    "Kind",
+    "Panel",
+    "Picture",
+    "Press",
+    "PressKind",
+    "Simulation",
+    "Tile",
+    "VideoMode",
+]
+
+
+# --- errors ---------------------------------------------------------------------------------------------------------
+
+
+class HardwareError(Exception):
+    """A device could not do what was asked. The message names device, holder and cause."""
+
+
+class DeviceMissingError(HardwareError, FileNotFoundError):
+    """The device is not there (never was, or was unplugged)."""
+
+
+class DeviceBusyError(HardwareError, BlockingIOError):
+    """Somebody else holds the device; the message names the holder where the system tells."""
+
+
+class DeviceFailedError(HardwareError):
+    """The device is there and refused, broke or stopped answering."""
+
+
+# --- facts and faults -----------------------------------------------------------------------------------------------
+
+
+class Kind(Enum):
+    """Kinds of device, as ``devices.select`` and ``state/devices`` name them."""
+
+    MICROPHONE = "microphone"
+    SPEAKER = "speaker"
+    CAMERA = "camera"
+    DISPLAY = "display"
+    PANEL = "panel"
+
+
+class FaultKind(Enum):
+    """What is wrong with a device; the appliance maps these to user-facing diagnostics."""
+
+    MISSING = "missing"  # unplugged, or not there at start
+    BUSY = "busy"  # another process holds it
+    DENIED = "denied"  # no permission on the device node
+    STALLED = "stalled"  # it stopped delivering
+    FAILED = "failed"  # it reported an error
+    START_TIMED_OUT = "start_timed_out"  # it did not deliver within its start time-out
+    SILENT = "silent"  # microphone: digital silence while unmuted
+    MUTED = "muted"  # muted outside the appliance (mixer, hardware switch)
+    ZERO_VOLUME = "zero_volume"  # speaker mixer at 0
+    CLIPPING = "clipping"  # microphone at full scale
+    NOISY = "noisy"  # microphone noise floor too high
+    COVERED = "covered"  # camera delivers black
+    SLOW = "slow"  # camera below half of its frame rate
+    FALLBACK = "fallback"  # encoder fell back to software
+    STUCK = "stuck"  # button held longer than 30 s
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault of one device that begins (``active``) or ends."""
+
+    kind: Kind
+    fault: FaultKind
+    device: str  # stable id of the device
+    active: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFact:
+    """One device as it is now: stable id, name for people, present and selected or not."""
+
+    kind: Kind
+    id: str
+    name: str
+    present: bool = True
+    selected: bool = True
+    simulated: bool = False
+    note: str = ""  # e.g. why it was replaced by a simulated one, with its holder
+
+
+# --- sound ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AudioBlock:
+    """One period of sound, both directions on one clock.
+
+    ``heard`` is what the microphone picked up, ``played`` what the loudspeaker was playing *at that moment*
+    (drift between two cards is corrected inside ``hw``), each mono signed 16 bit little endian of equal
+    length. ``missed`` counts the blocks lost (xrun, stall) since the previous call.
+    """
+
+    heard: bytes
+    played: bytes
+    missed: int = 0
+
+
+class Audio(Protocol):
+    """Microphone and speaker as one device: one clock, one thread (``hw.audio``), one callback."""
+
+    def start(self, rate: int, block_ms: int, exchange: Callable[[AudioBlock], bytes]) -> None:
+        """Run ``exchange`` once per block on ``hw.audio``; what it returns is the next block to play.
+
+        ``rate`` in Hz, ``block_ms`` in milliseconds (10). A return value of the wrong length is cut or
+        padded with silence. While a device is missing the exchange goes on ticking on a null clock with
+        silence, after 500 ms without a block at the latest.
+        Raises DeviceMissingError, DeviceBusyError or DeviceFailedError when neither can be opened.
+        """
+
+    def stop(self) -> None:
+        """Stop the thread within 1 s."""
+
+    def set_volume(self, percent: int) -> None:
+        """Speaker volume, 0 to 100."""
+
+    @property
+    def volume(self) -> int: ...
+
+
+# --- camera ---------------------------------------------------------------------------------------------------------
+
+
+class EncoderKind(Enum):
+    """Who makes the H.264: told, never assumed."""
+
+    HARDWARE = "hardware"
+    SOFTWARE = "software"
+    RECORDED = "recorded"  # a clip passed through; bitrate and key frames follow the clip
+
+
+@dataclass(frozen=True, slots=True)
+class VideoMode:
+    """Size in pixels, frames per second, target in bits per second."""
+
+    width: int = 1280
+    height: int = 720
+    fps: int = 30
+    bitrate: int = 1_500_000
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedFrame:
+    """One Annex-B access unit, H.264 constrained baseline, SPS/PPS before every key frame.
+
+    ``pts_us`` is the monotonic capture time (CLOCK_MONOTONIC) in microseconds.
+    """
+
+    data: bytes
+    pts_us: int
+    keyframe: bool
+
+
+class Camera(Protocol):
+    """A camera with its H.264 encoder, in a process of its own that can be killed."""
+
+    @property
+    def encoder(self) -> EncoderKind: ...
+
+    def start(self, mode: VideoMode, sink: Callable[[EncodedFrame], None]) -> VideoMode:
+        """Open the sensor and deliver access units on ``hw.camera``; returns what it really does.
+
+        Never blocks over 200 ms: a camera that does not deliver within its time-out (5 s) is told as a Fault.
+        Starting a started camera raises DeviceBusyError.
+        """
+
+    def request_keyframe(self) -> None:
+        """The next encoded picture is an IDR (RFC 6184 8.4). The caller limits the rate."""
+
+    def set_bitrate(self, bits_per_second: int) -> None:
+        """Change the encoder's target while it runs; clamped to what the encoder survives."""
+
+    def snapshot(self, deadline_s: float = 2.0) -> bytes:
+        """A JPEG of what the camera sees now. Blocking: call it off the loop. Raises HardwareError.
+
+        Works started (frames are not disturbed) and stopped (the sensor opens for the one picture).
+        """
+
+    def stop(self) -> None:
+        """Close the sensor within 500 ms; a process that does not answer is killed."""
+
+
+# --- screen ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One decoded picture in planar YUV 4:2:0 (I420), rows without padding: ``width * height * 3 // 2`` bytes."""
+
+    width: int
+    height: int
+    i420: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """What one rectangle of the screen shows. ``x y w h`` are fractions 0..1 of the screen."""
+
+    picture: Picture | None
+    x: float = 0.0
+    y: float = 0.0
+    w: float = 1.0
+    h: float = 1.0
+    label: str = ""
+    mirrored: bool = False
+
+
+class Display(Protocol):
+    """The board's screen. Latest content wins; drawing happens on ``hw.display``."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+
+    def show(self, tiles: Sequence[Tile], banner: str = "", hint: str = "") -> None:
+        """Show ``tiles``, a one-line ``banner`` readable at 3 m, and a smaller ``hint`` below it."""
+
+    def blank(self) -> None:
+        """Dark screen."""
+
+    def screenshot(self) -> bytes:
+        """What the screen shows now, as PNG. Blocking: call it off the loop."""
+
+
+# --- panel ----------------------------------------------------------------------------------------------------------
+
+
+class PressKind(Enum):
+    PRESSED = "pressed"
+    RELEASED = "released"  # a short press has ended
+    HELD = "held"  # held for the long-press time; no RELEASED follows as a short press
+    INPUT_ON = "input_on"  # a contact (door, tamper, hook, hardware mute) closed
+    INPUT_OFF = "input_off"
+
+
+@dataclass(frozen=True, slots=True)
+class Press:
+    """One edge at a button or input. ``held_s`` is how long it was down, in seconds."""
+
+    name: str
+    kind: PressKind
+    held_s: float = 0.0
+
+
+class Panel(Protocol):
+    """Buttons, lamps, relays and inputs, by the names of the board file."""
+
+    @property
+    def buttons(self) -> Sequence[str]: ...
+    @property
+    def inputs(self) -> Sequence[str]: ...
+    @property
+    def lamps(self) -> Sequence[str]: ...
+    @property
+    def relays(self) -> Sequence[str]: ...
+
+    def listen(self, on_press: Callable[[Press], None]) -> None:
+        """Deliver every debounced edge from now on."""
+
+    def light(self, lamp: str, pattern: Sequence[tuple[float, bool]]) -> None:
+        """Repeat ``pattern`` of (seconds, lit) for ever; a single entry is steady. Unknown lamp: KeyError."""
+
+    def lit(self, lamp: str) -> bool:
+        """Whether the lamp is lit at this moment (read back)."""
+
+    def switch(self, relay: str, seconds: float) -> None:
+        """Close ``relay`` for ``seconds`` (0: open it now); it opens by itself, also when the daemon dies."""
+
+    def closed(self, relay: str) -> bool:
+        """Whether the relay is closed at this moment (read back)."""
+
+
+# --- board ----------------------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class Simulation(Protocol):
+    """Hands for the simulated board, reached by the ``sim.*`` verbs only. A real board has none."""
+
+    def press(self, button: str, held_s: float) -> None:
+        """Drive the button's pin: down now, up after ``held_s`` seconds, without blocking."""
+
+    def set_input(self, name: str, closed: bool) -> None: ...
+
+    def fault(self, name: str, active: bool, value: float | None = None) -> None:
+        """Begin or end a fault of ``features.md`` 3.7 (``camera.freeze``, ``mic.unplug``, …).
+
+        Raises KeyError with the known names for an unknown one.
+        """
+
+    @property
+    def faults(self) -> Sequence[str]: ...
+
+    def source(self, kind: Kind, spec: str) -> None:
+        """Choose a source: ``tone:1000 wav:PATH speech silence``; ``pattern file:PATH clip:PATH``."""
+
+    def lend_audio(self, pcm: bytes) -> None:
+        """48 kHz mono s16le from elsewhere (a browser tab) into the microphone; stops counting after 1 s of none."""
+
+    def lend_picture(self, jpeg: bytes) -> None:
+        """A JPEG from elsewhere becomes what the camera sees; back to its own source after 1 s of none."""
+
+    def tap_speaker(self, sink: Callable[[bytes], None] | None) -> None:
+        """Give ``sink`` every block the loudspeaker plays (48 kHz mono s16le) on ``hw.audio``; None ends it."""
+
+    def screen(self, width: int) -> bytes:
+        """The simulated screen as JPEG of that width. Blocking: call it off the loop."""
+
+
+class Board(Protocol):
+    """A board; each device may be None where it has none."""
+
+    @property
+    def audio(self) -> Audio | None: ...
+    @property
+    def camera(self) -> Camera | None: ...
+    @property
+    def display(self) -> Display | None: ...
+    @property
+    def panel(self) -> Panel | None: ...
+    @property
+    def simulation(self) -> Simulation | None:
+        """None on a real board: ``sim.*`` verbs are refused there."""
+
+    def facts(self) -> Mapping[str, str]:
+        """Model, serial, board name … for ``state/device``."""
+
+    def devices(self) -> Sequence[DeviceFact]:
+        """Every device as it is now."""
+
+    def on_fault(self, sink: Callable[[Fault], None]) -> None:
+        """Deliver every fault that begins or ends, on a board thread; at once those active already."""
+
+    def close(self) -> None:
+        """Everything off: sensor closed, relays open, threads and processes gone, within 3 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoardOptions:
+    """What a board is opened with; ``extra`` carries board-file entries."""
+
+    microphone: str = "tone:440"
+    camera: str = "pattern"
+    speaker: str = ""  # path of a WAV file that records what was played; empty: none
+    display: tuple[int, int] = (1280, 720)
+    echo_delay_ms: float = 0.0
+    echo_loss_db: float | None = None  # None: no echo path
+    long_press_s: float = 1.0
+    extra: Mapping[str, str] = field(default_factory=dict)
