@@ -49,6 +49,10 @@ class Bulletin:
             tell(name, document, self._rev)
         return True
 
+    def merge(self, name: str, **fields: Any) -> bool:
+        """Replace fields of one document that several rooms write to; returns whether it changed."""
+        return self.set(name, {**self.document(name), **fields})
+
     def post(self, event_type: str, /, **data: Any) -> Event:
         """Tell of an event of the vocabulary; returns it with its id."""
         if event_type not in EVENTS:

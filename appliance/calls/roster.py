@@ -1,0 +1,79 @@
+"""Who is in the call (features 3.2). Pure: each change returns a new roster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from appliance.vocabulary import Json, ParticipantState, Reason
+
+__all__ = ["Participant", "Roster"]
+
+
+@dataclass(frozen=True, slots=True)
+class Participant:
+    """One participant. ``id`` is ours and unique in the roster, ``raw_id`` is the identity; times are wall clock."""
+
+    id: str
+    raw_id: str
+    display_name: str
+    kind: str = "unknown"  # voip, pstn, device, bot, unknown
+    state: ParticipantState = ParticipantState.CONNECTING
+    role: str = "Attendee"
+    muted: bool = False
+    speaking: bool = False
+    video: bool = False
+    receiving: bool = False
+    quality: int | None = None
+    joined: float | None = None
+    reason: Reason | None = None
+
+    def payload(self) -> Json:
+        body: Json = {
+            "participantId": self.id, "rawId": self.raw_id, "kind": self.kind, "displayName": self.display_name,
+            "role": self.role, "state": self.state.value, "isMuted": self.muted, "isSpeaking": self.speaking,
+            "videoStreams": [{"id": f"{self.id}-video", "type": "Video", "isAvailable": self.video,
+                              "isReceiving": self.receiving}],
+        }
+        if self.quality is not None:
+            body["networkQualityLevel"] = self.quality
+        if self.joined is not None:
+            body["joinedAt"] = self.joined
+        if self.reason is not None:
+            body["endReason"] = self.reason.payload()
+        return body
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """The participants by id, in the order in which they came."""
+
+    members: Mapping[str, Participant] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __iter__(self) -> Iterator[Participant]:
+        return iter(self.members.values())
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __contains__(self, participant_id: str) -> bool:
+        return participant_id in self.members
+
+    def with_member(self, participant: Participant) -> Roster:
+        """Add or replace."""
+        return Roster(MappingProxyType({**self.members, participant.id: participant}))
+
+    def changed(self, participant_id: str, **changes: object) -> Roster:
+        """Change fields of one participant; an unknown id changes nothing (it may have left a moment ago)."""
+        old = self.members.get(participant_id)
+        if old is None:
+            return self
+        new = replace(old, **changes)  # type: ignore[arg-type]
+        return self if new == old else self.with_member(new)
+
+    def without(self, participant_id: str) -> Roster:
+        return Roster(MappingProxyType({k: v for k, v in self.members.items() if k != participant_id}))
+
+    def payload(self) -> Json:
+        return {"participants": [member.payload() for member in self]}
