@@ -1,0 +1,1 @@
+"""The local web pages: static files, served by the HTTP door."""

@@ -1,0 +1,44 @@
+"""What the HTTP door needs from the rest of the house, handed in by ``__main__``."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from appliance.handover import PeerAttach
+from appliance.vocabulary import Json
+from hw.api import Simulation
+
+__all__ = ["Ports"]
+
+
+async def _no_picture() -> bytes:
+    raise FileNotFoundError("this device has no camera")
+
+
+async def _no_stats() -> Sequence[Json]:
+    return ()
+
+
+def _healthy() -> Json:
+    return {"status": "ok"}
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Callables and Protocols; every one runs on the loop.
+
+    ``snapshot``: JPEG of the camera; raises HardwareError or FileNotFoundError when there is none.
+    ``stats``: W3C webrtc-stats dictionaries of the running call, empty when there is none.
+    ``health``: the document of ``state/health``; its ``status`` is ``ok``, ``degraded`` or ``failed``.
+    ``openapi``: the OpenAPI document, or None where it was not built in.
+    ``attach``: takes a WebSocket whose identity is proven and speaks signalling over it; None: no direct calls.
+    ``simulation``: hands of the simulated board; None on a real one, which then has no front-panel stream.
+    """
+
+    snapshot: Callable[[], Awaitable[bytes]] = _no_picture
+    stats: Callable[[], Awaitable[Sequence[Json]]] = _no_stats
+    health: Callable[[], Json] = _healthy
+    openapi: Callable[[], Json] | None = None
+    attach: PeerAttach | None = None
+    simulation: Simulation | None = None

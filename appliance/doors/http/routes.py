@@ -1,0 +1,220 @@
+"""Which address answers what, and who may ask."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from appliance.bulletin import Bulletin
+from appliance.doors.http.auth import Caller, Grant, Proof
+from appliance.doors.http.commands import Commands, read_body, read_object
+from appliance.doors.http.events import EventStreams
+from appliance.doors.http.gate import Gate
+from appliance.doors.http.metrics import CONTENT_TYPE, Metrics
+from appliance.doors.http.pages import Pages
+from appliance.doors.http.peer import PeerSockets
+from appliance.doors.http.ports import Ports
+from appliance.doors.http.replies import json_reply
+from appliance.doors.http.sim import SimStream
+from appliance.errors import BadRequest, NotPermitted, Refused
+from appliance.settings import DeviceSettings
+from appliance.vocabulary import ID_PATTERN, STATES, Scope
+
+__all__ = ["Routes", "address_grant"]
+
+_PAGES: Final = {"/": "device.html", "/operator": "operator.html"}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Served = Callable[[web.Request, Caller], Awaitable[web.StreamResponse]]
+
+
+def address_grant(name: str = "operator", scope: Scope = Scope.ADMIN, display_name: str = "") -> Grant:
+    """What a printed address gives. The one who can print it holds the appliance: admin unless told otherwise."""
+    return Grant(name, scope, display_name or name.replace("-", " ").title())
+
+
+def _see_other(target: str) -> web.Response:
+    return web.Response(status=303, headers={"Location": target})
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """Handlers of all routes. Those given a Caller have passed the gate."""
+
+    device: DeviceSettings
+    bulletin: Bulletin
+    ports: Ports
+    gate: Gate
+    pages: Pages
+    commands: Commands
+    events: EventStreams
+    peers: PeerSockets
+    sim: SimStream
+    metrics: Metrics
+    address: Callable[[Grant, str], str]
+    keep_sessions: Callable[[], Awaitable[None]]
+
+    def install(self, app: web.Application) -> None:
+        operator, admin = Scope.OPERATOR, Scope.ADMIN
+        app.router.add_routes([
+            web.get("/", self._page), web.get("/operator", self._page), web.get("/enter", self._enter),
+            web.get("/console/{name}", self._file), web.get("/favicon.ico", self._icon),
+            web.get("/v1/health", self._health),
+            web.post("/v1/cmd/{verb}", self._gated(operator, self.commands.post)),
+            web.get("/v1/state", self._gated(operator, self._state)),
+            web.get("/v1/state/{name}", self._gated(operator, self._document)),
+            web.get("/v1/events", self._gated(operator, self._events), allow_head=False),
+            web.get("/v1/session", self._gated(operator, self._session)),
+            web.delete("/v1/session", self._gated(operator, self._sign_out)),
+            web.post("/v1/address", self._gated(admin, self._address)),
+            web.get("/v1/stats", self._gated(operator, self._stats)),
+            web.get("/v1/camera/snapshot", self._gated(operator, self._snapshot), allow_head=False),
+            web.get("/v1/openapi.json", self._gated(operator, self._openapi)),
+            web.get("/metrics", self._gated(operator, self._metrics)),
+            web.get("/v1/peer", self._gated(operator, self._peer), allow_head=False),
+            web.get("/v1/sim", self._gated(operator, self._sim), allow_head=False),
+        ])
+
+    def _gated(self, need: Scope, handler: Served) -> Handler:
+        async def admitted(request: web.Request) -> web.StreamResponse:
+            return await handler(request, self.gate.admit(request, need))
+
+        return admitted
+
+    # --- pages ------------------------------------------------------------------------------------------------------
+
+    async def _page(self, request: web.Request) -> web.StreamResponse:
+        if self.gate.session(request) is None:
+            return self.pages.notice(
+                401, "Open this page with a fresh address",
+                "This browser has no session with the appliance, or it has expired. On the appliance, this command "
+                "prints an address that opens the page once:", "edgecall address")
+        return self.pages.serve(request, _PAGES[request.path])
+
+    async def _enter(self, request: web.Request) -> web.StreamResponse:
+        """Exchange the one-time token of a printed address for a session cookie."""
+        target = request.query.get("next", "/")
+        target = target if target in _PAGES else "/"
+        grant = self.gate.addresses.redeem(request.query.get("token", ""))
+        if grant is None:
+            if self.gate.session(request) is not None:  # the same address, opened again by the same browser
+                return _see_other(target)
+            refusal = self.gate.wrong_address(request)
+            return self.pages.notice(refusal.code, "This address is used up",
+                                     f"{refusal.message} On the appliance, this command prints a fresh one:",
+                                     "edgecall address")
+        secret = self.gate.sessions.open(grant)
+        await self.keep_sessions()
+        direct = request.headers.get("Sec-Fetch-Site", "none") in {"none", "same-origin"}
+        response = _see_other(target) if direct else self.pages.arrived(target)
+        response.set_cookie(self.gate.cookie, secret, path="/", httponly=True, samesite="Strict",
+                            secure=self.gate.tls, max_age=30 * 24 * 3600)
+        return response
+
+    async def _file(self, request: web.Request) -> web.StreamResponse:
+        return self.pages.serve(request, request.match_info["name"])
+
+    async def _icon(self, request: web.Request) -> web.StreamResponse:
+        return self.pages.serve(request, "icon.svg")
+
+    # --- session ----------------------------------------------------------------------------------------------------
+
+    async def _session(self, _request: web.Request, caller: Caller) -> web.StreamResponse:
+        return json_reply({
+            "name": caller.grant.name, "displayName": caller.grant.display_name, "scope": caller.grant.scope.value,
+            "device": {"id": self.device.id, "name": self.device.name},
+            "simulation": self.ports.simulation is not None, "calls": self.ports.attach is not None,
+        })
+
+    async def _sign_out(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        if caller.proof is not Proof.COOKIE:
+            raise Refused("Only a page session can be ended.", code=409, sub_code="noSession")
+        self.gate.sessions.end(request.cookies[self.gate.cookie])
+        await self.keep_sessions()
+        await self.peers.close(caller.session, "signed out")
+        await self.sim.close(caller.session, "signed out")
+        response = json_reply({})
+        response.del_cookie(self.gate.cookie, path="/", secure=self.gate.tls, httponly=True, samesite="Strict")
+        return response
+
+    async def _address(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        """Print a fresh one-time address: ``{name?, displayName?, scope?, page?}``, never above the asker's scope."""
+        wish = read_object(await read_body(request))
+        name, page = wish.get("name", "operator"), wish.get("page", "/")
+        shown, scope = wish.get("displayName", ""), wish.get("scope", Scope.ADMIN.value)
+        unknown = wish.keys() - {"name", "displayName", "scope", "page"}
+        if unknown:
+            raise BadRequest(f"Unknown: {', '.join(sorted(unknown))}. Known: name, displayName, scope, page.")
+        if not isinstance(name, str) or not re.fullmatch(ID_PATTERN, name) or name == self.device.id:
+            raise BadRequest("name has 3 to 40 of a-z, 0-9 and '-', and is not the device's id.")
+        if not isinstance(shown, str) or len(shown) > 64:
+            raise BadRequest("displayName has at most 64 characters.")
+        if page not in _PAGES or scope not in [s.value for s in Scope]:
+            raise BadRequest(f"page is one of {', '.join(_PAGES)}; scope one of {', '.join(Scope)}.")
+        if not caller.grant.scope.permits(Scope(scope)):
+            raise NotPermitted("An address cannot give more than its asker has.")
+        return json_reply({"address": self.address(address_grant(name, Scope(scope), shown), page)})
+
+    # --- what is known ----------------------------------------------------------------------------------------------
+
+    async def _health(self, request: web.Request) -> web.StreamResponse:
+        """Status for anybody (a load balancer has no token), causes for those who may know."""
+        health = self.ports.health()
+        status = 503 if health.get("status") == "failed" else 200
+        if self.gate.identify(request) is None:
+            health = {"status": health.get("status")}
+        return json_reply(health, status)
+
+    async def _state(self, _request: web.Request, _caller: Caller) -> web.StreamResponse:
+        snapshot = self.bulletin.snapshot()
+        return json_reply({"rev": snapshot.rev, "boot": self.bulletin.boot, "documents": dict(snapshot.documents)})
+
+    async def _document(self, request: web.Request, _caller: Caller) -> web.StreamResponse:
+        name = request.match_info["name"]
+        if name not in STATES:
+            raise BadRequest(f"There is no state {name[:40]!r}. Known: {', '.join(STATES)}.",
+                             code=404, sub_code="notFound")
+        return json_reply(self.bulletin.document(name))
+
+    async def _events(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        session = self.gate.session(request) if caller.proof is Proof.COOKIE else None
+        if session is None:
+            return await self.events.serve(request)
+        session.leases += 1
+        try:
+            return await self.events.serve(request, session.on_end)
+        finally:
+            session.leases -= 1
+
+    async def _stats(self, _request: web.Request, _caller: Caller) -> web.StreamResponse:
+        return json_reply({"stats": list(await self.ports.stats())})
+
+    async def _snapshot(self, _request: web.Request, _caller: Caller) -> web.StreamResponse:
+        try:
+            picture = await self.ports.snapshot()
+        except FileNotFoundError as error:
+            raise Refused(str(error) or "There is no camera.", code=503, sub_code="noCamera") from error
+        return web.Response(body=picture, content_type="image/jpeg", headers={"Cache-Control": "no-store"})
+
+    async def _openapi(self, _request: web.Request, _caller: Caller) -> web.StreamResponse:
+        if self.ports.openapi is None:
+            raise web.HTTPNotFound
+        return web.Response(text=json.dumps(self.ports.openapi(), indent=2), content_type="application/json")
+
+    async def _metrics(self, _request: web.Request, _caller: Caller) -> web.StreamResponse:
+        streams = {"events": len(self.events), "peers": len(self.peers), "panels": len(self.sim)}
+        text = await self.metrics.text(self.ports.health(), await self.ports.stats(), streams)
+        return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
+
+    # --- streams ----------------------------------------------------------------------------------------------------
+
+    async def _peer(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        return await self.peers.serve(request, caller)
+
+    async def _sim(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        return await self.sim.serve(request, caller.session)

@@ -1,0 +1,217 @@
+"""The HTTP door: one application on TCP and on a Unix socket, from start to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from appliance.bulletin import Bulletin
+from appliance.doors.http.auth import Grant, Sessions
+from appliance.doors.http.commands import Commands
+from appliance.doors.http.events import EventStreams
+from appliance.doors.http.gate import Gate, is_loopback
+from appliance.doors.http.listen import bind_tcp, bind_unix
+from appliance.doors.http.metrics import Metrics
+from appliance.doors.http.pages import SECURITY_HEADERS, Pages
+from appliance.doors.http.peer import PeerSockets
+from appliance.doors.http.ports import Ports
+from appliance.doors.http.replies import answer_of, json_reply, reply
+from appliance.doors.http.routes import Routes, address_grant
+from appliance.doors.http.sim import SimStream
+from appliance.doors.http.tls import server_context
+from appliance.errors import EdgecallError
+from appliance.intake import Submit
+from appliance.settings import Settings
+from appliance.vocabulary import MAX_PAYLOAD, Answer, Category, Result
+from hw.api import HardwareError
+
+__all__ = ["HttpDoor"]
+
+log = logging.getLogger(__name__)
+
+_wire = logging.getLogger(f"{__name__}.wire")
+_wire.setLevel(logging.CRITICAL)
+"""aiohttp logs a traceback for every line of garbage that a stranger sends; our own failures are logged in
+``_answered``, before aiohttp sees them."""
+
+SHUTDOWN_S: Final = 1.0
+"""What a request still running gets at stop; streams are closed before."""
+
+KEEPALIVE_S: Final = 75.0
+
+_Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class HttpDoor:
+    """REST, events, console, signalling and metrics. All on the loop; ``start`` once, ``stop`` at any moment."""
+
+    def __init__(
+        self, settings: Settings, submit: Submit, bulletin: Bulletin, *, ports: Ports,
+        socket_path: Path | None = None, now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``socket_path``: the command line's socket; by default ``edgecall.sock`` in systemd's
+        RUNTIME_DIRECTORY, else in the data folder. Raises SettingsError for tokens that cannot be used."""
+        data = settings.data_dir.expanduser()
+        runtime = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+        self.socket_path = socket_path or Path(runtime or data) / "edgecall.sock"
+        self.fingerprint = ""
+        self._http = settings.http
+        self._bulletin = bulletin
+        self._secrets = data / "secrets"
+        self._sessions = Sessions(self._secrets / "http-sessions.json", now)
+        self._saving = asyncio.Lock()
+        self._gate = Gate(settings, bulletin, now, self._sessions)
+        self._pages = Pages()
+        self._events = EventStreams(bulletin, settings.device.id)
+        self._peers = PeerSockets(ports.attach)
+        self._sim = SimStream(ports.simulation)
+        self._metrics = Metrics(bulletin, settings.device.id)
+        self._routes = Routes(
+            settings.device, bulletin, ports, self._gate, self._pages, Commands(submit, bulletin), self._events,
+            self._peers, self._sim, self._metrics, self._address, self._keep_sessions)
+        self._runner: web.AppRunner | None = None
+        self._counting = contextlib.ExitStack()
+        self._port = settings.http.port
+        self._stopping = False
+
+    @property
+    def port(self) -> int:
+        """The TCP port really bound."""
+        return self._port
+
+    def address(self) -> str:
+        """A fresh one-time address of the device page."""
+        return self._address(address_grant(), "/")
+
+    async def start(self) -> None:
+        """Listen. Raises PortBusyError (with the holder) or SettingsError; then nothing is left behind."""
+        await asyncio.to_thread(self._pages.load)
+        try:
+            await asyncio.to_thread(self._sessions.load)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("page sessions of the last run are lost, addresses must be opened anew: %s", error)
+        context = None
+        if self._http.cert_file or self._http.key_file or not is_loopback(self._http.listen):
+            context, self.fingerprint = await asyncio.to_thread(server_context, self._http, self._secrets)
+            self._gate.tls = True
+        app = web.Application(middlewares=[self._guard], client_max_size=MAX_PAYLOAD)
+        app.on_response_prepare.append(self._prepare)
+        self._routes.install(app)
+        self._counting.enter_context(self._bulletin.subscribed(on_event=self._metrics.event))
+        self._runner = web.AppRunner(app, access_log=None, logger=_wire, shutdown_timeout=SHUTDOWN_S,
+                                     keepalive_timeout=KEEPALIVE_S)
+        try:
+            await self._runner.setup()
+            tcp = await asyncio.to_thread(bind_tcp, self._http.listen, self._http.port)
+            self._port = tcp.getsockname()[1]
+            await web.SockSite(self._runner, tcp, ssl_context=context).start()
+            unix = await asyncio.to_thread(bind_unix, self.socket_path)
+            await web.SockSite(self._runner, unix).start()
+        except BaseException:
+            await self.stop()
+            raise
+        log.info("listening on %s port %d and %s", self._http.listen, self._port, self.socket_path)
+        if self.fingerprint:
+            log.info("certificate fingerprint SHA-256 %s", self.fingerprint)
+
+    async def stop(self) -> None:
+        """Close streams and sockets within 2 s; may be called twice."""
+        self._stopping = True
+        runner, self._runner = self._runner, None
+        if runner is None:
+            return
+        self._events.close()
+        await asyncio.gather(self._peers.close(), self._sim.close())
+        await runner.cleanup()
+        self._counting.close()
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(self.socket_path.unlink)
+
+    def _address(self, grant: Grant, page: str) -> str:
+        suffix = "" if page == "/" else f"&next={page}"
+        return f"{self._base()}/enter?token={self._gate.addresses.issue(grant)}{suffix}"
+
+    def _base(self) -> str:
+        host = self._http.listen
+        if self._http.names:
+            host = self._http.names[0]
+        elif host in {"", "0.0.0.0", "::"}:  # noqa: S104 - recognised, not bound
+            host = _outward_address()
+        if ":" in host:
+            host = f"[{host}]"
+        return f"{'https' if self._gate.tls else 'http'}://{host}:{self._port}"
+
+    async def _keep_sessions(self) -> None:
+        """Write the sessions down. A data folder that cannot be written costs only their survival of a restart."""
+        async with self._saving:
+            try:
+                await asyncio.to_thread(self._sessions.save, self._sessions.dump())
+            except OSError as error:
+                log.warning("page sessions cannot be kept over a restart: %s", error)
+
+    @staticmethod
+    async def _prepare(_request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.update(SECURITY_HEADERS)
+        response.headers["Server"] = "edgecall"
+        response.headers.setdefault("Cache-Control", "no-store")
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: _Next) -> web.StreamResponse:
+        response = await self._answered(request, handler)
+        resource = request.match_info.route.resource
+        self._metrics.request(request.method if request.method in _METHODS else "other",
+                              resource.canonical if resource is not None else "unknown", response.status)
+        return response
+
+    async def _answered(self, request: web.Request, handler: _Next) -> web.StreamResponse:
+        """The handler's response, or what its exception means; the outermost frame of every request."""
+        if self._stopping:
+            return reply(answer_of(_SHUTTING_DOWN, self._bulletin.rev))
+        try:
+            self._gate.check_host(request)
+            return await handler(request)
+        except web.HTTPException as error:
+            refused = json_reply(Answer("", Result.REJECTED, error.status, error.reason.replace(" ", ""),
+                                        Category.EXPECTED, _WORDS.get(error.status, error.reason),
+                                        self._bulletin.rev).payload(), error.status)
+            if "Allow" in error.headers:  # RFC 9110 15.5.6
+                refused.headers["Allow"] = error.headers["Allow"]
+            return refused
+        except (EdgecallError, HardwareError) as error:
+            return self._refused(request, answer_of(error, self._bulletin.rev))
+        except ConnectionError:
+            raise  # the client is gone: aiohttp ends the request without a word
+        except Exception:
+            log.exception("a request failed; this is a defect")
+            return reply(Answer("", Result.FAILED, 500, "internal", Category.CLIENT,
+                                "The appliance failed; this is a defect.", self._bulletin.rev))
+
+    def _refused(self, request: web.Request, answer: Answer) -> web.StreamResponse:
+        """People get a page, programs get JSON."""
+        if "text/html" in request.headers.get("Accept", "") and not request.path.startswith("/v1/"):
+            return self._pages.notice(answer.code, "This page cannot be shown", answer.message)
+        return reply(answer)
+
+
+_SHUTTING_DOWN: Final = EdgecallError("The appliance is shutting down.", code=503, sub_code="shutdown")
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_WORDS: Final = {404: "There is nothing at this address.", 405: "This address does not take this method."}
+
+
+def _outward_address() -> str:
+    """The address of ours that leads outside; connecting a UDP socket asks the routing table and sends nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # TEST-NET-1 (RFC 5737)
+        except OSError:  # no route: the name is the best we know
+            return socket.gethostname()
+        return str(probe.getsockname()[0])
