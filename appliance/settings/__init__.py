@@ -1,0 +1,59 @@
+"""Settings: typed, documented, checked whole.
+
+``load_or_last_good`` is what a start and a reload call; ``changes`` says what a reload may apply while running;
+``explain`` shows the settings in force without secrets.
+"""
+
+from __future__ import annotations
+
+from appliance.settings.account import Changes, changes, explain
+from appliance.settings.lastgood import EXIT_CONFIG, LAST_GOOD, Loaded, load_or_last_good
+from appliance.settings.loading import default_device_id, load
+from appliance.settings.places import config_path, data_path, socket_path
+from appliance.settings.schedule import Window
+from appliance.settings.secret import Secret
+from appliance.settings.sections import (
+    BoardSettings,
+    BookSettings,
+    CallSettings,
+    DeviceSettings,
+    DirectSettings,
+    HttpSettings,
+    LogSettings,
+    MqttSettings,
+    MqttUserSettings,
+    PeerSettings,
+    Settings,
+    TokenSettings,
+    VideoSettings,
+)
+
+__all__ = [
+    "EXIT_CONFIG",
+    "LAST_GOOD",
+    "BoardSettings",
+    "BookSettings",
+    "CallSettings",
+    "Changes",
+    "DeviceSettings",
+    "DirectSettings",
+    "HttpSettings",
+    "Loaded",
+    "LogSettings",
+    "MqttSettings",
+    "MqttUserSettings",
+    "PeerSettings",
+    "Secret",
+    "Settings",
+    "TokenSettings",
+    "VideoSettings",
+    "Window",
+    "changes",
+    "config_path",
+    "data_path",
+    "default_device_id",
+    "explain",
+    "load",
+    "load_or_last_good",
+    "socket_path",
+]

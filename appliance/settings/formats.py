@@ -1,0 +1,254 @@
+"""What a text in the settings must look like. Each format says it in words, for faults and for the reference."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+from appliance.settings.schedule import Window
+from appliance.vocabulary import ID_PATTERN
+
+__all__ = ["Format"]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """``check`` returns the text in its normal form, or raises ValueError saying what is wrong."""
+
+    says: str
+    check: Callable[[str], str]
+
+
+def _matching(pattern: str, says: str) -> Format:
+    compiled = re.compile(pattern)
+
+    def check(text: str) -> str:
+        if compiled.fullmatch(text) is None:
+            raise ValueError(f"must be {says}")
+        return text
+
+    return Format(says, check)
+
+
+ID: Final = _matching(ID_PATTERN.strip("^$"), "3 to 40 of a-z, 0-9 and '-'")
+SCREEN_LIMITS: Final = (160, 3840)
+
+_HOST: Final = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+                          r"(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\.?")
+
+# ISO 3166-1 alpha-2, officially assigned
+_ASSIGNED: Final = """
+    AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW BY
+    BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI FJ FK FM
+    FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM IN IO IQ IR IS IT
+    JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK ML MM MN
+    MO MP MQ MR MS MT MU MV MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM PN PR PS PT
+    PW PY QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL
+    TM TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW"""
+COUNTRIES: Final = frozenset(_ASSIGNED.split())
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address stands for this machine alone."""
+    if host.rstrip(".").lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _host(text: str) -> str:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        if _HOST.fullmatch(text) is None:
+            raise ValueError("must be a host name or an IP address, without scheme and port") from None
+    return text
+
+
+def _listen(text: str) -> str:
+    if text == "localhost":
+        return text
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError("must be an IP address of this device, 0.0.0.0 or :: for all, or localhost") from None
+    return text
+
+
+def _country(text: str) -> str:
+    if text in COUNTRIES:
+        return text
+    known = {"UK": "GB", "EN": "GB", "EL": "GR"}
+    guess = known.get(text.upper(), text.upper())
+    hint = f". Did you mean '{guess}'?" if guess in COUNTRIES else ""
+    raise ValueError(f"is no country code of ISO 3166-1 (two capital letters){hint}")
+
+
+def _screen(text: str) -> str:
+    match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text)
+    if match is None:
+        raise ValueError("must be WIDTHxHEIGHT in pixels, such as '1280x720'")
+    low, high = SCREEN_LIMITS
+    if not all(low <= int(side) <= high and int(side) % 2 == 0 for side in match.groups()):
+        raise ValueError(f"width and height must be even numbers from {low} to {high}")
+    return text
+
+
+def _file(text: str) -> str:
+    path = Path(text).expanduser()
+    if not path.is_absolute():
+        raise ValueError("must be an absolute path")
+    if not path.is_file():
+        raise ValueError("there is no such file")
+    if not os.access(path, os.R_OK):
+        raise ValueError("may not be read by this user: check owner and mode")
+    return str(path)
+
+
+def _path(text: str) -> str:
+    path = Path(text).expanduser()
+    if not path.is_absolute():
+        raise ValueError("must be an absolute path")
+    return str(path)
+
+
+def _dnd(text: str) -> str:
+    Window.parse(text)
+    return text.strip()
+
+
+def _fingerprint(text: str) -> str:
+    plain = text.removeprefix("sha256:").replace(":", "").lower()
+    if re.fullmatch(r"[0-9a-f]{64}", plain) is None:
+        raise ValueError("must be a SHA-256 fingerprint: 64 hexadecimal digits, colons allowed")
+    return plain
+
+
+def _split(text: str, schemes: tuple[str, ...]) -> SplitResult:
+    wanted = " or ".join(f"{scheme}://" for scheme in schemes)
+    try:
+        url = urlsplit(text)
+        port = url.port
+    except ValueError:
+        raise ValueError(f"is no address; write {wanted}HOST[:PORT]") from None
+    if url.scheme not in schemes or not url.hostname:
+        raise ValueError(f"must begin with {wanted} and name a host")
+    if url.username is not None or url.password is not None:
+        raise ValueError("a user name or password does not belong in an address; use a *_file key")
+    if port == 0:
+        raise ValueError("port must be 1 to 65535")
+    _host(url.hostname)
+    return url
+
+
+def _peer_url(text: str) -> str:
+    url = _split(text, ("wss", "https", "ws", "http"))
+    if url.scheme in {"ws", "http"} and not is_loopback(url.hostname or ""):
+        raise ValueError("the token would cross the network unencrypted: use wss://")
+    if url.query or url.fragment:
+        raise ValueError("must not have a query or fragment")
+    return text
+
+
+def _ice_url(*schemes: str) -> Callable[[str], str]:
+    """stun:HOST[:PORT] (RFC 7064) and turn:HOST[:PORT][?transport=udp|tcp] (RFC 7065): no slashes."""
+    wanted = " or ".join(f"{scheme}:HOST[:PORT]" for scheme in schemes)
+
+    def check(text: str) -> str:
+        scheme, colon, rest = text.partition(":")
+        address, _, query = rest.partition("?")
+        if scheme not in schemes or not colon or not address or address.startswith("//"):
+            raise ValueError(f"must be {wanted}")
+        if "@" in address:
+            raise ValueError("a user name or password does not belong in an address; use turn_username")
+        if query and (scheme.startswith("stun") or query not in {"transport=udp", "transport=tcp"}):
+            raise ValueError("after '?' only transport=udp or transport=tcp of TURN may follow")
+        _split(f"x://{address}", ("x",))
+        return text
+
+    return check
+
+
+def _digits(number: str) -> bool:
+    """E.164 with '+', or a national number; separators of RFC 3966 allowed."""
+    return re.fullmatch(r"\+?[0-9]{2,15}", re.sub(r"[-.() ]", "", number)) is not None
+
+
+def _sip(address: str) -> bool:
+    user, at, host = address.rpartition("@")
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\s]+)(?::([0-9]{1,5}))?", host)
+    if match is None or (at and not user) or re.search(r"\s", user):
+        return False
+    try:
+        _host(match[1].strip("[]"))
+    except ValueError:
+        return False
+    return match[2] is None or 1 <= int(match[2]) <= 65535
+
+
+_SCHEMES: Final[dict[str, tuple[str, Callable[[str], bool]]]] = {
+    "device": ("device:ID", lambda rest: re.fullmatch(ID_PATTERN, rest) is not None),
+    "operator": ("operator:NAME or operator:*", lambda rest: rest == "*" or re.fullmatch(ID_PATTERN, rest) is not None),
+    "lan": ("lan:PEER, a name of [[direct.peers]]", lambda rest: re.fullmatch(ID_PATTERN, rest) is not None),
+    "tel": ("tel:NUMBER, best as +country number", _digits),
+    "sip": ("sip:USER@HOST", _sip),
+    "sips": ("sips:USER@HOST", _sip),
+    "room": ("room:NAME", lambda rest: re.fullmatch(r"[^\s]{1,128}", rest) is not None),
+}
+
+
+def _uri(text: str) -> str:
+    scheme, colon, rest = text.partition(":")
+    known = _SCHEMES.get(scheme)
+    if not colon or known is None:
+        raise ValueError(f"must begin with {', '.join(f'{name}:' for name in _SCHEMES)}")
+    says, right = known
+    if not right(rest):
+        raise ValueError(f"must be {says}")
+    return text
+
+
+def _target(text: str) -> str:
+    """A URI, or a name of the address book (names may hold a colon that is no scheme of ours)."""
+    return _uri(text) if text.partition(":")[0] in _SCHEMES and ":" in text else text
+
+
+def _source(words: tuple[str, ...], prefixes: tuple[str, ...]) -> Callable[[str], str]:
+    offers = ", ".join([*words, *(f"{prefix}:PATH" for prefix in prefixes)])
+
+    def check(text: str) -> str:
+        kind, colon, rest = text.partition(":")
+        if text in words or (kind in prefixes and rest):
+            return text
+        if kind == "tone" and "speech" in words and colon:
+            if not re.fullmatch(r"[0-9]{2,5}", rest) or not 50 <= int(rest) <= 20_000:
+                raise ValueError("a tone has 50 to 20000 Hz, such as 'tone:440'")
+            return text
+        raise ValueError(f"must be one of {offers}" + (", tone:HERTZ" if "speech" in words else ""))
+
+    return check
+
+
+HOST: Final = Format("host name or IP address", _host)
+LISTEN: Final = Format("IP address of this device, 0.0.0.0 or :: for all, or localhost", _listen)
+COUNTRY: Final = Format("country code of ISO 3166-1, two capital letters", _country)
+SCREEN: Final = Format("WIDTHxHEIGHT, even numbers of pixels from 160 to 3840", _screen)
+FILE: Final = Format("absolute path of a readable file", _file)
+PATH: Final = Format("absolute path", _path)
+DND: Final = Format("days and times, such as 'Mon-Fri 22:00-06:00'", _dnd)
+FINGERPRINT: Final = Format("SHA-256 fingerprint, 64 hexadecimal digits, colons allowed", _fingerprint)
+PEER_URL: Final = Format("wss://HOST[:PORT]; ws:// only on this machine", _peer_url)
+STUN: Final = Format("stun:HOST[:PORT]", _ice_url("stun", "stuns"))
+TURN: Final = Format("turn:HOST[:PORT][?transport=tcp] or turns:…", _ice_url("turn", "turns"))
+URI: Final = Format("device:, operator:, lan:, tel:, sip:, sips: or room: and an address", _uri)
+TARGET: Final = Format("URI, or a name of the address book", _target)
+MICROPHONE: Final = Format("speech, silence, tone:HERTZ or wav:PATH", _source(("speech", "silence"), ("wav",)))
+CAMERA: Final = Format("pattern, file:PATH or clip:PATH", _source(("pattern",), ("file", "clip")))

@@ -1,0 +1,135 @@
+"""What must hold between settings. A rule yields the key at fault, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from appliance.settings.sections import Settings
+
+__all__ = ["RULES"]
+
+Found = Iterator[tuple[str, str]]
+
+TOKEN_LENGTH: Final = 16
+"""Characters of a token at least: 64 random bits in hexadecimal, too many to guess over the network."""
+
+
+def _names_are_nobody_elses(settings: Settings) -> Found:
+    """A user is never taken for a device, nor one user for another (decisions A4)."""
+    own = settings.device.id
+    for key, names in (
+        ("http.tokens", [token.name for token in settings.http.tokens]),
+        ("mqtt.users", [user.name for user in settings.mqtt.users]),
+        ("direct.peers", [peer.name for peer in settings.direct.peers]),
+        ("book", [entry.name.casefold() for entry in settings.book]),
+    ):
+        for n, name in enumerate(names, 1):
+            if name and name in names[: n - 1]:
+                yield f"{key}[{n}].name", f"'{name}' is there already"
+            elif name == own and key != "book":
+                yield f"{key}[{n}].name", f"'{name}' is the id of this device; choose another name"
+    if own in settings.direct.fleet:
+        yield "direct.fleet", f"'{own}' is this device itself"
+
+
+def _users_are_no_devices(settings: Settings) -> Found:
+    devices = set(settings.direct.fleet)
+    for entry in settings.book:
+        devices.update(uri.removeprefix("device:") for uri in entry.uris if uri.startswith("device:"))
+    people = [
+        *((f"http.tokens[{n}].name", token.name, token.scope) for n, token in enumerate(settings.http.tokens, 1)),
+        *((f"mqtt.users[{n}].name", user.name, user.scope) for n, user in enumerate(settings.mqtt.users, 1)),
+    ]
+    for key, name, scope in people:
+        if scope != "device" and name in devices:
+            yield key, f"'{name}' is the id of a device; a user must have another name, or the scope device"
+
+
+def _tokens_are_long_and_single(settings: Settings) -> Found:
+    seen: dict[str, str] = {}
+    for n, token in enumerate(settings.http.tokens, 1):
+        text = token.token.reveal()
+        key = f"http.tokens[{n}].token_file"
+        if 0 < len(text) < TOKEN_LENGTH:
+            yield key, f"the token has fewer than {TOKEN_LENGTH} characters; make one with: openssl rand -hex 32"
+        elif text and text in seen:
+            yield key, f"holds the same token as {seen[text]}; it is what tells them apart"
+        seen.setdefault(text, key)
+
+
+def _pairs(settings: Settings) -> Found:
+    mqtt, http, direct = settings.mqtt, settings.http, settings.direct
+    for one, other, first, second in (
+        ("mqtt.cert_file", "mqtt.key_file", mqtt.cert_file, mqtt.key_file),
+        ("http.cert_file", "http.key_file", http.cert_file, http.key_file),
+        ("direct.turn_username", "direct.turn_password_file", direct.turn_username, direct.turn_password),
+    ):
+        if first and not second:
+            yield other, f"is missing; {one} needs it"
+        if second and not first:
+            yield one, f"is missing; {other} needs it"
+    if mqtt.password and not mqtt.username:
+        yield "mqtt.username", "is missing; mqtt.password_file needs it"
+    if direct.turn_username and not direct.turn:
+        yield "direct.turn", "is missing; direct.turn_username needs it"
+
+
+def _broker(settings: Settings) -> Found:
+    mqtt = settings.mqtt
+    if (mqtt.ca_file or mqtt.cert_file) and not mqtt.tls:
+        yield "mqtt.tls", "must be true, else ca_file and cert_file have no effect"
+    if mqtt.tls and not mqtt.host:
+        yield "mqtt.host", "is missing; the embedded broker listens on this machine alone and needs no TLS"
+    if mqtt.users and mqtt.host:
+        yield "mqtt.users", "are those of the embedded broker; with mqtt.host set, log-ins are kept by that broker"
+
+
+def _book(settings: Settings) -> Found:
+    names = {entry.name.casefold() for entry in settings.book}
+    for n, entry in enumerate(settings.book, 1):
+        others = names - {entry.name.casefold()}
+        if not entry.uris and not entry.members:
+            yield f"book[{n}].uris", "is missing; an entry needs uris, or members to be a ring group"
+        for member in entry.members:
+            if member.casefold() not in others:
+                yield f"book[{n}].members", f"'{member}' is no other entry of the book in this file"
+        if entry.fallback and entry.fallback.casefold() not in others:
+            yield f"book[{n}].fallback", f"'{entry.fallback}' is no other entry of the book in this file"
+    yield from _loops(settings)
+
+
+def _loops(settings: Settings) -> Found:
+    """Ring groups within ring groups, and fallbacks, must end somewhere."""
+    entries = {entry.name.casefold(): entry for entry in settings.book}
+    for n, entry in enumerate(settings.book, 1):
+        for key, follow in (("members", True), ("fallback", False)):
+            seen: set[str] = set()
+            waiting = list(entry.members) if follow else [entry.fallback]
+            while waiting:
+                name = waiting.pop().casefold()
+                found = entries.get(name)
+                if found is None or name in seen:
+                    continue
+                seen.add(name)
+                waiting.extend(found.members if follow else [found.fallback])
+            if entry.name.casefold() in seen:
+                yield f"book[{n}].{key}", "leads back to this entry"
+
+
+def _lan_targets(settings: Settings) -> Found:
+    peers = {peer.name for peer in settings.direct.peers}
+    targets = [
+        ("call.button_target", settings.call.button_target),
+        ("call.long_press_target", settings.call.long_press_target),
+        *((f"book[{n}].uris", uri) for n, entry in enumerate(settings.book, 1) for uri in entry.uris),
+    ]
+    for key, target in targets:
+        name = target.removeprefix("lan:")
+        if name != target and name not in peers:
+            yield key, f"'{name}' is no name of [[direct.peers]]"
+
+
+RULES: Final[tuple[Callable[[Settings], Found], ...]] = (
+    _names_are_nobody_elses, _users_are_no_devices, _tokens_are_long_and_single, _pairs, _broker, _book, _lan_targets,
+)

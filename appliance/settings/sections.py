@@ -1,0 +1,225 @@
+"""The settings themselves: what there is, what it means, its default and its limits.
+
+The reference (``docs/configuration.md``) and the commented default file (``config/edgecall.toml``) are generated
+from here. Sections are frozen: a reload makes a new ``Settings``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from appliance.settings import formats
+from appliance.settings.fields import setting
+from appliance.settings.secret import Secret
+
+__all__ = [
+    "BoardSettings",
+    "BookSettings",
+    "CallSettings",
+    "DeviceSettings",
+    "DirectSettings",
+    "HttpSettings",
+    "LogSettings",
+    "MqttSettings",
+    "MqttUserSettings",
+    "PeerSettings",
+    "Settings",
+    "TokenSettings",
+    "VideoSettings",
+]
+
+SCOPES = ("operator", "device", "admin")
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSettings:
+    """Who this device is."""
+
+    id: str = setting("edgecall", "Identity on the broker and to other devices; unique in the fleet.",
+                      format=formats.ID, restart=True, computed="edgecall-HOSTNAME", example='"front-door"')
+    name: str = setting("Edgecall", "Name shown to people.", minimum=1, maximum=64, example='"Front door"')
+    country: str = setting("", "Country whose national telephone numbers are meant.",
+                           format=formats.COUNTRY, example='"DE"')
+
+
+@dataclass(frozen=True, slots=True)
+class BoardSettings:
+    """The hardware. The sources of microphone and camera are those of the simulated board."""
+
+    name: str = setting("sim", "Simulated; the devices found on this machine; a Raspberry Pi.",
+                        choices=("sim", "auto", "pi"), restart=True)
+    microphone: str = setting("speech", "What the simulated microphone hears.",
+                              format=formats.MICROPHONE, restart=True, example='"tone:440"')
+    camera: str = setting("pattern", "What the simulated camera sees.",
+                          format=formats.CAMERA, restart=True, example='"clip:/srv/door.h264"')
+    speaker_wav: str = setting("", "WAV file that records what the simulated loudspeaker plays.",
+                               format=formats.PATH, restart=True, example='"/tmp/played.wav"')
+    echo_delay_ms: float = setting(0.0, "Delay of the simulated path from loudspeaker to microphone.",
+                                   unit="ms", minimum=0, maximum=500, restart=True)
+    echo_loss_db: float = setting(0.0, "Loss of that path; 0 means there is none.",
+                                  unit="dB", minimum=0, maximum=90, restart=True)
+    screen: str = setting("1280x720", "Size of the simulated screen.", format=formats.SCREEN, restart=True)
+    long_press_s: float = setting(1.0, "From here on a press of the button is a long one.",
+                                  unit="s", minimum=0.3, maximum=10, restart=True)
+
+
+@dataclass(frozen=True, slots=True)
+class MqttUserSettings:
+    """A person or program that may log in to the embedded broker and command this device."""
+
+    name: str = setting("", "Name it logs in with; never a device's id.",
+                        format=formats.ID, required=True, restart=True, example='"desk"')
+    scope: str = setting("operator", "What it may: admin includes device, device includes operator.",
+                         choices=SCOPES, restart=True)
+    password: Secret = setting(Secret(), "Its password.", required=True, restart=True,  # noqa: RUF009
+                               example='"/etc/edgecall/desk.password"')
+
+
+@dataclass(frozen=True, slots=True)
+class MqttSettings:
+    """The broker that commands come from and state goes to (MQTT 5)."""
+
+    enabled: bool = setting(True, "Connect to a broker at all.", restart=True)
+    host: str = setting("", "The broker; empty: the embedded one, on this machine alone.",
+                        format=formats.HOST, restart=True, example='"broker.example.org"')
+    port: int = setting(1883, "TCP port; 8883 is usual with TLS.", minimum=1, maximum=65535, restart=True)
+    tls: bool = setting(False, "Encrypt, and check the broker's certificate and name.", restart=True)
+    ca_file: str = setting("", "Authority of the broker's certificate; empty: those of the system.",
+                           format=formats.FILE, restart=True, example='"/etc/edgecall/ca.crt"')
+    cert_file: str = setting("", "Certificate of this device; its common name is the device's id.",
+                             format=formats.FILE, restart=True, example='"/etc/edgecall/device.crt"')
+    key_file: str = setting("", "Private key of that certificate.",
+                            format=formats.FILE, restart=True, example='"/etc/edgecall/device.key"')
+    username: str = setting("", "Login name, where the broker asks for one.",
+                            maximum=128, restart=True, example='"front-door"')
+    password: Secret = setting(Secret(), "Password of that login.", restart=True,  # noqa: RUF009
+                               example='"credential:mqtt-password"')
+    keepalive_s: int = setting(15, "A dead connection is noticed after about twice this time.",
+                               unit="s", minimum=5, maximum=120, restart=True)
+    users: tuple[MqttUserSettings, ...] = setting((), "Who may log in to the embedded broker.", restart=True)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSettings:
+    """Who may use the HTTP and WebSocket door from another machine: one token each."""
+
+    name: str = setting("", "Who presents it; for another appliance its id.",
+                        format=formats.ID, required=True, example='"desk"')
+    scope: str = setting("operator", "What it may: admin includes device, device includes operator.", choices=SCOPES)
+    token: Secret = setting(Secret(), "The token, at least 16 characters.", required=True,  # noqa: RUF009
+                            example='"/etc/edgecall/desk.token"')
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """Web page, REST, events and peers. Beyond this machine only with TLS and a token or a one-time address."""
+
+    listen: str = setting("127.0.0.1", "Address to listen on.", format=formats.LISTEN, restart=True,
+                          example='"0.0.0.0"')
+    port: int = setting(8080, "TCP port; 0 takes a free one.", minimum=0, maximum=65535, restart=True)
+    names: tuple[str, ...] = setting((), "Further host names under which browsers may reach the page.",
+                                     format=formats.HOST, maximum=16, example='["door.example.org"]')
+    cert_file: str = setting("", "Certificate; empty: a self-signed one, whose fingerprint is printed.",
+                             format=formats.FILE, restart=True, example='"/etc/edgecall/http.crt"')
+    key_file: str = setting("", "Private key of that certificate.",
+                            format=formats.FILE, restart=True, example='"/etc/edgecall/http.key"')
+    tokens: tuple[TokenSettings, ...] = setting((), "Who may come from another machine.")
+
+
+@dataclass(frozen=True, slots=True)
+class CallSettings:
+    """How calls are made and taken."""
+
+    button_target: str = setting("operator:*", "Called by a short press of the call button.",
+                                 format=formats.TARGET, maximum=256, example='"device:lobby-2"')
+    long_press_target: str = setting("", "Called by a long press; empty: the same.",
+                                     format=formats.TARGET, maximum=256, example='"tel:+4930123456"')
+    ring_s: int = setting(30, "How long a target rings.", unit="s", minimum=5, maximum=120)
+    setup_s: int = setting(85, "A call that is not set up by then is given up.", unit="s", minimum=10, maximum=300)
+    reconnect_s: int = setting(120, "A call whose media are lost is kept this long.",
+                               unit="s", minimum=5, maximum=600)
+    auto_answer_delay_s: float = setting(1.0, "Between the warning tone and an automatic answer.",
+                                         unit="s", minimum=0, maximum=30)
+    allow_unknown: bool = setting(False, "Let callers ring who are not in the address book.")
+    dnd: tuple[str, ...] = setting((), "When incoming calls are refused with 480/doNotDisturb.",
+                                   format=formats.DND, maximum=32,
+                                   example='["Mon-Fri 22:00-06:00", "Sat,Sun 20:00-09:00"]')
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSettings:
+    """Another appliance on the LAN, called as ``lan:NAME`` with no broker between."""
+
+    name: str = setting("", "Its name here.", format=formats.ID, required=True, example='"lobby"')
+    url: str = setting("", "Where it listens.", format=formats.PEER_URL, required=True,
+                       example='"wss://lobby.local:8080"')
+    token: Secret = setting(Secret(), "The token it knows us by.", required=True,  # noqa: RUF009
+                            example='"/etc/edgecall/lobby.token"')
+    fingerprint: str = setting("", "Of its certificate, where that is self-signed.", format=formats.FINGERPRINT)
+
+
+@dataclass(frozen=True, slots=True)
+class DirectSettings:
+    """Calls without a room server: page to appliance and appliance to appliance."""
+
+    fleet: tuple[str, ...] = setting((), "Devices that may signal to us beside those of the address book.",
+                                     format=formats.ID, maximum=1000, example='["lobby-2", "gate-1"]')
+    stun: str = setting("", "STUN server; none by default, public ones learn who calls whom.",
+                        format=formats.STUN, example='"stun:stun.example.org:3478"')
+    turn: str = setting("", "TURN server, for peers behind firewalls.",
+                        format=formats.TURN, example='"turn:turn.example.org:3478?transport=udp"')
+    turn_username: str = setting("", "Login name at the TURN server.", maximum=256, example='"door"')
+    turn_password: Secret = setting(Secret(), "Password of that login.",  # noqa: RUF009
+                                    example='"credential:turn-password"')
+    peers: tuple[PeerSettings, ...] = setting((), "Appliances on the LAN.")
+
+
+@dataclass(frozen=True, slots=True)
+class VideoSettings:
+    """The picture sent; the camera delivers the nearest it can."""
+
+    width: int = setting(1280, "Width.", unit="pixels", minimum=160, maximum=1920)
+    height: int = setting(720, "Height.", unit="pixels", minimum=120, maximum=1080)
+    fps: int = setting(30, "Pictures a second.", unit="1/s", minimum=1, maximum=60)
+    bitrate: int = setting(1_500_000, "Upper bound; the network may make it less.",
+                           unit="bit/s", minimum=100_000, maximum=8_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """What is written to the journal."""
+
+    level: str = setting("info", "From this level on.", choices=("debug", "info", "warning", "error"))
+
+
+@dataclass(frozen=True, slots=True)
+class BookSettings:
+    """An entry of the address book, as ``book.put`` takes it; an entry put there under the same name goes first."""
+
+    name: str = setting("", "Name for people.", minimum=1, maximum=64, required=True, example='"Reception"')
+    uris: tuple[str, ...] = setting((), "Where it is reached, best first.", format=formats.URI, maximum=8,
+                                    example='["operator:desk", "device:lobby-2"]')
+    ring_seconds: int = setting(0, "How long it rings.", unit="s", minimum=5, maximum=120, computed="call.ring_s")
+    auto_answer: bool = setting(False, "Calls from here are answered by themselves, with a tone.")
+    allowed: bool = setting(True, "May call us.")
+    members: tuple[str, ...] = setting((), "Makes it a ring group of these names.", maximum=16,
+                                       example='["Reception", "Caretaker"]')
+    strategy: str = setting("sequence", "How a ring group rings.", choices=("sequence", "parallel"))
+    fallback: str = setting("", "Name dialled when nobody answers.", maximum=64, example='"Caretaker"')
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything. ``data_dir`` is no setting: it is chosen by ``--data``, EDGECALL_DATA, or its place by default."""
+
+    device: DeviceSettings = field(default_factory=DeviceSettings)
+    board: BoardSettings = field(default_factory=BoardSettings)
+    mqtt: MqttSettings = field(default_factory=MqttSettings)
+    http: HttpSettings = field(default_factory=HttpSettings)
+    call: CallSettings = field(default_factory=CallSettings)
+    direct: DirectSettings = field(default_factory=DirectSettings)
+    video: VideoSettings = field(default_factory=VideoSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    book: tuple[BookSettings, ...] = setting((), "Entries of the address book.")
+    data_dir: Path = Path("~/.local/share/edgecall")
