@@ -93,6 +93,10 @@ class AddressBook:
         self._own: dict[str, Entry | None] = {}  # None: removed though the settings have it
         self._country = country
 
+    def rebase(self, settings_entries: Iterable[Entry]) -> None:
+        """Take the entries of reloaded settings; what ``book.put`` and ``book.remove`` did stays above them."""
+        self._base = {entry.name: entry for entry in settings_entries}
+
     # --- look up ----------------------------------------------------------------------------------------------------
 
     def entries(self) -> list[Entry]:

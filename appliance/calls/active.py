@@ -1,0 +1,105 @@
+"""The call in progress: the pure `Call`, its legs, its roster, what is wanted of its media, and its documents."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from appliance.calls.book import Round
+from appliance.calls.machine import Call
+from appliance.calls.roster import Participant, Roster
+from appliance.providers.api import Leg, MediaWanted, Peer
+from appliance.vocabulary import CallState, Json, MutedBy, ParticipantState, Reason
+
+__all__ = ["ActiveCall", "iso", "no_call"]
+
+HOLDS: Final = frozenset({CallState.LOCAL_HOLD, CallState.REMOTE_HOLD})
+
+
+def iso(wall: float) -> str:
+    """RFC 3339 in UTC with milliseconds."""
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(slots=True)
+class ActiveCall:
+    """Mutable, owned by the controller alone; lives on the loop."""
+
+    call: Call
+    media: MediaWanted
+    plan: Sequence[Round] = ()  # whom to dial, outgoing only
+    peer: Peer | None = None
+    leg: Leg | None = None  # the one that counts: incoming, or accepted
+    legs: dict[str, Leg] = field(default_factory=dict)  # every leg that has not ended
+    roster: Roster = field(default_factory=Roster)
+    muted: bool = False
+    muted_by_peer: bool = False
+    incoming_muted: bool = False
+    auto_answer: bool = False
+    security: Json = field(default_factory=dict)
+    lost_at: float | None = None
+    wall_began: float = field(default_factory=time.time)
+    connected: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+    leg_changed: asyncio.Event = field(default_factory=asyncio.Event)  # the dialler waits on it
+    last_leg_reason: Reason | None = None
+
+    @property
+    def id(self) -> str:
+        return self.call.id
+
+    @property
+    def held(self) -> bool:
+        """Nothing of us may be sent or played while either side holds."""
+        return self.call.local_hold or self.call.remote_hold
+
+    def muted_by(self, *, hardware: bool) -> MutedBy:
+        """Why nothing of us is heard: the hardware line beats everything."""
+        if hardware:
+            return MutedBy.HARDWARE
+        if self.muted:
+            return MutedBy.LOCAL
+        return MutedBy.REMOTE if self.muted_by_peer else MutedBy.NOBODY
+
+    def wall(self, moment: float) -> float:
+        """Wall clock of a monotonic moment of this call; a clock that jumps does not bend durations."""
+        return self.wall_began + (moment - self.call.began)
+
+    def seat(self, leg: Leg, state: ParticipantState) -> Participant:
+        """The participant behind a leg."""
+        peer = leg.peer
+        return Participant(leg.id, peer.identity, peer.display_name, peer.kind, state,
+                           joined=time.time() if state is ParticipantState.CONNECTED else None)
+
+    def document(self, now: float, *, hardware_muted: bool, capabilities: Mapping[str, Json]) -> Json:
+        """``state/call`` of features 3.1, and the record of the call when it is over."""
+        call, peer = self.call, self.peer
+        muted_by = self.muted_by(hardware=hardware_muted)
+        end = call.since if call.state is CallState.DISCONNECTED else now
+        body: Json = {
+            "callId": call.id, "correlationId": call.id, "direction": call.direction.value, "kind": call.kind.value,
+            "state": call.state.value, "previousState": call.previous.value, "since": iso(self.wall(call.since)),
+            "began": iso(self.wall_began),
+            "callerInfo": None if peer is None else {
+                "rawId": peer.identity, "uri": peer.uri, "displayName": peer.display_name, "verified": peer.verified},
+            "isMuted": muted_by is not MutedBy.NOBODY, "mutedBy": muted_by.value,
+            "isIncomingAudioMuted": self.incoming_muted,
+            "isLocalVideoStarted": self.media.send_video and not self.held,
+            "isContentSharingOn": False, "isRecordingActive": False, "isAutoAnswered": self.auto_answer,
+            "localHold": call.local_hold, "remoteHold": call.remote_hold,
+            "role": "Attendee", "capabilities": dict(capabilities), "security": self.security,
+            "connectedAt": None if call.connected is None else iso(self.wall(call.connected)),
+            "endReason": None if call.reason is None else call.reason.payload(),
+        }
+        if call.state is CallState.DISCONNECTED:
+            body["durationMs"] = 0 if call.connected is None else round((end - call.connected) * 1000)
+        return body
+
+
+def no_call(capabilities: Mapping[str, Json]) -> Json:
+    """``state/call`` before the first call."""
+    return {"callId": None, "state": CallState.NONE.value, "capabilities": dict(capabilities)}

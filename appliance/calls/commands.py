@@ -1,0 +1,137 @@
+"""The verbs of calls, address book and do-not-disturb: from checked arguments to the controller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from appliance.calls.active import ActiveCall
+from appliance.calls.book import Entry, Round
+from appliance.calls.controller import CallController
+from appliance.calls.machine import Signal
+from appliance.errors import BadRequest, Refused
+from appliance.intake import Handler
+from appliance.providers.api import MediaWanted
+from appliance.vocabulary import END_REASONS, CallState, Command, Json
+
+__all__ = ["CallCommands"]
+
+
+class CallCommands:
+    """Handlers by verb; they decide nothing about the call, the machine does."""
+
+    def __init__(self, controller: CallController) -> None:
+        self._controller = controller
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """What ``__main__`` gives to the intake."""
+        return {
+            "call.dial": self._dial, "call.answer": self._answer, "call.reject": self._reject,
+            "call.hangup": self._signal(Signal.HANG_UP), "call.hold": self._signal(Signal.HOLD),
+            "call.resume": self._signal(Signal.RESUME), "call.mute": self._mute, "call.unmute": self._unmute,
+            "call.muteIncoming": self._incoming(muted=True), "call.unmuteIncoming": self._incoming(muted=False),
+            "video.start": self._video_start, "video.stop": self._video_stop,
+            "data.send": self._data_send, "dnd.set": self._dnd,
+            "book.list": self._book_list, "book.put": self._book_put, "book.remove": self._book_remove,
+        }
+
+    # --- the call ---------------------------------------------------------------------------------------------------
+
+    async def _dial(self, command: Command) -> Json:
+        active = self._controller.dial(self._plan(command.args), _wanted(command.args))
+        return await self._controller.outcome(active)
+
+    def _plan(self, args: Mapping[str, Any]) -> list[Round]:
+        names = [*((args["to"],) if args.get("to") else ()), *args.get("targets", ())]
+        if not names:
+            raise BadRequest("who is to be called? give 'to' or 'targets'", sub_code="target")
+        ring_s = args.get("ringSeconds") or self._controller.ring_s
+        return self._controller.book.plan(names, args.get("strategy"), ring_s)
+
+    async def _answer(self, command: Command) -> Json:
+        active = self._the_call(command)
+        if active.call.state is CallState.INCOMING:
+            active.media = _wanted(command.args)
+        self._controller.happen(active, Signal.ANSWER)
+        return await self._controller.outcome(active)
+
+    async def _reject(self, command: Command) -> None:
+        reason = END_REASONS["486/busy" if command.args.get("reason") == "busy" else "603/declined"]
+        self._controller.happen(self._the_call(command), Signal.REJECT, reason)
+
+    def _signal(self, signal: Signal) -> Handler:
+        async def handle(command: Command) -> None:
+            self._controller.happen(self._the_call(command), signal)
+
+        return handle
+
+    def _the_call(self, command: Command) -> ActiveCall:
+        return self._controller.current(command.args.get("callId"))
+
+    # --- its media --------------------------------------------------------------------------------------------------
+
+    async def _mute(self, command: Command) -> None:
+        active = self._the_call(command)
+        active.muted = True
+        self._controller.media_changed(active)
+
+    async def _unmute(self, command: Command) -> None:
+        active = self._the_call(command)
+        if self._controller.hardware_muted:
+            raise Refused("the microphone is muted by the switch on the device; use that switch",
+                          code=403, sub_code="hardwareMuted", retryable=False)
+        active.muted = active.muted_by_peer = False
+        self._controller.media_changed(active)
+
+    def _incoming(self, *, muted: bool) -> Handler:
+        async def handle(command: Command) -> None:
+            active = self._the_call(command)
+            active.incoming_muted = muted
+            self._controller.media_changed(active)
+
+        return handle
+
+    async def _video_start(self, command: Command) -> None:
+        lacking = self._controller.missing.get("turnVideoOn")
+        if lacking is not None:
+            raise Refused(lacking, code=501, sub_code="FeatureNotSupported", retryable=False)
+        self._video(command, on=True)
+
+    async def _video_stop(self, command: Command) -> None:
+        self._video(command, on=False)
+
+    def _video(self, command: Command, *, on: bool) -> None:
+        active = self._the_call(command)
+        active.media = replace(active.media, send_video=on)
+        self._controller.media_changed(active)
+
+    async def _data_send(self, command: Command) -> None:
+        active = self._the_call(command)
+        if active.leg is None:
+            raise Refused("nobody has answered yet", sub_code="callState")
+        await active.leg.send(command.args.get("channel", "edgecall"), command.args["payload"])
+
+    # --- address book, do not disturb -------------------------------------------------------------------------------
+
+    async def _dnd(self, command: Command) -> None:
+        await self._controller.do_not_disturb(command.args["on"])
+
+    async def _book_list(self, _: Command) -> Json:
+        return {"entries": [entry.payload() for entry in self._controller.book.entries()]}
+
+    async def _book_put(self, command: Command) -> None:
+        args = command.args
+        self._controller.book.put(Entry(
+            args["name"], tuple(args.get("uris", ())), args.get("ringSeconds"), args.get("autoAnswer", False),
+            args.get("allowed", True), tuple(args.get("members", ())), args.get("strategy", "sequence"),
+            args.get("fallback", "")))
+        await self._controller.save_book()
+
+    async def _book_remove(self, command: Command) -> None:
+        self._controller.book.remove(command.args["name"])
+        await self._controller.save_book()
+
+
+def _wanted(args: Mapping[str, Any]) -> MediaWanted:
+    return MediaWanted(send_audio=args.get("audio", True), send_video=args.get("video", True))

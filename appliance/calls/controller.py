@@ -1,0 +1,604 @@
+"""The call controller: the one writer of call state.
+
+Commands, legs and timers become `Happening`s; the pure machine answers with the next state and effects; the effects
+are run here. One call at a time: a second caller is told 486/busy. Everything runs on the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from appliance.bulletin import Bulletin
+from appliance.calls.active import ActiveCall, no_call
+from appliance.calls.book import AddressBook, Entry, Round, save
+from appliance.calls.dialling import Dialler
+from appliance.calls.machine import Call, Effect, Happening, IllegalEvent, Signal, step
+from appliance.calls.roster import Participant
+from appliance.errors import EdgecallError, Refused
+from appliance.media.api import Studio, Tone
+from appliance.providers.api import (
+    Accepted,
+    CallProvider,
+    Connected,
+    DataReceived,
+    Ended,
+    Held,
+    IncomingCall,
+    Leg,
+    LegEvent,
+    Lost,
+    MediaWanted,
+    Peer,
+    PeerMedia,
+    Recovered,
+    Ringing,
+)
+from appliance.settings import CallSettings
+from appliance.settings.schedule import Window
+from appliance.vocabulary import (
+    END_REASONS,
+    CallKind,
+    CallState,
+    Direction,
+    Json,
+    MutedBy,
+    ParticipantState,
+    Reason,
+)
+
+__all__ = ["CallController", "Records"]
+
+log = logging.getLogger(__name__)
+
+LEAVE_S: Final = 2.0  # how long the other side may take to say goodbye; then the call is over without it
+EFFECT_DEADLINE_S: Final = 5.0  # of one asynchronous effect; a provider that hangs must not hold the call
+LAST_CALLS: Final = 20  # in state/calls
+
+_KIND_OF_SCHEME: Final = {"tel": CallKind.PSTN, "sip": CallKind.PSTN, "room": CallKind.ROOM, "lan": CallKind.LAN}
+_NOT_BUILT: Final = ("shareScreen", "blurBackground", "spotlightParticipant", "raiseHand", "startLiveCallingCaptions",
+                     "realTimeText", "addPhoneNumber", "pstnDialOut", "removeParticipant", "manageLobby",
+                     "useReactions", "startTogetherMode", "joinBreakoutRooms")
+
+
+class Records(Protocol):
+    """What outlives a restart: past calls, do-not-disturb, and which call was up."""
+
+    async def add_call(self, record: Json) -> None: ...
+
+    async def last_calls(self, count: int) -> list[Json]: ...
+
+    async def get(self, key: str) -> str | None: ...
+
+    async def put(self, key: str, value: str) -> None: ...
+
+
+class CallController:
+    """See the module. ``me`` is how this device presents itself; ``book_path`` is where the book is kept."""
+
+    def __init__(
+        self, *, me: Peer, settings: CallSettings, providers: Sequence[CallProvider], studio: Studio,
+        book: AddressBook, book_path: Path, bulletin: Bulletin, records: Records,
+        features: Mapping[str, str] | None = None, local_time: Callable[[], datetime] = datetime.now,
+    ) -> None:
+        self._me = me
+        self._settings = settings
+        self._providers = tuple(providers)
+        self._studio = studio
+        self.book = book
+        self._book_path = book_path
+        self._bulletin = bulletin
+        self._records = records
+        self._missing = dict(features or {})  # capability name -> why the device lacks it
+        self._local_time = local_time
+        self._schedule = [Window.parse(line) for line in settings.dnd]
+        self._dnd = False
+        self._hardware_muted = False
+        self._active: ActiveCall | None = None
+        self._history: list[Json] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        by_scheme = {scheme: provider for provider in providers for scheme in provider.schemes}
+        self._dialler = Dialler(by_scheme, me, self._adopt, self._drop)
+        self._effects: Mapping[Effect, Callable[[ActiveCall], None]] = {
+            Effect.DIAL_TARGETS: lambda a: self._spawn(self._dial(a), f"call.dial[{a.id}]"),
+            Effect.TELL_RINGING: lambda a: self._on_leg(a, lambda leg: leg.ring(), "ring"),
+            Effect.ACCEPT_LEG: lambda a: self._on_leg(a, lambda leg: leg.accept(a.media), "accept"),
+            Effect.END_LEGS: self._end_legs,
+            Effect.KEEP_ONE_LEG: self._keep_one_leg,
+            Effect.RING: lambda _: studio.play(Tone.RING),
+            Effect.RINGBACK: lambda _: studio.play(Tone.RINGBACK),
+            Effect.QUIET: lambda _: studio.play(None),
+            Effect.WARM_CAMERA: self._warm_camera,
+            Effect.ARM_SETUP: lambda a: self._arm(a, self._setup_s(a), "408/setupTimeout"),
+            Effect.ARM_RING: lambda a: self._arm(a, self._settings.ring_s, "487/noAnswer"),
+            Effect.ARM_RECONNECT: lambda a: self._arm(a, self._settings.reconnect_s, "410/mediaLost"),
+            Effect.ARM_LEAVE: lambda a: self._arm(a, LEAVE_S, "0/local"),
+            Effect.DISARM: lambda _: self._disarm(),
+            Effect.APPLY_MEDIA: self._apply_media,
+            Effect.TELL_HOLD: self._tell,
+            Effect.NOTE_STARTED: self._note_started,
+            Effect.NOTE_LOST: self._note_lost,
+            Effect.NOTE_BACK: self._note_back,
+            Effect.CLOSE: self._close,
+        }
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Load what outlived the restart and open the providers for incoming calls."""
+        self._dnd = await self._records.get("dnd") == "on"
+        self._history = await self._records.last_calls(LAST_CALLS)
+        await self._report_interrupted_call()
+        self._publish_idle()
+        for provider in self._providers:
+            await provider.start(self._on_incoming)
+
+    async def stop(self) -> None:
+        """End the call with 503/shutdown within 3 s, then the providers. May be called twice."""
+        self._stopping = True
+        active = self._active
+        if active is not None and active.call.live:
+            self.happen(active, Signal.HANG_UP, END_REASONS["503/shutdown"])
+            try:
+                await asyncio.wait_for(active.closed.wait(), LEAVE_S + 0.5)
+            except TimeoutError:
+                log.warning("the call did not end in time at shutdown")
+        for provider in self._providers:
+            await provider.stop()
+        self._disarm()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def reconfigure(self, settings: CallSettings, entries: Sequence[Entry]) -> None:
+        """Take new settings; a call in progress keeps its timers."""
+        self._settings = settings
+        self._schedule = [Window.parse(line) for line in settings.dnd]
+        self.book.rebase(entries)
+        self._publish_device()
+
+    @property
+    def idle(self) -> bool:
+        return self._active is None or not self._active.call.live
+
+    def is_known(self, identity: str) -> bool:
+        """Whether the address book has this device (fleet signalling is accepted from those only)."""
+        return self.book.caller(Peer(identity, f"device:{identity}", identity)) is not None
+
+    def hardware_mute(self, muted: bool) -> None:
+        """The mute line of the board: the truth for mute, in and out of calls."""
+        if muted == self._hardware_muted:
+            return
+        self._hardware_muted = muted
+        if self._active is not None:
+            self._apply_media(self._active)
+            self._tell(self._active)
+            self._publish(self._active)
+        else:
+            self._studio.mute(muted)
+            self._publish_idle()
+
+    @property
+    def missing(self) -> Mapping[str, str]:
+        """Capabilities this device lacks, with the reason."""
+        return self._missing
+
+    async def stats(self) -> list[Json]:
+        """W3C statistics of the call; empty without one."""
+        if self._active is None or self._active.leg is None or not self._active.call.live:
+            return []
+        return list(await self._active.leg.stats())
+
+    def note_speaking(self, speaking: bool) -> None:
+        """Whether the other side is heard speaking right now (from the loudspeaker's level)."""
+        if self._active is not None and self._active.leg is not None and self._active.call.live:
+            self._roster_change(self._active, self._active.leg.id, speaking=speaking)
+
+    # --- what commands ask ------------------------------------------------------------------------------------------
+
+    def dial(self, plan: Sequence[Round], media: MediaWanted) -> ActiveCall:
+        """Begin to call. Raises Refused when there is a call, or no provider for any target."""
+        if self._stopping:
+            raise Refused("the appliance is shutting down", code=503, sub_code="shutdown")
+        if not self.idle:
+            raise Refused("there is a call already; end it first", sub_code="inCall")
+        self._dialler.check(plan)
+        first = plan[0].targets[0]
+        peer = self._named(Peer(first.address, first.uri, first.address))
+        call = Call(str(uuid.uuid4()), kind=_KIND_OF_SCHEME.get(first.scheme, CallKind.P2P))
+        active = self._active = ActiveCall(call, media, plan, peer)
+        self.happen(active, Signal.DIAL)
+        return active
+
+    def current(self, call_id: str | None = None) -> ActiveCall:
+        """The call in progress. Raises Refused when there is none, or another than ``call_id``."""
+        active = self._active
+        if active is None or not active.call.live:
+            raise Refused("there is no call", sub_code="noCall", retryable=False)
+        if call_id and call_id != active.id:
+            raise Refused("that call is over; another one is in progress", sub_code="otherCall", retryable=False)
+        return active
+
+    async def outcome(self, active: ActiveCall) -> Json:
+        """Wait until the call is connected or over; over is a failure in the words of its reason."""
+        over = asyncio.ensure_future(active.closed.wait())
+        waiting: set[asyncio.Future[Any]] = {over, active.connected}
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            over.cancel()
+        if active.connected.done():
+            return {"callId": active.id}
+        reason = active.call.reason or END_REASONS["500/internal"]
+        raise EdgecallError(reason.message, code=reason.code, sub_code=reason.sub_code, category=reason.category,
+                            callId=active.id)
+
+    def media_changed(self, active: ActiveCall) -> None:
+        """What is wanted of the call's media has changed: do it, tell the other side, publish."""
+        self._apply_media(active)
+        self._tell(active)
+        self._publish(active)
+
+    async def do_not_disturb(self, on: bool) -> None:
+        """Switch it, over restarts too. Beside it stands the schedule of the settings."""
+        self._dnd = on
+        await self._records.put("dnd", "on" if on else "off")
+        self._publish_device()
+
+    async def save_book(self) -> None:
+        """Write the address book and publish it."""
+        await asyncio.to_thread(save, self._book_path, self.book.dump())
+        self._publish_device()
+
+    @property
+    def ring_s(self) -> int:
+        """Seconds a target rings where neither command nor address book says so."""
+        return self._settings.ring_s
+
+    @property
+    def hardware_muted(self) -> bool:
+        return self._hardware_muted
+
+    # --- legs -------------------------------------------------------------------------------------------------------
+
+    async def _dial(self, active: ActiveCall) -> None:
+        try:
+            reason = await self._dialler.run(active, active.plan)
+        except Exception:
+            log.exception("dialling failed; this is a defect", extra={"CALL_ID": active.id})
+            reason = END_REASONS["500/internal"]
+        if reason is not None and active.call.live:
+            self.happen(active, Signal.GONE, reason)
+
+    def _on_incoming(self, incoming: IncomingCall) -> None:
+        """A provider tells of a caller."""
+        peer = incoming.leg.peer
+        entry = self.book.caller(peer)
+        refusal = self._refusal(peer, entry)
+        if refusal is not None:
+            log.info("incoming call refused: %s", refusal.key, extra={"CALL_ID": incoming.call_id})
+            self._drop(incoming.leg, refusal)
+            if refusal.sub_code in ("busy", "doNotDisturb"):
+                self._bulletin.post("call.missed", callId=incoming.call_id, callerInfo=_caller(peer),
+                                    reason=refusal.payload())
+            return
+        call = Call(incoming.call_id, direction=Direction.INCOMING, kind=incoming.kind)
+        active = ActiveCall(call, MediaWanted(), peer=self._named(peer), leg=incoming.leg)
+        self._active = active
+        self._adopt(active, incoming.leg)
+        self._bulletin.post("call.incoming", callId=call.id, callerInfo=_caller(active.peer or peer))
+        self.happen(active, Signal.INVITED)
+        if entry is not None and entry.auto_answer and peer.verified:
+            active.auto_answer = True
+            self._spawn(self._auto_answer(active), f"call.autoAnswer[{call.id}]")
+
+    def _refusal(self, peer: Peer, entry: Entry | None) -> Reason | None:
+        if self._stopping:
+            return END_REASONS["503/shutdown"]
+        if not (entry.allowed if entry is not None else self._settings.allow_unknown):
+            return END_REASONS["403/notAllowed"]
+        if not self.idle:
+            return END_REASONS["486/busy"]
+        if self._do_not_disturb():
+            return END_REASONS["480/doNotDisturb"]
+        return None
+
+    def _do_not_disturb(self) -> bool:
+        now = self._local_time()
+        return self._dnd or any(w.covers(now.weekday(), now.hour * 60 + now.minute) for w in self._schedule)
+
+    async def _auto_answer(self, active: ActiveCall) -> None:
+        """The caller is let in, but never unheard: a tone first, the microphone after it."""
+        self._studio.play(Tone.AUTO_ANSWER)
+        await asyncio.sleep(self._settings.auto_answer_delay_s)
+        if active.call.state is CallState.INCOMING:
+            self.happen(active, Signal.ANSWER)
+
+    def _adopt(self, active: ActiveCall, leg: Leg) -> None:
+        active.legs[leg.id] = leg
+        member = active.seat(leg, ParticipantState.CONNECTING)
+        active.roster = active.roster.with_member(member)
+        self._bulletin.post("call.participant.added", participant=member.payload())
+        self._publish_roster(active)
+        self._spawn(self._read(active, leg), f"call.leg[{leg.id}]")
+
+    async def _read(self, active: ActiveCall, leg: Leg) -> None:
+        async for event in leg.events():
+            try:
+                self._take(active, leg, event)
+            except IllegalEvent as error:  # the peer did something at a moment when it means nothing
+                log.info("ignored from the peer: %s", error.message, extra={"CALL_ID": active.id})
+        if leg.id in active.legs:
+            self._leg_ended(active, leg, END_REASONS["500/internal"])
+
+    def _take(self, active: ActiveCall, leg: Leg, event: LegEvent) -> None:
+        if leg.id not in active.legs:
+            return  # dropped already; its last words change nothing
+        ours = active.leg is None or active.leg is leg
+        match event:
+            case Ringing():
+                self._roster_change(active, leg.id, state=ParticipantState.RINGING)
+                if active.leg is None:
+                    self.happen(active, Signal.PEER_RINGS)
+            case Accepted(peer) if ours:
+                active.leg, active.peer = leg, self._named(peer)
+                active.leg_changed.set()
+                self._roster_change(active, leg.id, raw_id=peer.identity, display_name=active.peer.display_name)
+                self.happen(active, Signal.PEER_ACCEPTS)
+            case Connected(security) if ours:
+                active.security = security
+                self._roster_change(active, leg.id, state=ParticipantState.CONNECTED, joined=active.wall_began)
+                self.happen(active, Signal.MEDIA_UP)
+            case Lost():
+                self._roster_change(active, leg.id, state=ParticipantState.RECONNECTING)
+                self.happen(active, Signal.MEDIA_LOST)
+            case Recovered():
+                self._roster_change(active, leg.id, state=ParticipantState.CONNECTED)
+                self.happen(active, Signal.MEDIA_BACK)
+            case PeerMedia(muted, video):
+                self._roster_change(active, leg.id, muted=muted, video=video)
+            case Held(held):
+                state = ParticipantState.HOLD if held else ParticipantState.CONNECTED
+                self._roster_change(active, leg.id, state=state)
+                self.happen(active, Signal.PEER_HOLDS if held else Signal.PEER_RESUMES)
+            case DataReceived(channel, payload):
+                self._bulletin.post("data.received", callId=active.id, channel=channel, payload=payload)
+            case Ended(reason):
+                self._leg_ended(active, leg, reason)
+            case _:
+                log.debug("nothing to do for %s", type(event).__name__)
+
+    def _leg_ended(self, active: ActiveCall, leg: Leg, reason: Reason) -> None:
+        del active.legs[leg.id]
+        active.last_leg_reason = reason
+        active.leg_changed.set()
+        active.roster = active.roster.without(leg.id)
+        self._bulletin.post("call.participant.removed", participantId=leg.id, reason=reason.payload())
+        self._publish_roster(active)
+        last_while_leaving = active.call.state is CallState.DISCONNECTING and not active.legs
+        if active.call.live and (active.leg is leg or last_while_leaving):
+            self.happen(active, Signal.GONE, reason)
+
+    def _named(self, peer: Peer) -> Peer:
+        entry = self.book.caller(peer)
+        return replace(peer, display_name=entry.name) if entry is not None and "*" not in peer.uri else peer
+
+    def _drop(self, leg: Leg, reason: Reason) -> None:
+        self._spawn(self._deadline(leg.end(reason), "end", leg), f"call.end[{leg.id}]")
+
+    # --- the machine ------------------------------------------------------------------------------------------------
+
+    def happen(self, active: ActiveCall, signal: Signal, reason: Reason | None = None) -> None:
+        """Step the machine and run the effects. Raises IllegalEvent and changes nothing."""
+        before = active.call.state
+        active.call, effects = step(active.call, Happening(signal, reason), self._now())
+        after = active.call.state
+        if after is not before:
+            log.info("call %s -> %s", before.value, after.value, extra={"CALL_ID": active.id, "EVENT": signal.value})
+            self._bulletin.post("call.stateChanged", callId=active.id, **{"from": before.value, "to": after.value})
+        for effect in effects:
+            self._effects[effect](active)
+        self._publish(active)
+        if active.call.connected is not None and not active.connected.done():
+            active.connected.set_result(None)
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _arm(self, active: ActiveCall, seconds: float, reason_key: str) -> None:
+        self._disarm()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._timed_out, active, END_REASONS[reason_key])
+
+    def _setup_s(self, active: ActiveCall) -> float:
+        """Until somebody has answered, every round of the plan may ring for its time."""
+        ringing = sum(one.ring_s for one in active.plan) if active.leg is None else 0
+        return self._settings.setup_s + ringing
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _timed_out(self, active: ActiveCall, reason: Reason) -> None:
+        self._timer = None
+        if active.call.state is CallState.RECONNECTING and self._bulletin.document("net").get("online") is False:
+            reason = END_REASONS["496/networkLost"]
+        self.happen(active, Signal.TIMEOUT, reason)
+
+    def _on_leg(self, active: ActiveCall, act: Callable[[Leg], Coroutine[Any, Any, None]], what: str) -> None:
+        if active.leg is not None:
+            self._spawn(self._deadline(act(active.leg), what, active.leg), f"call.{what}[{active.leg.id}]")
+
+    async def _deadline(self, work: Coroutine[Any, Any, None], what: str, leg: Leg) -> None:
+        try:
+            async with asyncio.timeout(EFFECT_DEADLINE_S):
+                await work
+        except EdgecallError as error:
+            log.warning("%s failed: %s", what, error.message)
+            self._fail(leg, Reason(error.code, error.sub_code, error.category, error.message))
+        except TimeoutError:
+            log.warning("%s did not finish in %.0f s", what, EFFECT_DEADLINE_S)
+            self._fail(leg, END_REASONS["408/setupTimeout"])
+
+    def _fail(self, leg: Leg, reason: Reason) -> None:
+        active = self._active
+        if active is not None and leg.id in active.legs and active.call.live and active.leg is leg:
+            self.happen(active, Signal.HANG_UP, reason)
+
+    def _end_legs(self, active: ActiveCall) -> None:
+        reason = active.call.reason or END_REASONS["0/local"]
+        for leg in tuple(active.legs.values()):
+            self._drop(leg, reason)
+        if not active.legs and active.call.state is CallState.DISCONNECTING:
+            asyncio.get_running_loop().call_soon(self._nobody_left, active)
+
+    def _nobody_left(self, active: ActiveCall) -> None:
+        if active.call.state is CallState.DISCONNECTING and not active.legs:
+            self.happen(active, Signal.GONE)
+
+    def _keep_one_leg(self, active: ActiveCall) -> None:
+        for leg in tuple(active.legs.values()):
+            if leg is not active.leg:
+                self._drop(leg, END_REASONS["487/answeredElsewhere"])
+
+    def _warm_camera(self, active: ActiveCall) -> None:
+        if active.media.send_video:
+            self._spawn(self._warm(True), "call.warmCamera")
+
+    async def _warm(self, warm: bool) -> None:
+        await self._studio.warm_camera(warm)
+
+    def _media_changed(self, active: ActiveCall) -> None:
+        self._apply_media(active)
+        self._tell(active)
+        self._publish(active)
+
+    def _apply_media(self, active: ActiveCall) -> None:
+        over = not active.call.live
+        muted = self._hardware_muted if over else active.muted_by(hardware=self._hardware_muted) is not MutedBy.NOBODY
+        self._studio.mute(muted)
+        self._studio.mute_incoming(not over and active.incoming_muted)
+        if over or active.leg is None:
+            return
+        wanted = MediaWanted(False, False, False, False) if active.held else active.media
+        self._on_leg(active, lambda leg: leg.set_media(wanted), "media")
+
+    def _tell(self, active: ActiveCall) -> None:
+        muted = active.muted_by(hardware=self._hardware_muted) is not MutedBy.NOBODY
+        held, video = active.call.local_hold, active.media.send_video
+        self._on_leg(active, lambda leg: leg.tell(muted=muted, held=held, video=video), "tell")
+
+    # --- telling ----------------------------------------------------------------------------------------------------
+
+    def _note_started(self, active: ActiveCall) -> None:
+        peer = active.peer
+        self._bulletin.post("call.started", callId=active.id, direction=active.call.direction.value,
+                            peer=None if peer is None else _caller(peer))
+        self._spawn(self._records.put("active_call", active.id), "call.remember")
+        self._tell(active)
+
+    def _note_lost(self, active: ActiveCall) -> None:
+        active.lost_at = self._now()
+        self._bulletin.post("media.reconnecting", callId=active.id, cause="media")
+
+    def _note_back(self, active: ActiveCall) -> None:
+        seconds = 0.0 if active.lost_at is None else self._now() - active.lost_at
+        active.lost_at = None
+        self._bulletin.post("media.reconnected", callId=active.id, seconds=round(seconds, 3))
+
+    def _close(self, active: ActiveCall) -> None:
+        reason = active.call.reason or END_REASONS["0/local"]
+        active.roster = type(active.roster)()
+        self._publish_roster(active)
+        record = self._document(active)
+        record.pop("capabilities", None)
+        self._history = [record, *self._history][:LAST_CALLS]
+        self._bulletin.set("calls", {"calls": self._history})
+        self._bulletin.post("call.ended", callId=active.id, reason=reason.payload(), durationMs=record["durationMs"])
+        incoming = active.call.direction is Direction.INCOMING
+        if incoming and active.call.connected is None and reason.sub_code in ("noAnswer", "cancelled"):
+            self._bulletin.post("call.missed", callId=active.id, reason=reason.payload(),
+                                callerInfo=None if active.peer is None else _caller(active.peer))
+        self._spawn(self._warm(False), "call.coolCamera")
+        self._spawn(self._remember(record), "call.record")
+        self._apply_media(active)
+        if reason.sub_code == "busy":
+            self._studio.play(Tone.BUSY)
+        elif active.call.connected is not None:
+            self._studio.play(Tone.END)
+        active.closed.set()
+        active.leg_changed.set()
+
+    async def _remember(self, record: Json) -> None:
+        await self._records.add_call(record)
+        await self._records.put("active_call", "")
+
+    async def _report_interrupted_call(self) -> None:
+        """A call that was up when the appliance died gets its end told, once."""
+        call_id = await self._records.get("active_call")
+        if not call_id:
+            return
+        reason = END_REASONS["410/deviceFault.restart"]
+        self._bulletin.post("call.ended", callId=call_id, reason=reason.payload(), durationMs=None)
+        await self._records.put("active_call", "")
+
+    def _roster_change(self, active: ActiveCall, participant_id: str, **changes: Any) -> None:
+        roster = active.roster.changed(participant_id, **changes)
+        if roster is active.roster:
+            return
+        active.roster = roster
+        member: Participant = roster.members[participant_id]
+        self._bulletin.post("call.participant.updated", participant=member.payload())
+        self._publish_roster(active)
+
+    def _publish(self, active: ActiveCall) -> None:
+        self._bulletin.set("call", self._document(active))
+
+    def _publish_roster(self, active: ActiveCall) -> None:
+        self._bulletin.set("roster", {"callId": active.id, **active.roster.payload()})
+
+    def _publish_idle(self) -> None:
+        self._bulletin.set("call", no_call(self._capabilities()))
+        self._bulletin.set("roster", {"callId": None, "participants": []})
+        self._bulletin.set("calls", {"calls": self._history})
+        self._publish_device()
+
+    def _publish_device(self) -> None:
+        self._bulletin.merge("device", doNotDisturb=self._dnd, doNotDisturbNow=self._do_not_disturb(),
+                             hardwareMuted=self._hardware_muted,
+                             addressBook=[entry.payload() for entry in self.book.entries()[:100]])
+
+    def _document(self, active: ActiveCall) -> Json:
+        return active.document(self._now(), hardware_muted=self._hardware_muted, capabilities=self._capabilities())
+
+    def _capabilities(self) -> Mapping[str, Json]:
+        """ACS capability names; what the device lacks says so instead of silently succeeding."""
+        able: Json = {"isPresent": True, "reason": "Capable"}
+        body: dict[str, Json] = {"turnVideoOn": able, "unmuteMic": able, "hangUpForEveryOne": able}
+        if self._hardware_muted:
+            body["unmuteMic"] = {"isPresent": False, "reason": "ClientRestricted"}
+        lacking: Json = {"isPresent": False, "reason": "FeatureNotSupported"}
+        return body | dict.fromkeys((*_NOT_BUILT, *self._missing), lacking)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("%s failed; this is a defect", task.get_name(), exc_info=task.exception())
+
+
+def _caller(peer: Peer) -> Json:
+    return {"rawId": peer.identity, "uri": peer.uri, "displayName": peer.display_name, "kind": peer.kind,
+            "verified": peer.verified}
