@@ -1,0 +1,133 @@
+# shellcheck shell=bash
+# Sourced by scripts/run and scripts/test: finds Python, installs the Debian packages and Python packages that are missing.
+# Everything it installs is named before; what cannot be done is named with what to do instead.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/edgecall
+venv=$root/.venv
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # an ordinary user's PATH on Debian leaves out where mosquitto and ip are
+
+say() { printf '== %s\n' "$*" >&2; }
+die() {
+  printf '\n%s: %s\n' "$(basename "$0")" "$1" >&2
+  shift
+  [ $# -eq 0 ] || printf '  %s\n' "$@" >&2
+  exit 1
+}
+
+# -- Python ---------------------------------------------------------------------------------------------------------------
+
+suits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
+
+# Sets $python to an interpreter of 3.11 to 3.13.
+find_python() {
+  local name
+  for name in ${EDGECALL_PYTHON:-python3 python3.13 python3.12 python3.11}; do
+    if python=$(command -v "$name") && suits "$python"; then return; fi
+  done
+  python=$(command -v "${EDGECALL_PYTHON:-python3}") || return 1
+  die "$python is $("$python" -V 2>&1), and Edgecall needs Python 3.11, 3.12 or 3.13" \
+    "Debian 12 has 3.11, Ubuntu 24.04 has 3.12, Debian 13 has 3.13." \
+    "Another interpreter is taken with: EDGECALL_PYTHON=/path/to/python3.13 scripts/$(basename "$0")"
+}
+
+# -- Debian packages ------------------------------------------------------------------------------------------------------
+
+missing=()
+want() { # PACKAGE COMMAND...: the package is missing if the command fails
+  local package=$1
+  shift
+  "$@" >/dev/null 2>&1 || missing+=("$package")
+}
+on_path() { command -v "$1"; }
+has_module() { [ -n "${python:-}" ] && "$python" -c "import ${1//,/, }"; }
+has_headers() { [ -n "${python:-}" ] && "$python" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")'; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+may_install() {
+  local apt_line="apt-get install ${missing[*]}"
+  command -v apt-get >/dev/null || die "these are missing: ${missing[*]} (names of Debian packages)" \
+    "This system has no apt-get. Install what they hold with your package manager, then run this again."
+  [ "$(id -u)" != 0 ] || return 0
+  command -v sudo >/dev/null || die "these Debian packages are missing and there is no sudo: ${missing[*]}" \
+    "As root, run: $apt_line" "Then run this again."
+  sudo -n true 2>/dev/null && return 0
+  if [ -t 0 ]; then
+    say "sudo asks for your password to install: ${missing[*]}"
+    sudo -v && return 0
+  fi
+  die "these Debian packages are missing and sudo does not let $(id -un) install them: ${missing[*]}" \
+    "Ask an administrator to run: sudo $apt_line" "Then run this again."
+}
+
+# Debian starts the mosquitto service as it installs it. Ours is a child of the daemon on a port and folder of its own, so a
+# service that was not there before is stopped and kept from starting again.
+rest_mosquitto() {
+  if [ -d /run/systemd/system ]; then
+    as_root systemctl disable --now --quiet mosquitto.service
+  else
+    as_root service mosquitto stop >/dev/null 2>&1 || true # never started where a policy forbids it: then this fails
+    as_root update-rc.d mosquitto disable
+  fi
+  say "the system's mosquitto service came with the package: stopped and disabled (Edgecall runs its own, as you)"
+  say "to have it back: sudo systemctl enable --now mosquitto"
+}
+
+# Installs what `want` found missing.
+install_missing() {
+  [ ${#missing[@]} -gt 0 ] || return 0
+  may_install
+  local apt=(apt-get -q -y -o Dpkg::Use-Pty=0 -o Acquire::Retries=2) log=$cache/apt.log
+  mkdir -p "$cache"
+  say "installing Debian packages: ${missing[*]}"
+  [[ " ${missing[*]} " != *" mosquitto "* ]] || trap rest_mosquitto EXIT # also when it is cut short by Ctrl-C
+  as_root "${apt[@]}" update >"$log" 2>&1 || true                        # a dead mirror is told by the install
+  if ! as_root env DEBIAN_FRONTEND=noninteractive "${apt[@]}" install --no-install-recommends "${missing[@]}" 2>&1 |
+    tee -a "$log" | sed -nu 's/^\(Unpacking\|Setting up\) \([^ ]*\).*/   \1 \2/p' >&2; then
+    tail -n 12 "$log" >&2
+    if grep -qE 'Temporary failure|Could not (resolve|connect)|Unable to connect|Network is unreachable' "$log"; then
+      die "the package mirror cannot be reached, so these are still missing: ${missing[*]}" \
+        "Check the network (and the addresses in /etc/apt), then run this again. Full log: $log"
+    fi
+    die "apt-get could not install: ${missing[*]}" "Its words are above; full log: $log"
+  fi
+  if [[ " ${missing[*]} " == *" mosquitto "* ]]; then
+    trap - EXIT
+    rest_mosquitto
+  fi
+  missing=()
+}
+
+# -- Python packages ------------------------------------------------------------------------------------------------------
+
+# install_project EXTRAS: the project, editable, with its dependencies, into .venv. A stamp makes a second run instant.
+install_project() {
+  local extras=$1 stamp target=$root
+  stamp=$venv/.installed-${extras:-run}
+  [ -z "$extras" ] || target="${root}[$extras]"
+  local print
+  print=$("$python" -c 'import sys; print(sys.version, sys.prefix)' | cat - "$root/pyproject.toml" | sha256sum)
+  if [ "$(cat "$stamp" 2>/dev/null)" = "$print" ] && [ -x "$venv/bin/python" ]; then return; fi
+
+  if [ -x "$venv/bin/python" ] && ! { suits "$venv/bin/python" && "$venv/bin/python" -m pip -V >/dev/null 2>&1; }; then
+    say "the virtual environment $venv does not work with this Python: making it anew"
+    rm -rf "$venv"
+  fi
+  if [ ! -x "$venv/bin/python" ]; then
+    say "making the virtual environment .venv with $("$python" -V)"
+    "$python" -m venv "$venv"
+  fi
+  say "installing Python packages (about 100 MB at the first time) into .venv"
+  if ! "$venv/bin/python" -m pip install --disable-pip-version-check --no-input -e "$target" 2>&1 |
+    tee "$venv/pip.log" | sed -nu 's/^  *\(Downloading\|Using cached\) \([^ ]*\(\.whl\|\.gz\)\) \((.*)\)$/   \2 \4/p; s/^\(ERROR\|Installing\)/   \1/p'; then
+    tail -n 15 "$venv/pip.log" >&2
+    if grep -qE 'NewConnectionError|NameResolutionError|Network is unreachable|ConnectTimeout|ReadTimeout' "$venv/pip.log"; then
+      die "the Python package index cannot be reached" "Check the network, then run this again. Full log: $venv/pip.log"
+    fi
+    die "the Python packages could not be installed" "pip's words are above; full log: $venv/pip.log"
+  fi >&2
+  printf '%s\n' "$print" >"$stamp"
+}
