@@ -1,0 +1,651 @@
+"""The seam to aiortc and aioice: every private name of theirs that Edgecall touches stands in this file.
+
+What is used as it is: ICE checks, DTLS, SCTP, the SDP parser, the RTP and RTCP codecs. What is replaced, and why:
+
+========================  ==========================================================================================
+``Sender``, ``Receiver``  stock ones ignore key-frame requests and REMB for encoded frames, mark every audio packet,
+                          join the decoder thread inside the loop and queue without limit
+``IceConnection``         consent of RFC 7675 (30 s since the last valid answer; stock closes a healthy call when the
+                          round trip is over 500 ms), loopback candidates, bounded receive queue
+``DtlsTransport``         tells of every authenticated arrival, survives malformed RTCP, RSA cipher suites
+``Router``                FIR by its FCI (RFC 5104 4.3.1.2), RTP by its mid (RFC 8843 9.2)
+``PeerConnection``        builds all of these, bundles always, names its tasks, tells of failures
+========================  ==========================================================================================
+
+Private names change without notice, so other versions than those tested are refused at start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import struct
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from typing import Any, Final, Protocol
+
+from aioice import stun
+from aioice.candidate import Candidate
+from aioice.ice import CONSENT_INTERVAL, CandidatePair, Connection, StunProtocol
+from aiortc import RTCBundlePolicy, RTCConfiguration, RTCIceServer, RTCPeerConnection
+from aiortc.codecs import depayload, get_capabilities, is_rtx
+from aiortc.codecs.h264 import H264Encoder
+from aiortc.mediastreams import MediaStreamTrack
+from aiortc.rate import RemoteBitrateEstimator
+from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsTransport, RtpRouter, SRTPProtectionProfile, State
+from aiortc.rtcicetransport import RTCIceGatherer, RTCIceTransport, candidate_from_aioice, connection_kwargs
+from aiortc.rtcrtpparameters import (
+    RTCRtpCodecCapability,
+    RTCRtpCodecParameters,
+    RTCRtpReceiveParameters,
+    RTCRtpSendParameters,
+)
+from aiortc.rtcrtpreceiver import RTCRtpReceiver
+from aiortc.rtcrtpsender import RTCRtpSender
+from aiortc.rtcrtptransceiver import RTCRtpTransceiver
+from aiortc.rtp import (
+    RTCP_PSFB_APP,
+    RTCP_PSFB_FIR,
+    RTCP_PSFB_PLI,
+    RTCP_RTPFB_NACK,
+    AnyRtcpPacket,
+    RtcpByePacket,
+    RtcpPsfbPacket,
+    RtcpReceiverInfo,
+    RtcpRrPacket,
+    RtcpRtpfbPacket,
+    RtcpSdesPacket,
+    RtcpSenderInfo,
+    RtcpSourceInfo,
+    RtcpSrPacket,
+    RtpPacket,
+    clamp_packets_lost,
+    pack_remb_fci,
+    unpack_remb_fci,
+    unwrap_rtx,
+)
+from aiortc.sdp import candidate_from_sdp
+
+__all__ = [
+    "FEEDBACK",
+    "AnyRtcpPacket",
+    "MediaStreamTrack",
+    "Outlet",
+    "PeerConnection",
+    "ReceiveStream",
+    "RemoteBitrateEstimator",
+    "RtcpPsfbPacket",
+    "RtcpReceiverInfo",
+    "RtcpRrPacket",
+    "RtcpRtpfbPacket",
+    "RtcpSdesPacket",
+    "RtcpSenderInfo",
+    "RtcpSourceInfo",
+    "RtcpSrPacket",
+    "RtpPacket",
+    "SendStream",
+    "UnsupportedVersionError",
+    "candidate_from_sdp",
+    "check_versions",
+    "clamp_packets_lost",
+    "codec_preferences",
+    "depayload",
+    "h264_payloads",
+    "is_rtx",
+    "pack_remb_fci",
+    "unpack_remb_fci",
+    "unwrap_rtx",
+]
+
+log = logging.getLogger(__name__)
+
+TESTED: Final = {"aiortc": "1.16.", "aioice": "0.13."}
+CONSENT_LIFETIME_S: Final = 30.0  # RFC 7675 5.1
+CONSENT_OUTSTANDING: Final = 8  # checks still answered for: 30 s at the fastest pace of 4 s
+RECEIVE_QUEUE: Final = 1024  # datagrams waiting for DTLS: 7 s of 720p; more means the loop stands still
+STUN_TIMEOUT_S: Final = 1  # gathering waits for STUN and TURN at most this long (stock: 5)
+REMOTE_CANDIDATES: Final = 64  # more from one peer are ignored: each costs checks on the network
+
+# Stock offers ECDSA alone, which older gateways with RSA certificates cannot answer (aiortc #1434).
+CIPHERS: Final = (
+    b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-AES128-GCM-SHA256:"
+    b"ECDHE-RSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA:ECDHE-RSA-AES128-SHA"
+)
+
+
+
+class UnsupportedVersionError(ImportError):
+    """The installed aiortc or aioice is not one whose internals are known."""
+
+
+def check_versions() -> None:
+    """Raise UnsupportedVersionError, naming what is installed and what is needed."""
+    for package, tested in TESTED.items():
+        installed = version(package)
+        if not installed.startswith(tested):
+            raise UnsupportedVersionError(
+                f"{package} {installed} is installed, but Edgecall is built on internals of {package} {tested}*: "
+                f"install it with  pip install '{package}=={tested}*'"
+            )
+
+
+check_versions()
+
+logging.getLogger("aioice").setLevel(logging.WARNING)  # its INFO lines are addresses of people, for every check
+
+
+def hidden(thing: object, owner: type, name: str) -> Any:
+    """The double-underscore attribute ``name`` that class ``owner`` keeps in ``thing``."""
+    return getattr(thing, f"_{owner.__name__}__{name}")
+
+
+def hide(thing: object, owner: type, name: str, value: object) -> None:
+    setattr(thing, f"_{owner.__name__}__{name}", value)
+
+
+def h264_payloads(access_unit: bytes) -> list[bytes]:
+    """RTP payloads of one Annex-B access unit: single NAL, STAP-A and FU-A (RFC 6184, packetization-mode 1)."""
+    return H264Encoder._packetize(H264Encoder._split_bitstream(access_unit))
+
+
+def codec_preferences(kind: str) -> list[RTCRtpCodecCapability]:
+    """Opus, or constrained baseline and baseline H.264 with retransmission; nothing else is negotiated.
+
+    Without this VP8 stands first and H.264 packets would leave under its payload type without any error.
+    """
+    codecs = get_capabilities(kind).codecs
+    if kind == "audio":
+        return [codec for codec in codecs if codec.mimeType == "audio/opus"]
+    profiles = {"42e01f": 0, "42001f": 1}
+    h264 = [codec for codec in codecs if codec.parameters.get("profile-level-id") in profiles]
+    h264.sort(key=lambda codec: profiles[str(codec.parameters["profile-level-id"])])
+    return h264 + [codec for codec in codecs if codec.mimeType == "video/rtx"]
+
+
+# --- what a stream of ours looks like to aiortc -----------------------------------------------------------------------
+
+
+class SendStream(Protocol):
+    """One outgoing RTP stream."""
+
+    def start(
+        self, *, ssrc: int, rtx_ssrc: int, parameters: RTCRtpSendParameters,
+        send: Callable[[bytes], Awaitable[None]], track: MediaStreamTrack | None,
+    ) -> None: ...
+
+    def on_rtcp(self, packet: AnyRtcpPacket) -> None: ...
+
+    def enable(self, enabled: bool) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+class ReceiveStream(Protocol):
+    """One incoming RTP stream."""
+
+    def start(
+        self, *, rtcp_ssrc: int, parameters: RTCRtpReceiveParameters, send: Callable[[bytes], Awaitable[None]],
+    ) -> None: ...
+
+    def on_rtp(self, packet: RtpPacket, arrival_ms: int) -> None: ...
+
+    def on_rtcp(self, packet: AnyRtcpPacket) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+class Outlet:
+    """RTCP and retransmissions of one stream on their way out, without making the receiving wait.
+
+    At most ``LIMIT`` groups wait (only TURN over TCP ever waits); more are dropped and counted.
+    """
+
+    LIMIT: Final = 64
+
+    def __init__(self, send: Callable[[bytes], Awaitable[None]], name: str) -> None:
+        self._send = send
+        self._name = f"media.feedback {name}"
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.dropped = 0
+
+    def put(self, packets: list[bytes]) -> None:
+        if len(self._tasks) >= self.LIMIT:
+            self.dropped += 1
+            return
+        task = asyncio.get_running_loop().create_task(self._deliver(packets), name=self._name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def stop(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _deliver(self, packets: list[bytes]) -> None:
+        try:
+            for packet in packets:
+                await self._send(packet)
+        except ConnectionError:
+            log.debug("feedback is not sent: the transport is gone")
+
+
+class Sender(RTCRtpSender):
+    """RTCRtpSender that hands the sending to a SendStream."""
+
+    def __init__(self, track_or_kind: MediaStreamTrack | str, transport: RTCDtlsTransport, stream: SendStream) -> None:
+        self.stream = stream
+        self._running = False
+        super().__init__(track_or_kind, transport)
+
+    @property
+    def _enabled(self) -> bool:
+        return self._allowed
+
+    @_enabled.setter
+    def _enabled(self, enabled: bool) -> None:  # set by the transceiver from the negotiated direction
+        self._allowed = enabled
+        self.stream.enable(enabled)
+
+    async def send(self, parameters: RTCRtpSendParameters) -> None:
+        if self._running:
+            return
+        self._running = True
+        self.transport._register_rtp_sender(self, parameters)
+        self.stream.start(
+            ssrc=self._ssrc, rtx_ssrc=self._rtx_ssrc, parameters=parameters,
+            send=self.transport._send_rtp, track=self.track,
+        )
+
+    async def stop(self) -> None:
+        if self._running:
+            self._running = False
+            await self.stream.stop()  # its BYE still passes the transport
+            self.transport._unregister_rtp_sender(self)
+
+    async def _handle_rtcp_packet(self, packet: AnyRtcpPacket) -> None:
+        self.stream.on_rtcp(packet)
+
+
+class Receiver(RTCRtpReceiver):
+    """RTCRtpReceiver that hands the receiving to a ReceiveStream: no decoder thread to join, no endless queue."""
+
+    def __init__(self, kind: str, transport: RTCDtlsTransport, stream: ReceiveStream) -> None:
+        super().__init__(kind, transport)
+        self.stream = stream
+        self._running = False
+        self._report_ssrc = 0
+
+    async def receive(self, parameters: RTCRtpReceiveParameters) -> None:
+        if self._running:
+            return
+        self._running = True
+        self.stream.start(rtcp_ssrc=self._report_ssrc, parameters=parameters, send=self.transport._send_rtp)
+        self.transport._register_rtp_receiver(self, parameters)
+
+    async def stop(self) -> None:
+        if self._running:
+            self._running = False
+            self.transport._unregister_rtp_receiver(self)
+            await self.stream.stop()
+
+    def _set_rtcp_ssrc(self, ssrc: int) -> None:
+        self._report_ssrc = ssrc
+
+    def _handle_disconnect(self) -> None:
+        """The transport is gone; the session tells and closes. Nothing is joined here."""
+
+    async def _handle_rtcp_packet(self, packet: AnyRtcpPacket) -> None:
+        # A BYE does not end the stream: a call ends by signalling, and a peer may come back with a new SSRC.
+        if not isinstance(packet, RtcpByePacket):
+            self.stream.on_rtcp(packet)
+
+    async def _handle_rtp_packet(self, packet: RtpPacket, arrival_time_ms: int) -> None:
+        if self._enabled and self._running:
+            self.stream.on_rtp(packet, arrival_time_ms)
+
+
+# --- ICE --------------------------------------------------------------------------------------------------------------
+
+
+class ConsentCheck:
+    """One consent check on its way (RFC 7675 5.1); stands in aioice's table of transactions until answered."""
+
+    def __init__(self, key: bytes, on_answer: Callable[[], None]) -> None:
+        self._key = key
+        self._on_answer = on_answer
+
+    def response_received(self, message: stun.Message, addr: tuple[str, int]) -> None:
+        if message.message_class == stun.Class.RESPONSE and message.check_message_integrity(self._key):
+            self._on_answer()
+
+
+class IceConnection(Connection):
+    """aioice's Connection with consent by RFC 7675, loopback candidates and a bounded queue."""
+
+    def __init__(self, *, loopback: bool, on_arrival: Callable[[], None], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._loopback = loopback
+        self._on_arrival = on_arrival
+        self.overflow = 0  # datagrams thrown away because the loop did not take them
+        self.consent_lost = False
+
+    async def get_component_candidates(
+        self, component: int, addresses: list[str], timeout: int = STUN_TIMEOUT_S,  # noqa: ASYNC109 aioice's signature
+    ) -> list[Candidate]:
+        if self._loopback or not addresses:
+            addresses = [*addresses, "127.0.0.1", "::1"]
+        return await super().get_component_candidates(component, addresses, min(timeout, STUN_TIMEOUT_S))
+
+    async def add_remote_candidate(self, remote_candidate: Candidate | None) -> None:
+        if remote_candidate is None and self._remote_candidates_end:
+            return  # told twice: harmless, but aioice raises
+        if remote_candidate is not None and len(self._remote_candidates) >= REMOTE_CANDIDATES:
+            return
+        await super().add_remote_candidate(remote_candidate)
+
+    def check_incoming(self, message: stun.Message, addr: tuple[str, int], protocol: StunProtocol) -> None:
+        self._on_arrival()  # called for authenticated requests alone
+        super().check_incoming(message, addr, protocol)
+
+    def data_received(self, data: bytes, component: int) -> None:
+        if self._queue.qsize() >= RECEIVE_QUEUE:
+            self.overflow += 1
+            return
+        if data:  # an empty datagram would raise in RTCDtlsTransport and end the call
+            super().data_received(data, component)
+
+    async def query_consent(self) -> None:
+        """Check every 4 to 6 s, each a new transaction; any valid answer within the last 30 s is consent."""
+        _name_task("media.consent")
+        key = (self.remote_password or "").encode()
+        loop = asyncio.get_running_loop()
+        last = loop.time()
+
+        def answered() -> None:
+            nonlocal last
+            last = loop.time()
+            self._on_arrival()
+
+        waiting: list[tuple[dict[bytes, Any], bytes]] = []
+        try:
+            while loop.time() - last < CONSENT_LIFETIME_S:
+                waiting += [self._send_consent(pair, key, answered) for pair in list(self._nominated.values())]
+                for table, transaction in waiting[:-CONSENT_OUTSTANDING]:
+                    table.pop(transaction, None)
+                del waiting[:-CONSENT_OUTSTANDING]
+                await asyncio.sleep(CONSENT_INTERVAL * (0.8 + 0.4 * random.random()))  # noqa: S311 pacing
+        finally:
+            for table, transaction in waiting:
+                table.pop(transaction, None)
+        self.consent_lost = True
+        self._query_consent_task = None
+        await self.close()
+
+    def _send_consent(
+        self, pair: CandidatePair, key: bytes, answered: Callable[[], None]
+    ) -> tuple[dict[bytes, Any], bytes]:
+        request = self.build_request(pair, nominate=False)
+        request.add_message_integrity(key)
+        table: dict[bytes, Any] = pair.protocol.transactions
+        table[request.transaction_id] = ConsentCheck(key, answered)
+        pair.protocol.send_stun(request, pair.remote_addr)
+        return table, request.transaction_id
+
+    def selected(self) -> CandidatePair | None:
+        return next(iter(self._nominated.values()), None)
+
+
+class Gatherer(RTCIceGatherer):
+    def __init__(
+        self, servers: list[RTCIceServer], *, loopback: bool, on_arrival: Callable[[], None],
+    ) -> None:
+        super().__init__(iceServers=[])
+        self._connection = IceConnection(
+            loopback=loopback, on_arrival=on_arrival, ice_controlling=False, **connection_kwargs(servers)
+        )
+
+
+# --- DTLS and SRTP ----------------------------------------------------------------------------------------------------
+
+
+class Certificate(RTCCertificate):
+    def _create_ssl_context(self, srtp_profiles: list[SRTPProtectionProfile]) -> Any:
+        context = super()._create_ssl_context(srtp_profiles)
+        context.set_cipher_list(CIPHERS)
+        return context
+
+
+class Router(RtpRouter):
+    """Routes by mid first and FIR by its FCI."""
+
+    def route_rtcp(self, packet: AnyRtcpPacket) -> Any:
+        recipients = super().route_rtcp(packet)
+        if isinstance(packet, RtcpPsfbPacket) and packet.fmt == RTCP_PSFB_FIR:
+            for offset in range(0, len(packet.fci) - 7, 8):
+                sender = self.senders.get(struct.unpack_from("!L", packet.fci, offset)[0])
+                if sender is not None:
+                    recipients.add(sender)
+        return recipients
+
+    def route_rtp(self, packet: RtpPacket) -> Any:
+        mid = packet.extensions.mid
+        receiver = self.mid_table.get(mid) if mid is not None else None
+        if receiver is None:
+            return super().route_rtp(packet)
+        self.ssrc_table[packet.ssrc] = receiver
+        return receiver
+
+
+class _DataTap:
+    """Stands between DTLS and SCTP: data is an arrival too."""
+
+    def __init__(self, receiver: Any, on_arrival: Callable[[], None]) -> None:
+        self._receiver = receiver
+        self._on_arrival = on_arrival
+
+    async def _handle_data(self, data: bytes) -> None:
+        self._on_arrival()
+        await self._receiver._handle_data(data)
+
+
+class DtlsTransport(RTCDtlsTransport):
+    """Tells of each authenticated packet; a packet that cannot be parsed is counted and never ends the call."""
+
+    def __init__(
+        self, transport: RTCIceTransport, certificates: list[RTCCertificate], on_arrival: Callable[[], None]
+    ) -> None:
+        super().__init__(transport, certificates)
+        self._rtp_router = Router()
+        self._on_arrival = on_arrival
+        self.malformed = 0
+
+    async def _handle_rtcp_data(self, data: bytes) -> None:
+        self._on_arrival()
+        await self._guard(super()._handle_rtcp_data(data))
+
+    async def _handle_rtp_data(self, data: bytes, arrival_time_ms: int) -> None:
+        self._on_arrival()
+        await self._guard(super()._handle_rtp_data(data, arrival_time_ms))
+
+    def _register_data_receiver(self, receiver: Any) -> None:
+        super()._register_data_receiver(_DataTap(receiver, self._on_arrival))
+
+    def _unregister_data_receiver(self, receiver: Any) -> None:
+        self._data_receiver = None
+
+    async def _guard(self, handling: Awaitable[None]) -> None:
+        """An exception here would end RTCDtlsTransport's task and with it the call (seen: struct.error on bad RTCP)."""
+        try:
+            await handling
+        except Exception:
+            self.malformed += 1
+            if self.malformed == 1:
+                log.warning("a packet from the peer could not be handled; further ones are only counted", exc_info=True)
+
+    def security(self) -> dict[str, str]:
+        """Cipher names by IANA/OpenSSL, empty before the handshake."""
+        if self._ssl is None or self._state != State.CONNECTED:
+            return {}
+        return {
+            "tlsVersion": self._ssl.get_protocol_version_name(),
+            "dtlsCipher": self._ssl.get_cipher_name() or "",
+            "srtpCipher": self._ssl.get_selected_srtp_profile().decode(),
+            "dtlsRole": self._role,
+        }
+
+
+# --- the peer connection ----------------------------------------------------------------------------------------------
+
+
+class PeerConnection(RTCPeerConnection):
+    """RTCPeerConnection made of the parts above: MAX_BUNDLE, no default STUN server, named tasks.
+
+    ``streams(kind)`` gives the SendStream and ReceiveStream of a new transceiver; ``on_arrival`` is called for every
+    authenticated packet; ``on_error`` when connecting failed inside aiortc without a state to tell it.
+    """
+
+    def __init__(
+        self, servers: list[RTCIceServer], *, loopback: bool, name: str,
+        streams: Callable[[str], tuple[SendStream, ReceiveStream]],
+        on_arrival: Callable[[], None], on_error: Callable[[Exception], None],
+    ) -> None:
+        # A peer that bundles but not the second line of a kind breaks every other policy (aiortc #1, bridges).
+        super().__init__(RTCConfiguration(iceServers=servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+        hide(self, RTCPeerConnection, "certificates", [Certificate.generateCertificate()])
+        self._servers = servers
+        self._loopback = loopback
+        self._name = name
+        self._streams = streams
+        self._on_arrival = on_arrival
+        self._on_error = on_error
+        self._connecting: set[asyncio.Task[Any]] = set()
+
+    async def close(self) -> None:
+        """Close and see the connecting tasks end; aiortc forgets them."""
+        await super().close()
+        tasks = self._connecting - {asyncio.current_task()}
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=0.2)
+            for task in late:
+                task.cancel()
+
+    async def _RTCPeerConnection__connect(self) -> None:  # noqa: N802
+        task = _name_task(f"media.connect {self._name}")
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+        try:
+            await RTCPeerConnection._RTCPeerConnection__connect(self)  # type: ignore[attr-defined]
+        except Exception as error:  # aiortc would leave it in a forgotten task
+            self._on_error(error)
+
+    def _RTCPeerConnection__createDtlsTransport(self) -> RTCDtlsTransport:  # noqa: N802
+        gatherer = Gatherer(self._servers, loopback=self._loopback, on_arrival=self._on_arrival)
+        ice = RTCIceTransport(gatherer)
+        dtls = DtlsTransport(ice, hidden(self, RTCPeerConnection, "certificates"), self._on_arrival)
+        gatherer.on("statechange", hidden(self, RTCPeerConnection, "updateIceGatheringState"))
+        ice.on("statechange", hidden(self, RTCPeerConnection, "updateIceConnectionState"))
+        ice.on("statechange", hidden(self, RTCPeerConnection, "updateConnectionState"))
+        dtls.on("statechange", hidden(self, RTCPeerConnection, "updateConnectionState"))
+        hidden(self, RTCPeerConnection, "iceTransports").add(ice)
+        hidden(self, RTCPeerConnection, "dtlsTransports").add(dtls)
+        return dtls
+
+    def _RTCPeerConnection__createTransceiver(  # noqa: N802
+        self, direction: str, kind: str, sender_track: MediaStreamTrack | None = None
+    ) -> RTCRtpTransceiver:
+        transceivers = hidden(self, RTCPeerConnection, "transceivers")
+        sctp = hidden(self, RTCPeerConnection, "sctp")
+        if transceivers:
+            dtls = transceivers[0].receiver.transport
+        elif sctp:
+            dtls = sctp.transport
+        else:
+            dtls = self._RTCPeerConnection__createDtlsTransport()
+        outgoing, incoming = self._streams(kind)
+        transceiver = RTCRtpTransceiver(
+            direction=direction, kind=kind,
+            sender=Sender(sender_track or kind, dtls, outgoing), receiver=Receiver(kind, dtls, incoming),
+        )
+        transceiver.receiver._set_rtcp_ssrc(transceiver.sender._ssrc)
+        transceiver.sender._stream_id = hidden(self, RTCPeerConnection, "stream_id")
+        transceiver._bundled = bool(transceivers or sctp)
+        transceivers.append(transceiver)
+        return transceiver
+
+    @property
+    def _dtls(self) -> DtlsTransport | None:
+        return next(iter(hidden(self, RTCPeerConnection, "dtlsTransports")), None)
+
+    @property
+    def _ice(self) -> IceConnection | None:
+        dtls = self._dtls
+        connection = dtls.transport._connection if dtls is not None else None
+        return connection if isinstance(connection, IceConnection) else None
+
+    def negotiated(self, kind: str) -> tuple[bool, bool]:
+        """Whether ``kind`` is sent and received by the descriptions exchanged so far."""
+        for transceiver in self.getTransceivers():
+            if transceiver.kind == kind:
+                direction = transceiver.currentDirection or "inactive"
+                return direction in ("sendrecv", "sendonly"), direction in ("sendrecv", "recvonly")
+        return False, False
+
+    def codec(self, kind: str) -> RTCRtpCodecParameters | None:
+        """The codec in use for ``kind``, once negotiated."""
+        for transceiver in self.getTransceivers():
+            if transceiver.kind == kind and transceiver.currentDirection and transceiver._codecs:
+                return transceiver._codecs[0]
+        return None
+
+    def security(self) -> dict[str, str]:
+        return self._dtls.security() if self._dtls is not None else {}
+
+    def failure(self) -> str:
+        """Which part failed: ``iceFailed``, ``dtls``, ``lost`` (consent ran out), or ``""``."""
+        ice, dtls = self._ice, self._dtls
+        if ice is not None and ice.consent_lost:
+            return "lost"
+        if dtls is not None and dtls.state == "failed":
+            return "dtls"
+        if dtls is not None and dtls.transport.state == "failed":
+            return "iceFailed"
+        return ""
+
+    def transport_facts(self) -> dict[str, Any]:
+        """Counters and the selected candidate pair, for statistics."""
+        dtls, ice = self._dtls, self._ice
+        if dtls is None or ice is None:
+            return {}
+        facts: dict[str, Any] = {
+            "bytesSent": hidden(dtls, RTCDtlsTransport, "tx_bytes"),
+            "bytesReceived": hidden(dtls, RTCDtlsTransport, "rx_bytes"),
+            "packetsSent": hidden(dtls, RTCDtlsTransport, "tx_packets"),
+            "packetsReceived": hidden(dtls, RTCDtlsTransport, "rx_packets"),
+            "iceRole": dtls.transport.role, "iceState": dtls.transport.state, "dtlsState": dtls.state,
+            "malformed": dtls.malformed, "overflow": ice.overflow,
+        }
+        pair = ice.selected()
+        if pair is not None:
+            facts["local"] = candidate_from_aioice(pair.local_candidate)
+            facts["remote"] = candidate_from_aioice(pair.remote_candidate)
+        return facts
+
+
+def _name_task(name: str) -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("only inside a task")
+    task.set_name(name)
+    return task
+
+
+FEEDBACK: Final = {
+    "pli": RTCP_PSFB_PLI,
+    "fir": RTCP_PSFB_FIR,
+    "app": RTCP_PSFB_APP,
+    "nack": RTCP_RTPFB_NACK,
+}
+"""Feedback message types (RFC 4585 6.2.1, 6.3.1; RFC 5104 4.3.1)."""
+

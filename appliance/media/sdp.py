@@ -1,0 +1,246 @@
+"""The boundary for session descriptions of others, and what aiortc's offer/answer cannot do by itself.
+
+aiortc parses by assertion: mutated offers left it as seven different exceptions, and two megabytes of SDP stood the
+loop still for a second (measured). So descriptions are limited, cut to one line per kind, and lines that have no
+codec in common are rejected by JSEP's rule (RFC 9429 5.3.1: port zero) instead of failing the whole call.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+from appliance.errors import Refused, SignalingError
+
+__all__ = ["MAX_SDP", "Rejected", "Section", "SessionText", "admit_answer", "admit_offer", "finish_answer"]
+
+MAX_SDP: Final = 64 * 1024  # bytes
+MAX_SECTIONS: Final = 16
+KINDS: Final = ("audio", "video", "application")
+_MEDIA_LINE: Final = re.compile(r"m=([a-z]+) (\d{1,5})(?:/\d+)? ([A-Z/]+) (.+)")
+_H264_PROFILES: Final = ("42e0", "42c0", "4200", "4280", "42a0", "4240", "4260")
+
+
+@dataclass(slots=True)
+class Section:
+    """One media section: its m-line and attributes."""
+
+    kind: str
+    port: int
+    proto: str
+    formats: list[str]
+    lines: list[str]
+
+    def attribute(self, name: str) -> str | None:
+        """Value of the first ``a=name:value``."""
+        prefix = f"a={name}:"
+        return next((line[len(prefix) :] for line in self.lines if line.startswith(prefix)), None)
+
+    @property
+    def mid(self) -> str:
+        return self.attribute("mid") or ""
+
+    def text(self) -> str:
+        return "\r\n".join([f"m={self.kind} {self.port} {self.proto} {' '.join(self.formats)}", *self.lines, ""])
+
+
+@dataclass(slots=True)
+class SessionText:
+    """A description as text, cut in sections; nothing else is interpreted."""
+
+    head: list[str]
+    sections: list[Section]
+
+    @classmethod
+    def parse(cls, text: str) -> SessionText:
+        if len(text.encode("utf-8", "replace")) > MAX_SDP:
+            raise SignalingError(
+                f"the session description is larger than {MAX_SDP // 1024} KiB", sub_code="sdpTooLarge"
+            )
+        head: list[str] = []
+        sections: list[Section] = []
+        for line in text.splitlines():
+            if not line:
+                continue
+            if line.startswith("m="):
+                match = _MEDIA_LINE.fullmatch(line)
+                if match is None:
+                    raise SignalingError("the session description has a malformed media line", sub_code="badSdp")
+                kind, port, proto, formats = match.groups()
+                sections.append(Section(kind, int(port), proto, formats.split(), []))
+            elif sections:
+                sections[-1].lines.append(line)
+            else:
+                head.append(line)
+        if not sections or len(sections) > MAX_SECTIONS:
+            raise SignalingError(f"the session description has {len(sections)} media sections", sub_code="badSdp")
+        return cls(head, sections)
+
+    def text(self) -> str:
+        bundle = " ".join(["a=group:BUNDLE", *(section.mid for section in self.sections if section.port)])
+        head = [bundle if line.startswith("a=group:BUNDLE") else line for line in self.head]
+        return "\r\n".join([*head, ""]) + "".join(section.text() for section in self.sections)
+
+
+@dataclass(slots=True)
+class Rejected:
+    """Sections of an offer that we do not take, with their place; put back with port zero into the answer."""
+
+    places: dict[int, Section] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)  # kind -> why, for people
+    order: list[int] = field(default_factory=list)  # places of the sections that are taken
+
+
+def admit_offer(text: str) -> tuple[str, list[str], Rejected]:
+    """Take an offer: the part aiortc may see, its kinds in order, and what is rejected.
+
+    Raises SignalingError, or Refused(488/noCodec) when nothing can be taken.
+    """
+    session = SessionText.parse(text)
+    rejected = Rejected()
+    taken: list[Section] = []
+    for place, section in enumerate(session.sections):
+        reason = _reason_against(section, [other.kind for other in taken])
+        if reason:
+            rejected.places[place] = section
+            rejected.reasons.setdefault(section.kind, reason)
+        else:
+            if section.kind != "application":
+                _only_known_codecs(section)
+            rejected.order.append(place)
+            taken.append(section)
+    if not any(section.kind in ("audio", "video") for section in taken):
+        raise Refused(
+            "no media line of the offer has a codec in common: Edgecall speaks Opus and H.264 baseline",
+            code=488, sub_code="noCodec",
+        )
+    session.sections = taken
+    return session.text(), [section.kind for section in taken], rejected
+
+
+def finish_answer(text: str, rejected: Rejected) -> str:
+    """Our answer with the rejected sections back in their places."""
+    if not rejected.places:
+        return text
+    session = SessionText.parse(text)
+    taken = iter(session.sections)
+    count = len(rejected.places) + len(session.sections)
+    session.sections = [
+        _refusal(rejected.places[place]) if place in rejected.places else next(taken) for place in range(count)
+    ]
+    return session.text()
+
+
+def admit_answer(text: str, offer: str) -> tuple[str, dict[str, str]]:
+    """Take an answer to ``offer``: sections the peer rejected become inactive ones that aiortc can read.
+
+    Returns the text and, per rejected kind, why. Raises SignalingError or Refused(488/noCodec).
+    """
+    session, ours = SessionText.parse(text), SessionText.parse(offer)
+    if [section.kind for section in session.sections] != [section.kind for section in ours.sections]:
+        raise SignalingError("the answer does not have the media lines of our offer", sub_code="badSdp")
+    reasons: dict[str, str] = {}
+    model = next((section for section in session.sections if section.port and section.attribute("ice-ufrag")), None)
+    for index, section in enumerate(session.sections):
+        own = ours.sections[index]
+        reason = "the peer rejected it" if not section.port else _reason_against(section, [])
+        if not reason:
+            if section.kind != "application":
+                _only_known_codecs(section)
+            continue
+        reasons[section.kind] = reason
+        if model is not None:
+            session.sections[index] = _inactive(own, model)
+    if model is None or not any(
+        section.kind in ("audio", "video") and section.kind not in reasons for section in session.sections
+    ):
+        raise Refused("the peer has no codec in common with us", code=488, sub_code="noCodec")
+    return session.text(), reasons
+
+
+def _reason_against(section: Section, taken: list[str]) -> str:
+    if section.kind not in KINDS:
+        return f"{section.kind} is not supported"
+    if section.kind in taken:
+        return f"one {section.kind} line is supported"
+    if not section.port and "a=bundle-only" not in section.lines:
+        return "the peer rejected it"
+    if section.kind == "video" and not _h264(section):
+        return "the peer has no H.264 baseline, packetization-mode 1"
+    if section.kind == "audio" and not _opus(section):
+        return "the peer has no Opus"
+    return ""
+
+
+def _codec_map(section: Section) -> dict[str, str]:
+    """Payload type -> name/clock in lower case."""
+    codecs = {}
+    for line in section.lines:
+        if line.startswith("a=rtpmap:"):
+            number, _, codec = line[9:].partition(" ")
+            codecs[number] = codec.lower()
+    return codecs
+
+
+def _parameters(section: Section, number: str) -> dict[str, str]:
+    prefix = f"a=fmtp:{number} "
+    line = next((line for line in section.lines if line.startswith(prefix)), prefix)
+    pairs = (item.partition("=") for item in line[len(prefix) :].split(";"))
+    return {name.strip().lower(): value.strip() for name, _, value in pairs}
+
+
+def _h264(section: Section) -> list[str]:
+    found = []
+    for number, codec in _codec_map(section).items():
+        if codec == "h264/90000":
+            parameters = _parameters(section, number)
+            profile = parameters.get("profile-level-id", "42e01f").lower()
+            if parameters.get("packetization-mode") == "1" and profile.startswith(_H264_PROFILES):
+                found.append(number)
+    return found
+
+
+def _opus(section: Section) -> list[str]:
+    return [number for number, codec in _codec_map(section).items() if codec.startswith("opus/48000")]
+
+
+def _only_known_codecs(section: Section) -> None:
+    """Remove every payload type but ours and its retransmission: less for aiortc to trip over."""
+    keep = _h264(section) if section.kind == "video" else _opus(section)
+    keep += [
+        number for number, codec in _codec_map(section).items()
+        if codec == "rtx/90000" and _parameters(section, number).get("apt") in keep
+    ]
+    section.formats = [number for number in section.formats if number in keep]
+    section.lines = [
+        line for line in section.lines
+        if not line.startswith(("a=rtpmap:", "a=fmtp:", "a=rtcp-fb:")) or _number(line) in (*keep, "*")
+    ]
+
+
+def _number(line: str) -> str:
+    return line.split(":", 1)[1].split(" ", 1)[0]
+
+
+def _refusal(section: Section) -> Section:
+    lines = ["c=IN IP4 0.0.0.0", "a=inactive"]
+    if section.mid:
+        lines.append(f"a=mid:{section.mid}")
+    return Section(section.kind, 0, section.proto, section.formats, lines)
+
+
+def _inactive(own: Section, model: Section) -> Section:
+    """What we offered, answered inactive with the transport of ``model``."""
+    transport = [
+        line for line in model.lines
+        if line.startswith(("a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:", "a=setup:", "a=ice-options:"))
+    ]
+    mine = [
+        line for line in own.lines
+        if line.startswith(("a=rtpmap:", "a=fmtp:", "a=rtcp-fb:", "a=mid:", "a=sctp-port:", "a=max-message-size:"))
+    ]
+    lines = ["c=IN IP4 0.0.0.0", *mine, *transport]
+    if own.kind != "application":
+        lines += ["a=inactive", "a=rtcp-mux"]
+    return Section(own.kind, 9, own.proto, own.formats, lines)

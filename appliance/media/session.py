@@ -1,0 +1,429 @@
+"""One peer connection: offer/answer, what it sends and plays, and the facts of its life as events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Final, TypeVar
+
+from aiortc import RTCDataChannel, RTCIceServer, RTCSessionDescription
+
+from appliance.errors import EdgecallError, Refused, SignalingError
+from appliance.media import sdp, stats
+from appliance.media.aiortc_seam import PeerConnection, candidate_from_sdp, codec_preferences
+from appliance.media.api import (
+    DataMessage,
+    Directions,
+    IceServers,
+    SessionClosed,
+    SessionEvent,
+    SessionSilent,
+    SessionSound,
+    SessionUp,
+)
+from appliance.media.downlink import Loudspeaker, Screen, VideoIn
+from appliance.media.playout import VoiceIn
+from appliance.media.rtp_receive import RtpReceiveStream
+from appliance.media.rtp_send import RtpSendStream
+from appliance.media.uplink import CameraFeed, CameraTrack, MicrophoneFeed, MicrophoneTrack
+from appliance.vocabulary import Json
+from hw.api import Picture
+
+__all__ = ["CHANNEL", "Session", "ice_servers"]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+CHANNEL: Final = "edgecall"
+MAX_MESSAGE: Final = 64 * 1024  # bytes of one data message on the wire
+MAX_BUFFERED: Final = 1024 * 1024  # bytes waiting in the data channel
+MAX_EVENTS: Final = 256  # events nobody took: data messages beyond are dropped
+EARLY_CANDIDATES: Final = 64
+
+SILENT_S: Final = 3.0  # decisions D3
+OWED_S: Final = 10.0  # decisions D1
+CONNECT_S: Final = 30.0  # from both descriptions to DTLS
+CHECK_S: Final = 0.25
+CLOSE_S: Final = 0.7
+
+
+class Session:
+    """``media.api.Session`` over aiortc. Everything on the loop; made by ``Studio.session``."""
+
+    def __init__(
+        self, name: str, *, wanted: Directions, servers: list[RTCIceServer], loopback: bool,
+        microphone: MicrophoneFeed | None, camera: CameraFeed | None, loudspeaker: Loudspeaker, screen: Screen,
+    ) -> None:
+        self.name = name
+        self._loop = asyncio.get_running_loop()
+        self._wanted = wanted
+        self._camera = camera
+        self._loudspeaker = loudspeaker
+        self._screen = screen
+        self._microphone_track: MicrophoneTrack | None = microphone.track() if microphone is not None else None
+        self._camera_track: CameraTrack | None = camera.track() if camera is not None else None
+        self.voice_in = VoiceIn()
+        self.video_in = VideoIn(name, self._loop, on_picture=self._on_picture, on_lost=self._on_video_lost)
+        self.outgoing: dict[str, RtpSendStream] = {}
+        self.incoming: dict[str, RtpReceiveStream] = {}
+        self._pc = PeerConnection(
+            servers, loopback=loopback, name=name, streams=self._streams,
+            on_arrival=self._on_arrival, on_error=self._on_connect_error,
+        )
+        self._pc.on("connectionstatechange", self._on_connection_state)
+        self._pc.on("datachannel", self._on_channel)
+        self._channels: list[RTCDataChannel] = []
+        self._rejected = sdp.Rejected()
+        self.without: dict[str, str] = {}  # kind -> why it is not in this session
+        self._peer_sends = {"audio": True, "video": True}
+        self._early: list[tuple[str, str | None, int | None]] | None = []
+        self._events: deque[SessionEvent] = deque()
+        self._event_ready = asyncio.Event()
+        self._ended = False
+        self._closing: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._described_at: float | None = None
+        self._connected_at: float | None = None
+        self._heard_at = self._loop.time()
+        self._up = False
+        self._silent = False
+        self.messages_dropped = 0
+        self.on_closed: Callable[[Session], None] = _nobody
+        loudspeaker.add(self.voice_in.playout)
+        if camera is not None and wanted.send_video:
+            camera.hold(self, True)
+
+    # -- signalling
+
+    async def offer(self) -> str:
+        self._add_line("audio")
+        self._add_line("video")
+        # after the first transceiver: with MAX_BUNDLE the other order never connects (aiortc 1.16)
+        self._adopt(self._pc.createDataChannel(CHANNEL))
+        await self._pc.setLocalDescription(await self._pc.createOffer())
+        return self._pc.localDescription.sdp
+
+    async def answer(self, offer: str) -> str:
+        return await self._boundary(self._answer(offer), "offer")
+
+    async def accept_answer(self, answer: str) -> None:
+        await self._boundary(self._accept(answer), "answer")
+
+    async def add_candidate(self, candidate: str, mid: str | None, line: int | None) -> None:
+        if self._ended:
+            return
+        if self._early is not None:
+            if len(self._early) < EARLY_CANDIDATES:
+                self._early.append((candidate, mid, line))
+            return
+        await self._boundary(self._add_candidate(candidate, mid, line), "candidate")
+
+    async def _answer(self, offer: str) -> str:
+        text, kinds, self._rejected = sdp.admit_offer(offer)
+        self.without.update(self._rejected.reasons)
+        for kind in kinds:
+            if kind != "application":
+                self._add_line(kind)
+        await self._pc.setRemoteDescription(RTCSessionDescription(sdp=text, type="offer"))
+        await self._pc.setLocalDescription(await self._pc.createAnswer())
+        answer = sdp.finish_answer(self._pc.localDescription.sdp, self._rejected)
+        await self._described()
+        return answer
+
+    async def _accept(self, answer: str) -> None:
+        local = self._pc.localDescription
+        if local is None or local.type != "offer" or self._described_at is not None:
+            raise SignalingError("an answer came without an offer of ours", sub_code="order")
+        text, reasons = sdp.admit_answer(answer, local.sdp)
+        self.without.update(reasons)
+        await self._pc.setRemoteDescription(RTCSessionDescription(sdp=text, type="answer"))
+        await self._described()
+
+    async def _described(self) -> None:
+        self._described_at = self._loop.time()
+        early, self._early = self._early or [], None
+        for candidate in early:
+            await self._add_candidate(*candidate)
+        self._check()
+
+    async def _add_candidate(self, candidate: str, mid: str | None, line: int | None) -> None:
+        first = self._pc.getTransceivers()[0]
+        if candidate == "":
+            await self._pc.addIceCandidate(None)
+            return
+        place = self._rejected.order[0] if self._rejected.order else 0
+        if mid != first.mid if mid is not None else line != place:
+            return  # of a line that is bundled into the first
+        parsed = candidate_from_sdp(candidate.removeprefix("candidate:"))
+        parsed.sdpMid = first.mid
+        if parsed.protocol.lower() == "udp":
+            await self._pc.addIceCandidate(parsed)
+
+    async def _boundary(self, work: Awaitable[T], what: str) -> T:
+        """The one place where text of a peer meets aiortc: any exception means that the text is bad."""
+        try:
+            return await work
+        except EdgecallError:
+            raise
+        except Exception as error:
+            raise SignalingError(
+                f"the peer's {what} cannot be used ({type(error).__name__}: {error})", sub_code="badSdp"
+            ) from error
+
+    def _add_line(self, kind: str) -> None:
+        track = self._microphone_track if kind == "audio" else self._camera_track
+        if track is None:
+            self.without[kind] = f"no {'microphone' if kind == 'audio' else 'camera'}: {kind} is only received"
+        transceiver = self._pc.addTransceiver(track or kind, direction="sendrecv" if track else "recvonly")
+        transceiver.setCodecPreferences(codec_preferences(kind))
+
+    def _streams(self, kind: str) -> tuple[RtpSendStream, RtpReceiveStream]:
+        if kind == "audio":
+            outgoing = RtpSendStream(kind, self.name)
+            if self._microphone_track is not None:
+                self._microphone_track.on_pause = outgoing.paused
+            incoming = RtpReceiveStream(kind, self.name, audio=self.voice_in, on_media=self._maybe_up)
+        else:
+            outgoing = RtpSendStream(kind, self.name, self._camera_track)
+            incoming = RtpReceiveStream(kind, self.name, video=self.video_in, on_media=self._maybe_up)
+        self.outgoing[kind], self.incoming[kind] = outgoing, incoming
+        return outgoing, incoming
+
+    # -- media
+
+    def set_directions(self, wanted: Directions) -> None:
+        self._wanted = wanted
+        if self._camera is not None and not self._ended:
+            self._camera.hold(self, wanted.send_video and self._connected_at is None)
+        if self._connected_at is not None and not self._ended:
+            self._apply()
+
+    def peer_sends(self, *, audio: bool, video: bool) -> None:
+        if video and not self._peer_sends["video"] and self._wanted.receive_video:
+            self._on_video_lost()
+        self._peer_sends = {"audio": audio, "video": video}
+        if not video:
+            self._screen.picture(self, None)
+        self._heard_at = self._loop.time()  # what was not due until now is not missed from before
+        self._maybe_up()
+
+    def _apply(self) -> None:
+        sends_audio, _ = self._pc.negotiated("audio")
+        sends_video, _ = self._pc.negotiated("video")
+        if self._microphone_track is not None:
+            self._microphone_track.set_sending(self._wanted.send_audio and sends_audio)
+        if self._camera_track is not None:
+            self._camera_track.set_sending(self._wanted.send_video and sends_video)
+        self.voice_in.playout.silent = not self._wanted.receive_audio
+        self.video_in.show(self._wanted.receive_video)
+        if not self._wanted.receive_video:
+            self._screen.picture(self, None)
+
+    def _on_picture(self, picture: Picture) -> None:
+        if not self._ended and self._wanted.receive_video and self._peer_sends["video"]:
+            self._screen.picture(self, picture)
+
+    def _on_video_lost(self) -> None:
+        if "video" in self.incoming:
+            self.incoming["video"].need_keyframe()
+
+    # -- data
+
+    def send(self, channel: str, payload: str) -> None:
+        wire = json.dumps({"channel": channel, "payload": payload}, ensure_ascii=False, separators=(",", ":"))
+        if len(wire.encode()) > MAX_MESSAGE:
+            raise Refused(
+                f"a data message may have {MAX_MESSAGE // 1024} KiB; shorten it or send it in parts",
+                code=413, sub_code="tooLarge",
+            )
+        for open_channel in self._channels:
+            if open_channel.readyState == "open":
+                if open_channel.bufferedAmount > MAX_BUFFERED:
+                    raise Refused("the peer does not take data as fast as it is sent", sub_code="dataBacklog")
+                open_channel.send(wire)
+                return
+        raise Refused("the data channel to the peer is not open", sub_code="noDataChannel")
+
+    def _on_channel(self, channel: RTCDataChannel) -> None:
+        if channel.label == CHANNEL and len(self._channels) < 4:
+            self._adopt(channel)
+
+    def _adopt(self, channel: RTCDataChannel) -> None:
+        self._channels.append(channel)
+        channel.on("message", self._on_message)
+
+    def _on_message(self, message: str | bytes) -> None:
+        event = _parse_message(message)
+        if event is None:
+            self.messages_dropped += 1
+            return
+        if len(self._events) >= MAX_EVENTS:
+            self.messages_dropped += 1
+            return
+        self._emit(event)
+
+    # -- events
+
+    async def events(self) -> AsyncIterator[SessionEvent]:
+        while True:
+            while self._events:
+                event = self._events.popleft()
+                yield event
+                if isinstance(event, SessionClosed):
+                    return
+            self._event_ready.clear()
+            await self._event_ready.wait()
+
+    def _emit(self, event: SessionEvent) -> None:
+        self._events.append(event)
+        self._event_ready.set()
+
+    def _owed(self, kind: str) -> bool:
+        return self._peer_sends[kind] and self._pc.negotiated(kind)[1]
+
+    def _on_arrival(self) -> None:
+        self._heard_at = self._loop.time()
+        if self._silent:
+            self._silent = False
+            self._emit(SessionSound())
+
+    def _on_connection_state(self) -> None:
+        state = self._pc.connectionState
+        if state == "connected" and self._connected_at is None:
+            self._connected_at = self._heard_at = self._loop.time()
+            self._apply()
+            if self._camera is not None:
+                self._camera.hold(self, False)
+            self._maybe_up()
+        elif state in ("failed", "closed") and not self._ended:
+            why = self._pc.failure() or "lost"
+            self._finish(why, "" if self._pc.failure() else "the peer closed the connection")
+
+    def _on_connect_error(self, error: Exception) -> None:
+        log.warning("connecting failed inside the media stack: %s", type(error).__name__, exc_info=error)
+        self._finish("dtls", f"{type(error).__name__}: {error}")
+
+    def _maybe_up(self) -> None:
+        """Up once the transport is and the audio that is owed has shown itself (video that lacks is a diagnostic)."""
+        if self._up or self._ended or self._connected_at is None:
+            return
+        kind = "audio" if self._owed("audio") else "video"
+        if self._owed(kind) and not self._seen(kind):
+            late = self._loop.time() - self._connected_at >= OWED_S
+            if kind == "audio" and late:
+                self._finish("oneWayMedia", "no sound of the peer within 10 s of the connection")
+            if not (kind == "video" and late):
+                return
+        self._up = True
+        self._heard_at = self._loop.time()
+        self._emit(SessionUp({**self._pc.security(), "verified": True}))
+
+    def _seen(self, kind: str) -> bool:
+        stream = self.incoming.get(kind)
+        return stream is not None and bool(stream.counters.packets or stream.counters.reports)
+
+    def _check(self) -> None:
+        """Every CHECK_S: deadlines of connecting, of owed media, and of silence."""
+        if self._ended:
+            return
+        self._timer = self._loop.call_later(CHECK_S, self._check)
+        now = self._loop.time()
+        if self._connected_at is None:
+            if self._described_at is not None and now - self._described_at > CONNECT_S:
+                self._finish("iceFailed", f"no connection within {CONNECT_S:.0f} s")
+        elif not self._up:
+            self._maybe_up()
+        elif not self._silent and now - self._heard_at >= SILENT_S and (self._owed("audio") or self._owed("video")):
+            self._silent = True
+            self._emit(SessionSilent(now - self._heard_at))
+
+    def _finish(self, why: str, detail: str = "") -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self._emit(SessionClosed(why, detail))
+        if self._timer is not None:
+            self._timer.cancel()
+        for track in (self._microphone_track, self._camera_track):
+            if track is not None:
+                track.stop()
+        if self._camera is not None:
+            self._camera.hold(self, False)
+        self._loudspeaker.remove(self.voice_in.playout)
+        self._screen.picture(self, None)
+        self._closing = self._loop.create_task(self._tear_down(), name=f"media.close {self.name}")
+
+    async def close(self) -> None:
+        self._finish("closed")
+        if self._closing is not None:
+            await asyncio.shield(self._closing)
+
+    async def _tear_down(self) -> None:
+        try:
+            await asyncio.wait_for(self._pc.close(), CLOSE_S)
+        except TimeoutError:
+            log.warning("a peer connection did not close within %.1f s", CLOSE_S)
+        await self.video_in.close(1.0 - CLOSE_S)
+        self.on_closed(self)
+
+    # -- facts
+
+    @property
+    def up(self) -> bool:
+        return self._up and not self._ended
+
+    @property
+    def sending(self) -> tuple[bool, bool]:
+        """Whether audio and video leave now."""
+        audio = self._microphone_track is not None and self._microphone_track.sending
+        return audio, self._camera_track is not None and self._camera_track.sending
+
+    def negotiated(self, kind: str) -> tuple[bool, bool]:
+        return self._pc.negotiated(kind)
+
+    def codec_name(self, kind: str) -> str:
+        codec = self._pc.codec(kind)
+        return codec.name if codec is not None else ""
+
+    async def stats(self) -> Sequence[Json]:
+        return stats.collect(self, self._pc)
+
+    def track_counters(self) -> dict[str, Any]:
+        return {
+            "audioDropped": self._microphone_track.dropped if self._microphone_track is not None else 0,
+            "videoDropped": self._camera_track.dropped if self._camera_track is not None else 0,
+        }
+
+
+def ice_servers(servers: IceServers) -> list[RTCIceServer]:
+    """aiortc's list: what settings name and nothing else. Raises EdgecallError for a malformed address."""
+    found = []
+    if servers.stun:
+        found.append(RTCIceServer(urls=servers.stun if servers.stun.startswith("stun") else f"stun:{servers.stun}"))
+    if servers.turn:
+        found.append(
+            RTCIceServer(
+                urls=servers.turn if servers.turn.startswith("turn") else f"turn:{servers.turn}",
+                username=servers.username or None, credential=servers.password or None,
+            )
+        )
+    return found
+
+
+def _parse_message(message: str | bytes) -> DataMessage | None:
+    """The message on the wire, ``{"channel": text, "payload": text}``; None for anything else."""
+    if len(message) > MAX_MESSAGE:
+        return None
+    try:
+        parsed = json.loads(message)
+        channel, payload = parsed["channel"], parsed["payload"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return DataMessage(channel, payload) if isinstance(channel, str) and isinstance(payload, str) else None
+
+
+def _nobody(_: Session) -> None:
+    return None

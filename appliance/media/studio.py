@@ -1,0 +1,218 @@
+"""The board's media: one audio exchange, one camera, one screen, shared by all sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from typing import Final
+
+import av
+from av.video.codeccontext import VideoCodecContext
+
+from appliance.errors import EdgecallError
+from appliance.media.api import Directions, IceServers, Tone
+from appliance.media.downlink import Loudspeaker, Screen
+from appliance.media.echo import HalfDuplexGuard
+from appliance.media.session import Session, ice_servers
+from appliance.media.sound import BLOCK_MS, RATE, SILENCE, mean_square
+from appliance.media.uplink import CameraFeed, MicrophoneFeed
+from appliance.settings import VideoSettings
+from appliance.vocabulary import Json
+from hw.api import Audio, AudioBlock, Board, DeviceMissingError, HardwareError, VideoMode
+
+__all__ = ["Studio"]
+
+log = logging.getLogger(__name__)
+
+METER_BLOCKS: Final = 100 // BLOCK_MS
+SNAPSHOT_S: Final = 3.0
+
+
+class Studio:
+    """``media.api.Studio`` over a board.
+
+    ``half_duplex`` puts the guard of ``echo`` between loudspeaker and microphone: for a board that has both in one
+    case and no echo cancellation (``--board auto``).
+    """
+
+    def __init__(self, board: Board, video: VideoSettings, *, half_duplex: bool = False) -> None:
+        self._board = board
+        self._mode = VideoMode(video.width, video.height, video.fps, video.bitrate)
+        self._guard = HalfDuplexGuard() if half_duplex else None
+        self._loudspeaker = Loudspeaker()
+        self._screen = Screen(board.display)
+        self._microphone: MicrophoneFeed | None = None
+        self._camera: CameraFeed | None = None
+        self._executor = ThreadPoolExecutor(2, thread_name_prefix="media.device")
+        self._sessions: set[Session] = set()
+        self._names = itertools.count(1)
+        self._muted = False
+        self._running = False
+        self._audio_fault = ""
+        self._tick = time.monotonic()
+        self._missed = 0
+        self._heard: deque[float] = deque([0.0] * METER_BLOCKS, METER_BLOCKS)
+        self._played: deque[float] = deque([0.0] * METER_BLOCKS, METER_BLOCKS)
+
+    # -- life
+
+    async def open(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._loudspeaker.tones.warm()
+        if self._board.audio is None:
+            self._audio_fault = "the board has neither microphone nor loudspeaker"
+        else:
+            self._microphone = MicrophoneFeed(loop)
+            await self._start_audio(self._board.audio)
+        if self._board.camera is not None:
+            self._camera = CameraFeed(self._board.camera, self._mode, loop, self._executor)
+            self._camera.start()
+
+    async def close(self) -> None:
+        await asyncio.gather(*(session.close() for session in list(self._sessions)))
+        loop = asyncio.get_running_loop()
+        if self._camera is not None:
+            await self._camera.close()
+        if self._board.audio is not None and self._running:
+            self._running = False
+            await loop.run_in_executor(self._executor, self._board.audio.stop)
+        if self._microphone is not None:
+            self._microphone.close()
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    async def _start_audio(self, audio: Audio) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._executor, audio.start, RATE, BLOCK_MS, self._exchange)
+        except HardwareError as error:
+            self._audio_fault = str(error)
+            log.warning("no sound: %s", error)
+        else:
+            self._running, self._audio_fault = True, ""
+
+    # -- sessions
+
+    def session(self, wanted: Directions, *, ice: IceServers, loopback: bool) -> Session:
+        session = Session(
+            f"session-{next(self._names)}", wanted=wanted, servers=ice_servers(ice), loopback=loopback,
+            microphone=self._microphone if self._running else None, camera=self._camera,
+            loudspeaker=self._loudspeaker, screen=self._screen,
+        )
+        self._sessions.add(session)
+        session.on_closed = self._sessions.discard
+        return session
+
+    # -- sound
+
+    def _exchange(self, block: AudioBlock) -> bytes:
+        """On ``hw.audio``, every 10 ms: what the microphone heard leaves, the next block of the loudspeaker returns."""
+        self._tick = time.monotonic()
+        self._missed += block.missed
+        heard = block.heard
+        if self._guard is not None:
+            heard = self._guard(heard, block.played)
+        if self._microphone is not None:
+            self._microphone.put(SILENCE if self._muted else heard)
+        sound = self._loudspeaker.block()
+        self._heard.append(0.0 if self._muted else mean_square(heard))
+        self._played.append(mean_square(sound) if sound is not SILENCE else 0.0)
+        return sound
+
+    def mute(self, muted: bool) -> None:
+        self._muted = muted
+
+    def mute_incoming(self, muted: bool) -> None:
+        self._loudspeaker.muted = muted
+
+    def play(self, tone: Tone | None) -> None:
+        self._loudspeaker.tones.play(tone)
+
+    def levels(self) -> tuple[float, float]:
+        return _rms(self._heard), _rms(self._played)
+
+    @property
+    def exchange_tick(self) -> float:
+        return self._tick if self._running else time.monotonic()  # nothing of ours can be stuck without a device
+
+    # -- pictures
+
+    async def warm_camera(self, warm: bool) -> None:
+        if self._camera is not None:
+            self._camera.hold("warm", warm)
+            if warm:
+                await self._camera.settled()
+
+    async def snapshot(self, width: int = 640) -> bytes:
+        camera = self._board.camera
+        if camera is None:
+            raise DeviceMissingError("the board has no camera")
+        loop = asyncio.get_running_loop()
+        jpeg = await loop.run_in_executor(self._executor, camera.snapshot)
+        return await loop.run_in_executor(self._executor, _scaled, jpeg, width)
+
+    def show(self, banner: str, hint: str = "") -> None:
+        self._screen.text(banner, hint)
+
+    # -- facts
+
+    def state(self) -> Json:
+        camera, microphone = self._camera, self._microphone
+        sending = [session.sending for session in self._sessions]
+        audio: Json = {
+            "wanted": {"muted": self._muted, "speakerMuted": self._loudspeaker.muted},
+            "actual": {
+                "running": self._running, "sending": any(audio for audio, _ in sending) and not self._muted,
+                "playing": any(session.up for session in self._sessions),
+            },
+            "codec": "opus", "rate": RATE, "halfDuplex": self._guard is not None, "missedBlocks": self._missed,
+            "droppedBlocks": microphone.dropped if microphone is not None else 0,
+        }
+        video: Json = {
+            "wanted": {
+                "open": camera is not None and camera.wanted,
+                "width": self._mode.width, "height": self._mode.height, "fps": self._mode.fps,
+                "bitrate": self._mode.bitrate,
+            },
+            "actual": {"open": camera is not None and camera.mode is not None, "sending": any(v for _, v in sending)},
+            "codec": "H264", "pictures": self._screen.pictures,
+        }
+        if camera is not None:
+            if camera.mode is not None and self._board.camera is not None:
+                video["actual"] |= {
+                    "width": camera.mode.width, "height": camera.mode.height, "fps": camera.mode.fps,
+                    "bitrate": camera.bitrate, "encoder": self._board.camera.encoder.value,
+                }
+            video |= {"droppedFrames": camera.dropped, "keyFrameRequests": camera.key_requests}
+            if camera.fault:
+                video["reason"] = camera.fault
+        else:
+            video["reason"] = "the board has no camera"
+        if self._audio_fault:
+            audio["reason"] = self._audio_fault
+        without = {kind: why for session in self._sessions for kind, why in session.without.items()}
+        return {"audio": audio, "video": video, "sessions": len(self._sessions), "without": without}
+
+
+def _rms(squares: deque[float]) -> float:
+    return float((sum(squares) / METER_BLOCKS) ** 0.5)
+
+
+def _scaled(jpeg: bytes, width: int) -> bytes:
+    """The JPEG, made smaller when it is wider than ``width``."""
+    with av.open(BytesIO(jpeg), "r", format="mjpeg") as container:
+        frame = next(container.decode(video=0))
+    if frame.width <= width:
+        return jpeg
+    height = frame.height * width // frame.width & ~1
+    small = frame.reformat(width & ~1, height, format="yuvj420p")
+    encoder = av.CodecContext.create("mjpeg", "w")
+    if not isinstance(encoder, VideoCodecContext):
+        raise EdgecallError("FFmpeg has no JPEG encoder")
+    encoder.width, encoder.height, encoder.pix_fmt = small.width, small.height, "yuvj420p"
+    encoder.time_base = frame.time_base or av.time_base  # type: ignore[assignment]
+    return b"".join(bytes(packet) for packet in [*encoder.encode(small), *encoder.encode(None)])

@@ -1,0 +1,435 @@
+"""Board to peer: microphone and camera, each opened and encoded once and given to every session that sends.
+
+Nothing is re-encoded: the camera's access units pass through, and one Opus encoder serves all sessions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from fractions import Fraction
+from typing import Any, Final
+
+import av
+from av.audio.frame import AudioFrame
+
+from appliance.handover import Inbox
+from appliance.media.rtp_send import EncodedTrack
+from appliance.media.sound import BLOCK_BYTES, RATE, dbfs, mean_square
+from hw.api import Camera, EncodedFrame, HardwareError, VideoMode
+
+__all__ = ["CameraFeed", "CameraTrack", "MicrophoneFeed", "MicrophoneTrack"]
+
+log = logging.getLogger(__name__)
+
+VOICE_BPS: Final = 32_000  # Opus mono speech, transparent at 24-40 kbit/s (stock aiortc: stereo 96)
+VOICE_LOSS: Final = 5  # per cent of loss the in-band FEC is dimensioned for
+FRAME_BLOCKS: Final = 2  # of 10 ms: one Opus frame of 20 ms
+VOICE_QUEUE: Final = 5  # encoded frames waiting in one session, 100 ms
+VIDEO_QUEUE: Final = 8  # access units waiting in one session
+KEY_INTERVAL_S: Final = 0.5  # key frames on request, all sessions together
+MIN_BPS: Final = 150_000  # an encoder of the bcm2835 stalls below (picamera2 #1228)
+ESTIMATE_FLOOR_BPS: Final = 30_000  # an estimate below is noise of a peer that has just begun
+SELF_LIMITED: Final = 0.75  # of the estimate: who sends less is limited by the picture, not by the path
+BITRATE_STEP: Final = 0.05  # smaller changes are not worth a call to the encoder
+RETRY_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)  # between attempts to open a camera that is wanted
+
+AUDIO_BASE: Final = Fraction(1, RATE)
+VIDEO_BASE: Final = Fraction(1, 90_000)
+
+
+class VoiceEncoder:
+    """libopus for speech: mono, 20 ms, in-band FEC (RFC 6716 2.1.7)."""
+
+    def __init__(self) -> None:
+        codec = av.CodecContext.create("libopus", "w")
+        codec.sample_rate = RATE
+        codec.layout = "mono"
+        codec.format = av.AudioFormat("s16")
+        codec.bit_rate = VOICE_BPS
+        codec.time_base = AUDIO_BASE
+        codec.options = {
+            "application": "voip", "frame_duration": "20", "fec": "1", "packet_loss": str(VOICE_LOSS), "vbr": "on",
+        }
+        codec.open()
+        self._codec = codec
+
+    def encode(self, pcm: bytes) -> list[bytes]:
+        """20 ms of PCM to packets (one, or none while the encoder looks ahead)."""
+        frame = AudioFrame(format="s16", layout="mono", samples=len(pcm) // 2)
+        frame.sample_rate = RATE
+        frame.planes[0].update(pcm)
+        frame.pts = None
+        return [bytes(packet) for packet in self._codec.encode(frame)]
+
+
+class MicrophoneTrack(EncodedTrack):
+    """What one session sends of the microphone."""
+
+    kind = "audio"
+
+    def __init__(self, feed: MicrophoneFeed) -> None:
+        super().__init__()
+        self._feed = feed
+        self._items: deque[av.Packet[Any]] = deque(maxlen=VOICE_QUEUE)
+        self._ready = asyncio.Event()
+        self._sending = False
+        self.dropped = 0
+        self.on_pause: Callable[[], None] = _nothing
+
+    def set_sending(self, sending: bool) -> None:
+        """False: nothing at all leaves (hold, audio-less call); mute is silence and is the feed's."""
+        if sending == self._sending:
+            return
+        self._sending = sending
+        self._items.clear()
+        if sending:
+            self.on_pause()
+        self._feed.changed(self)
+
+    @property
+    def sending(self) -> bool:
+        return self._sending
+
+    def push(self, packet: av.Packet[Any], level_dbov: int) -> None:
+        self.dropped += len(self._items) == VOICE_QUEUE
+        self._items.append(packet)
+        self.level_dbov = level_dbov
+        self._ready.set()
+
+    async def recv(self) -> av.Packet[Any]:
+        while not self._items:
+            self._ready.clear()
+            await self._ready.wait()
+        return self._items.popleft()
+
+    def captured_at(self, packet: av.Packet[Any]) -> float:
+        return self._feed.captured_at(packet.pts or 0)
+
+    def stop(self) -> None:
+        self.set_sending(False)
+        super().stop()
+
+
+class MicrophoneFeed:
+    """One fan-out from the audio exchange: 10 ms blocks in on the audio thread, Opus packets out on the loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._inbox: Inbox[bytes] = Inbox(loop, 5 // FRAME_BLOCKS + 1, "microphone", deliver=self._deliver)
+        self._encoder = VoiceEncoder()
+        self._tracks: set[MicrophoneTrack] = set()
+        self._half = b""
+        self._pts = 0
+        self._anchor = 0.0  # monotonic time of pts 0
+        self.wanted = False  # read on the audio thread
+        self.encoded = 0
+
+    @property
+    def dropped(self) -> int:
+        return self._inbox.dropped
+
+    def track(self) -> MicrophoneTrack:
+        return MicrophoneTrack(self)
+
+    def put(self, block: bytes) -> None:
+        """On the audio thread: 10 ms that should leave. Two blocks cross to the loop at once: half the wake-ups."""
+        if not self.wanted:
+            self._half = b""
+            return
+        if self._half:
+            self._inbox.put(self._half + block)
+            self._half = b""
+        else:
+            self._half = block
+
+    def changed(self, track: MicrophoneTrack) -> None:
+        if track.sending:
+            self._tracks.add(track)
+        else:
+            self._tracks.discard(track)
+        self.wanted = bool(self._tracks)
+
+    def captured_at(self, pts: int) -> float:
+        return self._anchor + pts / RATE
+
+    def close(self) -> None:
+        self.wanted = False
+        self._inbox.close()
+
+    def _deliver(self, pcm: bytes) -> None:
+        now = time.monotonic()
+        begun = now - len(pcm) / 2 / RATE
+        if not self._anchor:
+            self._anchor = begun
+        behind = begun - self.captured_at(self._pts)
+        if behind > 0.2:  # nobody listened meanwhile, or blocks were lost: the RTP time moves on with the clock
+            self._pts += int(behind * RATE) // 960 * 960
+        else:
+            self._anchor += behind * 0.01  # follows the drift between sound card and monotonic clock
+        level = round(dbfs(mean_square(pcm, 8)))
+        for data in self._encoder.encode(pcm):
+            self.encoded += 1
+            for track in list(self._tracks):
+                packet = av.Packet(data)
+                packet.pts, packet.time_base = self._pts, AUDIO_BASE
+                track.push(packet, level)
+        self._pts += BLOCK_BYTES // 2 * FRAME_BLOCKS
+
+
+class CameraTrack(EncodedTrack):
+    """What one session sends of the camera. Begins with a key frame, and so again after every overflow."""
+
+    kind = "video"
+
+    def __init__(self, feed: CameraFeed) -> None:
+        super().__init__()
+        self._feed = feed
+        self._items: deque[av.Packet[Any]] = deque()
+        self._ready = asyncio.Event()
+        self._sending = False
+        self._wants_key = True
+        self.dropped = 0
+        self.estimate: int | None = None  # bits per second, this session's peer's
+        self._recent: deque[tuple[int, int]] = deque(maxlen=60)  # (pts_us, bytes) of the last two seconds
+
+    @property
+    def sending(self) -> bool:
+        return self._sending
+
+    def set_sending(self, sending: bool) -> None:
+        """True opens the camera (when nobody has yet) and asks it for a key frame; False lets it go."""
+        if sending == self._sending:
+            return
+        self._sending = sending
+        self._items.clear()
+        self._wants_key = True
+        self._feed.changed(self)
+
+    def push(self, frame: EncodedFrame) -> None:
+        if self._wants_key and not frame.keyframe:
+            return
+        if len(self._items) >= VIDEO_QUEUE:
+            self.dropped += len(self._items) + 1
+            self._items.clear()
+            self._wants_key = True
+            self._feed.want_keyframe()
+            return
+        self._wants_key = False
+        self._recent.append((frame.pts_us, len(frame.data)))
+        packet = av.Packet(frame.data)
+        packet.pts, packet.time_base = frame.pts_us * 9 // 100, VIDEO_BASE
+        packet.is_keyframe = frame.keyframe
+        self._items.append(packet)
+        self._ready.set()
+
+    def lost(self) -> None:
+        """Frames were thrown away on the way here."""
+        self._items.clear()
+        self._wants_key = True
+
+    async def recv(self) -> av.Packet[Any]:
+        while not self._items:
+            self._ready.clear()
+            await self._ready.wait()
+        return self._items.popleft()
+
+    def captured_at(self, packet: av.Packet[Any]) -> float:
+        return (packet.pts or 0) / 90_000
+
+    # -- Feedback of the peer, through RtpSendStream
+
+    def keyframe_wanted(self) -> None:
+        self._feed.want_keyframe()
+
+    def bitrate_wanted(self, bits_per_second: int) -> None:
+        """A REMB of the peer. Its estimator never exceeds 1.5 times what it receives, so an estimate well above what
+        we send says nothing about the path: a still picture must not squeeze the encoder for ever."""
+        if bits_per_second < ESTIMATE_FLOOR_BPS:
+            return
+        self.estimate = None if self._rate() < SELF_LIMITED * bits_per_second else bits_per_second
+        self._feed.adapt()
+
+    def _rate(self) -> float:
+        """Bits per second over the last frames."""
+        if len(self._recent) < 2:
+            return 0.0
+        span = self._recent[-1][0] - self._recent[0][0]
+        return sum(size for _, size in self._recent) * 8e6 / span if span > 0 else 0.0
+
+    def stop(self) -> None:
+        self.set_sending(False)
+        super().stop()
+
+
+class CameraFeed:
+    """The board's camera: open while somebody sends video or keeps it warm; one encoder, many tracks."""
+
+    def __init__(
+        self, camera: Camera, mode: VideoMode, loop: asyncio.AbstractEventLoop, executor: Executor
+    ) -> None:
+        self._camera = camera
+        self._wanted_mode = mode
+        self._loop = loop
+        self._executor = executor
+        self._tracks: set[CameraTrack] = set()
+        self._holders: set[object] = set()
+        self._inbox: Inbox[EncodedFrame] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._key_at = -KEY_INTERVAL_S
+        self._key_timer: asyncio.TimerHandle | None = None
+        self.mode: VideoMode | None = None  # what it really does, None while closed
+        self.fault = ""  # why it is not open although wanted
+        self.bitrate = mode.bitrate
+        self.frames = 0
+        self.key_requests = 0
+        self.dropped = 0
+
+    @property
+    def wanted(self) -> bool:
+        return bool(self._holders or self._tracks)
+
+    def track(self) -> CameraTrack:
+        return CameraTrack(self)
+
+    def start(self) -> None:
+        self._task = self._loop.create_task(self._run(), name="media.camera")
+
+    def hold(self, owner: object, held: bool) -> None:
+        """Keep the camera open for ``owner`` although nobody is sent anything yet."""
+        if held:
+            self._holders.add(owner)
+        else:
+            self._holders.discard(owner)
+        self._nudge()
+
+    async def settled(self) -> None:
+        """Returns when the camera is what is wanted of it, or has failed to open."""
+        if self._task is not None:
+            await self._settled.wait()
+
+    def changed(self, track: CameraTrack) -> None:
+        if track.sending:
+            self._tracks.add(track)
+            if self.mode is not None:
+                self._ask_keyframe()  # a new viewer does not wait for the shared interval
+        else:
+            self._tracks.discard(track)
+            track.estimate = None
+            self.adapt()
+        self._nudge()
+
+    def want_keyframe(self) -> None:
+        """Ask the encoder; requests inside the interval are joined to one at its end, none is lost."""
+        if self.mode is None or self._key_timer is not None:
+            return
+        wait = self._key_at + KEY_INTERVAL_S - self._loop.time()
+        if wait <= 0:
+            self._ask_keyframe()
+        else:
+            self._key_timer = self._loop.call_later(wait, self._ask_keyframe)
+
+    def adapt(self) -> None:
+        """Set the encoder to what the narrowest session can take."""
+        if self.mode is None:
+            return
+        estimates = [track.estimate for track in self._tracks if track.estimate is not None]
+        target = max(MIN_BPS, min([self._wanted_mode.bitrate, *estimates]))
+        if abs(target - self.bitrate) > self.bitrate * BITRATE_STEP or (
+            target != self.bitrate and target == self._wanted_mode.bitrate
+        ):
+            self.bitrate = target
+            self._camera.set_bitrate(target)
+
+    async def close(self) -> None:
+        self._holders.clear()
+        self._tracks.clear()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._key_timer is not None:
+            self._key_timer.cancel()
+        await self._let_go()
+
+    # -- private
+
+    def _ask_keyframe(self) -> None:
+        if self._key_timer is not None:
+            self._key_timer.cancel()
+            self._key_timer = None
+        if self.mode is not None:
+            self._key_at = self._loop.time()
+            self.key_requests += 1
+            self._camera.request_keyframe()
+
+    def _nudge(self) -> None:
+        if self.wanted != (self.mode is not None):
+            self._settled.clear()
+        self._changed.set()
+
+    async def _run(self) -> None:
+        """Bring the camera to what is wanted, one step at a time; a camera that fails is tried again, ever slower."""
+        failures = 0
+        while True:
+            self._changed.clear()
+            if self.wanted and self.mode is None:
+                failures = 0 if await self._open() else failures + 1
+            elif not self.wanted:
+                failures = 0
+                await self._let_go()
+            self._settled.set()
+            pause = RETRY_S[min(failures, len(RETRY_S)) - 1] if failures else None
+            try:
+                await asyncio.wait_for(self._changed.wait(), pause)
+            except TimeoutError:
+                continue
+
+    async def _open(self) -> bool:
+        inbox: Inbox[EncodedFrame] = Inbox(
+            self._loop, 3, "camera", deliver=self._deliver, on_drop=self._on_drop
+        )
+        try:
+            mode = await self._loop.run_in_executor(
+                self._executor, self._camera.start, self._wanted_mode, inbox.put
+            )
+        except HardwareError as error:
+            inbox.close()
+            if not self.fault:
+                log.warning("the camera cannot be opened: %s", error)
+            self.fault = str(error)
+            return False
+        self._inbox, self.mode, self.fault = inbox, mode, ""
+        self.bitrate = mode.bitrate
+        self._ask_keyframe()
+        self.adapt()
+        return True
+
+    async def _let_go(self) -> None:
+        if self.mode is None:
+            return
+        self.mode = None
+        if self._inbox is not None:
+            self._inbox.close()
+            self._inbox = None
+        await self._loop.run_in_executor(self._executor, self._camera.stop)
+
+    def _deliver(self, frame: EncodedFrame) -> None:
+        self.frames += 1
+        for track in list(self._tracks):
+            track.push(frame)
+
+    def _on_drop(self) -> None:
+        self.dropped += 1
+        for track in self._tracks:
+            track.lost()
+        self.want_keyframe()
+
+
+def _nothing() -> None:
+    return None
+
