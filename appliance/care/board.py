@@ -1,0 +1,123 @@
+"""The board as the appliance sees it: faults to diagnostics, ``state/devices``, and the verbs of the simulated one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from appliance.bulletin import Bulletin
+from appliance.care.diagnostics import Diagnostics
+from appliance.errors import BadRequest, Refused
+from appliance.handover import Inbox
+from appliance.intake import Handler
+from appliance.vocabulary import Command, Json
+from hw.api import Board, DeviceFact, Fault, Kind, Simulation
+
+__all__ = ["BoardCare"]
+
+FAULTS: int = 64  # waiting to be told; a board with more at once is off the wall
+
+
+class BoardCare:
+    """Lives on the loop; the board's threads only reach its Inbox."""
+
+    def __init__(self, board: Board, bulletin: Bulletin, diagnostics: Diagnostics) -> None:
+        self._board = board
+        self._bulletin = bulletin
+        self._diagnostics = diagnostics
+        self._inbox: Inbox[Fault] | None = None
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        self._inbox = Inbox(asyncio.get_running_loop(), FAULTS, "board.faults")
+        self._publish()
+        self._board.on_fault(self._inbox.put)
+        try:
+            while True:
+                self._diagnostics.fault(await self._inbox.get())
+                self._publish()
+        finally:
+            self._inbox.close()
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """``devices.volume`` and ``sim.*``."""
+        simulation = self._board.simulation
+        return {
+            "devices.volume": self._volume,
+            "sim.press": self._sim(self._press, simulation), "sim.input": self._sim(self._input, simulation),
+            "sim.fault": self._sim(self._fault, simulation), "sim.source": self._sim(self._source, simulation),
+        }
+
+    def _publish(self) -> None:
+        devices = self._board.devices()
+        old = {one["id"]: one for one in self._bulletin.document("devices").get("devices", ())}
+        new = {fact.id: _document(fact) for fact in devices}
+        audio = self._board.audio
+        changed = self._bulletin.set("devices", {"devices": list(new.values()),
+                                                 "volume": None if audio is None else audio.volume})
+        present_before = {key for key, one in old.items() if one["present"]}
+        present = {key for key, one in new.items() if one["present"]}
+        if changed and old and present != present_before:
+            self._bulletin.post("devices.updated", added=sorted(present - present_before),
+                                removed=sorted(present_before - present), devices=list(new.values()))
+
+    async def _volume(self, command: Command) -> None:
+        audio = self._board.audio
+        if audio is None:
+            raise Refused("this board has no loudspeaker", code=501, sub_code="FeatureNotSupported", retryable=False)
+        audio.set_volume(command.args["percent"])
+        self._diagnostics.flag("speakerVolumeIsZero", command.args["percent"] == 0, cause="volume")
+        self._publish()
+
+    def _sim(self, act: Callable[[Simulation, Command], Awaitable[None]], simulation: Simulation | None) -> Handler:
+        async def handle(command: Command) -> None:
+            if simulation is None:
+                raise Refused(f"{command.verb.name} is for the simulated board; this one is real",
+                              code=403, sub_code="realBoard", retryable=False)
+            await act(simulation, command)
+            self._publish()
+
+        return handle
+
+    async def _press(self, simulation: Simulation, command: Command) -> None:
+        name = command.args["button"]
+        panel = self._board.panel
+        known = () if panel is None else panel.buttons
+        if name not in known:
+            raise BadRequest(f"there is no button {name!r}; there are: {', '.join(known)}", code=404,
+                             sub_code="notFound")
+        simulation.press(name, float(command.args.get("seconds", 0.15)))
+
+    async def _input(self, simulation: Simulation, command: Command) -> None:
+        name = command.args["input"]
+        panel = self._board.panel
+        known = () if panel is None else panel.inputs
+        if name not in known:
+            raise BadRequest(f"there is no input {name!r}; there are: {', '.join(known)}", code=404,
+                             sub_code="notFound")
+        simulation.set_input(name, command.args["closed"])
+
+    async def _fault(self, simulation: Simulation, command: Command) -> None:
+        name = command.args["fault"]
+        if name not in simulation.faults:
+            raise BadRequest(f"there is no fault {name!r}; there are: {', '.join(simulation.faults)}", code=404,
+                             sub_code="notFound")
+        value = command.args.get("value")
+        active = command.args.get("active", True)
+        await asyncio.to_thread(simulation.fault, name, active, None if value is None else float(value))
+
+    async def _source(self, simulation: Simulation, command: Command) -> None:
+        kind, spec = Kind(command.args["device"]), command.args["source"]
+        what, colon, path = spec.partition(":")
+        if colon and what in ("wav", "file", "clip") and not await asyncio.to_thread(Path(path).is_file):
+            raise BadRequest(f"there is no file {path!r} on the device", code=404, sub_code="notFound")
+        try:
+            await asyncio.to_thread(simulation.source, kind, spec)
+        except ValueError as error:
+            raise BadRequest(str(error), sub_code="source") from error
+
+
+def _document(fact: DeviceFact) -> Json:
+    return {"kind": fact.kind.value, "id": fact.id, "name": fact.name, "present": fact.present,
+            "selected": fact.selected, "simulated": fact.simulated, "note": fact.note}

@@ -1,0 +1,171 @@
+"""User-facing diagnostics (features 4.1): facts about trouble in, one register, one document, one event each edge.
+
+Any room reports a fact as often as it likes; the register keeps what holds, tells each edge once, at most once a
+second per name (the latest value wins), and logs once on and once off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from appliance.bulletin import Bulletin
+from appliance.vocabulary import DIAGNOSTICS, DiagnosticType, Json
+from hw.api import Fault, FaultKind, Kind
+
+__all__ = ["Diagnostics", "diagnostic_of"]
+
+log = logging.getLogger(__name__)
+
+EDGE_S: Final = 1.0  # between two events of one name
+GOOD: Final = 1  # of a quality; 2 is poor, 3 is bad (ACS)
+
+_BY_FAULT: Final[Mapping[tuple[Kind, FaultKind], str]] = {
+    (Kind.MICROPHONE, FaultKind.MISSING): "noMicrophoneDevicesEnumerated",
+    (Kind.MICROPHONE, FaultKind.BUSY): "microphoneBusy",
+    (Kind.MICROPHONE, FaultKind.DENIED): "microphonePermissionDenied",
+    (Kind.MICROPHONE, FaultKind.STALLED): "microphoneNotFunctioning",
+    (Kind.MICROPHONE, FaultKind.FAILED): "microphoneNotFunctioning",
+    (Kind.MICROPHONE, FaultKind.START_TIMED_OUT): "microphoneNotFunctioning",
+    (Kind.MICROPHONE, FaultKind.SILENT): "microphoneNotMuteButSilent",
+    (Kind.MICROPHONE, FaultKind.MUTED): "microphoneMuteUnexpectedly",
+    (Kind.MICROPHONE, FaultKind.CLIPPING): "microphoneClipping",
+    (Kind.MICROPHONE, FaultKind.NOISY): "microphoneNoiseHigh",
+    (Kind.SPEAKER, FaultKind.MISSING): "noSpeakerDevicesEnumerated",
+    (Kind.SPEAKER, FaultKind.BUSY): "speakerBusy",
+    (Kind.SPEAKER, FaultKind.DENIED): "speakerNotFunctioning",
+    (Kind.SPEAKER, FaultKind.STALLED): "speakerNotFunctioning",
+    (Kind.SPEAKER, FaultKind.FAILED): "speakerNotFunctioning",
+    (Kind.SPEAKER, FaultKind.START_TIMED_OUT): "speakerNotFunctioning",
+    (Kind.SPEAKER, FaultKind.MUTED): "speakerMuted",
+    (Kind.SPEAKER, FaultKind.ZERO_VOLUME): "speakerVolumeIsZero",
+    (Kind.CAMERA, FaultKind.MISSING): "cameraStoppedUnexpectedly",
+    (Kind.CAMERA, FaultKind.BUSY): "cameraStartFailed",
+    (Kind.CAMERA, FaultKind.DENIED): "cameraPermissionDenied",
+    (Kind.CAMERA, FaultKind.STALLED): "cameraFreeze",
+    (Kind.CAMERA, FaultKind.FAILED): "cameraStoppedUnexpectedly",
+    (Kind.CAMERA, FaultKind.START_TIMED_OUT): "cameraStartTimedOut",
+    (Kind.CAMERA, FaultKind.COVERED): "cameraCovered",
+    (Kind.CAMERA, FaultKind.SLOW): "cameraLowFrameRate",
+    (Kind.CAMERA, FaultKind.FALLBACK): "encoderFallback",
+    (Kind.DISPLAY, FaultKind.MISSING): "displayDisconnected",
+    (Kind.PANEL, FaultKind.STUCK): "buttonStuck",
+}
+
+
+def diagnostic_of(fault: Fault) -> str | None:
+    """The diagnostic a hardware fault raises; None for one that people cannot act on."""
+    return _BY_FAULT.get((fault.kind, fault.fault))
+
+
+@dataclass(slots=True)
+class _Standing:
+    """One name: what holds now, what was told last."""
+
+    value: bool | int
+    told: bool | int
+    since: float
+    cleared: float | None = None
+    count: int = 0
+    detail: Json = field(default_factory=dict)
+    told_at: float = float("-inf")  # loop time
+    causes: set[str] = field(default_factory=set)
+    timer: asyncio.TimerHandle | None = None
+
+
+class Diagnostics:
+    """The register. Lives on the loop; writes ``state/diag`` and posts ``diag.changed``."""
+
+    def __init__(self, bulletin: Bulletin, *, wall: Callable[[], float] = time.time) -> None:
+        self._bulletin = bulletin
+        self._wall = wall
+        self._standing: dict[str, _Standing] = {}
+        bulletin.set("diag", {})
+
+    def flag(self, name: str, active: bool, *, cause: str = "", **detail: Any) -> None:
+        """Report that a flag holds or not. With several ``cause``s it holds until the last of them ends."""
+        standing = self._of(name, DiagnosticType.FLAG, False)
+        if active:
+            standing.causes.add(cause)
+        else:
+            standing.causes.discard(cause)
+        self._report(name, standing, bool(standing.causes), detail)
+
+    def quality(self, name: str, value: int, **detail: Any) -> None:
+        """Report a quality: 1 good, 2 poor, 3 bad."""
+        if value not in (1, 2, 3):
+            raise ValueError(f"quality {value} of {name} is not 1, 2 or 3")
+        self._report(name, self._of(name, DiagnosticType.QUALITY, GOOD), value, detail)
+
+    def fault(self, fault: Fault) -> None:
+        """Report a fault of a board."""
+        name = diagnostic_of(fault)
+        if name is not None:
+            self.flag(name, fault.active, cause=f"{fault.device}/{fault.fault.value}", device=fault.device,
+                      what=fault.detail)
+
+    def raised(self, name: str) -> bool:
+        """Whether it stands raised (a flag), or is not good (a quality)."""
+        standing = self._standing.get(name)
+        return standing is not None and standing.value not in (False, GOOD)
+
+    def standing(self) -> list[str]:
+        """The names raised now."""
+        return [name for name in self._standing if self.raised(name)]
+
+    def close(self) -> None:
+        """Stop what waits to be told."""
+        for standing in self._standing.values():
+            if standing.timer is not None:
+                standing.timer.cancel()
+                standing.timer = None
+
+    def _of(self, name: str, kind: DiagnosticType, good: bool | int) -> _Standing:
+        if DIAGNOSTICS[name].type is not kind:
+            raise ValueError(f"{name} is a {DIAGNOSTICS[name].type.value}")
+        return self._standing.setdefault(name, _Standing(good, good, self._wall()))
+
+    def _report(self, name: str, standing: _Standing, value: bool | int, detail: Json) -> None:
+        if value == standing.value:
+            return
+        standing.value = value
+        standing.detail = {key: item for key, item in detail.items() if item not in (None, "")}
+        if standing.timer is not None:
+            return  # the latest value is told when the second is over
+        loop = asyncio.get_running_loop()
+        wait = standing.told_at + EDGE_S - loop.time()
+        if wait <= 0:
+            self._tell(name, standing)
+        else:
+            standing.timer = loop.call_later(wait, self._tell, name, standing)
+
+    def _tell(self, name: str, standing: _Standing) -> None:
+        standing.timer = None
+        if standing.value == standing.told:
+            return  # it came and went within the second
+        raised = standing.value not in (False, GOOD)
+        was_raised = standing.told not in (False, GOOD)
+        now = self._wall()
+        standing.told, standing.told_at = standing.value, asyncio.get_running_loop().time()
+        if raised and not was_raised:
+            standing.count += 1
+        standing.since = now
+        if not raised:
+            standing.cleared = now
+        words = DIAGNOSTICS[name]
+        log.log(logging.WARNING if raised else logging.INFO, "%s: %s", name,
+                words.message if raised else "over", extra={"event": f"diag.{name}"})
+        self._bulletin.merge("diag", **{name: self._document(name, standing)})
+        self._bulletin.post("diag.changed", diagnostic=name, value=standing.value, valueType=words.type.value,
+                            callId=self._bulletin.document("call").get("callId"), detail=standing.detail)
+
+    @staticmethod
+    def _document(name: str, standing: _Standing) -> Json:
+        words = DIAGNOSTICS[name]
+        return {"value": standing.value, "valueType": words.type.value, "since": standing.since,
+                "lastCleared": standing.cleared, "count": standing.count, "detail": standing.detail,
+                "message": words.message, "advice": words.advice}

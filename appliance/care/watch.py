@@ -1,0 +1,169 @@
+"""Watching what nobody reports: network, clock, storage, levels, call quality, memory.
+
+One task looks at each thing in its own rhythm and reports facts to the diagnostics, ``state/net`` and
+``state/health``. What blocks (files of /proc, statvfs) runs in the executor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import ifaddr
+
+from appliance.bulletin import Bulletin
+from appliance.care.diagnostics import Diagnostics
+from appliance.care.quality import Quality, judge
+from appliance.clock import Clock
+from appliance.vocabulary import CallState, Json
+
+__all__ = ["Watch", "WatchPorts", "addresses"]
+
+log = logging.getLogger(__name__)
+
+LEVELS_S: Final = 0.25  # speakingWhileMicrophoneIsMuted within 1 s
+NETWORK_S: Final = 2.0  # noNetwork within 3 s
+QUALITY_S: Final = 5.0
+SLOW_S: Final = 30.0  # storage, memory, clock
+SPEECH_LEVEL: Final = 0.02  # RMS of full scale, -34 dBFS: a voice at arm's length, not a fan
+SPEECH_HOLD_S: Final = 1.0
+BROKER_GRACE_S: Final = 5.0  # a broker that restarts is no trouble for people
+STORAGE_LOW: Final = 64 * 1024 * 1024  # bytes
+_LIVE_MEDIA: Final = frozenset({CallState.CONNECTED, CallState.LOCAL_HOLD, CallState.REMOTE_HOLD})
+
+
+@dataclass(frozen=True, slots=True)
+class WatchPorts:
+    """What the watch asks. ``levels``: microphone and loudspeaker, 0..1; ``stats``: of the call, empty without one."""
+
+    levels: Callable[[], tuple[float, float]]
+    stats: Callable[[], Awaitable[Sequence[Json]]]
+    broker: Callable[[], bool | None]  # None: none is configured
+    backlog: Callable[[], Awaitable[int]]  # rows in the outbox
+    note_speaking: Callable[[bool], None]
+
+
+def addresses() -> list[str]:
+    """Own IP addresses that are not loopback or link-local. Blocking."""
+    found = []
+    for adapter in ifaddr.get_adapters():
+        for ip in adapter.ips:
+            text = ip.ip if isinstance(ip.ip, str) else ip.ip[0]
+            if not text.startswith(("127.", "169.254.", "fe80")) and text != "::1":
+                found.append(text)
+    return found
+
+
+class Watch:
+    """See the module. ``run`` serves until cancelled."""
+
+    def __init__(self, bulletin: Bulletin, diagnostics: Diagnostics, clock: Clock, data: Path, ports: WatchPorts,
+                 *, started: float) -> None:
+        self._bulletin = bulletin
+        self._diagnostics = diagnostics
+        self._clock = clock
+        self._data = data
+        self._ports = ports
+        self._started = started
+        self._spoke = {"here": float("-inf"), "there": float("-inf")}
+        self._sample: list[Json] = []
+        self._call: str | None = None
+        self._last_quality: Quality | None = None
+        self._broker_lost: float | None = None
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for look, every in ((self._levels, LEVELS_S), (self._network, NETWORK_S), (self._quality, QUALITY_S),
+                                (self._slow, SLOW_S)):
+                group.create_task(self._repeat(look, every), name=f"care.watch{look.__name__}")
+
+    @property
+    def quality(self) -> Quality | None:
+        """Of the call in progress, at the last look."""
+        return self._last_quality
+
+    async def _repeat(self, look: Callable[[], Awaitable[None]], every: float) -> None:
+        while True:
+            try:
+                await look()
+            except OSError as error:  # a /proc file or a file system that is not there just now
+                log.info("a look at the device failed: %s", error)
+            await asyncio.sleep(every)
+
+    async def _levels(self) -> None:
+        call = self._bulletin.document("call")
+        now = self._clock.monotonic()
+        state = CallState(call.get("state", "None"))
+        microphone, speaker = self._ports.levels()
+        live = state in _LIVE_MEDIA
+        for side, level in (("here", microphone), ("there", speaker)):
+            if live and level > SPEECH_LEVEL:
+                self._spoke[side] = now
+        speaking = {side: live and now - moment < SPEECH_HOLD_S for side, moment in self._spoke.items()}
+        self._ports.note_speaking(speaking["there"])
+        self._diagnostics.flag("speakingWhileMicrophoneIsMuted", bool(call.get("isMuted")) and speaking["here"])
+
+    async def _network(self) -> None:
+        own = await asyncio.to_thread(addresses)
+        self._diagnostics.flag("noNetwork", not own)
+        broker = self._ports.broker()
+        now = self._clock.monotonic()
+        if broker is False:
+            self._broker_lost = now if self._broker_lost is None else self._broker_lost
+        else:
+            self._broker_lost = None
+        lost = self._broker_lost is not None and now - self._broker_lost >= BROKER_GRACE_S
+        self._diagnostics.flag("mqttDisconnected", lost)
+        self._bulletin.merge("net", online=bool(own), addresses=own, brokerConnected=broker)
+
+    async def _quality(self) -> None:
+        call = self._bulletin.document("call")
+        if CallState(call.get("state", "None")) not in _LIVE_MEDIA:
+            self._sample, self._call, self._last_quality = [], None, None
+            for name in ("networkSendQuality", "networkReceiveQuality"):
+                self._diagnostics.quality(name, 1)
+            reconnecting = call.get("state") == CallState.RECONNECTING.value
+            self._bulletin.merge("net", networkQualityLevel=0 if reconnecting else None)
+            return
+        stats = list(await self._ports.stats())
+        before = self._sample if self._call == call["callId"] else []
+        self._sample, self._call = stats, call["callId"]
+        quality = self._last_quality = judge(stats, before)
+        self._diagnostics.quality("networkSendQuality", quality.send, loss=quality.loss)
+        self._diagnostics.quality("networkReceiveQuality", quality.receive, loss=quality.loss)
+        self._bulletin.merge("net", networkQualityLevel=quality.level)
+
+    async def _slow(self) -> None:
+        synchronised = self._clock.synchronised()
+        self._diagnostics.flag("clockNotSynchronised", not synchronised)
+        free, read_only = await asyncio.to_thread(_storage, self._data)
+        self._diagnostics.flag("storageLow", free < STORAGE_LOW, freeBytes=free)
+        self._diagnostics.flag("storageReadOnly", read_only, path=str(self._data))
+        self._diagnostics.flag("eventQueueBacklog", await self._ports.backlog() > 1000)
+        memory = await asyncio.to_thread(_pss)
+        raised = self._diagnostics.standing()
+        self._bulletin.set("health", {
+            "status": "degraded" if raised else "ok", "causes": raised,
+            "clock": "synced" if synchronised else "unsynced", "pssBytes": memory,
+            "load": round(os.getloadavg()[0], 2), "uptimeSeconds": round(time.monotonic() - self._started),
+        })
+
+
+def _storage(folder: Path) -> tuple[int, bool]:
+    """Free bytes for us, and whether the file system is mounted read-only. Blocking."""
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize, bool(status.f_flag & os.ST_RDONLY)
+
+
+def _pss() -> int | None:
+    """Proportional set size of this process in bytes (proc(5), smaps_rollup). Blocking."""
+    for line in Path("/proc/self/smaps_rollup").read_text("ascii").splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return None
