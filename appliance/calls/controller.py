@@ -273,7 +273,7 @@ class CallController:
         try:
             reason = await self._dialler.run(active, active.plan)
         except Exception:
-            log.exception("dialling failed; this is a defect", extra={"CALL_ID": active.id})
+            log.exception("dialling failed; this is a defect", extra={"call_id": active.id})
             reason = END_REASONS["500/internal"]
         if reason is not None and active.call.live:
             self.happen(active, Signal.GONE, reason)
@@ -284,7 +284,7 @@ class CallController:
         entry = self.book.caller(peer)
         refusal = self._refusal(peer, entry)
         if refusal is not None:
-            log.info("incoming call refused: %s", refusal.key, extra={"CALL_ID": incoming.call_id})
+            log.info("incoming call refused: %s", refusal.key, extra={"call_id": incoming.call_id})
             self._drop(incoming.leg, refusal)
             if refusal.sub_code in ("busy", "doNotDisturb"):
                 self._bulletin.post("call.missed", callId=incoming.call_id, callerInfo=_caller(peer),
@@ -335,7 +335,7 @@ class CallController:
             try:
                 self._take(active, leg, event)
             except IllegalEvent as error:  # the peer did something at a moment when it means nothing
-                log.info("ignored from the peer: %s", error.message, extra={"CALL_ID": active.id})
+                log.info("ignored from the peer: %s", error.message, extra={"call_id": active.id})
         if leg.id in active.legs:
             self._leg_ended(active, leg, END_REASONS["500/internal"])
 
@@ -402,7 +402,7 @@ class CallController:
         active.call, effects = step(active.call, Happening(signal, reason), self._now())
         after = active.call.state
         if after is not before:
-            log.info("call %s -> %s", before.value, after.value, extra={"CALL_ID": active.id, "EVENT": signal.value})
+            log.info("call %s -> %s", before.value, after.value, extra={"call_id": active.id, "event": signal.value})
             self._bulletin.post("call.stateChanged", callId=active.id, **{"from": before.value, "to": after.value})
         for effect in effects:
             self._effects[effect](active)

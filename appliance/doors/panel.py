@@ -1,0 +1,261 @@
+"""The panel door: buttons become commands, the Snapshot becomes lamps and the words of the screen.
+
+Button ``call``: short press answers, dials the configured target, or hangs up, by the state of the call; a long press
+dials the second target. Button ``mute``: mutes and unmutes. Input ``hardware_mute`` is the truth for mute. The lamp
+``capture`` follows what is really captured, never what was asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from appliance.bulletin import Bulletin
+from appliance.errors import BadRequest, EdgecallError, Refused
+from appliance.faces.envelope import parse
+from appliance.handover import Inbox
+from appliance.intake import Handler, Submit
+from appliance.settings import CallSettings
+from appliance.vocabulary import VERB, Answer, CallState, Command, Json, Origin, Result, Scope
+from hw.api import Panel, Press, PressKind
+
+__all__ = ["PanelDoor", "without_panel"]
+
+log = logging.getLogger(__name__)
+
+Pattern = Sequence[tuple[float, bool]]
+
+ON: Final[Pattern] = ((1.0, True),)
+OFF: Final[Pattern] = ((1.0, False),)
+SLOW: Final[Pattern] = ((0.5, True), (0.5, False))
+FAST: Final[Pattern] = ((0.125, True), (0.125, False))
+DOUBLE: Final[Pattern] = ((0.1, True), (0.15, False), (0.1, True), (0.9, False))
+PULSE: Final[Pattern] = ((0.2, True), (1.8, False))
+
+CALL_LAMP: Final[Mapping[CallState, Pattern]] = {
+    CallState.NONE: OFF, CallState.DISCONNECTED: OFF, CallState.DISCONNECTING: OFF,
+    CallState.CONNECTING: SLOW, CallState.RINGING: SLOW, CallState.EARLY_MEDIA: SLOW, CallState.INCOMING: FAST,
+    CallState.IN_LOBBY: DOUBLE, CallState.CONNECTED: ON, CallState.TRANSFERRING: SLOW,
+    CallState.LOCAL_HOLD: PULSE, CallState.REMOTE_HOLD: PULSE, CallState.RECONNECTING: FAST,
+}
+"""Lamp per state (features 3.1)."""
+
+BANNER: Final[Mapping[CallState, str]] = {
+    CallState.CONNECTING: "Calling …", CallState.RINGING: "Ringing …", CallState.EARLY_MEDIA: "Connecting …",
+    CallState.INCOMING: "Incoming call", CallState.IN_LOBBY: "Please wait", CallState.CONNECTED: "",
+    CallState.LOCAL_HOLD: "On hold", CallState.REMOTE_HOLD: "Please hold", CallState.RECONNECTING: "Reconnecting …",
+    CallState.TRANSFERRING: "Transferring …", CallState.DISCONNECTING: "Goodbye",
+}
+
+RED_S: Final = 3.0  # the status lamp blinks this long after a failure
+WORDS_S: Final = 6.0  # and the screen says why
+DIAL_EVERY_S: Final = 3.0  # a child at the button starts one call in this time, not twenty
+INBOX: Final = 32  # presses that may wait; a human makes fewer
+
+
+class PanelDoor:
+    """Between the board's panel and the appliance. ``show(banner, hint)`` writes on the screen."""
+
+    def __init__(
+        self, panel: Panel, submit: Submit, bulletin: Bulletin, *, settings: CallSettings,
+        show: Callable[[str, str], None], on_hardware_mute: Callable[[bool], None],
+        flag: Callable[[str, bool], None],
+    ) -> None:
+        self._panel = panel
+        self._submit = submit
+        self._bulletin = bulletin
+        self._settings = settings
+        self._show = show
+        self._on_hardware_mute = on_hardware_mute
+        self._flag = flag
+        self._inbox: Inbox[Press] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._commands: set[asyncio.Task[None]] = set()
+        self._patterns: dict[str, Pattern] = {}
+        self._inputs: dict[str, bool] = dict.fromkeys(panel.inputs, False)
+        self._down: dict[str, bool] = dict.fromkeys(panel.buttons, False)
+        self._words: tuple[str, str] | None = None  # in place of the state's own, for a moment
+        self._moments: list[asyncio.TimerHandle] = []
+        self._last_dial = float("-inf")
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        loop = asyncio.get_running_loop()
+        self._inbox = Inbox(loop, INBOX, "panel")
+        self._panel.listen(self._inbox.put)
+        with self._bulletin.subscribed(on_document=self._on_document):
+            self._draw()
+            self._publish()
+            try:
+                while True:
+                    self._on_press(await self._inbox.get())
+            finally:
+                self._inbox.close()
+                for timer in self._moments:
+                    timer.cancel()
+                for task in tuple(self._commands):
+                    task.cancel()
+                await asyncio.gather(*self._commands, return_exceptions=True)
+
+    def reconfigure(self, settings: CallSettings) -> None:
+        self._settings = settings
+
+    def handlers(self) -> Mapping[str, Handler]:
+        return {"io.set": self._do_io_set}
+
+    async def _do_io_set(self, command: Command) -> None:
+        relay, seconds = command.args["relay"], float(command.args["seconds"])
+        if relay not in self._panel.relays:
+            raise BadRequest(f"there is no relay {relay!r}; this board has: {', '.join(self._panel.relays) or 'none'}",
+                             code=404, sub_code="notFound")
+        self._panel.switch(relay, seconds)
+        self._bulletin.post("io.relay", relay=relay, closed=seconds > 0, seconds=seconds,
+                            origin=command.origin.value, sender=command.sender)
+        self._publish()
+        if seconds > 0:
+            self._later(seconds + 0.05, self._publish)
+
+    # --- presses ----------------------------------------------------------------------------------------------------
+
+    def _on_press(self, press: Press) -> None:
+        match press.kind:
+            case PressKind.PRESSED:
+                self._down[press.name] = True
+                self._bulletin.post("io.pressed", name=press.name)
+            case PressKind.RELEASED:
+                self._down[press.name] = False
+                self._bulletin.post("io.released", name=press.name, heldSeconds=round(press.held_s, 3))
+                self._act(press.name, long=False)
+            case PressKind.HELD:
+                self._down[press.name] = False
+                self._bulletin.post("io.held", name=press.name, heldSeconds=round(press.held_s, 3))
+                self._act(press.name, long=True)
+            case PressKind.INPUT_ON | PressKind.INPUT_OFF:
+                self._on_input(press.name, press.kind is PressKind.INPUT_ON)
+        self._publish()
+
+    def _on_input(self, name: str, closed: bool) -> None:
+        self._inputs[name] = closed
+        self._bulletin.post("io.input", name=name, closed=closed)
+        if name == "hardware_mute":
+            self._on_hardware_mute(closed)
+        elif name == "tamper":
+            self._flag("tamper", closed)
+
+    def _act(self, button: str, *, long: bool) -> None:
+        call = self._bulletin.document("call")
+        state = CallState(call.get("state", "None"))
+        idle = state in (CallState.NONE, CallState.DISCONNECTED)
+        if button == "mute" and not idle:
+            self._give("call.unmute" if call.get("isMuted") else "call.mute")
+        elif button != "call":
+            return
+        elif idle:
+            self._dial(self._settings.long_press_target if long else "")
+        elif state is CallState.INCOMING:
+            self._give("call.answer", callId=call["callId"])
+        elif state is not CallState.DISCONNECTING:
+            self._give("call.hangup", callId=call["callId"])
+
+    def _dial(self, target: str) -> None:
+        now = time.monotonic()
+        if now - self._last_dial < DIAL_EVERY_S:
+            return
+        self._last_dial = now
+        self._give("call.dial", to=target or self._settings.button_target)
+
+    def _give(self, verb: str, **args: str) -> None:
+        body: Json = {"id": f"panel-{uuid.uuid4()}", "ts": time.time(), "args": args}
+        if VERB[verb].acts:
+            body["ttl_s"] = VERB[verb].max_ttl_s
+        task = asyncio.get_running_loop().create_task(self._carry(verb, body), name=f"panel.{verb}")
+        self._commands.add(task)
+        task.add_done_callback(self._commands.discard)
+
+    async def _carry(self, verb: str, body: Json) -> None:
+        try:
+            command = parse(verb, body, origin=Origin.PANEL, sender="panel", scope=Scope.ADMIN)
+            answer: Answer | None = await self._submit.submit(command)
+            if answer is not None and not answer.result.final:
+                answer = await self._submit.final(command.id, 600.0)
+        except EdgecallError as error:
+            log.warning("%s from the panel: %s", verb, error.message)
+            self._say(error.message, "")
+            return
+        if answer is not None and answer.result is not Result.DONE and answer.sub_code not in ("cancelled", "local"):
+            advice = (self._bulletin.document("call").get("endReason") or {}).get("advice", "")
+            self._say(answer.message, advice if answer.code < 500 else "")
+
+    def _say(self, banner: str, hint: str) -> None:
+        """Words and a red lamp for a moment: what went wrong, at the place where somebody stands."""
+        self._words = banner, hint
+        self._draw()
+        self._later(WORDS_S, self._unsay)
+        self._light("status", FAST)
+        self._later(RED_S, self._draw)
+
+    def _unsay(self) -> None:
+        self._words = None
+        self._draw()
+
+    def _later(self, seconds: float, act: Callable[[], None]) -> None:
+        now = asyncio.get_running_loop().time()
+        self._moments = [timer for timer in self._moments if timer.when() > now and not timer.cancelled()]
+        self._moments.append(asyncio.get_running_loop().call_later(seconds, act))
+
+    # --- lamps and words --------------------------------------------------------------------------------------------
+
+    def _on_document(self, name: str, _document: Json, _rev: int) -> None:
+        if name in ("call", "media", "diag", "device"):
+            self._draw()
+
+    def _draw(self) -> None:
+        call = self._bulletin.document("call")
+        state = CallState(call.get("state", "None"))
+        live = state not in (CallState.NONE, CallState.DISCONNECTED)
+        if live:
+            self._words = None
+        self._light("call", CALL_LAMP[state])
+        self._light("mute", ON if call.get("isMuted") or (not live and self._inputs.get("hardware_mute")) else OFF)
+        raised = any(entry["value"] not in (False, 1) for entry in self._bulletin.document("diag").values())
+        self._light("status", PULSE if raised else ON)
+        media = self._bulletin.document("media")
+        self._light("capture", ON if media.get("capturing") else OFF)
+        self._show(*(self._words or self._state_words(state, call)))
+
+    def _state_words(self, state: CallState, call: Json) -> tuple[str, str]:
+        device = self._bulletin.document("device")
+        if state in BANNER:
+            peer = (call.get("callerInfo") or {}).get("displayName", "")
+            return BANNER[state] or peer, peer if BANNER[state] else ("Muted" if call.get("isMuted") else "")
+        if device.get("doNotDisturbNow"):
+            return device.get("name", ""), "Do not disturb"
+        return device.get("name", ""), "Press the button to call"
+
+    def _light(self, lamp: str, pattern: Pattern) -> None:
+        if lamp in self._panel.lamps and self._patterns.get(lamp) is not pattern:
+            self._patterns[lamp] = pattern
+            self._panel.light(lamp, pattern)
+            self._publish()
+
+    def _publish(self) -> None:
+        self._bulletin.set("io", {
+            "buttons": {name: {"pressed": down} for name, down in self._down.items()},
+            "inputs": {name: {"closed": closed} for name, closed in self._inputs.items()},
+            "lamps": {name: {"pattern": [list(step) for step in self._patterns.get(name, OFF)]}
+                      for name in self._panel.lamps},
+            "relays": {name: {"closed": self._panel.closed(name)} for name in self._panel.relays},
+        })
+
+
+def without_panel() -> Mapping[str, Handler]:
+    """``io.set`` where the board has no panel."""
+
+    async def refuse(_: Command) -> None:
+        raise Refused("this board has no relays", code=501, sub_code="FeatureNotSupported", retryable=False)
+
+    return {"io.set": refuse}
