@@ -6,10 +6,10 @@
 
 from __future__ import annotations
 
+from appliance.places import config_path, data_path, socket_path
 from appliance.settings.account import Changes, changes, explain
 from appliance.settings.lastgood import EXIT_CONFIG, LAST_GOOD, Loaded, load_or_last_good
 from appliance.settings.loading import default_device_id, load
-from appliance.settings.places import config_path, data_path, socket_path
 from appliance.settings.schedule import Window
 from appliance.settings.secret import Secret
 from appliance.settings.sections import (

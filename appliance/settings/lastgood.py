@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from appliance.errors import SettingsError
+from appliance.places import data_path
 from appliance.settings.loading import Source, parse, read
-from appliance.settings.places import data_path
 from appliance.settings.sections import Settings
 
 __all__ = ["EXIT_CONFIG", "LAST_GOOD", "Loaded", "load_or_last_good"]

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from appliance.errors import SettingsError
+from appliance.places import config_path, data_path
 from appliance.settings.fields import Field, Shape, fields_of
-from appliance.settings.places import config_path, data_path
 from appliance.settings.rules import RULES
 from appliance.settings.secret import Secret, read_secret
 from appliance.settings.sections import Settings

@@ -1,0 +1,222 @@
+"""JSON Schema (draft 2020-12) of what crosses the doors: commands, answers, events, state documents.
+
+Definitions do not refer to each other: OpenAPI, AsyncAPI and the plain schema hold the same ones at their own places.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from appliance.faces.envelope import MAX_ID, MAX_NONCE, MAX_QUIET_TTL_S
+from appliance.vocabulary import (
+    DIAGNOSTICS,
+    END_REASONS,
+    EVENT_PREFIX,
+    EVENTS,
+    STATES,
+    VERBS,
+    Arg,
+    ArgType,
+    CallKind,
+    CallState,
+    Category,
+    DiagnosticType,
+    Direction,
+    Json,
+    MutedBy,
+    ParticipantState,
+    Result,
+    Verb,
+)
+
+__all__ = ["DIALECT", "answer", "args", "command", "definitions", "document", "event", "pascal", "state"]
+
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+
+_TYPES: Final[dict[ArgType, Json]] = {
+    ArgType.STRING: {"type": "string"},
+    ArgType.INTEGER: {"type": "integer"},
+    ArgType.NUMBER: {"type": "number"},
+    ArgType.BOOLEAN: {"type": "boolean"},
+    ArgType.STRINGS: {"type": "array", "items": {"type": "string"}},
+    ArgType.OBJECT: {"type": "object"},
+}
+_BOUNDS: Final[dict[ArgType, tuple[str, str]]] = {
+    ArgType.STRING: ("minLength", "maxLength"),
+    ArgType.INTEGER: ("minimum", "maximum"),
+    ArgType.NUMBER: ("minimum", "maximum"),
+    ArgType.STRINGS: ("minItems", "maxItems"),
+}
+
+
+def pascal(name: str) -> str:
+    """``call.muteIncoming`` as the name of a definition: ``CallMuteIncoming``."""
+    return "".join(word[:1].upper() + word[1:] for word in name.replace("-", ".").split("."))
+
+
+def _object(properties: Json, required: tuple[str, ...] = (), *, closed: bool = False) -> Json:
+    schema: Json = {"type": "object", "properties": properties}
+    if required:
+        schema["required"] = list(required)
+    if closed:
+        schema["additionalProperties"] = False
+    return schema
+
+
+# --- commands and answers -------------------------------------------------------------------------------------------
+
+
+def _argument(arg: Arg) -> Json:
+    schema: Json = {**_TYPES[arg.type], "description": arg.help}
+    if arg.choices:
+        schema["enum"] = list(arg.choices)
+    if arg.pattern is not None:
+        schema["pattern"] = arg.pattern
+    for keyword, bound in zip(_BOUNDS.get(arg.type, ()), (arg.minimum, arg.maximum), strict=False):
+        if bound is not None:
+            schema[keyword] = int(bound) if bound == int(bound) else bound
+    if arg.secret:
+        schema["writeOnly"] = True
+    return schema
+
+
+def args(verb: Verb) -> Json:
+    """The ``args`` of a verb: nothing beside what it declares."""
+    required = tuple(arg.name for arg in verb.args if arg.required)
+    return _object({arg.name: _argument(arg) for arg in verb.args}, required, closed=True)
+
+
+def command(verb: Verb) -> Json:
+    """The envelope of a command (decisions A1, A2), with the arguments of its verb."""
+    limit = verb.max_ttl_s if verb.acts else MAX_QUIET_TTL_S
+    properties: Json = {
+        "id": {"type": "string", "minLength": 1, "maxLength": MAX_ID,
+               "description": "chosen by the sender; the same id again gets the stored answer, and no second action"},
+        "ts": {"type": "number", "minimum": 0, "description": "the sender's time, seconds since 1970"},
+        "ttl_s": {"type": "number", "exclusiveMinimum": 0, "maximum": limit,
+                  "description": "seconds after which it must not be carried out any more"},
+        "args": args(verb),
+        "nonce": {"type": "string", "minLength": 1, "maxLength": MAX_NONCE,
+                  "description": "from the data of a 401/challenge answer"},
+    }
+    required = ["id"]
+    if verb.acts:
+        required.append("ttl_s")
+    if any(arg.required for arg in verb.args):
+        required.append("args")
+    return {"title": verb.name, "description": verb.summary, **_object(properties, tuple(required), closed=True)}
+
+
+def answer(verb: Verb | None = None) -> Json:
+    """The answer to one command, the same on every door (decisions A1)."""
+    properties: Json = {
+        "id": {"type": "string", "maxLength": MAX_ID},
+        "result": {"type": "string", "enum": [result.value for result in Result]},
+        "code": {"type": "integer", "minimum": 0, "maximum": 699, "description": "as in SIP; 0 is success"},
+        "subCode": {"type": "string"},
+        "category": {"type": "string", "enum": [category.value for category in Category]},
+        "message": {"type": "string"},
+        "state_rev": {"type": "integer", "minimum": 0},
+        "data": {"type": "object", "description": "what the verb returns"},
+    }
+    if verb is not None and verb.returns:
+        properties["data"]["description"] = f"holds {verb.returns}"
+    return _object(properties, ("id", "result", "code", "subCode", "category", "message", "state_rev"), closed=True)
+
+
+# --- events ---------------------------------------------------------------------------------------------------------
+
+
+def event(name: str | None = None) -> Json:
+    """An event as CloudEvents 1.0 JSON; ``name`` without the prefix, None for any."""
+    types = [EVENT_PREFIX + known for known in EVENTS]
+    described = {"title": name, "description": EVENTS[name]} if name is not None else {}
+    return {**described, **_object({
+        "specversion": {"const": "1.0"},
+        "id": {"type": "string", "minLength": 1, "description": "unique together with source"},
+        "source": {"type": "string", "format": "uri-reference", "minLength": 1},
+        "type": {"const": EVENT_PREFIX + name} if name is not None else {"enum": types},
+        "time": {"type": "string", "format": "date-time"},
+        "datacontenttype": {"const": "application/json"},
+        "boot": {"type": "string", "description": "differs after every start of the appliance"},
+        "seq": {"type": "integer", "minimum": 0, "description": "rises within one boot; a gap is a loss"},
+        "data": {"type": "object"},
+    }, ("specversion", "id", "source", "type", "data"))}
+
+
+# --- state ----------------------------------------------------------------------------------------------------------
+
+
+def _reason() -> Json:
+    return _object({
+        "code": {"type": "integer", "enum": sorted({reason.code for reason in END_REASONS.values()})},
+        "subCode": {"type": "string"},
+        "category": {"enum": [category.value for category in Category]},
+        "message": {"type": "string"},
+        "advice": {"type": "string"},
+    }, ("code", "subCode", "category", "message"))
+
+
+def _call() -> Json:
+    states = [state.value for state in CallState]
+    return _object({
+        "callId": {"type": ["string", "null"]},
+        "direction": {"enum": [*(direction.value for direction in Direction), None, ""]},
+        "kind": {"enum": [*(kind.value for kind in CallKind), None, ""]},
+        "state": {"enum": states},
+        "previousState": {"enum": [*states, None, ""]},
+        "mutedBy": {"enum": [who.value for who in MutedBy]},
+        "endReason": {"anyOf": [_reason(), {"type": "null"}]},
+    }, ("state",))
+
+
+def _roster() -> Json:
+    one = _object({
+        "participantId": {"type": "string"},
+        "kind": {"enum": ["voip", "pstn", "device", "bot", "unknown"]},
+        "displayName": {"type": "string"},
+        "state": {"enum": [state.value for state in ParticipantState]},
+    })
+    return _object({"participants": {"type": "array", "items": one}})
+
+
+def _diag() -> Json:
+    one = _object({
+        "name": {"enum": list(DIAGNOSTICS)},
+        "valueType": {"enum": [kind.value for kind in DiagnosticType]},
+        "message": {"type": "string"},
+        "advice": {"type": "string"},
+    })
+    return _object({"diagnostics": {"type": "array", "items": one}})
+
+
+def state(name: str) -> Json:
+    """A state document. Fields beyond those named here may come with any version; readers ignore them."""
+    if name == "availability":
+        return {"type": "string", "enum": ["online", "offline"], "description": STATES[name]}
+    known: dict[str, Json] = {"call": _call(), "roster": _roster(), "diag": _diag()}
+    return {**known.get(name, {"type": "object"}), "description": STATES[name]}
+
+
+# --- all of it ------------------------------------------------------------------------------------------------------
+
+
+def definitions() -> Json:
+    """Every definition by name: ``CallDialCommand``, ``Answer``, ``Event``, ``CallStartedEvent``, ``CallState`` …"""
+    found: Json = {f"{pascal(verb.name)}Command": command(verb) for verb in VERBS}
+    found["Answer"] = answer()
+    found["Event"] = event()
+    found.update((f"{pascal(name)}Event", event(name)) for name in EVENTS)
+    found.update((f"{pascal(name)}State", state(name)) for name in STATES)
+    found["Reason"] = _reason()
+    return found
+
+
+def document() -> Json:
+    """One schema with all definitions, for ``docs/schema.json``."""
+    return {
+        "$schema": DIALECT,
+        "title": "Edgecall",
+        "description": "Commands, answers, events and state of the Edgecall appliance, version 1.",
+        "$defs": definitions(),
+    }
