@@ -116,6 +116,13 @@ class AddressBook:
                 return entry
         return None
 
+    def named(self, peer: Peer) -> Peer:
+        """The peer under the name the book has for just its address; an entry for many (``*``) names nobody."""
+        for entry in self.entries():
+            if any(parse_uri(uri, self._country).uri == peer.uri for uri in entry.uris if not uri.endswith("*")):
+                return replace(peer, display_name=entry.name)
+        return peer
+
     def plan(self, names: Sequence[str], strategy: Strategy | None, ring_s: int) -> list[Round]:
         """The rounds to dial for names or URIs: groups opened, fallbacks appended, each target once.
 

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -212,7 +211,7 @@ class CallController:
             raise Refused("there is a call already; end it first", sub_code="inCall")
         self._dialler.check(plan)
         first = plan[0].targets[0]
-        peer = self._named(Peer(first.address, first.uri, first.address))
+        peer = self.book.named(Peer(first.address, first.uri, first.address))
         call = Call(str(uuid.uuid4()), kind=_KIND_OF_SCHEME.get(first.scheme, CallKind.P2P))
         active = self._active = ActiveCall(call, media, plan, peer)
         self.happen(active, Signal.DIAL)
@@ -291,7 +290,7 @@ class CallController:
                                     reason=refusal.payload())
             return
         call = Call(incoming.call_id, direction=Direction.INCOMING, kind=incoming.kind)
-        active = ActiveCall(call, MediaWanted(), peer=self._named(peer), leg=incoming.leg)
+        active = ActiveCall(call, MediaWanted(), peer=self.book.named(peer), leg=incoming.leg)
         self._active = active
         self._adopt(active, incoming.leg)
         self._bulletin.post("call.incoming", callId=call.id, callerInfo=_caller(active.peer or peer))
@@ -349,7 +348,7 @@ class CallController:
                 if active.leg is None:
                     self.happen(active, Signal.PEER_RINGS)
             case Accepted(peer) if ours:
-                active.leg, active.peer = leg, self._named(peer)
+                active.leg, active.peer = leg, self.book.named(peer)
                 active.leg_changed.set()
                 self._roster_change(active, leg.id, raw_id=peer.identity, display_name=active.peer.display_name)
                 self.happen(active, Signal.PEER_ACCEPTS)
@@ -386,10 +385,6 @@ class CallController:
         last_while_leaving = active.call.state is CallState.DISCONNECTING and not active.legs
         if active.call.live and (active.leg is leg or last_while_leaving):
             self.happen(active, Signal.GONE, reason)
-
-    def _named(self, peer: Peer) -> Peer:
-        entry = self.book.caller(peer)
-        return replace(peer, display_name=entry.name) if entry is not None and "*" not in peer.uri else peer
 
     def _drop(self, leg: Leg, reason: Reason) -> None:
         self._spawn(self._deadline(leg.end(reason), "end", leg), f"call.end[{leg.id}]")

@@ -1,0 +1,259 @@
+"""Parts for tests of the call controller: a scripted way into the world, a studio and records that only remember.
+
+They implement the Protocols of ``providers/api.py`` and ``media/api.py`` and refuse what those forbid.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from appliance.bulletin import Bulletin
+from appliance.calls.book import AddressBook, Entry
+from appliance.calls.commands import CallCommands
+from appliance.calls.controller import CallController
+from appliance.errors import Refused
+from appliance.media.api import Directions, IceServers, Session, Tone
+from appliance.providers.api import (
+    Accepted,
+    Connected,
+    Ended,
+    IncomingCall,
+    LegEvent,
+    MediaWanted,
+    Peer,
+    Ringing,
+    Target,
+)
+from appliance.settings import CallSettings
+from appliance.vocabulary import END_REASONS, VERB, Command, Event, Json, Origin, Reason
+
+MONDAY_NOON = datetime(2026, 11, 23, 12, 0)  # noqa: DTZ001 - the schedule of the device is in local time
+
+
+class ScriptedLeg:
+    """A leg whose peer is the test: ``peer_does`` is its hand; what we did to the leg is recorded."""
+
+    def __init__(self, leg_id: str, peer: Peer) -> None:
+        self.id = leg_id
+        self.peer = peer
+        self.rang = False
+        self.accepted: MediaWanted | None = None
+        self.ended: Reason | None = None
+        self.over = asyncio.Event()
+        self.media: list[MediaWanted] = []
+        self.told: list[dict[str, bool]] = []
+        self.sent: list[tuple[str, str]] = []
+        self.says_goodbye = True  # whether the peer confirms an end
+        self._events: asyncio.Queue[LegEvent] = asyncio.Queue()
+
+    def peer_does(self, *events: LegEvent) -> None:
+        for event in events:
+            self._events.put_nowait(event)
+
+    def up(self) -> None:
+        """The peer answers and its media flows."""
+        self.peer_does(Accepted(self.peer), Connected({"dtlsCipher": "test"}))
+
+    async def events(self) -> AsyncIterator[LegEvent]:
+        while True:
+            event = await self._events.get()
+            yield event
+            if isinstance(event, Ended):
+                return
+
+    async def ring(self) -> None:
+        self.rang = True
+
+    async def accept(self, media: MediaWanted) -> None:
+        self.accepted = media
+
+    async def end(self, reason: Reason) -> None:
+        if self.ended is None:
+            self.ended = reason
+            self.over.set()
+            if self.says_goodbye:
+                self.peer_does(Ended(reason))
+
+    async def set_media(self, media: MediaWanted) -> None:
+        self.media.append(media)
+
+    async def tell(self, *, muted: bool, held: bool, video: bool) -> None:
+        self.told.append({"muted": muted, "held": held, "video": video})
+
+    async def send(self, channel: str, payload: str) -> None:
+        self.sent.append((channel, payload))
+
+    async def stats(self) -> Sequence[Json]:
+        return []
+
+
+class ScriptedProvider:
+    """Serves ``device`` and ``operator``; a target in ``offline`` is refused at once."""
+
+    name = "scripted"
+    schemes = frozenset({"device", "operator"})
+
+    def __init__(self) -> None:
+        self.legs: list[ScriptedLeg] = []
+        self.offline: set[str] = set()
+        self.incoming: Callable[[IncomingCall], None] | None = None
+        self.stopped = False
+        self.dialled = asyncio.Event()
+
+    async def start(self, on_incoming: Callable[[IncomingCall], None]) -> None:
+        self.incoming = on_incoming
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+    def reachable(self, target: Target) -> bool | None:
+        return target.uri not in self.offline
+
+    async def dial(self, target: Target, *, call_id: str, caller: Peer, media: MediaWanted) -> ScriptedLeg:
+        if target.uri in self.offline:
+            raise Refused("not online", code=480, sub_code="unreachable")
+        leg = ScriptedLeg(f"leg-{len(self.legs) + 1}", Peer(target.address, target.uri, target.address,
+                                                                     verified=True))
+        self.legs.append(leg)
+        self.dialled.set()
+        return leg
+
+    def state(self) -> Json:
+        return {}
+
+    def call_in(self, peer: Peer, call_id: str = "call-1") -> ScriptedLeg:
+        """Somebody calls the device."""
+        assert self.incoming is not None, "the controller has not started the provider"
+        leg = ScriptedLeg(f"in-{call_id}", peer)
+        self.incoming(IncomingCall(call_id, leg))
+        return leg
+
+
+class RememberingStudio:
+    """What the controller asked of the studio."""
+
+    exchange_tick = 0.0
+
+    def __init__(self) -> None:
+        self.muted = False
+        self.incoming_muted = False
+        self.tone: Tone | None = None
+        self.tones: list[Tone] = []
+        self.warm = False
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def session(self, wanted: Directions, *, ice: IceServers, loopback: bool) -> Session:
+        raise AssertionError("the controller never makes sessions")
+
+    def mute(self, muted: bool) -> None:
+        self.muted = muted
+
+    def mute_incoming(self, muted: bool) -> None:
+        self.incoming_muted = muted
+
+    def play(self, tone: Tone | None) -> None:
+        self.tone = tone
+        if tone is not None:
+            self.tones.append(tone)
+
+    async def warm_camera(self, warm: bool) -> None:
+        self.warm = warm
+
+    async def snapshot(self, width: int = 640) -> bytes:
+        return b""
+
+    def levels(self) -> tuple[float, float]:
+        return 0.0, 0.0
+
+    def show(self, banner: str, hint: str = "") -> None: ...
+
+    def state(self) -> Json:
+        return {}
+
+
+class MemoryRecords:
+    """``Records`` without a disk."""
+
+    def __init__(self) -> None:
+        self.calls: list[Json] = []
+        self.values: dict[str, str] = {}
+
+    async def add_call(self, record: Json) -> None:
+        self.calls.insert(0, record)
+
+    async def last_calls(self, count: int) -> list[Json]:
+        return self.calls[:count]
+
+    async def get(self, key: str) -> str | None:
+        return self.values.get(key)
+
+    async def put(self, key: str, value: str) -> None:
+        self.values[key] = value
+
+
+class House:
+    """A controller with its rooms; use as ``async with House() as house``."""
+
+    def __init__(self, folder: Path, *, entries: Sequence[Entry] = (), records: MemoryRecords | None = None,
+                 features: dict[str, str] | None = None, now: datetime = MONDAY_NOON, **call_settings: Any) -> None:
+        self.provider = ScriptedProvider()
+        self.studio = RememberingStudio()
+        self.bulletin = Bulletin("boot-1")
+        self.events: list[Event] = []
+        self.records = records or MemoryRecords()
+        self.controller = CallController(
+            me=Peer("front-door", "device:front-door", "Front door"), settings=CallSettings(**call_settings),
+            providers=[self.provider], studio=self.studio, book=AddressBook(entries), book_path=folder / "book.json",
+            bulletin=self.bulletin, records=self.records, features=features, local_time=lambda: now)
+        self.handlers = CallCommands(self.controller).handlers()
+        self._subscription = self.bulletin.subscribed(on_event=self.events.append)
+        self._count = 0
+
+    async def __aenter__(self) -> House:
+        self._subscription.__enter__()
+        await self.controller.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.controller.stop()
+        self._subscription.__exit__(None, None, None)
+
+    async def give(self, verb: str, **args: Any) -> Json | None:
+        """Give a command and wait until it is carried out."""
+        self._count += 1
+        command = Command(f"c{self._count}", VERB[verb], args, Origin.INTERNAL)
+        return await self.handlers[verb](command)
+
+    def giving(self, verb: str, **args: Any) -> asyncio.Task[Json | None]:
+        """Give a long command and go on."""
+        return asyncio.create_task(self.give(verb, **args), name=f"test.{verb}")
+
+    @property
+    def call(self) -> Json:
+        return self.bulletin.document("call")
+
+    @property
+    def reason(self) -> str:
+        reason = self.call["endReason"]
+        return f"{reason['code']}/{reason['subCode']}"
+
+    def posted(self, event_type: str) -> list[Json]:
+        return [event.data for event in self.events if event.type == event_type]
+
+
+async def settle() -> None:
+    """Let everything that is ready run; virtual time does not move."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+OPERATOR = Peer("desk", "operator:desk", "Reception", verified=True)
+BUSY = END_REASONS["486/busy"]
+RINGS = Ringing()

@@ -1,0 +1,419 @@
+"""The controller on virtual time: what the peer sees, what the device shows, and how each call ends."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from appliance.calls.book import Entry
+from appliance.errors import EdgecallError, Refused
+from appliance.media.api import Tone
+from appliance.providers.api import (
+    Accepted,
+    DataReceived,
+    Ended,
+    Held,
+    Lost,
+    MediaWanted,
+    Peer,
+    PeerMedia,
+    Recovered,
+    Ringing,
+)
+from appliance.vocabulary import END_REASONS
+from tests.support.calls import OPERATOR, House, MemoryRecords, ScriptedLeg, settle
+from tests.support.clock import virtual_time
+
+OPERATORS = Entry("Operators", ("operator:*",))
+
+
+async def connected(house: House) -> ScriptedLeg:
+    """A call from the device to the desk, answered."""
+    dialling = house.giving("call.dial", to="operator:desk")
+    await house.provider.dialled.wait()
+    leg = house.provider.legs[-1]
+    leg.peer_does(Ringing())
+    leg.up()
+    assert await dialling == {"callId": house.call["callId"]}
+    return leg
+
+
+@virtual_time
+async def test_a_call_out_from_dialling_to_hanging_up(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        dialling = house.giving("call.dial", to="operator:desk")
+        await settle()
+        leg = house.provider.legs[0]
+        assert (house.call["state"], house.studio.warm) == ("Connecting", True)
+        leg.peer_does(Ringing())
+        await settle()
+        assert (house.call["state"], house.studio.tone) == ("Ringing", Tone.RINGBACK)
+        leg.up()
+        await dialling
+        assert house.call["state"] == "Connected"
+        assert house.studio.tone is None
+        assert house.bulletin.document("roster")["participants"][0]["state"] == "Connected"
+        await asyncio.sleep(12)
+        await house.give("call.hangup")
+        await settle()
+        assert leg.ended == END_REASONS["0/local"]
+        assert (house.call["state"], house.reason, house.call["durationMs"]) == ("Disconnected", "0/local", 12_000)
+        assert house.bulletin.document("roster")["participants"] == []
+        assert house.records.calls[0]["callId"] == house.call["callId"]
+        assert not house.studio.warm
+
+
+@virtual_time
+async def test_an_incoming_call_rings_and_is_answered(tmp_path: Path) -> None:
+    async with House(tmp_path, entries=[OPERATORS]) as house:
+        leg = house.provider.call_in(OPERATOR)
+        await settle()
+        assert (house.call["state"], house.studio.tone, leg.rang) == ("Incoming", Tone.RING, True)
+        assert house.posted("call.incoming")[0]["callerInfo"]["displayName"] == "Reception"
+        answering = house.giving("call.answer", callId="call-1", video=False)
+        await settle()
+        assert leg.accepted == MediaWanted(send_video=False)
+        assert house.studio.tone is None
+        leg.up()
+        await answering
+        assert house.call["state"] == "Connected"
+
+
+@virtual_time
+async def test_an_incoming_call_nobody_takes_is_missed_after_the_ring_time(tmp_path: Path) -> None:
+    async with House(tmp_path, entries=[OPERATORS], ring_s=20) as house:
+        leg = house.provider.call_in(OPERATOR)
+        started = asyncio.get_running_loop().time()
+        await leg.over.wait()
+        assert asyncio.get_running_loop().time() - started == 20
+        await settle()
+        assert house.reason == "487/noAnswer"
+        assert house.posted("call.missed")[0]["callId"] == "call-1"
+
+
+@virtual_time
+async def test_rejecting_tells_the_caller(tmp_path: Path) -> None:
+    for asked, key in ((None, "603/declined"), ("busy", "486/busy")):
+        async with House(tmp_path, entries=[OPERATORS]) as house:
+            leg = house.provider.call_in(OPERATOR)
+            await house.give("call.reject", **({"reason": asked} if asked else {}))
+            await settle()
+            assert leg.ended == END_REASONS[key]
+            assert house.call["state"] == "Disconnected"
+
+
+@virtual_time
+async def test_who_may_not_call(tmp_path: Path) -> None:
+    stranger = Peer("eve", "device:eve", "Eve", verified=True)
+    async with House(tmp_path, entries=[OPERATORS, Entry("Blocked", ("device:mallory",), allowed=False)]) as house:
+        for peer in (stranger, Peer("mallory", "device:mallory", "M", verified=True)):
+            leg = house.provider.call_in(peer)
+            await settle()
+            assert leg.ended == END_REASONS["403/notAllowed"]
+        await house.give("dnd.set", on=True)
+        leg = house.provider.call_in(OPERATOR)
+        await settle()
+        assert leg.ended == END_REASONS["480/doNotDisturb"]
+        assert house.posted("call.missed")
+        assert house.call["state"] == "None"
+    async with House(tmp_path, allow_unknown=True) as house:
+        leg = house.provider.call_in(stranger)
+        await settle()
+        assert leg.ended is None
+        assert house.call["state"] == "Incoming"
+
+
+@virtual_time
+async def test_do_not_disturb_by_schedule_and_over_a_restart(tmp_path: Path) -> None:
+    async with House(tmp_path, entries=[OPERATORS], dnd=("Mon 11:00-13:00",)) as house:
+        leg = house.provider.call_in(OPERATOR)
+        await settle()
+        assert leg.ended == END_REASONS["480/doNotDisturb"]
+        await house.give("dnd.set", on=True)
+    async with House(tmp_path, entries=[OPERATORS], records=house.records) as again:
+        assert again.bulletin.document("device")["doNotDisturb"] is True
+
+
+@virtual_time
+async def test_the_second_caller_hears_busy_and_the_first_call_goes_on(tmp_path: Path) -> None:
+    async with House(tmp_path, entries=[OPERATORS]) as house:
+        await connected(house)
+        second = house.provider.call_in(OPERATOR, "call-2")
+        await settle()
+        assert second.ended == END_REASONS["486/busy"]
+        assert house.call["state"] == "Connected"
+        with pytest.raises(Refused, match="a call already"):
+            await house.give("call.dial", to="operator:desk")
+
+
+@virtual_time
+async def test_auto_answer_only_for_proven_callers_and_never_without_a_tone(tmp_path: Path) -> None:
+    entry = Entry("Desk", ("operator:desk",), auto_answer=True)
+    async with House(tmp_path, entries=[entry], auto_answer_delay_s=2.0) as house:
+        leg = house.provider.call_in(OPERATOR)
+        await asyncio.sleep(1.9)
+        assert leg.accepted is None
+        assert Tone.AUTO_ANSWER in house.studio.tones
+        await asyncio.sleep(0.2)
+        assert leg.accepted is not None
+        assert house.call["isAutoAnswered"]
+    async with House(tmp_path, entries=[entry]) as house:
+        leg = house.provider.call_in(Peer("desk", "operator:desk", "claims to be the desk"))
+        await asyncio.sleep(10)
+        assert leg.accepted is None
+
+
+@virtual_time
+async def test_parallel_ringing_first_answer_wins(tmp_path: Path) -> None:
+    group = Entry("House", members=("device:anna", "device:ben", "device:carl"), strategy="parallel")
+    async with House(tmp_path, entries=[group]) as house:
+        house.provider.offline.add("device:carl")
+        dialling = house.giving("call.dial", to="House")
+        await settle()
+        anna, ben = house.provider.legs
+        anna.peer_does(Ringing())
+        ben.peer_does(Ringing())
+        await settle()
+        assert len(house.bulletin.document("roster")["participants"]) == 2
+        ben.up()
+        await dialling
+        assert anna.ended == END_REASONS["487/answeredElsewhere"]
+        anna.peer_does(Accepted(anna.peer))  # too late, and it must not steal the call
+        await settle()
+        assert house.call["callerInfo"]["rawId"] == "ben"
+        assert [p["rawId"] for p in house.bulletin.document("roster")["participants"]] == ["ben"]
+
+
+@virtual_time
+async def test_sequence_then_fallback_then_no_answer(tmp_path: Path) -> None:
+    entries = [Entry("House", members=("device:anna", "device:ben"), ring_s=10, fallback="device:porter")]
+    async with House(tmp_path, entries=entries, ring_s=15) as house:
+        started = asyncio.get_running_loop().time()
+        with pytest.raises(EdgecallError) as failure:
+            await house.give("call.dial", to="House")
+        assert failure.value.key == "487/noAnswer"
+        assert [leg.peer.identity for leg in house.provider.legs] == ["anna", "ben", "porter"]
+        assert all(leg.ended == END_REASONS["487/noAnswer"] for leg in house.provider.legs)
+        assert asyncio.get_running_loop().time() - started == pytest.approx(35, abs=1)
+        assert house.reason == "487/noAnswer"
+
+
+@virtual_time
+async def test_nobody_online_ends_at_once_in_words(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        house.provider.offline.add("operator:desk")
+        with pytest.raises(EdgecallError) as failure:
+            await house.give("call.dial", to="operator:desk")
+        assert failure.value.key == "480/unreachable"
+        assert (house.call["state"], house.reason) == ("Disconnected", "480/unreachable")
+
+
+@virtual_time
+async def test_the_last_word_of_those_who_were_called_is_the_reason(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        dialling = house.giving("call.dial", to="operator:desk")
+        await settle()
+        house.provider.legs[0].peer_does(Ended(END_REASONS["603/declined"]))
+        with pytest.raises(EdgecallError, match="declined"):
+            await dialling
+        assert house.reason == "603/declined"
+
+
+@virtual_time
+async def test_hanging_up_while_it_rings_cancels_every_leg(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        dialling = house.giving("call.dial", targets=["device:anna", "device:ben"], strategy="parallel")
+        await settle()
+        await house.give("call.hangup")
+        with pytest.raises(EdgecallError, match="gave up"):
+            await dialling
+        assert [leg.ended for leg in house.provider.legs] == [END_REASONS["487/cancelled"]] * 2
+        assert house.call["state"] == "Disconnected"
+
+
+@virtual_time
+async def test_a_peer_that_never_says_goodbye_does_not_keep_the_call(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        leg = await connected(house)
+        leg.says_goodbye = False
+        await house.give("call.hangup")
+        await settle()
+        assert house.call["state"] == "Disconnecting"
+        await asyncio.sleep(2.1)
+        assert house.call["state"] == "Disconnected"
+
+
+@virtual_time
+async def test_a_lost_peer_comes_back_in_the_same_call(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        leg = await connected(house)
+        call_id = house.call["callId"]
+        leg.peer_does(Lost("media"))
+        await settle()
+        assert house.call["state"] == "Reconnecting"
+        assert house.bulletin.document("roster")["participants"][0]["state"] == "Reconnecting"
+        await asyncio.sleep(60)
+        leg.peer_does(Recovered())
+        await settle()
+        assert (house.call["state"], house.call["callId"]) == ("Connected", call_id)
+        assert house.posted("media.reconnected")[0]["seconds"] == 60
+        await asyncio.sleep(200)  # the timer of the loss is gone
+        assert house.call["state"] == "Connected"
+
+
+@virtual_time
+async def test_a_peer_that_stays_lost_ends_the_call_with_the_reason(tmp_path: Path) -> None:
+    for online, key in ((True, "410/mediaLost"), (False, "496/networkLost")):
+        async with House(tmp_path, reconnect_s=30) as house:
+            leg = await connected(house)
+            house.bulletin.set("net", {"online": online})
+            leg.peer_does(Lost("media"))
+            await asyncio.sleep(33)
+            assert house.reason == key
+            assert leg.ended == END_REASONS[key]
+
+
+@virtual_time
+async def test_media_that_never_comes_ends_the_set_up(tmp_path: Path) -> None:
+    async with House(tmp_path, setup_s=10) as house:
+        dialling = house.giving("call.dial", to="operator:desk")
+        await settle()
+        leg = house.provider.legs[0]
+        leg.peer_does(Accepted(leg.peer))
+        with pytest.raises(EdgecallError) as failure:
+            await dialling
+        assert failure.value.key == "408/setupTimeout"
+
+
+@virtual_time
+async def test_mute_is_told_applied_and_beaten_by_the_switch_on_the_device(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        leg = await connected(house)
+        await house.give("call.mute")
+        await settle()
+        assert (house.studio.muted, house.call["mutedBy"], leg.told[-1]["muted"]) == (True, "local", True)
+        house.controller.hardware_mute(True)
+        assert house.call["mutedBy"] == "hardware"
+        with pytest.raises(Refused, match="switch on the device") as refusal:
+            await house.give("call.unmute")
+        assert refusal.value.key == "403/hardwareMuted"
+        house.controller.hardware_mute(False)
+        assert house.call["mutedBy"] == "local"  # wanted is kept beside actual
+        await house.give("call.unmute")
+        assert (house.studio.muted, house.call["isMuted"]) == (False, False)
+        house.controller.hardware_mute(True)
+        await house.give("call.hangup")
+        await settle()
+        assert house.studio.muted  # the switch holds outside of calls too
+
+
+@virtual_time
+async def test_hold_of_both_sides_stops_media_and_is_told(tmp_path: Path) -> None:
+    nothing = MediaWanted(False, False, False, False)
+    async with House(tmp_path) as house:
+        leg = await connected(house)
+        await house.give("call.hold")
+        await settle()
+        assert (house.call["state"], leg.media[-1], leg.told[-1]["held"]) == ("LocalHold", nothing, True)
+        leg.peer_does(Held(True))
+        await settle()
+        await house.give("call.resume")
+        await settle()
+        assert (house.call["state"], leg.media[-1]) == ("RemoteHold", nothing)
+        leg.peer_does(Held(False))
+        await settle()
+        assert (house.call["state"], leg.media[-1]) == ("Connected", MediaWanted())
+        with pytest.raises(Refused, match="not possible now"):
+            await house.give("call.answer")
+        assert house.call["state"] == "Connected"
+
+
+@virtual_time
+async def test_video_incoming_mute_data_and_the_peers_own_state(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        leg = await connected(house)
+        await house.give("video.stop")
+        await settle()
+        assert (leg.media[-1].send_video, house.call["isLocalVideoStarted"]) == (False, False)
+        await house.give("video.start")
+        await house.give("call.muteIncoming")
+        await house.give("data.send", payload="hello")
+        leg.peer_does(PeerMedia(muted=True, video=True), DataReceived("edgecall", "open please"))
+        await settle()
+        assert house.studio.incoming_muted
+        assert leg.sent == [("edgecall", "hello")]
+        member = house.bulletin.document("roster")["participants"][0]
+        assert (member["isMuted"], member["videoStreams"][0]["isAvailable"]) == (True, True)
+        assert house.posted("data.received")[0]["payload"] == "open please"
+
+
+@virtual_time
+async def test_a_device_without_a_camera_refuses_video_with_the_reason(tmp_path: Path) -> None:
+    async with House(tmp_path, features={"turnVideoOn": "this board has no camera"}) as house:
+        await connected(house)
+        with pytest.raises(Refused, match="no camera") as refusal:
+            await house.give("video.start")
+        assert refusal.value.sub_code == "FeatureNotSupported"
+        assert house.call["capabilities"]["turnVideoOn"] == {"isPresent": False, "reason": "FeatureNotSupported"}
+        assert house.call["capabilities"]["blurBackground"]["isPresent"] is False
+
+
+@virtual_time
+async def test_a_late_hangup_cannot_end_the_next_call(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        await connected(house)
+        with pytest.raises(Refused, match="another one is in progress"):
+            await house.give("call.hangup", callId="an-older-call")
+        assert house.call["state"] == "Connected"
+
+
+@virtual_time
+async def test_without_a_call_there_is_nothing_to_mute(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        for verb in ("call.mute", "call.hangup", "call.answer", "call.hold", "video.stop"):
+            with pytest.raises(Refused, match="there is no call"):
+                await house.give(verb)
+
+
+@virtual_time
+async def test_targets_this_device_cannot_reach_are_refused_before_anything_happens(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        with pytest.raises(Refused, match="cannot call tel: addresses") as refusal:
+            await house.give("call.dial", to="+4930123456")
+        assert refusal.value.sub_code == "FeatureNotSupported"
+        assert house.call["state"] == "None"
+
+
+@virtual_time
+async def test_shutting_down_ends_the_call_and_refuses_callers(tmp_path: Path) -> None:
+    house = House(tmp_path, entries=[OPERATORS])
+    async with house:
+        leg = await connected(house)
+    assert leg.ended == END_REASONS["503/shutdown"]
+    assert house.provider.stopped
+    late = house.provider.call_in(OPERATOR, "call-2")
+    await settle()
+    assert late.ended == END_REASONS["503/shutdown"]
+
+
+@virtual_time
+async def test_a_call_cut_by_a_crash_gets_its_end_told_once(tmp_path: Path) -> None:
+    records = MemoryRecords()
+    records.values["active_call"] = "call-9"
+    async with House(tmp_path, records=records) as house:
+        assert house.posted("call.ended") == [{
+            "callId": "call-9", "reason": END_REASONS["410/deviceFault.restart"].payload(), "durationMs": None}]
+    async with House(tmp_path, records=records) as house:
+        assert house.posted("call.ended") == []
+
+
+@virtual_time
+async def test_the_address_book_is_kept(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        await house.give("book.put", name="Anna", uris=["device:anna"], autoAnswer=True)
+        assert (await house.give("book.list") or {})["entries"][0]["autoAnswer"] is True
+        assert "Anna" in (tmp_path / "book.json").read_text()
+        await house.give("book.remove", name="Anna")
+        assert (await house.give("book.list") or {})["entries"] == []
