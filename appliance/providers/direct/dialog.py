@@ -1,0 +1,622 @@
+"""One direct call as a pure state machine: what came in, what to do. No loop, no clock, no media.
+
+A dialog (RFC 3261 12) has one or more branches while it is being set up: a page or an appliance that rings. Branches
+are named by keys. The first that accepts is the peer; the others are told. Every input returns the effects in the
+order in which they must be carried out; an input that does not fit the phase (late, repeated, out of order, of the
+wrong side) has no effect. The side that accepted makes every offer (``offers``); generations number its peer
+connections: a higher one replaces a lower one as soon as it is up.
+
+    caller   CALLING ──accept──▶ JOINING ──up──▶ UP ◀──▶ LOST        any ──▶ OVER
+    callee   OFFERED ──accept()─▶ JOINING
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from appliance.media.api import SessionClosed, SessionEvent, SessionSilent, SessionSound, SessionUp
+from appliance.providers import api
+from appliance.providers.direct import protocol as wire
+from appliance.vocabulary import END_REASONS, Reason
+
+__all__ = [
+    "AddCandidate",
+    "CancelTimer",
+    "Dialog",
+    "Drop",
+    "Effect",
+    "Finish",
+    "MakeAnswer",
+    "MakeOffer",
+    "PeerSends",
+    "Phase",
+    "Post",
+    "StartTimer",
+    "TakeAnswer",
+    "Tell",
+    "Timer",
+    "Timings",
+    "remote_reason",
+]
+
+
+class Phase(Enum):
+    CALLING = "calling"  # we invited, nobody accepted yet
+    OFFERED = "offered"  # we are invited, not accepted yet
+    JOINING = "joining"  # accepted; the first peer connection is being built
+    UP = "up"
+    LOST = "lost"  # silent; a new peer connection is being built
+    OVER = "over"
+
+
+class Timer(Enum):
+    REACH = "reach"  # caller: nobody has answered in any way
+    ANSWER = "answer"  # callee: accepted, and no answer to the offer
+    REPAIR = "repair"  # lost: the next attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds. ``reach_s``: decisions K5's fail-over, used for direct calls too."""
+
+    reach_s: float = 4.0
+    answer_s: float = 10.0
+    repair_s: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)  # the last one repeats
+    attempt_s: float = 6.0  # a new connection that the peer answered may take this long: ICE and DTLS under loss
+    grace_s: float = 5.0  # a page that was reloaded is back within this
+
+
+# --- effects --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """Send a message to a branch."""
+
+    branch: str
+    signal: wire.CallSignal
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Tell the controller."""
+
+    event: api.LegEvent
+
+
+@dataclass(frozen=True, slots=True)
+class MakeOffer:
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class MakeAnswer:
+    generation: int
+    sdp: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TakeAnswer:
+    generation: int
+    sdp: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AddCandidate:
+    signal: wire.Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Close the peer connection of this generation."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSends:
+    """What the peer says it sends: what is not sent is not missed."""
+
+    audio: bool
+    video: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StartTimer:
+    timer: Timer
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTimer:
+    timer: Timer
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Let everything go, then tell Ended."""
+
+    reason: Reason
+
+
+Effect = (
+    Post | Tell | MakeOffer | MakeAnswer | TakeAnswer | AddCandidate | Drop | PeerSends | StartTimer | CancelTimer
+    | Finish
+)
+
+CANDIDATES: Final = 64
+"""Candidates taken from a peer per peer connection; Chromium sends about 4 per interface and address family."""
+
+_PRIORITY: Final = ("603/declined", "486/busy", "480/doNotDisturb", "403/notAllowed", "488/noCodec")
+"""When all branches said no: the most telling no is the caller's reason (RFC 3261 16.7.6 in spirit)."""
+
+
+def remote_reason(signal: wire.CallSignal) -> Reason:
+    """The end reason here of a message by which the other side ends: its *local* is our *remote*."""
+    match signal:
+        case wire.AnsweredElsewhere():
+            return END_REASONS["487/answeredElsewhere"]
+        case wire.Cancel(reason=cause):
+            told = cause.reason
+            return told if told is not None and told.code in (487, 503) else END_REASONS["487/cancelled"]
+        case wire.Reject(reason=cause):
+            told = cause.reason
+            return told if told is not None and told.code != 0 else END_REASONS["603/declined"]
+        case wire.Bye(reason=cause):
+            told = cause.reason
+            return told if told is not None and told.code != 0 else END_REASONS["0/remote"]
+        case _:
+            return END_REASONS["503/provider"]
+
+
+@dataclass(slots=True)
+class _Branch:
+    peer: api.Peer
+    rings: bool = False
+
+
+class Dialog:
+    """See the module. ``offers``: this side accepted, so it makes the offers."""
+
+    def __init__(self, call_id: str, *, me: wire.Party, sends: wire.Sends, timings: Timings) -> None:
+        self.call_id = call_id
+        self.offers = False
+        self.phase = Phase.CALLING
+        self.generation = -1  # the highest one made or taken
+        self._me = me
+        self._sends = sends
+        self._timings = timings
+        self._branches: dict[str, _Branch] = {}
+        self._chosen: str | None = None
+        self._active = -1  # the generation that is up
+        self._alive: set[int] = set()  # generations with a peer connection
+        self._reachable = True
+        self._attempts = 0
+        self._early: list[wire.Candidate] = []
+        self._candidates: dict[int, int] = {}
+        self._no: list[Reason] = []
+        self._told: wire.Update | None = None
+        self._seq = 0
+        self._peer_seq = -1
+        self._peer_held = False
+        self._peer_audio = True
+        self._peer_video = True
+        self._established = False  # Connected was told
+
+    # --- setting up -------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def incoming(cls, invite: wire.Invite, branch: str, peer: api.Peer, *, me: wire.Party,
+                 timings: Timings) -> Dialog:
+        """The callee's side of an invitation."""
+        dialog = cls(invite.call_id, me=me, sends=wire.Sends(audio=True, video=True), timings=timings)
+        dialog.phase = Phase.OFFERED
+        dialog._branches[branch] = _Branch(peer)
+        dialog._chosen = branch
+        dialog._expect(invite.media)
+        return dialog
+
+    def _expect(self, media: wire.Sends) -> None:
+        self._peer_audio, self._peer_video = media.audio, media.video
+
+    def call(self, branches: Iterable[tuple[str, api.Peer]], to: str) -> list[Effect]:
+        """Invite everybody at once."""
+        effects: list[Effect] = [StartTimer(Timer.REACH, self._timings.reach_s)]
+        for branch, peer in branches:
+            effects += self.add_branch(branch, peer, to)
+        return effects
+
+    def add_branch(self, branch: str, peer: api.Peer, to: str) -> list[Effect]:
+        """Somebody more to ring (went on duty meanwhile)."""
+        if self.phase is not Phase.CALLING or branch in self._branches:
+            return []
+        self._branches[branch] = _Branch(peer)
+        return [Post(branch, wire.Invite(self.call_id, self._me, self._sends, to))]
+
+    def ring(self) -> list[Effect]:
+        """Callee: tell that it rings here."""
+        if self.phase is not Phase.OFFERED or self._chosen is None:
+            return []
+        return [Post(self._chosen, wire.RingingSignal(self.call_id))]
+
+    def accept(self, sends: wire.Sends) -> list[Effect]:
+        """Callee: answer; the offer follows."""
+        if self.phase is not Phase.OFFERED:
+            return []
+        self._sends = sends
+        self.offers = True
+        self.phase = Phase.JOINING
+        return [*self._offer(), PeerSends(self._peer_audio, self._peer_video),
+                StartTimer(Timer.ANSWER, self._timings.answer_s)]
+
+    def yield_to(self, invite: wire.Invite, branch: str, peer: api.Peer) -> list[Effect]:
+        """Glare: the peer called us while we called it, and its call lives. We answer it at once under its id."""
+        if self.phase is not Phase.CALLING:
+            return []
+        effects: list[Effect] = [CancelTimer(Timer.REACH)]
+        effects += [Post(other, wire.AnsweredElsewhere(self.call_id)) for other in self._branches if other != branch]
+        self.call_id = invite.call_id
+        self._branches = {branch: _Branch(peer)}
+        self._chosen = branch
+        self._expect(invite.media)
+        self.phase = Phase.OFFERED
+        return [*effects, Tell(api.Accepted(peer)), *self.accept(self._sends)]
+
+    @property
+    def peer(self) -> api.Peer | None:
+        """Who it is with; None while several ring."""
+        if self._chosen is not None:
+            return self._branches[self._chosen].peer
+        if len(self._branches) == 1:
+            return next(iter(self._branches.values())).peer
+        return None
+
+    @property
+    def chosen(self) -> str | None:
+        return self._chosen
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        return tuple(self._branches)
+
+    # --- ending -----------------------------------------------------------------------------------------------------
+
+    def end(self, reason: Reason) -> list[Effect]:
+        """Reject, cancel or hang up, by the phase."""
+        cause = wire.Cause.of(reason)
+        effects: list[Effect] = []
+        if self.phase is Phase.CALLING:
+            effects += [Post(branch, wire.Cancel(self.call_id, cause)) for branch in self._branches]
+        elif self.phase is Phase.OFFERED and self._chosen is not None:
+            effects.append(Post(self._chosen, wire.Reject(self.call_id, cause)))
+        elif self.phase is not Phase.OVER and self._chosen is not None:
+            effects.append(Post(self._chosen, wire.Bye(self.call_id, cause)))
+        return effects + self._finish(reason)
+
+    def gone(self, branch: str, *, left: bool) -> list[Effect]:
+        """A branch is gone for good. ``left``: it said so; without that an established call waits for its media."""
+        if branch not in self._branches or self.phase is Phase.OVER:
+            return []
+        if self.phase is Phase.CALLING:
+            return self._no_from(branch, END_REASONS["480/unreachable"])
+        if branch != self._chosen:
+            return []
+        if self.phase is Phase.OFFERED:
+            return self._finish(END_REASONS["487/cancelled"])
+        return self._finish(END_REASONS["0/remote"]) if left else []
+
+    def _no_from(self, branch: str, reason: Reason) -> list[Effect]:
+        del self._branches[branch]
+        self._no.append(reason)
+        if self._branches:
+            return []
+        telling = [END_REASONS[key] for key in _PRIORITY if any(no.key == key for no in self._no)]
+        return self._finish(telling[0] if telling else self._no[-1])
+
+    def _finish(self, reason: Reason) -> list[Effect]:
+        if self.phase is Phase.OVER:
+            return []
+        self.phase = Phase.OVER
+        self._alive.clear()
+        return [*(CancelTimer(timer) for timer in Timer), Finish(reason)]
+
+    # --- what the peer says -----------------------------------------------------------------------------------------
+
+    def receive(self, branch: str, signal: wire.CallSignal) -> list[Effect]:
+        """One message of the call from a branch, in any order and any number of times."""
+        if self.phase is Phase.OVER:
+            return []
+        if branch not in self._branches:
+            return self._from_stranger(branch, signal)
+        if self.phase is Phase.CALLING:
+            return self._while_calling(branch, signal)
+        if branch != self._chosen:
+            return self._from_stranger(branch, signal)
+        match signal:
+            case wire.Cancel() | wire.AnsweredElsewhere() | wire.Reject() | wire.Bye():
+                return self._finish(remote_reason(signal))
+            case wire.Update():
+                return self._updated(signal)
+            case wire.Candidate():
+                return self._candidate(signal)
+            case wire.Resume():
+                return self._resumed()
+            case _:
+                return self._offered_to(signal) if self.offers else self._offered_by(signal)
+
+    def _from_stranger(self, branch: str, signal: wire.CallSignal) -> list[Effect]:
+        """A branch that is no longer (or never was) in: an accept that came second is told so."""
+        if isinstance(signal, wire.Accept):
+            return [Post(branch, wire.AnsweredElsewhere(self.call_id))]
+        return []
+
+    def _while_calling(self, branch: str, signal: wire.CallSignal) -> list[Effect]:
+        state = self._branches[branch]
+        match signal:
+            case wire.RingingSignal():
+                first = not any(other.rings for other in self._branches.values())
+                state.rings = True
+                return [CancelTimer(Timer.REACH), Tell(api.Ringing())] if first else []
+            case wire.Reject() | wire.Bye():
+                return self._no_from(branch, remote_reason(signal))
+            case wire.Candidate():
+                return self._candidate(signal)
+            case wire.Accept():
+                return self._accepted(branch, signal)
+            case _:
+                return []
+
+    def _accepted(self, branch: str, signal: wire.Accept) -> list[Effect]:
+        peer = self._branches[branch].peer
+        effects: list[Effect] = [CancelTimer(Timer.REACH)]
+        effects += [Post(other, wire.AnsweredElsewhere(self.call_id)) for other in self._branches if other != branch]
+        self._branches = {branch: self._branches[branch]}
+        self._chosen = branch
+        self._expect(signal.media)
+        self.phase = Phase.JOINING
+        return [*effects, Tell(api.Accepted(peer)), *self._take_offer(0, signal.sdp)]
+
+    def _offered_to(self, signal: wire.CallSignal) -> list[Effect]:
+        """What only the side that offers is sent."""
+        match signal:
+            case wire.Answer(sdp=sdp) if 0 in self._alive:
+                return [CancelTimer(Timer.ANSWER), TakeAnswer(0, sdp)]
+            case wire.Reanswer(generation=generation, sdp=sdp) if (
+                    generation in self._alive and generation == self.generation):
+                return [TakeAnswer(generation, sdp), StartTimer(Timer.REPAIR, self._timings.attempt_s)]
+            case wire.MediaLost(generation=generation) if (
+                    self.phase is Phase.UP and generation >= self._active):
+                return self._lost("media")
+            case _:
+                return []
+
+    def _offered_by(self, signal: wire.CallSignal) -> list[Effect]:
+        """What only the side that answers is sent."""
+        match signal:
+            case wire.Reoffer(generation=generation, sdp=sdp) if (
+                    generation > self.generation and self.phase in (Phase.JOINING, Phase.UP, Phase.LOST)):
+                stale = sorted(self._alive - {self._active})
+                effects: list[Effect] = [Drop(old) for old in stale]
+                self._alive -= set(stale)
+                lost = self._lost("media") if self.phase is Phase.UP and not self._alive else []
+                return [*effects, *lost, *self._take_offer(generation, sdp)]
+            case wire.Settle(generation=generation) if self.phase in (Phase.UP, Phase.LOST):
+                if generation not in self._alive:
+                    return [Post(self._to, wire.MediaLost(self.call_id, generation))]
+                return self._drop_others(generation)
+            case _:
+                return []
+
+    def _updated(self, signal: wire.Update) -> list[Effect]:
+        if signal.seq <= self._peer_seq:
+            return []  # MQTT may deliver an older one later
+        self._peer_seq = signal.seq
+        self._peer_audio, self._peer_video = not (signal.muted or signal.held), signal.video and not signal.held
+        effects: list[Effect] = [PeerSends(self._peer_audio, self._peer_video),
+                                 Tell(api.PeerMedia(signal.muted, signal.video))]
+        if signal.held != self._peer_held:
+            self._peer_held = signal.held
+            effects.append(Tell(api.Held(signal.held)))
+        return effects
+
+    def _candidate(self, signal: wire.Candidate) -> list[Effect]:
+        if signal.generation in self._alive:
+            self._candidates = {old: count for old, count in self._candidates.items() if old in self._alive}
+            count = self._candidates.get(signal.generation, 0)
+            if count >= CANDIDATES:
+                return []
+            self._candidates[signal.generation] = count + 1
+            return [AddCandidate(signal)]
+        if signal.generation > self.generation and len(self._early) < CANDIDATES:
+            self._early.append(signal)  # overtook its description
+        return []
+
+    def _resumed(self) -> list[Effect]:
+        """The peer lost its media (page reloaded): ours lead nowhere."""
+        if self.phase not in (Phase.UP, Phase.LOST, Phase.JOINING):
+            return []
+        effects: list[Effect] = [Drop(old) for old in sorted(self._alive)]
+        self._alive.clear()
+        self._active = -1
+        self._attempts = 0
+        self._peer_seq = -1  # a reloaded page counts from the beginning
+        effects += self._repeat()
+        if self.phase is Phase.LOST:
+            return effects + self._repair()
+        return effects + self._lost("media")
+
+    # --- what media and time say ------------------------------------------------------------------------------------
+
+    def offered(self, generation: int, sdp: str) -> list[Effect]:
+        """Our offer is ready."""
+        if generation not in self._alive:
+            return []
+        if generation == 0:
+            return [Post(self._to, wire.Accept(self.call_id, sdp, self._me, self._sends)), *self._repeat()]
+        return [Post(self._to, wire.Reoffer(self.call_id, generation, sdp))]
+
+    def answered(self, generation: int, sdp: str) -> list[Effect]:
+        """Our answer is ready."""
+        if generation not in self._alive:
+            return []
+        if generation == 0:
+            return [Post(self._to, wire.Answer(self.call_id, sdp)), *self._repeat()]
+        return [Post(self._to, wire.Reanswer(self.call_id, generation, sdp))]
+
+    def failed(self, generation: int, reason: Reason) -> list[Effect]:
+        """No peer connection can be made of what the peer sent."""
+        if generation not in self._alive:
+            return []
+        self._alive.discard(generation)
+        if self.phase is Phase.JOINING:
+            return [Drop(generation), *self.end(reason)]
+        return [Drop(generation)]  # the next attempt follows by its timer
+
+    def session(self, generation: int, event: SessionEvent) -> list[Effect]:
+        """What a peer connection tells of itself."""
+        if generation not in self._alive:
+            return []
+        match event:
+            case SessionUp(security=security):
+                return self._up(generation, api.Connected(security))
+            case SessionSilent() if generation == self._active and self.phase is Phase.UP:
+                return self._lost("media")
+            case SessionSound() if generation == self._active and self.phase is Phase.LOST:
+                return self._sound(generation)
+            case SessionClosed(why=why):
+                return self._closed(generation, why)
+            case _:
+                return []
+
+    def signalling(self, branch: str, up: bool) -> list[Effect]:
+        """The way to a branch is broken, or is back."""
+        if branch != self._chosen:
+            return []
+        self._reachable = up
+        if up and self.phase is Phase.LOST:
+            self._attempts = 0
+            return self._repair()
+        return []
+
+    def timeout(self, timer: Timer) -> list[Effect]:
+        match timer:
+            case Timer.REACH if self.phase is Phase.CALLING:
+                if any(branch.rings for branch in self._branches.values()):
+                    return []
+                effects: list[Effect] = [Post(branch, wire.Cancel(self.call_id, wire.Cause(480, "unreachable")))
+                                         for branch in self._branches]
+                return effects + self._finish(END_REASONS["480/unreachable"])
+            case Timer.ANSWER if self.phase is Phase.JOINING:
+                return self.end(END_REASONS["408/setupTimeout"])
+            case Timer.REPAIR if self.phase is Phase.LOST:
+                return self._repair()
+            case _:
+                return []
+
+    def tell(self, *, muted: bool, held: bool, video: bool) -> list[Effect]:
+        """Our own mute, hold and video; said again after every accept and resume."""
+        self._seq += 1
+        self._told = wire.Update(self.call_id, self._seq, muted, held, video)
+        if self.phase in (Phase.JOINING, Phase.UP, Phase.LOST):
+            return self._repeat()
+        return []
+
+    def _repeat(self) -> list[Effect]:
+        if self._told is None or self._chosen is None:
+            return []
+        told = self._told
+        if told.call_id != self.call_id:  # glare changed it
+            told = wire.Update(self.call_id, told.seq, told.muted, told.held, told.video)
+        return [Post(self._chosen, told)]
+
+    # --- peer connections -------------------------------------------------------------------------------------------
+
+    @property
+    def _to(self) -> str:
+        if self._chosen is None:
+            raise RuntimeError("a dialog without a peer has no peer connection")
+        return self._chosen
+
+    def _offer(self) -> list[Effect]:
+        self.generation += 1
+        self._alive.add(self.generation)
+        return [MakeOffer(self.generation), *self._take_early()]
+
+    def _take_offer(self, generation: int, sdp: str) -> list[Effect]:
+        self.generation = generation
+        self._alive.add(generation)
+        return [MakeAnswer(generation, sdp), PeerSends(self._peer_audio, self._peer_video), *self._take_early()]
+
+    def _take_early(self) -> list[Effect]:
+        early, self._early = self._early, []
+        return [effect for signal in early for effect in self._candidate(signal)]
+
+    def _up(self, generation: int, connected: api.Connected) -> list[Effect]:
+        if generation < self._active:
+            return []
+        before, self.phase = self.phase, Phase.UP
+        first, self._established = not self._established, True
+        self._active = generation
+        self._attempts = 0
+        effects: list[Effect] = [CancelTimer(Timer.REPAIR), CancelTimer(Timer.ANSWER)]
+        effects += self._drop_others(generation)
+        if first:
+            effects.append(Tell(connected))
+        elif before is Phase.LOST:
+            effects.append(Tell(api.Recovered()))
+        return effects
+
+    def _sound(self, generation: int) -> list[Effect]:
+        """Sound is back on the old connection before a new one is up: keep it."""
+        self.phase = Phase.UP
+        self._attempts = 0
+        effects: list[Effect] = [CancelTimer(Timer.REPAIR)]
+        if self.offers and self._alive != {generation}:
+            effects += self._drop_others(generation)
+            effects.append(Post(self._to, wire.Settle(self.call_id, generation)))
+        return [*effects, Tell(api.Recovered())]
+
+    def _closed(self, generation: int, why: str) -> list[Effect]:
+        self._alive.discard(generation)
+        if self.phase is Phase.JOINING:
+            key = {"iceFailed": "410/iceFailed", "dtls": "488/dtls", "oneWayMedia": "410/oneWayMedia"}
+            return self.end(END_REASONS[key.get(why, "410/mediaLost")])
+        if why == "oneWayMedia":
+            return self.end(END_REASONS["410/oneWayMedia"])
+        effects: list[Effect] = [Drop(generation)]
+        if generation == self._active:
+            self._active = -1
+            if self.phase is Phase.UP:
+                return effects + self._lost("media")
+        return effects
+
+    def _lost(self, cause: str) -> list[Effect]:
+        self.phase = Phase.LOST
+        self._attempts = 0
+        told: list[Effect] = [Tell(api.Lost(cause))] if self._established else []
+        return [*told, CancelTimer(Timer.ANSWER), *self._repair()]
+
+    def _repair(self) -> list[Effect]:
+        """The next attempt, or the request for one; waits for signalling where that is gone too."""
+        if not self._reachable:
+            return [CancelTimer(Timer.REPAIR)]
+        steps = self._timings.repair_s
+        pause = steps[min(self._attempts, len(steps) - 1)]
+        self._attempts += 1
+        effects: list[Effect] = []
+        if self.offers:
+            stale = sorted(self._alive - {self._active})
+            self._alive -= set(stale)
+            effects += [Drop(old) for old in stale]
+            effects += self._offer()
+        else:
+            effects.append(Post(self._to, wire.MediaLost(self.call_id, max(self.generation, 0))))
+        return [*effects, StartTimer(Timer.REPAIR, pause)]
+
+    def _drop_others(self, generation: int) -> list[Effect]:
+        others = sorted(self._alive - {generation})
+        self._alive = {generation}
+        return [Drop(old) for old in others]

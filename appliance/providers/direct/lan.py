@@ -1,0 +1,181 @@
+"""Appliances on the LAN that we call: a WebSocket client to their ``/v1/peer``, with the token they gave us.
+
+The connection is made for a call, comes back by itself while a call lives, and is closed 10 s after the last one. The
+other appliance proves itself by its certificate (own CA, or the fingerprint in ``direct.peers``); plain ``http`` is
+refused except to this machine, because the token would be readable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import random
+from collections.abc import Sequence
+from typing import Final
+
+import aiohttp
+from yarl import URL
+
+from appliance.clock import Clock
+from appliance.errors import Refused, SignalingError
+from appliance.providers.api import Peer
+from appliance.providers.direct import protocol as wire
+from appliance.providers.direct.endpoint import Endpoint, Switchboard
+from appliance.settings import PeerSettings
+
+__all__ = ["LanPeers"]
+
+log = logging.getLogger(__name__)
+
+CONNECT_S: Final = 4.0
+SEND_S: Final = 5.0
+IDLE_S: Final = 10.0
+HEARTBEAT_S: Final = 5.0
+BACK_OFF_S: Final = (0.5, 1.0, 2.0, 4.0)
+"""Seconds between attempts while a call lives, each times 0.5 to 1; the last one repeats."""
+
+
+class _Client:
+    """A Wire over aiohttp's client WebSocket."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+
+    async def send(self, text: str, expiry_s: int) -> bool:
+        try:
+            async with asyncio.timeout(SEND_S):
+                await self._socket.send_str(text)
+        except (ConnectionError, TimeoutError, aiohttp.ClientError):
+            return False
+        return True
+
+    async def close(self, code: int, reason: str) -> None:
+        await self._socket.close(code=code, message=reason.encode()[:123])
+
+
+class _LanPeer:
+    """One configured peer: its endpoint and the task that keeps the connection."""
+
+    def __init__(self, settings: PeerSettings, me: wire.Party, switchboard: Switchboard, clock: Clock) -> None:
+        self._settings = settings
+        self._me = me
+        self._clock = clock
+        self._token = ""
+        self._task: asyncio.Task[None] | None = None
+        peer = Peer(settings.name, f"lan:{settings.name}", settings.name, "device", verified=True)
+        self.endpoint = Endpoint(f"lan:{settings.name}", peer, switchboard, clock, loopback=_is_loopback(self._url),
+                                 on_signal=self._on_signal)
+
+    @property
+    def _url(self) -> URL:
+        return URL(self._settings.url)
+
+    def wake(self) -> None:
+        """Connect, if not connected."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(), name=f"direct.lan.{self._settings.name}")
+
+    async def close(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await self.endpoint.close()
+
+    async def _run(self) -> None:
+        attempt = 0
+        async with aiohttp.ClientSession() as http:
+            while True:
+                try:
+                    await self._talk(http)
+                    attempt = 0
+                except (aiohttp.ClientError, OSError, TimeoutError, SignalingError) as error:
+                    if attempt == 0:
+                        log.warning("the appliance %s is not reached: %s", self._settings.name, error)
+                if not self.endpoint.calls:
+                    return
+                pause = BACK_OFF_S[min(attempt, len(BACK_OFF_S) - 1)]
+                attempt += 1
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter is no secret
+
+    async def _talk(self, http: aiohttp.ClientSession) -> None:
+        """One connection, until it breaks or has been idle for long."""
+        pin = self._settings.fingerprint.replace(":", "")
+        tls: aiohttp.Fingerprint | bool = aiohttp.Fingerprint(bytes.fromhex(pin)) if pin else True
+        async with asyncio.timeout(CONNECT_S):
+            socket = await http.ws_connect(
+                self._url / "v1" / "peer", ssl=tls, heartbeat=HEARTBEAT_S, max_msg_size=wire.MAX_SIGNAL + 1,
+                headers={"Authorization": f"Bearer {self._settings.token.reveal()}"})
+        async with socket:
+            client = _Client(socket)
+            hello = wire.Hello("appliance", self._token, self._me.identity, self._me.display_name)
+            await client.send(wire.pack(hello, ts=self._clock.wall()), 0)
+            self.endpoint.attach(client)
+            try:
+                await self._read(socket)
+            finally:
+                self.endpoint.detach(client)
+
+    async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        while True:
+            try:
+                message = await socket.receive(timeout=IDLE_S)
+            except TimeoutError:
+                if not self.endpoint.calls:
+                    return
+                continue
+            if message.type is not aiohttp.WSMsgType.TEXT or not self.endpoint.receive(message.data):
+                return
+
+    def _on_signal(self, endpoint: Endpoint, signal: wire.Signal) -> None:
+        if isinstance(signal, wire.Welcome):
+            self._token = signal.token
+            endpoint.device = signal.device
+
+
+class LanPeers:
+    """The peers of ``direct.peers`` by name."""
+
+    def __init__(self, me: wire.Party, switchboard: Switchboard, clock: Clock,
+                 peers: Sequence[PeerSettings]) -> None:
+        self._settings = {peer.name: peer for peer in peers}
+        self._me = me
+        self._switchboard = switchboard
+        self._clock = clock
+        self._peers: dict[str, _LanPeer] = {}
+
+    @property
+    def names(self) -> Sequence[str]:
+        return tuple(self._settings)
+
+    def connected(self, name: str) -> bool:
+        return name in self._peers and self._peers[name].endpoint.up
+
+    def endpoint(self, name: str) -> Endpoint:
+        """The endpoint of a peer, being connected. Raises Refused for an unknown one, or an address that would give
+        the token away."""
+        settings = self._settings.get(name)
+        if settings is None:
+            raise Refused(f"There is no peer {name!r} in direct.peers.", code=404, sub_code="notFound")
+        url = URL(settings.url)
+        if url.scheme not in ("http", "https") or (url.scheme == "http" and not _is_loopback(url)):
+            raise Refused(f"The address of peer {name!r} must begin with https://.", code=480, sub_code="unreachable")
+        if name not in self._peers:
+            self._peers[name] = _LanPeer(settings, self._me, self._switchboard, self._clock)
+        self._peers[name].wake()
+        return self._peers[name].endpoint
+
+    async def close(self) -> None:
+        """Close all connections. May be called twice."""
+        peers, self._peers = list(self._peers.values()), {}
+        await asyncio.gather(*(peer.close() for peer in peers))
+
+
+def _is_loopback(url: URL) -> bool:
+    if url.host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(url.host or "").is_loopback
+    except ValueError:
+        return False
