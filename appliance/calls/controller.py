@@ -71,11 +71,11 @@ class Records(Protocol):
 
     async def add_call(self, record: Json) -> None: ...
 
-    async def last_calls(self, count: int) -> list[Json]: ...
+    async def calls(self, limit: int) -> list[Json]: ...
 
-    async def get(self, key: str) -> str | None: ...
+    async def get(self, name: str, default: str | None = None) -> str | None: ...
 
-    async def put(self, key: str, value: str) -> None: ...
+    async def set(self, name: str, value: str) -> None: ...
 
 
 class CallController:
@@ -134,7 +134,7 @@ class CallController:
     async def start(self) -> None:
         """Load what outlived the restart and open the providers for incoming calls."""
         self._dnd = await self._records.get("dnd") == "on"
-        self._history = await self._records.last_calls(LAST_CALLS)
+        self._history = await self._records.calls(LAST_CALLS)
         await self._report_interrupted_call()
         self._publish_idle()
         for provider in self._providers:
@@ -249,7 +249,7 @@ class CallController:
     async def do_not_disturb(self, on: bool) -> None:
         """Switch it, over restarts too. Beside it stands the schedule of the settings."""
         self._dnd = on
-        await self._records.put("dnd", "on" if on else "off")
+        await self._records.set("dnd", "on" if on else "off")
         self._publish_device()
 
     async def save_book(self) -> None:
@@ -497,7 +497,7 @@ class CallController:
         peer = active.peer
         self._bulletin.post("call.started", callId=active.id, direction=active.call.direction.value,
                             peer=None if peer is None else _caller(peer))
-        self._spawn(self._records.put("active_call", active.id), "call.remember")
+        self._spawn(self._records.set("active_call", active.id), "call.remember")
         self._tell(active)
 
     def _note_lost(self, active: ActiveCall) -> None:
@@ -534,7 +534,7 @@ class CallController:
 
     async def _remember(self, record: Json) -> None:
         await self._records.add_call(record)
-        await self._records.put("active_call", "")
+        await self._records.set("active_call", "")
 
     async def _report_interrupted_call(self) -> None:
         """A call that was up when the appliance died gets its end told, once."""
@@ -543,7 +543,7 @@ class CallController:
             return
         reason = END_REASONS["410/deviceFault.restart"]
         self._bulletin.post("call.ended", callId=call_id, reason=reason.payload(), durationMs=None)
-        await self._records.put("active_call", "")
+        await self._records.set("active_call", "")
 
     def _roster_change(self, active: ActiveCall, participant_id: str, **changes: Any) -> None:
         roster = active.roster.changed(participant_id, **changes)

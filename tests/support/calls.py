@@ -182,20 +182,20 @@ class MemoryRecords:
     """``Records`` without a disk."""
 
     def __init__(self) -> None:
-        self.calls: list[Json] = []
+        self.past: list[Json] = []
         self.values: dict[str, str] = {}
 
     async def add_call(self, record: Json) -> None:
-        self.calls.insert(0, record)
+        self.past.insert(0, record)
 
-    async def last_calls(self, count: int) -> list[Json]:
-        return self.calls[:count]
+    async def calls(self, limit: int) -> list[Json]:
+        return self.past[:limit]
 
-    async def get(self, key: str) -> str | None:
-        return self.values.get(key)
+    async def get(self, name: str, default: str | None = None) -> str | None:
+        return self.values.get(name, default)
 
-    async def put(self, key: str, value: str) -> None:
-        self.values[key] = value
+    async def set(self, name: str, value: str) -> None:
+        self.values[name] = value
 
 
 class House:

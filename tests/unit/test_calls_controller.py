@@ -61,7 +61,7 @@ async def test_a_call_out_from_dialling_to_hanging_up(tmp_path: Path) -> None:
         assert leg.ended == END_REASONS["0/local"]
         assert (house.call["state"], house.reason, house.call["durationMs"]) == ("Disconnected", "0/local", 12_000)
         assert house.bulletin.document("roster")["participants"] == []
-        assert house.records.calls[0]["callId"] == house.call["callId"]
+        assert house.records.past[0]["callId"] == house.call["callId"]
         assert not house.studio.warm
 
 
