@@ -35,6 +35,7 @@ __all__ = [
     "Fault",
     "FaultKind",
     "HardwareError",
+    "Health",
     "Kind",
     "Panel",
     "Picture",
@@ -120,6 +121,16 @@ class DeviceFact:
     selected: bool = True
     simulated: bool = False
     note: str = ""  # e.g. why it was replaced by a simulated one, with its holder
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The board itself. None: this board cannot tell, or (storage) ask the file system."""
+
+    temperature_c: float | None = None
+    throttled: bool | None = None  # slowed down because it is too hot
+    undervoltage: bool | None = None
+    storage_full: bool | None = None  # simulated only: the data folder counts as full
 
 
 # --- sound ----------------------------------------------------------------------------------------------------------
@@ -370,6 +381,9 @@ class Board(Protocol):
 
     def devices(self) -> Sequence[DeviceFact]:
         """Every device as it is now."""
+
+    def health(self) -> Health:
+        """Temperature and supply now. Cheap: asked every few seconds."""
 
     def on_fault(self, sink: Callable[[Fault], None]) -> None:
         """Deliver every fault that begins or ends, on a board thread; at once those active already."""

@@ -1,0 +1,29 @@
+"""Opens a board by its name. Only ``appliance.__main__`` and benches call this."""
+
+from __future__ import annotations
+
+from hw.api import Board, BoardOptions, HardwareError
+
+__all__ = ["BOARDS", "open_board"]
+
+BOARDS = ("sim", "auto")
+"""``sim``: everything simulated. ``auto``: this computer's own camera and sound card where it has some, best effort."""
+
+
+def open_board(name: str, options: BoardOptions) -> Board:
+    """Open the board ``name``. Its implementation is imported here and not before.
+
+    Raises ValueError for an unknown name, HardwareError when the board cannot be opened.
+    """
+    if name == "sim":
+        from hw.sim.board import SimBoard
+
+        return SimBoard(options)
+    if name == "auto":
+        from hw.host.board import HostBoard
+
+        return HostBoard(options)
+    known = ", ".join(BOARDS)
+    if name == "pi":
+        raise HardwareError(f"board 'pi' (Raspberry Pi) is not built yet; there are {known}")
+    raise ValueError(f"unknown board {name!r}; there are {known}")

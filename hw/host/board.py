@@ -1,0 +1,142 @@
+"""The board ``auto``: real camera and sound card where they open, each named with its holder where they do not."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hw.api import BoardOptions, DeviceFact, Fault, HardwareError, Health, Kind, VideoMode
+from hw.host.sound import AlsaAudio, sound_card
+from hw.host.v4l2 import V4l2Source, cameras
+from hw.sim.audio import EchoPath, SimAudio
+from hw.sim.board import SimHands
+from hw.sim.camera import ProcessCamera
+from hw.sim.display import SimDisplay
+from hw.sim.faults import FaultLine
+from hw.sim.panel import SimPanel
+from hw.sim.sources import SourceError
+
+__all__ = ["HostBoard"]
+
+_log = logging.getLogger("hw.host")
+
+HALF_DUPLEX = "half-duplex: no echo cancellation yet"
+
+
+class HostBoard:
+    """Implements ``hw.api.Board``, best effort. Panel and screen are simulated; the reasons stand in ``devices()``."""
+
+    def __init__(self, options: BoardOptions) -> None:
+        self._faults = FaultLine()
+        self._closers: list[Callable[[], None]] = [self._faults.close]
+        try:
+            self._camera, self._camera_fact = self._open_camera(options)
+            self._closers.append(self._camera.close)
+            self._panel = SimPanel(options.long_press_s, self._faults)
+            self._closers.append(self._panel.close)
+            self._display = SimDisplay(options.display)
+            self._closers.append(self._display.close)
+            self._audio, self._sound_facts = self._open_sound(options)
+            self._closers.append(self._audio.close if isinstance(self._audio, SimAudio) else self._audio.stop)
+        except BaseException:
+            self.close()
+            raise
+        self._hands = SimHands(
+            audio=self._audio if isinstance(self._audio, SimAudio) else None,
+            camera=self._camera if self._camera_fact.simulated else None,
+            display=self._display,
+            panel=self._panel,
+        )
+
+    def _open_camera(self, options: BoardOptions) -> tuple[ProcessCamera, DeviceFact]:
+        reasons = []
+        for node in cameras():
+            try:
+                V4l2Source(node.path, VideoMode()).close()
+            except SourceError as error:
+                reasons.append(str(error))
+                continue
+            fact = DeviceFact(Kind.CAMERA, node.path, node.name)
+            return ProcessCamera(node.path, f"v4l2:{node.path}", self._faults), fact
+        note = "; ".join(reasons) or "this computer has no camera"
+        _log.info("camera: simulated, because %s", note)
+        fact = DeviceFact(Kind.CAMERA, "cam0", "Simulated camera", simulated=True, note=note)
+        return ProcessCamera("cam0", options.camera, self._faults), fact
+
+    def _open_sound(self, options: BoardOptions) -> tuple[SimAudio | AlsaAudio, Sequence[DeviceFact]]:
+        name, note = sound_card(), "this computer has no sound card"
+        if name:
+            try:
+                card = AlsaAudio(self._faults)
+                card.probe()
+            except ImportError:
+                note = "pyalsaaudio is not installed (extra 'sound')"
+            except HardwareError as error:
+                note = str(error)
+            else:
+                fact = DeviceFact(Kind.MICROPHONE, "default", name, note=HALF_DUPLEX)
+                return card, (fact, replace(fact, kind=Kind.SPEAKER))
+        _log.info("sound: simulated, because %s", note)
+        echo = EchoPath(options.echo_delay_ms, options.echo_loss_db)
+        return SimAudio(options.microphone, options.speaker, echo, self._faults), (
+            DeviceFact(Kind.MICROPHONE, "mic0", "Simulated microphone", simulated=True, note=note),
+            DeviceFact(Kind.SPEAKER, "spk0", "Simulated loudspeaker", simulated=True, note=note),
+        )
+
+    @property
+    def audio(self) -> SimAudio | AlsaAudio:
+        return self._audio
+
+    @property
+    def camera(self) -> ProcessCamera:
+        return self._camera
+
+    @property
+    def display(self) -> SimDisplay:
+        return self._display
+
+    @property
+    def panel(self) -> SimPanel:
+        return self._panel
+
+    @property
+    def simulation(self) -> SimHands:
+        """Hands for the parts that are simulated."""
+        return self._hands
+
+    def facts(self) -> Mapping[str, str]:
+        return {
+            "board": "auto",
+            "model": _text("/sys/class/dmi/id/product_name") or _text("/proc/device-tree/model") or "Computer",
+            "machine": platform.machine(),
+            "kernel": platform.release(),
+        }
+
+    def health(self) -> Health:
+        milli = _text("/sys/class/thermal/thermal_zone0/temp")
+        return Health(temperature_c=int(milli) / 1000 if milli.lstrip("-").isdecimal() else None)
+
+    def devices(self) -> Sequence[DeviceFact]:
+        return (
+            *self._sound_facts,
+            self._camera_fact,
+            DeviceFact(Kind.DISPLAY, "screen0", "Simulated screen", simulated=True, note="shown on the device's page"),
+            DeviceFact(Kind.PANEL, "panel0", "Simulated panel", simulated=True, note="shown on the device's page"),
+        )
+
+    def on_fault(self, sink: Callable[[Fault], None]) -> None:
+        self._faults.listen(sink)
+
+    def close(self) -> None:
+        for closer in reversed(self._closers):
+            closer()
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text().strip("\0\n ")
+    except OSError:
+        return ""

@@ -1,0 +1,225 @@
+"""The simulated board: all devices without hardware, and hands for the test."""
+
+from __future__ import annotations
+
+import platform
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from hw.api import BoardOptions, DeviceFact, Fault, FaultKind, Health, Kind
+from hw.sim.audio import EchoPath, SimAudio
+from hw.sim.camera import ProcessCamera
+from hw.sim.display import SimDisplay
+from hw.sim.faults import FaultLine
+from hw.sim.panel import SimPanel
+
+__all__ = ["FAULTS", "SimBoard", "SimHands"]
+
+CAMERA_FAULTS: Final = (
+    "camera.freeze", "camera.slow", "camera.black", "camera.busy", "camera.unplug", "camera.timeout",
+)  # fmt: skip
+SOUND_FAULTS: Final = (
+    "mic.silence", "mic.unplug", "mic.busy", "mic.clip", "mic.noise", "mic.osMute",
+    "speaker.unplug", "speaker.busy", "speaker.mute", "speaker.zeroVolume", "speaker.stall",
+)  # fmt: skip
+OTHER_FAULTS: Final = (
+    "power.undervoltage", "thermal", "storage.full", "button.stuck", "echo.path", "echo.delayMs", "echo.erlDb",
+)  # fmt: skip
+
+FAULTS: Final = (*CAMERA_FAULTS, *SOUND_FAULTS, *OTHER_FAULTS)
+"""Every fault of this board by the names of ``sim.fault``. Values: ``mic.noise`` level in dBFS (-20), ``thermal``
+°C (85), ``echo.path`` and ``echo.erlDb`` loss in dB (20), ``echo.delayMs`` delay in ms (100)."""
+
+COOL_C: Final = 45.0
+HOT_C: Final = 85.0
+THROTTLE_C: Final = 80.0
+"""Where a Raspberry Pi begins to slow down."""
+
+
+class SimHands:
+    """Implements ``hw.api.Simulation`` over the devices that are simulated; a real one has no hands here."""
+
+    def __init__(
+        self, *, audio: SimAudio | None, camera: ProcessCamera | None, display: SimDisplay, panel: SimPanel
+    ) -> None:
+        self._audio, self._camera, self._display, self._panel = audio, camera, display, panel
+        self._lock = threading.RLock()
+        self._active: dict[str, float | None] = {}
+        self._echo_at_rest = (audio.echo.delay_ms, audio.echo.loss_db) if audio is not None else (0.0, None)
+
+    @property
+    def faults(self) -> Sequence[str]:
+        return tuple(
+            name
+            for name in FAULTS
+            if not (name.startswith("camera.") and self._camera is None)
+            and not (name.startswith(("mic.", "speaker.", "echo.")) and self._audio is None)
+        )
+
+    def fault(self, name: str, active: bool, value: float | None = None) -> None:
+        if name not in self.faults:
+            raise KeyError(f"unknown fault {name!r}; this board has {', '.join(self.faults)}")
+        with self._lock:
+            before = dict(self._active)
+            if active:
+                self._active[name] = value
+            else:
+                self._active.pop(name, None)
+            try:
+                self._apply(name)
+            except ValueError:
+                self._active = before
+                raise
+
+    def _apply(self, name: str) -> None:
+        active = self._active
+        if name in CAMERA_FAULTS and self._camera is not None:
+            self._camera.set_physics(key.removeprefix("camera.") for key in active if key in CAMERA_FAULTS)
+        elif name in SOUND_FAULTS and self._audio is not None:
+            self._audio.set_physics((key for key in active if key in SOUND_FAULTS), active.get("mic.noise"))
+        elif name.startswith("echo.") and self._audio is not None:
+            self._apply_echo(self._audio)
+        elif name == "button.stuck":
+            self._panel.jam(self._panel.buttons[0], name in active)
+
+    def _apply_echo(self, audio: SimAudio) -> None:
+        delay, loss = self._echo_at_rest
+        active = self._active
+        if any(name.startswith("echo.") for name in active):
+            loss = 20.0 if loss is None else loss
+            loss = next((active[key] for key in ("echo.erlDb", "echo.path") if active.get(key) is not None), loss)
+            wanted = active.get("echo.delayMs")
+            delay = wanted if wanted is not None else (delay or 100.0)
+        audio.echo.set(delay, loss)
+
+    def active(self, name: str) -> bool:
+        return name in self._active
+
+    def value(self, name: str, default: float) -> float:
+        found = self._active.get(name)
+        return default if found is None else found
+
+    def press(self, button: str, held_s: float) -> None:
+        self._panel.press(button, held_s)
+
+    def set_input(self, name: str, closed: bool) -> None:
+        self._panel.set_input(name, closed)
+
+    def source(self, kind: Kind, spec: str) -> None:
+        if kind is Kind.MICROPHONE and self._audio is not None:
+            self._audio.set_source(spec)
+        elif kind is Kind.CAMERA and self._camera is not None:
+            if spec != "pattern" and spec.partition(":")[0] not in ("file", "clip"):
+                raise ValueError(f"camera source {spec!r} is unknown; there are pattern, file:PATH and clip:PATH")
+            self._camera.set_source(spec)
+        else:
+            raise ValueError(f"the {kind.value} of this board has no source to choose")
+
+    def lend_audio(self, pcm: bytes) -> None:
+        if self._audio is not None:
+            self._audio.lend(pcm)
+
+    def lend_picture(self, jpeg: bytes) -> None:
+        if self._camera is not None:
+            self._camera.lend(jpeg)
+
+    def tap_speaker(self, sink: Callable[[bytes], None] | None) -> None:
+        if self._audio is not None:
+            self._audio.tap(sink)
+
+    def screen(self, width: int) -> bytes:
+        return self._display.jpeg(width)
+
+
+class SimBoard:
+    """Implements ``hw.api.Board``."""
+
+    def __init__(self, options: BoardOptions) -> None:
+        self._faults = FaultLine()
+        self._camera: ProcessCamera | None = None
+        self._panel: SimPanel | None = None
+        try:
+            # First: the process gets ready while the rest of the board, and of the program, is made.
+            self._camera = ProcessCamera("cam0", options.camera, self._faults)
+            self._panel = SimPanel(options.long_press_s, self._faults)
+            self._display = SimDisplay(options.display)
+            echo = EchoPath(options.echo_delay_ms, options.echo_loss_db)
+            self._audio = SimAudio(options.microphone, options.speaker, echo, self._faults)
+        except BaseException:
+            self._close_opened()
+            raise
+        self._hands = SimHands(audio=self._audio, camera=self._camera, display=self._display, panel=self._panel)
+
+    def _close_opened(self) -> None:
+        if self._panel is not None:
+            self._panel.close()
+        if self._camera is not None:
+            self._camera.close()
+        self._faults.close()
+
+    @property
+    def audio(self) -> SimAudio:
+        return self._audio
+
+    @property
+    def camera(self) -> ProcessCamera:
+        assert self._camera is not None  # noqa: S101 - set by __init__
+        return self._camera
+
+    @property
+    def display(self) -> SimDisplay:
+        return self._display
+
+    @property
+    def panel(self) -> SimPanel:
+        assert self._panel is not None  # noqa: S101 - set by __init__
+        return self._panel
+
+    @property
+    def simulation(self) -> SimHands:
+        return self._hands
+
+    def facts(self) -> Mapping[str, str]:
+        return {
+            "board": "sim",
+            "model": "Simulated board",
+            "serial": "sim",
+            "machine": platform.machine(),
+            "kernel": platform.release(),
+        }
+
+    def health(self) -> Health:
+        hands = self._hands
+        temperature = hands.value("thermal", HOT_C) if hands.active("thermal") else COOL_C
+        return Health(
+            temperature_c=temperature,
+            throttled=temperature >= THROTTLE_C,
+            undervoltage=hands.active("power.undervoltage"),
+            storage_full=hands.active("storage.full"),
+        )
+
+    def devices(self) -> Sequence[DeviceFact]:
+        gone = {
+            kind: self._faults.active(kind, FaultKind.MISSING, device)
+            for kind, device in ((Kind.MICROPHONE, "mic0"), (Kind.SPEAKER, "spk0"), (Kind.CAMERA, "cam0"))
+        }
+        rows = (
+            (Kind.MICROPHONE, "mic0", "Simulated microphone"),
+            (Kind.SPEAKER, "spk0", "Simulated loudspeaker"),
+            (Kind.CAMERA, "cam0", "Simulated camera"),
+            (Kind.DISPLAY, "screen0", "Simulated screen"),
+            (Kind.PANEL, "panel0", "Simulated panel"),
+        )
+        return [
+            DeviceFact(kind, device, name, present=not gone.get(kind, False), simulated=True)
+            for kind, device, name in rows
+        ]
+
+    def on_fault(self, sink: Callable[[Fault], None]) -> None:
+        self._faults.listen(sink)
+
+    def close(self) -> None:
+        self._audio.close()
+        self._display.close()
+        self._close_opened()

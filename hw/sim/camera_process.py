@@ -1,0 +1,322 @@
+"""The camera process: sensor, encoder and nothing else. Started as ``python -m hw.sim.camera_process``.
+
+Commands come in on standard input, frames and events go out on standard output (``hw.sim.wire``). The process ends
+when either closes, so it never outlives the daemon. (PR_SET_PDEATHSIG would not do: Linux ties it to the *thread*
+that started the process, and that one may end earlier.)
+
+One thread: it waits for commands until the next picture is due. Pictures are stamped and paced on CLOCK_MONOTONIC.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from av.video.frame import VideoFrame
+
+from hw.api import EncodedFrame, VideoMode
+from hw.sim.encoder import H264Encoder, jpeg
+from hw.sim.sources import Clip, Lent, PictureSource, SourceError, open_source
+from hw.sim.wire import CONTROL, EVENT, FRAME, FRAME_HEAD, PICTURE, SNAPSHOT, Unframer, message, pack
+
+SLOW_SHARE: Final = 4
+"""A slow sensor (fault ``camera.slow``) delivers one picture of this many: below half its rate."""
+
+DARK_LUMA: Final = 24
+"""Mean luma below which the lens counts as covered; video black is 16, sensor noise adds a few steps."""
+
+DEFAULT_MODE: Final = VideoMode()
+
+
+def _now_us() -> int:
+    return time.monotonic_ns() // 1000
+
+
+class Sensor:
+    """Everything the process knows: what is wanted, the faults that are physically in force, the open source."""
+
+    def __init__(self, spec: str, output: int) -> None:
+        self._spec = spec
+        self._output = output
+        self._wanted: tuple[int, VideoMode] | None = None
+        self._mode = DEFAULT_MODE
+        self._faults: set[str] = set()
+        self._source: PictureSource | None = None
+        self._clip: Clip | None = None
+        self._encoder: H264Encoder | None = None
+        self._lent = Lent()
+        self._was_lent = False
+        self._last: VideoFrame | None = None
+        self._counter = 0
+        self._due_us = 0
+        self._dark = False
+        # Made before it is needed: painting the still part of the picture and x264's tables take 60 ms.
+        self._warm: tuple[str, VideoMode, PictureSource, H264Encoder] | None = None
+
+    # --- to the board
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._output, view) :]
+
+    def tell(self, event: str, **fields: Any) -> None:
+        self._write(message(EVENT, {"event": event, **fields}))
+
+    def _send(self, frame: EncodedFrame) -> None:
+        assert self._wanted is not None  # noqa: S101 - only called while open
+        self._write(pack(FRAME, FRAME_HEAD.pack(self._wanted[0], frame.keyframe, frame.pts_us) + frame.data))
+
+    # --- from the board
+
+    def handle(self, fields: Mapping[str, Any]) -> None:
+        match fields["do"]:
+            case "start":
+                self._close()
+                mode = VideoMode(fields["width"], fields["height"], fields["fps"], fields["bitrate"])
+                self._wanted = (fields["generation"], mode)
+                self._open()
+            case "stop":
+                self._close()
+                self._wanted = None
+                self.tell("stopped", generation=fields["generation"])
+            case "keyframe":
+                self._request_keyframe()
+            case "bitrate":
+                self._set_bitrate(int(fields["value"]))
+            case "source":
+                self._spec = fields["spec"]
+                self._reopen()
+            case "faults":
+                self._set_faults(set(fields["active"]))
+            case "snapshot":
+                self._snapshot(int(fields["id"]))
+            case "ping":
+                self.tell("pong", id=fields["id"])
+            case "warm":
+                self._warm_up(VideoMode(fields["width"], fields["height"], fields["fps"], fields["bitrate"]))
+            case unknown:
+                raise ValueError(f"camera process: unknown command {unknown!r}")
+
+    def lend(self, data: bytes) -> None:
+        self._lent.offer(data, _now_us())
+
+    def _set_faults(self, faults: set[str]) -> None:
+        changed = faults ^ self._faults
+        self._faults = faults
+        self._tell_presence()
+        if changed & {"unplug", "busy", "timeout"}:  # the sensor leaves the bus, or comes back to it
+            self._reopen()
+
+    def _tell_presence(self) -> None:
+        why, detail = self._obstacle()
+        self.tell("device", why=why, detail=detail)
+
+    def _obstacle(self) -> tuple[str, str]:
+        if "unplug" in self._faults:
+            return "missing", "the camera was unplugged"
+        if "busy" in self._faults:
+            return "busy", "the camera is held by another program (simulated)"
+        return "", ""
+
+    # --- sensor
+
+    def _reopen(self) -> None:
+        if self._wanted is not None:
+            self._close()
+            self._open()
+
+    def _warm_up(self, mode: VideoMode) -> None:
+        if self._spec == "pattern" and self._source is None:
+            self._warm = (self._spec, mode, open_source(self._spec, mode), H264Encoder(mode))
+
+    def _open(self) -> None:
+        assert self._wanted is not None  # noqa: S101
+        generation, mode = self._wanted
+        why, detail = self._obstacle()
+        if why:
+            self.tell("device", why=why, detail=detail)
+            return
+        try:
+            mode = self._open_source(mode)
+        except SourceError as error:
+            self.tell("device", why=error.why, detail=str(error))
+            return
+        self._mode = mode
+        self._due_us = _now_us()
+        self.tell(
+            "started", generation=generation, width=mode.width, height=mode.height, fps=mode.fps, bitrate=mode.bitrate
+        )
+
+    def _open_source(self, mode: VideoMode) -> VideoMode:
+        kind, _, path = self._spec.partition(":")
+        if kind == "clip":
+            self._clip = Clip(path)
+            return self._clip.mode
+        warm, self._warm = self._warm, None
+        if warm is not None and warm[:2] == (self._spec, mode):
+            self._source, self._encoder = warm[2:]
+        else:
+            self._source = open_source(self._spec, mode)
+            self._encoder = H264Encoder(mode)
+        return mode
+
+    def _close(self) -> None:
+        if self._source is not None:
+            self._source.close()
+        self._source = self._clip = self._encoder = self._last = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._source is not None or self._clip is not None
+
+    def wait_s(self) -> float | None:
+        """Seconds until the next picture is due; None while the sensor is closed."""
+        return max(0.0, (self._due_us - _now_us()) / 1e6) if self.is_open else None
+
+    def tick(self) -> None:
+        """Take the picture that is due, if one is."""
+        now = _now_us()
+        if not self.is_open or now < self._due_us:
+            return
+        period = 1_000_000 // self._mode.fps
+        self._due_us += period
+        if self._due_us < now - period:  # stalled: go on from here, a sensor does not catch up
+            self._due_us = now + period
+        self._counter += 1
+        if self._faults & {"freeze", "timeout"}:
+            return
+        if "slow" in self._faults and self._counter % SLOW_SHARE:
+            return
+        try:
+            frame = self._take(now)
+        except SourceError as error:
+            self._close()
+            self.tell("device", why=error.why, detail=str(error))
+            return
+        if frame is not None:
+            self._send(frame)
+
+    def _take(self, now: int) -> EncodedFrame | None:
+        lent = None if "black" in self._faults else self._lent.picture(self._mode, now)
+        if (lent is not None) != self._was_lent:
+            self._was_lent = lent is not None
+            self._request_keyframe()  # from clip to encoder and back the stream must begin anew
+            self.tell("encoder", recorded=self._clip is not None and lent is None)
+        if lent is None and self._clip is not None and "black" not in self._faults:
+            return self._clip.unit(now)
+        if "black" in self._faults:
+            picture = _black(self._mode)
+        elif lent is not None:
+            picture = lent
+        else:
+            assert self._source is not None  # noqa: S101
+            picture = self._source.picture(self._counter, now)
+        if self._counter % max(1, self._mode.fps // 2) == 0:
+            self._judge_light(picture)
+        self._last = picture
+        if self._encoder is None:
+            self._encoder = H264Encoder(self._mode)
+        return self._encoder.encode(picture, now)
+
+    def _judge_light(self, picture: VideoFrame) -> None:
+        sample = bytes(memoryview(picture.planes[0])[::1009])  # a prime: no column is favoured
+        dark = sum(sample) < DARK_LUMA * len(sample)
+        if dark != self._dark:
+            self._dark = dark
+            self.tell("dark", dark=dark)
+
+    def _request_keyframe(self) -> None:
+        if self._clip is not None:
+            self._clip.jump()
+        if self._encoder is not None:
+            self._encoder.force_keyframe()
+
+    def _set_bitrate(self, value: int) -> None:
+        if self._wanted is not None:
+            generation, mode = self._wanted
+            self._wanted = (generation, VideoMode(mode.width, mode.height, mode.fps, value))
+        if self._encoder is not None:
+            self._encoder.set_bitrate(value)
+
+    # --- snapshot
+
+    def _snapshot(self, number: int) -> None:
+        why, detail = self._obstacle()
+        if self._faults & {"freeze", "timeout"}:
+            why, detail = "stalled", "the camera delivers no picture"
+        try:
+            picture = None if why else self._picture_now()
+        except SourceError as error:
+            picture, why, detail = None, error.why, str(error)
+        if picture is None:
+            self.tell("snapshot_failed", id=number, why=why, detail=detail)
+            return
+        self._write(pack(SNAPSHOT, number.to_bytes(4, "big") + jpeg(picture)))
+
+    def _picture_now(self) -> VideoFrame:
+        """The picture just taken, or one taken for this purpose with the sensor open no longer than that."""
+        now = _now_us()
+        if "black" in self._faults:
+            return _black(self._mode)
+        if self.is_open and self._last is not None and (self._clip is None or self._was_lent):
+            return self._last
+        lent = self._lent.picture(self._mode, now)
+        if lent is not None:
+            return lent
+        kind, _, path = self._spec.partition(":")
+        if kind == "clip":
+            clip = self._clip or Clip(path)
+            return clip.picture(clip.mode)
+        source = self._source or open_source(self._spec, self._mode)
+        try:
+            return source.picture(self._counter, now)
+        finally:
+            if source is not self._source:
+                source.close()
+
+
+def _black(mode: VideoMode) -> VideoFrame:
+    frame = VideoFrame(mode.width, mode.height, "yuv420p")
+    for plane, value in zip(frame.planes, (16, 128, 128), strict=True):
+        plane.update(bytes([value]) * plane.buffer_size)
+    return frame
+
+
+def run(spec: str, commands: int, output: int) -> None:
+    """Serve until the board hangs up."""
+    sensor = Sensor(spec, output)
+    unframer = Unframer()
+    sensor.tell("ready", pid=os.getpid())
+    while True:
+        ready, _, _ = select.select([commands], [], [], sensor.wait_s())
+        if ready:
+            data = os.read(commands, 1 << 16)
+            if not data:
+                return
+            for kind, payload in unframer.feed(data):
+                if kind == CONTROL:
+                    sensor.handle(json.loads(payload))
+                elif kind == PICTURE:
+                    sensor.lend(payload)
+        sensor.tick()
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the board decides, not we
+    output = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints must not end up among the frames
+    try:
+        run(sys.argv[1], sys.stdin.fileno(), output)
+    except BrokenPipeError:
+        return  # the board is gone
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The software H.264 encoder of the camera process: constrained baseline, low latency, steered while it runs."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Final
+
+import av
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import PictureType, VideoFrame
+
+from hw.api import EncodedFrame, VideoMode
+
+__all__ = ["MAX_BITRATE", "MIN_BITRATE", "H264Encoder", "jpeg"]
+
+MIN_BITRATE: Final = 50_000
+MAX_BITRATE: Final = 14_000_000
+"""Bits per second that x264 survives at level 3.1 (table A-1 of H.264: 14 Mbit/s)."""
+
+KEYFRAME_S: Final = 3
+"""Seconds between key frames nobody asked for."""
+
+HEADROOM: Final = 1.25
+"""The rate control's ceiling over the target it was opened with. x264 follows a new target while it runs, but not
+above this ceiling, and loosely far below it: outside 0.5 to HEADROOM the encoder is opened anew."""
+
+
+class H264Encoder:
+    """One x264 instance for one picture size; ``encode`` takes pictures in capture order."""
+
+    def __init__(self, mode: VideoMode) -> None:
+        self._mode = mode
+        self._target = self._opened_for = _clamp(mode.bitrate)
+        self._context = self._open()
+        self._force = False
+
+    def _open(self) -> VideoCodecContext:
+        mode, target = self._mode, self._target
+        context = av.CodecContext.create("libx264", "w")
+        context.width, context.height, context.pix_fmt = mode.width, mode.height, "yuv420p"
+        context.time_base, context.framerate = Fraction(1, 1_000_000), Fraction(mode.fps, 1)
+        context.bit_rate = target
+        context.gop_size = mode.fps * KEYFRAME_S
+        context.max_b_frames = 0
+        context.thread_count = 1
+        ceiling = int(target * HEADROOM)
+        context.options = {
+            "preset": "superfast",
+            "tune": "zerolatency",
+            "profile": "baseline",  # x264's baseline has neither FMO nor ASO: constraint_set1 is set
+            "level": _level(mode),
+            "maxrate": str(ceiling),
+            "bufsize": str(ceiling // 2),  # half a second: a key frame may be a burst, not a wall
+            "x264-params": "repeat-headers=1:annexb=1:scenecut=0:intra-refresh=0:threads=1",
+        }
+        context.open()
+        self._opened_for = target
+        return context
+
+    @property
+    def bitrate(self) -> int:
+        return self._target
+
+    def force_keyframe(self) -> None:
+        """The next picture is an IDR."""
+        self._force = True
+
+    def set_bitrate(self, bits_per_second: int) -> int:
+        """Follow a new target from the next picture on; returns the target after clamping."""
+        self._target = _clamp(bits_per_second)
+        if 0.5 * self._opened_for <= self._target <= HEADROOM * self._opened_for:
+            self._context.bit_rate = self._target  # libx264 reads it before every picture
+        else:
+            # Opening costs 3 ms and a key frame; the time line goes on, pts are the caller's.
+            self._context = self._open()
+        return self._target
+
+    def encode(self, picture: VideoFrame, pts_us: int) -> EncodedFrame | None:
+        """One access unit for one picture (no delay, no reordering)."""
+        picture.pts = pts_us
+        picture.time_base = Fraction(1, 1_000_000)
+        picture.pict_type = PictureType.I if self._force else PictureType.NONE
+        packets = self._context.encode(picture)
+        if not packets:
+            return None
+        self._force = False
+        return EncodedFrame(
+            data=b"".join(bytes(packet) for packet in packets),
+            pts_us=pts_us,
+            keyframe=any(packet.is_keyframe for packet in packets),
+        )
+
+
+def _clamp(bits_per_second: int) -> int:
+    return max(MIN_BITRATE, min(MAX_BITRATE, int(bits_per_second)))
+
+
+def _level(mode: VideoMode) -> str:
+    """3.1 carries 720p30 (108 000 macroblocks a second); larger modes say what they need."""
+    blocks = -(-mode.width // 16) * -(-mode.height // 16)
+    if blocks <= 3600 and blocks * mode.fps <= 108_000:
+        return "3.1"
+    return "4.0" if blocks * mode.fps <= 245_760 else "4.2"
+
+
+def jpeg(picture: VideoFrame) -> bytes:
+    """``picture`` as a JPEG of good quality (quantiser 4)."""
+    context = av.CodecContext.create("mjpeg", "w")
+    context.width, context.height, context.pix_fmt = picture.width, picture.height, "yuvj420p"
+    context.time_base = Fraction(1, 25)
+    context.options = {"flags": "+qscale", "global_quality": str(4 * 118)}  # FF_QP2LAMBDA is 118
+    still = picture.reformat(format="yuvj420p", src_color_range="MPEG", dst_color_range="JPEG")
+    still.pts = 0
+    return b"".join(bytes(packet) for packet in [*context.encode(still), *context.encode(None)])

@@ -1,0 +1,62 @@
+"""Judges a camera by what arrives: late start, standstill, low rate. Pure: time is handed in."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from hw.api import FaultKind
+
+__all__ = ["STALL_S", "START_TIMEOUT_S", "FrameWatch"]
+
+START_TIMEOUT_S: Final = 5.0
+"""From opening the sensor to its first picture (features 3.5)."""
+
+STALL_S: Final = 1.5
+"""Without a picture this long the camera has stopped; leaves half a second to tell within 2 s (features 4.1)."""
+
+RATE_WINDOW_S: Final = 2.0
+"""Seconds over which the rate is judged."""
+
+SLOW_BEGINS: Final = 0.5
+SLOW_ENDS: Final = 0.7
+"""Shares of the configured rate; apart, so that a camera at the border does not flutter."""
+
+
+class FrameWatch:
+    """One start of a camera. Seconds are CLOCK_MONOTONIC."""
+
+    def __init__(self, fps: int, now: float) -> None:
+        self._fps = fps
+        self._opened = now
+        self._first: float | None = None
+        self._last = now
+        self._recent: deque[float] = deque(maxlen=int(fps * RATE_WINDOW_S) + 1)
+        self._slow = False
+
+    def reopened(self, now: float) -> None:
+        """The sensor was opened anew: its start time-out runs again."""
+        if self._first is not None:
+            self._first, self._opened, self._last, self._slow = None, now, now, False
+            self._recent.clear()
+
+    def frame(self, now: float) -> None:
+        if self._first is None:
+            self._first = now
+        self._last = now
+        self._recent.append(now)
+
+    def faults(self, now: float) -> frozenset[FaultKind]:
+        """What is wrong at this moment."""
+        if self._first is None:
+            late = now - self._opened >= START_TIMEOUT_S
+            return frozenset({FaultKind.START_TIMED_OUT}) if late else frozenset()
+        if now - self._last >= STALL_S:
+            return frozenset({FaultKind.STALLED})
+        while self._recent and self._recent[0] < now - RATE_WINDOW_S:
+            self._recent.popleft()
+        # A gap that may become a standstill says nothing about the rate.
+        if now - self._first >= RATE_WINDOW_S and now - self._last < max(0.5, 3 / self._fps):
+            share = len(self._recent) / (self._fps * RATE_WINDOW_S)
+            self._slow = share < (SLOW_ENDS if self._slow else SLOW_BEGINS)
+        return frozenset({FaultKind.SLOW}) if self._slow else frozenset()
