@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import json
 import logging
+import time
 from collections import deque
 from typing import Any, Final
 
@@ -76,7 +77,7 @@ class _Client:
 class EventStreams:
     """All open streams of ``GET /v1/events``.
 
-    Messages: ``hello`` {boot, rev}, then one ``state`` {name, rev, document} per document, then ``state`` and
+    Messages: ``hello`` {boot, rev, time}, then one ``state`` {name, rev, document} per document, then ``state`` and
     ``event`` (CloudEvents) as they come; ``cut`` {reason} before we end a stream: ``slow``, ``signedOut`` or
     ``shutdown``. ``Last-Event-ID`` is not used: every stream starts with the whole truth.
     """
@@ -127,7 +128,8 @@ class EventStreams:
 
     def _snapshot(self) -> bytes:
         snapshot = self._bulletin.snapshot()
-        parts = [b"retry: 1000\n", _message("hello", {"boot": self._bulletin.boot, "rev": snapshot.rev})]
+        parts = [b"retry: 1000\n", _message("hello", {
+            "boot": self._bulletin.boot, "rev": snapshot.rev, "time": time.time()})]
         parts += [_message("state", {"name": name, "rev": snapshot.rev, "document": document})
                   for name, document in snapshot.documents.items()]
         return b"".join(parts)

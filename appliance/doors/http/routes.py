@@ -23,7 +23,7 @@ from appliance.doors.http.replies import json_reply
 from appliance.doors.http.sim import SimStream
 from appliance.errors import BadRequest, NotPermitted, Refused
 from appliance.settings import DeviceSettings
-from appliance.vocabulary import ID_PATTERN, STATES, Scope
+from appliance.vocabulary import DIAGNOSTICS, END_REASONS, ID_PATTERN, STATES, Scope
 
 __all__ = ["Routes", "address_grant"]
 
@@ -69,6 +69,7 @@ class Routes:
             web.get("/v1/state", self._gated(operator, self._state)),
             web.get("/v1/state/{name}", self._gated(operator, self._document)),
             web.get("/v1/events", self._gated(operator, self._events), allow_head=False),
+            web.get("/v1/words", self._gated(operator, self._words)),
             web.get("/v1/session", self._gated(operator, self._session)),
             web.delete("/v1/session", self._gated(operator, self._sign_out)),
             web.post("/v1/address", self._gated(admin, self._address)),
@@ -180,6 +181,13 @@ class Routes:
             raise BadRequest(f"There is no state {name[:40]!r}. Known: {', '.join(STATES)}.",
                              code=404, sub_code="notFound")
         return json_reply(self.bulletin.document(name))
+
+    async def _words(self, _request: web.Request, _caller: Caller) -> web.StreamResponse:
+        """Words for people of every diagnostic and end reason, for pages."""
+        return json_reply({
+            "diagnostics": {d.name: {"message": d.message, "advice": d.advice} for d in DIAGNOSTICS.values()},
+            "reasons": {key: reason.payload() for key, reason in END_REASONS.items()},
+        })
 
     async def _events(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         session = self.gate.session(request) if caller.proof is Proof.COOKIE else None

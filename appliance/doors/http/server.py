@@ -81,6 +81,7 @@ class HttpDoor:
         self._runner: web.AppRunner | None = None
         self._counting = contextlib.ExitStack()
         self._port = settings.http.port
+        self._outward = ""
         self._stopping = False
 
     @property
@@ -103,6 +104,7 @@ class HttpDoor:
         if self._http.cert_file or self._http.key_file or not is_loopback(self._http.listen):
             context, self.fingerprint = await asyncio.to_thread(server_context, self._http, self._secrets)
             self._gate.tls = True
+            self._outward = await asyncio.to_thread(_outward_address)
         app = web.Application(middlewares=[self._guard], client_max_size=MAX_PAYLOAD)
         app.on_response_prepare.append(self._prepare)
         self._routes.install(app)
@@ -145,7 +147,7 @@ class HttpDoor:
         if self._http.names:
             host = self._http.names[0]
         elif host in {"", "0.0.0.0", "::"}:  # noqa: S104 - recognised, not bound
-            host = _outward_address()
+            host = self._outward
         if ":" in host:
             host = f"[{host}]"
         return f"{'https' if self._gate.tls else 'http'}://{host}:{self._port}"

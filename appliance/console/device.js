@@ -1,0 +1,254 @@
+// The device page: virtual front panel of a simulated board, or the state of a real one.
+
+import { fillIcons, setIcon } from "/console/icons.js";
+import { PanelStream } from "/console/panel.js";
+import {
+  $, callWords, duration, el, epoch, hasDiagnostic, inCall, ioPart, onDuty, reasonWords, replaceRows, setText, setTone,
+  showCalls, showConnection, showDiagnostics, showFacts, soon, toast,
+} from "/console/view.js";
+import { command, Live } from "/console/wire.js";
+
+const SHORT_S = 0.08; // a press as short as a finger makes it
+const LONG_AFTER_MS = 570; // held for so long here, it is sent as a long press
+const LONG_S = 1.3;
+
+const live = new Live();
+const stream = new PanelStream();
+
+fillIcons();
+
+// --- keys ---------------------------------------------------------------------------------------------------------
+
+async function press(button, seconds) {
+  try {
+    await command("sim.press", { button, seconds });
+  } catch (error) {
+    toast(error.message, "bad");
+  }
+}
+
+/** A key that is short when let go early and long when kept: by pointer, by space bar and by return. */
+function key(node, button) {
+  let timer = 0;
+  const down = () => {
+    if (timer) return;
+    node.classList.add("down");
+    timer = setTimeout(() => {
+      timer = -1;
+      press(button, LONG_S);
+    }, LONG_AFTER_MS);
+  };
+  const up = (counts) => {
+    node.classList.remove("down");
+    if (timer > 0) {
+      clearTimeout(timer);
+      if (counts) press(button, SHORT_S);
+    }
+    timer = 0;
+  };
+  node.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    node.setPointerCapture(event.pointerId);
+    down();
+  });
+  node.addEventListener("pointerup", () => up(true));
+  node.addEventListener("pointercancel", () => up(false));
+  node.addEventListener("contextmenu", (event) => event.preventDefault());
+  node.addEventListener("keydown", (event) => {
+    if (![" ", "Enter"].includes(event.key)) return;
+    event.preventDefault();
+    if (!event.repeat) down();
+  });
+  node.addEventListener("keyup", (event) => {
+    if (![" ", "Enter"].includes(event.key)) return;
+    event.preventDefault();
+    up(true);
+  });
+  node.addEventListener("blur", () => up(false));
+  // Assistive technology clicks without pointer or key; a click that follows a pointer counts at least one.
+  node.addEventListener("click", (event) => {
+    if (event.detail === 0) press(button, SHORT_S);
+  });
+}
+
+key($("call-key"), "call");
+key($("mute-key"), "mute");
+
+// --- lamps --------------------------------------------------------------------------------------------------------
+
+const blinking = new Map(); // lamp name -> {words, timer}
+
+/** A lamp follows its pattern of [seconds, lit]; a steady one has a single entry. */
+function showLamp(name, row) {
+  const pattern = Array.isArray(row.pattern ?? row.value) ? row.pattern ?? row.value
+    : [[1, Boolean(row.lit ?? row.value)]];
+  const words = JSON.stringify(pattern);
+  if (blinking.get(name)?.words === words) return;
+  clearTimeout(blinking.get(name)?.timer);
+  const nodes = document.querySelectorAll(`[data-lamp="${CSS.escape(name)}"]`);
+  const entry = { words, timer: 0 };
+  blinking.set(name, entry);
+  const step = (index) => {
+    const [seconds, lit] = pattern[index];
+    for (const node of nodes) node.classList.toggle("lit", lit);
+    if (pattern.length > 1) entry.timer = setTimeout(() => step((index + 1) % pattern.length), Math.max(50, seconds * 1000));
+  };
+  if (pattern.length) step(0);
+}
+
+function lampWords(row) {
+  const pattern = row.pattern ?? row.value;
+  if (Array.isArray(pattern) && pattern.length > 1) return "blinking";
+  return (Array.isArray(pattern) ? pattern[0]?.[1] : row.lit ?? row.value) ? "lit" : "dark";
+}
+
+// --- what is shown ------------------------------------------------------------------------------------------------
+
+function headline() {
+  const call = live.get("call");
+  const state = call.state ?? "None";
+  const peer = call.peer?.displayName || call.callerInfo?.displayName || "the operator";
+  if (inCall(state)) {
+    return {
+      Connecting: ["Calling", `Looking for ${peer === "the operator" ? "somebody on duty" : peer}.`],
+      Ringing: ["It rings at the other side", "The call begins as soon as somebody answers."],
+      Incoming: [`${peer} calls`, "Press the call button to answer, or keep it pressed to decline."],
+      Connected: [`Talking with ${peer}`, call.isMuted ? "The microphone of the device is muted." : "Press the call button to hang up."],
+      LocalHold: ["The call is on hold", "Nothing is sent or played until it is resumed."],
+      RemoteHold: [`${peer} holds the call`, "Please wait."],
+      Reconnecting: ["Reconnecting", "Sound and picture were interrupted; the call goes on by itself."],
+      Disconnecting: ["Hanging up", ""],
+    }[state] ?? [callWords(state)[0], ""];
+  }
+  const { message, advice, failed } = reasonWords(live, state === "Disconnected" ? call.endReason : null);
+  if (failed) return ["The call failed", [message, advice].filter(Boolean).join(" ")];
+  const duty = onDuty(live);
+  const who = duty.length ? `On duty: ${duty.join(", ")}.` : "";
+  const last = message ? `${message} ` : "";
+  if (live.get("device").doNotDisturb) return ["Do not disturb", `${last}Incoming calls are refused. ${who}`];
+  return ["Ready", `${last}${who || "Press the call button to call the operator."}`];
+}
+
+function showNow() {
+  const call = live.get("call");
+  const [title, text] = headline();
+  const [words, tone] = callWords(call.state);
+  setText($("now-title"), title);
+  setText($("now-text"), text);
+  const since = epoch(call.connectedAt ?? call.since);
+  const timed = ["Connected", "LocalHold", "RemoteHold"].includes(call.state) && since;
+  setText($("call-pill"), timed ? `${words} ${duration(Date.now() / 1000 - since)}` : words);
+  setTone($("call-pill"), tone);
+  $("nobody").hidden = !hasDiagnostic(live, "nobodyOnDuty") || inCall(call.state) || Boolean(onDuty(live).length);
+  document.title = inCall(call.state) ? `${title} · ${$("device-name").textContent}` : $("device-name").textContent;
+  setText($("keys-hint"), {
+    Incoming: "Press to answer, keep pressed to decline", Connected: "Press to hang up", Ringing: "Press to cancel",
+    Connecting: "Press to cancel",
+  }[call.state] ?? "Press to call");
+}
+
+function showContacts() {
+  const rows = [];
+  for (const [name, row] of ioPart(live, "relays")) {
+    const closed = Boolean(row.closed ?? row.value);
+    rows.push(el("div", { class: "switch" }, el("span", {}, el("b", { text: `Relay ${name}` })),
+      el("span", { class: "tag", "data-tone": closed ? "ok" : "", text: closed ? "Closed" : "Open" })));
+  }
+  for (const [name, row] of ioPart(live, "inputs")) {
+    const closed = Boolean(row.closed ?? row.value);
+    const shown = el("span", {}, el("b", { text: `Contact ${name}` }),
+      el("small", { class: "small muted-text", text: closed ? "Closed" : "Open" }));
+    if (!live.session?.simulation) {
+      rows.push(el("div", { class: "switch" }, shown));
+      continue;
+    }
+    const toggle = el("button", { class: "switch", type: "button", role: "switch", "aria-checked": String(closed) },
+      shown, el("span", { class: "knob", "aria-hidden": "true" }));
+    toggle.addEventListener("click", () =>
+      command("sim.input", { input: name, closed: !closed }).catch((error) => toast(error.message, "bad")));
+    rows.push(toggle);
+  }
+  const held = document.activeElement?.closest?.("#contacts .switch");
+  const index = held ? [...$("contacts").children].indexOf(held) : -1;
+  replaceRows($("contacts"), rows, () => el("p", { class: "empty", text: "This device has none." }));
+  if (index >= 0 && !held.isConnected) $("contacts").children[index]?.focus();
+  const door = ioPart(live, "relays").find(([name]) => name === "door") ?? ioPart(live, "relays")[0];
+  const open = Boolean(door && (door[1].closed ?? door[1].value));
+  $("door-state").dataset.open = String(open);
+  setIcon($("door-state").firstElementChild, open ? "door-open" : "door");
+  setText($("door-words"), open ? "Door open" : "Door locked");
+}
+
+function showLamps() {
+  const lamps = ioPart(live, "lamps");
+  for (const [name, row] of lamps) showLamp(name, row);
+  setText($("lamp-words"), `Lamps: ${lamps.map(([name, row]) => `${name} ${lampWords(row)}`).join(", ")}.`);
+}
+
+function showAll() {
+  showConnection(live);
+  showFacts(live);
+  const simulated = Boolean(live.session?.simulation);
+  document.body.classList.toggle("real", live.session !== null && !simulated);
+  $("panel").hidden = !simulated;
+  $("lend-card").hidden = !simulated;
+  setText($("device-sub"), live.session === null ? "Device page" : simulated ? "Simulated device" : "Device page");
+  showNow();
+  showDiagnostics(live);
+  showCalls(live);
+  showContacts();
+  showLamps();
+}
+
+const refresh = soon(showAll);
+live.addEventListener("change", refresh);
+live.addEventListener("connection", refresh);
+setInterval(refresh, 1000);
+
+// --- screen, loudspeaker, lending ---------------------------------------------------------------------------------
+
+let shown = "";
+stream.addEventListener("screen", ({ detail }) => {
+  const next = URL.createObjectURL(detail);
+  const image = $("screen");
+  image.onload = () => {
+    URL.revokeObjectURL(shown);
+    shown = next;
+  };
+  image.src = next;
+  image.hidden = false;
+  $("screen-off").hidden = true;
+});
+stream.addEventListener("level", ({ detail }) => $("grille").style.setProperty("--level", String(Math.min(1, detail * 2))));
+stream.addEventListener("change", ({ detail }) => {
+  $("listen").setAttribute("aria-pressed", String(stream.listening));
+  $("listen").lastElementChild.textContent = stream.listening ? "Listening" : "Listen";
+  setIcon($("listen").firstElementChild, stream.listening ? "speaker" : "speaker-off");
+  $("lend").setAttribute("aria-checked", String(stream.lending));
+  setText($("lend-text"), detail || (stream.lending ? "The device sees and hears you now."
+    : "The device sees and hears you in place of its test picture and speech."));
+});
+
+const SOUND_WORDS = "This browser does not play the loudspeaker: open the page over 127.0.0.1 or https.";
+$("listen").addEventListener("click", () => stream.setListening(!stream.listening).catch(() => toast(SOUND_WORDS, "bad")));
+
+const REFUSED = {
+  NotAllowedError: "The browser refused camera and microphone. Allow them in its address bar, then try again.",
+  NotFoundError: "This computer has no camera or no microphone.",
+  NotReadableError: "Another program holds the camera or the microphone.",
+};
+$("lend").addEventListener("click", async () => {
+  if (stream.lending) {
+    stream.stopLending();
+  } else if (!window.isSecureContext) {
+    toast("Browsers give camera and microphone only to 127.0.0.1 and https addresses.", "bad");
+  } else {
+    await stream.startLending().catch((error) => toast(REFUSED[error.name] ?? String(error), "bad"));
+  }
+});
+
+live.addEventListener("connection", () => {
+  if (live.session?.simulation && !stream.socket) stream.connect();
+});
+setIcon($("listen").firstElementChild, "speaker-off");
+live.start();

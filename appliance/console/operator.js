@@ -1,0 +1,365 @@
+// The operator page: duty, ringing, the call and its controls, the device beside it. Calls are peer.js's.
+
+import { fillIcons, icon, setIcon } from "/console/icons.js";
+import { Peer } from "/console/peer.js";
+import { Meter, Sounds } from "/console/ring.js";
+import {
+  $, callWords, duration, el, epoch, inCall, ioPart, reasonWords, replaceRows, setText, setTone, showCalls,
+  showConnection, showDiagnostics, showFacts, soon, toast,
+} from "/console/view.js";
+import { command, Live } from "/console/wire.js";
+
+const DOOR_S = 3;
+
+const live = new Live();
+const peer = new Peer(`/v1/peer?page=${pageId()}`);
+const sounds = new Sounds();
+const microphoneMeter = new Meter();
+const remoteMeter = new Meter();
+const page = { trouble: null, warning: null, ended: null, going: false, localStream: null, remoteStream: null,
+  callId: "", autoAnswer: null };
+
+fillIcons();
+
+/** Tells this tab from another of the same browser; the same after a reload. */
+function pageId() {
+  let id = sessionStorage.getItem("edgecall-page");
+  if (!id) {
+    id = Array.from(crypto.getRandomValues(new Uint8Array(8)), (b) => b.toString(16).padStart(2, "0")).join("");
+    sessionStorage.setItem("edgecall-page", id);
+  }
+  return id;
+}
+
+const deviceName = () => live.get("device").name || live.session?.device?.name || "the device";
+
+// --- duty -----------------------------------------------------------------------------------------------------------
+
+const TROUBLE = {
+  insecure: ["This address is not secure enough for camera and microphone",
+    "Browsers give them only to https addresses and to 127.0.0.1. Open the page with the address that “edgecall address” prints."],
+  NotAllowedError: ["The browser refused camera and microphone",
+    "Allow both for this page in the address bar, then press “Go on duty” again."],
+  NotFoundError: ["No camera or no microphone was found",
+    "Plug one in, then press “Go on duty” again."],
+  NotReadableError: ["Camera or microphone is in use",
+    "Another program holds it. End that program, then press “Go on duty” again."],
+};
+
+function environmentTrouble() {
+  if (!window.isSecureContext || !navigator.mediaDevices?.getUserMedia) return TROUBLE.insecure;
+  if (!window.RTCPeerConnection) return ["This browser cannot make calls", "Use a current Chromium, Chrome, Edge, Firefox or Safari."];
+  return null;
+}
+
+/** What will not work although duty began: no H.264 here, or no network path that a browser would take. */
+async function environmentWarning() {
+  const codecs = RTCRtpReceiver.getCapabilities?.("video")?.codecs ?? [];
+  if (codecs.length && !codecs.some(({ mimeType }) => mimeType.toLowerCase() === "video/h264")) {
+    return ["This browser has no H.264", "Calls have sound only. Chrome, Edge, Firefox, Safari and most Chromium builds have it."];
+  }
+  if (!(await hasCandidate())) {
+    return ["This computer has no network interface", "Browsers send sound and picture only over a real interface, even to the same computer. Connect a network, or bring an interface up, and go on duty again."];
+  }
+  return null;
+}
+
+async function hasCandidate() {
+  const probe = new RTCPeerConnection();
+  try {
+    return await new Promise((resolve, reject) => {
+      const timer = setTimeout(() => resolve(false), 1500);
+      probe.onicecandidate = ({ candidate }) => {
+        if (candidate?.candidate || candidate === null) {
+          clearTimeout(timer);
+          resolve(Boolean(candidate?.candidate));
+        }
+      };
+      probe.createDataChannel("probe");
+      probe.createOffer().then((offer) => probe.setLocalDescription(offer)).catch(reject);
+    });
+  } finally {
+    probe.close();
+  }
+}
+
+async function goOnDuty() {
+  page.trouble = environmentTrouble();
+  if (page.trouble) return show();
+  page.going = true;
+  show();
+  try {
+    await sounds.unlock();
+    await peer.goOnDuty();
+    page.trouble = null;
+    page.ended = null;
+  } catch (error) {
+    page.trouble = TROUBLE[error.name] ?? ["Going on duty failed", error.message || String(error)];
+  }
+  page.going = false;
+  show();
+  if (peer.state.duty) {
+    page.warning = await environmentWarning().catch(() => null);
+    show();
+  }
+}
+
+$("duty-on").addEventListener("click", goOnDuty);
+$("duty-off").addEventListener("click", () => {
+  peer.goOffDuty();
+  $("main").focus();
+});
+
+// --- the call -------------------------------------------------------------------------------------------------------
+
+const attempt = (action) => async () => {
+  try {
+    await action();
+  } catch (error) {
+    toast(TROUBLE[error.name]?.[0] ?? error.message, "bad");
+  }
+};
+
+const call = () => peer.state.call;
+const answer = attempt(() => peer.answer(call().callId));
+const decline = attempt(() => peer.reject(call().callId));
+
+$("answer").addEventListener("click", answer);
+$("decline").addEventListener("click", decline);
+$("hangup").addEventListener("click", attempt(() => peer.hangup()));
+$("mute").addEventListener("click", attempt(() => peer.setMuted(!call().muted)));
+$("camera").addEventListener("click", attempt(() => peer.setVideo(!call().video)));
+$("hold").addEventListener("click", attempt(() => peer.setHold(!call().held)));
+$("call-device").addEventListener("click", attempt(async () => {
+  if (!peer.state.duty) await goOnDuty();
+  if (peer.state.duty) await peer.call();
+}));
+$("door").addEventListener("click", attempt(async () => {
+  await command("io.set", { relay: doorRelay(), seconds: DOOR_S });
+  toast(`The door is open for ${DOOR_S} seconds.`);
+}));
+
+const doorRelay = () => {
+  const names = ioPart(live, "relays").map(([name]) => name);
+  return names.includes("door") ? "door" : names[0];
+};
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.altKey || event.metaKey || event.repeat || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
+  const key = event.key.toLowerCase();
+  const state = call()?.state;
+  if (state === "Incoming" && key === "a") answer();
+  else if (state === "Incoming" && key === "d") decline();
+  else if (inCall(state) && state !== "Incoming" && key === "m") $("mute").click();
+  else return;
+  event.preventDefault();
+});
+
+// --- what is shown --------------------------------------------------------------------------------------------------
+
+function showNotice(id, words) {
+  $(id).hidden = !words;
+  if (!words) return;
+  setText($(`${id}-title`), words[0]);
+  setText($(`${id}-text`), words[1] ?? "");
+}
+
+function focusOn(id) {
+  if (document.activeElement === document.body || $("main").contains(document.activeElement)) $(id).focus();
+}
+
+function showStage() {
+  const { duty } = peer.state;
+  const now = call();
+  const running = Boolean(now) && inCall(now.state);
+  const incoming = running && now.state === "Incoming";
+  const view = incoming ? "view-incoming" : running ? "view-call" : duty ? "view-idle" : "view-off";
+  const changed = $(view).hidden;
+  for (const id of ["view-off", "view-idle", "view-incoming", "view-call"]) $(id).hidden = id !== view;
+  $("duty-off").hidden = !duty || running;
+  sounds.ring(incoming);
+  track(now);
+  if (incoming) showIncoming(now);
+  else if (running) showCall(now);
+  else showLobby(duty);
+  if (changed && incoming) focusOn("answer");
+  if (changed && view === "view-call") focusOn("mute");
+  document.title = `${incoming ? "● Incoming call" : running ? callWords(now.state)[0] : duty ? "On duty" : "Operator"} · ${deviceName()}`;
+}
+
+/** Keep the reason of the call that just ended, for the idle view. */
+function track(now) {
+  if (now && inCall(now.state)) {
+    page.callId = now.callId;
+    page.ended = null;
+  } else if (page.callId) {
+    const { message, advice, failed } = reasonWords(live, now?.reason);
+    page.ended = [message || "The call has ended.", advice, failed];
+    page.callId = "";
+    sounds.ended();
+  }
+}
+
+function showLobby(duty) {
+  showNotice("trouble", page.trouble);
+  showNotice("ended", page.ended);
+  setTone($("ended"), page.ended?.[2] ? "bad" : "");
+  showNotice("warning", page.warning);
+  const lost = duty && peer.state.connection !== "open";
+  setTone($("idle-badge"), lost ? "" : "ok");
+  setText($("idle-title"), lost ? "Connection lost" : "On duty");
+  setText($("idle-text"), lost ? "Trying to reach the appliance. You are on duty again as soon as it is back."
+    : `Calls from ${deviceName()} ring here. Keep this tab open; it rings in the background too.`);
+  $("duty-on").disabled = page.going || live.connection !== "open";
+  setText($("duty-on"), page.going ? "Asking for camera and microphone" : page.trouble ? "Try again" : "Go on duty");
+  setText($("call-device-text"), `Call ${deviceName()}`);
+  $("call-device").disabled = lost;
+}
+
+function showIncoming(now) {
+  const { displayName, identity } = now.peer ?? {};
+  setText($("incoming-name"), displayName || identity || deviceName());
+  const image = $("visitor");
+  if (now.picture && image.getAttribute("src") !== now.picture) image.src = now.picture;
+  image.hidden = !now.picture;
+  $("no-picture").hidden = Boolean(now.picture);
+}
+
+function press(id, pressed, name, words) {
+  const button = $(id);
+  button.setAttribute("aria-pressed", String(pressed));
+  setIcon(button.querySelector("svg"), name);
+  setText(button.querySelector("span"), words);
+}
+
+function showCall(now) {
+  const talking = ["Connected", "LocalHold", "RemoteHold", "Reconnecting"].includes(now.state);
+  setText($("call-name"), now.peer?.displayName || now.peer?.identity || deviceName());
+  setText($("call-state"), now.state === "Connected" ? "" : callWords(now.state)[0]);
+  const since = epoch(now.since);
+  setText($("call-timer"), talking && since ? duration(Date.now() / 1000 - since) : "");
+  press("mute", now.muted, now.muted ? "mic-off" : "mic", now.muted ? "Unmute" : "Mute");
+  press("camera", !now.video, now.video ? "video" : "video-off", now.video ? "Camera off" : "Camera on");
+  press("hold", now.held, now.held ? "play" : "pause", now.held ? "Resume" : "Hold");
+  for (const id of ["mute", "camera", "hold"]) $(id).disabled = !talking;
+  $("door").hidden = !doorRelay();
+  setText($("hangup").querySelector("span"), talking ? "Hang up" : "Cancel");
+  $("chip-peer-muted").hidden = !now.peerMuted;
+  $("chip-held").hidden = !now.held && !now.peerHeld;
+  setText($("chip-held-text"), now.held ? "On hold" : "Held there");
+  $("veil").hidden = now.state !== "Reconnecting" && !(talking && peer.state.connection !== "open");
+  setText($("veil-title"), now.state === "Reconnecting" ? "Reconnecting" : "Connection to the appliance lost");
+  const picture = Boolean(page.remoteStream?.getVideoTracks().length) && now.peerVideo !== false && talking && !now.held;
+  $("remote").hidden = !picture;
+  $("no-video").hidden = picture;
+  setText($("no-video-text"), !talking ? callWords(now.state)[0] : now.held ? "The call is on hold"
+    : now.peerHeld ? "The other side holds the call" : "Sound only");
+  setIcon($("no-video").querySelector("svg"), !talking ? "phone" : now.held || now.peerHeld ? "pause" : "video-off");
+  $("self-off").hidden = now.video && Boolean(page.localStream?.getVideoTracks().length);
+}
+
+function showDevice() {
+  const [words, tone] = callWords(live.get("call").state);
+  setText($("call-pill"), words);
+  setTone($("call-pill"), tone);
+  const members = live.get("roster").participants ?? [];
+  replaceRows($("roster"), members.map((member) => el("li", {}, icon(member.kind === "device" ? "speaker" : "person"),
+    el("div", { class: "grow" }, el("b", { text: member.displayName || member.rawId || "Unknown" })),
+    member.isMuted ? el("span", { class: "tag", "data-tone": "warn", text: "Muted" }) : null,
+    el("span", { class: "tag", "data-tone": member.state === "Connected" ? "ok" : "", text: member.state }))),
+  () => el("li", { class: "empty", text: "Nobody is in a call." }));
+  $("dnd").setAttribute("aria-checked", String(Boolean(live.get("device").doNotDisturb)));
+  const volume = live.get("media").volume ?? live.get("media").speaker?.volume ?? live.get("devices").volume;
+  if (typeof volume === "number" && document.activeElement !== $("device-volume")) showVolume("device-volume", volume);
+}
+
+function showVolume(id, percent) {
+  $(id).value = String(percent);
+  setText($(`${id}-out`), `${percent} %`);
+}
+
+function show() {
+  showConnection(live);
+  showFacts(live);
+  setText($("device-sub"), live.session ? `Operator · ${live.session.displayName}` : "Operator");
+  showStage();
+  showDevice();
+  showDiagnostics(live);
+  showCalls(live);
+}
+
+// --- settings -------------------------------------------------------------------------------------------------------
+
+const OPERATORS = "operator:*";
+
+/** The address-book entry of the operators decides whether the device answers them by itself. */
+async function readBook() {
+  if (live.session?.scope !== "admin") return;
+  const { data } = await command("book.list");
+  const entries = data?.entries ?? [];
+  const list = Array.isArray(entries) ? entries : Object.values(entries);
+  page.autoAnswer = list.find(({ uris = [] }) => uris.includes(OPERATORS)) ?? { name: "Operators", uris: [OPERATORS] };
+  $("auto-answer").hidden = false;
+  $("auto-answer").setAttribute("aria-checked", String(Boolean(page.autoAnswer.autoAnswer)));
+}
+
+$("auto-answer").addEventListener("click", attempt(async () => {
+  const entry = { ...page.autoAnswer, autoAnswer: !page.autoAnswer.autoAnswer };
+  const known = ["name", "uris", "ringSeconds", "autoAnswer", "allowed", "members", "strategy", "fallback"];
+  const args = Object.fromEntries(known.map((name) => [name, entry[name]])
+    .filter(([, value]) => value !== undefined && value !== null && value !== "" && !(Array.isArray(value) && !value.length)));
+  await command("book.put", args);
+  await readBook();
+}));
+
+$("dnd").addEventListener("click", attempt(() =>
+  command("dnd.set", { on: $("dnd").getAttribute("aria-checked") !== "true" })));
+
+$("volume").addEventListener("input", () => {
+  showVolume("volume", Number($("volume").value));
+  $("remote").volume = Number($("volume").value) / 100;
+});
+$("device-volume").addEventListener("input", () => showVolume("device-volume", Number($("device-volume").value)));
+$("device-volume").addEventListener("change", attempt(() =>
+  command("devices.volume", { percent: Number($("device-volume").value) })));
+
+// --- streams and levels ---------------------------------------------------------------------------------------------
+
+peer.addEventListener("localstream", ({ detail }) => {
+  page.localStream = detail;
+  $("self").srcObject = detail;
+  microphoneMeter.watch(sounds.context, detail);
+  show();
+});
+peer.addEventListener("remotestream", ({ detail }) => {
+  page.remoteStream = detail;
+  $("remote").srcObject = detail;
+  remoteMeter.watch(sounds.context, detail);
+  if (detail) $("remote").play().catch((error) => {
+    if (error.name === "NotAllowedError") toast("The browser blocked the sound. Click anywhere on the page.", "bad");
+  });
+  show();
+});
+
+function levels() {
+  const now = call();
+  if (now && inCall(now.state)) {
+    $("meter-mic").style.setProperty("--level", String(now.muted || now.held ? 0 : microphoneMeter.level()));
+    $("meter-remote").style.setProperty("--level", String(remoteMeter.level()));
+  }
+  requestAnimationFrame(levels);
+}
+
+const refresh = soon(show);
+peer.addEventListener("change", show); // at once: browsers slow timers down in background tabs, and a ring cannot wait
+live.addEventListener("change", refresh);
+live.addEventListener("connection", async () => {
+  refresh();
+  if (live.connection === "open") await readBook().catch((error) => toast(error.message, "bad"));
+});
+setInterval(refresh, 1000);
+page.trouble = environmentTrouble();
+live.start();
+peer.connect();
+requestAnimationFrame(levels);
+show();

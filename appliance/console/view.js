@@ -1,0 +1,209 @@
+// What both pages show alike: connection, diagnostics, last calls, facts, toasts, durations.
+
+import { icon } from "/console/icons.js";
+
+export const $ = (id) => document.getElementById(id);
+
+/** Make an element: el("li", {class: "x", text: "y"}, child, …). */
+export function el(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "text") node.textContent = value;
+    else if (value !== null && value !== undefined) node.setAttribute(name, value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+/** Change text only when it differs: screen readers announce every write to a live region. */
+export function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+export function setTone(node, tone) {
+  if ((node.dataset.tone ?? "") !== tone) node.dataset.tone = tone;
+}
+
+export function toast(text, tone = "") {
+  const node = el("div", { class: "toast", text, "data-tone": tone });
+  $("toasts").append(node);
+  setTimeout(() => node.remove(), 6000);
+  while ($("toasts").children.length > 3) $("toasts").firstChild.remove();
+}
+
+export function duration(seconds) {
+  const s = Math.max(0, Math.floor(seconds));
+  const two = (n) => String(n).padStart(2, "0");
+  return s >= 3600 ? `${Math.floor(s / 3600)}:${two(Math.floor(s / 60) % 60)}:${two(s % 60)}`
+    : `${Math.floor(s / 60)}:${two(s % 60)}`;
+}
+
+function longDuration(seconds) {
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 1) return "less than a minute";
+  if (minutes < 120) return `${minutes} min`;
+  const hours = Math.floor(minutes / 60);
+  return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} days`;
+}
+
+/** Seconds since the epoch, whatever the document carries: seconds, milliseconds or ISO 8601. */
+export function epoch(value) {
+  if (typeof value === "number") return value > 1e11 ? value / 1000 : value;
+  const parsed = Date.parse(value ?? "");
+  return Number.isNaN(parsed) ? null : parsed / 1000;
+}
+
+function when(value) {
+  const seconds = epoch(value);
+  if (seconds === null) return "";
+  const date = new Date(seconds * 1000);
+  const time = date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  const day = date.toDateString() === new Date().toDateString() ? "" :
+    `${date.toLocaleDateString([], { day: "numeric", month: "short" })}, `;
+  return day + time;
+}
+
+const CALL_WORDS = {
+  None: ["No call", ""], Connecting: ["Calling", "accent"], Ringing: ["Ringing", "accent"],
+  EarlyMedia: ["Ringing", "accent"], Incoming: ["Incoming call", "accent"], InLobby: ["In the lobby", "accent"],
+  Connected: ["In a call", "ok"], LocalHold: ["On hold", "warn"], RemoteHold: ["Held by the other side", "warn"],
+  Reconnecting: ["Reconnecting", "warn"], Transferring: ["Transferring", "accent"],
+  Disconnecting: ["Ending", ""], Disconnected: ["No call", ""],
+};
+
+/** Words and tone of a call state. */
+export const callWords = (state) => CALL_WORDS[state] ?? [state ?? "No call", ""];
+
+export const inCall = (state) => !["None", "Disconnected", undefined].includes(state);
+
+/** The words of an end reason: its own message, else the vocabulary's. */
+export function reasonWords(live, reason) {
+  if (!reason) return { message: "", advice: "", failed: false };
+  const known = live.words.reasons[`${reason.code}/${reason.subCode}`] ?? {};
+  return {
+    message: reason.message || known.message || `Ended (${reason.code}/${reason.subCode}).`,
+    advice: reason.advice ?? known.advice ?? "",
+    failed: (reason.category ?? known.category ?? "Success") !== "Success",
+  };
+}
+
+const CONNECTIONS = {
+  connecting: ["Connecting", ""], open: ["Connected", "ok"], lost: ["Connection lost", "bad"],
+  expired: ["Session expired", "bad"],
+};
+
+/** Show the connection, and a gate over the page when only a fresh address helps. */
+export function showConnection(live) {
+  const [words, tone] = CONNECTIONS[live.connection];
+  setText($("connection"), words);
+  setTone($("connection"), tone);
+  const old = document.querySelector(".gate");
+  if (live.connection !== "expired") {
+    old?.remove();
+  } else if (!old) {
+    const gate = el("div", { class: "gate", role: "alertdialog", "aria-modal": "true", "aria-labelledby": "gate-title" },
+      el("div", { class: "gate-card", tabindex: "-1" },
+        el("h1", { id: "gate-title", text: "Your session has expired" }),
+        el("p", { text: "Open a fresh address to go on. On the appliance, this command prints one:" }),
+        el("pre", { class: "command" }, el("code", { text: "edgecall address" }))));
+    document.body.append(gate);
+    gate.firstChild.focus();
+  }
+}
+
+function activeDiagnostics(live) {
+  const found = live.get("diag").diagnostics ?? [];
+  const rows = Array.isArray(found) ? found
+    : Object.entries(found).map(([diagnostic, row]) => ({ diagnostic, ...(row === Object(row) ? row : { value: row }) }));
+  return rows.filter((row) => ![false, null, "Good", 1].includes(row.value ?? true));
+}
+
+export const hasDiagnostic = (live, name) => activeDiagnostics(live).some((row) => row.diagnostic === name);
+
+export function showDiagnostics(live) {
+  const rows = activeDiagnostics(live);
+  setText($("diag-count"), rows.length ? String(rows.length) : "");
+  const nodes = rows.map((row) => {
+    const words = live.words.diagnostics[row.diagnostic] ?? {};
+    const tone = row.value === "Poor" || row.diagnostic === "nobodyOnDuty" ? "warn" : "bad";
+    const advice = [row.detail, row.advice ?? words.advice].filter(Boolean).join(" ");
+    return el("li", { "data-tone": tone }, icon("alert"),
+      el("div", { class: "grow" }, el("b", { text: row.message ?? words.message ?? row.diagnostic }),
+        advice ? el("small", { text: advice }) : null));
+  });
+  replaceRows($("diag"), nodes, () => el("li", {}, icon("check"), el("span", { class: "grow empty", text: "Everything works." })));
+}
+
+/** Replace rows only when they read differently, so that live regions stay quiet. */
+export function replaceRows(list, nodes, none) {
+  const next = nodes.length ? nodes : [none()];
+  const words = next.map((node) => node.textContent + (node.dataset.tone ?? "")).join("\n");
+  if (list.dataset.words === words) return;
+  list.dataset.words = words;
+  list.replaceChildren(...next);
+}
+
+export function showCalls(live) {
+  const calls = (live.get("calls").calls ?? []).slice(0, 8);
+  const nodes = calls.map((call) => {
+    const out = call.direction === "Outgoing";
+    const { message, failed } = reasonWords(live, call.endReason ?? call.reason);
+    const seconds = (call.durationMs ?? 0) / 1000;
+    const peer = call.peer ?? call.callerInfo ?? {};
+    return el("li", { "data-tone": failed ? "bad" : "" }, icon(out ? "phone-out" : "phone-in"),
+      el("div", { class: "grow" }, el("b", { text: peer.displayName || peer.identity || peer.rawId || "Unknown" }),
+        el("small", { text: seconds >= 1 ? `${duration(seconds)} · ${message}` : message })),
+      el("time", { text: when(call.startedAt ?? call.since ?? call.time ?? call.endedAt) }));
+  });
+  replaceRows($("calls"), nodes, () => el("li", { class: "empty", text: "No calls yet." }));
+}
+
+export function showFacts(live) {
+  const device = live.get("device");
+  const name = device.name || live.session?.device?.name || "Edgecall";
+  setText($("device-name"), name);
+  const started = epoch(device.startedAt ?? device.bootedAt);
+  const uptime = started ? Date.now() / 1000 - started : device.uptimeS;
+  const devices = (live.get("devices").devices ?? []).filter((row) => row.present !== false && row.selected !== false);
+  const named = (kind) => devices.filter((row) => row.kind === kind).map((row) => row.name || row.id).join(", ");
+  const net = live.get("net");
+  const broker = net.broker?.connected ?? net.mqtt?.connected ?? net.brokerConnected;
+  const rows = [
+    ["Id", device.id ?? live.session?.device?.id],
+    ["Board", typeof device.board === "object" && device.board ? device.board.model ?? device.board.name : device.board],
+    ["Version", device.version],
+    ["Running for", uptime === undefined || uptime === null ? null : longDuration(uptime)],
+    ["Camera", named("camera")], ["Microphone", named("microphone")], ["Loudspeaker", named("speaker")],
+    ["Addresses", (net.addresses ?? []).map((a) => (typeof a === "string" ? a : a.address)).join(", ")],
+    ["Broker", broker === undefined ? null : broker ? "Connected" : "Not connected"],
+  ].filter(([, value]) => value);
+  const words = JSON.stringify(rows);
+  if ($("facts").dataset.words === words) return;
+  $("facts").dataset.words = words;
+  $("facts").replaceChildren(...rows.map(([label, value]) =>
+    el("div", {}, el("dt", { text: label }), el("dd", { text: String(value) }))));
+}
+
+/** Names on duty, from state/device. */
+export function onDuty(live) {
+  const list = live.get("device").onDuty ?? [];
+  return Array.isArray(list) ? list.map((who) => (typeof who === "string" ? who : who.displayName ?? who.identity)) : [];
+}
+
+/** Something of state/io by kind and name; documents carry maps or lists of {name, …}. */
+export function ioPart(live, kind) {
+  const part = live.get("io")[kind] ?? {};
+  const entries = Array.isArray(part) ? part.map((row) => (typeof row === "string" ? [row, {}] : [row.name, row]))
+    : Object.entries(part);
+  return entries.map(([name, row]) => [name, row === Object(row) && !Array.isArray(row) ? row : { value: row }]);
+}
+
+/** Run at most once per animation frame, or soon where there are none (background tabs). */
+export function soon(run) {
+  let due = false;
+  return () => {
+    if (due) return;
+    due = true;
+    setTimeout(() => { due = false; run(); }, 16);
+  };
+}
