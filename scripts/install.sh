@@ -86,7 +86,7 @@ install_missing() {
   [[ " ${missing[*]} " != *" mosquitto "* ]] || trap rest_mosquitto EXIT # also when it is cut short by Ctrl-C
   as_root "${apt[@]}" update >"$log" 2>&1 || true                        # a dead mirror is told by the install
   if ! as_root env DEBIAN_FRONTEND=noninteractive "${apt[@]}" install --no-install-recommends "${missing[@]}" 2>&1 |
-    tee -a "$log" | sed -nu 's/^\(Unpacking\|Setting up\) \([^ ]*\).*/   \1 \2/p' >&2; then
+    tee -a "$log" | sed -nu 's/^Unpacking \([^ ]*\) \(([^)]*)\).*/   \1 \2/p' >&2; then
     tail -n 12 "$log" >&2
     if grep -qE 'Temporary failure|Could not (resolve|connect)|Unable to connect|Network is unreachable' "$log"; then
       die "the package mirror cannot be reached, so these are still missing: ${missing[*]}" \
@@ -122,7 +122,7 @@ install_project() {
   fi
   say "installing Python packages (about 100 MB at the first time) into .venv"
   if ! "$venv/bin/python" -m pip install --disable-pip-version-check --no-input -e "$target" 2>&1 |
-    tee "$venv/pip.log" | sed -nu 's/^  *\(Downloading\|Using cached\) \([^ ]*\(\.whl\|\.gz\)\) \((.*)\)$/   \2 \4/p; s/^\(ERROR\|Installing\)/   \1/p'; then
+    tee "$venv/pip.log" | sed -nu 's/^  *\(Downloading\|Using cached\) \([^-]*-[^-]*\)[^ ]*\(\.whl\|\.gz\) \((.*)\)$/   \2 \4/p; s/^Installing collected.*/   unpacking/p'; then
     tail -n 15 "$venv/pip.log" >&2
     if grep -qE 'NewConnectionError|NameResolutionError|Network is unreachable|ConnectTimeout|ReadTimeout' "$venv/pip.log"; then
       die "the Python package index cannot be reached" "Check the network, then run this again. Full log: $venv/pip.log"
