@@ -75,7 +75,8 @@ class DataMessage:
 
 @dataclass(frozen=True, slots=True)
 class SessionClosed:
-    """The session is over. ``why``: ``closed`` by us, ``iceFailed``, ``dtls``, ``lost`` (consent), ``oneWayMedia``."""
+    """The session is over. ``why``: ``closed`` by us, ``iceFailed``, ``dtls``, ``lost`` (no consent for 30 s, or the
+    peer closed DTLS without a word of signalling), ``oneWayMedia``."""
 
     why: str
     detail: str = ""
@@ -110,7 +111,9 @@ class Session(Protocol):
         """What the peer says it sends now (its mute, hold, video state): what is not sent is not missed."""
 
     def send(self, channel: str, payload: str) -> None:
-        """Data message, reliable and ordered. Raises Refused when the channel is not open."""
+        """Data message, reliable and ordered. On the RTCDataChannel ``edgecall`` (opened by the side that offers) it is
+        the JSON text ``{"channel": text, "payload": text}``, at most 64 KiB. Raises Refused when the channel is not
+        open (409/noDataChannel), backed up (409/dataBacklog) or the message too large (413/tooLarge)."""
 
     async def stats(self) -> Sequence[Json]: ...
 

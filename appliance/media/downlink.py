@@ -112,7 +112,8 @@ class VideoIn:
         except TimeoutError:
             log.warning("a video decoder did not end within %.1f s; its thread is left behind", deadline_s)
             return False
-        self._thread.join(0.1)  # it has told that it ends: this takes microseconds
+        while self._thread.is_alive():  # it has told that it ends: microseconds
+            await asyncio.sleep(0)
         return True
 
     def _drain(self) -> None:

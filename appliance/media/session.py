@@ -93,12 +93,11 @@ class Session:
         self.messages_dropped = 0
         self.on_closed: Callable[[Session], None] = _nobody
         loudspeaker.add(self.voice_in.playout)
-        if camera is not None and wanted.send_video:
-            camera.hold(self, True)
 
     # -- signalling
 
     async def offer(self) -> str:
+        self._prepare_camera()
         self._add_line("audio")
         self._add_line("video")
         # after the first transceiver: with MAX_BUNDLE the other order never connects (aiortc 1.16)
@@ -123,6 +122,7 @@ class Session:
 
     async def _answer(self, offer: str) -> str:
         text, kinds, self._rejected = sdp.admit_offer(offer)
+        self._prepare_camera()
         self.without.update(self._rejected.reasons)
         for kind in kinds:
             if kind != "application":
@@ -173,6 +173,11 @@ class Session:
                 f"the peer's {what} cannot be used ({type(error).__name__}: {error})", sub_code="badSdp"
             ) from error
 
+    def _prepare_camera(self) -> None:
+        """Open it while the transport connects."""
+        if self._camera is not None and not self._ended:
+            self._camera.hold(self, self._wanted.send_video and self._connected_at is None)
+
     def _add_line(self, kind: str) -> None:
         track = self._microphone_track if kind == "audio" else self._camera_track
         if track is None:
@@ -196,8 +201,8 @@ class Session:
 
     def set_directions(self, wanted: Directions) -> None:
         self._wanted = wanted
-        if self._camera is not None and not self._ended:
-            self._camera.hold(self, wanted.send_video and self._connected_at is None)
+        if self._described_at is not None:
+            self._prepare_camera()
         if self._connected_at is not None and not self._ended:
             self._apply()
 
@@ -292,13 +297,15 @@ class Session:
 
     def _on_connection_state(self) -> None:
         state = self._pc.connectionState
+        if self._ended:
+            return
         if state == "connected" and self._connected_at is None:
             self._connected_at = self._heard_at = self._loop.time()
             self._apply()
             if self._camera is not None:
                 self._camera.hold(self, False)
             self._maybe_up()
-        elif state in ("failed", "closed") and not self._ended:
+        elif state in ("failed", "closed"):
             why = self._pc.failure() or "lost"
             self._finish(why, "" if self._pc.failure() else "the peer closed the connection")
 

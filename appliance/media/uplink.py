@@ -281,6 +281,7 @@ class CameraFeed:
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._settled = asyncio.Event()
+        self._closing = False
         self._key_at = -KEY_INTERVAL_S
         self._key_timer: asyncio.TimerHandle | None = None
         self.mode: VideoMode | None = None  # what it really does, None while closed
@@ -347,14 +348,15 @@ class CameraFeed:
             self._camera.set_bitrate(target)
 
     async def close(self) -> None:
+        """Let the camera go, also one that is just being opened; within the board's own deadlines."""
+        self._closing = True
         self._holders.clear()
         self._tracks.clear()
+        self._changed.set()
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await self._task
         if self._key_timer is not None:
             self._key_timer.cancel()
-        await self._let_go()
 
     # -- private
 
@@ -375,7 +377,7 @@ class CameraFeed:
     async def _run(self) -> None:
         """Bring the camera to what is wanted, one step at a time; a camera that fails is tried again, ever slower."""
         failures = 0
-        while True:
+        while self.mode is not None or not self._closing:
             self._changed.clear()
             if self.wanted and self.mode is None:
                 failures = 0 if await self._open() else failures + 1
@@ -383,6 +385,8 @@ class CameraFeed:
                 failures = 0
                 await self._let_go()
             self._settled.set()
+            if self._closing:
+                continue
             pause = RETRY_S[min(failures, len(RETRY_S)) - 1] if failures else None
             try:
                 await asyncio.wait_for(self._changed.wait(), pause)

@@ -1,0 +1,312 @@
+"""Two studios call each other over loopback: what one sends is heard and seen at the other."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+import time
+from typing import Any
+
+import psutil
+import pytest
+
+from appliance.errors import Refused, SignalingError
+from appliance.media import session as session_module
+from appliance.media.api import (
+    DataMessage,
+    Directions,
+    IceServers,
+    SessionClosed,
+    SessionSilent,
+    SessionSound,
+    SessionUp,
+    Tone,
+)
+from appliance.media.sound import dbfs, mean_square
+from tests.support.media_board import HandBoard
+from tests.support.media_pair import End, connect, pair, until
+
+
+def kinds(report: Any, kind: str) -> dict[str, Any]:
+    return next(entry for entry in report if entry["type"] == kind)
+
+
+async def test_each_hears_the_tone_of_the_other_and_sees_rising_frames() -> None:
+    async with pair() as (caller, callee):
+        up = await caller.event(SessionUp)
+        await callee.event(SessionUp)
+        assert up.security["srtpCipher"].startswith("SRTP_AEAD")
+        assert up.security["tlsVersion"].startswith("DTLS")
+        await until(lambda: caller.strength(1000) > 0.15 and callee.strength(440) > 0.15, what="tones")
+        assert caller.strength(440) < 0.01
+        assert callee.strength(1000) < 0.01
+        await until(lambda: len(callee.board.display.pictures) > 5 and len(caller.board.display.pictures) > 5)
+        seen = [picture.i420[0] for picture in callee.board.display.pictures]
+        assert len(set(seen)) > 3, "the same picture again and again"
+        picture = callee.board.display.pictures[-1]
+        assert len(picture.i420) == picture.width * picture.height * 3 // 2
+
+
+async def test_mute_is_silence_at_the_peer_within_100_ms() -> None:
+    async with pair() as (caller, callee):
+        await until(lambda: callee.strength(440) > 0.15, what="tone")
+        caller.studio.mute(True)
+        muted_at = len(callee.board.audio.played)
+        depth = callee.session.voice_in.playout.delay_ms // 10
+        await until(lambda: len(callee.board.audio.played) >= muted_at + 40)
+        # 100 ms at the microphone's side; what the play-out had waiting then is not the mute's
+        after = callee.board.audio.played[muted_at + 10 + depth : muted_at + 40]
+        assert dbfs(mean_square(b"".join(after), 1)) < -70
+        caller.studio.mute(False)
+        await until(lambda: callee.strength(440) > 0.15, what="tone again")
+        callee.studio.mute_incoming(True)
+        await until(lambda: callee.strength(440, 10) < 0.001, what="speaker muted")
+
+
+async def test_pli_reaches_the_camera_as_one_key_frame_request() -> None:
+    async with pair() as (caller, callee):
+        await until(lambda: callee.session.video_in.decoded > 5, what="frames")
+        await until(lambda: time.monotonic() - caller.board.camera.asked[-1] > 0.5)
+        before, keys = len(caller.board.camera.asked), callee.session.video_in.key_decoded
+        for _ in range(5):
+            callee.session.incoming["video"]._pli_at = 0.0
+            callee.session.incoming["video"].want_keyframe()
+        await until(lambda: callee.session.video_in.key_decoded > keys, what="key frame")
+        assert caller.session.outgoing["video"].counters.plis >= 5
+        asked = caller.board.camera.asked[before - 1 :]
+        assert all(later - earlier > 0.45 for earlier, later in zip(asked, asked[1:], strict=False))
+
+
+async def test_an_estimate_of_the_peer_reaches_the_encoder() -> None:
+    async with pair() as (caller, callee):
+        await until(lambda: callee.session.video_in.decoded > 5)
+        track = caller.session._camera_track
+        rate = track._rate()
+        track.bitrate_wanted(3_000_000)  # far above what is sent: says nothing
+        assert caller.board.camera.bitrates == []
+        track.bitrate_wanted(int(rate))
+        assert caller.board.camera.bitrates == [max(150_000, int(rate))]
+
+
+async def test_silence_is_told_and_sound_again() -> None:
+    async with pair() as (caller, callee):
+        await callee.event(SessionUp)
+        connection = callee.session._pc._ice
+        real = connection.data_received
+        connection.data_received = lambda data, component: None  # nothing of the network arrives any more
+        connection.request_received = lambda *args: None
+        began = time.monotonic()
+        silent = await callee.event(SessionSilent, 5)
+        assert 3.0 <= silent.seconds < 3.6
+        assert time.monotonic() - began < 3.8
+        assert not any(isinstance(event, SessionClosed) for event in callee.told)
+        connection.data_received = real
+        await callee.event(SessionSound, 1)
+
+
+async def test_nothing_due_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "SILENT_S", 0.5)
+    async with pair() as (caller, callee):
+        await callee.event(SessionUp)
+        callee.session.peer_sends(audio=False, video=False)
+        caller.session.set_directions(Directions(False, False, True, True))
+        await asyncio.sleep(1.0)  # longer than the limit: the absence of an event is what is tested
+        assert not any(isinstance(event, SessionSilent) for event in callee.told)
+
+
+async def test_stopped_directions_send_nothing_and_begin_again() -> None:
+    async with pair() as (caller, callee):
+        await until(lambda: callee.session.video_in.decoded > 3 and callee.strength(440) > 0.15)
+        caller.session.set_directions(Directions(send_audio=False, send_video=False))
+        await until(lambda: not caller.board.camera.running, what="camera closed")
+        counters = [callee.session.incoming[kind].counters for kind in ("audio", "video")]
+        await until(lambda: callee.strength(440, 10) < 0.001)
+        before = [counter.packets for counter in counters]
+        await asyncio.sleep(0.3)
+        assert [counter.packets for counter in counters] == before
+        decoded = callee.session.video_in.decoded
+        caller.session.set_directions(Directions())
+        await until(lambda: callee.session.video_in.decoded > decoded + 3 and callee.strength(440) > 0.15)
+        assert caller.board.camera.starts == 2
+
+
+async def test_the_camera_stays_open_while_warm() -> None:
+    async with pair(connected=False, wanted=Directions(send_video=False)) as (caller, _):
+        assert not caller.board.camera.running
+        await caller.studio.warm_camera(True)
+        assert caller.board.camera.running
+        assert caller.studio.state()["video"]["actual"]["encoder"] == "software"
+        await caller.studio.warm_camera(False)
+        await until(lambda: not caller.board.camera.running)
+        assert len(await caller.studio.snapshot(320)) > 200
+
+
+@pytest.mark.parametrize("size", [2, 60_000])
+async def test_data_both_ways(size: int) -> None:
+    async with pair() as (caller, callee):
+        text = "ä" * (size // 2)
+        for here, there in ((caller, callee), (callee, caller)):
+            await until(lambda end=here: any(c.readyState == "open" for c in end.session._channels))
+            here.session.send("chat", text)
+            assert await there.event(DataMessage) == DataMessage("chat", text)
+        with pytest.raises(Refused, match="64 KiB"):
+            caller.session.send("chat", "x" * 70_000)
+
+
+async def test_data_that_is_not_ours_is_dropped() -> None:
+    async with pair() as (caller, callee):
+        await until(lambda: any(c.readyState == "open" for c in caller.session._channels))
+        for message in ("[]", "{", "7", '{"channel": 1, "payload": "x"}', b"\xff", "[" * 5000):
+            caller.session._channels[0].send(message)
+        caller.session.send("chat", "fine")
+        assert await callee.event(DataMessage) == DataMessage("chat", "fine")
+        assert callee.session.messages_dropped == 6
+
+
+async def test_a_peer_without_h264_gets_audio_and_a_reason() -> None:
+    async with pair(connected=False) as (caller, callee):
+        offer = await caller.session.offer()
+        answer = await callee.session.answer(offer.replace("H264/90000", "H265/90000"))
+        assert "m=video 0 " in answer
+        assert "H.264" in callee.session.without["video"]
+        await caller.session.accept_answer(answer)
+        assert "video" in caller.session.without
+        await caller.event(SessionUp)
+        await until(lambda: caller.strength(1000) > 0.15 and callee.strength(440) > 0.15)
+        caller.session.send("chat", "still there")
+        await callee.event(DataMessage)
+        assert not callee.session.sending[1]
+
+
+async def test_nothing_in_common_is_refused() -> None:
+    async with pair(connected=False) as (caller, callee):
+        offer = await caller.session.offer()
+        with pytest.raises(Refused) as refused:
+            await callee.session.answer(offer.replace("H264/", "H265/").replace("opus/", "speex/"))
+        assert refused.value.key == "488/noCodec"
+
+
+async def test_an_answer_needs_an_offer() -> None:
+    async with pair(connected=False) as (caller, callee):
+        answer = await callee.session.answer(await caller.session.offer())
+        with pytest.raises(SignalingError):
+            await callee.session.accept_answer(answer)
+
+
+async def test_trickled_candidates_alone_connect() -> None:
+    async with pair(connected=False) as (caller, callee):
+        offer = await caller.session.offer()
+        lines = offer.split("\r\n")
+        candidates = [line[2:] for line in lines if line.startswith("a=candidate:")]
+        bare = "\r\n".join(line for line in lines if not line.startswith(("a=candidate:", "a=end-of-candidates")))
+        await callee.session.add_candidate(candidates[0], "0", 0)  # before the offer: kept
+        answer = await callee.session.answer(bare)
+        await caller.session.accept_answer(answer)
+        for candidate in candidates[1:]:
+            await callee.session.add_candidate(candidate, None, 0)
+        await callee.session.add_candidate("candidate:1 1 udp 1 127.0.0.1 9 typ host", "1", 1)  # bundled: ignored
+        await callee.session.add_candidate("", "0", 0)
+        await callee.session.add_candidate("", "0", 0)
+        with pytest.raises(SignalingError):
+            await callee.session.add_candidate("candidate:nonsense", "0", 0)
+        await callee.event(SessionUp)
+
+
+async def test_owed_sound_that_never_comes_ends_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "OWED_S", 0.5)
+    async with pair(connected=False) as (caller, callee):
+        caller.session.set_directions(Directions(send_audio=False))
+        await connect(caller.session, callee.session)
+        closed = await callee.event(SessionClosed)
+        assert closed.why == "oneWayMedia"
+
+
+async def test_a_peer_that_says_it_is_muted_owes_nothing() -> None:
+    async with pair(connected=False) as (caller, callee):
+        caller.session.set_directions(Directions(send_audio=False, send_video=False))
+        callee.session.peer_sends(audio=False, video=False)
+        await connect(caller.session, callee.session)
+        await callee.event(SessionUp, 2)
+
+
+async def test_a_board_without_devices_still_calls() -> None:
+    async with pair(second=HandBoard(audio=False, camera=False)) as (caller, callee):
+        await callee.event(SessionUp)
+        await caller.event(SessionUp)
+        assert "microphone" in callee.session.without["audio"]
+        await until(lambda: len(callee.board.display.pictures) > 2)
+        assert time.monotonic() - callee.studio.exchange_tick < 0.1
+        assert callee.studio.state()["audio"]["reason"]
+
+
+async def test_closing_one_end_tells_the_other() -> None:
+    async with pair() as (caller, callee):
+        await caller.event(SessionUp)
+        began = time.monotonic()
+        await caller.session.close()
+        await caller.session.close()
+        assert time.monotonic() - began < 1
+        assert (await caller.event(SessionClosed)).why == "closed"
+        assert (await callee.event(SessionClosed)).why == "lost"
+        assert caller.studio.state()["sessions"] == 0
+
+
+async def test_statistics_are_in_si_units_and_true() -> None:
+    async with pair() as (caller, callee):
+        await until(lambda: callee.session.outgoing["audio"].counters.round_trips > 0, 6, "a report")
+        report = await callee.session.stats()
+        assert {entry["type"] for entry in report} >= {
+            "codec", "outbound-rtp", "inbound-rtp", "remote-inbound-rtp", "transport", "candidate-pair", "media-playout",
+        }
+        assert len({entry["id"] for entry in report}) == len(report)
+        assert 0 <= kinds(report, "remote-inbound-rtp")["roundTripTime"] < 0.5
+        assert 0 <= kinds(report, "inbound-rtp")["jitter"] < 0.5
+        video = next(e for e in report if e["id"] == "in-video")
+        assert video["framesDecoded"] == callee.session.video_in.decoded > 0
+        assert (video["frameWidth"], video["frameHeight"]) == (160, 96)
+        assert video["packetsLost"] == 0
+
+
+async def test_tones_play_without_a_call() -> None:
+    async with pair(connected=False) as (caller, _):
+        caller.studio.play(Tone.RINGBACK)
+        await until(lambda: caller.strength(425) > 0.1)
+        caller.studio.play(None)
+        await until(lambda: caller.strength(425) < 0.001)
+
+
+async def cycle(caller: End, callee: End) -> None:
+    first = caller.studio.session(Directions(), ice=IceServers(), loopback=True)
+    second = callee.studio.session(Directions(), ice=IceServers(), loopback=True)
+    await connect(first, second)
+    await until(lambda: first.up and second.up)
+    await first.close()
+    await second.close()
+
+
+async def test_ten_sessions_leave_nothing() -> None:
+    async with pair(connected=False) as (caller, callee):
+        await cycle(caller, callee)
+        await until(lambda: not caller.board.camera.running and not callee.board.camera.running)
+        process = psutil.Process(os.getpid())
+        before = (len(asyncio.all_tasks()), threading.active_count(), process.num_fds())
+        for _ in range(10):
+            await cycle(caller, callee)
+        await until(lambda: not caller.board.camera.running and not callee.board.camera.running)
+        gc.collect()
+        assert (len(asyncio.all_tasks()), threading.active_count(), process.num_fds()) == before
+
+
+async def test_every_task_of_a_session_has_a_name() -> None:
+    async with pair() as (caller, callee):
+        await caller.event(SessionUp)
+        names = {task.get_name() for task in asyncio.all_tasks()}
+        ours = {name for name in names if not name.startswith(("media.", "Task-"))}
+        assert not ours
+        unnamed = [
+            task for task in asyncio.all_tasks()
+            if task.get_name().startswith("Task-") and "appliance" in repr(task.get_coro())
+        ]
+        assert not unnamed
