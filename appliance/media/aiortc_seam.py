@@ -90,6 +90,7 @@ __all__ = [
     "check_versions",
     "clamp_packets_lost",
     "codec_preferences",
+    "connection_kwargs",
     "depayload",
     "h264_payloads",
     "is_rtx",

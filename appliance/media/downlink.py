@@ -112,9 +112,11 @@ class VideoIn:
         except TimeoutError:
             log.warning("a video decoder did not end within %.1f s; its thread is left behind", deadline_s)
             return False
-        while self._thread.is_alive():  # it has told that it ends: microseconds
-            await asyncio.sleep(0)
-        return True
+        for _ in range(100):  # it has told that it ends: what is left takes microseconds
+            if not self._thread.is_alive():
+                break
+            await asyncio.sleep(0.001)
+        return not self._thread.is_alive()
 
     def _drain(self) -> None:
         while True:

@@ -99,6 +99,7 @@ class Reception:
         if abs(extended - self._highest) > MAX_GAP * 4:  # the source started again
             self._base = extended
             self._received = self._received_before = self._expected_before = 0
+        self._base = min(self._base, extended)
         self._received += 1
         if extended > self._highest or self._received == 1:
             self._highest = extended

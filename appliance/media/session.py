@@ -11,9 +11,9 @@ from typing import Any, Final, TypeVar
 
 from aiortc import RTCDataChannel, RTCIceServer, RTCSessionDescription
 
-from appliance.errors import EdgecallError, Refused, SignalingError
+from appliance.errors import EdgecallError, Refused, SettingsError, SignalingError
 from appliance.media import sdp, stats
-from appliance.media.aiortc_seam import PeerConnection, candidate_from_sdp, codec_preferences
+from appliance.media.aiortc_seam import PeerConnection, candidate_from_sdp, codec_preferences, connection_kwargs
 from appliance.media.api import (
     DataMessage,
     Directions,
@@ -406,18 +406,26 @@ class Session:
 
 
 def ice_servers(servers: IceServers) -> list[RTCIceServer]:
-    """aiortc's list: what settings name and nothing else. Raises EdgecallError for a malformed address."""
+    """aiortc's list: what settings name and nothing else. Raises SettingsError for a malformed address."""
     found = []
     if servers.stun:
-        found.append(RTCIceServer(urls=servers.stun if servers.stun.startswith("stun") else f"stun:{servers.stun}"))
+        found.append(RTCIceServer(urls=_with_scheme(servers.stun, "stun")))
     if servers.turn:
         found.append(
             RTCIceServer(
-                urls=servers.turn if servers.turn.startswith("turn") else f"turn:{servers.turn}",
+                urls=_with_scheme(servers.turn, "turn"),
                 username=servers.username or None, credential=servers.password or None,
             )
         )
+    try:
+        connection_kwargs(found)
+    except ValueError as error:
+        raise SettingsError("direct.stun, direct.turn", [str(error)]) from error
     return found
+
+
+def _with_scheme(address: str, scheme: str) -> str:
+    return address if address.startswith((f"{scheme}:", f"{scheme}s:")) else f"{scheme}:{address}"
 
 
 def _parse_message(message: str | bytes) -> DataMessage | None:

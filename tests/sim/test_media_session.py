@@ -7,6 +7,7 @@ import gc
 import os
 import threading
 import time
+from itertools import pairwise
 from typing import Any
 
 import psutil
@@ -76,7 +77,7 @@ async def test_pli_reaches_the_camera_as_one_key_frame_request() -> None:
         await until(lambda: callee.session.video_in.key_decoded > keys, what="key frame")
         assert caller.session.outgoing["video"].counters.plis >= 5
         asked = caller.board.camera.asked[before - 1 :]
-        assert all(later - earlier > 0.45 for earlier, later in zip(asked, asked[1:], strict=False))
+        assert all(later - earlier > 0.45 for earlier, later in pairwise(asked))
 
 
 async def test_an_estimate_of_the_peer_reaches_the_encoder() -> None:
@@ -91,7 +92,7 @@ async def test_an_estimate_of_the_peer_reaches_the_encoder() -> None:
 
 
 async def test_silence_is_told_and_sound_again() -> None:
-    async with pair() as (caller, callee):
+    async with pair() as (_, callee):
         await callee.event(SessionUp)
         connection = callee.session._pc._ice
         real = connection.data_received
@@ -254,11 +255,12 @@ async def test_closing_one_end_tells_the_other() -> None:
 
 
 async def test_statistics_are_in_si_units_and_true() -> None:
-    async with pair() as (caller, callee):
+    async with pair() as (_, callee):
         await until(lambda: callee.session.outgoing["audio"].counters.round_trips > 0, 6, "a report")
         report = await callee.session.stats()
         assert {entry["type"] for entry in report} >= {
-            "codec", "outbound-rtp", "inbound-rtp", "remote-inbound-rtp", "transport", "candidate-pair", "media-playout",
+            "codec", "outbound-rtp", "inbound-rtp", "remote-inbound-rtp", "remote-outbound-rtp", "transport",
+            "candidate-pair", "local-candidate", "remote-candidate", "media-playout",
         }
         assert len({entry["id"] for entry in report}) == len(report)
         assert 0 <= kinds(report, "remote-inbound-rtp")["roundTripTime"] < 0.5
@@ -300,7 +302,7 @@ async def test_ten_sessions_leave_nothing() -> None:
 
 
 async def test_every_task_of_a_session_has_a_name() -> None:
-    async with pair() as (caller, callee):
+    async with pair() as (caller, _):
         await caller.event(SessionUp)
         names = {task.get_name() for task in asyncio.all_tasks()}
         ours = {name for name in names if not name.startswith(("media.", "Task-"))}

@@ -1,0 +1,183 @@
+"""The receive path without a network: order, loss, holes, key frames, play-out delay."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.media import rtp_receive
+from appliance.media.playout import LIMIT_BLOCKS, START_BLOCKS, Playout, VoiceDecoder, VoiceIn
+from appliance.media.rtp_receive import AudioOrder, Reception, VideoAssembler, is_key_frame
+from appliance.media.sound import BLOCK_BYTES
+from appliance.media.uplink import VoiceEncoder
+
+KEY = b"\0\0\0\1\x67sps\0\0\0\1\x68pps\0\0\0\1\x65idr"
+DELTA = b"\0\0\0\1\x41delta"
+
+
+def test_key_frames_are_recognised() -> None:
+    assert is_key_frame(KEY)
+    assert is_key_frame(b"\0\0\1\x09\xf0" + KEY)  # an access unit delimiter stands before
+    assert not is_key_frame(DELTA)
+    assert not is_key_frame(b"\0\0\1")
+
+
+def test_a_frame_is_released_by_its_marker_not_by_the_next_frame() -> None:
+    video = VideoAssembler()
+    assert video.add(10, 100, False, KEY, 0) == []
+    assert video.add(11, 100, True, b"rest", 0) == [(100, KEY + b"rest")]
+    assert video.add(12, 200, True, DELTA, 0) == [(200, DELTA)]
+
+
+def test_a_frame_without_marker_is_released_by_the_next() -> None:
+    video = VideoAssembler()
+    assert video.add(10, 100, False, KEY, 0) == []
+    assert video.add(11, 200, False, DELTA, 0) == [(100, KEY)]
+
+
+def test_nothing_is_shown_before_a_key_frame() -> None:
+    video = VideoAssembler()
+    assert video.add(10, 100, True, DELTA, 0) == []
+    assert video.wants_key
+    assert video.add(11, 200, True, KEY, 0) == [(200, KEY)]
+    assert not video.wants_key
+
+
+def test_a_hole_is_asked_for_at_once_and_again_and_filled() -> None:
+    video = VideoAssembler()
+    video.add(65535, 100, True, KEY, 0)
+    assert video.add(65538, 300, True, DELTA, 1.0) == []
+    assert video.tick(1.0) == [0, 1]  # 65536 and 65537 on the wire
+    assert video.tick(1.01) == []
+    assert video.tick(1.06) == [0, 1]
+    assert video.add(65537, 200, True, DELTA, 1.07) == []
+    assert video.add(65536, 150, True, DELTA, 1.08) == [(150, DELTA), (200, DELTA), (300, DELTA)]
+    assert not video.waiting
+
+
+def test_a_hole_is_given_up_and_then_only_a_key_frame_helps() -> None:
+    video = VideoAssembler()
+    video.add(10, 100, True, KEY, 0)
+    video.add(12, 300, True, DELTA, 1.0)
+    assert video.tick(1.0 + rtp_receive.GIVE_UP_S + 0.01) == []
+    assert (video.given_up, video.wants_key, video.waiting) == (1, True, False)
+    assert video.add(13, 400, True, DELTA, 1.4) == []
+    assert video.add(14, 500, True, KEY, 1.5) == [(500, KEY)]
+
+
+def test_a_peer_that_starts_again_is_followed() -> None:
+    video = VideoAssembler()
+    video.add(10, 100, True, KEY, 0)
+    assert video.add(40_000, 5, True, KEY, 1) == [(5, KEY)]
+
+
+@given(st.permutations(list(range(12))), st.sets(st.integers(0, 11), max_size=3))
+def test_frames_come_in_order_whatever_the_network_does(order: list[int], lost: set[int]) -> None:
+    video, shown = VideoAssembler(), []
+    video.add(100, 0, True, KEY, 0)
+    for place in order:
+        if place not in lost:
+            shown += [stamp for stamp, _ in video.add(101 + place, 10 + place, True, DELTA, 0)]
+    assert shown == sorted(shown)
+    assert len(shown) == len(set(shown)) == min(lost, default=12)
+
+
+def test_audio_comes_in_order_with_what_was_lost() -> None:
+    order = AudioOrder()
+    assert order.add(5, b"5") == [(b"5", 0)]
+    assert order.add(7, b"7") == []
+    assert order.add(6, b"6") == [(b"6", 0), (b"7", 0)]
+    assert order.add(6, b"6") == []
+    assert order.add(10, b"a") == []
+    assert order.add(11, b"b") == []
+    assert order.add(12, b"c") == [(b"a", 2), (b"b", 0), (b"c", 0)]
+    assert order.discarded == 1
+
+
+@given(st.permutations(list(range(20))))
+def test_audio_never_goes_back(order: list[int]) -> None:
+    audio, played, lost = AudioOrder(), [], 0
+    for number in order:
+        for data, missing in audio.add(100 + number, bytes([number])):
+            played.append(data[0])
+            lost += missing
+    assert played == sorted(played)
+    assert lost <= 20
+
+
+def test_reception_counts_over_the_wrap() -> None:
+    reception = Reception(48_000)
+    for number in range(100):
+        sequence = (65_500 + number) & 0xFFFF
+        if number % 10 != 5:
+            reception.add(sequence, number * 960, number * 0.02)
+    assert reception.lost == 10
+    report = reception.report(1, 0, 0)
+    assert report.packets_lost == 10
+    assert report.fraction_lost == pytest.approx(25, abs=2)
+    assert report.highest_sequence == 65_599  # with the wrap, RFC 3550 6.4.1
+    assert reception.jitter_s < 0.001
+    assert reception.report(1, 0, 0).fraction_lost == 0
+
+
+def test_an_early_reordering_is_no_restart() -> None:
+    reception = Reception(48_000)
+    reception.add(0, 960, 0.02)
+    reception.add(65_535, 0, 0.021)
+    reception.add(1, 1920, 0.04)
+    assert reception.lost == 0
+
+
+# --- play-out ---------------------------------------------------------------------------------------------------------
+
+
+def blocks(count: int) -> bytes:
+    return b"\1\0" * (BLOCK_BYTES // 2 * count)
+
+
+def test_playing_begins_with_40_ms_and_never_waits() -> None:
+    playout = Playout()
+    playout.put(blocks(START_BLOCKS - 1))
+    assert playout.take() is None
+    playout.put(blocks(1))
+    assert [playout.take() is not None for _ in range(START_BLOCKS + 1)] == [True] * START_BLOCKS + [False]
+    assert (playout.underruns, playout.concealed) == (1, 1)
+    playout.put(blocks(START_BLOCKS))
+    assert playout.take() is None, "after an underrun it waits for more than before"
+    playout.put(blocks(1))
+    assert playout.take() is not None
+
+
+def test_the_delay_is_bounded_and_shrinks_again() -> None:
+    playout = Playout()
+    playout.put(blocks(LIMIT_BLOCKS + 20))
+    assert playout.delay_ms == LIMIT_BLOCKS * 10
+    assert playout.dropped == 20
+    for _ in range(10_000):
+        playout.put(blocks(1))
+        playout.take()
+    assert playout.delay_ms <= (START_BLOCKS + 1) * 10
+
+
+def test_a_lost_packet_is_silence_of_its_length() -> None:
+    encoder, voice = VoiceEncoder(), VoiceIn()
+    packets = [packet for _ in range(3) for packet in encoder.encode(blocks(2))]
+    voice.on_audio(packets[0], 0)
+    voice.on_audio(packets[1], 2)
+    assert voice.concealed_samples == 2 * 960
+    assert voice.concealments == 1
+    voice.on_audio(b"\xff\xff\xff", 0)
+    assert voice.undecodable in (0, 1)  # Opus takes nearly any bytes; what it does not take is counted
+
+
+@given(st.binary(min_size=1, max_size=100))
+def test_any_bytes_of_a_peer_are_survived(data: bytes) -> None:
+    VoiceIn().on_audio(data, 0)
+
+
+def test_opus_round_trip_keeps_mono_48_khz() -> None:
+    encoder, decoder = VoiceEncoder(), VoiceDecoder()
+    pcm = b"".join(decoder.decode(packet) for _ in range(10) for packet in encoder.encode(blocks(2)))
+    assert len(pcm) >= 8 * 2 * BLOCK_BYTES
+    assert len(pcm) % (2 * BLOCK_BYTES) == 0

@@ -1,0 +1,151 @@
+"""The boundary for session descriptions: rejected lines, limits, and garbage that only ever raises our errors."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from appliance.errors import EdgecallError, Refused, SettingsError, SignalingError
+from appliance.media import sdp
+from appliance.media.api import Directions, IceServers
+from appliance.media.downlink import Loudspeaker, Screen
+from appliance.media.session import Session, ice_servers
+
+AUDIO = (
+    "m=audio 9 UDP/TLS/RTP/SAVPF 111 0\r\nc=IN IP4 0.0.0.0\r\na=mid:a\r\n"
+    "a=rtpmap:111 opus/48000/2\r\na=rtpmap:0 PCMU/8000"
+)
+VIDEO = (
+    "m=video 9 UDP/TLS/RTP/SAVPF 96 97 102 103 104\r\na=mid:v\r\na=rtpmap:96 VP8/90000\r\na=rtpmap:97 rtx/90000\r\n"
+    "a=fmtp:97 apt=96\r\na=rtpmap:102 H264/90000\r\na=fmtp:102 packetization-mode=1;profile-level-id=42e01f\r\n"
+    "a=rtcp-fb:102 nack pli\r\na=rtpmap:103 rtx/90000\r\na=fmtp:103 apt=102\r\na=rtpmap:104 H264/90000\r\n"
+    "a=fmtp:104 packetization-mode=0;profile-level-id=42e01f"
+)
+DATA = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:d"
+TRANSPORT = "\r\na=ice-ufrag:abcd\r\na=ice-pwd:" + "p" * 22 + "\r\na=fingerprint:sha-256 AA\r\na=setup:active"
+HEAD = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE a v d"
+
+
+def text(*sections: str) -> str:
+    return "\r\n".join([HEAD, *sections, ""])
+
+
+def test_an_offer_keeps_what_we_speak() -> None:
+    admitted, kinds, rejected = sdp.admit_offer(text(AUDIO, VIDEO, DATA))
+    assert kinds == ["audio", "video", "application"]
+    assert not rejected.places
+    assert "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n" in admitted
+    assert "m=video 9 UDP/TLS/RTP/SAVPF 102 103\r\n" in admitted
+    assert "VP8" not in admitted
+    assert "a=rtcp-fb:102 nack pli" in admitted
+
+
+def test_lines_we_do_not_speak_are_rejected_in_their_place() -> None:
+    vp8 = VIDEO.replace("H264", "AV1")
+    admitted, kinds, rejected = sdp.admit_offer(text(vp8, AUDIO, DATA, VIDEO.replace("a=mid:v", "a=mid:w"), AUDIO))
+    assert kinds == ["audio", "application", "video"]
+    assert "a=group:BUNDLE a d w" in admitted
+    assert "H.264" in rejected.reasons["video"]
+    answer = sdp.finish_answer(text(AUDIO, DATA, VIDEO.replace("a=mid:v", "a=mid:w")), rejected)
+    ports = [section.port for section in sdp.SessionText.parse(answer).sections]
+    assert ports == [0, 9, 9, 9, 0]
+    assert "m=video 0 UDP/TLS/RTP/SAVPF 96 97 102 103 104\r\nc=IN IP4 0.0.0.0\r\na=inactive\r\na=mid:v" in answer
+    assert "a=group:BUNDLE a d w" in answer
+
+
+def test_no_codec_in_common_is_refused() -> None:
+    with pytest.raises(Refused) as refused:
+        sdp.admit_offer(text(AUDIO.replace("opus", "speex"), DATA))
+    assert refused.value.key == "488/noCodec"
+
+
+def test_a_rejected_line_of_an_answer_becomes_an_inactive_one() -> None:
+    offer = text(AUDIO, VIDEO, DATA)
+    answer = text(AUDIO + TRANSPORT, "m=video 0 UDP/TLS/RTP/SAVPF 96\r\na=mid:v", DATA + TRANSPORT)
+    admitted, reasons = sdp.admit_answer(answer, offer)
+    video = sdp.SessionText.parse(admitted).sections[1]
+    assert video.port
+    assert "a=inactive" in video.lines
+    assert video.attribute("ice-ufrag") == "abcd"
+    assert reasons == {"video": "the peer rejected it"}
+
+
+def test_an_answer_must_have_our_lines() -> None:
+    with pytest.raises(SignalingError):
+        sdp.admit_answer(text(AUDIO + TRANSPORT), text(AUDIO, DATA))
+
+
+@pytest.mark.parametrize("bad", ["", "v=0", "m=audio", "x" * (sdp.MAX_SDP + 1), text(*[DATA] * 17)])
+def test_what_is_no_description_is_told_so(bad: str) -> None:
+    with pytest.raises(SignalingError):
+        sdp.admit_offer(bad)
+
+
+LINES = text(AUDIO + TRANSPORT, VIDEO + TRANSPORT, DATA + TRANSPORT + "\r\na=sctp-port:5000").split("\r\n")
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> str:
+    """The offer with lines dropped, doubled, swapped and cut, and numbers replaced."""
+    lines = list(LINES)
+    for _ in range(draw(st.integers(1, 6))):
+        at = draw(st.integers(0, len(lines) - 1))
+        match draw(st.integers(0, 4)):
+            case 0:
+                del lines[at]
+            case 1:
+                lines.insert(at, lines[at])
+            case 2:
+                lines[at] = lines[at][: draw(st.integers(0, len(lines[at])))]
+            case 3:
+                lines[at] = lines[at] + draw(st.text(max_size=20))
+            case _:
+                other = draw(st.integers(0, len(lines) - 1))
+                lines[at], lines[other] = lines[other], lines[at]
+        if not lines:
+            break
+    return "\r\n".join(lines)
+
+
+def session() -> Session:
+    return Session(
+        "fuzz", wanted=Directions(), servers=[], loopback=True, microphone=None, camera=None,
+        loudspeaker=Loudspeaker(), screen=Screen(None),
+    )
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(offer=st.one_of(mutated(), st.text(max_size=300)))
+async def test_garbage_only_raises_our_errors(offer: str) -> None:
+    one = session()
+    try:
+        with contextlib.suppress(EdgecallError):
+            await one.answer(offer)
+        with contextlib.suppress(EdgecallError):
+            await one.add_candidate(offer[:200], None, 0)
+    finally:
+        await one.close()
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(answer=st.one_of(mutated(), st.text(max_size=300)))
+async def test_garbage_answers_only_raise_our_errors(answer: str) -> None:
+    one = session()
+    try:
+        await one.offer()
+        with contextlib.suppress(EdgecallError):
+            await one.accept_answer(answer)
+    finally:
+        await one.close()
+
+
+def test_ice_servers_are_those_of_settings_and_none_else() -> None:
+    assert ice_servers(IceServers()) == []
+    stun, turn = ice_servers(IceServers("stun.example:3478", "turns:turn.example", "user", "secret"))
+    assert stun.urls == "stun:stun.example:3478"
+    with pytest.raises(SettingsError):
+        ice_servers(IceServers(stun="stun:"))
+    assert (turn.urls, turn.username, turn.credential) == ("turns:turn.example", "user", "secret")

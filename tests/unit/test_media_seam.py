@@ -1,0 +1,250 @@
+"""Each shim of the seam: what stock aiortc does, and what ours does instead."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from typing import Any
+
+import pytest
+from aioice import ice, stun
+from aiortc import RTCIceServer
+from aiortc.codecs import get_capabilities
+from aiortc.rtcdtlstransport import SRTP_PROFILES, RTCCertificate, RtpRouter
+from aiortc.rtcicetransport import RTCIceTransport
+from aiortc.rtp import RtcpByePacket, RtcpPsfbPacket, RtpPacket
+from OpenSSL import SSL
+
+from appliance.media import aiortc_seam as seam
+from appliance.media.rtp_receive import RtpReceiveStream
+from appliance.media.rtp_send import RtpSendStream
+
+
+class Named:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def test_other_versions_are_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    seam.check_versions()
+    monkeypatch.setattr(seam, "version", lambda package: "1.17.0" if package == "aiortc" else "0.13.0")
+    with pytest.raises(seam.UnsupportedVersionError, match=r"aiortc 1\.17\.0 .*'aiortc==1\.16\.\*'"):
+        seam.check_versions()
+
+
+@pytest.mark.parametrize("router_type", [RtpRouter, seam.Router])
+def test_fir_finds_its_sender_in_the_fci(router_type: type[RtpRouter]) -> None:
+    router, sender = router_type(), Named("sender")
+    router.register_sender(sender, ssrc=1234)  # type: ignore[arg-type]
+    fir = RtcpPsfbPacket(fmt=seam.FEEDBACK["fir"], ssrc=1, media_ssrc=0, fci=struct.pack("!LL", 1234, 7 << 24))
+    assert router.route_rtcp(fir) == ({sender} if router_type is seam.Router else set())
+
+
+@pytest.mark.parametrize("router_type", [RtpRouter, seam.Router])
+def test_rtp_finds_its_receiver_by_mid(router_type: type[RtpRouter]) -> None:
+    router, receivers = router_type(), [Named("first"), Named("second")]
+    for mid, receiver in enumerate(receivers):
+        router.register_receiver(receiver, ssrcs=[], payload_types=[96], mid=str(mid))  # type: ignore[arg-type]
+    packet = RtpPacket(payload_type=96, ssrc=99)
+    packet.extensions.mid = "1"
+    assert router.route_rtp(packet) is (receivers[1] if router_type is seam.Router else None)
+    packet.extensions.mid = None  # later packets leave it out: the source is known by then
+    assert router.route_rtp(packet) is (receivers[1] if router_type is seam.Router else None)
+
+
+def test_only_opus_and_h264_with_retransmission_are_negotiated() -> None:
+    assert get_capabilities("video").codecs[0].mimeType == "video/VP8"  # what would carry our H.264 otherwise
+    video = seam.codec_preferences("video")
+    assert [codec.mimeType for codec in video] == ["video/H264", "video/H264", "video/rtx"]
+    assert video[0].parameters["profile-level-id"] == "42e01f"
+    assert [codec.mimeType for codec in seam.codec_preferences("audio")] == ["audio/opus"]
+
+
+def test_rsa_peers_find_a_cipher() -> None:
+    def ciphers(certificate: RTCCertificate) -> list[str]:
+        return SSL.Connection(certificate._create_ssl_context(SRTP_PROFILES)).get_cipher_list()
+
+    assert not any("ECDHE-RSA" in cipher for cipher in ciphers(RTCCertificate.generateCertificate()))
+    assert any("ECDHE-RSA" in cipher for cipher in ciphers(seam.Certificate.generateCertificate()))
+
+
+def connection(**more: Any) -> seam.IceConnection:
+    return seam.IceConnection(
+        **{"loopback": False, "on_arrival": lambda: None, "ice_controlling": True, **more}
+    )
+
+
+async def gathered(agent: ice.Connection, addresses: list[str]) -> set[str]:
+    try:
+        return {candidate.host for candidate in await agent.get_component_candidates(1, addresses)}
+    finally:
+        await agent.close()
+
+
+async def test_loopback_is_gathered_when_asked_and_when_there_is_nothing_else() -> None:
+    assert await gathered(ice.Connection(ice_controlling=True), []) == set()
+    assert "127.0.0.1" in await gathered(connection(), [])
+    assert "127.0.0.1" in await gathered(connection(loopback=True), [])
+
+
+async def test_datagrams_that_nobody_takes_are_bounded() -> None:
+    agent = connection()
+    for _ in range(seam.RECEIVE_QUEUE + 10):
+        agent.data_received(b"x", 1)
+    assert agent._queue.qsize() == seam.RECEIVE_QUEUE
+    assert agent.overflow == 10
+    agent.data_received(b"", 1)  # would end RTCDtlsTransport with an IndexError
+    await agent.close()
+
+
+class Wire:
+    """A StunProtocol that goes nowhere; answers with the key when told to."""
+
+    def __init__(self) -> None:
+        self.transactions: dict[bytes, Any] = {}
+        self.sent: list[stun.Message] = []
+
+    def send_stun(self, message: stun.Message, addr: tuple[str, int]) -> None:
+        self.sent.append(message)
+
+    async def close(self) -> None: ...
+
+    def answer(self, key: bytes, number: int = -1) -> None:
+        request = self.sent[number]
+        waiting = self.transactions.get(request.transaction_id)
+        response = stun.Message(
+            message_method=stun.Method.BINDING, message_class=stun.Class.RESPONSE,
+            transaction_id=request.transaction_id,
+        )
+        response.add_message_integrity(key)
+        if waiting is not None:
+            waiting.response_received(stun.parse_message(bytes(response)), ("192.0.2.1", 1))
+
+
+class Pair:
+    component = 1
+    remote_addr = ("192.0.2.1", 1)
+
+    def __init__(self, protocol: Wire) -> None:
+        self.protocol = protocol
+
+
+class Hours:
+    """Replaces asyncio.sleep and loop.time inside the consent loop: time passes by sleeping alone."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, each: Any) -> None:
+        self.now = 1000.0
+        loop = asyncio.get_running_loop()
+        real = asyncio.sleep
+
+        async def sleep(seconds: float) -> None:
+            self.now += seconds
+            each(self.now)
+            await real(0)
+
+        monkeypatch.setattr(loop, "time", lambda: self.now)
+        monkeypatch.setattr(seam.asyncio, "sleep", sleep)
+
+
+async def consent(monkeypatch: pytest.MonkeyPatch, each: Any) -> tuple[seam.IceConnection, Wire, float, list[float]]:
+    arrivals: list[float] = []
+    agent = connection(on_arrival=lambda: arrivals.append(1))
+    agent.remote_username, agent.remote_password = "user", "p" * 22
+    wire = Wire()
+    agent._nominated[1] = Pair(wire)  # type: ignore[assignment]
+    with monkeypatch.context() as patch:
+        hours = Hours(patch, lambda now: each(wire, now))
+        task = asyncio.create_task(agent.query_consent())
+        await task
+    return agent, wire, hours.now - 1000.0, arrivals
+
+
+async def test_consent_ends_30_s_after_the_last_valid_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = b"p" * 22
+
+    def each(wire: Wire, now: float) -> None:
+        if now < 1100:
+            wire.answer(key)
+        wire.answer(b"q" * 22)  # of somebody else: no consent
+
+    agent, wire, lasted, arrivals = await consent(monkeypatch, each)
+    assert 124 < lasted < 138
+    assert agent.consent_lost
+    assert arrivals
+    assert not wire.transactions, "transactions are left in aioice's table"
+
+
+async def test_an_answer_may_take_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stock aioice counts an answer after 500 ms as lost and closes a call with that round trip after 30 s."""
+
+    def each(wire: Wire, now: float) -> None:
+        if now < 1600 and len(wire.sent) > 1:
+            wire.answer(b"p" * 22, -2)  # of the check before: 4 to 6 s late
+
+    _, _, lasted, _ = await consent(monkeypatch, each)
+    assert lasted > 600
+
+
+async def test_a_bye_does_not_end_a_stream_and_nothing_is_joined() -> None:
+    peer = peer_connection()
+    transceiver = peer.addTransceiver("video")
+    receiver = transceiver.receiver
+    assert isinstance(receiver, seam.Receiver)
+    receiver._running = True
+    await receiver._handle_rtcp_packet(RtcpByePacket(sources=[1]))
+    receiver._handle_disconnect()
+    assert receiver._running
+    receiver._running = False
+    await peer.close()
+
+
+def peer_connection(servers: list[RTCIceServer] | None = None) -> seam.PeerConnection:
+    return seam.PeerConnection(
+        servers or [], loopback=True, name="test",
+        streams=lambda kind: (RtpSendStream(kind, "test"), RtpReceiveStream(kind, "test")),
+        on_arrival=lambda: None, on_error=lambda error: None,
+    )
+
+
+async def test_all_lines_share_one_transport_with_our_parts() -> None:
+    peer = peer_connection()
+    audio, video = peer.addTransceiver("audio"), peer.addTransceiver("video")
+    peer.createDataChannel("edgecall")
+    assert audio.sender.transport is video.sender.transport is peer.sctp.transport
+    dtls = audio.sender.transport
+    assert isinstance(dtls, seam.DtlsTransport)
+    assert isinstance(dtls._rtp_router, seam.Router)
+    assert isinstance(dtls.transport, RTCIceTransport)
+    assert isinstance(dtls.transport._connection, seam.IceConnection)
+    assert dtls.transport._connection.stun_server is None, "a default STUN server"
+    await peer.close()
+
+
+async def test_a_packet_that_breaks_its_handler_does_not_end_the_call(caplog: pytest.LogCaptureFixture) -> None:
+    peer = peer_connection()
+    dtls = peer.addTransceiver("audio").sender.transport
+
+    class Breaks:
+        async def _handle_rtcp_packet(self, packet: Any) -> None:
+            raise struct.error("short")
+
+    dtls._rtp_router.senders[5] = Breaks()
+    bad = bytes(RtcpPsfbPacket(fmt=1, ssrc=1, media_ssrc=5))
+    await dtls._handle_rtcp_data(bad)
+    await dtls._handle_rtcp_data(bad)
+    assert dtls.malformed == 2
+    assert len(caplog.records) == 1, "told once, then counted"
+    await peer.close()
+
+
+async def test_feedback_waiting_for_the_transport_is_bounded() -> None:
+    stuck = asyncio.Event()
+
+    async def send(data: bytes) -> None:
+        await stuck.wait()
+
+    outlet = seam.Outlet(send, "test")
+    for _ in range(seam.Outlet.LIMIT + 5):
+        outlet.put([b"x"])
+    assert outlet.dropped == 5
+    await outlet.stop()

@@ -1,0 +1,193 @@
+"""What leaves: key frames asked for in measure, overflow begins again with a key frame, one encoder for all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from appliance.media.sound import SILENCE
+from appliance.media.uplink import MIN_BPS, VIDEO_QUEUE, CameraFeed, MicrophoneFeed
+from hw.api import DeviceBusyError, EncodedFrame, EncoderKind, VideoMode
+from tests.support.media_pair import until
+
+
+class Camera:
+    """Remembers what is asked; frames are pushed by the test."""
+
+    encoder = EncoderKind.HARDWARE
+
+    def __init__(self) -> None:
+        self.keys = 0
+        self.bitrates: list[int] = []
+        self.sink: Callable[[EncodedFrame], None] | None = None
+        self.broken = ""
+        self.starts = 0
+
+    def start(self, mode: VideoMode, sink: Callable[[EncodedFrame], None]) -> VideoMode:
+        self.starts += 1
+        if self.broken:
+            raise DeviceBusyError(self.broken)
+        self.sink = sink
+        return mode
+
+    def request_keyframe(self) -> None:
+        self.keys += 1
+
+    def set_bitrate(self, bits_per_second: int) -> None:
+        self.bitrates.append(bits_per_second)
+
+    def snapshot(self, deadline_s: float = 2.0) -> bytes:
+        return b""
+
+    def stop(self) -> None:
+        self.sink = None
+
+
+@pytest.fixture
+def camera() -> Camera:
+    return Camera()
+
+
+@pytest.fixture
+async def feed(camera: Camera) -> AsyncIterator[CameraFeed]:
+    executor = ThreadPoolExecutor(1)
+    made = CameraFeed(camera, VideoMode(), asyncio.get_running_loop(), executor)
+    made.start()
+    yield made
+    await made.close()
+    assert camera.sink is None
+    executor.shutdown()
+
+
+def frame(number: int, key: bool = False, size: int = 1000) -> EncodedFrame:
+    return EncodedFrame(bytes(size), number * 33_333, key)
+
+
+async def test_the_camera_is_open_only_while_somebody_needs_it(feed: CameraFeed, camera: Camera) -> None:
+    track = feed.track()
+    assert camera.starts == 0
+    track.set_sending(True)
+    await until(lambda: feed.mode is not None)
+    feed.hold("warm", True)
+    track.set_sending(False)
+    await asyncio.sleep(0.02)
+    assert camera.sink is not None
+    feed.hold("warm", False)
+    await until(lambda: camera.sink is None)
+
+
+async def test_key_frames_are_limited_over_all_sessions_and_none_is_lost(
+    feed: CameraFeed, camera: Camera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracks = [feed.track(), feed.track()]
+    tracks[0].set_sending(True)
+    await until(lambda: feed.mode is not None)
+    assert camera.keys == 1
+    for _ in range(20):
+        tracks[0].keyframe_wanted()
+    assert camera.keys == 1, "within the interval"
+    tracks[1].set_sending(True)
+    assert camera.keys == 2, "a new session gets one at once"
+    tracks[0].keyframe_wanted()
+    loop = asyncio.get_running_loop()
+    waited = await until(lambda: camera.keys == 3)
+    assert waited > 0.3
+    assert loop.time() - feed._key_at < 0.1
+    await asyncio.sleep(0.1)
+    assert camera.keys == 3
+
+
+async def test_a_session_begins_with_a_key_frame_and_so_after_an_overflow(feed: CameraFeed, camera: Camera) -> None:
+    track = feed.track()
+    track.set_sending(True)
+    await until(lambda: feed.mode is not None)
+    track.push(frame(0))
+    track.push(frame(1, key=True))
+    for number in range(2, VIDEO_QUEUE + 1):
+        track.push(frame(number))
+    assert (await track.recv()).is_keyframe
+    track.push(frame(20))
+    before = camera.keys
+    track.push(frame(21))  # one too many: all that waits goes, and a key frame is asked for
+    assert track.dropped == VIDEO_QUEUE + 1
+    await until(lambda: camera.keys == before + 1)
+    track.push(frame(22))
+    track.push(frame(23, key=True))
+    packet = await track.recv()
+    assert packet.is_keyframe
+    assert packet.pts == 23 * 33_333 * 9 // 100
+    assert track.captured_at(packet) == pytest.approx(23 / 30, abs=0.001)
+
+
+async def test_the_narrowest_peer_sets_the_bitrate(feed: CameraFeed, camera: Camera) -> None:
+    tracks = [feed.track(), feed.track()]
+    for track in tracks:
+        track.set_sending(True)
+    await until(lambda: feed.mode is not None)
+    for number in range(30):
+        for track in tracks:
+            track.push(frame(number, key=number == 0, size=5000))  # 1.2 Mbit/s
+            await track.recv()
+    tracks[0].bitrate_wanted(900_000)
+    tracks[1].bitrate_wanted(600_000)
+    tracks[1].bitrate_wanted(590_000)  # too small a change to bother the encoder
+    tracks[0].bitrate_wanted(10)  # noise of a peer that has just begun
+    assert camera.bitrates == [900_000, 600_000]
+    tracks[1].set_sending(False)
+    assert camera.bitrates[-1] == 900_000
+    tracks[0].bitrate_wanted(40_000)
+    assert camera.bitrates[-1] == MIN_BPS
+    tracks[0].bitrate_wanted(5_000_000)
+    assert camera.bitrates[-1] == 1_500_000
+
+
+async def test_a_busy_camera_is_told_and_tried_again(feed: CameraFeed, camera: Camera) -> None:
+    camera.broken = "/dev/video0 is held by cheese (pid 7)"
+    feed.hold("warm", True)
+    await feed.settled()
+    assert "cheese" in feed.fault
+    camera.broken = ""
+    await until(lambda: feed.mode is not None, 3)
+    assert feed.fault == ""
+
+
+async def test_a_camera_is_closed_although_it_was_just_opening(camera: Camera) -> None:
+    executor = ThreadPoolExecutor(1)
+    feed = CameraFeed(camera, VideoMode(), asyncio.get_running_loop(), executor)
+    feed.start()
+    feed.hold("warm", True)
+    await asyncio.sleep(0)
+    await feed.close()
+    assert camera.sink is None
+    executor.shutdown()
+
+
+async def test_one_encoder_serves_all_sessions_and_a_stopped_one_gets_nothing() -> None:
+    feed = MicrophoneFeed(asyncio.get_running_loop())
+    tracks = [feed.track(), feed.track()]
+    feed.put(SILENCE)
+    assert feed.encoded == 0, "nobody listens: nothing crosses to the loop"
+    tracks[0].set_sending(True)
+    tracks[1].set_sending(True)
+    paused = []
+    tracks[1].on_pause = lambda: paused.append(1)
+    for _ in range(4):
+        feed.put(SILENCE)
+        feed.put(SILENCE)
+        await asyncio.sleep(0)
+    first = [await tracks[0].recv() for _ in range(3)]
+    assert [packet.pts - first[0].pts for packet in first] == [0, 960, 1920]
+    assert bytes(first[0]) == bytes(await tracks[1].recv())
+    tracks[1].set_sending(False)
+    encoded = feed.encoded
+    feed.put(SILENCE)
+    feed.put(SILENCE)
+    await asyncio.sleep(0)
+    assert feed.encoded == encoded + 1
+    assert not tracks[1]._items
+    tracks[1].set_sending(True)
+    assert paused == [1]
+    feed.close()
