@@ -49,7 +49,7 @@ class Bulletin:
             tell(name, document, self._rev)
         return True
 
-    def merge(self, name: str, **fields: Any) -> bool:
+    def merge(self, name: str, /, **fields: Any) -> bool:
         """Replace fields of one document that several rooms write to; returns whether it changed."""
         return self.set(name, {**self.document(name), **fields})
 

@@ -6,8 +6,9 @@ from hw.api import Board, BoardOptions, HardwareError
 
 __all__ = ["BOARDS", "open_board"]
 
-BOARDS = ("sim", "auto")
-"""``sim``: everything simulated. ``auto``: this computer's own camera and sound card where it has some, best effort."""
+BOARDS = ("sim", "auto", "none")
+"""``sim``: everything simulated. ``auto``: this computer's own camera and sound card where it has some, best effort.
+``none``: no devices, for safe mode."""
 
 
 def open_board(name: str, options: BoardOptions) -> Board:
@@ -23,6 +24,10 @@ def open_board(name: str, options: BoardOptions) -> Board:
         from hw.host.board import HostBoard
 
         return HostBoard(options)
+    if name == "none":
+        from hw.bare import BareBoard
+
+        return BareBoard(options)
     known = ", ".join(BOARDS)
     if name == "pi":
         raise HardwareError(f"board 'pi' (Raspberry Pi) is not built yet; there are {known}")

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Configuration:
-    """``load`` reads the file (blocking); ``apply`` gives the new settings to the rooms that take them while running."""
+    """``load`` reads the file (blocking); ``apply`` gives new settings to the rooms that take them while running."""
 
     def __init__(self, loaded: Loaded, path: Path | None, bulletin: Bulletin, diagnostics: Diagnostics,
                  load: Callable[[], Loaded], apply: Callable[[Settings], None]) -> None:

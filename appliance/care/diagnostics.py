@@ -17,7 +17,7 @@ from appliance.bulletin import Bulletin
 from appliance.vocabulary import DIAGNOSTICS, DiagnosticType, Json
 from hw.api import Fault, FaultKind, Kind
 
-__all__ = ["Diagnostics", "diagnostic_of"]
+__all__ = ["Diagnostics", "diagnostic_of", "is_raised"]
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,11 @@ _BY_FAULT: Final[Mapping[tuple[Kind, FaultKind], str]] = {
 def diagnostic_of(fault: Fault) -> str | None:
     """The diagnostic a hardware fault raises; None for one that people cannot act on."""
     return _BY_FAULT.get((fault.kind, fault.fault))
+
+
+def is_raised(value: bool | int) -> bool:
+    """Whether a flag or a quality says trouble. (True equals 1, which is a good quality: types are told apart.)"""
+    return value if isinstance(value, bool) else value > GOOD
 
 
 @dataclass(slots=True)
@@ -111,7 +116,7 @@ class Diagnostics:
     def raised(self, name: str) -> bool:
         """Whether it stands raised (a flag), or is not good (a quality)."""
         standing = self._standing.get(name)
-        return standing is not None and standing.value not in (False, GOOD)
+        return standing is not None and is_raised(standing.value)
 
     def standing(self) -> list[str]:
         """The names raised now."""
@@ -147,8 +152,7 @@ class Diagnostics:
         standing.timer = None
         if standing.value == standing.told:
             return  # it came and went within the second
-        raised = standing.value not in (False, GOOD)
-        was_raised = standing.told not in (False, GOOD)
+        raised, was_raised = is_raised(standing.value), is_raised(standing.told)
         now = self._wall()
         standing.told, standing.told_at = standing.value, asyncio.get_running_loop().time()
         if raised and not was_raised:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import ifaddr
 
@@ -22,6 +22,7 @@ from appliance.care.diagnostics import Diagnostics
 from appliance.care.quality import Quality, judge
 from appliance.clock import Clock
 from appliance.vocabulary import CallState, Json
+from hw.api import Health
 
 __all__ = ["Watch", "WatchPorts", "addresses"]
 
@@ -35,6 +36,8 @@ SPEECH_LEVEL: Final = 0.02  # RMS of full scale, -34 dBFS: a voice at arm's leng
 SPEECH_HOLD_S: Final = 1.0
 BROKER_GRACE_S: Final = 5.0  # a broker that restarts is no trouble for people
 STORAGE_LOW: Final = 64 * 1024 * 1024  # bytes
+_AUDIO: Final = ("wanted", "actual", "codec", "rate", "halfDuplex", "reason")
+_VIDEO: Final = ("wanted", "actual", "codec", "reason")
 _LIVE_MEDIA: Final = frozenset({CallState.CONNECTED, CallState.LOCAL_HOLD, CallState.REMOTE_HOLD})
 
 
@@ -47,6 +50,8 @@ class WatchPorts:
     broker: Callable[[], bool | None]  # None: none is configured
     backlog: Callable[[], Awaitable[int]]  # rows in the outbox
     note_speaking: Callable[[bool], None]
+    media: Callable[[], Json]  # the studio's state
+    health: Callable[[], Health]  # of the board
 
 
 def addresses() -> list[str]:
@@ -79,8 +84,8 @@ class Watch:
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for look, every in ((self._levels, LEVELS_S), (self._network, NETWORK_S), (self._quality, QUALITY_S),
-                                (self._slow, SLOW_S)):
+            for look, every in ((self._levels, LEVELS_S), (self._media, LEVELS_S), (self._network, NETWORK_S),
+                                (self._board, NETWORK_S), (self._quality, QUALITY_S), (self._slow, SLOW_S)):
                 group.create_task(self._repeat(look, every), name=f"care.watch{look.__name__}")
 
     @property
@@ -108,6 +113,22 @@ class Watch:
         speaking = {side: live and now - moment < SPEECH_HOLD_S for side, moment in self._spoke.items()}
         self._ports.note_speaking(speaking["there"])
         self._diagnostics.flag("speakingWhileMicrophoneIsMuted", bool(call.get("isMuted")) and speaking["here"])
+
+    async def _media(self) -> None:
+        """``state/media`` holds what people see change; counters and rates go with the statistics."""
+        state = self._ports.media()
+        audio, video = state["audio"], state["video"]
+        capturing = bool(audio["actual"]["sending"] or video["actual"]["open"])
+        self._bulletin.set("media", {
+            "capturing": capturing, "sessions": state["sessions"], "without": state["without"],
+            "audio": {key: audio[key] for key in _AUDIO if key in audio},
+            "video": {key: _steady(video[key]) for key in _VIDEO if key in video}})
+
+    async def _board(self) -> None:
+        health = self._ports.health()
+        self._diagnostics.flag("thermalThrottled", health.throttled is True, celsius=health.temperature_c)
+        self._diagnostics.flag("powerUndervoltage", health.undervoltage is True)
+        self._diagnostics.flag("storageLow", health.storage_full is True, cause="board")
 
     async def _network(self) -> None:
         own = await asyncio.to_thread(addresses)
@@ -153,6 +174,11 @@ class Watch:
             "clock": "synced" if synchronised else "unsynced", "pssBytes": memory,
             "load": round(os.getloadavg()[0], 2), "uptimeSeconds": round(time.monotonic() - self._started),
         })
+
+
+def _steady(value: Any) -> Any:
+    """Without the bit rate, which follows the network all the time."""
+    return {key: one for key, one in value.items() if key != "bitrate"} if isinstance(value, dict) else value
 
 
 def _storage(folder: Path) -> tuple[int, bool]:

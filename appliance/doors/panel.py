@@ -221,7 +221,8 @@ class PanelDoor:
             self._words = None
         self._light("call", CALL_LAMP[state])
         self._light("mute", ON if call.get("isMuted") or (not live and self._inputs.get("hardware_mute")) else OFF)
-        raised = any(entry["value"] not in (False, 1) for entry in self._bulletin.document("diag").values())
+        raised = any(entry["value"] is True or entry["value"] in (2, 3)
+                     for entry in self._bulletin.document("diag").values())
         self._light("status", PULSE if raised else ON)
         media = self._bulletin.document("media")
         self._light("capture", ON if media.get("capturing") else OFF)

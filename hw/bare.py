@@ -1,0 +1,39 @@
+"""A board without devices: the safe mode of an appliance whose hardware keeps it from starting."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+
+from hw.api import BoardOptions, DeviceFact, Fault, Health
+
+__all__ = ["BareBoard"]
+
+
+class BareBoard:
+    """Implements ``hw.api.Board``; every device is None."""
+
+    audio = None
+    camera = None
+    display = None
+    panel = None
+    simulation = None
+
+    def __init__(self, _options: BoardOptions) -> None:
+        pass
+
+    def facts(self) -> Mapping[str, str]:
+        return {"board": "none", "model": "No devices (safe mode)", "machine": platform.machine(),
+                "kernel": platform.release()}
+
+    def devices(self) -> Sequence[DeviceFact]:
+        return ()
+
+    def health(self) -> Health:
+        return Health()
+
+    def on_fault(self, sink: Callable[[Fault], None]) -> None:
+        """There is nothing that could fail."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
