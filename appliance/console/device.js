@@ -120,43 +120,49 @@ function headline() {
       Disconnecting: ["Hanging up", ""],
     }[state] ?? [callWords(state)[0], ""];
   }
+  if (live.connection !== "open" && !live.session) return ["Starting", "Waiting for the state of the device."];
+  if (live.get("device").safeMode) return ["Safe mode", "Sound, picture and calls are off after repeated failures. See the log of the device."];
   const { message, advice, failed } = reasonWords(live, state === "Disconnected" ? call.endReason : null);
   if (failed) return ["The call failed", [message, advice].filter(Boolean).join(" ")];
   const duty = onDuty(live);
   const who = duty.length ? `On duty: ${duty.join(", ")}.` : "";
   const last = message ? `${message} ` : "";
-  if (live.get("device").doNotDisturb) return ["Do not disturb", `${last}Incoming calls are refused. ${who}`];
+  const device = live.get("device");
+  if (device.doNotDisturbNow ?? device.doNotDisturb) return ["Do not disturb", `${last}Incoming calls are refused. ${who}`];
   return ["Ready", `${last}${who || "Press the call button to call the operator."}`];
 }
 
 function showNow() {
   const call = live.get("call");
-  const [title, text] = headline();
+  const [heading, text] = headline();
   const [words, tone] = callWords(call.state);
-  setText($("now-title"), title);
+  setText($("now-title"), heading);
   setText($("now-text"), text);
   const since = epoch(call.connectedAt ?? call.since);
   const timed = ["Connected", "LocalHold", "RemoteHold"].includes(call.state) && since;
   setText($("call-pill"), timed ? `${words} ${duration(Date.now() / 1000 - since)}` : words);
   setTone($("call-pill"), tone);
-  $("nobody").hidden = !hasDiagnostic(live, "nobodyOnDuty") || inCall(call.state) || Boolean(onDuty(live).length);
-  document.title = inCall(call.state) ? `${title} · ${$("device-name").textContent}` : $("device-name").textContent;
+  $("nobody").hidden = live.connection !== "open" || inCall(call.state) || Boolean(onDuty(live).length);
+  setTone($("nobody"), hasDiagnostic(live, "nobodyOnDuty") ? "warn" : "");
+  document.title = inCall(call.state) ? `${heading} · ${$("device-name").textContent}` : $("device-name").textContent;
   setText($("keys-hint"), {
     Incoming: "Press to answer, keep pressed to decline", Connected: "Press to hang up", Ringing: "Press to cancel",
     Connecting: "Press to cancel",
   }[call.state] ?? "Press to call");
 }
 
+const title = (name) => name.charAt(0).toUpperCase() + name.slice(1);
+
 function showContacts() {
   const rows = [];
   for (const [name, row] of ioPart(live, "relays")) {
     const closed = Boolean(row.closed ?? row.value);
-    rows.push(el("div", { class: "switch" }, el("span", {}, el("b", { text: `Relay ${name}` })),
+    rows.push(el("div", { class: "switch" }, el("span", {}, el("b", { text: `${title(name)} relay` })),
       el("span", { class: "tag", "data-tone": closed ? "ok" : "", text: closed ? "Closed" : "Open" })));
   }
   for (const [name, row] of ioPart(live, "inputs")) {
     const closed = Boolean(row.closed ?? row.value);
-    const shown = el("span", {}, el("b", { text: `Contact ${name}` }),
+    const shown = el("span", {}, el("b", { text: `${title(name)} contact` }),
       el("small", { class: "small muted-text", text: closed ? "Closed" : "Open" }));
     if (!live.session?.simulation) {
       rows.push(el("div", { class: "switch" }, shown));
@@ -194,7 +200,7 @@ function showAll() {
   $("lend-card").hidden = !simulated;
   setText($("device-sub"), live.session === null ? "Device page" : simulated ? "Simulated device" : "Device page");
   showNow();
-  showDiagnostics(live);
+  showDiagnostics(live, { without: $("nobody").hidden ? "" : "nobodyOnDuty" });
   showCalls(live);
   showContacts();
   showLamps();

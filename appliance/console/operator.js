@@ -17,7 +17,7 @@ const sounds = new Sounds();
 const microphoneMeter = new Meter();
 const remoteMeter = new Meter();
 const page = { trouble: null, warning: null, ended: null, going: false, localStream: null, remoteStream: null,
-  callId: "", autoAnswer: null };
+  callId: "" };
 
 fillIcons();
 
@@ -90,7 +90,7 @@ async function goOnDuty() {
   show();
   try {
     await sounds.unlock();
-    await peer.goOnDuty();
+    await peer.goOnDuty(live.session?.displayName);
     page.trouble = null;
     page.ended = null;
   } catch (error) {
@@ -98,17 +98,39 @@ async function goOnDuty() {
   }
   page.going = false;
   show();
-  if (peer.state.duty) {
-    page.warning = await environmentWarning().catch(() => null);
-    show();
-  }
+  await warn();
+}
+
+/** Look again at what does not work although duty began. */
+async function warn() {
+  page.warning = peer.state.duty ? await environmentWarning().catch(() => null) : null;
+  show();
+}
+
+/** Duty began without a device: say which, why, and what to do. */
+function deviceWarning() {
+  const without = peer.state.devices?.without ?? {};
+  if (!peer.state.duty || (!without.audio && !without.video)) return null;
+  const [title, advice] = TROUBLE[without.audio ?? without.video] ?? ["Camera or microphone does not work", ""];
+  const lost = without.audio && without.video ? "You are on duty, but the other side will neither hear nor see you."
+    : without.audio ? "You are on duty, but the other side will not hear you." : "The other side will hear but not see you.";
+  return [title, `${lost} ${advice}`];
 }
 
 $("duty-on").addEventListener("click", goOnDuty);
 $("duty-off").addEventListener("click", () => {
   peer.goOffDuty();
-  $("main").focus();
+  $("duty-on").focus();
 });
+$("devices-again").addEventListener("click", async () => {
+  peer.goOffDuty(); // lets go of what was half taken
+  await goOnDuty();
+});
+
+// After a reload duty goes on without a click, but browsers play no sound before one.
+for (const kind of ["pointerdown", "keydown"]) {
+  document.addEventListener(kind, () => sounds.unlock().then(show), { once: true, capture: true });
+}
 
 // --- the call -------------------------------------------------------------------------------------------------------
 
@@ -204,7 +226,11 @@ function showLobby(duty) {
   showNotice("trouble", page.trouble);
   showNotice("ended", page.ended);
   setTone($("ended"), page.ended?.[2] ? "bad" : "");
-  showNotice("warning", page.warning);
+  const silent = duty && sounds.context?.state !== "running"
+    ? ["The ring cannot be heard yet", "Browsers play sound only after a click. Click anywhere on this page."] : null;
+  const without = deviceWarning();
+  showNotice("warning", without ?? silent ?? page.warning);
+  $("devices-again").hidden = !without;
   const lost = duty && peer.state.connection !== "open";
   setTone($("idle-badge"), lost ? "" : "ok");
   setText($("idle-title"), lost ? "Connection lost" : "On duty");
@@ -239,7 +265,8 @@ function showCall(now) {
   const since = epoch(now.since);
   setText($("call-timer"), talking && since ? duration(Date.now() / 1000 - since) : "");
   press("mute", now.muted, now.muted ? "mic-off" : "mic", now.muted ? "Unmute" : "Mute");
-  press("camera", !now.video, now.video ? "video" : "video-off", now.video ? "Camera off" : "Camera on");
+  press("camera", !now.video, now.video ? "video" : "video-off", "Video");
+  $("camera").setAttribute("aria-label", now.video ? "Video is sent. Stop it" : "Video is not sent. Start it");
   press("hold", now.held, now.held ? "play" : "pause", now.held ? "Resume" : "Hold");
   for (const id of ["mute", "camera", "hold"]) $(id).disabled = !talking;
   $("door").hidden = !doorRelay();
@@ -269,7 +296,10 @@ function showDevice() {
     el("span", { class: "tag", "data-tone": member.state === "Connected" ? "ok" : "", text: member.state }))),
   () => el("li", { class: "empty", text: "Nobody is in a call." }));
   $("dnd").setAttribute("aria-checked", String(Boolean(live.get("device").doNotDisturb)));
-  const volume = live.get("media").volume ?? live.get("media").speaker?.volume ?? live.get("devices").volume;
+  const entry = operatorEntry();
+  $("auto-answer").hidden = live.session?.scope !== "admin" || !live.get("device").addressBook;
+  $("auto-answer").setAttribute("aria-checked", String(Boolean(entry.autoAnswer)));
+  const { volume } = live.get("devices");
   if (typeof volume === "number" && document.activeElement !== $("device-volume")) showVolume("device-volume", volume);
 }
 
@@ -281,7 +311,7 @@ function showVolume(id, percent) {
 function show() {
   showConnection(live);
   showFacts(live);
-  setText($("device-sub"), live.session ? `Operator · ${live.session.displayName}` : "Operator");
+  setText($("device-sub"), ["Operator page", live.session?.displayName].filter((word) => word && word !== "Operator").join(" · "));
   showStage();
   showDevice();
   showDiagnostics(live);
@@ -293,23 +323,18 @@ function show() {
 const OPERATORS = "operator:*";
 
 /** The address-book entry of the operators decides whether the device answers them by itself. */
-async function readBook() {
-  if (live.session?.scope !== "admin") return;
-  const { data } = await command("book.list");
-  const entries = data?.entries ?? [];
-  const list = Array.isArray(entries) ? entries : Object.values(entries);
-  page.autoAnswer = list.find(({ uris = [] }) => uris.includes(OPERATORS)) ?? { name: "Operators", uris: [OPERATORS] };
-  $("auto-answer").hidden = false;
-  $("auto-answer").setAttribute("aria-checked", String(Boolean(page.autoAnswer.autoAnswer)));
+function operatorEntry() {
+  const entries = live.get("device").addressBook ?? [];
+  return entries.find(({ uris = [] }) => uris.includes(OPERATORS)) ?? { name: "Operators", uris: [OPERATORS] };
 }
 
 $("auto-answer").addEventListener("click", attempt(async () => {
-  const entry = { ...page.autoAnswer, autoAnswer: !page.autoAnswer.autoAnswer };
+  const entry = { ...operatorEntry() };
+  entry.autoAnswer = !entry.autoAnswer;
   const known = ["name", "uris", "ringSeconds", "autoAnswer", "allowed", "members", "strategy", "fallback"];
   const args = Object.fromEntries(known.map((name) => [name, entry[name]])
     .filter(([, value]) => value !== undefined && value !== null && value !== "" && !(Array.isArray(value) && !value.length)));
   await command("book.put", args);
-  await readBook();
 }));
 
 $("dnd").addEventListener("click", attempt(() =>
@@ -351,12 +376,10 @@ function levels() {
 }
 
 const refresh = soon(show);
+peer.addEventListener("notice", ({ detail }) => toast(detail.message || `${detail.code}/${detail.subCode}`, "bad"));
 peer.addEventListener("change", show); // at once: browsers slow timers down in background tabs, and a ring cannot wait
 live.addEventListener("change", refresh);
-live.addEventListener("connection", async () => {
-  refresh();
-  if (live.connection === "open") await readBook().catch((error) => toast(error.message, "bad"));
-});
+live.addEventListener("connection", refresh);
 setInterval(refresh, 1000);
 page.trouble = environmentTrouble();
 live.start();

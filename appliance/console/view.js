@@ -120,13 +120,17 @@ function activeDiagnostics(live) {
 
 export const hasDiagnostic = (live, name) => activeDiagnostics(live).some((row) => row.diagnostic === name);
 
-export function showDiagnostics(live) {
-  const rows = activeDiagnostics(live);
+const detailWords = (detail) => (typeof detail === "string" ? detail
+  : Object.values(detail ?? {}).filter((value) => typeof value === "string" && value).join(", "));
+
+/** Active diagnostics with words and advice; `without` is one that the page already tells elsewhere. */
+export function showDiagnostics(live, { without = "" } = {}) {
+  const rows = activeDiagnostics(live).filter((row) => row.diagnostic !== without);
   setText($("diag-count"), rows.length ? String(rows.length) : "");
   const nodes = rows.map((row) => {
     const words = live.words.diagnostics[row.diagnostic] ?? {};
-    const tone = row.value === "Poor" || row.diagnostic === "nobodyOnDuty" ? "warn" : "bad";
-    const advice = [row.detail, row.advice ?? words.advice].filter(Boolean).join(" ");
+    const tone = ["Poor", 2].includes(row.value) || row.diagnostic === "nobodyOnDuty" ? "warn" : "bad";
+    const advice = [row.advice ?? words.advice, detailWords(row.detail)].filter(Boolean).join(" ");
     return el("li", { "data-tone": tone }, icon("alert"),
       el("div", { class: "grow" }, el("b", { text: row.message ?? words.message ?? row.diagnostic }),
         advice ? el("small", { text: advice }) : null));
@@ -153,7 +157,7 @@ export function showCalls(live) {
     return el("li", { "data-tone": failed ? "bad" : "" }, icon(out ? "phone-out" : "phone-in"),
       el("div", { class: "grow" }, el("b", { text: peer.displayName || peer.identity || peer.rawId || "Unknown" }),
         el("small", { text: seconds >= 1 ? `${duration(seconds)} · ${message}` : message })),
-      el("time", { text: when(call.startedAt ?? call.since ?? call.time ?? call.endedAt) }));
+      el("time", { text: when(call.began ?? call.startedAt ?? call.since) }));
   });
   replaceRows($("calls"), nodes, () => el("li", { class: "empty", text: "No calls yet." }));
 }
@@ -162,20 +166,19 @@ export function showFacts(live) {
   const device = live.get("device");
   const name = device.name || live.session?.device?.name || "Edgecall";
   setText($("device-name"), name);
-  const started = epoch(device.startedAt ?? device.bootedAt);
-  const uptime = started ? Date.now() / 1000 - started : device.uptimeS;
+  const uptime = live.get("health").uptimeSeconds ?? device.uptimeS;
   const devices = (live.get("devices").devices ?? []).filter((row) => row.present !== false && row.selected !== false);
   const named = (kind) => devices.filter((row) => row.kind === kind).map((row) => row.name || row.id).join(", ");
   const net = live.get("net");
-  const broker = net.broker?.connected ?? net.mqtt?.connected ?? net.brokerConnected;
+  const broker = net.brokerConnected;
   const rows = [
     ["Id", device.id ?? live.session?.device?.id],
-    ["Board", typeof device.board === "object" && device.board ? device.board.model ?? device.board.name : device.board],
+    ["Board", device.model || device.board],
     ["Version", device.version],
     ["Running for", uptime === undefined || uptime === null ? null : longDuration(uptime)],
     ["Camera", named("camera")], ["Microphone", named("microphone")], ["Loudspeaker", named("speaker")],
     ["Addresses", (net.addresses ?? []).map((a) => (typeof a === "string" ? a : a.address)).join(", ")],
-    ["Broker", broker === undefined ? null : broker ? "Connected" : "Not connected"],
+    ["Broker", broker === undefined || broker === null ? null : broker ? "Connected" : "Not connected"],
   ].filter(([, value]) => value);
   const words = JSON.stringify(rows);
   if ($("facts").dataset.words === words) return;

@@ -12,28 +12,30 @@ const TTL_S = 5;
 let clockOffsetS = 0; // our clock against the appliance's, from every stream's first message
 
 /** Give one command; resolves with its answer. A challenge (an appliance without a set clock) is answered once. */
-export async function command(verb, args = {}, { wait = 0, nonce } = {}) {
-  const body = { id: crypto.randomUUID?.() ?? randomId(), ts: Date.now() / 1000 + clockOffsetS, ttl_s: TTL_S, args };
-  if (nonce) body.nonce = nonce;
-  let answer;
+export async function command(verb, args = {}, { wait = 0 } = {}) {
+  const body = { id: randomId(), ts: Date.now() / 1000 + clockOffsetS, ttl_s: TTL_S, args };
+  let answer = await post(verb, body, wait);
+  if (answer.subCode === "challenge" && answer.data?.nonce) {
+    answer = await post(verb, { ...body, nonce: answer.data.nonce }, wait); // the same id: the nonce was made for it
+  }
+  if (answer.result === "done" || answer.result === "accepted") return answer;
+  throw new CommandError(answer.message || `${answer.code}/${answer.subCode}`, answer);
+}
+
+async function post(verb, body, wait) {
   try {
     const response = await fetch(`/v1/cmd/${verb}${wait ? `?wait=${wait}` : ""}`, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(body),
     });
-    answer = await response.json();
+    return await response.json();
   } catch {
     throw new CommandError("The appliance cannot be reached.");
   }
-  if (answer.subCode === "challenge" && !nonce && answer.data?.nonce) {
-    return command(verb, args, { wait, nonce: answer.data.nonce });
-  }
-  if (answer.result === "done" || answer.result === "accepted") return answer;
-  throw new CommandError(answer.message || `${answer.code}/${answer.subCode}`, answer);
 }
 
-// randomUUID exists in secure contexts only; the page must still be able to say what is missing outside one.
+// Not crypto.randomUUID: that exists in secure contexts only, and the page must be able to speak outside one.
 function randomId() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
@@ -71,8 +73,7 @@ export class Live extends EventTarget {
         return false;
       }
       this.session = await response.json();
-      const words = await fetch("/v1/words");
-      if (words.ok) this.words = await words.json();
+      this.words = this.session.words;
       return true;
     } catch {
       this.move("lost");

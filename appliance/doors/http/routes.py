@@ -69,7 +69,6 @@ class Routes:
             web.get("/v1/state", self._gated(operator, self._state)),
             web.get("/v1/state/{name}", self._gated(operator, self._document)),
             web.get("/v1/events", self._gated(operator, self._events), allow_head=False),
-            web.get("/v1/words", self._gated(operator, self._words)),
             web.get("/v1/session", self._gated(operator, self._session)),
             web.delete("/v1/session", self._gated(operator, self._sign_out)),
             web.post("/v1/address", self._gated(admin, self._address)),
@@ -126,10 +125,15 @@ class Routes:
     # --- session ----------------------------------------------------------------------------------------------------
 
     async def _session(self, _request: web.Request, caller: Caller) -> web.StreamResponse:
+        """Who the caller is, what this device is, and the vocabulary's words for its page."""
         return json_reply({
             "name": caller.grant.name, "displayName": caller.grant.display_name, "scope": caller.grant.scope.value,
             "device": {"id": self.device.id, "name": self.device.name},
             "simulation": self.ports.simulation is not None, "calls": self.ports.attach is not None,
+            "words": {
+                "diagnostics": {d.name: {"message": d.message, "advice": d.advice} for d in DIAGNOSTICS.values()},
+                "reasons": {key: reason.payload() for key, reason in END_REASONS.items()},
+            },
         })
 
     async def _sign_out(self, request: web.Request, caller: Caller) -> web.StreamResponse:
@@ -181,13 +185,6 @@ class Routes:
             raise BadRequest(f"There is no state {name[:40]!r}. Known: {', '.join(STATES)}.",
                              code=404, sub_code="notFound")
         return json_reply(self.bulletin.document(name))
-
-    async def _words(self, _request: web.Request, _caller: Caller) -> web.StreamResponse:
-        """Words for people of every diagnostic and end reason, for pages."""
-        return json_reply({
-            "diagnostics": {d.name: {"message": d.message, "advice": d.advice} for d in DIAGNOSTICS.values()},
-            "reasons": {key: reason.payload() for key, reason in END_REASONS.items()},
-        })
 
     async def _events(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         session = self.gate.session(request) if caller.proof is Proof.COOKIE else None

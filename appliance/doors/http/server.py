@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -14,6 +13,7 @@ from typing import Final
 
 from aiohttp import web
 
+from appliance import places
 from appliance.bulletin import Bulletin
 from appliance.doors.http.auth import Grant, Sessions
 from appliance.doors.http.commands import Commands
@@ -58,11 +58,10 @@ class HttpDoor:
         self, settings: Settings, submit: Submit, bulletin: Bulletin, *, ports: Ports,
         socket_path: Path | None = None, now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``socket_path``: the command line's socket; by default ``edgecall.sock`` in systemd's
-        RUNTIME_DIRECTORY, else in the data folder. Raises SettingsError for tokens that cannot be used."""
+        """``socket_path``: the command line's socket, by default where ``places`` says. Raises SettingsError for
+        tokens that cannot be used."""
         data = settings.data_dir.expanduser()
-        runtime = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-        self.socket_path = socket_path or Path(runtime or data) / "edgecall.sock"
+        self.socket_path = socket_path or places.socket_path(data)
         self.fingerprint = ""
         self._http = settings.http
         self._bulletin = bulletin
