@@ -28,7 +28,7 @@ def test_systemd_understands_every_unit(tmp_path: Path) -> None:
     drop_in.mkdir()
     (drop_in / "on-failure.conf").write_text((UNITS / "appliance" / "on-failure.conf").read_text())
     result = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *(f"{tmp_path}/{unit.name}" for unit in ALL)],
+        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *(f"{tmp_path}/{u.name}" for u in ALL)],
         capture_output=True, text=True, check=False, env=os.environ | {"SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
     )
     complaints = [line for line in result.stderr.splitlines() if str(tmp_path) in line or "edgecall" in line]
