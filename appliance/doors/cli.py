@@ -6,6 +6,7 @@ a command line that is used by hand and in scripts must start at once.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import http.client
 import json
@@ -122,7 +123,7 @@ def _verb(verb: Verb, asked: Namespace) -> ExitCode:
     nonce = answer.get("data", {}).get("nonce") if answer.get("subCode") == "challenge" else None
     if isinstance(nonce, str):
         # the appliance's clock is not synchronised: a second round trip proves that the command is fresh
-        again = {**envelope, "id": f"cli-{os.urandom(12).hex()}", "ts": round(time.time(), 3), "nonce": nonce}
+        again = {**envelope, "ts": round(time.time(), 3), "nonce": nonce}
         answer = _send(peer, verb, again, wait)
     _show(answer)
     if answer.get("message"):
@@ -299,6 +300,8 @@ class _Peer:
             raise _NotRunningError(f"the appliance left in the middle of its answer: {error}") from error
         finally:
             connection.close()
+        if response.length and len(content) <= MAX_REPLY:  # read(n) does not tell of a body cut short
+            raise _NotRunningError("the appliance left in the middle of its answer")
         if len(content) > MAX_REPLY:
             raise _NotRunningError("the answer is larger than 16 MiB: this is no appliance")
         return _Reply(response.status, content)
@@ -339,7 +342,8 @@ class _Peer:
         try:
             if connection.sock is not None:
                 connection.sock.settimeout(patience_s)
-            connection.request(method, path, None if body is None else json.dumps(body).encode(), headers)
+            with contextlib.suppress(BrokenPipeError):  # it refused before it had read all: its answer says why
+                connection.request(method, path, None if body is None else json.dumps(body).encode(), headers)
             return connection, connection.getresponse()
         except TimeoutError as error:
             connection.close()
@@ -424,3 +428,7 @@ def _remote(asked: Namespace) -> _Peer:
         except ValueError as error:
             raise _UsageError(f"--token-file: {error}") from None
     return _Peer(url=asked.url, token=token, ca_file=asked.ca_file or "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -12,7 +12,9 @@ from typing import Any, Final
 
 from appliance.vocabulary import STATES, VERB, VERBS, Arg, ArgType, Json, Result, Verb
 
-__all__ = ["OWN_COMMANDS", "ExitCode", "completion", "exit_code", "given_args", "joined", "option", "parser"]
+__all__ = [
+    "OWN_COMMANDS", "ExitCode", "completion", "exit_code", "given_args", "joined", "option", "parser", "placeholder",
+]
 
 LONG_WAIT_S: Final = 120.0
 """How long a verb with a later answer is waited for: longer than anything rings."""
@@ -96,6 +98,11 @@ def option(arg: Arg) -> str:
     return "--" + "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in arg.name)
 
 
+def placeholder(arg: Arg) -> str:
+    """What stands after an option in usage lines."""
+    return "N" if arg.type in {ArgType.INTEGER, ArgType.NUMBER} else "JSON" if arg.type is ArgType.OBJECT else "TEXT"
+
+
 def parser(prog: str = "edgecall") -> argparse.ArgumentParser:
     """The parser of the whole command line; ``command`` is a verb or a key of OWN_COMMANDS."""
     top = argparse.ArgumentParser(
@@ -149,6 +156,8 @@ def _typing(arg: Arg) -> dict[str, Any]:
     else:
         keywords["dest"] = arg.name
         keywords["required"] = arg.required
+        if not arg.choices and arg.type is not ArgType.BOOLEAN:
+            keywords["metavar"] = placeholder(arg)
     if arg.choices:
         keywords["choices"] = arg.choices
     if arg.type is ArgType.INTEGER:
@@ -156,7 +165,7 @@ def _typing(arg: Arg) -> dict[str, Any]:
     elif arg.type is ArgType.NUMBER:
         keywords["type"] = float
     elif arg.type is ArgType.STRINGS:
-        keywords.update(action="extend", nargs="+", metavar="TEXT")
+        keywords.update(action="extend", nargs="+")
     elif arg.type is ArgType.BOOLEAN and arg.positional:
         keywords.update(type=_switch, metavar=f"{arg.name}:on|off")
     elif arg.type is ArgType.BOOLEAN:

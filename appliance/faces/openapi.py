@@ -158,7 +158,8 @@ def _page() -> Json:
     who = {"type": "object", "required": ["name", "scope", "device"], "properties": {
         "name": {"type": "string"}, "displayName": {"type": "string"},
         "scope": {"enum": [scope.value for scope in Scope]}, "device": {"type": "object"},
-        "simulation": {"type": "boolean"}, "calls": {"type": "boolean"}}}
+        "simulation": {"type": "boolean"}, "calls": {"type": "boolean"},
+        "words": {"type": "object", "description": "the words of the vocabulary, for the page"}}}
     html: Json = {"description": "The page.", "content": {"text/html": {"schema": {"type": "string"}}}}
     query: list[Json] = [
         {"name": "token", "in": "query", "required": True, "schema": {"type": "string"}},

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from appliance.faces.commandline import OWN_COMMANDS, ExitCode, option
+from appliance.faces.commandline import OWN_COMMANDS, ExitCode, option, placeholder
 from appliance.faces.envelope import MAX_ID
 from appliance.settings.fields import Field, Shape, fields_of
 from appliance.settings.sections import Settings
@@ -52,8 +52,8 @@ def reference() -> str:
     return "".join([
         _GENERATED, "# Reference\n\n",
         "The same commands, answers, events and state documents on MQTT, HTTP and the command line. The "
-        "machine-readable forms are [schema.json](schema.json), [openapi.json](openapi.json) and [asyncapi.json](asyncapi.json); "
-        "the settings are in [configuration.md](configuration.md).\n\n",
+        "machine-readable forms are [schema.json](schema.json), [openapi.json](openapi.json) and "
+        "[asyncapi.json](asyncapi.json); the settings are in [configuration.md](configuration.md).\n\n",
         _envelope(), _verbs(), _answers(), _reasons(), _states(), _events(), _diagnostics(), _command_line(),
     ])
 
@@ -75,8 +75,8 @@ def _envelope() -> str:
         "later than `ts + ttl_s + 2 s` has expired.\n"
         "* `nonce`: while the clock is not synchronised, verbs marked *two-step* answer `401/challenge` with a nonce "
         "in `data`; the sender repeats the command with it within 5 s.\n"
-        f"* A payload has at most {MAX_PAYLOAD // 1024} KiB. Unknown fields, verbs and arguments are refused with 400 and "
-        "a suggestion.\n\n"
+        f"* A payload has at most {MAX_PAYLOAD // 1024} KiB. Unknown fields, verbs and arguments are refused with 400 "
+        "and a suggestion.\n\n"
     )
 
 
@@ -128,7 +128,8 @@ def _usage(verb: Verb) -> str:
         elif arg.type is ArgType.BOOLEAN:
             words.append(f"[{option(arg)} | --no-{option(arg)[2:]}]")
         else:
-            text = f"{option(arg)} {'|'.join(arg.choices) or name}" + (" …" if arg.type is ArgType.STRINGS else "")
+            text = f"{option(arg)} {'|'.join(arg.choices) or placeholder(arg)}"
+            text += " …" if arg.type is ArgType.STRINGS else ""
             words.append(text if arg.required else f"[{text}]")
     return " ".join(words)
 

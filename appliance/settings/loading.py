@@ -215,7 +215,9 @@ def _number(one: Field, value: object) -> int | float:
 
 
 def _text(one: Field, value: str) -> str:
-    if value == "" and one.default == "" and not one.required:
+    if not value:
+        if one.default or one.required:
+            raise ValueError("must not be empty")
         return value
     if not value.isprintable():
         raise ValueError("must not hold control characters")

@@ -113,7 +113,7 @@ def _loops(settings: Settings) -> Found:
                     continue
                 seen.add(name)
                 waiting.extend(found.members if follow else [found.fallback])
-            if entry.name.casefold() in seen:
+            if entry.name and entry.name.casefold() in seen:
                 yield f"book[{n}].{key}", "leads back to this entry"
 
 
