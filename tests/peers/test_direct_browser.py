@@ -1,0 +1,208 @@
+"""Calls between the appliance (simulated board, real media) and a real browser, judged by what each of them receives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from playwright.async_api import Page
+
+from appliance.providers import api
+from appliance.vocabulary import END_REASONS
+from tests.support.browser import Chromium, chromium, wait_for
+from tests.support.direct_page import Appliance, Told, appliance
+
+pytestmark = pytest.mark.peer
+
+DEVICE_HERTZ = 440.0
+PAGE_HERTZ = 880.0
+
+
+async def until(condition: Callable[[], bool], what: str, within_s: float = 10.0) -> None:
+    deadline = asyncio.get_running_loop().time() + within_s
+    while not condition():
+        if asyncio.get_running_loop().time() > deadline:
+            raise AssertionError(f"not within {within_s} s: {what}")
+        await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def on_duty() -> AsyncIterator[tuple[Appliance, Chromium, Page]]:
+    """An appliance and an operator on duty in a browser."""
+    async with appliance(hertz=DEVICE_HERTZ) as device, chromium(PAGE_HERTZ) as browser:
+        page = await browser.open(device.url)
+        await page.evaluate("() => peer.goOnDuty('Olga')")
+        await until(lambda: list(device.provider.on_duty) == ["Olga"], "on duty")
+        yield device, browser, page
+
+
+async def answered(device: Appliance, page: Page) -> Told:
+    """The device calls and the page answers: connected at both ends."""
+    told = Told(await device.dial())
+    await told.until(api.Ringing)
+    await page.evaluate("() => peer.answer(peer.state.call.callId)")
+    await told.until(api.Accepted)
+    await told.until(api.Connected)
+    await state(page, "Connected")
+    return told
+
+
+async def state(page: Page, name: str, within_s: float = 10.0) -> None:
+    try:
+        await wait_for(page, "(name) => peer.state.call?.state === name", within_s, name)
+    except Exception as error:
+        raise AssertionError(f"no {name}: {await page.evaluate('() => JSON.stringify(peer.state)')}") from error
+
+
+async def device_hears(device: Appliance, hertz: float, within_s: float = 10.0) -> None:
+    await until(lambda: abs(device.board.hears()[0] - hertz) < 6 and device.board.hears()[1] > -40,
+                f"{hertz} Hz at the device", within_s)
+
+
+async def device_sees_rising(device: Appliance) -> None:
+    """Three different valid counters in a row: the page's file is played in a loop."""
+    seen: list[int] = []
+
+    def look() -> bool:
+        mark = device.board.mark()
+        if mark is not None and (not seen or seen[-1] != mark.counter):
+            seen.append(mark.counter)
+        return len(seen) >= 4
+
+    await until(look, "rising counters at the device")
+    assert sum(later > earlier for earlier, later in zip(seen, seen[1:], strict=False)) >= 2, seen
+
+
+async def page_sees_rising(page: Page) -> None:
+    async def counter() -> int:
+        for _ in range(200):
+            mark = (await Chromium.sees(page)).mark
+            if mark is not None:
+                return mark.counter
+            await asyncio.sleep(0.05)
+        raise AssertionError("no test picture is seen in the page")
+
+    first = await counter()
+    frames = await Chromium.frames_decoded(page)
+    await asyncio.sleep(0.5)
+    assert await counter() > first
+    assert await Chromium.frames_decoded(page) > frames
+
+
+async def test_the_operator_answers_and_both_see_and_hear_each_other() -> None:
+    async with on_duty() as (device, _browser, page):
+        told = Told(await device.dial())
+        await told.until(api.Ringing)
+        await wait_for(page, "() => peer.state.call?.picture?.startsWith('blob:')", 1.0)
+        await page.evaluate("() => peer.answer(peer.state.call.callId)")
+        accepted = await told.until(api.Accepted)
+        assert isinstance(accepted, api.Accepted)
+        assert (accepted.peer.identity, accepted.peer.display_name, accepted.peer.verified) == ("olga", "Olga", True)
+        connected = await told.until(api.Connected)
+        assert isinstance(connected, api.Connected)
+        assert connected.security["srtpCipher"]
+        await state(page, "Connected")
+        await Chromium.listen(page)
+        await Chromium.hears(page, DEVICE_HERTZ)
+        await page_sees_rising(page)
+        await device_hears(device, PAGE_HERTZ)
+        await device_sees_rising(device)
+
+        await page.evaluate("() => peer.setMuted(true)")
+        muted = await told.until(api.PeerMedia)
+        assert isinstance(muted, api.PeerMedia)
+        assert muted.muted
+        await until(lambda: device.board.hears()[1] < -70, "silence of the muted page")
+        await page.evaluate("() => peer.setMuted(false)")
+        await device_hears(device, PAGE_HERTZ)
+
+        device.studio.mute(True)
+        await told.leg.tell(muted=True, held=False, video=True)
+        await wait_for(page, "() => peer.state.call.peerMuted")
+        await Chromium.hears_silence(page)
+
+        assert await page.evaluate("() => peer.send('text', 'hello device')")
+        data = await told.until(api.DataReceived)
+        assert data == api.DataReceived("text", "hello device")
+        await told.leg.send("text", "hello page")
+        await wait_for(page, "() => window.data.length === 1 && window.data[0].payload === 'hello page'")
+
+        await told.leg.end(END_REASONS["0/local"])
+        assert await told.until(api.Ended) == api.Ended(END_REASONS["0/local"])
+        await state(page, "Disconnected")
+        assert await page.evaluate("() => peer.state.call.reason.subCode") == "remote"
+
+
+async def test_the_page_calls_and_hangs_up() -> None:
+    async with on_duty() as (device, _browser, page):
+        await page.evaluate("() => peer.call()")
+        incoming = await asyncio.wait_for(device.incoming.get(), 5)
+        assert (incoming.leg.peer.identity, incoming.leg.peer.verified) == ("olga", True)
+        told = Told(incoming.leg)
+        await incoming.leg.ring()
+        await state(page, "Ringing")
+        await incoming.leg.accept(api.MediaWanted())
+        await told.until(api.Connected)
+        await state(page, "Connected")
+        await Chromium.listen(page)
+        await Chromium.hears(page, DEVICE_HERTZ)
+        await device_hears(device, PAGE_HERTZ)
+        await page_sees_rising(page)
+        await device_sees_rising(device)
+        await page.evaluate("() => peer.hangup()")
+        assert await told.until(api.Ended) == api.Ended(END_REASONS["0/remote"])
+
+
+async def test_the_page_rejects() -> None:
+    async with on_duty() as (device, _browser, page):
+        told = Told(await device.dial())
+        await told.until(api.Ringing)
+        await page.evaluate("() => peer.reject(peer.state.call.callId)")
+        assert await told.until(api.Ended) == api.Ended(END_REASONS["603/declined"])
+
+
+@pytest.mark.parametrize("caller", ["device", "page"])
+async def test_a_reloaded_page_comes_back_to_its_call(caller: str) -> None:
+    async with on_duty() as (device, _browser, page):
+        if caller == "device":
+            told = await answered(device, page)
+        else:
+            await page.evaluate("() => peer.call()")
+            incoming = await asyncio.wait_for(device.incoming.get(), 5)
+            told = Told(incoming.leg)
+            await incoming.leg.accept(api.MediaWanted())
+            await told.until(api.Connected)
+            await state(page, "Connected")
+        await page.reload()
+        await told.until(api.Lost)
+        await told.until(api.Recovered)
+        await state(page, "Connected")
+        await Chromium.listen(page)
+        await Chromium.hears(page, DEVICE_HERTZ)
+        await device_hears(device, PAGE_HERTZ)
+        await page_sees_rising(page)
+        assert await page.evaluate("() => peer.state.duty")
+        await told.leg.end(END_REASONS["0/local"])
+
+
+async def test_a_closed_tab_ends_the_call_within_7_s() -> None:
+    async with on_duty() as (device, _browser, page):
+        told = await answered(device, page)
+        began = asyncio.get_running_loop().time()
+        await page.close()
+        assert await told.until(api.Ended) == api.Ended(END_REASONS["0/remote"])
+        assert 4 < asyncio.get_running_loop().time() - began < 7
+        assert list(device.provider.on_duty) == []
+
+
+async def test_a_killed_browser_is_lost_within_4_s_and_the_controller_ends_the_call() -> None:
+    async with on_duty() as (device, browser, page):
+        told = await answered(device, page)
+        began = asyncio.get_running_loop().time()
+        await browser.kill()
+        await told.until(api.Lost)
+        assert asyncio.get_running_loop().time() - began < 4
+        await told.leg.end(END_REASONS["410/mediaLost"])
+        assert await told.until(api.Ended) == api.Ended(END_REASONS["410/mediaLost"])
