@@ -254,7 +254,7 @@ def _words(name: str) -> list[str]:
     if verb is None:
         fixed = {"state": list(STATES), "completion": ["bash", "zsh", "fish"], "events": ["--states", "--count"],
                  "address": ["--operator", "--name", "--scope", "--json"],
-                 "run": ["--config", "--board", "--data", "--no-broker"]}
+                 "run": ["--config", "--data", "--board", "--port", "--no-broker", "--safe"]}
         return fixed.get(name, [])
     words: list[str] = []
     for arg in verb.args:

@@ -5,6 +5,7 @@ Definitions do not refer to each other: OpenAPI, AsyncAPI and the plain schema h
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from appliance.faces.envelope import MAX_ID, MAX_NONCE, MAX_QUIET_TTL_S
@@ -20,6 +21,7 @@ from appliance.vocabulary import (
     CallKind,
     CallState,
     Category,
+    Diagnostic,
     DiagnosticType,
     Direction,
     Json,
@@ -47,6 +49,9 @@ _BOUNDS: Final[dict[ArgType, tuple[str, str]]] = {
     ArgType.NUMBER: ("minimum", "maximum"),
     ArgType.STRINGS: ("minItems", "maxItems"),
 }
+
+
+_TIME: Final[Json] = {"type": "string", "format": "date-time"}
 
 
 def pascal(name: str) -> str:
@@ -136,7 +141,7 @@ def event(name: str | None = None) -> Json:
         "id": {"type": "string", "minLength": 1, "description": "unique together with source"},
         "source": {"type": "string", "format": "uri-reference", "minLength": 1},
         "type": {"const": EVENT_PREFIX + name} if name is not None else {"enum": types},
-        "time": {"type": "string", "format": "date-time"},
+        "time": _TIME,
         "datacontenttype": {"const": "application/json"},
         "boot": {"type": "string", "description": "differs after every start of the appliance"},
         "seq": {"type": "integer", "minimum": 0, "description": "rises within one boot; a gap is a loss"},
@@ -157,45 +162,98 @@ def _reason() -> Json:
     }, ("code", "subCode", "category", "message"))
 
 
+def _or_null(schema: Json) -> Json:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
 def _call() -> Json:
     states = [state.value for state in CallState]
+    flags = ("isMuted", "isIncomingAudioMuted", "isLocalVideoStarted", "isContentSharingOn", "isRecordingActive",
+             "isAutoAnswered", "localHold", "remoteHold")
     return _object({
         "callId": {"type": ["string", "null"]},
-        "direction": {"enum": [*(direction.value for direction in Direction), None, ""]},
-        "kind": {"enum": [*(kind.value for kind in CallKind), None, ""]},
+        "correlationId": {"type": "string"},
+        "direction": {"enum": [direction.value for direction in Direction]},
+        "kind": {"enum": [kind.value for kind in CallKind]},
         "state": {"enum": states},
-        "previousState": {"enum": [*states, None, ""]},
+        "previousState": {"enum": states},
+        "since": _TIME,
+        "began": _TIME,
+        "connectedAt": _or_null(_TIME),
+        "durationMs": {"type": "integer", "minimum": 0},
+        "callerInfo": _or_null(_object({
+            "rawId": {"type": "string"}, "uri": {"type": "string"}, "displayName": {"type": "string"},
+            "verified": {"type": "boolean"},
+        }, ("rawId", "displayName"))),
+        **{flag: {"type": "boolean"} for flag in flags},
         "mutedBy": {"enum": [who.value for who in MutedBy]},
-        "endReason": {"anyOf": [_reason(), {"type": "null"}]},
-    }, ("state",))
+        "role": {"type": "string"},
+        "capabilities": {"type": "object", "additionalProperties": _object(
+            {"isPresent": {"type": "boolean"}, "reason": {"type": "string"}}, ("isPresent", "reason"))},
+        "security": {"type": "object"},
+        "endReason": _or_null(_reason()),
+    }, ("callId", "state"))
 
 
 def _roster() -> Json:
+    stream = _object({
+        "id": {"type": "string"}, "type": {"enum": ["Video", "ScreenSharing"]},
+        "isAvailable": {"type": "boolean"}, "isReceiving": {"type": "boolean"},
+    }, ("id", "type"))
     one = _object({
         "participantId": {"type": "string"},
+        "rawId": {"type": "string"},
         "kind": {"enum": ["voip", "pstn", "device", "bot", "unknown"]},
         "displayName": {"type": "string"},
+        "role": {"type": "string"},
         "state": {"enum": [state.value for state in ParticipantState]},
-    })
-    return _object({"participants": {"type": "array", "items": one}})
+        "isMuted": {"type": "boolean"},
+        "isSpeaking": {"type": "boolean"},
+        "videoStreams": {"type": "array", "items": stream},
+        "networkQualityLevel": {"type": ["integer", "null"], "minimum": 0, "maximum": 5},
+        "endReason": _reason(),
+    }, ("participantId", "rawId", "kind", "displayName", "state"))
+    return _object({
+        "callId": {"type": ["string", "null"]}, "participants": {"type": "array", "items": one},
+    }, ("participants",))
 
 
 def _diag() -> Json:
-    one = _object({
-        "name": {"enum": list(DIAGNOSTICS)},
-        "valueType": {"enum": [kind.value for kind in DiagnosticType]},
-        "message": {"type": "string"},
-        "advice": {"type": "string"},
-    })
-    return _object({"diagnostics": {"type": "array", "items": one}})
+    """By the name of the diagnostic; what was never raised is not there."""
+    def one(diagnostic: Diagnostic) -> Json:
+        flag = diagnostic.type is DiagnosticType.FLAG
+        return _object({
+            "value": {"type": "boolean"} if flag else {"enum": [1, 2, 3], "description": "good, poor, bad"},
+            "valueType": {"const": diagnostic.type.value},
+            "count": {"type": "integer", "minimum": 0},
+            "detail": {"type": "object"},
+            "message": {"const": diagnostic.message},
+            "advice": {"const": diagnostic.advice},
+        }, ("value", "valueType", "message", "advice"))
+
+    return _object({name: one(found) for name, found in DIAGNOSTICS.items()})
+
+
+def _config() -> Json:
+    words: Json = {"type": "array", "items": {"type": "string"}}
+    return _object({
+        "path": {"type": ["string", "null"]}, "version": {"type": "integer", "minimum": 1},
+        "errors": words, "needRestart": words,
+    }, ("version", "errors"))
+
+
+def _health() -> Json:
+    return _object({"status": {"enum": ["ok", "degraded", "failed"]}}, ("status",))
 
 
 def state(name: str) -> Json:
     """A state document. Fields beyond those named here may come with any version; readers ignore them."""
     if name == "availability":
         return {"type": "string", "enum": ["online", "offline"], "description": STATES[name]}
-    known: dict[str, Json] = {"call": _call(), "roster": _roster(), "diag": _diag()}
-    return {**known.get(name, {"type": "object"}), "description": STATES[name]}
+    known: dict[str, Callable[[], Json]] = {
+        "call": _call, "roster": _roster, "diag": _diag, "config": _config, "health": _health,
+    }
+    return {"description": STATES[name], **(known[name]() if name in known else {"type": "object"})}
 
 
 # --- all of it ------------------------------------------------------------------------------------------------------

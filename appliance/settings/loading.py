@@ -48,8 +48,13 @@ def load(
 
 
 def read(path: Path | None, environ: Mapping[str, str] = os.environ) -> Source:
-    """Read the file, at most 1 MiB of UTF-8. Raises SettingsError when a file that should be there cannot be."""
-    where, named = (path.absolute(), True) if path is not None else config_path(environ)
+    """Read the file, at most 1 MiB of UTF-8. Raises SettingsError when a file that should be there cannot be.
+
+    Only the place where it is looked for by default may be empty.
+    """
+    where, named = config_path(environ)
+    if path is not None and path.absolute() != where:
+        where, named = path.absolute(), True
     try:
         with where.open("rb") as file:
             content = file.read(MAX_BYTES + 1)

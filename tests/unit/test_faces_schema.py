@@ -12,11 +12,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker
 
+from appliance.bulletin import Bulletin
+from appliance.calls.active import ActiveCall, no_call
+from appliance.calls.machine import Call
+from appliance.calls.roster import Participant, Roster
+from appliance.care.configuration import Configuration
+from appliance.care.diagnostics import Diagnostics
 from appliance.doors.http.events import cloud_event
 from appliance.errors import BadRequest, EdgecallError, Refused
 from appliance.faces.envelope import parse, refusal
 from appliance.faces.jsonschema import answer, command, event, state
-from appliance.vocabulary import EVENTS, VERBS, Answer, Arg, ArgType, Event, Origin, Result, Scope, Verb
+from appliance.providers.api import MediaWanted, Peer
+from appliance.settings import Loaded, Settings
+from appliance.vocabulary import (
+    END_REASONS,
+    EVENTS,
+    VERBS,
+    Answer,
+    Arg,
+    ArgType,
+    CallState,
+    Event,
+    Json,
+    Origin,
+    Result,
+    Scope,
+    Verb,
+)
 from hw.api import DeviceMissingError
 from tests.support.http_door import OPERATOR, running_door
 
@@ -91,12 +113,37 @@ def test_events_fit_the_schema(name: str) -> None:
     assert not Draft202012Validator(event(other)).is_valid(sent)
 
 
-def test_state_words_are_those_of_the_vocabulary() -> None:
-    call = Draft202012Validator(state("call"))
-    assert call.is_valid({"state": "Connected", "callId": "x", "more": 1})
-    assert not call.is_valid({"state": "connected"})
-    assert Draft202012Validator(state("availability")).is_valid("online")
-    assert not Draft202012Validator(state("availability")).is_valid({})
+async def test_state_documents_fit_the_schema() -> None:
+    def check(name: str, document: Json) -> None:
+        Draft202012Validator(state(name), format_checker=FormatChecker()).validate(document)
+
+    bulletin = Bulletin("boot-1")
+    diagnostics = Diagnostics(bulletin)
+    loaded = Loaded(Settings(), ("call.ring_s = 1: must be 5 to 120 s",))
+    Configuration(loaded, None, bulletin, diagnostics, lambda: loaded, lambda _: None)
+    diagnostics.quality("networkReconnect", 3)
+    assert set(bulletin.document("diag")) == {"configRejected", "networkReconnect"}
+    check("diag", bulletin.document("diag"))
+    check("config", bulletin.document("config"))
+    able = {"unmuteMic": {"isPresent": True, "reason": "Capable"}}
+    check("call", no_call(able))
+    over = Call("c-1", CallState.DISCONNECTED, CallState.CONNECTED, began=1.0, since=9.0, connected=2.0,
+                reason=END_REASONS["0/remote"])
+    for call in (Call("c-1", CallState.INCOMING), over):
+        active = ActiveCall(call, MediaWanted(), peer=Peer("desk", "operator:desk", "Desk"))
+        check("call", active.document(9.0, hardware_muted=True, capabilities=able))
+    seats = (Participant(f"p-{kind}", "desk", "Desk", kind, quality=3, reason=END_REASONS["603/declined"])
+             for kind in ("voip", "device"))
+    check("roster", {"callId": "c", **Roster({seat.id: seat for seat in seats}).payload()})
+
+
+@pytest.mark.parametrize(("name", "document"), [
+    ("call", {"state": "connected", "callId": "x"}), ("call", {"callId": "x"}), ("availability", {}),
+    ("diag", {"tamper": {"value": 1, "valueType": "DiagnosticFlag", "message": "x", "advice": "y"}}),
+    ("roster", {"participants": [{"state": "Connected"}]}), ("health", {"status": "fine"}),
+])
+def test_other_documents_do_not(name: str, document: Json) -> None:
+    assert not Draft202012Validator(state(name)).is_valid(document)
 
 
 async def test_what_the_door_answers_fits_the_schema(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.errors import SettingsError
-from appliance.settings import Settings, changes, default_device_id, explain, load
+from appliance.settings import Settings, changes, config_path, default_device_id, explain, load
 from appliance.settings.fields import Shape, fields_of
 from appliance.settings.loading import Source, parse
 from appliance.vocabulary import ID_PATTERN, VERB
@@ -206,6 +206,7 @@ def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
 
 def test_the_place_of_the_file_and_of_the_data(tmp_path: Path) -> None:
     home = {"HOME": str(tmp_path)}
+    assert load(config_path(home)[0], environ=home).call.ring_s == 30  # the place by default may be empty
     file = tmp_path / ".config" / "edgecall" / "edgecall.toml"
     file.parent.mkdir(parents=True)
     file.write_text("[device]\nname = 'Own'")
