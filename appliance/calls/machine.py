@@ -170,9 +170,9 @@ def _table() -> Mapping[tuple[CallState, Signal], tuple[_Next, tuple[Effect, ...
         # The peer may hold before our media is up, or while it comes back: remembered, shown when settled.
         table[state, _N.PEER_HOLDS] = (state, ())
         table[state, _N.PEER_RESUMES] = (state, ())
-    for state in LIVE - {_S.DISCONNECTING}:
+    for state in sorted(LIVE - {_S.DISCONNECTING}):
         table[state, _N.HANG_UP] = _LEAVE
-    for state in LIVE:
+    for state in sorted(LIVE):
         table[state, _N.GONE] = _OVER
     for state in (*_SETTING_UP, _S.INCOMING, _S.RECONNECTING, _S.TRANSFERRING):
         table[state, _N.TIMEOUT] = _LEAVE

@@ -11,4 +11,5 @@ PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
 
 if __name__ == "__main__":
     drawn = f"<!-- machine:begin -->\n```mermaid\n{diagram()}\n```\n<!-- machine:end -->"
-    PAGE.write_text(re.sub(r"<!-- machine:begin -->.*<!-- machine:end -->", lambda _: drawn, PAGE.read_text(), flags=re.S))
+    page = re.sub(r"<!-- machine:begin -->.*<!-- machine:end -->", lambda _: drawn, PAGE.read_text(), flags=re.S)
+    PAGE.write_text(page)
