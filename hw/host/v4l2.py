@@ -47,6 +47,8 @@ def cameras(sysfs: str = "/sys") -> list[CameraNode]:
 class V4l2Source:
     """Implements ``hw.sim.sources.PictureSource``. The sensor paces: a picture is waited for."""
 
+    live = True
+
     def __init__(self, path: str, mode: VideoMode) -> None:
         self._path = path
         self._fitter = Fitter(mode)

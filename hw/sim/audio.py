@@ -117,6 +117,7 @@ class SimAudio:
     def __init__(self, microphone: str, record: str, echo: EchoPath, faults: FaultLine) -> None:
         self.echo = echo
         self._source = open_sound(microphone)
+        self._room = open_sound("silence")
         self._recorder = _Recorder(record) if record else None
         self._faults = faults
         self._lent = LentSound()
@@ -226,6 +227,10 @@ class SimAudio:
 
     # --- the physics, on hw.audio
 
+    @property
+    def physics(self) -> frozenset[str]:
+        return self._physics
+
     def hear(self, played: bytes) -> bytes | None:
         """What the microphone delivers while ``played`` sounds; None when it delivers nothing at all."""
         physics = self._physics
@@ -234,6 +239,8 @@ class SimAudio:
         while self._lent_inbox:
             self._lent.offer(self._lent_inbox.popleft(), now)
         own = self._source.read(size)  # the world goes on while nobody listens
+        if not any(own):
+            own = self._room.read(size)  # digital zero in a recording: a preamplifier has noise all the same
         lent = self._lent.read(size, now)
         heard = self.echo.add(lent if lent is not None else own, played)
         if physics & _MIC_GONE:
@@ -335,7 +342,7 @@ class _Run:
 
     def _judge_microphone(self, heard: bytes) -> None:
         faults = self._hearing.hear(heard)
-        if "mic.osMute" in self._card._physics:  # the mixer explains the silence
+        if "mic.osMute" in self._card.physics:  # the mixer explains the silence
             faults -= {FaultKind.SILENT}
         if faults != self._told:
             for fault in faults ^ self._told:
@@ -349,5 +356,5 @@ class _Run:
             self._idle_blocks = 0
             return
         self._idle_blocks += 1
-        if self._idle_blocks == round(STALL_S / self._block_s) and "speaker.stall" in self._card._physics:
+        if self._idle_blocks == round(STALL_S / self._block_s) and "speaker.stall" in self._card.physics:
             self._card.report(Kind.SPEAKER, FaultKind.STALLED, True)

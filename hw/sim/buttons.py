@@ -64,12 +64,16 @@ class Button(Contact):
         if not self._settled:
             return super().due()
         if not self._held:
-            return min(super().due(), self._since + self._long_press_s)
+            return super().due() if self._let_go else min(super().due(), self._since + self._long_press_s)
         return min(super().due(), math.inf if self._stuck else self._since + STUCK_S)
 
+    @property
+    def _let_go(self) -> bool:
+        """Released in time for a short press, though the contact may still bounce."""
+        return not self._level and self._changed < self._since + self._long_press_s
+
     def tick(self, now: float) -> Sequence[Press]:
-        released_first = self._level != self._settled and self._changed < self._since + self._long_press_s
-        if self._settled and not self._held and not released_first and now >= self._since + self._long_press_s:
+        if self._settled and not self._held and not self._let_go and now >= self._since + self._long_press_s:
             self._held = True
             return (Press(self.name, PressKind.HELD, now - self._since), *super().tick(now))
         return super().tick(now)

@@ -56,6 +56,9 @@ READY_S: Final = 20.0
 RETRY_S: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 """Pauses before the process is started, or the sensor opened, again; the last one is repeated."""
 
+PLUG_S: Final = 2.0
+"""An unplugged camera is looked for this often."""
+
 HEALTHY_S: Final = 30.0
 """After this long with pictures the pauses begin at the first one again."""
 
@@ -265,10 +268,14 @@ class ProcessCamera:
 
     def _run(self) -> None:
         while not self._closing:
-            if self._process is None and time.monotonic() >= self._retry_at:
-                self._spawn()
-            self._wait()
-            self._judge(time.monotonic())
+            try:
+                if self._process is None and time.monotonic() >= self._retry_at:
+                    self._spawn()
+                self._wait()
+                self._judge(time.monotonic())
+            except Exception:  # outermost frame of the thread: without it the camera would be gone for good
+                _log.exception("camera: begins anew after a fault of its own")
+                self._order_kill("internal fault, see the log")
         self._end_process(grace_s=0.3)
         with self._lock:
             os.close(self._wake)
@@ -290,6 +297,7 @@ class ProcessCamera:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env={**os.environ, "PYTHONPATH": path},
+                process_group=0,  # a Ctrl-C in the terminal is the daemon's to answer
             )
         except OSError as error:
             self._retry_later()
@@ -371,6 +379,7 @@ class ProcessCamera:
     def _event(self, event: Mapping[str, Any]) -> None:
         match event["event"]:
             case "ready":
+                self._report(FaultKind.COVERED, False)
                 if self._start is None:
                     self._report(FaultKind.FAILED, False)
                 self._tell_all()
@@ -378,7 +387,10 @@ class ProcessCamera:
                 start = self._start
                 if start is not None and start.generation == event["generation"]:
                     start.mode = VideoMode(event["width"], event["height"], event["fps"], event["bitrate"])
-                    start.watch.reopened(time.monotonic())
+                    if self._obstructed():
+                        start.watch = FrameWatch(start.mode.fps, time.monotonic())
+                    else:
+                        start.watch.reopened(time.monotonic())
                     start.answered.set()
                 self._clear(_OBSTACLES)
             case "stopped":
@@ -410,6 +422,8 @@ class ProcessCamera:
         if why and start is not None:
             start.answered.set()
             self._retry_later()
+            if why == FaultKind.MISSING.value:  # looking for a plug is cheap: somebody may be holding it
+                self._retry_at = min(self._retry_at, time.monotonic() + PLUG_S)
 
     # --- judging
 
@@ -426,12 +440,15 @@ class ProcessCamera:
         start = self._start
         if start is None:
             return
-        if any(self._faults.active(Kind.CAMERA, kind, self._device) for kind in _OBSTACLES):
-            if now >= self._retry_at:
+        if self._obstructed():
+            if self._ready and now >= self._retry_at:
                 self._retry_later()
                 self._tell_start()
             return
         self._judge_frames(start, now)
+
+    def _obstructed(self) -> bool:
+        return any(self._faults.active(Kind.CAMERA, kind, self._device) for kind in _OBSTACLES)
 
     def _judge_frames(self, start: _Start, now: float) -> None:
         faults = start.watch.faults(now)

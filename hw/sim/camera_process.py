@@ -150,6 +150,7 @@ class Sensor:
             return
         self._mode = mode
         self._due_us = _now_us()
+        self._dark = False  # the board forgets it with every start
         self.tell(
             "started", generation=generation, width=mode.width, height=mode.height, fps=mode.fps, bitrate=mode.bitrate
         )
@@ -218,6 +219,8 @@ class Sensor:
         else:
             assert self._source is not None  # noqa: S101
             picture = self._source.picture(self._counter, now)
+            if self._source.live:
+                now = self._due_us = _now_us()  # it has just been captured; the next one is waited for at once
         if self._counter % max(1, self._mode.fps // 2) == 0:
             self._judge_light(picture)
         self._last = picture
@@ -309,7 +312,9 @@ def run(spec: str, commands: int, output: int) -> None:
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the board decides, not we
+    # Ctrl-C reaches the terminal's whole group and systemd's SIGTERM the whole unit: the board decides, not we.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     output = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints must not end up among the frames
     try:

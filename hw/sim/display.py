@@ -117,7 +117,7 @@ class SimDisplay:
         screen = Image.new("RGB", self._size, BACKGROUND)
         draw = ImageDraw.Draw(screen)
         for tile in content.tiles:
-            self._tile(screen, draw, tile)
+            self._tile(screen, draw, tile, self._strip(content))
         if content.banner or content.hint:
             if content.tiles:
                 self._caption(screen, content)
@@ -125,7 +125,7 @@ class SimDisplay:
                 self._poster(draw, content, width, height)
         return screen
 
-    def _tile(self, screen: Image, draw: ImageDraw, tile: Tile) -> None:
+    def _tile(self, screen: Image, draw: ImageDraw, tile: Tile, strip: int) -> None:
         width, height = self._size
         left, top = round(tile.x * width), round(tile.y * height)
         wide, high = max(2, round(tile.w * width)), max(2, round(tile.h * height))
@@ -140,7 +140,16 @@ class SimDisplay:
             screen.paste(picture, (left + (wide - picture.width) // 2, top + (high - picture.height) // 2))
         if tile.label:
             size = max(12, min(round(high * 0.07), round(height * HINT_SHARE)))
-            self._words(draw, tile.label, left + size // 2, top + high - round(size * 1.9), size, INK, plate=True)
+            # At the tile's foot, but above the strip of a caption.
+            foot = min(top + high, height - strip)
+            self._words(draw, tile.label, left + size // 2, max(top, foot - round(size * 1.9)), size)
+
+    def _strip(self, content: _Content) -> int:
+        """Height of the caption over pictures, in pixels."""
+        if not content.banner and not content.hint:
+            return 0
+        height = self._size[1]
+        return round(height * BANNER_SHARE * 0.72 * 1.6) + (round(height * HINT_SHARE * 1.7) if content.hint else 0)
 
     def _caption(self, screen: Image, content: _Content) -> None:
         """Over pictures: a strip at the foot that leaves faces free."""
@@ -148,7 +157,7 @@ class SimDisplay:
 
         width, height = self._size
         letters, small = round(height * BANNER_SHARE * 0.72), round(height * HINT_SHARE)
-        high = round(letters * 1.6) + (round(small * 1.7) if content.hint else 0)
+        high = self._strip(content)
         box = (0, height - high, width, height)
         strip = Image.blend(screen.crop(box), Image.new("RGB", (width, high), (0, 0, 0)), 0.66)
         screen.paste(strip, box)
@@ -180,15 +189,13 @@ class SimDisplay:
             length = draw.textlength(words, font=font)
         draw.text(((self._size[0] - length) / 2, y), words, font=font, fill=colour)
 
-    def _words(
-        self, draw: ImageDraw, words: str, x: int, y: int, size: int, colour: tuple[int, int, int], *, plate: bool
-    ) -> None:
+    def _words(self, draw: ImageDraw, words: str, x: int, y: int, size: int) -> None:
+        """A name on a dark plate."""
         font = self._font(size)
         words = _shortened(draw, words, font, self._size[0] - x - size)
-        if plate:
-            length = draw.textlength(words, font=font)
-            draw.rounded_rectangle((x, y, x + length + size, y + size * 1.5), radius=size // 3, fill=(0, 0, 0))
-        draw.text((x + size / 2, y + size * 0.16), words, font=font, fill=colour)
+        length = draw.textlength(words, font=font)
+        draw.rounded_rectangle((x, y, x + length + size, y + size * 1.5), radius=size // 3, fill=(0, 0, 0))
+        draw.text((x + size / 2, y + size * 0.16), words, font=font, fill=INK)
 
     def _font(self, size: int) -> FreeTypeFont:
         if size not in self._fonts:

@@ -34,7 +34,10 @@ class SourceError(Exception):
 
 
 class PictureSource(Protocol):
-    """Delivers pictures of the mode's size as yuv420p."""
+    """Delivers pictures of the mode's size as yuv420p. ``live``: ``picture`` waits for the sensor, which paces."""
+
+    @property
+    def live(self) -> bool: ...
 
     def picture(self, counter: int, clock_us: int) -> VideoFrame: ...
 
@@ -42,6 +45,8 @@ class PictureSource(Protocol):
 
 
 class _Pattern:
+    live = False
+
     def __init__(self, mode: VideoMode) -> None:
         self._painter = PatternPainter(mode.width, mode.height)
         self._mode = mode
@@ -101,6 +106,8 @@ class Fitter:
 
 class _VideoFile:
     """Any file PyAV decodes, at its own speed, looped."""
+
+    live = False
 
     def __init__(self, path: str, mode: VideoMode) -> None:
         self._path, self._mode = path, mode

@@ -35,14 +35,15 @@ class FrameWatch:
         self._slow = False
 
     def reopened(self, now: float) -> None:
-        """The sensor was opened anew: its start time-out runs again."""
-        if self._first is not None:
+        """The sensor was opened anew: its start time-out runs again. One that stood still is not cured by that."""
+        if self._first is not None and now - self._last < STALL_S:
             self._first, self._opened, self._last, self._slow = None, now, now, False
             self._recent.clear()
 
     def frame(self, now: float) -> None:
-        if self._first is None:
-            self._first = now
+        if self._first is None or now - self._last >= STALL_S:
+            self._first = now  # after a standstill the rate is judged from the beginning
+            self._recent.clear()
         self._last = now
         self._recent.append(now)
 

@@ -1,0 +1,204 @@
+"""Parts of the camera: wire, watch, encoder, clip, files."""
+
+from __future__ import annotations
+
+import itertools
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+from av.video.frame import VideoFrame
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hw.api import FaultKind, VideoMode
+from hw.sim.encoder import MAX_BITRATE, MIN_BITRATE, H264Encoder
+from hw.sim.pattern import read
+from hw.sim.sources import Clip, Lent, SourceError, nal_units, open_source
+from hw.sim.watch import STALL_S, START_TIMEOUT_S, FrameWatch
+from hw.sim.wire import Unframer, pack
+
+MODE = VideoMode(320, 180, 30, 400_000)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=300)), max_size=8), st.integers(1, 97))
+def test_wire_cuts_any_stream_into_its_messages(messages: list[tuple[int, bytes]], step: int) -> None:
+    stream = b"".join(pack(kind, payload) for kind, payload in messages)
+    unframer, found = Unframer(), []
+    for at in range(0, len(stream), step):
+        found += list(unframer.feed(stream[at : at + step]))
+    assert found == messages
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(st.binary(min_size=5, max_size=40))
+def test_wire_refuses_or_waits_but_never_hangs_on_garbage(garbage: bytes) -> None:
+    try:
+        found = list(Unframer().feed(garbage))
+    except ValueError:
+        return
+    assert len(found) <= len(garbage) // 5
+
+
+def test_watch_tells_a_late_start_and_takes_it_back() -> None:
+    watch = FrameWatch(30, 100.0)
+    assert watch.faults(100.0 + START_TIMEOUT_S - 0.01) == frozenset()
+    assert watch.faults(100.0 + START_TIMEOUT_S) == {FaultKind.START_TIMED_OUT}
+    watch.frame(106.0)
+    assert watch.faults(106.1) == frozenset()
+
+
+def test_watch_tells_a_standstill_that_opening_anew_does_not_cure() -> None:
+    watch = FrameWatch(30, 0.0)
+    for number in range(90):
+        watch.frame(number / 30)
+    last = 89 / 30
+    assert watch.faults(last + STALL_S - 0.01) == frozenset()
+    assert watch.faults(last + STALL_S) == {FaultKind.STALLED}
+    watch.reopened(last + STALL_S + 0.1)
+    assert watch.faults(last + STALL_S + 0.2) == {FaultKind.STALLED}
+    watch.frame(last + 3)
+    assert watch.faults(last + 3) == frozenset()
+
+
+def test_watch_tells_a_low_rate_without_fluttering() -> None:
+    watch = FrameWatch(30, 0.0)
+    now = 0.0
+
+    def run(fps: float, seconds: float) -> frozenset[FaultKind]:
+        nonlocal now
+        for _ in range(round(fps * seconds)):
+            now += 1 / fps
+            watch.frame(now)
+        return watch.faults(now)
+
+    assert run(30, 3) == frozenset()
+    assert run(10, 3) == {FaultKind.SLOW}
+    assert run(18, 3) == {FaultKind.SLOW}  # above where it began, below where it ends
+    assert run(25, 3) == frozenset()
+    assert run(18, 3) == frozenset()
+
+
+def _pictures(count: int) -> list[VideoFrame]:
+    source = open_source("pattern", MODE)
+    return [source.picture(number, number * 33_333) for number in range(count)]
+
+
+def test_encoder_gives_key_frames_on_demand_with_parameter_sets_and_nothing_else_in_between() -> None:
+    encoder = H264Encoder(MODE)
+    keys = []
+    for number, picture in enumerate(_pictures(30)):
+        if number in (7, 20):
+            encoder.force_keyframe()
+        unit = encoder.encode(picture, number * 33_333)
+        assert unit is not None
+        types = [kind for kind, _ in nal_units(unit.data)]
+        assert unit.keyframe == (5 in types) == (7 in types) == (8 in types)
+        if unit.keyframe:
+            keys.append(number)
+            sps = next(body for kind, body in nal_units(unit.data) if kind == 7)
+            assert (sps[1], sps[2] & 0x40, sps[3]) == (66, 0x40, 31)  # constrained baseline, level 3.1
+    assert keys == [0, 7, 20]
+
+
+@pytest.mark.parametrize("target", [150_000, 900_000])
+def test_encoder_follows_a_far_target_at_the_next_picture_and_keeps_the_time_line(target: int) -> None:
+    encoder = H264Encoder(MODE)
+    pictures = _pictures(30)
+    stamps = [encoder.encode(picture, n * 33_333) for n, picture in enumerate(pictures[:10])]
+    assert encoder.set_bitrate(target) == target
+    stamps += [encoder.encode(picture, n * 33_333) for n, picture in enumerate(pictures[10:], start=10)]
+    assert [unit.pts_us for unit in stamps if unit] == [n * 33_333 for n in range(30)]
+
+
+def test_encoder_clamps_what_it_would_not_survive() -> None:
+    encoder = H264Encoder(MODE)
+    assert encoder.set_bitrate(1) == MIN_BITRATE
+    assert encoder.set_bitrate(10**9) == MAX_BITRATE
+
+
+def _record(path: Path, *, codec: str = "libx264", profile: str = "baseline", pictures: int = 12) -> None:
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(codec, rate=30)
+        stream.width, stream.height, stream.pix_fmt = MODE.width, MODE.height, "yuv420p"
+        if codec == "libx264":
+            stream.options = {"profile": profile, "preset": "ultrafast", "g": "5", "tune": "zerolatency"}
+            if profile == "main":
+                stream.options = {"profile": "main", "preset": "medium"}
+        for number, picture in enumerate(_pictures(pictures)):
+            picture.pts, picture.time_base = number, Fraction(1, 30)
+            out.mux(stream.encode(picture))
+        out.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.h264"])
+def test_a_clip_is_passed_through_as_annex_b_and_jumps_to_the_next_key_frame(tmp_path: Path, name: str) -> None:
+    _record(tmp_path / name)
+    clip = Clip(str(tmp_path / name))
+    assert (clip.mode.width, clip.mode.height) == (320, 180)
+    units = [clip.unit(n) for n in range(12)]
+    assert [n for n, unit in enumerate(units) if unit.keyframe] == [0, 5, 10]
+    for unit in units:
+        types = [kind for kind, _ in nal_units(unit.data)]
+        assert unit.data.startswith((b"\0\0\1", b"\0\0\0\1"))
+        assert unit.keyframe == (7 in types) == (8 in types)
+    clip.unit(0)
+    clip.jump()
+    assert clip.unit(0).data == units[5].data
+    decoder = av.CodecContext.create("h264", "r")
+    frames = [frame for unit in units for frame in decoder.decode(av.Packet(unit.data))] + decoder.decode(None)
+    marks = [read(bytes(frame.planes[0]), 320, 180, frame.planes[0].line_size) for frame in frames]
+    assert [mark.counter for mark in marks if mark] == list(range(12))
+
+
+def test_clips_that_a_browser_may_refuse_are_refused_with_the_reason(tmp_path: Path) -> None:
+    _record(tmp_path / "main.mp4", profile="main")
+    with pytest.raises(SourceError, match="constrained baseline"):
+        Clip(str(tmp_path / "main.mp4"))
+    _record(tmp_path / "mpeg4.mp4", codec="mpeg4")
+    with pytest.raises(SourceError, match="not H"):
+        Clip(str(tmp_path / "mpeg4.mp4"))
+    with pytest.raises(SourceError, match="not there") as missing:
+        Clip(str(tmp_path / "none.mp4"))
+    assert missing.value.why == "missing"
+
+
+def test_a_file_plays_at_its_own_speed_and_loops(tmp_path: Path) -> None:
+    _record(tmp_path / "film.mp4")
+    source = open_source(f"file:{tmp_path / 'film.mp4'}", MODE)
+    marks = []
+    for number in range(15):
+        picture = source.picture(number, 1_000_000 + number * 66_667)  # half the film's rate: every second picture
+        marks.append(read(bytes(picture.planes[0]), 320, 180, picture.planes[0].line_size))
+    source.close()
+    counters = [mark.counter for mark in marks if mark]
+    assert len(counters) == 15
+    steps = {(after - before) % 12 for before, after in itertools.pairwise(counters)}
+    assert steps <= {1, 2, 3}
+    assert counters[0] < 2
+    assert counters[7] < counters[4]  # it began again
+
+
+def test_a_lent_picture_is_fitted_counts_for_a_second_and_garbage_counts_for_nothing() -> None:
+    lent = Lent()
+    source = open_source("pattern", VideoMode(640, 360))
+    from hw.sim.encoder import jpeg
+
+    lent.offer(jpeg(source.picture(9, 5_000_000)), 10)
+    picture = lent.picture(MODE, 500_000)
+    assert picture is not None
+    assert (picture.width, picture.height, picture.format.name) == (320, 180, "yuv420p")
+    mark = read(bytes(picture.planes[0]), 320, 180, picture.planes[0].line_size)
+    assert mark is not None
+    assert mark.counter == 9
+    assert lent.picture(MODE, 1_000_010) is None
+    lent.offer(b"\xff\xd8 no picture", 2_000_000)
+    assert lent.picture(MODE, 2_000_001) is None
+
+
+@pytest.mark.parametrize("spec", ["webcam", "file:", "file:/proc/self/status", "clip:"])
+def test_unknown_sources_are_named(spec: str) -> None:
+    with pytest.raises(SourceError, match="camera"):
+        open_source(spec, MODE)
