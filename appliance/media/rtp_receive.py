@@ -157,7 +157,8 @@ class VideoAssembler:
         self._next: int | None = None
         self._highest = 0
         self._missing: dict[int, tuple[float, float, int]] = {}  # -> (since, asked at, times asked)
-        self.wants_key = True
+        self.wants_key = True  # nothing is handed on before a key frame
+        self.asks_key = False  # and one must be asked for: the first frame may well be one that is still coming
         self.given_up = 0
         self.discarded = 0
 
@@ -201,8 +202,9 @@ class VideoAssembler:
         while (frame := self._next_frame()) is not None:
             timestamp, data = frame
             if self.wants_key and not is_key_frame(data):
+                self.asks_key = True
                 continue
-            self.wants_key = False
+            self.wants_key = self.asks_key = False
             frames.append((timestamp, data))
         return frames
 
@@ -226,7 +228,7 @@ class VideoAssembler:
     def _give_up(self) -> None:
         """Throw away all that waits: what follows a hole cannot be shown before a key frame."""
         self.given_up += 1
-        self.wants_key = True
+        self.wants_key = self.asks_key = True
         self._packets.clear()
         self._missing.clear()
         self._next = self._highest + 1
@@ -368,7 +370,7 @@ class RtpReceiveStream:
 
     def need_keyframe(self) -> None:
         """The decoder lost its place: nothing is handed on before the next key frame."""
-        self._assembler.wants_key = True
+        self._assembler.wants_key = self._assembler.asks_key = True
         self.want_keyframe()
 
     # -- media
@@ -412,7 +414,7 @@ class RtpReceiveStream:
             self._send_rtcp(nack)
         self.counters.given_up = self._assembler.given_up
         self.counters.discarded = self._assembler.discarded
-        if self._assembler.wants_key:
+        if self._assembler.asks_key:
             self.want_keyframe()
         if self._assembler.waiting and self._repair is None and not self._stopped:
             self._repair = asyncio.get_running_loop().call_later(NACK_AGAIN_S, self._on_repair_timer)

@@ -38,10 +38,13 @@ def test_a_frame_without_marker_is_released_by_the_next() -> None:
 
 def test_nothing_is_shown_before_a_key_frame() -> None:
     video = VideoAssembler()
-    assert video.add(10, 100, True, DELTA, 0) == []
-    assert video.wants_key
-    assert video.add(11, 200, True, KEY, 0) == [(200, KEY)]
+    assert video.add(10, 100, False, DELTA, 0) == []
+    assert not video.asks_key, "the first frame is still coming: it may be a key frame"
+    assert video.add(11, 100, True, b"", 0) == []
+    assert video.asks_key
+    assert video.add(12, 200, True, KEY, 0) == [(200, KEY)]
     assert not video.wants_key
+    assert not video.asks_key
 
 
 def test_a_hole_is_asked_for_at_once_and_again_and_filled() -> None:
