@@ -150,9 +150,9 @@ def _split(text: str, schemes: tuple[str, ...]) -> SplitResult:
 
 
 def _peer_url(text: str) -> str:
-    url = _split(text, ("wss", "https", "ws", "http"))
-    if url.scheme in {"ws", "http"} and not is_loopback(url.hostname or ""):
-        raise ValueError("the token would cross the network unencrypted: use wss://")
+    url = _split(text, ("https", "http"))
+    if url.scheme == "http" and not is_loopback(url.hostname or ""):
+        raise ValueError("the token would cross the network unencrypted: use https://")
     if url.query or url.fragment:
         raise ValueError("must not have a query or fragment")
     return text
@@ -245,7 +245,7 @@ FILE: Final = Format("absolute path of a readable file", _file)
 PATH: Final = Format("absolute path", _path)
 DND: Final = Format("days and times, such as 'Mon-Fri 22:00-06:00'", _dnd)
 FINGERPRINT: Final = Format("SHA-256 fingerprint, 64 hexadecimal digits, colons allowed", _fingerprint)
-PEER_URL: Final = Format("wss://HOST[:PORT]; ws:// only on this machine", _peer_url)
+PEER_URL: Final = Format("https://HOST[:PORT]; http:// only on this machine", _peer_url)
 STUN: Final = Format("stun:HOST[:PORT]", _ice_url("stun", "stuns"))
 TURN: Final = Format("turn:HOST[:PORT][?transport=tcp] or turns:…", _ice_url("turn", "turns"))
 URI: Final = Format("device:, operator:, lan:, tel:, sip:, sips: or room: and an address", _uri)

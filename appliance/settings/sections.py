@@ -153,7 +153,7 @@ class PeerSettings:
 
     name: str = setting("", "Its name here.", format=formats.ID, required=True, example='"lobby"')
     url: str = setting("", "Where it listens.", format=formats.PEER_URL, required=True,
-                       example='"wss://lobby.local:8080"')
+                       example='"https://lobby.local:8080"')
     token: Secret = setting(Secret(), "The token it knows us by.", required=True,  # noqa: RUF009
                             example='"/etc/edgecall/lobby.token"')
     fingerprint: str = setting("", "Of its certificate, where that is self-signed.", format=formats.FINGERPRINT)

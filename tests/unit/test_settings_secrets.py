@@ -139,7 +139,8 @@ def test_tokens_are_long_enough_and_different(tmp_path: Path) -> None:
 def test_a_token_crosses_the_network_encrypted_only(tmp_path: Path) -> None:
     private(tmp_path / "t")
     text = '[[direct.peers]]\nname = "lobby"\nurl = "{}"\ntoken_file = "./t"'
-    assert "unencrypted: use wss://" in refused(text.format("ws://lobby.local:8080"), tmp_path)
-    assert "a user name or password does not belong" in refused(text.format("wss://a:b@lobby.local"), tmp_path)
-    for url in ("ws://127.0.0.1:8080", "ws://[::1]:8080", "wss://lobby.local", "https://10.0.0.2:8080/v1/peer"):
+    assert "unencrypted: use https://" in refused(text.format("http://lobby.local:8080"), tmp_path)
+    assert "must begin with https:// or http://" in refused(text.format("wss://lobby.local"), tmp_path)
+    assert "a user name or password does not belong" in refused(text.format("https://a:b@lobby.local"), tmp_path)
+    for url in ("http://127.0.0.1:8080", "http://[::1]:8080", "https://lobby.local", "https://10.0.0.2:8080/door"):
         assert load(text.format(url), tmp_path).direct.peers[0].url == url
