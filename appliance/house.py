@@ -1,0 +1,336 @@
+"""The rooms of one appliance, put together: settings -> board -> media -> providers -> calls -> doors.
+
+Start order is that of the list; everything is left in reverse. A background task that fails is a defect: the house is
+left in order and the process ends with an error, for the service manager to start it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from appliance import __version__
+from appliance.bulletin import Bulletin
+from appliance.calls.book import AddressBook, Entry
+from appliance.calls.commands import CallCommands
+from appliance.calls.controller import CallController
+from appliance.care.board import BoardCare
+from appliance.care.configuration import Configuration
+from appliance.care.diagnostics import Diagnostics
+from appliance.care.sampling import Sampling
+from appliance.care.systemd import Notifier, Watchdog
+from appliance.care.watch import Watch, WatchPorts
+from appliance.clock import SystemClock
+from appliance.doors.http import HttpDoor, Ports
+from appliance.doors.mqtt import MqttDoor
+from appliance.doors.panel import PanelDoor, without_panel
+from appliance.errors import StoreError
+from appliance.faces import openapi
+from appliance.intake import Handler, Intake
+from appliance.link.local import LocalBroker
+from appliance.link.session import Session as MqttSession
+from appliance.media.api import IceServers
+from appliance.media.studio import Studio
+from appliance.providers.api import Peer
+from appliance.providers.direct.protocol import Party
+from appliance.providers.direct.provider import DirectProvider
+from appliance.settings import BookSettings, Loaded, Settings
+from appliance.store import Store
+from appliance.vocabulary import CallState, Command, Json
+from hw.api import Board, BoardOptions
+
+__all__ = ["House", "Start"]
+
+log = logging.getLogger(__name__)
+
+EXCHANGE_STALL_S: Final = 2.0  # the exchange ticks every 10 ms, on a null clock where a device is missing
+OPERATORS: Final = Entry("Operators", ("operator:*",))
+"""Who opened the page with an address or token of ours may call and be called, unless the settings say otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How this run was asked for."""
+
+    loaded: Loaded
+    load: Callable[[], Loaded]  # reads the settings again; blocking
+    path: Path | None
+    open_board: Callable[[str, BoardOptions], Board]
+    announce: Callable[[str], None] = print
+    local_broker: bool = True
+    safe: bool = False  # no media: everything else up, and says so
+
+
+class House:
+    """One appliance. ``async with House(start) as house: await house.serve()``."""
+
+    def __init__(self, start: Start) -> None:
+        self._start = start
+        self.settings: Settings = start.loaded.settings
+        self.stopping = asyncio.Event()
+        self._started = time.monotonic()
+        self._stack = contextlib.AsyncExitStack()
+        self._background: list[tuple[str, Coroutine[Any, Any, None]]] = []
+
+    async def __aenter__(self) -> House:
+        try:
+            await self._open()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._notifier.stopping()
+        await self._stack.aclose()
+
+    async def serve(self) -> None:
+        """Serve until ``stopping`` is set. Raises what a background task failed with."""
+        tasks = [asyncio.create_task(work, name=name) for name, work in self._background]
+        self._background = []
+        stop = asyncio.create_task(self.stopping.wait(), name="house.stopping")
+        try:
+            self._notifier.ready(self._status())
+            done, _ = await asyncio.wait([*tasks, stop], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stop}:
+                log.error("%s ended; leaving, to be started again", task.get_name(), exc_info=task.exception())
+                task.result()
+        finally:
+            await self.http.stop()
+            await self.controller.stop()
+            for task in (*tasks, stop):
+                task.cancel()
+            await asyncio.gather(*tasks, stop, return_exceptions=True)
+
+    async def reload(self) -> None:
+        """SIGHUP."""
+        self._notifier.reloading()
+        await self.configuration.reload()
+        self._notifier.ready(self._status())
+
+    # --- rooms, from the ground up ----------------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        settings, start = self.settings, self._start
+        self._notifier = Notifier()
+        self.clock = SystemClock()
+        board = asyncio.create_task(asyncio.to_thread(start.open_board, *self._board_options()), name="board.open")
+        try:
+            await self._open_store()
+        except BaseException:
+            board.cancel()
+            raise
+        self.board = await board
+        self._stack.push_async_callback(asyncio.to_thread, self.board.close)
+        self._facts()
+        self.studio = await self._stack.enter_async_context(_opened(
+            Studio(self.board, settings.video, half_duplex=settings.board.name == "auto")))
+        self.link = await self._open_link()
+        self.direct = DirectProvider(
+            Party(settings.device.id, settings.device.name), self.studio, self.clock, ice=_ice(settings),
+            link=self.link, peers=settings.direct.peers, accept_from=self._accept_from, refused=self._refused,
+            on_duty=self._on_duty)
+        await self._open_calls()
+        await self._open_doors()
+
+    def _board_options(self) -> tuple[str, BoardOptions]:
+        board = self.settings.board
+        width, _, height = board.screen.partition("x")
+        return "none" if self._start.safe else board.name, BoardOptions(
+            microphone=board.microphone, camera=board.camera, speaker=board.speaker_wav,
+            display=(int(width), int(height)), echo_delay_ms=board.echo_delay_ms,
+            echo_loss_db=board.echo_loss_db or None, long_press_s=board.long_press_s)
+
+    async def _open_store(self) -> None:
+        self._trouble: StoreError | None = None
+        self.store = Store(self.settings.data_dir, on_trouble=self._store_trouble)
+        await self.store.open()
+        self._stack.push_async_callback(self.store.close)
+        self._boot = await self.store.count("boot")
+        self.bulletin = Bulletin(f"b{self._boot}")
+        self.diagnostics = Diagnostics(self.bulletin)
+        self._stack.callback(self.diagnostics.close)
+        self._store_trouble(self.store.trouble)
+        self.configuration = Configuration(self._start.loaded, self._start.path, self.bulletin, self.diagnostics,
+                                           self._start.load, self._apply)
+
+    def _facts(self) -> None:
+        device = self.settings.device
+        self.bulletin.merge("device", id=device.id, name=device.name, version=__version__, boot=self.bulletin.boot,
+                            safeMode=self._start.safe, onDuty=[], **self.board.facts())
+        self.bulletin.set("provider", {"providers": {}})
+
+    async def _open_link(self) -> MqttSession | None:
+        settings = self.settings.mqtt
+        if not settings.enabled:
+            return None
+        if not settings.host and self._start.local_broker:
+            broker = LocalBroker(self.settings.data_dir, self.settings.device.id)
+            settings = await broker.start()
+            self._stack.push_async_callback(broker.stop)
+        elif not settings.host:
+            return None
+        link = MqttSession(settings, self.settings.device.id, self.store, on_poison=self._poison,
+                           on_taken_over=lambda: self._refused("takenOver", self.settings.device.id))
+        link.start()
+        self._stack.push_async_callback(link.stop)
+        return link
+
+    async def _open_calls(self) -> None:
+        settings = self.settings
+        features = {} if self.board.camera is not None else {"turnVideoOn": "this board has no camera"}
+        book = AddressBook(_entries(settings.book), country=settings.device.country)
+        path = settings.data_dir / "book.json"
+        try:
+            await asyncio.to_thread(book.load, path)
+        except StoreError as error:
+            log.error("%s", error)  # noqa: TRY400 - words for people, no traceback
+        me = Peer(settings.device.id, f"device:{settings.device.id}", settings.device.name, "device", verified=True)
+        self.controller = CallController(
+            me=me, settings=settings.call, providers=() if self._start.safe else (self.direct,), studio=self.studio,
+            book=book, book_path=path, bulletin=self.bulletin, records=self.store, features=features)
+        self._stack.push_async_callback(self.controller.stop)
+        self.care = BoardCare(self.board, self.bulletin, self.diagnostics)
+        self.watch = Watch(self.bulletin, self.diagnostics, self.clock, settings.data_dir, WatchPorts(
+            levels=self.studio.levels, stats=self.controller.stats, broker=self._broker_connected,
+            backlog=self._backlog, note_speaking=self.controller.note_speaking, media=self.studio.state,
+            health=self.board.health), started=self._started)
+        self.sampling = Sampling(self.controller.stats, self._quality, self._publish_sample)
+        self._background += [("care.board", self.care.run()), ("care.watch", self.watch.run()),
+                             ("care.sampling", self.sampling.run()), ("care.watchdog", self._watchdog())]
+
+    async def _open_doors(self) -> None:
+        settings = self.settings
+        handlers: dict[str, Handler] = {
+            **CallCommands(self.controller).handlers(), **self.care.handlers(), **self.sampling.handlers(),
+            **self.configuration.handlers(), "state.rebirth": self._rebirth}
+        self.intake = Intake(self.store, handlers, self.bulletin, self.clock)
+        self._stack.push_async_callback(self.intake.stop)
+        self.panel = self._panel_door(handlers)
+        await self.controller.start()
+        await self.intake.recover()
+        self.http = HttpDoor(settings, self.intake, self.bulletin, ports=Ports(
+            snapshot=self.studio.snapshot, stats=self.controller.stats,
+            health=lambda: self.bulletin.document("health") or {"status": "ok"}, openapi=openapi.document,
+            attach=None if self._start.safe else self.direct.attach, simulation=self.board.simulation))
+        await self.http.start()
+        self._stack.push_async_callback(self.http.stop)
+        self.mqtt: MqttDoor | None = None
+        if self.link is not None:
+            self.mqtt = MqttDoor(self.link, self.intake, self.bulletin, self.clock, device_id=settings.device.id,
+                                 boot=self._boot)
+            self.mqtt.start()
+            self._stack.push_async_callback(self.mqtt.stop)
+        self._stack.enter_context(self.bulletin.subscribed(on_document=self._on_document))
+        self.bulletin.post("device.booted", version=__version__, boot=self.bulletin.boot)
+        self._start.announce(self.http.address())
+
+    def _panel_door(self, handlers: dict[str, Handler]) -> PanelDoor | None:
+        if self.board.panel is None:
+            handlers |= without_panel()
+            return None
+        door = PanelDoor(
+            self.board.panel, self.intake, self.bulletin, settings=self.settings.call, show=self.studio.show,
+            on_hardware_mute=self.controller.hardware_mute, flag=self.diagnostics.flag)
+        handlers |= door.handlers()
+        self._background.append(("doors.panel", door.run()))
+        return door
+
+    # --- threads between the rooms ----------------------------------------------------------------------------------
+
+    def _apply(self, settings: Settings) -> None:
+        self.settings = settings
+        self.controller.reconfigure(settings.call, _entries(settings.book))
+        if self.panel is not None:
+            self.panel.reconfigure(settings.call)
+
+    def _store_trouble(self, trouble: StoreError | None) -> None:
+        if hasattr(self, "diagnostics"):
+            self.diagnostics.flag("storageReadOnly", trouble is not None, cause="store",
+                                  why=None if trouble is None else trouble.message)
+
+    def _accept_from(self, identity: str) -> bool:
+        return identity in self.settings.direct.fleet or self.controller.is_known(identity)
+
+    def _refused(self, why: str, sender: str) -> None:
+        self.bulletin.post("security.refused", why=why, origin="signal", sender=sender)
+
+    def _poison(self, topic: str, why: str) -> None:
+        """A message that the broker does not take was set aside; the rest of the outbox flows."""
+        log.error("a message for %s was set aside: %s", topic.rpartition("/")[2], why)
+        self.diagnostics.flag("eventQueueBacklog", True, cause="poison", topic=topic, why=why)
+
+    def _on_duty(self, names: Sequence[str]) -> None:
+        self.bulletin.merge("device", onDuty=list(names))
+        if names:
+            self.diagnostics.flag("nobodyOnDuty", False)
+
+    def _broker_connected(self) -> bool | None:
+        return None if self.link is None else self.link.connected
+
+    async def _backlog(self) -> int:
+        return (await self.store.backlog())[0]
+
+    def _quality(self) -> Json:
+        return {} if self.watch.quality is None else self.watch.quality.payload()
+
+    async def _publish_sample(self, sample: Json) -> None:
+        if self.mqtt is not None:
+            await self.mqtt.publish_quality(sample)
+
+    async def _rebirth(self, _: Command) -> None:
+        self.bulletin.republish()
+
+    def _on_document(self, name: str, document: Json, _rev: int) -> None:
+        if name == "call":
+            self._notifier.status(self._status())
+            ended = document.get("endReason") or {}
+            if ended.get("subCode") == "unreachable" and document.get("callerInfo", {}).get("uri", "").startswith(
+                    "operator:") and not self.direct.on_duty:
+                self.diagnostics.flag("nobodyOnDuty", True)
+
+    def _status(self) -> str:
+        state = self.bulletin.document("call").get("state", CallState.NONE.value)
+        return f"call: {state}" + (" (safe mode, no media)" if self._start.safe else "")
+
+    async def _watchdog(self) -> None:
+        """Fed while our loop and audio exchange tick (decisions F2)."""
+        watchdog = Watchdog(self._notifier)
+        pulse = watchdog.pulse("audio exchange", EXCHANGE_STALL_S)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(watchdog.run(), name="care.watchdog.run")
+            last = self.studio.exchange_tick
+            while True:
+                await asyncio.sleep(EXCHANGE_STALL_S / 4)
+                if self.board.audio is None:
+                    continue
+                if (tick := self.studio.exchange_tick) != last:
+                    last = tick
+                    pulse.tick()
+
+
+@contextlib.asynccontextmanager
+async def _opened(studio: Studio) -> AsyncIterator[Studio]:
+    await studio.open()
+    try:
+        yield studio
+    finally:
+        await studio.close()
+
+
+def _ice(settings: Settings) -> IceServers:
+    direct = settings.direct
+    return IceServers(direct.stun, direct.turn, direct.turn_username, direct.turn_password.reveal())
+
+
+def _entries(book: Sequence[BookSettings]) -> list[Entry]:
+    entries = [Entry(one.name, one.uris, one.ring_seconds or None, one.auto_answer, one.allowed, one.members,
+                     "parallel" if one.strategy == "parallel" else "sequence", one.fallback) for one in book]
+    covered = any("operator:*" in entry.uris for entry in entries)
+    return entries if covered else [OPERATORS, *entries]
