@@ -8,7 +8,7 @@ import {
 } from "/console/view.js";
 import { command, Live } from "/console/wire.js";
 
-const SHORT_S = 0.08; // a press as short as a finger makes it
+const SHORT_S = 0.06; // a press as short as a finger makes it
 const LONG_AFTER_MS = 570; // held for so long here, it is sent as a long press
 const LONG_S = 1.3;
 
@@ -112,7 +112,7 @@ function headline() {
     return {
       Connecting: ["Calling", `Looking for ${peer === "the operator" ? "somebody on duty" : peer}.`],
       Ringing: ["It rings at the other side", "The call begins as soon as somebody answers."],
-      Incoming: [`${peer} calls`, "Press the call button to answer, or keep it pressed to decline."],
+      Incoming: [`${peer} calls`, "Press the call button to answer."],
       Connected: [`Talking with ${peer}`, call.isMuted ? "The microphone of the device is muted." : "Press the call button to hang up."],
       LocalHold: ["The call is on hold", "Nothing is sent or played until it is resumed."],
       RemoteHold: [`${peer} holds the call`, "Please wait."],
@@ -146,12 +146,12 @@ function showNow() {
   setTone($("nobody"), hasDiagnostic(live, "nobodyOnDuty") ? "warn" : "");
   document.title = inCall(call.state) ? `${heading} · ${$("device-name").textContent}` : $("device-name").textContent;
   setText($("keys-hint"), {
-    Incoming: "Press to answer, keep pressed to decline", Connected: "Press to hang up", Ringing: "Press to cancel",
+    Incoming: "Press to answer", Connected: "Press to hang up", Ringing: "Press to cancel",
     Connecting: "Press to cancel",
   }[call.state] ?? "Press to call");
 }
 
-const title = (name) => name.charAt(0).toUpperCase() + name.slice(1);
+const title = (name) => name.charAt(0).toUpperCase() + name.slice(1).replaceAll("_", " ");
 
 function showContacts() {
   const rows = [];

@@ -39,11 +39,11 @@ const TROUBLE = {
   insecure: ["This address is not secure enough for camera and microphone",
     "Browsers give them only to https addresses and to 127.0.0.1. Open the page with the address that “edgecall address” prints."],
   NotAllowedError: ["The browser refused camera and microphone",
-    "Allow both for this page in the address bar, then press “Go on duty” again."],
+    "Allow both for this page in the address bar, then try again."],
   NotFoundError: ["No camera or no microphone was found",
-    "Plug one in, then press “Go on duty” again."],
+    "Plug one in, then try again."],
   NotReadableError: ["Camera or microphone is in use",
-    "Another program holds it. End that program, then press “Go on duty” again."],
+    "Another program holds it. End that program, then try again."],
 };
 
 function environmentTrouble() {

@@ -66,7 +66,7 @@ export class PanelStream extends EventTarget {
     await this.audio();
     const media = await navigator.mediaDevices.getUserMedia({
       audio: { channelCount: 1, echoCancellation: true, noiseSuppression: true },
-      video: { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 15 } },
+      video: { width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 15 } },
     });
     const source = this.context.createMediaStreamSource(media);
     const recorder = new AudioWorkletNode(this.context, "recorder", { numberOfOutputs: 0, channelCount: 1,
@@ -79,8 +79,8 @@ export class PanelStream extends EventTarget {
     video.srcObject = media;
     await video.play();
     const canvas = document.createElement("canvas");
-    canvas.width = 640;
-    canvas.height = 480;
+    canvas.width = 960; // the shape of the board's camera, so that nothing is letterboxed
+    canvas.height = 540;
     const timer = setInterval(() => this.picture(video, canvas), PICTURE_MS);
     for (const track of media.getTracks()) track.onended = () => this.stopLending("The camera or microphone was taken away.");
     this.lent = { media, source, recorder, timer, video };

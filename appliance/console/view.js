@@ -111,11 +111,11 @@ export function showConnection(live) {
   }
 }
 
+const GOOD = 1; // a quality is 1 good, 2 poor, 3 bad; a flag is true or false
+
 function activeDiagnostics(live) {
-  const found = live.get("diag").diagnostics ?? [];
-  const rows = Array.isArray(found) ? found
-    : Object.entries(found).map(([diagnostic, row]) => ({ diagnostic, ...(row === Object(row) ? row : { value: row }) }));
-  return rows.filter((row) => ![false, null, "Good", 1].includes(row.value ?? true));
+  const rows = Object.entries(live.get("diag")).map(([diagnostic, row]) => ({ diagnostic, ...row }));
+  return rows.filter(({ value }) => value === true || value > GOOD);
 }
 
 export const hasDiagnostic = (live, name) => activeDiagnostics(live).some((row) => row.diagnostic === name);
@@ -129,7 +129,7 @@ export function showDiagnostics(live, { without = "" } = {}) {
   setText($("diag-count"), rows.length ? String(rows.length) : "");
   const nodes = rows.map((row) => {
     const words = live.words.diagnostics[row.diagnostic] ?? {};
-    const tone = ["Poor", 2].includes(row.value) || row.diagnostic === "nobodyOnDuty" ? "warn" : "bad";
+    const tone = row.value === 2 || row.diagnostic === "nobodyOnDuty" ? "warn" : "bad";
     const advice = [row.advice ?? words.advice, detailWords(row.detail)].filter(Boolean).join(" ");
     return el("li", { "data-tone": tone }, icon("alert"),
       el("div", { class: "grow" }, el("b", { text: row.message ?? words.message ?? row.diagnostic }),

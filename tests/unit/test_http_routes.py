@@ -190,7 +190,7 @@ async def test_metrics_count_calls_requests_and_rates(tmp_path: Path) -> None:
 
     async with running_door(tmp_path, Ports(stats=stats)) as at:
         at.bulletin.set("call", {"state": "Connected"})
-        at.bulletin.set("diag", {"diagnostics": [{"diagnostic": "cameraFreeze", "value": True}]})
+        at.bulletin.set("diag", {"cameraFreeze": {"value": True}, "noNetwork": {"value": False}})
         at.bulletin.post("call.ended", callId="x", reason={"code": 487, "subCode": "noAnswer"})
         async with at.http.get(f"{at.base}/metrics", headers=at.bearer(OPERATOR)) as response:
             text = await response.text()
@@ -202,13 +202,10 @@ async def test_metrics_count_calls_requests_and_rates(tmp_path: Path) -> None:
         assert "edgecall_memory_pss_bytes" in text
 
 
-@pytest.mark.parametrize("document", [
-    {"diagnostics": [{"diagnostic": "tamper", "value": True}, {"diagnostic": "noNetwork", "value": False}]},
-    {"tamper": {"value": True}, "noNetwork": {"value": False}},
-    {"diagnostics": {"tamper": True, "networkReconnect": "Good"}},
-])
-def test_active_diagnostics(document: dict[str, Any]) -> None:
-    assert active_diagnostics(document) == {"tamper"}
+def test_a_diagnostic_is_active_as_a_flag_or_as_a_poor_quality() -> None:
+    document = {"tamper": {"value": True}, "noNetwork": {"value": False}, "networkSendQuality": {"value": 1},
+                "networkReceiveQuality": {"value": 2}}
+    assert active_diagnostics(document) == {"tamper", "networkReceiveQuality"}
 
 
 # --- pages ----------------------------------------------------------------------------------------------------------

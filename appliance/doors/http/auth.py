@@ -18,7 +18,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
-from appliance.errors import SettingsError
+from appliance.errors import Refused, SettingsError
 from appliance.settings import TokenSettings
 from appliance.vocabulary import Scope
 
@@ -144,20 +144,23 @@ class Sessions:
 
     def __init__(self, path: Path | None, now: Callable[[], float]) -> None:
         self._path = path
-        self._now = now
+        self.now = now
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._sessions)
 
     def open(self, grant: Grant) -> str:
-        """A new session; returns the secret for its cookie."""
-        secret = secrets.token_urlsafe(32)
-        self._sessions[_digest(secret)] = Session(secrets.token_hex(8), grant, self._now())
+        """A new session; returns the secret for its cookie. When there are too many the one unused for longest goes;
+        raises Refused (503) when every one of them has a page open."""
         self._expire()
-        while len(self._sessions) > SESSIONS_LIMIT:
+        while len(self._sessions) >= SESSIONS_LIMIT:
             idle = next((key for key, session in self._sessions.items() if not session.leases), None)
-            self._drop(idle if idle is not None else next(iter(self._sessions)))
+            if idle is None:
+                raise Refused(f"{SESSIONS_LIMIT} browsers have a page open. Close one.", code=503, sub_code="sessions")
+            self._drop(idle)
+        secret = secrets.token_urlsafe(32)
+        self._sessions[_digest(secret)] = Session(secrets.token_hex(8), grant, self.now())
         return secret
 
     def find(self, secret: str) -> Session | None:
@@ -166,7 +169,7 @@ class Sessions:
         digest = _digest(secret)
         session = self._sessions.get(digest)
         if session is not None:
-            session.used = self._now()
+            session.used = self.now()
             self._sessions.move_to_end(digest)
         return session
 
@@ -175,7 +178,7 @@ class Sessions:
         self._drop(_digest(secret))
 
     def _expire(self) -> None:
-        limit = self._now() - SESSION_IDLE_S
+        limit = self.now() - SESSION_IDLE_S
         for digest, session in list(self._sessions.items()):
             if not session.leases and session.used < limit:
                 self._drop(digest)
@@ -199,7 +202,7 @@ class Sessions:
             return
         for row in json.loads(self._path.read_text("utf-8"))[-SESSIONS_LIMIT:]:
             grant = Grant(str(row["name"]), Scope(row["scope"]), str(row["displayName"]))
-            self._sessions[bytes.fromhex(row["digest"])] = Session(str(row["public"]), grant, self._now())
+            self._sessions[bytes.fromhex(row["digest"])] = Session(str(row["public"]), grant, self.now())
 
     def save(self, text: str) -> None:
         """Write what ``dump`` gave, atomically and for the owner only. Raises OSError."""

@@ -34,22 +34,8 @@ _RTP: Final = (
 
 
 def active_diagnostics(document: Json) -> frozenset[str]:
-    """Names of the diagnostics that ``state/diag`` holds active: a flag that is true, a quality that is not good."""
-    rows = document.get("diagnostics", document)
-    if isinstance(rows, Mapping):
-        rows = [{"diagnostic": name, **(row if isinstance(row, Mapping) else {"value": row})}
-                for name, row in rows.items()]
-    if not isinstance(rows, Sequence):
-        return frozenset()
-    return frozenset(str(row.get("diagnostic", row.get("name", ""))) for row in rows
-                     if isinstance(row, Mapping) and _is_bad(row.get("value", True)))
-
-
-def _is_bad(value: object) -> bool:
-    """A flag is true or false; a quality is Good, Poor or Bad, or ACS's 1, 2, 3."""
-    if value is None or isinstance(value, bool):
-        return bool(value)
-    return value > 1 if isinstance(value, (int, float)) else value != "Good"
+    """Names of the diagnostics that ``state/diag`` holds raised: a flag that is true, a quality above 1 (good)."""
+    return frozenset(name for name, row in document.items() if row["value"] is True or row["value"] > 1)
 
 
 def _escaped(value: str) -> str:

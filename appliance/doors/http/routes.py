@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
 
 from appliance.bulletin import Bulletin
-from appliance.doors.http.auth import Caller, Grant, Proof
+from appliance.doors.http.auth import Caller, Grant, Proof, Session
 from appliance.doors.http.commands import Commands, read_body, read_object
 from appliance.doors.http.events import EventStreams
 from appliance.doors.http.gate import Gate
@@ -187,14 +188,8 @@ class Routes:
         return json_reply(self.bulletin.document(name))
 
     async def _events(self, request: web.Request, caller: Caller) -> web.StreamResponse:
-        session = self.gate.session(request) if caller.proof is Proof.COOKIE else None
-        if session is None:
-            return await self.events.serve(request)
-        session.leases += 1
-        try:
-            return await self.events.serve(request, session.on_end)
-        finally:
-            session.leases -= 1
+        with self._lease(request, caller) as session:
+            return await self.events.serve(request, None if session is None else session.on_end)
 
     async def _stats(self, _request: web.Request, _caller: Caller) -> web.StreamResponse:
         return json_reply({"stats": list(await self.ports.stats())})
@@ -219,7 +214,23 @@ class Routes:
     # --- streams ----------------------------------------------------------------------------------------------------
 
     async def _peer(self, request: web.Request, caller: Caller) -> web.StreamResponse:
-        return await self.peers.serve(request, caller)
+        with self._lease(request, caller):
+            return await self.peers.serve(request, caller)
 
     async def _sim(self, request: web.Request, caller: Caller) -> web.StreamResponse:
-        return await self.sim.serve(request, caller.session)
+        with self._lease(request, caller):
+            return await self.sim.serve(request, caller.session)
+
+    @contextmanager
+    def _lease(self, request: web.Request, caller: Caller) -> Iterator[Session | None]:
+        """Keep a page's session alive while one of its streams is open."""
+        session = self.gate.session(request) if caller.proof is Proof.COOKIE else None
+        if session is None:
+            yield None
+            return
+        session.leases += 1
+        try:
+            yield session
+        finally:
+            session.leases -= 1
+            session.used = self.gate.sessions.now()
