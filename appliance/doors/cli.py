@@ -21,7 +21,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
-from appliance.faces.commandline import OWN_COMMANDS, ExitCode, completion, exit_code, given_args, joined, parser
+from appliance.faces.commandline import (
+    OWN_COMMANDS,
+    ExitCode,
+    completion,
+    exit_code,
+    given_args,
+    joined,
+    parser,
+    sorted_out,
+)
 from appliance.vocabulary import VERB, VERBS, Json, Verb
 
 if TYPE_CHECKING:
@@ -48,11 +57,13 @@ class _UsageError(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its ExitCode."""
-    words = joined(sys.argv[1:] if argv is None else argv)
-    if words[:1] == ["run"]:
-        return _run(words[1:])
+    where, rest = sorted_out(sys.argv[1:] if argv is None else argv)
+    if rest[:1] == ["run"]:
+        return _run([*where, *rest[1:]])
+    words = joined(rest)
     try:
-        return int(_command(words))
+        _suggest(words)
+        return int(_command([*where, *words]))
     except _NotRunningError as error:
         print(f"edgecall: {error}", file=sys.stderr)
         return ExitCode.NOT_RUNNING
@@ -83,7 +94,6 @@ def _run(words: list[str]) -> int:
 
 
 def _command(words: list[str]) -> ExitCode:
-    _suggest(words)
     top = parser()
     asked = top.parse_args(words)
     if asked.version:

@@ -14,6 +14,7 @@ from appliance.vocabulary import STATES, VERB, VERBS, Arg, ArgType, Json, Result
 
 __all__ = [
     "OWN_COMMANDS", "ExitCode", "completion", "exit_code", "given_args", "joined", "option", "parser", "placeholder",
+    "sorted_out",
 ]
 
 LONG_WAIT_S: Final = 120.0
@@ -81,6 +82,29 @@ def exit_code(answer: Json, *, waited: bool) -> ExitCode:
 # --- words in, arguments out ----------------------------------------------------------------------------------------
 
 
+_WHERE: Final[dict[str, tuple[str, str]]] = {
+    "--data": ("FOLDER", "data folder of the appliance (EDGECALL_DATA)"),
+    "--socket": ("PATH", "its Unix socket"),
+    "--url": ("URL", "address of another appliance, such as https://door.local:8080"),
+    "--token-file": ("PATH", "file with the token for --url"),
+    "--ca-file": ("PATH", "certificate, or its authority, for --url https://"),
+}
+"""Options that say which appliance is meant; they may stand before or after the command."""
+
+
+def sorted_out(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The options that say which appliance, wherever they stand, and the rest; nothing is moved from behind ``--``."""
+    end = words.index("--") if "--" in words else len(words)
+    where: list[str] = []
+    rest: list[str] = []
+    at = 0
+    while at < end:
+        size = 2 if words[at] in _WHERE and at + 1 < end else 1
+        (where if words[at].partition("=")[0] in _WHERE else rest).extend(words[at:at + size])
+        at += size
+    return where, [*rest, *words[end:]]
+
+
 def joined(words: Sequence[str]) -> list[str]:
     """``call dial …`` as ``call.dial …``: a verb may be typed with a blank for its first dot."""
     found = list(words)
@@ -111,11 +135,8 @@ def parser(prog: str = "edgecall") -> argparse.ArgumentParser:
         epilog="exit codes:\n" + "\n".join(f"  {code.value:3}  {code.says}" for code in ExitCode),
     )
     where = top.add_argument_group("which appliance")
-    where.add_argument("--data", metavar="FOLDER", help="data folder of the appliance (EDGECALL_DATA)")
-    where.add_argument("--socket", metavar="PATH", help="its Unix socket")
-    where.add_argument("--url", help="address of another appliance, such as https://door.local:8080")
-    where.add_argument("--token-file", metavar="PATH", help="file with the token for --url")
-    where.add_argument("--ca-file", metavar="PATH", help="certificate, or its authority, for --url https://")
+    for name, (metavar, words) in _WHERE.items():
+        where.add_argument(name, metavar=metavar, help=words)
     top.add_argument("--version", action="store_true", help="show the version and end")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for verb in VERBS:

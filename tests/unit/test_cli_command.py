@@ -214,6 +214,22 @@ async def test_another_appliance_by_address_and_token(
     assert "unencrypted" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [
+    ["--data", "D", "call", "dial", "x"], ["call", "--data", "D", "dial", "x"], ["call.dial", "x", "--data=D"],
+    ["call.dial", "--data", "D", "--wait", "0", "x"],
+])
+def test_which_appliance_may_be_said_anywhere(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([word.replace("D", str(tmp_path)) for word in words]) == ExitCode.NOT_RUNNING
+    assert f"{tmp_path}/edgecall.sock" in capsys.readouterr().err
+
+
+async def test_nothing_is_taken_from_behind_two_dashes(running: Running, say: Callable[..., Said]) -> None:
+    assert (await asyncio.to_thread(say, "data.send", "--", "--url"))[0] == 0
+    assert dict(running.desk.commands[0].args) == {"payload": "--url"}
+
+
 # --- trouble --------------------------------------------------------------------------------------------------------
 
 
@@ -320,7 +336,9 @@ def test_run_becomes_the_daemon_with_its_own_arguments(tmp_path: Path, monkeypat
     monkeypatch.setattr(runpy, "run_module", daemon)
     monkeypatch.setattr(sys, "argv", ["edgecall"])
     assert main(["run", "--board", "sim", "--no-broker"]) == 78
-    assert seen == ["appliance", "__main__", ["edgecall run", "--board", "sim", "--no-broker"]]
+    assert main(["--data", "/srv/d", "run"]) == 78
+    assert seen == ["appliance", "__main__", ["edgecall run", "--board", "sim", "--no-broker"],
+                    "appliance", "__main__", ["edgecall run", "--data", "/srv/d"]]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
