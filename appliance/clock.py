@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
-__all__ = ["Clock", "SystemClock", "kernel_synchronised"]
+__all__ = ["Clock", "RateLimit", "SystemClock", "kernel_synchronised"]
 
 TIMESYNC_MARK: Final = Path("/run/systemd/timesync/synchronized")
 """systemd-timesyncd(8): made at the first synchronisation since boot."""
@@ -25,6 +25,27 @@ class Clock(Protocol):
 
     def synchronised(self) -> bool:
         """Whether ``wall`` may be compared with a sender's time. False when nobody can tell."""
+
+
+class RateLimit:
+    """A token bucket: ``burst`` at once, ``per_s`` on and on."""
+
+    def __init__(self, per_s: float, burst: float, monotonic: Callable[[], float]) -> None:
+        self._per_s = per_s
+        self._burst = burst
+        self._monotonic = monotonic
+        self._tokens = burst
+        self._at = monotonic()
+
+    def take(self) -> bool:
+        """Whether one more is within the limit."""
+        now = self._monotonic()
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_s)
+        self._at = now
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
 
 
 class _Timeval(ctypes.Structure):

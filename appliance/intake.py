@@ -18,7 +18,7 @@ from secrets import token_urlsafe
 from typing import Final, Protocol
 
 from appliance.bulletin import Bulletin
-from appliance.clock import Clock
+from appliance.clock import Clock, RateLimit
 from appliance.errors import BadRequest, EdgecallError, NotPermitted, Refused, StoreError
 from appliance.faces.envelope import decode, encode, refusal
 from appliance.store import Entry, JournalState, Store
@@ -102,7 +102,7 @@ class Intake:
         self._clock = clock
         self._tell: list[Callable[[Command, Answer], None]] = []
         self._running: dict[str, _Running] = {}
-        self._rate: OrderedDict[tuple[Origin, str], tuple[float, float]] = OrderedDict()  # tokens, at
+        self._rates: OrderedDict[tuple[Origin, str], RateLimit] = OrderedDict()
         self._challenges: OrderedDict[str, tuple[str, float]] = OrderedDict()  # nonce -> (what for, until)
         self._admissions: set[asyncio.Task[_Taken]] = set()
         self._recovered = False
@@ -303,13 +303,12 @@ class Intake:
             raise Refused("The appliance is shutting down.", code=503, sub_code="shutdown")
         if command.origin is Origin.INTERNAL:
             return
-        key, now = (command.origin, command.sender), self._clock.monotonic()
-        tokens, at = self._rate.pop(key, (BURST, now))
-        tokens = min(BURST, tokens + (now - at) * RATE_PER_S)
-        self._rate[key] = (max(0.0, tokens - 1.0), now)
-        while len(self._rate) > SENDERS:
-            self._rate.popitem(last=False)
-        if tokens < 1.0:
+        key = (command.origin, command.sender)
+        limit = self._rates.pop(key, None) or RateLimit(RATE_PER_S, BURST, self._clock.monotonic)
+        self._rates[key] = limit
+        while len(self._rates) > SENDERS:
+            self._rates.popitem(last=False)
+        if not limit.take():
             raise Refused(f"More than {RATE_PER_S:g} commands a second; wait and send it again.",
                           code=429, sub_code="busy")
 

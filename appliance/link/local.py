@@ -1,0 +1,227 @@
+"""The broker of the first minute: mosquitto as a child process on loopback, with a configuration of its own.
+
+Users and generated passwords lie in ``<data>/secrets``; port, persistence and configuration in ``<data>/broker``. It
+never touches a mosquitto that the system runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import logging
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from appliance.faces.acl import User, access_list
+from appliance.settings import MqttSettings, Secret
+from appliance.vocabulary import Scope
+
+__all__ = ["LocalBroker", "LocalBrokerError", "find_mosquitto", "password_line"]
+
+log = logging.getLogger(__name__)
+
+READY_S: Final = 5.0
+STOP_S: Final = 2.0
+RESTART_FIRST_S: Final = 0.5
+RESTART_LAST_S: Final = 30.0
+STEADY_S: Final = 30.0
+
+_CONFIGURATION: Final = """\
+listener {port} 127.0.0.1
+user {user}
+allow_anonymous false
+password_file {folder}/passwords
+acl_file {folder}/acl
+use_username_as_clientid {as_clientid}
+persistence true
+persistence_location {folder}/
+autosave_on_changes true
+autosave_interval 1
+max_packet_size 262144
+max_keepalive 120
+persistent_client_expiration 7d
+log_dest stderr
+log_type error
+log_type warning
+log_type notice
+log_type information
+"""
+
+
+class LocalBrokerError(RuntimeError):
+    """The local broker cannot be started; the message says what to do."""
+
+
+def find_mosquitto() -> str:
+    """Its path; Debian installs it where an ordinary user's PATH does not look. Raises LocalBrokerError."""
+    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
+    found = shutil.which("mosquitto", path=path)
+    if found is None:
+        raise LocalBrokerError(
+            "mosquitto is not installed. Install it (Debian: sudo apt-get install mosquitto), name another broker with "
+            "mqtt.host in the settings, or set mqtt.enabled = false.")
+    return found
+
+
+def password_line(name: str, password: str) -> str:
+    """One line of mosquitto's password file: PBKDF2-SHA512, as mosquitto_passwd(1) writes it."""
+    salt, rounds = secrets.token_bytes(12), 101
+    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, rounds)
+    return f"{name}:$7${rounds}${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
+
+
+class LocalBroker:
+    """``start`` gives the device's settings for it; it is restarted when it dies, and gone after ``stop`` (or us)."""
+
+    def __init__(self, data_dir: Path, device_id: str, *, users: Sequence[User] = (User("admin", Scope.ADMIN),
+                 User("operator", Scope.OPERATOR)), port: int = 0, on_ready: Callable[[], None] = lambda: None) -> None:
+        """``port`` 0: the one used last time if free, else any. ``on_ready``: told after each (re)start."""
+        self._folder = data_dir / "broker"
+        self._secrets = data_dir / "secrets"
+        self._device_id = device_id
+        self._users = tuple(users)
+        self._port = port
+        self._on_ready = on_ready
+        self._process: asyncio.subprocess.Process | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._reader: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    async def start(self) -> MqttSettings:
+        """Raises LocalBrokerError when it is not installed, or not ready within READY_S."""
+        program = await asyncio.to_thread(find_mosquitto)
+        try:
+            password = await asyncio.to_thread(self._prepare)
+        except OSError as error:
+            raise LocalBrokerError(f"The local broker's folder cannot be written: {error}") from error
+        await self._launch(program)
+        self._keeper = asyncio.create_task(self._keep(program), name="local broker")
+        return MqttSettings(host="127.0.0.1", port=self._port, username=self._device_id, password=Secret(password))
+
+    def password_file(self, user: str) -> Path:
+        """Where a user's generated password lies (mode 0600)."""
+        return self._secrets / f"mqtt-{user}"
+
+    async def stop(self) -> None:
+        """May be called twice."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.wait({keeper})
+        await self._end()
+
+    def _prepare(self) -> str:
+        """Write configuration, passwords and access list; returns the device's password."""
+        for folder in (self._folder, self._secrets):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        names = [self._device_id, *(user.name for user in self._users)]
+        passwords = {name: self._password(name) for name in names}
+        self._port = self._port or self._free_port()
+        _write(self._folder / "port", str(self._port))
+        _write(self._folder / "passwords", "".join(password_line(*pair) + "\n" for pair in passwords.items()))
+        _write(self._folder / "acl", access_list(self._users, [self._device_id]))
+        _write(self._folder / "mosquitto.conf", _CONFIGURATION.format(
+            port=self._port, folder=self._folder, user=pwd.getpwuid(os.geteuid()).pw_name,
+            as_clientid="false"))  # people use several clients under one name here; in the field it is true
+        return passwords[self._device_id]
+
+    def _password(self, name: str) -> str:
+        path = self.password_file(name)
+        with contextlib.suppress(FileNotFoundError):
+            if found := path.read_text().strip():
+                return found
+        password = secrets.token_urlsafe(24)
+        _write(path, password + "\n")
+        return password
+
+    def _free_port(self) -> int:
+        """Last time's if it is free: what people noted down goes on working."""
+        wanted = [0]
+        with contextlib.suppress(OSError, ValueError):
+            wanted.insert(0, int((self._folder / "port").read_text()))
+        for port in wanted:
+            with socket.socket() as probe, contextlib.suppress(OSError):
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("127.0.0.1", port))
+                return int(probe.getsockname()[1])
+        raise OSError("no port is free on 127.0.0.1")
+
+    async def _launch(self, program: str) -> None:
+        # setpriv asks the kernel to end it with us (PR_SET_PDEATHSIG), also after our SIGKILL, and then is it.
+        self._process = await asyncio.create_subprocess_exec(
+            "setpriv", "--pdeathsig", "TERM", program, "-c", str(self._folder / "mosquitto.conf"),
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+            start_new_session=True)  # Ctrl-C is ours to handle: it ends after our `offline`
+        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        said: list[str] = []
+        self._reader = asyncio.create_task(self._read(self._process, ready, said), name="local broker log")
+        done, _ = await asyncio.wait({ready}, timeout=READY_S)
+        if not done or ready.exception() is not None:
+            await self._end()
+            raise LocalBrokerError(
+                f"mosquitto did not start on 127.0.0.1:{self._port}: {'; '.join(said[-3:]) or 'no answer'}")
+        self._on_ready()
+
+    async def _read(self, process: asyncio.subprocess.Process, ready: asyncio.Future[None], said: list[str]) -> None:
+        assert process.stderr is not None  # noqa: S101 - a pipe was asked for
+        while line := (await process.stderr.readline()).decode("utf-8", "replace").strip():
+            text = line.partition(": ")[2] or line
+            del said[:-4]
+            said.append(text)
+            log.debug("mosquitto: %s", text)
+            if not ready.done() and text.endswith(" running"):
+                ready.set_result(None)
+        if not ready.done():
+            ready.set_exception(LocalBrokerError("it ended"))
+
+    async def _keep(self, program: str) -> None:
+        delay, loop = RESTART_FIRST_S, asyncio.get_running_loop()
+        while True:
+            begun = loop.time()
+            if self._process is not None:
+                code = await self._process.wait()
+                log.warning("the local broker ended (%d); starting it again", code)
+            if loop.time() - begun >= STEADY_S:
+                delay = RESTART_FIRST_S
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, RESTART_LAST_S)
+            try:
+                await self._launch(program)
+            except (LocalBrokerError, OSError) as error:
+                log.warning("%s", error)
+
+    async def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(number)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(STOP_S):
+                        await process.wait()
+                        break
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.cancel()
+            await asyncio.wait({reader})
+
+
+def _write(path: Path, text: str) -> None:
+    """Mode 0600 from the first byte on; replaced whole."""
+    draft = path.with_name(path.name + ".new")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    draft.replace(path)
