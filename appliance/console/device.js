@@ -3,7 +3,7 @@
 import { fillIcons, setIcon } from "/console/icons.js";
 import { PanelStream } from "/console/panel.js";
 import {
-  $, callWords, duration, el, epoch, hasDiagnostic, inCall, ioPart, onDuty, reasonWords, replaceRows, setText, setTone,
+  $, callWords, duration, el, epoch, hasDiagnostic, inCall, ioPart, onDuty, peerName, reasonWords, replaceRows, setText, setTone,
   showCalls, showConnection, showDiagnostics, showFacts, soon, toast,
 } from "/console/view.js";
 import { command, Live } from "/console/wire.js";
@@ -107,10 +107,10 @@ function lampWords(row) {
 function headline() {
   const call = live.get("call");
   const state = call.state ?? "None";
-  const peer = call.peer?.displayName || call.callerInfo?.displayName || "the operator";
+  const peer = peerName(call.callerInfo) || "the operator";
   if (inCall(state)) {
     return {
-      Connecting: ["Calling", `Looking for ${peer === "the operator" ? "somebody on duty" : peer}.`],
+      Connecting: ["Calling", `Reaching ${peer}.`],
       Ringing: ["It rings at the other side", "The call begins as soon as somebody answers."],
       Incoming: [`${peer} calls`, "Press the call button to answer."],
       Connected: [`Talking with ${peer}`, call.isMuted ? "The microphone of the device is muted." : "Press the call button to hang up."],

@@ -97,6 +97,7 @@ export function showConnection(live) {
   const [words, tone] = CONNECTIONS[live.connection];
   setText($("connection"), words);
   setTone($("connection"), tone);
+  document.body.classList.toggle("stale", live.connection !== "open" && live.connection !== "connecting");
   const old = document.querySelector(".gate");
   if (live.connection !== "expired") {
     old?.remove();
@@ -123,13 +124,16 @@ export const hasDiagnostic = (live, name) => activeDiagnostics(live).some((row) 
 const detailWords = (detail) => (typeof detail === "string" ? detail
   : Object.values(detail ?? {}).filter((value) => typeof value === "string" && value).join(", "));
 
+const MILD = new Set(["nobodyOnDuty", "clockNotSynchronised", "speakingWhileMicrophoneIsMuted", "watchdogRestarted",
+  "storageLow", "speakerVolumeIsZero", "microphoneMuteUnexpectedly"]); // worth a look, nothing is broken
+
 /** Active diagnostics with words and advice; `without` is one that the page already tells elsewhere. */
 export function showDiagnostics(live, { without = "" } = {}) {
   const rows = activeDiagnostics(live).filter((row) => row.diagnostic !== without);
   setText($("diag-count"), rows.length ? String(rows.length) : "");
   const nodes = rows.map((row) => {
     const words = live.words.diagnostics[row.diagnostic] ?? {};
-    const tone = row.value === 2 || row.diagnostic === "nobodyOnDuty" ? "warn" : "bad";
+    const tone = row.value === 2 || MILD.has(row.diagnostic) ? "warn" : "bad";
     const advice = [row.advice ?? words.advice, detailWords(row.detail)].filter(Boolean).join(" ");
     return el("li", { "data-tone": tone }, icon("alert"),
       el("div", { class: "grow" }, el("b", { text: row.message ?? words.message ?? row.diagnostic }),
@@ -147,15 +151,20 @@ export function replaceRows(list, nodes, none) {
   list.replaceChildren(...next);
 }
 
+/** What people call the other side of a call: `callerInfo` of state/call. */
+export function peerName(caller) {
+  if (!caller) return "";
+  return caller.uri === "operator:*" ? "Operators" : caller.displayName || caller.rawId || "";
+}
+
 export function showCalls(live) {
   const calls = (live.get("calls").calls ?? []).slice(0, 8);
   const nodes = calls.map((call) => {
     const out = call.direction === "Outgoing";
     const { message, failed } = reasonWords(live, call.endReason ?? call.reason);
     const seconds = (call.durationMs ?? 0) / 1000;
-    const peer = call.peer ?? call.callerInfo ?? {};
     return el("li", { "data-tone": failed ? "bad" : "" }, icon(out ? "phone-out" : "phone-in"),
-      el("div", { class: "grow" }, el("b", { text: peer.displayName || peer.identity || peer.rawId || "Unknown" }),
+      el("div", { class: "grow" }, el("b", { text: peerName(call.callerInfo) || "Unknown" }),
         el("small", { text: seconds >= 1 ? `${duration(seconds)} · ${message}` : message })),
       el("time", { text: when(call.began ?? call.startedAt ?? call.since) }));
   });

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from appliance.bulletin import Bulletin
 from appliance.doors.http import HttpDoor, Ports
 from appliance.settings import DeviceSettings, HttpSettings, Secret, Settings, TokenSettings
 from appliance.vocabulary import Answer, Command, Result
+from hw.api import Kind
 
 OPERATOR = "operator-token-0123456789"
 DEVICE = "device-token-0123456789"
@@ -31,9 +32,19 @@ class Desk:
     answer: Callable[[Command], Answer] | None = None
     finals: dict[str, asyncio.Future[Answer]] = field(default_factory=dict)
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def given(self, count: int, within_s: float = 5.0) -> list[Command]:
+        """The commands, as soon as there are ``count``."""
+        async with asyncio.timeout(within_s):
+            while len(self.commands) < count:
+                self.arrived.clear()
+                await self.arrived.wait()
+        return self.commands
 
     async def submit(self, command: Command) -> Answer:
         self.commands.append(command)
+        self.arrived.set()
         if self.answer is not None:
             return self.answer(command)
         return Answer(command.id, Result.ACCEPTED if command.verb.long else Result.DONE)
@@ -59,6 +70,35 @@ class Clock:
 
     def __call__(self) -> float:
         return self.seconds
+
+
+class Hands:
+    """The hands of a board, kept still: what is lent is remembered, the loudspeaker plays when told."""
+
+    def __init__(self) -> None:
+        self.lent: list[tuple[str, bytes]] = []
+        self.sink: Callable[[bytes], None] | None = None
+        self.painted = 0
+
+    faults: Sequence[str] = ()
+
+    def press(self, button: str, held_s: float) -> None: ...
+    def set_input(self, name: str, closed: bool) -> None: ...
+    def fault(self, name: str, active: bool, value: float | None = None) -> None: ...
+    def source(self, kind: Kind, spec: str) -> None: ...
+
+    def lend_audio(self, pcm: bytes) -> None:
+        self.lent.append(("audio", pcm))
+
+    def lend_picture(self, jpeg: bytes) -> None:
+        self.lent.append(("picture", jpeg))
+
+    def tap_speaker(self, sink: Callable[[bytes], None] | None) -> None:
+        self.sink = sink
+
+    def screen(self, width: int) -> bytes:
+        self.painted += 1
+        return b"\xff\xd8\xff" + bytes([width % 256, self.painted % 256])
 
 
 @dataclass

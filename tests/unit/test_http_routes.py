@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from appliance.doors.http.metrics import active_diagnostics
 from appliance.doors.http.replies import status_of
 from appliance.handover import PeerChannel
 from appliance.vocabulary import VERBS, Answer, Result
-from hw.api import DeviceMissingError, Kind
-from tests.support.http_door import ADMIN, OPERATOR, Running, running_door
+from hw.api import DeviceMissingError
+from tests.support.http_door import ADMIN, OPERATOR, Hands, Running, running_door
 
 
 @pytest.fixture
@@ -264,37 +264,8 @@ async def test_a_peer_channel_carries_texts_with_a_proven_identity(tmp_path: Pat
 # --- the panel stream -----------------------------------------------------------------------------------------------
 
 
-class Panel:
-    """The hands of a board, kept still: what is lent is remembered, the loudspeaker plays when told."""
-
-    def __init__(self) -> None:
-        self.lent: list[tuple[str, bytes]] = []
-        self.sink: Callable[[bytes], None] | None = None
-        self.painted = 0
-
-    faults: Sequence[str] = ()
-
-    def press(self, button: str, held_s: float) -> None: ...
-    def set_input(self, name: str, closed: bool) -> None: ...
-    def fault(self, name: str, active: bool, value: float | None = None) -> None: ...
-    def source(self, kind: Kind, spec: str) -> None: ...
-
-    def lend_audio(self, pcm: bytes) -> None:
-        self.lent.append(("audio", pcm))
-
-    def lend_picture(self, jpeg: bytes) -> None:
-        self.lent.append(("picture", jpeg))
-
-    def tap_speaker(self, sink: Callable[[bytes], None] | None) -> None:
-        self.sink = sink
-
-    def screen(self, width: int) -> bytes:
-        self.painted += 1
-        return b"\xff\xd8\xff" + bytes([width % 256, self.painted % 256])
-
-
 async def test_the_panel_stream_shows_plays_and_lends(tmp_path: Path) -> None:
-    panel = Panel()
+    panel = Hands()
     async with running_door(tmp_path, Ports(simulation=panel)) as at:
         async with (at.http.ws_connect(f"{at.base}/v1/sim", headers=at.bearer(OPERATOR)) as one,
                     at.http.ws_connect(f"{at.base}/v1/sim", headers=at.bearer(OPERATOR)) as two):
