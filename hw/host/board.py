@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hw.api import BoardOptions, DeviceFact, Fault, HardwareError, Health, Kind, VideoMode
+from hw.api import BoardOptions, DeviceFact, Fault, FaultKind, HardwareError, Health, Kind, VideoMode
 from hw.host.sound import AlsaAudio, sound_card
 from hw.host.v4l2 import V4l2Source, cameras
 from hw.sim.audio import EchoPath, SimAudio
@@ -121,11 +121,13 @@ class HostBoard:
 
     def devices(self) -> Sequence[DeviceFact]:
         return (
-            *self._sound_facts,
-            self._camera_fact,
+            *(self._now(fact) for fact in (*self._sound_facts, self._camera_fact)),
             DeviceFact(Kind.DISPLAY, "screen0", "Simulated screen", simulated=True, note="shown on the device's page"),
             DeviceFact(Kind.PANEL, "panel0", "Simulated panel", simulated=True, note="shown on the device's page"),
         )
+
+    def _now(self, fact: DeviceFact) -> DeviceFact:
+        return replace(fact, present=not self._faults.active(fact.kind, FaultKind.MISSING, fact.id))
 
     def on_fault(self, sink: Callable[[Fault], None]) -> None:
         self._faults.listen(sink)

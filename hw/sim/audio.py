@@ -192,13 +192,14 @@ class SimAudio:
 
     def set_physics(self, faults: Iterable[str], noise_db: float | None) -> None:
         """Faults that are physically in force. ``noise_db``: level of ``mic.noise`` in dBFS."""
-        self._physics = frozenset(faults)
-        if "mic.noise" in self._physics:
+        physics = frozenset(faults)
+        if "mic.noise" in physics:
             dice = random.Random(5)  # noqa: S311
             level = -20.0 if noise_db is None else noise_db
             peak = int(min(32_000.0, 32_768.0 * 10 ** (level / 20) * 3**0.5))  # even distribution: RMS is peak / sqrt 3
             steps = [dice.randint(-peak, peak) for _ in range(RATE // 4)]
             self._noise = b"".join(step.to_bytes(2, "little", signed=True) for step in steps)
+        self._physics = physics  # last: hw.audio reads it at any moment
         self._enumerate()
 
     def _enumerate(self) -> None:

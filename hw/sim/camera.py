@@ -315,7 +315,7 @@ class ProcessCamera:
             timeout = max(0.0, self._retry_at - now)
         else:
             timeout = 0.25 if self._start is not None or not self._ready else PING_S
-        with selectors.DefaultSelector() as selector:
+        with selectors.PollSelector() as selector:  # made per wait: it must cost no descriptor
             selector.register(self._wake, selectors.EVENT_READ)
             if process is not None:
                 assert process.stdin is not None  # noqa: S101
@@ -340,10 +340,10 @@ class ProcessCamera:
 
     def _flush(self, fd: int) -> None:
         with self._lock:
+            if not self._unsent and self._picture is not None:  # first: a snapshot asked after it must show it
+                self._unsent, self._picture = pack(PICTURE, self._picture), None
             self._unsent += b"".join(self._outbox)
             self._outbox.clear()
-            if not self._unsent and self._picture is not None:
-                self._unsent, self._picture = pack(PICTURE, self._picture), None
             if len(self._unsent) > OUTBOX:
                 raise OSError("the camera process does not read its commands")
             try:
