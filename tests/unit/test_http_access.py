@@ -267,3 +267,18 @@ async def test_stop_is_quick_with_everything_open_and_may_come_twice(tmp_path: P
             assert time.monotonic() - begun < 2
             assert b'"reason":"shutdown"' in await stream.content.read()
         await asyncio.sleep(0)
+
+
+async def test_strangers_cannot_use_up_the_connections_of_the_owner(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("appliance.doors.http.server.CONNECTIONS_LIMIT", 8)
+    async with running_door(tmp_path) as at:
+        strangers = [await asyncio.open_connection("127.0.0.1", at.door.port) for _ in range(12)]
+        assert await asyncio.wait_for(strangers[-1][0].read(), 5) == b""
+        async with (aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(at.door.socket_path))) as cli,
+                    cli.get("http://cli/v1/state") as response):
+            assert response.status == 200
+        for _, writer in strangers:
+            writer.close()
+            await writer.wait_closed()
+        assert await _status(at, OPERATOR) == 200

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -48,6 +49,8 @@ SHUTDOWN_S: Final = 1.0
 
 KEEPALIVE_S: Final = 75.0
 
+CONNECTIONS_LIMIT: Final = 256
+
 _Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -81,6 +84,7 @@ class HttpDoor:
         self._counting = contextlib.ExitStack()
         self._port = settings.http.port
         self._outward = ""
+        self._tcp: asyncio.Server | None = None
         self._stopping = False
 
     @property
@@ -114,7 +118,7 @@ class HttpDoor:
             await self._runner.setup()
             tcp = await asyncio.to_thread(bind_tcp, self._http.listen, self._http.port)
             self._port = tcp.getsockname()[1]
-            await web.SockSite(self._runner, tcp, ssl_context=context).start()
+            await self._serve(tcp, context)
             unix = await asyncio.to_thread(bind_unix, self.socket_path)
             await web.SockSite(self._runner, unix).start()
         except BaseException:
@@ -130,12 +134,26 @@ class HttpDoor:
         runner, self._runner = self._runner, None
         if runner is None:
             return
+        if self._tcp is not None:
+            self._tcp.close()
         self._events.close()
         await asyncio.gather(self._peers.close(), self._sim.close())
         await runner.cleanup()
         self._counting.close()
         with contextlib.suppress(OSError):
             await asyncio.to_thread(self.socket_path.unlink)
+
+    async def _serve(self, sock: socket.socket, context: ssl.SSLContext | None) -> None:
+        """Accept on TCP, a bounded number of connections: strangers must not use up our file descriptors. The
+        command line's socket is apart, so the owner gets in all the same."""
+        server = self._runner.server if self._runner is not None else None
+        if server is None:
+            raise RuntimeError("the runner is not set up")
+
+        def connection() -> asyncio.BaseProtocol:
+            return server() if len(server.connections) < CONNECTIONS_LIMIT else _Full()
+
+        self._tcp = await asyncio.get_running_loop().create_server(connection, sock=sock, ssl=context)
 
     def _address(self, grant: Grant, page: str) -> str:
         suffix = "" if page == "/" else f"&next={page}"
@@ -201,6 +219,13 @@ class HttpDoor:
         if "text/html" in request.headers.get("Accept", "") and not request.path.startswith("/v1/"):
             return self._pages.notice(answer.code, "This page cannot be shown", answer.message)
         return reply(answer)
+
+
+class _Full(asyncio.Protocol):
+    """Closes a connection that is one too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
 
 
 _SHUTTING_DOWN: Final = EdgecallError("The appliance is shutting down.", code=503, sub_code="shutdown")
