@@ -1,10 +1,11 @@
-"""Calls between the appliance (simulated board, real media) and a real browser, judged by what each of them receives."""
+"""Calls between the appliance (simulated board, real media) and a real browser, judged by what each receives."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import pytest
 from playwright.async_api import Page
@@ -72,7 +73,7 @@ async def device_sees_rising(device: Appliance) -> None:
         return len(seen) >= 4
 
     await until(look, "rising counters at the device")
-    assert sum(later > earlier for earlier, later in zip(seen, seen[1:], strict=False)) >= 2, seen
+    assert sum(later > earlier for earlier, later in pairwise(seen)) >= 2, seen
 
 
 async def page_sees_rising(page: Page) -> None:

@@ -219,7 +219,9 @@ class Chromium:
 
 
 @asynccontextmanager
-async def chromium(hertz: float = 880.0, *, camera: bool = True, flags: tuple[str, ...] = ()) -> AsyncIterator[Chromium]:
+async def chromium(
+    hertz: float = 880.0, *, camera: bool = True, flags: tuple[str, ...] = ()
+) -> AsyncIterator[Chromium]:
     """A browser whose microphone hears ``hertz`` and whose camera sees the test picture."""
     loop = asyncio.get_running_loop()
     folder = Path(await loop.run_in_executor(None, tempfile.mkdtemp, None, "edgecall-browser-"))

@@ -24,7 +24,7 @@ from appliance.providers.direct.dialog import Timings
 from appliance.providers.direct.provider import DirectProvider
 from appliance.settings import PeerSettings, VideoSettings
 from appliance.vocabulary import Scope
-from hw.api import Audio, BoardOptions, Camera, DeviceFact, Display, Panel, Picture, Simulation
+from hw.api import Audio, BoardOptions, Camera, DeviceFact, Display, Health, Panel, Picture, Simulation
 from hw.sim import pattern
 from hw.sim.board import SimBoard
 from tests.support.media_board import HandDisplay
@@ -85,6 +85,9 @@ class SeenBoard:
 
     def devices(self) -> Sequence[DeviceFact]:
         return self._board.devices()
+
+    def health(self) -> Health:
+        return self._board.health()
 
     def on_fault(self, sink: object) -> None:
         """Faults of devices are not what these tests are about."""

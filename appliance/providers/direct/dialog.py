@@ -296,12 +296,13 @@ class Dialog:
             effects.append(Post(self._chosen, wire.Bye(self.call_id, cause)))
         return effects + self._finish(reason)
 
-    def gone(self, branch: str, *, left: bool) -> list[Effect]:
-        """A branch is gone for good. ``left``: it said so; without that an established call waits for its media."""
+    def gone(self, branch: str, *, left: bool, reason: Reason | None = None) -> list[Effect]:
+        """A branch is gone for good. ``left``: it said so; without that an established call waits for its media.
+        ``reason``: why it cannot be called, where that is known."""
         if branch not in self._branches or self.phase is Phase.OVER:
             return []
         if self.phase is Phase.CALLING:
-            return self._no_from(branch, END_REASONS["480/unreachable"])
+            return self._no_from(branch, reason or END_REASONS["480/unreachable"])
         if branch != self._chosen:
             return []
         if self.phase is Phase.OFFERED:

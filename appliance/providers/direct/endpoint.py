@@ -51,7 +51,7 @@ class CallParty(Protocol):
 
     def signalling(self, endpoint: Endpoint, up: bool) -> None: ...
 
-    def gone(self, endpoint: Endpoint, *, left: bool) -> None: ...
+    def gone(self, endpoint: Endpoint, *, left: bool, reason: Reason | None = None) -> None: ...
 
     @property
     def generation(self) -> int: ...
@@ -169,8 +169,17 @@ class Endpoint:
         self._empty.clear()
         self._wake.set()
 
+    @property
+    def waiting(self) -> bool:
+        """Whether something posted is not handed over yet and still worth sending."""
+        now = self._clock.monotonic()
+        return any(now < deadline for deadline, _, _ in self._outbox)
+
     async def flush(self, seconds: float) -> bool:
-        """Wait until everything posted is handed over; False when it was not in time."""
+        """Wait until everything posted is handed over; False when it was not in time, or there is no connection: what
+        is posted then is sent when there is one again, if that is soon enough for it."""
+        if not self.up:
+            return not self.waiting
         try:
             async with asyncio.timeout(seconds):
                 await self._empty.wait()
@@ -260,10 +269,10 @@ class Endpoint:
         if not self.calls and self._on_idle is not None:
             self._on_idle(self)
 
-    def gone(self, *, left: bool) -> None:
-        """It will not come back (``left``: it said so)."""
+    def gone(self, *, left: bool, reason: Reason | None = None) -> None:
+        """It will not come back (``left``: it said so), or cannot be called for ``reason``."""
         for party in tuple(self.calls.values()):
-            party.gone(self, left=left)
+            party.gone(self, left=left, reason=reason)
 
 
 _GIVEN_UP: Final = END_REASONS["487/cancelled"]

@@ -1,8 +1,8 @@
 """Appliances on the LAN that we call: a WebSocket client to their ``/v1/peer``, with the token they gave us.
 
-The connection is made for a call, comes back by itself while a call lives, and is closed 10 s after the last one. The
-other appliance proves itself by its certificate (own CA, or the fingerprint in ``direct.peers``); plain ``http`` is
-refused except to this machine, because the token would be readable.
+The connection is made for a call, comes back by itself while a call lives or its end is not told yet, and is closed
+10 s after the last one. The other appliance proves itself by its certificate (a known CA, or the fingerprint in
+``direct.peers``); plain ``http`` is refused except to this machine, because the token would be readable.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import aiohttp
 from yarl import URL
 
 from appliance.clock import Clock
-from appliance.errors import Refused, SignalingError
+from appliance.errors import Refused
 from appliance.providers.api import Peer
 from appliance.providers.direct import protocol as wire
 from appliance.providers.direct.endpoint import Endpoint, Switchboard
 from appliance.settings import PeerSettings
+from appliance.vocabulary import END_REASONS
 
 __all__ = ["LanPeers"]
 
@@ -90,10 +91,14 @@ class _LanPeer:
                 try:
                     await self._talk(http)
                     attempt = 0
-                except (aiohttp.ClientError, OSError, TimeoutError, SignalingError) as error:
+                except aiohttp.WSServerHandshakeError as error:
+                    log.warning("the appliance %s refuses the connection: status %d", self._settings.name, error.status)
+                    if error.status in (401, 403):
+                        self.endpoint.gone(left=False, reason=END_REASONS["401/token"])
+                except (aiohttp.ClientError, OSError, TimeoutError) as error:
                     if attempt == 0:
                         log.warning("the appliance %s is not reached: %s", self._settings.name, error)
-                if not self.endpoint.calls:
+                if not self.endpoint.calls and not self.endpoint.waiting:
                     return
                 pause = BACK_OFF_S[min(attempt, len(BACK_OFF_S) - 1)]
                 attempt += 1

@@ -233,8 +233,8 @@ class DirectLeg:
     def signalling(self, endpoint: Endpoint, up: bool) -> None:
         self._carry_out(self._dialog.signalling(endpoint.key, up))
 
-    def gone(self, endpoint: Endpoint, *, left: bool) -> None:
-        self._carry_out(self._dialog.gone(endpoint.key, left=left))
+    def gone(self, endpoint: Endpoint, *, left: bool, reason: Reason | None = None) -> None:
+        self._carry_out(self._dialog.gone(endpoint.key, left=left, reason=reason))
         self._let_go()
 
     async def wait_ended(self) -> None:

@@ -1,0 +1,337 @@
+"""The dialog: two of them talk to each other through a post that loses, repeats and reorders, with scripted media."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.media.api import SessionClosed, SessionSilent, SessionSound, SessionUp
+from appliance.providers import api
+from appliance.providers.direct import protocol as wire
+from appliance.providers.direct.dialog import (
+    CANDIDATES,
+    AddCandidate,
+    Dialog,
+    Drop,
+    Effect,
+    Finish,
+    MakeAnswer,
+    MakeOffer,
+    Phase,
+    Post,
+    StartTimer,
+    TakeAnswer,
+    Tell,
+    Timer,
+    Timings,
+)
+from appliance.vocabulary import END_REASONS, Reason
+
+CALL = "call-0001"
+OLGA = api.Peer("olga", "operator:olga", "Olga", verified=True)
+OTTO = api.Peer("otto", "operator:otto", "Otto", verified=True)
+DOOR = api.Peer("door-1", "device:door-1", "Front door", "device", verified=True)
+BOTH = wire.Sends(True, True)
+
+
+def posted(effects: Sequence[Effect], branch: str | None = None) -> list[wire.CallSignal]:
+    return [e.signal for e in effects if isinstance(e, Post) and branch in (None, e.branch)]
+
+
+def told(effects: Sequence[Effect]) -> list[api.LegEvent]:
+    return [e.event for e in effects if isinstance(e, Tell)]
+
+
+def finished(effects: Sequence[Effect]) -> Reason | None:
+    return next((e.reason for e in effects if isinstance(e, Finish)), None)
+
+
+def of(effects: Sequence[Effect], kind: type[Any]) -> list[Any]:
+    return [e for e in effects if isinstance(e, kind)]
+
+
+def caller(*branches: str) -> tuple[Dialog, list[Effect]]:
+    dialog = Dialog(CALL, me=wire.Party("door-1", "Front door"), sends=BOTH, timings=Timings())
+    peers = {"olga": OLGA, "otto": OTTO}
+    return dialog, dialog.call([(b, peers[b]) for b in branches or ("olga",)], "operator:*")
+
+
+def callee() -> Dialog:
+    invite = wire.Invite(CALL, wire.Party("door-1", "Front door"), BOTH, "operator:*")
+    return Dialog.incoming(invite, "door", DOOR, me=wire.Party("olga", "Olga"), timings=Timings())
+
+
+def connected_caller() -> Dialog:
+    dialog, _ = caller()
+    dialog.receive("olga", wire.Accept(CALL, "offer-0", wire.Party("olga", "Olga"), BOTH))
+    dialog.answered(0, "answer-0")
+    dialog.session(0, SessionUp())
+    assert dialog.phase is Phase.UP
+    return dialog
+
+
+def connected_callee() -> Dialog:
+    dialog = callee()
+    dialog.accept(BOTH)
+    dialog.offered(0, "offer-0")
+    dialog.receive("door", wire.Answer(CALL, "answer-0"))
+    dialog.session(0, SessionUp())
+    assert dialog.phase is Phase.UP
+    return dialog
+
+
+def test_a_call_is_set_up_by_ring_accept_and_answer() -> None:
+    door, effects = caller()
+    assert isinstance(posted(effects)[0], wire.Invite)
+    olga = callee()
+    effects = door.receive("olga", posted(olga.ring())[0])
+    assert told(effects) == [api.Ringing()]
+    assert of(olga.accept(BOTH), MakeOffer) == [MakeOffer(0)]
+    accept = posted(olga.offered(0, "offer-0"))[0]
+    assert isinstance(accept, wire.Accept)
+    effects = door.receive("olga", accept)
+    assert told(effects) == [api.Accepted(OLGA)]
+    assert of(effects, MakeAnswer) == [MakeAnswer(0, "offer-0")]
+    answer = posted(door.answered(0, "answer-0"))[0]
+    assert of(olga.receive("door", answer), TakeAnswer) == [TakeAnswer(0, "answer-0")]
+    assert told(door.session(0, SessionUp({"srtpCipher": "x"}))) == [api.Connected({"srtpCipher": "x"})]
+    assert told(olga.session(0, SessionUp())) == [api.Connected({})]
+
+
+def test_the_first_of_several_wins_and_the_others_are_told() -> None:
+    door, _ = caller("olga", "otto")
+    effects = door.receive("otto", wire.Accept(CALL, "offer-0", wire.Party("otto", "Otto"), BOTH))
+    assert posted(effects, "olga") == [wire.AnsweredElsewhere(CALL)]
+    assert told(effects) == [api.Accepted(OTTO)]
+    late = door.receive("olga", wire.Accept(CALL, "offer-0", wire.Party("olga", "Olga"), BOTH))
+    assert late == [Post("olga", wire.AnsweredElsewhere(CALL))]
+
+
+def test_all_declining_gives_the_most_telling_no() -> None:
+    door, _ = caller("olga", "otto")
+    assert finished(door.receive("olga", wire.Reject(CALL, wire.Cause(603, "declined")))) is None
+    assert finished(door.receive("otto", wire.Reject(CALL, wire.Cause(486, "busy")))) == END_REASONS["603/declined"]
+
+
+def test_nobody_who_answers_in_any_way_is_unreachable_after_the_time() -> None:
+    door, effects = caller()
+    assert StartTimer(Timer.REACH, 4.0) in effects
+    effects = door.timeout(Timer.REACH)
+    assert finished(effects) == END_REASONS["480/unreachable"]
+    assert posted(effects) == [wire.Cancel(CALL, wire.Cause(480, "unreachable"))]
+
+
+def test_one_that_rings_is_waited_for() -> None:
+    door, _ = caller()
+    door.receive("olga", wire.RingingSignal(CALL))
+    assert door.timeout(Timer.REACH) == []
+
+
+@pytest.mark.parametrize(
+    ("make", "signal"),
+    [(lambda: caller()[0], wire.Cancel), (callee, wire.Reject), (connected_caller, wire.Bye),
+     (connected_callee, wire.Bye)],
+)  # fmt: skip
+def test_ending_says_the_word_of_the_phase(make: Any, signal: type[wire.CallSignal]) -> None:
+    dialog = make()
+    effects = dialog.end(END_REASONS["0/local"])
+    assert [type(s) for s in posted(effects)] == [signal]
+    assert finished(effects) == END_REASONS["0/local"]
+    assert dialog.end(END_REASONS["0/local"]) == []
+
+
+@pytest.mark.parametrize(
+    ("signal", "key"),
+    [
+        (wire.Cancel(CALL, wire.Cause(0, "local")), "487/cancelled"),
+        (wire.Cancel(CALL, wire.Cause(487, "noAnswer")), "487/noAnswer"),
+        (wire.AnsweredElsewhere(CALL), "487/answeredElsewhere"),
+        (wire.Bye(CALL, wire.Cause(0, "local")), "0/remote"),
+        (wire.Bye(CALL, wire.Cause(503, "shutdown")), "503/shutdown"),
+        (wire.Bye(CALL, wire.Cause(999, "nonsense")), "0/remote"),
+    ],
+)
+def test_the_other_sides_end_has_its_reason_here(signal: wire.CallSignal, key: str) -> None:
+    assert finished(callee().receive("door", signal)) == END_REASONS[key]
+
+
+def test_silence_is_lost_and_the_side_that_offered_offers_again_with_back_off() -> None:
+    olga = connected_callee()
+    effects = olga.session(0, SessionSilent(3.0))
+    assert told(effects) == [api.Lost("media")]
+    assert of(effects, MakeOffer) == [MakeOffer(1)]
+    pauses = [next(e.seconds for e in effects if isinstance(e, StartTimer))]
+    for _ in range(5):
+        effects = olga.timeout(Timer.REPAIR)
+        pauses.append(next(e.seconds for e in effects if isinstance(e, StartTimer)))
+    assert pauses == [0.5, 1.0, 2.0, 4.0, 4.0, 4.0]
+    assert of(effects, Drop) == [Drop(5)]
+    assert posted(olga.offered(6, "offer-6")) == [wire.Reoffer(CALL, 6, "offer-6")]
+    assert olga.receive("door", wire.Reanswer(CALL, 5, "late")) == []
+    effects = olga.receive("door", wire.Reanswer(CALL, 6, "answer-6"))
+    assert effects == [TakeAnswer(6, "answer-6"), StartTimer(Timer.REPAIR, 6.0)]
+    effects = olga.session(6, SessionUp())
+    assert told(effects) == [api.Recovered()]
+    assert of(effects, Drop) == [Drop(0)]
+
+
+def test_the_other_side_asks_for_an_offer_and_takes_it() -> None:
+    door = connected_caller()
+    effects = door.session(0, SessionSilent(3.0))
+    assert posted(effects) == [wire.MediaLost(CALL, 0)]
+    effects = door.receive("olga", wire.Reoffer(CALL, 1, "offer-1"))
+    assert of(effects, MakeAnswer) == [MakeAnswer(1, "offer-1")]
+    assert posted(door.answered(1, "answer-1")) == [wire.Reanswer(CALL, 1, "answer-1")]
+    assert told(door.session(1, SessionUp())) == [api.Recovered()]
+
+
+def test_what_only_the_peer_lost_is_lost_here_too() -> None:
+    olga = connected_callee()
+    effects = olga.receive("door", wire.MediaLost(CALL, 0))
+    assert told(effects) == [api.Lost("media")]
+    assert of(effects, MakeOffer) == [MakeOffer(1)]
+
+
+def test_sound_on_the_old_connection_keeps_it() -> None:
+    olga = connected_callee()
+    olga.session(0, SessionSilent(3.0))
+    effects = olga.session(0, SessionSound())
+    assert told(effects) == [api.Recovered()]
+    assert of(effects, Drop) == [Drop(1)]
+    assert posted(effects) == [wire.Settle(CALL, 0)]
+    door = connected_caller()
+    door.receive("olga", wire.Reoffer(CALL, 1, "offer-1"))
+    assert of(door.receive("olga", wire.Settle(CALL, 0)), Drop) == [Drop(1)]
+
+
+def test_lost_signalling_alone_changes_nothing_and_with_lost_media_waits_for_it() -> None:
+    olga = connected_callee()
+    assert olga.signalling("door", False) == []
+    effects = olga.session(0, SessionSilent(3.0))
+    assert told(effects) == [api.Lost("media")]
+    assert of(effects, MakeOffer) == []
+    assert of(olga.signalling("door", True), MakeOffer) == [MakeOffer(1)]
+
+
+def test_a_reloaded_page_is_offered_anew() -> None:
+    olga = connected_callee()
+    olga.tell(muted=True, held=False, video=True)
+    effects = olga.receive("door", wire.Resume(CALL))
+    assert told(effects) == [api.Lost("media")]
+    assert of(effects, Drop) == [Drop(0)]
+    assert of(effects, MakeOffer) == [MakeOffer(1)]
+    assert any(isinstance(s, wire.Update) and s.muted for s in posted(effects))
+
+
+def test_a_branch_that_leaves_ends_what_was_said_to_end_and_waits_for_the_rest() -> None:
+    assert finished(connected_callee().gone("door", left=True)) == END_REASONS["0/remote"]
+    assert connected_callee().gone("door", left=False) == []
+    assert finished(callee().gone("door", left=False)) == END_REASONS["487/cancelled"]
+    door, _ = caller("olga", "otto")
+    assert finished(door.gone("olga", left=True)) is None
+    assert finished(door.gone("otto", left=False)) == END_REASONS["480/unreachable"]
+
+
+@pytest.mark.parametrize(
+    ("why", "key"), [("iceFailed", "410/iceFailed"), ("dtls", "488/dtls"), ("oneWayMedia", "410/oneWayMedia")]
+)
+def test_a_first_connection_that_fails_ends_the_call(why: str, key: str) -> None:
+    olga = callee()
+    olga.accept(BOTH)
+    olga.offered(0, "offer-0")
+    effects = olga.session(0, SessionClosed(why))
+    assert finished(effects) == END_REASONS[key]
+    assert posted(effects) == [wire.Bye(CALL, wire.Cause.of(END_REASONS[key]))]
+
+
+def test_an_older_update_that_comes_later_is_nothing() -> None:
+    door = connected_caller()
+    effects = door.receive("olga", wire.Update(CALL, 5, True, True, True))
+    assert told(effects) == [api.PeerMedia(True, True), api.Held(True)]
+    assert door.receive("olga", wire.Update(CALL, 4, False, False, True)) == []
+
+
+def test_candidates_are_counted_and_early_ones_wait() -> None:
+    door, _ = caller()
+    early = wire.Candidate(CALL, 0, "candidate:1", "0", 0)
+    assert door.receive("olga", early) == []
+    effects = door.receive("olga", wire.Accept(CALL, "offer-0", wire.Party("olga", "Olga"), BOTH))
+    assert of(effects, AddCandidate) == [AddCandidate(early)]
+    taken = sum(len(door.receive("olga", wire.Candidate(CALL, 0, f"candidate:{n}", "0", 0))) for n in range(200))
+    assert taken == CANDIDATES - 1
+
+
+def test_glare_turns_our_call_into_the_answer_of_theirs() -> None:
+    door, _ = caller("olga", "otto")
+    invite = wire.Invite("call-of-olga", wire.Party("olga", "Olga"), wire.Sends(True, False))
+    effects = door.yield_to(invite, "olga", OLGA)
+    assert posted(effects, "otto") == [wire.AnsweredElsewhere(CALL)]
+    assert told(effects) == [api.Accepted(OLGA)]
+    assert of(effects, MakeOffer) == [MakeOffer(0)]
+    accept = posted(door.offered(0, "offer-0"))[0]
+    assert isinstance(accept, wire.Accept)
+    assert accept.call_id == "call-of-olga"
+
+
+SIGNALS = st.sampled_from(
+    [
+        wire.RingingSignal(CALL), wire.Accept(CALL, "offer-0", wire.Party("olga", "Olga"), BOTH),
+        wire.Answer(CALL, "answer-0"), wire.Cancel(CALL, wire.Cause(487, "cancelled")), wire.AnsweredElsewhere(CALL),
+        wire.Reject(CALL, wire.Cause(603, "declined")), wire.Update(CALL, 1, True, False, True),
+        wire.MediaLost(CALL, 0), wire.MediaLost(CALL, 3), wire.Resume(CALL), wire.Reoffer(CALL, 1, "offer-1"),
+        wire.Reoffer(CALL, 2, "offer-2"), wire.Reanswer(CALL, 1, "answer-1"), wire.Settle(CALL, 0),
+        wire.Settle(CALL, 9), wire.Candidate(CALL, 1, "candidate:1", "0", 0),
+        wire.Invite(CALL, wire.Party("olga", "Olga"), BOTH), wire.PictureSignal(CALL, "/9j/"),
+    ]
+)  # fmt: skip
+INPUTS = st.one_of(
+    SIGNALS,
+    st.tuples(st.sampled_from([SessionUp(), SessionSilent(3), SessionSound(), SessionClosed("lost")]),
+              st.integers(0, 3)),
+    st.sampled_from(list(Timer)),
+    st.booleans(),
+    st.sampled_from(["accept", "offered", "answered", "failed"]),
+)
+
+
+@given(st.sampled_from(["caller", "callee", "both"]), st.lists(INPUTS, max_size=40))
+def test_any_order_of_inputs_keeps_the_order_of_facts(side: str, inputs: list[Any]) -> None:
+    """Whatever a peer, media and time do: no exception, at most one end, Connected once, Lost and Recovered in turn."""
+    everything: list[Effect] = []
+    if side == "callee":
+        dialog, branch = callee(), "door"
+    else:
+        branch = "olga"
+        dialog, everything = caller(*(("olga", "otto") if side == "both" else ("olga",)))
+    for item in inputs:
+        match item:
+            case wire.CallSignal():
+                everything += dialog.receive(branch, item)
+            case (event, generation):
+                everything += dialog.session(generation, event)
+            case Timer():
+                everything += dialog.timeout(item)
+            case bool():
+                everything += dialog.signalling(branch, item)
+            case "accept":
+                everything += dialog.accept(BOTH)
+            case "offered":
+                everything += dialog.offered(dialog.generation, "offer")
+            case "answered":
+                everything += dialog.answered(dialog.generation, "answer")
+            case "failed":
+                everything += dialog.failed(dialog.generation, END_REASONS["488/noCodec"])
+    everything += dialog.end(END_REASONS["0/local"])
+    assert sum(isinstance(e, Finish) for e in everything) == 1
+    facts = told(everything)
+    assert sum(isinstance(f, api.Connected) for f in facts) <= 1
+    turns = [type(f) for f in facts if isinstance(f, api.Lost | api.Recovered)]
+    assert all(a is not b for a, b in pairwise(turns))
+    assert not turns or turns[0] is api.Lost
+    made = [e.generation for e in everything if isinstance(e, MakeOffer | MakeAnswer)]
+    assert made == sorted(set(made)), "a generation is built once"
