@@ -282,3 +282,19 @@ async def test_strangers_cannot_use_up_the_connections_of_the_owner(
             writer.close()
             await writer.wait_closed()
         assert await _status(at, OPERATOR) == 200
+
+
+async def test_a_connection_that_never_asks_is_closed_and_a_stream_is_not(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("appliance.doors.http.server.REQUEST_S", 0.05)
+    monkeypatch.setattr("appliance.doors.http.server.SWEEP_S", 0.02)
+    async with running_door(tmp_path) as at, at.http.get(
+            f"{at.base}/v1/events", headers=at.bearer(OPERATOR)) as stream:
+        assert (await stream.content.readline()).startswith(b"retry")
+        reader, writer = await asyncio.open_connection("127.0.0.1", at.door.port)
+        writer.write(b"GET / HTTP/1.1\r\nX-Slow: ")
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+        at.bulletin.post("io.pressed", name="call")
+        while b"io.pressed" not in await stream.content.readline():
+            pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import socket
 import ssl
 import time
@@ -51,6 +52,11 @@ KEEPALIVE_S: Final = 75.0
 
 CONNECTIONS_LIMIT: Final = 256
 
+REQUEST_S: Final = 15.0
+"""A connection whose request is not complete to the end of its headers by then is closed; aiohttp waits for ever."""
+
+SWEEP_S: Final = 5.0
+
 _Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -85,6 +91,8 @@ class HttpDoor:
         self._port = settings.http.port
         self._outward = ""
         self._tcp: asyncio.Server | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._waiting: dict[web.RequestHandler, float] = {}  # loop time since when for a request
         self._stopping = False
 
     @property
@@ -134,6 +142,8 @@ class HttpDoor:
         runner, self._runner = self._runner, None
         if runner is None:
             return
+        if self._sweeper is not None:
+            self._sweeper.cancel()
         if self._tcp is not None:
             self._tcp.close()
         self._events.close()
@@ -153,7 +163,19 @@ class HttpDoor:
         def connection() -> asyncio.BaseProtocol:
             return server() if len(server.connections) < CONNECTIONS_LIMIT else _Full()
 
-        self._tcp = await asyncio.get_running_loop().create_server(connection, sock=sock, ssl=context)
+        self._tcp = await asyncio.get_running_loop().create_server(
+            connection, sock=sock, ssl=context, ssl_handshake_timeout=REQUEST_S if context is not None else None)
+        self._sweep(server)
+
+    def _sweep(self, server: web.Server) -> None:
+        """Close connections that have been waiting for their request for too long."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        self._waiting = {protocol: self._waiting.get(protocol, now) for protocol in server.connections}
+        for protocol, since in self._waiting.items():
+            if since < now - REQUEST_S:
+                protocol.force_close()
+        self._sweeper = loop.call_later(SWEEP_S, self._sweep, server)
 
     def _address(self, grant: Grant, page: str) -> str:
         suffix = "" if page == "/" else f"&next={page}"
@@ -185,7 +207,11 @@ class HttpDoor:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: _Next) -> web.StreamResponse:
-        response = await self._answered(request, handler)
+        self._waiting[request.protocol] = math.inf
+        try:
+            response = await self._answered(request, handler)
+        finally:
+            self._waiting[request.protocol] = asyncio.get_running_loop().time() + KEEPALIVE_S
         resource = request.match_info.route.resource
         self._metrics.request(request.method if request.method in _METHODS else "other",
                               resource.canonical if resource is not None else "unknown", response.status)
