@@ -10,6 +10,7 @@ import time
 import wave
 from collections import deque
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Final
 
 from hw.api import AudioBlock, DeviceBusyError, DeviceFailedError, DeviceMissingError, FaultKind, Kind
@@ -71,7 +72,11 @@ class _Recorder:
     LIMIT: Final = 500  # blocks, 5 s; the newest is dropped and counted when the disk is slower
 
     def __init__(self, path: str) -> None:
-        self._file = wave.open(path, "wb")  # noqa: SIM115 - closed by the thread
+        try:
+            self._raw = Path(path).open("wb")  # noqa: SIM115 - closed by the thread
+        except OSError as error:
+            raise DeviceFailedError(f"loudspeaker recording {path} cannot be written: {error.strerror}") from error
+        self._file = wave.open(self._raw, "wb")  # noqa: SIM115 - closed by the thread
         self._file.setnchannels(1)
         self._file.setsampwidth(2)
         self._file.setframerate(RATE)
@@ -107,6 +112,7 @@ class _Recorder:
                 _log.exception("loudspeaker recording ends here")
         try:
             self._file.close()
+            self._raw.close()
         except OSError:
             _log.exception("loudspeaker recording cannot be finished")
 
