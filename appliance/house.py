@@ -33,17 +33,17 @@ from appliance.doors.panel import PanelDoor, without_panel
 from appliance.errors import StoreError
 from appliance.faces import openapi
 from appliance.intake import Handler, Intake
-from appliance.link.local import LocalBroker
+from appliance.link.local import LocalBroker, LocalBrokerError
 from appliance.link.session import Session as MqttSession
 from appliance.media.api import IceServers
 from appliance.media.studio import Studio
 from appliance.providers.api import Peer
 from appliance.providers.direct.protocol import Party
 from appliance.providers.direct.provider import DirectProvider
-from appliance.settings import BookSettings, Loaded, Settings
+from appliance.settings import BookSettings, Loaded, MqttSettings, Settings
 from appliance.store import Store
 from appliance.vocabulary import CallState, Command, Json
-from hw.api import Board, BoardOptions
+from hw.api import Board, BoardOptions, HardwareError
 
 __all__ = ["House", "Start"]
 
@@ -63,6 +63,7 @@ class Start:
     path: Path | None
     open_board: Callable[[str, BoardOptions], Board]
     announce: Callable[[str], None] = print
+    set_log_level: Callable[[str], None] = lambda _: None
     local_broker: bool = True
     safe: bool = False  # no media: everything else up, and says so
 
@@ -76,6 +77,8 @@ class House:
         self.stopping = asyncio.Event()
         self._started = time.monotonic()
         self._stack = contextlib.AsyncExitStack()
+        self._broker: LocalBroker | None = None
+        self._broker_fault = ""
         self._background: list[tuple[str, Coroutine[Any, Any, None]]] = []
 
     async def __aenter__(self) -> House:
@@ -120,18 +123,17 @@ class House:
         settings, start = self.settings, self._start
         self._notifier = Notifier()
         self.clock = SystemClock()
+        # The slow ones side by side: a child process gets ready while this one goes on.
         board = asyncio.create_task(asyncio.to_thread(start.open_board, *self._board_options()), name="board.open")
-        try:
-            await self._open_store()
-        except BaseException:
-            board.cancel()
-            raise
+        broker = asyncio.create_task(self._open_broker(), name="broker.open")
+        self._stack.push_async_callback(self._close_broker, broker)
+        self._stack.push_async_callback(self._close_board, board)
+        await self._open_store()
         self.board = await board
-        self._stack.push_async_callback(asyncio.to_thread, self.board.close)
         self._facts()
         self.studio = await self._stack.enter_async_context(_opened(
             Studio(self.board, settings.video, half_duplex=settings.board.name == "auto")))
-        self.link = await self._open_link()
+        self.link = await self._open_link(await broker)
         self.direct = DirectProvider(
             Party(settings.device.id, settings.device.name), self.studio, self.clock, ice=_ice(settings),
             link=self.link, peers=settings.direct.peers, accept_from=self._accept_from, refused=self._refused,
@@ -166,15 +168,36 @@ class House:
                             safeMode=self._start.safe, onDuty=[], **self.board.facts())
         self.bulletin.set("provider", {"providers": {}})
 
-    async def _open_link(self) -> MqttSession | None:
+    @staticmethod
+    async def _close_board(opening: asyncio.Task[Board]) -> None:
+        """Also one that was still opening when the start failed elsewhere."""
+        with contextlib.suppress(HardwareError):
+            await asyncio.to_thread((await opening).close)
+
+    async def _open_broker(self) -> MqttSettings | None:
+        """The settings of the broker to connect to; None without one. The embedded one is started here."""
         settings = self.settings.mqtt
-        if not settings.enabled:
+        if not settings.enabled or settings.host:
+            return settings if settings.enabled else None
+        if not self._start.local_broker:
             return None
-        if not settings.host and self._start.local_broker:
-            broker = LocalBroker(self.settings.data_dir, self.settings.device.id)
-            settings = await broker.start()
-            self._stack.push_async_callback(broker.stop)
-        elif not settings.host:
+        self._broker = LocalBroker(self.settings.data_dir, self.settings.device.id)
+        try:
+            return await self._broker.start()
+        except LocalBrokerError as error:  # calls by page and button work without one
+            log.error("no commands by MQTT: %s", error)  # noqa: TRY400 - words for people, no traceback
+            self._broker_fault = str(error)
+            return None
+
+    async def _close_broker(self, opening: asyncio.Task[MqttSettings | None]) -> None:
+        opening.cancel()
+        await asyncio.wait({opening})
+        if self._broker is not None:
+            await self._broker.stop()
+
+    async def _open_link(self, settings: MqttSettings | None) -> MqttSession | None:
+        if settings is None:
+            self.diagnostics.flag("mqttDisconnected", bool(self._broker_fault), cause="local", why=self._broker_fault)
             return None
         link = MqttSession(settings, self.settings.device.id, self.store, on_poison=self._poison,
                            on_taken_over=lambda: self._refused("takenOver", self.settings.device.id))
@@ -246,6 +269,7 @@ class House:
 
     def _apply(self, settings: Settings) -> None:
         self.settings = settings
+        self._start.set_log_level(settings.log.level)
         self.controller.reconfigure(settings.call, _entries(settings.book))
         if self.panel is not None:
             self.panel.reconfigure(settings.call)

@@ -216,7 +216,7 @@ VERBS: Final[tuple[Verb, ...]] = (
     Verb("book.list", "List the address book.", returns="entries"),
     Verb("book.put", "Add or replace an address book entry.", (
         Arg("name", ArgType.STRING, "name for people", required=True, positional=True, minimum=1, maximum=64),
-        Arg("uris", ArgType.STRINGS, "where it is reached, best first", required=True, minimum=1, maximum=8),
+        Arg("uris", ArgType.STRINGS, "where it is reached, best first (or members)", minimum=1, maximum=8),
         Arg("ringSeconds", ArgType.INTEGER, "seconds it rings", minimum=5, maximum=120),
         Arg("autoAnswer", ArgType.BOOLEAN, "calls from here are answered by themselves, with a tone"),
         Arg("allowed", ArgType.BOOLEAN, "may call us (default true)"),

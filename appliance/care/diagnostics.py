@@ -135,10 +135,14 @@ class Diagnostics:
         return self._standing.setdefault(name, _Standing(good, good, self._wall()))
 
     def _report(self, name: str, standing: _Standing, value: bool | int, detail: Json) -> None:
+        known = {key: item for key, item in detail.items() if item not in (None, "")}
         if value == standing.value:
+            if is_raised(standing.told) and standing.timer is None and known and known != standing.detail:
+                standing.detail = known  # the same trouble with other particulars: shown, and no new edge
+                self._bulletin.merge("diag", **{name: self._document(name, standing)})
             return
         standing.value = value
-        standing.detail = {key: item for key, item in detail.items() if item not in (None, "")}
+        standing.detail = known
         if standing.timer is not None:
             return  # the latest value is told when the second is over
         loop = asyncio.get_running_loop()

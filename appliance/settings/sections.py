@@ -38,9 +38,10 @@ class DeviceSettings:
 
     id: str = setting("edgecall", "Identity on the broker and to other devices; unique in the fleet.",
                       format=formats.ID, restart=True, computed="edgecall-HOSTNAME", example='"front-door"')
-    name: str = setting("Edgecall", "Name shown to people.", minimum=1, maximum=64, example='"Front door"')
+    name: str = setting("Edgecall", "Name shown to people.", minimum=1, maximum=64, restart=True,
+                        example='"Front door"')
     country: str = setting("", "Country whose national telephone numbers are meant.",
-                           format=formats.COUNTRY, example='"DE"')
+                           format=formats.COUNTRY, example='"DE"', restart=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +120,12 @@ class HttpSettings:
                           example='"0.0.0.0"')
     port: int = setting(8080, "TCP port; 0 takes a free one.", minimum=0, maximum=65535, restart=True)
     names: tuple[str, ...] = setting((), "Further host names under which browsers may reach the page.",
-                                     format=formats.HOST, maximum=16, example='["door.example.org"]')
+                                     format=formats.HOST, maximum=16, example='["door.example.org"]', restart=True)
     cert_file: str = setting("", "Certificate; empty: a self-signed one, whose fingerprint is printed.",
                              format=formats.FILE, restart=True, example='"/etc/edgecall/http.crt"')
     key_file: str = setting("", "Private key of that certificate.",
                             format=formats.FILE, restart=True, example='"/etc/edgecall/http.key"')
-    tokens: tuple[TokenSettings, ...] = setting((), "Who may come from another machine.")
+    tokens: tuple[TokenSettings, ...] = setting((), "Who may come from another machine.", restart=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,24 +167,24 @@ class DirectSettings:
     fleet: tuple[str, ...] = setting((), "Devices that may signal to us beside those of the address book.",
                                      format=formats.ID, maximum=1000, example='["lobby-2", "gate-1"]')
     stun: str = setting("", "STUN server; none by default, public ones learn who calls whom.",
-                        format=formats.STUN, example='"stun:stun.example.org:3478"')
+                        format=formats.STUN, example='"stun:stun.example.org:3478"', restart=True)
     turn: str = setting("", "TURN server, for peers behind firewalls.",
-                        format=formats.TURN, example='"turn:turn.example.org:3478?transport=udp"')
-    turn_username: str = setting("", "Login name at the TURN server.", maximum=256, example='"door"')
+                        format=formats.TURN, example='"turn:turn.example.org:3478?transport=udp"', restart=True)
+    turn_username: str = setting("", "Login name at the TURN server.", maximum=256, example='"door"', restart=True)
     turn_password: Secret = setting(Secret(), "Password of that login.",  # noqa: RUF009
-                                    example='"credential:turn-password"')
-    peers: tuple[PeerSettings, ...] = setting((), "Appliances on the LAN.")
+                                    example='"credential:turn-password"', restart=True)
+    peers: tuple[PeerSettings, ...] = setting((), "Appliances on the LAN.", restart=True)
 
 
 @dataclass(frozen=True, slots=True)
 class VideoSettings:
     """The picture sent; the camera delivers the nearest it can."""
 
-    width: int = setting(1280, "Width.", unit="pixels", minimum=160, maximum=1920)
-    height: int = setting(720, "Height.", unit="pixels", minimum=120, maximum=1080)
-    fps: int = setting(30, "Pictures a second.", unit="1/s", minimum=1, maximum=60)
+    width: int = setting(1280, "Width.", unit="pixels", minimum=160, maximum=1920, restart=True)
+    height: int = setting(720, "Height.", unit="pixels", minimum=120, maximum=1080, restart=True)
+    fps: int = setting(30, "Pictures a second.", unit="1/s", minimum=1, maximum=60, restart=True)
     bitrate: int = setting(1_500_000, "Upper bound; the network may make it less.",
-                           unit="bit/s", minimum=100_000, maximum=8_000_000)
+                           unit="bit/s", minimum=100_000, maximum=8_000_000, restart=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,97 +16,107 @@ from hw.api import Fault, FaultKind, Kind
 from tests.support.clock import virtual_time
 
 
-def register() -> tuple[Diagnostics, Bulletin, list[Json]]:
+@contextlib.contextmanager
+def register() -> Iterator[tuple[Diagnostics, Bulletin, list[Json]]]:
     bulletin = Bulletin("boot-1")
     told: list[Json] = []
-    bulletin.subscribed(on_event=lambda event: told.append(event.data)).__enter__()
-    return Diagnostics(bulletin, wall=lambda: 1_000.0), bulletin, told
+    with bulletin.subscribed(on_event=lambda event: told.append(event.data)):
+        yield Diagnostics(bulletin, wall=lambda: 1_000.0), bulletin, told
 
 
 @virtual_time
 async def test_a_flag_is_told_once_each_edge() -> None:
-    diagnostics, bulletin, told = register()
-    for _ in range(3):
-        diagnostics.flag("cameraFreeze", True, device="cam0")
-    await asyncio.sleep(2)
-    for _ in range(3):
-        diagnostics.flag("cameraFreeze", False)
-    assert [(one["diagnostic"], one["value"]) for one in told] == [("cameraFreeze", True), ("cameraFreeze", False)]
-    document = bulletin.document("diag")["cameraFreeze"]
-    assert (document["value"], document["count"], document["valueType"]) == (False, 1, "DiagnosticFlag")
-    assert document["advice"] == DIAGNOSTICS["cameraFreeze"].advice
+    with register() as (diagnostics, bulletin, told):
+        for _ in range(3):
+            diagnostics.flag("cameraFreeze", True, device="cam0")
+        await asyncio.sleep(2)
+        for _ in range(3):
+            diagnostics.flag("cameraFreeze", False)
+        assert [(one["diagnostic"], one["value"]) for one in told] == [("cameraFreeze", True), ("cameraFreeze", False)]
+        document = bulletin.document("diag")["cameraFreeze"]
+        assert (document["value"], document["count"], document["valueType"]) == (False, 1, "DiagnosticFlag")
+        assert document["advice"] == DIAGNOSTICS["cameraFreeze"].advice
 
 
 @virtual_time
 async def test_a_flag_that_was_never_raised_is_not_told() -> None:
-    diagnostics, bulletin, told = register()
-    diagnostics.flag("noNetwork", False)
-    diagnostics.quality("networkSendQuality", 1)
-    assert told == []
-    assert bulletin.document("diag") == {}
+    with register() as (diagnostics, bulletin, told):
+        diagnostics.flag("noNetwork", False)
+        diagnostics.quality("networkSendQuality", 1)
+        assert told == []
+        assert bulletin.document("diag") == {}
+
+
+@virtual_time
+async def test_other_particulars_of_the_same_trouble_are_shown_without_a_new_edge() -> None:
+    with register() as (diagnostics, bulletin, told):
+        diagnostics.flag("configRejected", True, errors=["a"])
+        diagnostics.flag("configRejected", True, errors=["b"])
+        assert bulletin.document("diag")["configRejected"]["detail"] == {"errors": ["b"]}
+        assert len(told) == 1
 
 
 @virtual_time
 async def test_it_holds_until_the_last_cause_ends() -> None:
-    diagnostics, _, _ = register()
-    diagnostics.flag("storageLow", True, cause="disk")
-    diagnostics.flag("storageLow", True, cause="board")
-    diagnostics.flag("storageLow", False, cause="disk")
-    assert diagnostics.raised("storageLow")
-    diagnostics.flag("storageLow", False, cause="board")
-    assert not diagnostics.raised("storageLow")
+    with register() as (diagnostics, _, _):
+        diagnostics.flag("storageLow", True, cause="disk")
+        diagnostics.flag("storageLow", True, cause="board")
+        diagnostics.flag("storageLow", False, cause="disk")
+        assert diagnostics.raised("storageLow")
+        diagnostics.flag("storageLow", False, cause="board")
+        assert not diagnostics.raised("storageLow")
 
 
 @virtual_time
 async def test_flapping_is_told_at_most_once_a_second_and_ends_with_the_truth() -> None:
-    diagnostics, bulletin, told = register()
-    for turn in range(41):
-        diagnostics.flag("microphoneNotFunctioning", turn % 2 == 0)
-        await asyncio.sleep(0.1)
-    await asyncio.sleep(2)
-    assert len(told) <= 6
-    assert bulletin.document("diag")["microphoneNotFunctioning"]["value"] is True
+    with register() as (diagnostics, bulletin, told):
+        for turn in range(41):
+            diagnostics.flag("microphoneNotFunctioning", turn % 2 == 0)
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(2)
+        assert len(told) <= 6
+        assert bulletin.document("diag")["microphoneNotFunctioning"]["value"] is True
 
 
 @virtual_time
 async def test_qualities_change_between_good_poor_and_bad() -> None:
-    diagnostics, _, told = register()
-    for value in (2, 3, 1):
-        diagnostics.quality("networkReconnect", value)
-        await asyncio.sleep(1.5)
-    assert [one["value"] for one in told] == [2, 3, 1]
-    with pytest.raises(ValueError, match="not 1, 2 or 3"):
-        diagnostics.quality("networkReconnect", 4)
-    with pytest.raises(ValueError, match="Quality"):
-        diagnostics.flag("networkReconnect", True)
+    with register() as (diagnostics, _, told):
+        for value in (2, 3, 1):
+            diagnostics.quality("networkReconnect", value)
+            await asyncio.sleep(1.5)
+        assert [one["value"] for one in told] == [2, 3, 1]
+        with pytest.raises(ValueError, match="not 1, 2 or 3"):
+            diagnostics.quality("networkReconnect", 4)
+        with pytest.raises(ValueError, match="Quality"):
+            diagnostics.flag("networkReconnect", True)
 
 
 @virtual_time
 async def test_it_is_logged_once_on_and_once_off(caplog: pytest.LogCaptureFixture) -> None:
-    diagnostics, _, _ = register()
-    with caplog.at_level(logging.INFO):
-        for active in (True, True, False, False):
-            diagnostics.flag("tamper", active)
-            await asyncio.sleep(1.5)
-    assert [(record.levelname, record.getMessage().split(":")[0]) for record in caplog.records] == [
-        ("WARNING", "tamper"), ("INFO", "tamper")]
+    with register() as (diagnostics, _, _):
+        with caplog.at_level(logging.INFO):
+            for active in (True, True, False, False):
+                diagnostics.flag("tamper", active)
+                await asyncio.sleep(1.5)
+        assert [(record.levelname, record.getMessage().split(":")[0]) for record in caplog.records] == [
+            ("WARNING", "tamper"), ("INFO", "tamper")]
 
 
 @virtual_time
 async def test_nothing_waits_after_close() -> None:
-    diagnostics, _, told = register()
-    diagnostics.flag("tamper", True)
-    diagnostics.flag("tamper", False)
-    diagnostics.close()
-    await asyncio.sleep(3)
-    assert len(told) == 1
+    with register() as (diagnostics, _, told):
+        diagnostics.flag("tamper", True)
+        diagnostics.flag("tamper", False)
+        diagnostics.close()
+        await asyncio.sleep(3)
+        assert len(told) == 1
 
 
 @virtual_time
 async def test_a_fault_of_the_board_raises_its_diagnostic() -> None:
-    diagnostics, bulletin, _ = register()
-    diagnostics.fault(Fault(Kind.CAMERA, FaultKind.STALLED, "cam0", True, "no picture for 1.2 s"))
-    assert bulletin.document("diag")["cameraFreeze"]["detail"] == {"device": "cam0", "what": "no picture for 1.2 s"}
+    with register() as (diagnostics, bulletin, _):
+        diagnostics.fault(Fault(Kind.CAMERA, FaultKind.STALLED, "cam0", True, "no picture for 1.2 s"))
+        assert bulletin.document("diag")["cameraFreeze"]["detail"] == {"device": "cam0", "what": "no picture for 1.2 s"}
 
 
 @pytest.mark.parametrize("kind", list(Kind))

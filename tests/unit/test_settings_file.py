@@ -238,8 +238,8 @@ def test_changes_name_what_waits_for_a_restart() -> None:
         uris = ["operator:*"]
     """)
     found = changes(old, new)
-    assert found.restart == ("board.name", "mqtt.host", "http.listen")
-    assert found.live == ("device.name", "http.names", "call.ring_s", "book")
+    assert found.restart == ("device.name", "board.name", "mqtt.host", "http.listen", "http.names")
+    assert found.live == ("call.ring_s", "book")
     assert not changes(old, old)
 
 
