@@ -126,7 +126,7 @@ class Connection:
         self._client.connect_async(
             self._settings.host, self._settings.port, self._settings.keepalive_s, clean_start=False,
             properties=properties)
-        self._client.loop_start()
+        await asyncio.to_thread(self._client.loop_start)  # it waits for a socket of its own
         either: set[asyncio.Future[Any]] = {self._connected, self.ended}
         done, _ = await asyncio.wait(either, timeout=CONNECT_S, return_when=asyncio.FIRST_COMPLETED)
         if not done:
@@ -216,7 +216,10 @@ class Connection:
             self._client.disconnect()
             return
         self.largest_packet = int(getattr(properties, "MaximumPacketSize", 0))
-        self._client.max_inflight_messages_set(min(IN_FLIGHT, int(getattr(properties, "ReceiveMaximum", IN_FLIGHT))))
+        # MQTT 5, 3.2.2.3.3: more than the broker takes at once ends the connection. paho neither heeds this nor lets
+        # the bound be set once connected; nothing is under way yet, so its own count can still be given another.
+        limit = int(getattr(properties, "ReceiveMaximum", IN_FLIGHT))
+        self._client._max_inflight_messages = min(IN_FLIGHT, limit)
         self._established = True
         if not self._connected.done():
             self._connected.set_result(None)
