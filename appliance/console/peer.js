@@ -43,6 +43,7 @@ export class Peer extends EventTarget {
   #url; #socket = null; #connection = "lost"; #closed = true; #attempt = 0; #retry = 0;
   #outbox = []; #token = ""; #me = { you: "", device: "", displayName: "" }; #onDuty = [];
   #duty = false; #wantsDuty = false; #displayName = ""; #local = null; #without = {}; #call = null; #notice = null;
+  #taking = null;
   #visible = () => { if (!this.#closed && !this.#socket) this.#open(); };
   #leave = () => this.#leaving();
   #show = (event) => { if (event.persisted && !this.#closed && !this.#socket) this.#open(); };
@@ -206,6 +207,7 @@ export class Peer extends EventTarget {
   }
 
   #welcome(message) {
+    const kept = this.#call ? null : this.#kept().call; // before anything here is kept in its place
     this.#connection = "open";
     this.#attempt = 0;
     this.#token = message.token;
@@ -213,7 +215,7 @@ export class Peer extends EventTarget {
     if (this.#duty) this.#say("duty", { on: true, displayName: this.#displayName });
     else if (this.#wantsDuty) this.#again();
     this.#flush(this.#socket);
-    this.#comeBack(new Map(message.calls.map((call) => [call.callId, call.generation])));
+    this.#comeBack(new Map(message.calls.map((call) => [call.callId, call.generation])), kept, message.resumed);
     this.#keep();
     this.#changed();
   }
@@ -227,23 +229,23 @@ export class Peer extends EventTarget {
     }
   }
 
-  async #comeBack(alive) {
+  async #comeBack(alive, kept, resumed) {
     if (this.#call && !this.#call.over) {
       if (alive.has(this.#call.callId) || this.#call.unsent) this.#call.signalling(true);
-      else this.#call.finish(reason("remote")); // it ended while we were away
+      else this.#call.finish(reason(resumed ? "remote" : "mediaLost")); // it ended while we were away
       return;
     }
-    const kept = this.#kept().call;
-    if (!kept || this.#call) return;
-    if (!alive.has(kept.callId)) {
-      this.#keep();
+    if (!kept || this.#call || !alive.has(kept.callId)) return;
+    if (kept.unanswered) { // our ring does not outlive its page
+      this.#say("cancel", { callId: kept.callId, reason: reason("cancelled") });
       return;
     }
     const call = new Call(this.#host(), { ...kept, generation: alive.get(kept.callId), resumed: true });
     this.#call = call;
+    call.resume(); // before the devices: the appliance may have a new offer on its way already
     this.#changed();
     await this.#devices();
-    if (this.#call === call && !call.over) await call.resume();
+    if (this.#call === call && !call.over) await call.ready();
   }
 
   #refused(message) {
@@ -307,9 +309,14 @@ export class Peer extends EventTarget {
     return Boolean(this.#local?.getTracks().some((track) => track.kind === kind && track.readyState === "live"));
   }
 
-  /** Camera and microphone, or the microphone, or none with the reason. */
-  async #devices() {
-    if (this.#local && this.#local.getTracks().every((track) => track.readyState === "live")) return;
+  /** Camera and microphone, or one of them, or none with the reason. What is missing is asked for again each time. */
+  #devices() {
+    if (this.#has("audio") && this.#has("video")) return Promise.resolve();
+    this.#taking ??= this.#take().finally(() => { this.#taking = null; });
+    return this.#taking;
+  }
+
+  async #take() {
     const audio = { echoCancellation: true, noiseSuppression: true, autoGainControl: true };
     const video = { width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 30 } };
     this.#without = {};
@@ -430,9 +437,10 @@ class Call {
       peerHeld: this.peerHeld, peerVideo: this.peerVideo, since: this.since, reason: this.reason };
   }
 
-  /** What a reloaded page needs to come back; null before the call is answered (a ring does not outlive its page). */
+  /** What a reloaded page needs to come back, or to take its unanswered ring back. */
   memory() {
-    if (this.over || !this.#everUp) return null;
+    if (this.over) return null;
+    if (!this.#everUp) return this.#invited ? { callId: this.callId, unanswered: true } : null;
     return { callId: this.callId, direction: this.direction, peer: this.peer, offers: this.#offers, since: this.since,
       muted: this.muted, held: this.held, video: this.video, peerMuted: this.peerMuted, peerHeld: this.peerHeld,
       peerVideo: this.peerVideo };
@@ -454,10 +462,16 @@ class Call {
     await this.#offer();
   }
 
-  async resume() {
+  /** Back after a reload: our media are gone. */
+  resume() {
     this.#say("resume", {});
     this.#repeat();
-    await this.#repair();
+  }
+
+  /** The devices are here again. */
+  async ready() {
+    this.#repeat();
+    if (this.#state === "Reconnecting") await this.#repair();
   }
 
   yieldTo(invite) {

@@ -190,6 +190,22 @@ async def test_a_page_that_reloads_is_offered_or_offers_anew() -> None:
 
 
 @virtual_time
+async def test_a_page_that_reloads_while_it_rings_rings_again_with_the_picture() -> None:
+    async with desk() as d:
+        olga = await d.tab()
+        told = await d.device.dial("operator:*")
+        await asyncio.sleep(0.1)
+        olga.say("ringing", callId="call-0001")
+        await olga.vanish(leaving=True)
+        await asyncio.sleep(1)
+        back = await d.tab(token=olga.token)
+        assert [kind for kind in back.types() if kind in ("invite", "picture")] == ["invite", "picture"]
+        await d.accepts(back)
+        assert told.kinds[-1] == "Connected"
+        await told.leg.end(END_REASONS["0/local"])
+
+
+@virtual_time
 async def test_a_closed_tab_ends_its_call_after_5_s() -> None:
     async with desk() as d:
         olga = await d.tab()

@@ -213,7 +213,7 @@ def test_lost_signalling_alone_changes_nothing_and_with_lost_media_waits_for_it(
     olga = connected_callee()
     assert olga.signalling("door", False) == []
     effects = olga.session(0, SessionSilent(3.0))
-    assert told(effects) == [api.Lost("media")]
+    assert told(effects) == [api.Lost("signalling")]
     assert of(effects, MakeOffer) == []
     assert of(olga.signalling("door", True), MakeOffer) == [MakeOffer(1)]
 
@@ -226,6 +226,15 @@ def test_a_reloaded_page_is_offered_anew() -> None:
     assert of(effects, Drop) == [Drop(0)]
     assert of(effects, MakeOffer) == [MakeOffer(1)]
     assert any(isinstance(s, wire.Update) and s.muted for s in posted(effects))
+    again = [effect for _ in range(20) for effect in olga.receive("door", wire.Resume(CALL))]
+    assert of(again, MakeOffer) == of(again, Drop) == [], "saying it again builds nothing"
+
+
+def test_a_page_that_was_away_while_it_rang_is_invited_again() -> None:
+    door, first = caller("olga", "otto")
+    assert door.signalling("olga", True) == []
+    door.signalling("olga", False)
+    assert posted(door.signalling("olga", True), "olga") == posted(first, "olga")
 
 
 def test_a_branch_that_leaves_ends_what_was_said_to_end_and_waits_for_the_rest() -> None:

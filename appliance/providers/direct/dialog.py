@@ -176,6 +176,7 @@ def remote_reason(signal: wire.CallSignal) -> Reason:
 class _Branch:
     peer: api.Peer
     rings: bool = False
+    away: bool = False  # its connection is gone
 
 
 class Dialog:
@@ -194,6 +195,7 @@ class Dialog:
         self._active = -1  # the generation that is up
         self._alive: set[int] = set()  # generations with a peer connection
         self._reachable = True
+        self._to_uri = ""
         self._attempts = 0
         self._early: list[wire.Candidate] = []
         self._candidates: dict[int, int] = {}
@@ -224,17 +226,21 @@ class Dialog:
 
     def call(self, branches: Iterable[tuple[str, api.Peer]], to: str) -> list[Effect]:
         """Invite everybody at once."""
+        self._to_uri = to
         effects: list[Effect] = [StartTimer(Timer.REACH, self._timings.reach_s)]
         for branch, peer in branches:
-            effects += self.add_branch(branch, peer, to)
+            effects += self.add_branch(branch, peer)
         return effects
 
-    def add_branch(self, branch: str, peer: api.Peer, to: str) -> list[Effect]:
+    def add_branch(self, branch: str, peer: api.Peer) -> list[Effect]:
         """Somebody more to ring (went on duty meanwhile)."""
         if self.phase is not Phase.CALLING or branch in self._branches:
             return []
         self._branches[branch] = _Branch(peer)
-        return [Post(branch, wire.Invite(self.call_id, self._me, self._sends, to))]
+        return [self._invite(branch)]
+
+    def _invite(self, branch: str) -> Post:
+        return Post(branch, wire.Invite(self.call_id, self._me, self._sends, self._to_uri))
 
     def ring(self) -> list[Effect]:
         """Callee: tell that it rings here."""
@@ -390,7 +396,7 @@ class Dialog:
                 return [TakeAnswer(generation, sdp), StartTimer(Timer.REPAIR, self._timings.attempt_s)]
             case wire.MediaLost(generation=generation) if (
                     self.phase is Phase.UP and generation >= self._active):
-                return self._lost("media")
+                return self._lost()
             case _:
                 return []
 
@@ -402,7 +408,7 @@ class Dialog:
                 stale = sorted(self._alive - {self._active})
                 effects: list[Effect] = [Drop(old) for old in stale]
                 self._alive -= set(stale)
-                lost = self._lost("media") if self.phase is Phase.UP and not self._alive else []
+                lost = self._lost() if self.phase is Phase.UP and not self._alive else []
                 return [*effects, *lost, *self._take_offer(generation, sdp)]
             case wire.Settle(generation=generation) if self.phase in (Phase.UP, Phase.LOST):
                 if generation not in self._alive:
@@ -436,18 +442,20 @@ class Dialog:
         return []
 
     def _resumed(self) -> list[Effect]:
-        """The peer lost its media (page reloaded): ours lead nowhere."""
+        """The peer lost its media (page reloaded): ours lead nowhere.
+
+        While the call is lost already an attempt was begun when the peer's connection came back, so it went to the
+        page as it is now: it is kept. That also bounds what a peer that says this again and again can make us build.
+        """
         if self.phase not in (Phase.UP, Phase.LOST, Phase.JOINING):
             return []
-        effects: list[Effect] = [Drop(old) for old in sorted(self._alive)]
-        self._alive.clear()
+        dead = {self._active} & self._alive if self.phase is Phase.LOST else set(self._alive)
+        effects: list[Effect] = [Drop(old) for old in sorted(dead)]
+        self._alive -= dead
         self._active = -1
-        self._attempts = 0
         self._peer_seq = -1  # a reloaded page counts from the beginning
         effects += self._repeat()
-        if self.phase is Phase.LOST:
-            return effects + self._repair()
-        return effects + self._lost("media")
+        return effects if self.phase is Phase.LOST else effects + self._lost()
 
     # --- what media and time say ------------------------------------------------------------------------------------
 
@@ -484,7 +492,7 @@ class Dialog:
             case SessionUp(security=security):
                 return self._up(generation, api.Connected(security))
             case SessionSilent() if generation == self._active and self.phase is Phase.UP:
-                return self._lost("media")
+                return self._lost()
             case SessionSound() if generation == self._active and self.phase is Phase.LOST:
                 return self._sound(generation)
             case SessionClosed(why=why):
@@ -494,6 +502,11 @@ class Dialog:
 
     def signalling(self, branch: str, up: bool) -> list[Effect]:
         """The way to a branch is broken, or is back."""
+        if self.phase is Phase.CALLING and branch in self._branches:
+            state = self._branches[branch]
+            before, state.away = state.away, not up
+            # A page that was reloaded while it rang knows nothing of the call: ring again. Others know its id.
+            return [self._invite(branch)] if before and up else []
         if branch != self._chosen:
             return []
         self._reachable = up
@@ -591,12 +604,13 @@ class Dialog:
         if generation == self._active:
             self._active = -1
             if self.phase is Phase.UP:
-                return effects + self._lost("media")
+                return effects + self._lost()
         return effects
 
-    def _lost(self, cause: str) -> list[Effect]:
+    def _lost(self) -> list[Effect]:
         self.phase = Phase.LOST
         self._attempts = 0
+        cause = "media" if self._reachable else "signalling"
         told: list[Effect] = [Tell(api.Lost(cause))] if self._established else []
         return [*told, CancelTimer(Timer.ANSWER), *self._repair()]
 

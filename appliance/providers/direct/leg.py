@@ -119,7 +119,7 @@ class DirectLeg:
         self._worker: asyncio.Task[None] | None = None
         self._finishing: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
-        self._reason: Reason | None = None
+        self._picture = b""
 
     # --- Leg --------------------------------------------------------------------------------------------------------
 
@@ -200,7 +200,7 @@ class DirectLeg:
         if not self.calling or endpoint.key in self._endpoints:
             return False
         self._join(endpoint)
-        self._carry_out(self._dialog.add_branch(endpoint.key, endpoint.peer, self.to))
+        self._carry_out(self._dialog.add_branch(endpoint.key, endpoint.peer))
         return True
 
     def invited_by(self, endpoint: Endpoint) -> None:
@@ -223,6 +223,7 @@ class DirectLeg:
 
     def show_picture(self, jpeg: bytes, endpoint: Endpoint) -> None:
         """The visitor's picture, for one that rings."""
+        self._picture = jpeg
         if self.calling and endpoint.key in self._dialog.branches:
             endpoint.post(wire.PictureSignal.of(self._dialog.call_id, jpeg))
 
@@ -231,7 +232,10 @@ class DirectLeg:
         self._let_go()
 
     def signalling(self, endpoint: Endpoint, up: bool) -> None:
-        self._carry_out(self._dialog.signalling(endpoint.key, up))
+        effects = self._dialog.signalling(endpoint.key, up)
+        self._carry_out(effects)
+        if effects and self._picture and endpoint.pictures:
+            self.show_picture(self._picture, endpoint)
 
     def gone(self, endpoint: Endpoint, *, left: bool, reason: Reason | None = None) -> None:
         self._carry_out(self._dialog.gone(endpoint.key, left=left, reason=reason))
@@ -270,7 +274,6 @@ class DirectLeg:
                 case CancelTimer(timer):
                     self._cancel_timer(timer)
                 case Finish(reason):
-                    self._reason = reason
                     self._finishing = asyncio.create_task(self._finish(reason), name=f"direct.end.{self._id[:12]}")
 
     def _join(self, endpoint: Endpoint) -> None:
