@@ -360,6 +360,8 @@ class IceConnection(Connection):
     async def query_consent(self) -> None:
         """Check every 4 to 6 s, each a new transaction; any valid answer within the last 30 s is consent."""
         _name_task("media.consent")
+        if self._closing:  # closed after the last check and before connect() was resumed: it starts this all the same
+            return
         key = (self.remote_password or "").encode()
         loop = asyncio.get_running_loop()
         last = loop.time()

@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 START_BLOCKS: Final = 4  # of 10 ms: 40 ms before the first sound
 MAX_START_BLOCKS: Final = 16
 LIMIT_BLOCKS: Final = 40  # 400 ms; older sound is thrown away
-SHRINK_AFTER: Final = 200  # blocks (2 s) in which more than needed waited: one block is dropped
+SHRINK_AFTER: Final = 25  # blocks (250 ms) in which more than needed waited all the time: some are dropped
+SHRINK_STEP: Final = 3  # at most, of one window: a burst at the start (Chromium: 150 ms) is gone within 2 s
 RELAX_AFTER: Final = 1000  # blocks (10 s) without an underrun: the start buffer shrinks by one
 MAX_LOST_PACKETS: Final = 10  # a longer gap is not filled: the sender paused
 
@@ -83,6 +84,10 @@ class Playout:
                 if waiting < self._target:
                     return None
                 self._playing = True
+                while len(self._blocks) > self._target:  # nothing has been heard yet: no delay needs to be kept
+                    self._blocks.popleft()
+                    self.dropped += 1
+                waiting = len(self._blocks)
                 self._calm, self._least, self._since_shrink = 0, LIMIT_BLOCKS, 0
             if not waiting:
                 self._playing = False
@@ -108,7 +113,7 @@ class Playout:
             self._calm = 0
             self._target = max(START_BLOCKS, self._target - 1)
         if self._since_shrink >= SHRINK_AFTER:
-            if self._least > self._target:
+            for _ in range(min(SHRINK_STEP, self._least - self._target)):
                 self._blocks.popleft()
                 self.dropped += 1
             self._since_shrink, self._least = 0, LIMIT_BLOCKS

@@ -33,7 +33,16 @@ from appliance.media.aiortc_seam import (
     unwrap_rtx,
 )
 
-__all__ = ["AudioOrder", "AudioSink", "Incoming", "RtpReceiveStream", "VideoAssembler", "VideoSink", "is_key_frame"]
+__all__ = [
+    "Allowance",
+    "AudioOrder",
+    "AudioSink",
+    "Incoming",
+    "RtpReceiveStream",
+    "VideoAssembler",
+    "VideoSink",
+    "is_key_frame",
+]
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +55,9 @@ PLI_FIRST_S: Final = 0.3  # back-off of key-frame requests: asking faster made a
 PLI_LAST_S: Final = 2.4
 AUDIO_WAIT_PACKETS: Final = 2  # an audio hole is given up when this many later packets are here: 40 ms
 REMB_FLOOR: Final = 150_000  # bits per second: the estimator drives a peer to 30 kbit/s when our own loop stalls
+REMB_START: Final = 1_500_000  # told with the first packet: Chromium jumps there (stock: 0.28 Mbit/s after 6 s)
+REMB_CEILING: Final = 3_000_000
+REMB_GROWTH: Final = 1.03  # per report, about every 0.4 s
 
 
 class VideoSink(Protocol):
@@ -95,7 +107,7 @@ class Reception:
         """Note a packet; returns its extended sequence number (with wrap cycles)."""
         if self._base is None:
             self._base = self._highest = sequence + 0x10000  # one cycle ahead: an early reordering stays positive
-        extended = self._highest + _signed(sequence - self._highest)
+        extended = self.extend(sequence)
         if abs(extended - self._highest) > MAX_GAP * 4:  # the source started again
             self._base = extended
             self._received = self._received_before = self._expected_before = 0
@@ -110,6 +122,10 @@ class Reception:
                     self._jitter += (change - self._jitter) / 16
             self._transit = transit
         return extended
+
+    def extend(self, sequence: int) -> int:
+        """The extended number (with wrap cycles) nearest to those seen."""
+        return self._highest + _signed(sequence - self._highest)
 
     @property
     def lost(self) -> int:
@@ -147,6 +163,26 @@ def is_key_frame(access_unit: bytes) -> bool:
             return False
         at = access_unit.find(b"\x00\x00\x01", at + 3)
     return False
+
+
+class Allowance:
+    """What to let the peer send at most (REMB). Pure.
+
+    aiortc's estimator never goes above 1.5 times what arrives, so on its own it keeps a peer that begins carefully
+    small for half a minute. Only an estimate below what arrives is evidence of a full path; everything else lets the
+    allowance grow.
+    """
+
+    def __init__(self) -> None:
+        self.bits_per_second = REMB_START
+
+    def update(self, estimate: int, arriving: int | None) -> int:
+        if arriving is not None and estimate < arriving:
+            self.bits_per_second = max(REMB_FLOOR, estimate)
+        else:
+            grown = max(estimate, round(self.bits_per_second * REMB_GROWTH))
+            self.bits_per_second = max(self.bits_per_second, min(REMB_CEILING, grown))
+        return self.bits_per_second
 
 
 class VideoAssembler:
@@ -286,6 +322,7 @@ class RtpReceiveStream:
         self._task: asyncio.Task[None] | None = None
         self._repair: asyncio.TimerHandle | None = None
         self._estimator = RemoteBitrateEstimator() if kind == "video" else None
+        self._allowance = Allowance()
         self._assembler = VideoAssembler()
         self._order = AudioOrder()
         self._lsr: tuple[int, float] = (0, 0.0)
@@ -311,9 +348,8 @@ class RtpReceiveStream:
         counters.last_packet_at = now
         counters.payload_bytes += len(packet.payload)
         counters.header_bytes += 12
-        if self._estimator is not None and packet.extensions.abs_send_time is not None:
-            self._estimate(self._estimator, packet, arrival_ms)
-        if is_rtx(codec):
+        again = is_rtx(codec)
+        if again:
             apt = codec.parameters.get("apt")
             if len(packet.payload) < 2 or apt not in self._codecs or self.reception is None:
                 return
@@ -325,8 +361,14 @@ class RtpReceiveStream:
         reception = self.reception
         if reception is None:
             return
+        if self._estimator is not None and packet.extensions.abs_send_time is not None:
+            self._estimate(self._estimator, packet, arrival_ms)
         counters.packets += 1
-        extended = reception.add(packet.sequence_number, packet.timestamp, now)
+        # a retransmission is another RTP stream (RFC 4588 4): it fills the hole, but not the peer's statistics
+        extended = (
+            reception.extend(packet.sequence_number) if again
+            else reception.add(packet.sequence_number, packet.timestamp, now)
+        )
         if self._on_media is not None:
             self._on_media()
         try:
@@ -380,6 +422,8 @@ class RtpReceiveStream:
         self.reception = Reception(clock_rate)
         self._assembler = VideoAssembler()
         self._order = AudioOrder()
+        if self.kind == "video":
+            self._allow(self._allowance.bits_per_second)
 
     def _take_audio(self, sequence: int, data: bytes) -> None:
         for payload, lost in self._order.add(sequence, data):
@@ -425,8 +469,11 @@ class RtpReceiveStream:
             payload_size=len(packet.payload) + packet.padding_size, ssrc=packet.ssrc,
         )
         if estimate is not None:
-            fci = pack_remb_fci(max(REMB_FLOOR, estimate[0]), estimate[1])
-            self._send_rtcp(RtcpPsfbPacket(fmt=FEEDBACK["app"], ssrc=self._rtcp_ssrc, media_ssrc=0, fci=fci))
+            self._allow(self._allowance.update(estimate[0], estimator.incoming_bitrate.rate(arrival_ms)))
+
+    def _allow(self, bits_per_second: int) -> None:
+        fci = pack_remb_fci(bits_per_second, [self.counters.ssrc])
+        self._send_rtcp(RtcpPsfbPacket(fmt=FEEDBACK["app"], ssrc=self._rtcp_ssrc, media_ssrc=0, fci=fci))
 
     # -- reports
 

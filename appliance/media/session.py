@@ -88,6 +88,7 @@ class Session:
         self._described_at: float | None = None
         self._connected_at: float | None = None
         self._heard_at = self._loop.time()
+        self._checked_at = self._heard_at
         self._up = False
         self._silent = False
         self.messages_dropped = 0
@@ -103,7 +104,7 @@ class Session:
         # after the first transceiver: with MAX_BUNDLE the other order never connects (aiortc 1.16)
         self._adopt(self._pc.createDataChannel(CHANNEL))
         await self._pc.setLocalDescription(await self._pc.createOffer())
-        return self._pc.localDescription.sdp
+        return sdp.start_boldly(self._pc.localDescription.sdp)
 
     async def answer(self, offer: str) -> str:
         return await self._boundary(self._answer(offer), "offer")
@@ -129,7 +130,7 @@ class Session:
                 self._add_line(kind)
         await self._pc.setRemoteDescription(RTCSessionDescription(sdp=text, type="offer"))
         await self._pc.setLocalDescription(await self._pc.createAnswer())
-        answer = sdp.finish_answer(self._pc.localDescription.sdp, self._rejected)
+        answer = sdp.start_boldly(sdp.finish_answer(self._pc.localDescription.sdp, self._rejected))
         await self._described()
         return answer
 
@@ -144,6 +145,7 @@ class Session:
 
     async def _described(self) -> None:
         self._described_at = self._loop.time()
+        self._checked_at = self._described_at
         early, self._early = self._early or [], None
         for candidate in early:
             await self._add_candidate(*candidate)
@@ -338,6 +340,9 @@ class Session:
             return
         self._timer = self._loop.call_later(CHECK_S, self._check)
         now = self._loop.time()
+        if now - self._checked_at > 4 * CHECK_S:  # our own loop stood still: what arrived meanwhile is not read yet
+            self._heard_at = max(self._heard_at, now - CHECK_S)
+        self._checked_at = now
         if self._connected_at is None:
             if self._described_at is not None and now - self._described_at > CONNECT_S:
                 self._finish("iceFailed", f"no connection within {CONNECT_S:.0f} s")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from appliance.media.aiortc_seam import PeerConnection
 from appliance.media.rtp_receive import RtpReceiveStream
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from appliance.media.session import Session
 
 __all__ = ["collect"]
+
+BLOCK_SAMPLES: Final = RATE * BLOCK_MS // 1000
 
 
 def collect(session: Session, connection: PeerConnection) -> list[Json]:
@@ -34,9 +36,8 @@ def collect(session: Session, connection: PeerConnection) -> list[Json]:
     playout = session.voice_in.playout
     report.append({
         "type": "media-playout", "id": "playout", "kind": "audio",
-        "totalPlayoutDelay": playout.delay_total * BLOCK_MS / 1000,
-        "totalSamplesCount": playout.played * RATE * BLOCK_MS // 1000,
-        "totalSamplesDuration": playout.played * BLOCK_MS / 1000,
+        "totalSamplesCount": (playout.played + playout.concealed) * BLOCK_SAMPLES,
+        "totalSamplesDuration": (playout.played + playout.concealed) * BLOCK_MS / 1000,
         "synthesizedSamplesDuration": playout.concealed * BLOCK_MS / 1000,
         "synthesizedSamplesEvents": playout.underruns,
     })
@@ -104,6 +105,9 @@ def _inbound(kind: str, stream: RtpReceiveStream, session: Session) -> list[Json
             "totalSamplesReceived": voice.samples + voice.concealed_samples,
             "concealedSamples": voice.concealed_samples, "silentConcealedSamples": voice.concealed_samples,
             "concealmentEvents": voice.concealments, "playoutId": "playout",
+            "jitterBufferDelay": voice.playout.delay_total * BLOCK_MS / 1000 * BLOCK_SAMPLES,
+            "jitterBufferEmittedCount": voice.playout.played * BLOCK_SAMPLES,
+            "removedSamplesForAcceleration": voice.playout.dropped * BLOCK_SAMPLES,
         }
     else:
         video = session.video_in

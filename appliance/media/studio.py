@@ -20,7 +20,7 @@ from appliance.media.downlink import Loudspeaker, Screen
 from appliance.media.echo import HalfDuplexGuard
 from appliance.media.session import Session, ice_servers
 from appliance.media.sound import BLOCK_MS, RATE, SILENCE, mean_square
-from appliance.media.uplink import CameraFeed, MicrophoneFeed
+from appliance.media.uplink import RETRY_S, CameraFeed, MicrophoneFeed
 from appliance.settings import VideoSettings
 from appliance.vocabulary import Json
 from hw.api import Audio, AudioBlock, Board, DeviceMissingError, HardwareError, VideoMode
@@ -30,7 +30,6 @@ __all__ = ["Studio"]
 log = logging.getLogger(__name__)
 
 METER_BLOCKS: Final = 100 // BLOCK_MS
-SNAPSHOT_S: Final = 3.0
 
 
 class Studio:
@@ -53,6 +52,7 @@ class Studio:
         self._names = itertools.count(1)
         self._muted = False
         self._running = False
+        self._retry: asyncio.Task[None] | None = None
         self._audio_fault = ""
         self._tick = time.monotonic()
         self._missed = 0
@@ -68,7 +68,8 @@ class Studio:
             self._audio_fault = "the board has neither microphone nor loudspeaker"
         else:
             self._microphone = MicrophoneFeed(loop)
-            await self._start_audio(self._board.audio)
+            if not await self._start_audio(self._board.audio):
+                self._retry = loop.create_task(self._try_again(self._board.audio), name="media.audio")
         if self._board.camera is not None:
             self._camera = CameraFeed(self._board.camera, self._mode, loop, self._executor)
             self._camera.start()
@@ -76,6 +77,9 @@ class Studio:
     async def close(self) -> None:
         await asyncio.gather(*(session.close() for session in list(self._sessions)))
         loop = asyncio.get_running_loop()
+        if self._retry is not None:
+            self._retry.cancel()
+            await asyncio.gather(self._retry, return_exceptions=True)
         if self._camera is not None:
             await self._camera.close()
         if self._board.audio is not None and self._running:
@@ -85,15 +89,26 @@ class Studio:
             self._microphone.close()
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    async def _start_audio(self, audio: Audio) -> None:
+    async def _try_again(self, audio: Audio) -> None:
+        """Ever slower until a sound device is there; sessions begun before it stay without a microphone."""
+        for pause in itertools.chain(RETRY_S, itertools.repeat(RETRY_S[-1])):
+            await asyncio.sleep(pause)
+            if await self._start_audio(audio):
+                return
+
+    async def _start_audio(self, audio: Audio) -> bool:
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(self._executor, audio.start, RATE, BLOCK_MS, self._exchange)
         except HardwareError as error:
+            if not self._audio_fault:
+                log.warning("no sound: %s", error)
             self._audio_fault = str(error)
-            log.warning("no sound: %s", error)
-        else:
-            self._running, self._audio_fault = True, ""
+            return False
+        if self._audio_fault:
+            log.info("sound is there again")
+        self._running, self._audio_fault = True, ""
+        return True
 
     # -- sessions
 

@@ -22,7 +22,7 @@ from appliance.media.rtp_send import EncodedTrack
 from appliance.media.sound import BLOCK_BYTES, RATE, dbfs, mean_square
 from hw.api import Camera, EncodedFrame, HardwareError, VideoMode
 
-__all__ = ["CameraFeed", "CameraTrack", "MicrophoneFeed", "MicrophoneTrack"]
+__all__ = ["RETRY_S", "CameraFeed", "CameraTrack", "MicrophoneFeed", "MicrophoneTrack"]
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ MIN_BPS: Final = 150_000  # an encoder of the bcm2835 stalls below (picamera2 #1
 ESTIMATE_FLOOR_BPS: Final = 30_000  # an estimate below is noise of a peer that has just begun
 SELF_LIMITED: Final = 0.75  # of the estimate: who sends less is limited by the picture, not by the path
 BITRATE_STEP: Final = 0.05  # smaller changes are not worth a call to the encoder
-RETRY_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)  # between attempts to open a camera that is wanted
+RETRY_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)  # between attempts to open a device
 
 AUDIO_BASE: Final = Fraction(1, RATE)
 VIDEO_BASE: Final = Fraction(1, 90_000)

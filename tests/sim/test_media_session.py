@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import os
 import threading
 import time
@@ -26,6 +27,9 @@ from appliance.media.api import (
     Tone,
 )
 from appliance.media.sound import dbfs, mean_square
+from appliance.media.studio import Studio
+from appliance.settings import VideoSettings
+from hw.api import DeviceBusyError
 from tests.support.media_board import HandBoard
 from tests.support.media_pair import End, connect, pair, until
 
@@ -277,6 +281,68 @@ async def test_tones_play_without_a_call() -> None:
         await until(lambda: caller.strength(425) > 0.1)
         caller.studio.play(None)
         await until(lambda: caller.strength(425) < 0.001)
+
+
+@pytest.mark.parametrize("moment", ["made", "offered", "answered", "connecting"])
+async def test_closing_at_any_moment_leaves_nothing(moment: str) -> None:
+    async with pair(connected=False) as (caller, callee):
+        offer = await caller.session.offer() if moment != "made" else ""
+        if moment in ("answered", "connecting"):
+            answer = await callee.session.answer(offer)
+            if moment == "connecting":
+                await caller.session.accept_answer(answer)
+                await asyncio.sleep(0.01)
+        began = time.monotonic()
+        await caller.session.close()
+        await callee.session.close()
+        assert time.monotonic() - began < 1
+        assert [event for event in caller.told if isinstance(event, SessionClosed)] in ([], [SessionClosed("closed")])
+
+
+async def test_five_per_cent_of_loss_are_repaired() -> None:
+    async with pair() as (caller, callee):
+        await callee.event(SessionUp)
+        connection = callee.session._pc._ice
+        real, count = connection.data_received, itertools.count(1)
+
+        def lossy(data: bytes, component: int) -> None:
+            if 127 < data[0] < 192 and next(count) % 20 == 0:
+                return
+            real(data, component)
+
+        connection.data_received = lossy
+        decoded = callee.session.video_in.decoded
+        await until(lambda: callee.session.video_in.decoded > decoded + 60, 4, "frames in spite of loss")
+        incoming = callee.session.incoming["video"].counters
+        assert incoming.nacks > 0
+        assert incoming.resent_packets > 0
+        assert caller.session.outgoing["video"].counters.resent_packets > 0
+        assert callee.session.voice_in.concealed_samples > 0
+        await until(lambda: callee.strength(440) > 0.1, 2, "the tone between two gaps")
+        for entry in await callee.session.stats():
+            if entry["id"] == "in-audio":
+                assert entry["packetsLost"] > 0
+
+
+async def test_sound_comes_when_its_device_does() -> None:
+    board = HandBoard()
+    assert board.audio is not None
+    real, attempts = board.audio.start, []
+
+    def start(*arguments: Any) -> None:
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise DeviceBusyError("hw:0 is held by pulseaudio (pid 9)")
+        real(*arguments)
+
+    board.audio.start = start  # type: ignore[method-assign]
+    studio = Studio(board, VideoSettings())
+    await studio.open()
+    assert "pulseaudio" in studio.state()["audio"]["reason"]
+    await until(lambda: studio.state()["audio"]["actual"]["running"], 3)
+    assert studio.levels()[1] == 0.0
+    await until(lambda: studio.levels()[0] > 0.1)
+    await studio.close()
 
 
 async def cycle(caller: End, callee: End) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from appliance.media import rtp_receive
 from appliance.media.playout import LIMIT_BLOCKS, START_BLOCKS, Playout, VoiceDecoder, VoiceIn
-from appliance.media.rtp_receive import AudioOrder, Reception, VideoAssembler, is_key_frame
+from appliance.media.rtp_receive import Allowance, AudioOrder, Reception, VideoAssembler, is_key_frame
 from appliance.media.sound import BLOCK_BYTES
 from appliance.media.uplink import VoiceEncoder
 
@@ -132,6 +132,25 @@ def test_an_early_reordering_is_no_restart() -> None:
     assert reception.lost == 0
 
 
+def test_a_retransmission_fills_the_hole_but_not_the_statistics() -> None:
+    reception = Reception(90_000)
+    reception.add(10, 0, 0.0)
+    reception.add(12, 0, 0.01)
+    assert reception.extend(11) == reception.extend(10) + 1
+    assert reception.lost == 1
+
+
+def test_a_careful_peer_may_send_more_and_a_full_path_is_obeyed() -> None:
+    allowance = Allowance()
+    assert allowance.update(300_000, 200_000) > 1_500_000, "limited by its picture, not by the path"
+    assert allowance.update(600_000, 700_000) == 600_000
+    assert allowance.update(50_000, 60_000) == rtp_receive.REMB_FLOOR
+    assert rtp_receive.REMB_FLOOR < allowance.update(100_000, 90_000) < 200_000, "it comes back step by step"
+    for _ in range(200):
+        allowance.update(400_000, 300_000)
+    assert allowance.bits_per_second == rtp_receive.REMB_CEILING
+
+
 # --- play-out ---------------------------------------------------------------------------------------------------------
 
 
@@ -157,7 +176,10 @@ def test_the_delay_is_bounded_and_shrinks_again() -> None:
     playout.put(blocks(LIMIT_BLOCKS + 20))
     assert playout.delay_ms == LIMIT_BLOCKS * 10
     assert playout.dropped == 20
-    for _ in range(10_000):
+    playout.take()
+    assert playout.delay_ms == (START_BLOCKS - 1) * 10, "a burst before the first sound is no reason for delay"
+    playout.put(blocks(15))  # a burst while it plays
+    for _ in range(200):
         playout.put(blocks(1))
         playout.take()
     assert playout.delay_ms <= (START_BLOCKS + 1) * 10

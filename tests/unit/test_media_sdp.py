@@ -56,6 +56,13 @@ def test_lines_we_do_not_speak_are_rejected_in_their_place() -> None:
     assert "a=group:BUNDLE a d w" in answer
 
 
+def test_only_h264_gets_the_start_hint() -> None:
+    hinted = sdp.start_boldly(text(AUDIO, VIDEO))
+    assert hinted.count("x-google-start-bitrate=1200") == 2
+    assert "a=fmtp:102 packetization-mode=1;profile-level-id=42e01f;x-google-start-bitrate=1200\r\n" in hinted
+    assert "a=fmtp:97 apt=96\r\n" in hinted
+
+
 def test_no_codec_in_common_is_refused() -> None:
     with pytest.raises(Refused) as refused:
         sdp.admit_offer(text(AUDIO.replace("opus", "speex"), DATA))

@@ -76,8 +76,10 @@ def test_the_loudspeaker_mixes_peers_and_tones_and_mutes_peers_alone() -> None:
     loudspeaker, playouts = Loudspeaker(), [Playout(), Playout()]
     for playout in playouts:
         loudspeaker.add(playout)
-        playout.put(b"\x10\0" * (BLOCK_BYTES // 2 * (START_BLOCKS + 2)))
+        playout.put(b"\x10\0" * (BLOCK_BYTES // 2 * START_BLOCKS))
     assert loudspeaker.block() == b"\x20\0" * (BLOCK_BYTES // 2)
+    for playout in playouts:
+        playout.put(b"\x10\0" * (BLOCK_BYTES // 2 * 2))
     loudspeaker.muted = True
     assert loudspeaker.block() is SILENCE
     assert playouts[0].played == 2, "muted sound is consumed: nothing old is heard after it"
