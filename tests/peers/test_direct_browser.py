@@ -188,6 +188,113 @@ async def test_a_reloaded_page_comes_back_to_its_call(caller: str) -> None:
         await told.leg.end(END_REASONS["0/local"])
 
 
+async def test_a_page_that_is_reloaded_while_it_rings_rings_again() -> None:
+    async with on_duty() as (device, _browser, page):
+        told = Told(await device.dial())
+        await told.until(api.Ringing)
+        await page.reload()
+        await state(page, "Incoming")
+        await wait_for(page, "() => peer.state.call.picture?.startsWith('blob:')")
+        await page.evaluate("() => peer.answer(peer.state.call.callId)")
+        await told.until(api.Connected)
+        await told.leg.end(END_REASONS["0/local"])
+
+
+async def test_a_reloaded_page_takes_its_unanswered_call_back() -> None:
+    async with on_duty() as (device, _browser, page):
+        await page.evaluate("() => peer.call()")
+        incoming = await asyncio.wait_for(device.incoming.get(), 5)
+        told = Told(incoming.leg)
+        await incoming.leg.ring()
+        await state(page, "Ringing")
+        await page.reload()
+        assert await told.until(api.Ended) == api.Ended(END_REASONS["487/cancelled"])
+
+
+async def test_two_tabs_ring_and_the_second_is_told_that_the_first_answered() -> None:
+    async with on_duty() as (device, browser, page):
+        other = await browser.open(device.url)
+        await other.evaluate("() => peer.goOnDuty('Otto')")
+        await until(lambda: len(device.provider.on_duty) == 2, "both on duty")
+        told = Told(await device.dial())
+        await state(page, "Incoming")
+        await state(other, "Incoming")
+        await other.evaluate("() => peer.answer(peer.state.call.callId)")
+        accepted = await told.until(api.Accepted)
+        assert isinstance(accepted, api.Accepted)
+        assert accepted.peer.display_name == "Otto"
+        await told.until(api.Connected)
+        await state(page, "Disconnected")
+        assert await page.evaluate("() => peer.state.call.reason.subCode") == "answeredElsewhere"
+        await told.leg.end(END_REASONS["0/local"])
+
+
+async def test_page_and_device_dial_each_other_and_are_connected_once() -> None:
+    async with on_duty() as (device, _browser, page):
+        # "olga" is larger than "door-1": the device's call lives and the page answers it without a click
+        clicked = asyncio.create_task(page.evaluate("() => peer.call()"))
+        told = Told(await device.dial())
+        await clicked
+        await told.until(api.Connected)
+        await state(page, "Connected")
+        assert device.incoming.empty()
+        await Chromium.listen(page)
+        await Chromium.hears(page, DEVICE_HERTZ)
+        await told.leg.end(END_REASONS["0/local"])
+
+
+@pytest.mark.parametrize("missing", ["video", "both"])
+async def test_an_operator_without_devices_sees_and_hears_and_is_told_why(missing: str) -> None:
+    refuse = """(missing) => {
+      const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+      navigator.mediaDevices.getUserMedia = async (wanted) => {
+        if (wanted.video || missing === "both") throw new DOMException("none", "NotFoundError");
+        return real(wanted);
+      };
+    }"""
+    async with appliance(hertz=DEVICE_HERTZ) as device, chromium(PAGE_HERTZ) as browser:
+        page = await browser.open(device.url)
+        await page.evaluate(refuse, missing)
+        devices = await page.evaluate("() => peer.goOnDuty('Olga')")
+        assert devices["video"] is False
+        assert devices["audio"] is (missing == "video")
+        assert devices["without"]["video"] == "NotFoundError"
+        told = await answered(device, page)
+        await Chromium.listen(page)
+        await Chromium.hears(page, DEVICE_HERTZ)
+        await page_sees_rising(page)
+        if missing == "video":
+            await device_hears(device, PAGE_HERTZ)
+        await asyncio.sleep(11)  # longer than media that is owed is waited for (decisions D1): none is owed
+        assert not any(isinstance(event, api.Ended | api.Lost) for event in told.events)
+        await told.leg.end(END_REASONS["0/local"])
+
+
+async def test_hold_stops_both_ways_and_resume_brings_both_back() -> None:
+    async with on_duty() as (device, _browser, page):
+        told = await answered(device, page)
+        await Chromium.listen(page)
+        await Chromium.hears(page, DEVICE_HERTZ)
+        await page.evaluate("() => peer.setHold(true)")
+        held = await told.until(api.Held)
+        assert held == api.Held(True)
+        await state(page, "LocalHold")
+        await until(lambda: device.board.hears()[1] < -70, "silence of the page that holds")
+        await told.leg.set_media(api.MediaWanted(False, False, False, False))
+        await told.leg.tell(muted=False, held=True, video=False)
+        await Chromium.hears_silence(page)
+        await asyncio.sleep(5)  # nothing is due, so nothing is lost
+        assert not any(isinstance(event, api.Lost) for event in told.events)
+        await page.evaluate("() => peer.setHold(false)")
+        await told.leg.set_media(api.MediaWanted())
+        await told.leg.tell(muted=False, held=False, video=True)
+        await device_hears(device, PAGE_HERTZ)
+        await Chromium.hears(page, DEVICE_HERTZ)
+        await page_sees_rising(page)
+        await device_sees_rising(device)
+        await told.leg.end(END_REASONS["0/local"])
+
+
 async def test_a_closed_tab_ends_the_call_within_7_s() -> None:
     async with on_duty() as (device, _browser, page):
         told = await answered(device, page)
