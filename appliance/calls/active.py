@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -47,10 +47,16 @@ class ActiveCall:
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     leg_changed: asyncio.Event = field(default_factory=asyncio.Event)  # the dialler waits on it
     last_leg_reason: Reason | None = None
+    former_id: str = ""  # before glare was settled; a command that names it means this call
 
     @property
     def id(self) -> str:
         return self.call.id
+
+    def go_on_as(self, call_id: str | None) -> None:
+        """Take the id of the peer's call, which lives in place of ours (glare); None changes nothing."""
+        if call_id is not None and call_id != self.id:
+            self.former_id, self.call = self.id, replace(self.call, id=call_id)
 
     @property
     def held(self) -> bool:

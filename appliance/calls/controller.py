@@ -222,7 +222,7 @@ class CallController:
         active = self._active
         if active is None or not active.call.live:
             raise Refused("there is no call", sub_code="noCall", retryable=False)
-        if call_id and call_id != active.id:
+        if call_id and call_id not in (active.id, active.former_id):
             raise Refused("that call is over; another one is in progress", sub_code="otherCall", retryable=False)
         return active
 
@@ -347,7 +347,8 @@ class CallController:
                 self._roster_change(active, leg.id, state=ParticipantState.RINGING)
                 if active.leg is None:
                     self.happen(active, Signal.PEER_RINGS)
-            case Accepted(peer) if ours:
+            case Accepted(peer, call_id) if ours:
+                active.go_on_as(call_id)
                 active.leg, active.peer = leg, self.book.named(peer)
                 active.leg_changed.set()
                 self._roster_change(active, leg.id, raw_id=peer.identity, display_name=active.peer.display_name)

@@ -76,9 +76,14 @@ class Ringing:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The peer answered; media is being connected. ``peer`` is who really answered."""
+    """The peer answered; media is being connected. ``peer`` is who really answered.
+
+    ``call_id``: the id the call has from now on, where it is another one: both sides called each other, and the
+    peer's call lives (decisions D2). None: as it was.
+    """
 
     peer: Peer
+    call_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

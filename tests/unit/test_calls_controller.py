@@ -12,6 +12,7 @@ from appliance.errors import EdgecallError, Refused
 from appliance.media.api import Tone
 from appliance.providers.api import (
     Accepted,
+    Connected,
     DataReceived,
     Ended,
     Held,
@@ -184,6 +185,23 @@ async def test_parallel_ringing_first_answer_wins(tmp_path: Path) -> None:
         await settle()
         assert house.call["callerInfo"]["rawId"] == "ben"
         assert [p["rawId"] for p in house.bulletin.document("roster")["participants"]] == ["ben"]
+
+
+@virtual_time
+async def test_after_glare_the_call_goes_on_under_the_id_of_the_other_side(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        dialling = house.giving("call.dial", to="device:anna")
+        await settle()
+        leg, mine = house.provider.legs[0], house.call["callId"]
+        leg.peer_does(Accepted(leg.peer, "call-of-anna"), Connected())
+        assert await dialling == {"callId": "call-of-anna"}
+        assert (house.call["callId"], house.call["state"]) == ("call-of-anna", "Connected")
+        assert house.bulletin.document("roster")["callId"] == "call-of-anna"
+        assert [event["callId"] for event in house.posted("call.started")] == ["call-of-anna"]
+        assert house.posted("call.ended") == []
+        await house.give("call.hangup", callId=mine)  # given by one who has not heard of it yet
+        await settle()
+        assert house.reason == "0/local"
 
 
 @virtual_time

@@ -280,7 +280,7 @@ def test_glare_turns_our_call_into_the_answer_of_theirs() -> None:
     invite = wire.Invite("call-of-olga", wire.Party("olga", "Olga"), wire.Sends(True, False))
     effects = door.yield_to(invite, "olga", OLGA)
     assert posted(effects, "otto") == [wire.AnsweredElsewhere(CALL)]
-    assert told(effects) == [api.Accepted(OLGA)]
+    assert told(effects) == [api.Accepted(OLGA, "call-of-olga")]
     assert of(effects, MakeOffer) == [MakeOffer(0)]
     accept = posted(door.offered(0, "offer-0"))[0]
     assert isinstance(accept, wire.Accept)

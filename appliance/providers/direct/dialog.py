@@ -269,7 +269,7 @@ class Dialog:
         self._chosen = branch
         self._expect(invite.media)
         self.phase = Phase.OFFERED
-        return [*effects, Tell(api.Accepted(peer)), *self.accept(self._sends)]
+        return [*effects, Tell(api.Accepted(peer, invite.call_id)), *self.accept(self._sends)]
 
     @property
     def peer(self) -> api.Peer | None:

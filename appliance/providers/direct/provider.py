@@ -6,8 +6,8 @@ not to be disturbed is the controller's decision; here stand the limits that hol
 
 **Glare.** Both sides dial each other at once: the call from the lexically smaller id lives. The larger side's leg
 turns into the callee of the other's call and answers it at once (its user has asked for just that); the smaller side
-drops the other's invitation. Neither controller sees a second call or an end; the larger side is told the surviving
-call id in nothing but its signalling.
+drops the other's invitation. Neither controller sees a second call or an end; the larger side's is told the id its
+call goes on under.
 """
 
 from __future__ import annotations
