@@ -118,16 +118,21 @@ def _loops(settings: Settings) -> Found:
 
 
 def _lan_targets(settings: Settings) -> Found:
+    """Whom we call must have an address. An entry of the book may also stand for one that only calls us, and is known
+    by its token."""
     peers = {peer.name for peer in settings.direct.peers}
-    targets = [
-        ("call.button_target", settings.call.button_target),
-        ("call.long_press_target", settings.call.long_press_target),
-        *((f"book[{n}].uris", uri) for n, entry in enumerate(settings.book, 1) for uri in entry.uris),
-    ]
-    for key, target in targets:
+    callers = {token.name for token in settings.http.tokens if token.scope == "device"}
+    for key, target in (("call.button_target", settings.call.button_target),
+                        ("call.long_press_target", settings.call.long_press_target)):
         name = target.removeprefix("lan:")
         if name != target and name not in peers:
             yield key, f"'{name}' is no name of [[direct.peers]]"
+    for n, entry in enumerate(settings.book, 1):
+        for uri in entry.uris:
+            name = uri.removeprefix("lan:")
+            if name != uri and name not in peers | callers:
+                yield (f"book[{n}].uris",
+                       f"'{name}' is no name of [[direct.peers]], nor of an entry of [[http.tokens]] of scope device")
 
 
 RULES: Final[tuple[Callable[[Settings], Found], ...]] = (

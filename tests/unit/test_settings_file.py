@@ -99,6 +99,7 @@ def test_all_faults_are_told_at_once() -> None:
     ("[call]\nbutton_target = 'device:X'", "must be device:ID"),
     ("[call]\nbutton_target = ''", "must not be empty"),
     ("[call]\nbutton_target = 'lan:lobby'", "'lobby' is no name of [[direct.peers]]"),
+    ("[[book]]\nname = 'Lobby'\nuris = ['lan:lobby']", "'lobby' is no name of [[direct.peers]], nor"),
     ("[call]\ndnd = 'Mon 10:00-11:00'", "must be a list of texts"),
     ("[board]\nname = 'Sim'", "Did you mean 'sim'?"),
     ("[board]\nscreen = '1280*720'", "must be WIDTHxHEIGHT"),
@@ -146,6 +147,23 @@ def test_groups_and_fallbacks_that_lead_back_are_refused() -> None:
 ])
 def test_addresses_of_every_scheme_are_taken(uri: str) -> None:
     assert settings_of(f'[[book]]\nname = "A"\nuris = ["{uri}"]').book[0].uris == (uri,)
+
+
+def test_the_book_may_name_a_neighbour_that_only_calls_and_is_known_by_its_token(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef0123")
+    token.chmod(0o600)
+    text = f"""
+        [[http.tokens]]
+        name = "door-1"
+        scope = "SCOPE"
+        token_file = "{token}"
+        [[book]]
+        name = "Door"
+        uris = ["lan:door-1"]
+    """
+    assert settings_of(text.replace("SCOPE", "device")).book[0].uris == ("lan:door-1",)
+    assert "scope device" in the_fault(text.replace("SCOPE", "operator"))
 
 
 def test_a_user_never_has_the_name_of_a_device(tmp_path: Path) -> None:
