@@ -19,7 +19,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -77,13 +77,17 @@ class Appliance:
     """``async with Appliance(folder) as door:`` runs it; ``kill`` and ``start`` again keep its data.
 
     ``settings``: ``{"call.ring_s": 5}``. ``tables``: TOML text after them. ``broker``: None uses no broker at all.
+    ``program``: what the interpreter runs, ``environ``: variables beside those of the test.
     """
 
     def __init__(
         self, folder: Path, *, device: str = "door-1", broker: Broker | None = None, port: int | None = None,
-        settings: Mapping[str, Any] | None = None, tables: str = "",
+        settings: Mapping[str, Any] | None = None, tables: str = "", program: Sequence[str] = ("-m", "appliance"),
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
+        self.program = tuple(program)
+        self.environ = dict(environ or {})
         self.device = device
         self.broker = broker
         self.data = folder / "data"
@@ -140,9 +144,9 @@ class Appliance:
         self.documents.clear()
         with (self.folder / "log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "appliance", "--config", str(self.config), "--data", str(self.data), *arguments,
+                sys.executable, *self.program, "--config", str(self.config), "--data", str(self.data), *arguments,
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=log, cwd=ROOM,
-                start_new_session=True)
+                start_new_session=True, env=os.environ | self.environ)
         self.address = await self._announced(self._process)
         self._http = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.data / "edgecall.sock")))
         ready = asyncio.Event()
@@ -419,6 +423,10 @@ class Panel:
 
     async def silent(self, within_s: float = 5.0, seconds: float = 0.1) -> None:
         await self.until(lambda: self.heard(seconds)[1] < -70, "silence at the loudspeaker", within_s)
+
+    def mark(self) -> pattern.Mark | None:
+        """The mark of the newest picture of the screen."""
+        return mark_on(self.screens[-1]) if self.screens else None
 
     async def sees(self, within_s: float = 10.0) -> pattern.Mark:
         """The counter of the test picture that the other side shows on the screen."""
