@@ -117,9 +117,12 @@ class AddressBook:
         return None
 
     def named(self, peer: Peer) -> Peer:
-        """The peer under the name the book has for just its address; an entry for many (``*``) names nobody."""
+        """The peer under the name the book has for just its address.
+
+        ``operator:*`` is such an address while everybody rings; who answers has one of his own, and is not covered.
+        """
         for entry in self.entries():
-            if any(parse_uri(uri, self._country).uri == peer.uri for uri in entry.uris if not uri.endswith("*")):
+            if any(parse_uri(uri, self._country).uri == peer.uri for uri in entry.uris):
                 return replace(peer, display_name=entry.name)
         return peer
 

@@ -72,6 +72,13 @@ def test_the_caller_is_found_by_its_address_or_a_star() -> None:
     assert book.caller(Peer("gate-2", "device:gate-2", "x")) is None
 
 
+def test_an_address_bears_the_name_the_book_has_for_just_it() -> None:
+    book = AddressBook([Entry("Operators", ("operator:*",)), Entry("Gate", ("device:gate-1",))])
+    assert book.named(Peer("*", "operator:*", "*")).display_name == "Operators"
+    assert book.named(Peer("gate-1", "device:gate-1", "gate-1")).display_name == "Gate"
+    assert book.named(Peer("desk", "operator:desk", "Lena")).display_name == "Lena"
+
+
 def test_the_file_keeps_what_was_put_and_removed(tmp_path: Path) -> None:
     base = [Entry("Operators", ("operator:*",)), Entry("Gate", ("device:gate-1",))]
     book = AddressBook(base)

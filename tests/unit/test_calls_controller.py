@@ -67,6 +67,26 @@ async def test_a_call_out_from_dialling_to_hanging_up(tmp_path: Path) -> None:
 
 
 @virtual_time
+async def test_a_call_to_everybody_bears_the_books_name_until_somebody_answers(tmp_path: Path) -> None:
+    async with House(tmp_path, entries=[OPERATORS]) as house:
+        dialling = house.giving("call.dial", to="operator:*")
+        await settle()
+        assert house.call["callerInfo"]["displayName"] == "Operators"
+        house.provider.legs[0].peer_does(Accepted(OPERATOR), Connected())
+        await dialling
+        assert house.call["callerInfo"]["displayName"] == OPERATOR.display_name
+        await house.give("call.hangup")
+        await settle()
+        dialling = house.giving("call.dial", to="operator:*")
+        await settle()
+        house.provider.legs[1].peer_does(Ended(END_REASONS["603/declined"]))
+        with pytest.raises(EdgecallError):
+            await dialling
+        record = house.bulletin.document("calls")["calls"][0]
+        assert record["callerInfo"]["displayName"] == "Operators"
+
+
+@virtual_time
 async def test_an_incoming_call_rings_and_is_answered(tmp_path: Path) -> None:
     async with House(tmp_path, entries=[OPERATORS]) as house:
         leg = house.provider.call_in(OPERATOR)
