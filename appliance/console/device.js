@@ -112,7 +112,7 @@ function headline() {
     return {
       Connecting: ["Calling", `Reaching ${peer}.`],
       Ringing: ["It rings at the other side", "The call begins as soon as somebody answers."],
-      Incoming: [`${peer} calls`, "Press the call button to answer."],
+      Incoming: [`${peer} calls`, "Press the call button to answer, hold it to decline."],
       Connected: [`Talking with ${peer}`, call.isMuted ? "The microphone of the device is muted." : "Press the call button to hang up."],
       LocalHold: ["The call is on hold", "Nothing is sent or played until it is resumed."],
       RemoteHold: [`${peer} holds the call`, "Please wait."],
@@ -146,7 +146,7 @@ function showNow() {
   setTone($("nobody"), hasDiagnostic(live, "nobodyOnDuty") ? "warn" : "");
   document.title = inCall(call.state) ? `${heading} · ${$("device-name").textContent}` : $("device-name").textContent;
   setText($("keys-hint"), {
-    Incoming: "Press to answer", Connected: "Press to hang up", Ringing: "Press to cancel",
+    Incoming: "Press to answer, hold to decline", Connected: "Press to hang up", Ringing: "Press to cancel",
     Connecting: "Press to cancel",
   }[call.state] ?? "Press to call");
 }

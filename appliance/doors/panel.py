@@ -1,8 +1,9 @@
 """The panel door: buttons become commands, the Snapshot becomes lamps and the words of the screen.
 
-Button ``call``: short press answers, dials the configured target, or hangs up, by the state of the call; a long press
-dials the second target. Button ``mute``: mutes and unmutes. Input ``hardware_mute`` is the truth for mute. The lamp
-``capture`` follows what is really captured, never what was asked for.
+Button ``call``, by the state of the call: without one a press dials the configured target, a long one the second
+target; while somebody calls a press answers, a long one declines; in a call (also one that is not answered yet) both
+hang up. Button ``mute``: mutes and unmutes. Input ``hardware_mute`` is the truth for mute. The lamp ``capture`` follows
+what is really captured, never what was asked for.
 """
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ class PanelDoor:
         self._inputs: dict[str, bool] = dict.fromkeys(panel.inputs, False)
         self._down: dict[str, bool] = dict.fromkeys(panel.buttons, False)
         self._words: tuple[str, str] | None = None  # in place of the state's own, for a moment
-        self._moments: list[asyncio.TimerHandle] = []
+        self._drawn = CallState.NONE
+        self._failing = False  # the status lamp says so, for a moment
+        self._moments: dict[str, asyncio.TimerHandle] = {}
         self._last_dial = float("-inf")
 
     async def run(self) -> None:
@@ -95,7 +98,7 @@ class PanelDoor:
                     self._on_press(await self._inbox.get())
             finally:
                 self._inbox.close()
-                for timer in self._moments:
+                for timer in self._moments.values():
                     timer.cancel()
                 for task in tuple(self._commands):
                     task.cancel()
@@ -117,7 +120,7 @@ class PanelDoor:
                             origin=command.origin.value, sender=command.sender)
         self._publish()
         if seconds > 0:
-            self._later(seconds + 0.05, self._publish)
+            self._later(f"relay {relay}", seconds + 0.05, self._publish)
 
     # --- presses ----------------------------------------------------------------------------------------------------
 
@@ -157,12 +160,12 @@ class PanelDoor:
         elif idle:
             self._dial(self._settings.long_press_target if long else "")
         elif state is CallState.INCOMING:
-            self._give("call.answer", callId=call["callId"])
+            self._give("call.reject" if long else "call.answer", callId=call["callId"])
         elif state is not CallState.DISCONNECTING:
             self._give("call.hangup", callId=call["callId"])
 
     def _dial(self, target: str) -> None:
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         if now - self._last_dial < DIAL_EVERY_S:
             return
         self._last_dial = now
@@ -192,20 +195,24 @@ class PanelDoor:
 
     def _say(self, banner: str, hint: str) -> None:
         """Words and a red lamp for a moment: what went wrong, at the place where somebody stands."""
-        self._words = banner, hint
+        self._words, self._failing = (banner, hint), True
         self._draw()
-        self._later(WORDS_S, self._unsay)
-        self._light("status", FAST)
-        self._later(RED_S, self._draw)
+        self._later("words", WORDS_S, self._unsay)
+        self._later("red", RED_S, self._calm)
 
     def _unsay(self) -> None:
         self._words = None
         self._draw()
 
-    def _later(self, seconds: float, act: Callable[[], None]) -> None:
-        now = asyncio.get_running_loop().time()
-        self._moments = [timer for timer in self._moments if timer.when() > now and not timer.cancelled()]
-        self._moments.append(asyncio.get_running_loop().call_later(seconds, act))
+    def _calm(self) -> None:
+        self._failing = False
+        self._draw()
+
+    def _later(self, what: str, seconds: float, act: Callable[[], None]) -> None:
+        """``act`` in a moment; one that still waits for the same is put off."""
+        if (earlier := self._moments.get(what)) is not None:
+            earlier.cancel()
+        self._moments[what] = asyncio.get_running_loop().call_later(seconds, act)
 
     # --- lamps and words --------------------------------------------------------------------------------------------
 
@@ -217,21 +224,23 @@ class PanelDoor:
         call = self._bulletin.document("call")
         state = CallState(call.get("state", "None"))
         live = state not in (CallState.NONE, CallState.DISCONNECTED)
-        if live:
-            self._words = None
+        if state is not self._drawn:  # the call went on: what was said of it is over
+            self._drawn, self._words = state, None
         self._light("call", CALL_LAMP[state])
         self._light("mute", ON if call.get("isMuted") or (not live and self._inputs.get("hardware_mute")) else OFF)
         raised = any(entry["value"] is True or entry["value"] in (2, 3)
                      for entry in self._bulletin.document("diag").values())
-        self._light("status", PULSE if raised else ON)
+        self._light("status", FAST if self._failing else PULSE if raised else ON)
         media = self._bulletin.document("media")
         self._light("capture", ON if media.get("capturing") else OFF)
         self._show(*(self._words or self._state_words(state, call)))
 
     def _state_words(self, state: CallState, call: Json) -> tuple[str, str]:
         device = self._bulletin.document("device")
+        peer = (call.get("callerInfo") or {}).get("displayName", "")
+        if state is CallState.INCOMING:
+            return BANNER[state], f"{peer} · press to answer, hold to decline"
         if state in BANNER:
-            peer = (call.get("callerInfo") or {}).get("displayName", "")
             return BANNER[state] or peer, peer if BANNER[state] else ("Muted" if call.get("isMuted") else "")
         if device.get("doNotDisturbNow"):
             return device.get("name", ""), "Do not disturb"

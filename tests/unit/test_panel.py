@@ -1,0 +1,354 @@
+"""The panel door over the simulated panel: pins go down, commands come out; documents change, lamps follow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from appliance.bulletin import Bulletin
+from appliance.care.diagnostics import Diagnostics
+from appliance.doors import panel as door_module
+from appliance.doors.panel import CALL_LAMP, DOUBLE, FAST, OFF, ON, PULSE, SLOW, PanelDoor, without_panel
+from appliance.errors import EdgecallError, Refused
+from appliance.settings import CallSettings
+from appliance.vocabulary import VERB, Answer, CallState, Command, Event, Json, Origin, Result, Scope
+from hw.api import Fault
+from hw.sim import buttons
+from hw.sim.faults import FaultLine
+from hw.sim.panel import SIM_PINS, SimPanel
+from tests.support.http_door import Desk
+
+LONG_S = 0.6
+SHORT_S = 0.06
+LIVE = (CallState.CONNECTING, CallState.RINGING, CallState.EARLY_MEDIA, CallState.CONNECTED, CallState.LOCAL_HOLD,
+        CallState.REMOTE_HOLD, CallState.RECONNECTING)
+
+
+class Front:
+    """A door with its panel, and what a person standing there sees."""
+
+    def __init__(self, panel: SimPanel, **settings: Any) -> None:
+        self.panel = panel
+        self.desk = Desk()
+        self.bulletin = Bulletin("boot-1")
+        self.diagnostics = Diagnostics(self.bulletin)
+        self.screen: list[tuple[str, str]] = []
+        self.hardware_mute: list[bool] = []
+        self.events: list[Event] = []
+        self.changed = asyncio.Event()
+        self.door = PanelDoor(panel, self.desk, self.bulletin, settings=CallSettings(**settings),
+                              show=self._show,
+                              on_hardware_mute=self.hardware_mute.append, flag=self.diagnostics.flag)
+
+    def _show(self, banner: str, hint: str) -> None:
+        self.screen.append((banner, hint))
+        self.changed.set()
+
+    def tell(self, event: Event) -> None:
+        self.events.append(event)
+        self.changed.set()
+
+    async def until(self, condition: Callable[[], Any], within_s: float = 5.0) -> None:
+        """Looked at whenever a document, an event or the screen has changed."""
+        async with asyncio.timeout(within_s):
+            while not condition():
+                self.changed.clear()
+                await self.changed.wait()
+
+    def call(self, state: CallState, **more: Any) -> None:
+        self.bulletin.set("call", {"callId": "call-1", "state": state.value, "isMuted": False, "endReason": None,
+                                   "callerInfo": {"displayName": "Lena", "uri": "operator:lena"}, **more})
+
+    def pattern(self, lamp: str) -> list[list[float | bool]]:
+        shown: list[list[float | bool]] = self.bulletin.document("io")["lamps"][lamp]["pattern"]
+        return shown
+
+    def lit(self, lamp: str, pattern: door_module.Pattern) -> bool:
+        return self.pattern(lamp) == [list(step) for step in pattern]
+
+    def posted(self, kind: str) -> list[Json]:
+        return [event.data for event in self.events if event.type == kind]
+
+    async def press(self, seconds: float, button: str = "call") -> Command:
+        """Press; the command that came of it."""
+        before = len(self.desk.commands)
+        self.panel.press(button, seconds)
+        return (await self.desk.given(before + 1))[-1]
+
+
+@asynccontextmanager
+async def standing_at(**settings: Any) -> AsyncIterator[Front]:
+    faults = FaultLine()
+    panel = SimPanel(LONG_S, faults)
+    front = Front(panel, **settings)
+    loop = asyncio.get_running_loop()
+
+    def told(fault: Fault) -> None:
+        loop.call_soon_threadsafe(front.diagnostics.fault, fault)
+
+    faults.listen(told)
+    with front.bulletin.subscribed(on_document=lambda *_: front.changed.set(), on_event=front.tell):
+        running = asyncio.create_task(front.door.run(), name="door")
+        try:
+            await front.until(lambda: "io" in front.bulletin.snapshot().documents and front.screen)
+            yield front
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            front.diagnostics.close()
+            await asyncio.to_thread(panel.close)
+            await asyncio.to_thread(faults.close)
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moments that pass quickly."""
+    monkeypatch.setattr(door_module, "RED_S", 0.05)
+    monkeypatch.setattr(door_module, "WORDS_S", 0.1)
+
+
+async def test_a_press_without_a_call_dials_the_target_and_a_long_one_the_other() -> None:
+    async with standing_at(button_target="Reception", long_press_target="tel:+4930123456") as front:
+        short = await front.press(SHORT_S)
+        assert (short.verb.name, short.args) == ("call.dial", {"to": "Reception"})
+        assert (short.origin, short.ttl_s) == (Origin.PANEL, VERB["call.dial"].max_ttl_s)
+    async with standing_at(button_target="Reception", long_press_target="tel:+4930123456") as front:
+        front.call(CallState.DISCONNECTED)
+        assert (await front.press(LONG_S + 0.2)).args == {"to": "tel:+4930123456"}
+
+
+async def test_a_long_press_without_a_second_target_dials_the_first() -> None:
+    async with standing_at(button_target="operator:*") as front:
+        assert (await front.press(LONG_S + 0.2)).args == {"to": "operator:*"}
+
+
+async def test_changed_targets_hold_from_the_next_press_on() -> None:
+    async with standing_at(button_target="operator:*") as front:
+        front.door.reconfigure(CallSettings(button_target="device:lobby-2"))
+        assert (await front.press(SHORT_S)).args == {"to": "device:lobby-2"}
+
+
+async def test_somebody_who_drums_on_the_button_starts_one_call() -> None:
+    async with standing_at() as front:
+        await front.press(SHORT_S)
+        for count in range(2, 5):
+            front.panel.press("call", SHORT_S)
+            await front.until(lambda count=count: len(front.posted("io.released")) == count)
+        assert [command.verb.name for command in front.desk.commands] == ["call.dial"]
+
+
+async def test_an_incoming_call_is_answered_by_a_press_and_declined_by_a_long_one() -> None:
+    async with standing_at() as front:
+        front.call(CallState.INCOMING)
+        answer = await front.press(SHORT_S)
+        assert (answer.verb.name, answer.args) == ("call.answer", {"callId": "call-1"})
+        reject = await front.press(LONG_S + 0.2)
+        assert (reject.verb.name, reject.args) == ("call.reject", {"callId": "call-1"})
+        assert "reason" not in reject.args, "declined is what the verb says by itself"
+
+
+async def test_in_a_call_a_press_hangs_up() -> None:
+    async with standing_at() as front:
+        for state in LIVE:
+            front.call(state)
+            command = await front.press(SHORT_S)
+            assert (command.verb.name, command.args) == ("call.hangup", {"callId": "call-1"}), state
+        front.call(CallState.DISCONNECTING)
+        released = len(front.posted("io.released"))
+        front.panel.press("call", SHORT_S)
+        await front.until(lambda: len(front.posted("io.released")) > released)
+        assert front.desk.commands[-1] is command, "a call that ends already is left alone"
+
+
+@pytest.mark.parametrize("state", [CallState.CONNECTED, CallState.RINGING])
+async def test_in_a_call_a_long_press_hangs_up_as_well(state: CallState) -> None:
+    async with standing_at(long_press_target="device:lobby-2") as front:
+        front.call(state)
+        command = await front.press(LONG_S + 0.2)
+        assert (command.verb.name, command.args) == ("call.hangup", {"callId": "call-1"})
+
+
+async def test_the_mute_button_mutes_and_unmutes_in_a_call_only() -> None:
+    async with standing_at() as front:
+        front.panel.press("mute", SHORT_S)
+        await front.until(lambda: front.posted("io.released"))
+        assert front.desk.commands == []
+        front.call(CallState.CONNECTED)
+        assert (await front.press(SHORT_S, "mute")).verb.name == "call.mute"
+        front.call(CallState.CONNECTED, isMuted=True)
+        assert front.lit("mute", ON)
+        unmute = await front.press(SHORT_S, "mute")
+        assert (unmute.verb.name, unmute.ttl_s) == ("call.unmute", 5)
+
+
+async def test_the_presses_are_told_as_events_and_in_the_document() -> None:
+    async with standing_at() as front:
+        front.call(CallState.CONNECTED)
+        pressing = asyncio.create_task(front.press(SHORT_S))
+        await front.until(lambda: front.bulletin.document("io")["buttons"]["call"] == {"pressed": True})
+        await pressing
+        assert front.posted("io.pressed") == [{"name": "call"}]
+        assert front.posted("io.released")[0]["heldSeconds"] >= SHORT_S / 2
+        assert front.bulletin.document("io")["buttons"]["call"] == {"pressed": False}
+        await front.press(LONG_S + 0.2)
+        assert front.posted("io.held")[0]["heldSeconds"] >= LONG_S
+        assert len(front.posted("io.released")) == 1, "a long press is not a short one too"
+
+
+async def test_a_contact_that_bounces_is_one_press() -> None:
+    async with standing_at() as front:
+        pin = front.panel._factory.pin(SIM_PINS.buttons["call"])
+
+        def bounce(*, down: bool) -> None:
+            for _ in range(5):
+                pin.drive_low()
+                pin.drive_high()
+            if down:
+                pin.drive_low()
+
+        bounce(down=True)
+        await front.until(lambda: front.posted("io.pressed"))
+        bounce(down=False)
+        await front.desk.given(1)
+        assert len(front.posted("io.pressed")) == len(front.posted("io.released")) == 1
+        assert len(front.desk.commands) == 1
+
+
+async def test_a_stuck_button_is_a_diagnostic_until_it_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buttons, "STUCK_S", LONG_S + 0.1)
+    async with standing_at() as front:
+        front.panel.jam("call", True)
+        await front.until(lambda: front.diagnostics.raised("buttonStuck"))
+        assert front.bulletin.document("diag")["buttonStuck"]["detail"]["device"] == "button:call"
+        assert front.lit("status", PULSE)
+        assert len(front.desk.commands) == 1, "what is jammed calls once"
+        front.panel.jam("call", False)
+        await front.until(lambda: front.bulletin.document("diag")["buttonStuck"]["value"] is False)
+        assert front.lit("status", ON)
+
+
+async def test_inputs_are_told_and_the_hardware_mute_is_handed_on() -> None:
+    async with standing_at() as front:
+        front.panel.set_input("hardware_mute", True)
+        await front.until(lambda: front.hardware_mute == [True])
+        front.panel.set_input("tamper", True)
+        await front.until(lambda: front.diagnostics.raised("tamper"))
+        assert front.posted("io.input") == [{"name": "hardware_mute", "closed": True},
+                                            {"name": "tamper", "closed": True}]
+        assert front.bulletin.document("io")["inputs"]["tamper"] == {"closed": True}
+        front.bulletin.merge("device", name="Door")
+        assert front.lit("mute", ON), "also without a call: nobody would be heard"
+        front.panel.set_input("hardware_mute", False)
+        await front.until(lambda: front.hardware_mute == [True, False])
+
+
+LAMPS = {
+    CallState.NONE: OFF, CallState.CONNECTING: SLOW, CallState.RINGING: SLOW, CallState.EARLY_MEDIA: SLOW,
+    CallState.INCOMING: FAST, CallState.IN_LOBBY: DOUBLE, CallState.CONNECTED: ON, CallState.LOCAL_HOLD: PULSE,
+    CallState.REMOTE_HOLD: PULSE, CallState.RECONNECTING: FAST, CallState.TRANSFERRING: SLOW,
+    CallState.DISCONNECTING: OFF, CallState.DISCONNECTED: OFF,
+}
+
+
+async def test_the_call_lamp_has_a_pattern_for_every_state() -> None:
+    assert set(CALL_LAMP) == set(LAMPS) == set(CallState)
+    async with standing_at() as front:
+        for state, pattern in LAMPS.items():
+            front.call(state)
+            assert front.lit("call", pattern), state
+        for state, steady in ((CallState.CONNECTED, True), (CallState.DISCONNECTED, False)):
+            front.call(state)
+            assert front.panel.lit("call") is steady, "and the pin follows"
+
+
+async def test_the_capture_lamp_follows_what_is_captured() -> None:
+    async with standing_at() as front:
+        front.call(CallState.CONNECTED)
+        assert not front.panel.lit("capture")
+        front.bulletin.set("media", {"capturing": True})
+        assert front.panel.lit("capture")
+        front.bulletin.set("media", {"capturing": False})
+        assert not front.panel.lit("capture")
+
+
+async def test_the_screen_says_what_is_going_on_and_what_to_press() -> None:
+    async with standing_at() as front:
+        front.bulletin.merge("device", name="Front door")
+        assert front.screen[-1] == ("Front door", "Press the button to call")
+        front.bulletin.merge("device", doNotDisturbNow=True)
+        assert front.screen[-1] == ("Front door", "Do not disturb")
+        front.call(CallState.INCOMING)
+        assert front.screen[-1] == ("Incoming call", "Lena · press to answer, hold to decline")
+        front.call(CallState.CONNECTED)
+        assert front.screen[-1] == ("Lena", "")
+        front.call(CallState.CONNECTED, isMuted=True)
+        assert front.screen[-1] == ("Lena", "Muted")
+        front.call(CallState.RECONNECTING)
+        assert front.screen[-1] == ("Reconnecting …", "Lena")
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_call_that_fails_says_why_where_somebody_stands() -> None:
+    async with standing_at() as front:
+        command = await front.press(SHORT_S)
+        await front.desk.waiting.wait()
+        front.call(CallState.DISCONNECTED, endReason={"advice": "Open the operator page."})
+        front.desk.finals[command.id].set_result(
+            Answer(command.id, Result.FAILED, 480, "unreachable", message="Nobody is on duty."))
+        await front.until(lambda: front.screen[-1] == ("Nobody is on duty.", "Open the operator page."))
+        assert front.lit("status", FAST)
+        front.bulletin.merge("device", onDuty=[])
+        assert front.lit("status", FAST), "another document does not end the moment"
+        await front.until(lambda: front.lit("status", ON))
+        await front.until(lambda: front.screen[-1] == ("", "Press the button to call"))
+
+
+async def test_a_call_that_is_taken_back_says_nothing() -> None:
+    async with standing_at() as front:
+        command = await front.press(SHORT_S)
+        await front.desk.waiting.wait()
+        front.desk.finals[command.id].set_result(Answer(command.id, Result.FAILED, 0, "local", message="ended here"))
+        front.bulletin.merge("device", name="Door")
+        assert front.screen[-1] == ("Door", "Press the button to call")
+        assert front.lit("status", ON)
+
+
+async def test_a_refused_press_is_answered_in_words_until_the_call_goes_on() -> None:
+    async with standing_at() as front:
+        def refuse(command: Command) -> Answer:
+            raise Refused("use the switch on the device", code=403, sub_code="hardwareMuted")
+
+        front.desk.answer = refuse
+        front.call(CallState.CONNECTED, isMuted=True)
+        await front.press(SHORT_S, "mute")
+        await front.until(lambda: front.screen[-1] == ("use the switch on the device", ""))
+        assert front.lit("status", FAST)
+        front.call(CallState.DISCONNECTED)
+        assert front.screen[-1][0] == ""
+
+
+def io_set(**args: Any) -> Command:
+    return Command("c1", VERB["io.set"], args, Origin.CLI, "boss", Scope.ADMIN)
+
+
+async def test_a_relay_closes_for_its_time_and_is_told_with_who_did_it() -> None:
+    async with standing_at() as front:
+        handler = front.door.handlers()["io.set"]
+        await handler(io_set(relay="door", seconds=0.1))
+        assert front.panel.closed("door")
+        assert front.bulletin.document("io")["relays"]["door"] == {"closed": True}
+        assert front.posted("io.relay") == [{"relay": "door", "closed": True, "seconds": 0.1, "origin": "cli",
+                                             "sender": "boss"}]
+        await front.until(lambda: front.bulletin.document("io")["relays"]["door"] == {"closed": False})
+        with pytest.raises(EdgecallError, match=r"no relay 'gate'.*door"):
+            await handler(io_set(relay="gate", seconds=1))
+
+
+async def test_a_board_without_a_panel_refuses_relays_with_the_reason() -> None:
+    with pytest.raises(Refused, match="no relays") as refused:
+        await without_panel()["io.set"](io_set(relay="door", seconds=1))
+    assert refused.value.key == "501/FeatureNotSupported"
