@@ -181,7 +181,7 @@ class House:
             return settings if settings.enabled else None
         if not self._start.local_broker:
             return None
-        self._broker = LocalBroker(self.settings.data_dir, self.settings.device.id)
+        self._broker = LocalBroker(self.settings.data_dir, self.settings.device.id, users=settings.users)
         try:
             return await self._broker.start()
         except LocalBrokerError as error:  # calls by page and button work without one

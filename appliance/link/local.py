@@ -1,7 +1,8 @@
 """The broker of the first minute: mosquitto as a child process on loopback, with a configuration of its own.
 
-Users and generated passwords lie in ``<data>/secrets``; port, persistence and configuration in ``<data>/broker``. It
-never touches a mosquitto that the system runs.
+``admin`` and ``operator`` may log in with passwords made here (``<data>/secrets``), and whoever ``mqtt.users`` names,
+each by the access list of his scope. Port, persistence and configuration lie in ``<data>/broker``. It never touches a
+mosquitto that the system runs.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from appliance.faces.acl import User, access_list
-from appliance.settings import MqttSettings, Secret
+from appliance.settings import MqttSettings, MqttUserSettings, Secret
 from appliance.vocabulary import Scope
 
 __all__ = ["LocalBroker", "LocalBrokerError", "find_mosquitto", "password_line"]
@@ -34,6 +35,9 @@ STOP_S: Final = 2.0
 RESTART_FIRST_S: Final = 0.5
 RESTART_LAST_S: Final = 30.0
 STEADY_S: Final = 30.0
+_ENDING: Final = ((signal.SIGTERM, 0.2), (signal.SIGTERM, STOP_S), (signal.SIGKILL, STOP_S))
+"""Asked twice: mosquitto 2.0 forgets a SIGTERM that comes between its word `running` and its main loop."""
+OWN_USERS: Final = (User("admin", Scope.ADMIN), User("operator", Scope.OPERATOR))
 
 _CONFIGURATION: Final = """\
 listener {port} 127.0.0.1
@@ -82,14 +86,16 @@ def password_line(name: str, password: str) -> str:
 class LocalBroker:
     """``start`` gives the device's settings for it; it is restarted when it dies, and gone after ``stop`` (or us)."""
 
-    def __init__(self, data_dir: Path, device_id: str, *, users: Sequence[User] = (User("admin", Scope.ADMIN),
-                 User("operator", Scope.OPERATOR)), port: int = 0, on_ready: Callable[[], None] = lambda: None) -> None:
-        """``port`` 0: the one used last time if free, else any. ``on_ready``: told after each (re)start."""
+    def __init__(self, data_dir: Path, device_id: str, *, users: Sequence[MqttUserSettings] = (),
+                 on_ready: Callable[[], None] = lambda: None) -> None:
+        """``users``: beside OWN_USERS; one of the same name takes its place. ``on_ready``: told after each start."""
         self._folder = data_dir / "broker"
         self._secrets = data_dir / "secrets"
         self._device_id = device_id
-        self._users = tuple(users)
-        self._port = port
+        self._given = {user.name: user.password.reveal() for user in users}
+        self._users = (*(user for user in OWN_USERS if user.name not in self._given),
+                       *(User(user.name, Scope(user.scope)) for user in users))
+        self._port = 0
         self._on_ready = on_ready
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -100,12 +106,15 @@ class LocalBroker:
         return None if self._process is None else self._process.pid
 
     async def start(self) -> MqttSettings:
-        """Raises LocalBrokerError when it is not installed, or not ready within READY_S."""
+        """On the port of last time if that is free. Raises LocalBrokerError when it is not installed, a user has the
+        device's id, or it is not ready within READY_S."""
         program = await asyncio.to_thread(find_mosquitto)
         try:
             password = await asyncio.to_thread(self._prepare)
         except OSError as error:
             raise LocalBrokerError(f"The local broker's folder cannot be written: {error}") from error
+        except ValueError as error:  # of the access list
+            raise LocalBrokerError(f"The local broker has no users: {error}. Choose another device.id.") from error
         await self._launch(program)
         self._keeper = asyncio.create_task(self._keep(program), name="local broker")
         return MqttSettings(host="127.0.0.1", port=self._port, username=self._device_id, password=Secret(password))
@@ -127,7 +136,7 @@ class LocalBroker:
         for folder in (self._folder, self._secrets):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         names = [self._device_id, *(user.name for user in self._users)]
-        passwords = {name: self._password(name) for name in names}
+        passwords = {name: self._given.get(name) or self._password(name) for name in names}
         self._port = self._port or self._free_port()
         _write(self._folder / "port", str(self._port))
         _write(self._folder / "passwords", "".join(password_line(*pair) + "\n" for pair in passwords.items()))
@@ -205,11 +214,11 @@ class LocalBroker:
     async def _end(self) -> None:
         process, self._process = self._process, None
         if process is not None and process.returncode is None:
-            for number in (signal.SIGTERM, signal.SIGKILL):
+            for number, patience_s in _ENDING:
                 with contextlib.suppress(ProcessLookupError):
                     process.send_signal(number)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(STOP_S):
+                    async with asyncio.timeout(patience_s):
                         await process.wait()
                         break
         reader, self._reader = self._reader, None

@@ -67,7 +67,7 @@ class BoardSettings:
 
 @dataclass(frozen=True, slots=True)
 class MqttUserSettings:
-    """A person or program that may log in to the embedded broker and command this device."""
+    """Who, beside admin and operator, may log in to the embedded broker and command this device."""
 
     name: str = setting("", "Name it logs in with; never a device's id.",
                         format=formats.ID, required=True, restart=True, example='"desk"')

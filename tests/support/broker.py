@@ -11,6 +11,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
@@ -22,6 +23,9 @@ from appliance.link.local import find_mosquitto, password_line
 
 __all__ = ["Broker", "Client", "Relay", "Seen", "free_port"]
 
+START_S: Final = 10.0
+STOP_S: Final = 10.0
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -32,12 +36,14 @@ def free_port() -> int:
 class Broker:
     """Mosquitto on a free loopback port, in a folder of its own, with the product's own access list.
 
-    Everybody's password is his name. ``kill`` is SIGKILL; ``start`` again uses the same port and persistence.
+    Everybody's password is his name. ``async with Broker(folder)`` runs it (``absent``: only once ``start`` is called)
+    and leaves nothing, whatever happens inside. ``kill`` is SIGKILL; ``start`` again uses the same port and persistence.
     """
 
     def __init__(self, folder: Path, *, users: Sequence[User] = (), devices: Sequence[str] = (),
-                 extra: str = "", as_clientid: bool = False) -> None:
+                 extra: str = "", as_clientid: bool = False, absent: bool = False) -> None:
         self.folder = folder
+        self._absent = absent
         self.port = free_port()
         self.log: list[str] = []
         self._process: asyncio.subprocess.Process | None = None
@@ -55,15 +61,30 @@ class Broker:
             f"persistence true\npersistence_location {folder}/\nautosave_on_changes true\nautosave_interval 1\n"
             f"log_dest stderr\nlog_type all\n{extra}")
 
+    async def __aenter__(self) -> Broker:
+        if not self._absent:
+            await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
     async def start(self) -> None:
+        """Returns when it takes connections."""
         program = await asyncio.to_thread(find_mosquitto)
         self._process = await asyncio.create_subprocess_exec(
             "setpriv", "--pdeathsig", "KILL", program, "-c", str(self.folder / "mosquitto.conf"),
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE)
         running = asyncio.Event()
-        self._reader = asyncio.create_task(self._read(self._process, running))
-        async with asyncio.timeout(10):
-            await running.wait()
+        self._reader = asyncio.create_task(self._read(self._process, running), name="broker log")
+        try:
+            async with asyncio.timeout(START_S):
+                await running.wait()
+        except BaseException as error:
+            await self.kill()
+            if isinstance(error, TimeoutError):
+                raise AssertionError(f"mosquitto did not start: {self.log[-20:]}") from None
+            raise
 
     async def kill(self) -> None:
         await self._signal(signal.SIGKILL)
@@ -73,13 +94,19 @@ class Broker:
 
     async def _signal(self, number: signal.Signals) -> None:
         process, self._process = self._process, None
-        if process is None:
+        reader, self._reader = self._reader, None
+        if process is None or reader is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(number)
-        await asyncio.wait_for(process.wait(), 10)
-        assert self._reader is not None
-        await self._reader
+        try:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
+            async with asyncio.timeout(STOP_S):
+                await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            await reader
 
     async def _read(self, process: asyncio.subprocess.Process, running: asyncio.Event) -> None:
         assert process.stderr is not None
@@ -106,6 +133,7 @@ class Client:
     port: int
     name: str
     client_id: str = ""
+    password: str = ""  # empty: the name, as Broker has it
     seen: list[Seen] = field(default_factory=list)
     _client: paho.Client = field(init=False)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -114,11 +142,13 @@ class Client:
         loop = asyncio.get_running_loop()
         client = self._client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id=self.client_id or f"{self.name}-test", protocol=paho.MQTTv5)
-        client.username_pw_set(self.name, self.name)
+        client.username_pw_set(self.name, self.password or self.name)
         client.reconnect_delay_set(1, 1)
         connected, self._filters = asyncio.Event(), []
 
         def on_connect(_c, _u, _f, code, _p):
+            if code.is_failure:
+                return
             for topic_filter in self._filters:
                 client.subscribe(topic_filter, qos=1)
             loop.call_soon_threadsafe(connected.set)
@@ -131,8 +161,12 @@ class Client:
             lambda: self._subscribed.setdefault(mid, asyncio.Event()).set())
         client.connect_async("127.0.0.1", self.port, 10)
         client.loop_start()
-        async with asyncio.timeout(10):
-            await connected.wait()
+        try:
+            async with asyncio.timeout(10):
+                await connected.wait()
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
@@ -166,16 +200,21 @@ class Client:
             properties.ResponseTopic = response_topic
         info = self._client.publish(topic, payload, qos=qos, retain=retain, properties=properties)
         await asyncio.to_thread(info.wait_for_publish, 10)
+        assert info.is_published(), f"{self.name}: no PUBACK for {topic} within 10 s"
 
     async def until(self, found: Callable[[Seen], bool], within_s: float = 10) -> Seen:
         """The first message, past or to come, that fits."""
-        async with asyncio.timeout(within_s):
-            while True:
-                for message in self.seen:
-                    if found(message):
-                        return message
-                self._changed.clear()
-                await self._changed.wait()
+        try:
+            async with asyncio.timeout(within_s):
+                while True:
+                    for message in self.seen:
+                        if found(message):
+                            return message
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            last = "\n".join(f"{message.topic} {message.payload[:200]!r}" for message in self.seen[-12:])
+            raise AssertionError(f"{self.name}: not within {within_s} s; the last of {len(self.seen)}:\n{last}") from None
 
     def of(self, topic: str) -> list[Seen]:
         return [message for message in self.seen if message.topic == topic]
