@@ -98,6 +98,7 @@ class CallController:
         self._local_time = local_time
         self._schedule = [Window.parse(line) for line in settings.dnd]
         self._dnd = False
+        self._warm = False
         self._hardware_muted = False
         self._active: ActiveCall | None = None
         self._history: list[Json] = []
@@ -115,7 +116,7 @@ class CallController:
             Effect.RING: lambda _: studio.play(Tone.RING),
             Effect.RINGBACK: lambda _: studio.play(Tone.RINGBACK),
             Effect.QUIET: lambda _: studio.play(None),
-            Effect.WARM_CAMERA: self._warm_camera,
+            Effect.WARM_CAMERA: self._keep_warm,
             Effect.ARM_SETUP: lambda a: self._arm(a, self._setup_s(a), "408/setupTimeout"),
             Effect.ARM_RING: lambda a: self._arm(a, self._settings.ring_s, "487/noAnswer"),
             Effect.ARM_RECONNECT: lambda a: self._arm(a, self._settings.reconnect_s, "410/mediaLost"),
@@ -465,12 +466,13 @@ class CallController:
             if leg is not active.leg:
                 self._drop(leg, END_REASONS["487/answeredElsewhere"])
 
-    def _warm_camera(self, active: ActiveCall) -> None:
-        if active.media.send_video:
-            self._spawn(self._warm(True), "call.warmCamera")
-
-    async def _warm(self, warm: bool) -> None:
-        await self._studio.warm_camera(warm)
+    def _keep_warm(self, active: ActiveCall) -> None:
+        """The camera is open before anybody is sent anything, but only until then: after that the leg's media hold it,
+        so that hold and ``video.stop`` really close it."""
+        warm = active.call.live and active.call.connected is None and active.media.send_video
+        if warm is not self._warm:
+            self._warm = warm
+            self._spawn(self._studio.warm_camera(warm), "call.warmCamera" if warm else "call.coolCamera")
 
     def _media_changed(self, active: ActiveCall) -> None:
         self._apply_media(active)
@@ -482,6 +484,7 @@ class CallController:
         muted = self._hardware_muted if over else active.muted_by(hardware=self._hardware_muted) is not MutedBy.NOBODY
         self._studio.mute(muted)
         self._studio.mute_incoming(not over and active.incoming_muted)
+        self._keep_warm(active)
         if over or active.leg is None:
             return
         wanted = MediaWanted(False, False, False, False) if active.held else active.media
@@ -523,7 +526,6 @@ class CallController:
         if incoming and active.call.connected is None and reason.sub_code in ("noAnswer", "cancelled"):
             self._bulletin.post("call.missed", callId=active.id, reason=reason.payload(),
                                 callerInfo=None if active.peer is None else _caller(active.peer))
-        self._spawn(self._warm(False), "call.coolCamera")
         self._spawn(self._remember(record), "call.record")
         self._apply_media(active)
         if reason.sub_code == "busy":

@@ -55,6 +55,7 @@ async def test_a_call_out_from_dialling_to_hanging_up(tmp_path: Path) -> None:
         await dialling
         assert house.call["state"] == "Connected"
         assert house.studio.tone is None
+        assert not house.studio.warm  # from now on the leg's media hold the camera, and let it go on hold
         assert house.bulletin.document("roster")["participants"][0]["state"] == "Connected"
         await asyncio.sleep(12)
         await house.give("call.hangup")
