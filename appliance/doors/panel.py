@@ -166,7 +166,11 @@ class PanelDoor:
 
     def _dial(self, target: str) -> None:
         now = asyncio.get_running_loop().time()
-        if now - self._last_dial < DIAL_EVERY_S:
+        if (wait := self._last_dial + DIAL_EVERY_S - now) > 0:
+            if self._words is None:  # why the last call failed is worth more
+                self._words = ("One moment, please", "Press again in a moment")
+                self._draw()
+                self._later("words", wait, self._unsay)
             return
         self._last_dial = now
         self._give("call.dial", to=target or self._settings.button_target)

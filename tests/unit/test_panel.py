@@ -139,6 +139,7 @@ async def test_somebody_who_drums_on_the_button_starts_one_call() -> None:
             front.panel.press("call", SHORT_S)
             await front.until(lambda count=count: len(front.posted("io.released")) == count)
         assert [command.verb.name for command in front.desk.commands] == ["call.dial"]
+        assert front.screen[-1] == ("One moment, please", "Press again in a moment")
 
 
 async def test_an_incoming_call_is_answered_by_a_press_and_declined_by_a_long_one() -> None:
