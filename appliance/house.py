@@ -201,7 +201,6 @@ class House:
             return None
         link = MqttSession(settings, self.settings.device.id, self.store, on_poison=self._poison,
                            on_taken_over=lambda: self._refused("takenOver", self.settings.device.id))
-        link.start()
         self._stack.push_async_callback(link.stop)
         return link
 
@@ -250,6 +249,8 @@ class House:
                                  boot=self._boot)
             self.mqtt.start()
             self._stack.push_async_callback(self.mqtt.stop)
+            # Last: what waited at the broker comes at once, and what nobody here is ready for would be lost.
+            self.link.start()
         self._stack.enter_context(self.bulletin.subscribed(on_document=self._on_document))
         self.bulletin.post("device.booted", version=__version__, boot=self.bulletin.boot)
         self._start.announce(self.http.address())

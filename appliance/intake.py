@@ -13,7 +13,7 @@ import json
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from secrets import token_urlsafe
 from typing import Final, Protocol
 
@@ -79,6 +79,8 @@ class _Running:
     accepted: Answer
     final: asyncio.Future[Answer]
     first_told: bool = False  # ``accepted`` was returned: the final one must be told
+    reply: str | None = None  # where the final answer goes together with the journal
+    also: set[str] = field(default_factory=set)  # where else ``accepted`` was told meanwhile: the final one follows
     executing: bool = False  # may be cancelled; never while the final answer is being written
     task: asyncio.Task[None] | None = None
 
@@ -227,9 +229,10 @@ class Intake:
             except EdgecallError as error:
                 return await self._refuse(command, digest, error, reply)
         if known is not None:
-            await self._queue(reply, known)
+            await self._queue_known(command.id, reply, known)
             return _Taken(known, reply is not None)
         running = self._register(command, digest)
+        running.reply = reply
         first = encode(running.accepted) if command.verb.long else None
         # A door that answers by itself saves one commit: a button is not made to wait for the card twice.
         state = JournalState.STARTED if reply is None else JournalState.ADMITTED
@@ -279,6 +282,13 @@ class Intake:
             answer = self._known(command, digest, found) or answer
             await self._queue(reply, answer)
         return _Taken(answer, reply is not None)
+
+    async def _queue_known(self, command_id: str, reply: str | None, known: Answer) -> None:
+        """Where the command came through another door and still runs, its final answer must come here as well."""
+        running = self._running.get(command_id)
+        if running is not None and known is running.accepted and reply not in (None, running.reply):
+            running.also.add(reply)
+        await self._queue(reply, known)
 
     async def _queue(self, reply: str | None, answer: Answer) -> None:
         if reply is not None:
@@ -385,10 +395,18 @@ class Intake:
             log.error("the final answer of %s (%s) is not stored: %s", command.verb.name, command.id, error.message)  # noqa: TRY400
         del self._running[command.id]
         running.final.set_result(answer)
+        for reply in running.also:
+            await self._tell_too(reply, answer)
         _audit(command.verb.name, command.id, command.origin, command.sender, answer, self._clock.monotonic() - begun)
         if running.first_told:
             for tell in tuple(self._tell):
                 tell(command, answer)
+
+    async def _tell_too(self, reply: str, answer: Answer) -> None:
+        try:
+            await self._queue(reply, answer)
+        except StoreError as error:
+            log.error("the final answer of %s is not told on %s: %s", answer.id, reply, error.message)  # noqa: TRY400
 
     async def _execute(self, command: Command, started: bool) -> Answer:
         """Never raises: whatever happens is an answer."""

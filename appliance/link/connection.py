@@ -132,6 +132,11 @@ class Connection:
         if not done:
             self._end(Ending(f"no answer within {CONNECT_S:g} s"))
 
+    @property
+    def established(self) -> bool:
+        """The broker has accepted us; it may have ended since."""
+        return self._established
+
     async def watch(self) -> Ending:
         """Wait for the end. paho's thread can die of an exception without a word; that is an end too."""
         while not self.ended.done():
@@ -185,7 +190,7 @@ class Connection:
                 ) -> Awaitable[int | None]:
         """Hand over now, in order of the calls. The awaitable gives the PUBACK's reason code (0 for QoS 0), None when
         none came within PUBACK_S or the connection ended."""
-        if self.ended.done():
+        if self.ended.done() or not self._established:  # paho would keep it and send it later, behind our back
             return _settled(None)
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         if expiry_s is not None:

@@ -67,6 +67,7 @@ class Session:
         self._pump = OutboxPump(store, f"{ROOT}/{device_id}/log/gap", wall, on_poison)
         self._on_taken_over = on_taken_over
         self._connection: Connection | None = None
+        self._connected = False  # subscribed and `online` said: a little after _connection is there
         self._tell: list[Callable[[bool], None]] = []
         self._receivers: dict[str, _Receiver] = {}
         self._publishers = asyncio.Semaphore(PUBLISHERS)
@@ -76,7 +77,7 @@ class Session:
 
     @property
     def connected(self) -> bool:
-        return self._connection is not None
+        return self._connected
 
     def on_connection(self, tell: Callable[[bool], None]) -> None:
         self._tell.append(tell)
@@ -88,7 +89,7 @@ class Session:
         receiver = self._receivers[topic_filter] = _Receiver(topic_filter, handler)
         if self._task is not None:
             receiver.start()
-        if self._connection is not None:
+        if self._connection is not None and self._connection.established:
             receiver.subscribing = asyncio.create_task(
                 self._connection.subscribe([topic_filter]), name=f"mqtt subscribe {topic_filter}")
 
@@ -166,6 +167,7 @@ class Session:
                                     self._arrived)
         except (OSError, ValueError, ssl.SSLError) as error:
             return Ending(f"the TLS files cannot be used: {error}")
+        self._connection = connection  # what waited at the broker comes with its CONNACK, and is answered at once
         try:
             await connection.open()
             if not connection.ended.done():
@@ -184,7 +186,6 @@ class Session:
         log.info("connected to the broker %s:%d%s", self._settings.host, self._settings.port,
                  f" after {waited:.0f} s" if attempt else "")
         self._told = False
-        self._connection = connection
         self._announce(True)
         pump = asyncio.create_task(self._drain(connection), name="mqtt outbox")
         try:
@@ -207,11 +208,12 @@ class Session:
                 await asyncio.wait({connection.ended}, timeout=RETRY_FIRST_S)
 
     def _gone(self) -> None:
-        if self._connection is not None:
-            self._connection = None
+        self._connection = None
+        if self._connected:
             self._announce(False)
 
     def _announce(self, connected: bool) -> None:
+        self._connected = connected
         for tell in tuple(self._tell):
             tell(connected)
 

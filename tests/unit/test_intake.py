@@ -248,6 +248,23 @@ async def test_answers_for_the_outbox_are_committed_with_the_journal(house):
     assert encode(answers[1]) == encode(answers[2]) and house.told == []
 
 
+@pytest.mark.parametrize("verb, args", [("call.dial", {"to": "a"}), ("call.mute", {})])
+async def test_a_command_that_runs_for_another_door_is_finished_on_this_one_too(house, verb, args):
+    house.gate.clear()
+    by_http = asyncio.create_task(house.intake.submit(house.command(verb, ttl_s=30, origin=Origin.HTTP, **args)))
+    await asyncio.sleep(0.1)
+    for _ in range(2):
+        assert await house.intake.take(house.command(verb, ttl_s=30, **args), "ack/x") is None
+    house.gate.set()
+    first = await by_http
+    final = first if first.result.final else await house.intake.final("1", 5)
+    await asyncio.sleep(0.1)
+    told = [(topic, json.loads(payload)["result"]) for topic, payload in await house.outbox()]
+    assert told == [("ack/x", "accepted"), ("ack/x", "accepted"), ("ack/x", "done")]
+    assert (await house.outbox())[-1][1] == encode(final)
+    assert house.done == ["1"]
+
+
 async def test_a_flood_over_mqtt_does_not_reach_the_flash(house):
     answers = [await house.intake.take(house.command("call.mute", str(n)), "ack/call.mute") for n in range(22)]
     assert [answer and answer.sub_code for answer in answers] == [None] * 20 + ["busy"] * 2
