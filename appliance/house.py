@@ -10,19 +10,21 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from appliance import __version__
 from appliance.bulletin import Bulletin
-from appliance.calls.book import AddressBook, Entry
+from appliance.calls.book import AddressBook, entries_of
 from appliance.calls.commands import CallCommands
 from appliance.calls.controller import CallController
 from appliance.care.board import BoardCare
 from appliance.care.configuration import Configuration
 from appliance.care.diagnostics import Diagnostics
+from appliance.care.duty import Duty
+from appliance.care.restarts import Restarts
 from appliance.care.sampling import Sampling
 from appliance.care.systemd import Notifier, Watchdog
 from appliance.care.watch import Watch, WatchPorts
@@ -40,7 +42,7 @@ from appliance.media.studio import Studio
 from appliance.providers.api import Peer
 from appliance.providers.direct.protocol import Party
 from appliance.providers.direct.provider import DirectProvider
-from appliance.settings import BookSettings, Loaded, MqttSettings, Settings
+from appliance.settings import Loaded, MqttSettings, Settings
 from appliance.store import Store
 from appliance.vocabulary import CallState, Command, Json
 from hw.api import Board, BoardOptions, HardwareError
@@ -50,8 +52,6 @@ __all__ = ["House", "Start"]
 log = logging.getLogger(__name__)
 
 EXCHANGE_STALL_S: Final = 2.0  # the exchange ticks every 10 ms, on a null clock where a device is missing
-OPERATORS: Final = Entry("Operators", ("operator:*",))
-"""Who opened the page with an address or token of ours may call and be called, unless the settings say otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,8 @@ class House:
         self._stack = contextlib.AsyncExitStack()
         self._broker: LocalBroker | None = None
         self._broker_fault = ""
-        self._background: list[tuple[str, Coroutine[Any, Any, None]]] = []
+        self.link: MqttSession | None = None
+        self._background: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = []
 
     async def __aenter__(self) -> House:
         try:
@@ -95,16 +96,18 @@ class House:
 
     async def serve(self) -> None:
         """Serve until ``stopping`` is set. Raises what a background task failed with."""
-        tasks = [asyncio.create_task(work, name=name) for name, work in self._background]
-        self._background = []
+        tasks = [asyncio.create_task(work(), name=name) for name, work in self._background]
         stop = asyncio.create_task(self.stopping.wait(), name="house.stopping")
+        reason = "failed"
         try:
             self._notifier.ready(self._status())
             done, _ = await asyncio.wait([*tasks, stop], return_when=asyncio.FIRST_COMPLETED)
             for task in done - {stop}:
                 log.error("%s ended; leaving, to be started again", task.get_name(), exc_info=task.exception())
                 task.result()
+            reason = "asked"
         finally:
+            self.bulletin.post("device.stopping", reason=reason)
             await self.http.stop()
             await self.controller.stop()
             for task in (*tasks, stop):
@@ -122,6 +125,7 @@ class House:
     async def _open(self) -> None:
         settings, start = self.settings, self._start
         self._notifier = Notifier()
+        self._stack.callback(self._notifier.close)
         self.clock = SystemClock()
         # The slow ones side by side: a child process gets ready while this one goes on.
         board = asyncio.create_task(asyncio.to_thread(start.open_board, *self._board_options()), name="board.open")
@@ -131,13 +135,15 @@ class House:
         await self._open_store()
         self.board = await board
         self._facts()
-        self.studio = await self._stack.enter_async_context(_opened(
-            Studio(self.board, settings.video, half_duplex=settings.board.name == "auto")))
-        self.link = await self._open_link(await broker)
+        self.studio = Studio(self.board, settings.video, half_duplex=settings.board.name == "auto")
+        self._stack.push_async_callback(self.studio.close)
+        await self.studio.open()
+        self._open_link(await broker)
+        self.duty = Duty(self.bulletin, self.diagnostics)
         self.direct = DirectProvider(
             Party(settings.device.id, settings.device.name), self.studio, self.clock, ice=_ice(settings),
             link=self.link, peers=settings.direct.peers, accept_from=self._accept_from, refused=self._refused,
-            on_duty=self._on_duty)
+            on_duty=self.duty.changed)
         await self._open_calls()
         await self._open_doors()
 
@@ -150,23 +156,25 @@ class House:
             echo_loss_db=board.echo_loss_db or None, long_press_s=board.long_press_s)
 
     async def _open_store(self) -> None:
-        self._trouble: StoreError | None = None
-        self.store = Store(self.settings.data_dir, on_trouble=self._store_trouble)
+        self.store = Store(self.settings.data_dir)
         await self.store.open()
         self._stack.push_async_callback(self.store.close)
         self._boot = await self.store.count("boot")
         self.bulletin = Bulletin(f"b{self._boot}")
         self.diagnostics = Diagnostics(self.bulletin)
         self._stack.callback(self.diagnostics.close)
-        self._store_trouble(self.store.trouble)
+        self.store.on_trouble(self._store_trouble)
+        restarts = Restarts(self.store, self.diagnostics)
+        await restarts.begin()
+        self._stack.push_async_callback(restarts.end)
+        self._background.append(("care.restarts", restarts.run))
         self.configuration = Configuration(self._start.loaded, self._start.path, self.bulletin, self.diagnostics,
                                            self._start.load, self._apply)
 
     def _facts(self) -> None:
         device = self.settings.device
         self.bulletin.merge("device", id=device.id, name=device.name, version=__version__, boot=self.bulletin.boot,
-                            safeMode=self._start.safe, onDuty=[], **self.board.facts())
-        self.bulletin.set("provider", {"providers": {}})
+                            safeMode=self._start.safe, **self.board.facts())
 
     @staticmethod
     async def _close_board(opening: asyncio.Task[Board]) -> None:
@@ -181,7 +189,8 @@ class House:
             return settings if settings.enabled else None
         if not self._start.local_broker:
             return None
-        self._broker = LocalBroker(self.settings.data_dir, self.settings.device.id, users=settings.users)
+        self._broker = LocalBroker(self.settings.data_dir, self.settings.device.id, users=settings.users,
+                                   on_ready=self._broker_ready)
         try:
             return await self._broker.start()
         except LocalBrokerError as error:  # calls by page and button work without one
@@ -195,37 +204,42 @@ class House:
         if self._broker is not None:
             await self._broker.stop()
 
-    async def _open_link(self, settings: MqttSettings | None) -> MqttSession | None:
+    def _open_link(self, settings: MqttSettings | None) -> None:
         if settings is None:
             self.diagnostics.flag("mqttDisconnected", bool(self._broker_fault), cause="local", why=self._broker_fault)
-            return None
-        link = MqttSession(settings, self.settings.device.id, self.store, on_poison=self._poison,
-                           on_taken_over=lambda: self._refused("takenOver", self.settings.device.id))
-        self._stack.push_async_callback(link.stop)
-        return link
+            return
+        self.link = MqttSession(settings, self.settings.device.id, self.store, on_poison=self._poison,
+                                on_taken_over=lambda: self._refused("takenOver", self.settings.device.id))
+        self._stack.push_async_callback(self.link.stop)
 
     async def _open_calls(self) -> None:
         settings = self.settings
         features = {} if self.board.camera is not None else {"turnVideoOn": "this board has no camera"}
-        book = AddressBook(_entries(settings.book), country=settings.device.country)
+        book = AddressBook(entries_of(settings.book), country=settings.device.country)
         path = settings.data_dir / "book.json"
         try:
             await asyncio.to_thread(book.load, path)
         except StoreError as error:
             log.error("%s", error)  # noqa: TRY400 - words for people, no traceback
         me = Peer(settings.device.id, f"device:{settings.device.id}", settings.device.name, "device", verified=True)
+        providers = () if self._start.safe else (self.direct,)
         self.controller = CallController(
-            me=me, settings=settings.call, providers=() if self._start.safe else (self.direct,), studio=self.studio,
-            book=book, book_path=path, bulletin=self.bulletin, records=self.store, features=features)
+            me=me, settings=settings.call, providers=providers, studio=self.studio, book=book, book_path=path,
+            bulletin=self.bulletin, records=self.store, features=features)
         self._stack.push_async_callback(self.controller.stop)
         self.care = BoardCare(self.board, self.bulletin, self.diagnostics)
         self.watch = Watch(self.bulletin, self.diagnostics, self.clock, settings.data_dir, WatchPorts(
             levels=self.studio.levels, stats=self.controller.stats, broker=self._broker_connected,
             backlog=self._backlog, note_speaking=self.controller.note_speaking, media=self.studio.state,
-            health=self.board.health), started=self._started)
+            providers=lambda: {one.name: one.state() for one in providers}, health=self.board.health),
+            started=self._started)
         self.sampling = Sampling(self.controller.stats, self._quality, self._publish_sample)
-        self._background += [("care.board", self.care.run()), ("care.watch", self.watch.run()),
-                             ("care.sampling", self.sampling.run()), ("care.watchdog", self._watchdog())]
+        watchdog = Watchdog(self._notifier)
+        self._background += [("care.board", self.care.run), ("care.watch", self.watch.run),
+                             ("care.sampling", self.sampling.run), ("care.watchdog", watchdog.run)]
+        if self.board.audio is not None:
+            self._background.append(("care.watchdog.audio", lambda: watchdog.follow(
+                "audio exchange", EXCHANGE_STALL_S, lambda: self.studio.exchange_tick)))
 
     async def _open_doors(self) -> None:
         settings = self.settings
@@ -251,8 +265,10 @@ class House:
             self._stack.push_async_callback(self.mqtt.stop)
             # Last: what waited at the broker comes at once, and what nobody here is ready for would be lost.
             self.link.start()
-        self._stack.enter_context(self.bulletin.subscribed(on_document=self._on_document))
+        for subscriber in (self._show_status, self.duty.on_document):
+            self._stack.enter_context(self.bulletin.subscribed(on_document=subscriber))
         self.bulletin.post("device.booted", version=__version__, boot=self.bulletin.boot)
+        await self.controller.report_interrupted_call()
         self._start.announce(self.http.address())
 
     def _panel_door(self, handlers: dict[str, Handler]) -> PanelDoor | None:
@@ -263,7 +279,7 @@ class House:
             self.board.panel, self.intake, self.bulletin, settings=self.settings.call, show=self.studio.show,
             on_hardware_mute=self.controller.hardware_mute, flag=self.diagnostics.flag)
         handlers |= door.handlers()
-        self._background.append(("doors.panel", door.run()))
+        self._background.append(("doors.panel", door.run))
         return door
 
     # --- threads between the rooms ----------------------------------------------------------------------------------
@@ -271,14 +287,17 @@ class House:
     def _apply(self, settings: Settings) -> None:
         self.settings = settings
         self._start.set_log_level(settings.log.level)
-        self.controller.reconfigure(settings.call, _entries(settings.book))
+        self.controller.reconfigure(settings.call, entries_of(settings.book))
         if self.panel is not None:
             self.panel.reconfigure(settings.call)
 
     def _store_trouble(self, trouble: StoreError | None) -> None:
-        if hasattr(self, "diagnostics"):
-            self.diagnostics.flag("storageReadOnly", trouble is not None, cause="store",
-                                  why=None if trouble is None else trouble.message)
+        self.diagnostics.flag("storageReadOnly", trouble is not None, cause="store",
+                              why=None if trouble is None else trouble.message)
+
+    def _broker_ready(self) -> None:
+        if self.link is not None:
+            self.link.reconnect_now()
 
     def _accept_from(self, identity: str) -> bool:
         return identity in self.settings.direct.fleet or self.controller.is_known(identity)
@@ -290,11 +309,6 @@ class House:
         """A message that the broker does not take was set aside; the rest of the outbox flows."""
         log.error("a message for %s was set aside: %s", topic.rpartition("/")[2], why)
         self.diagnostics.flag("eventQueueBacklog", True, cause="poison", topic=topic, why=why)
-
-    def _on_duty(self, names: Sequence[str]) -> None:
-        self.bulletin.merge("device", onDuty=list(names))
-        if names:
-            self.diagnostics.flag("nobodyOnDuty", False)
 
     def _broker_connected(self) -> bool | None:
         return None if self.link is None else self.link.connected
@@ -312,50 +326,15 @@ class House:
     async def _rebirth(self, _: Command) -> None:
         self.bulletin.republish()
 
-    def _on_document(self, name: str, document: Json, _rev: int) -> None:
+    def _show_status(self, name: str, _document: Json, _rev: int) -> None:
         if name == "call":
             self._notifier.status(self._status())
-            ended = document.get("endReason") or {}
-            if ended.get("subCode") == "unreachable" and document.get("callerInfo", {}).get("uri", "").startswith(
-                    "operator:") and not self.direct.on_duty:
-                self.diagnostics.flag("nobodyOnDuty", True)
 
     def _status(self) -> str:
         state = self.bulletin.document("call").get("state", CallState.NONE.value)
         return f"call: {state}" + (" (safe mode, no media)" if self._start.safe else "")
 
-    async def _watchdog(self) -> None:
-        """Fed while our loop and audio exchange tick (decisions F2)."""
-        watchdog = Watchdog(self._notifier)
-        pulse = watchdog.pulse("audio exchange", EXCHANGE_STALL_S)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(watchdog.run(), name="care.watchdog.run")
-            last = self.studio.exchange_tick
-            while True:
-                await asyncio.sleep(EXCHANGE_STALL_S / 4)
-                if self.board.audio is None:
-                    continue
-                if (tick := self.studio.exchange_tick) != last:
-                    last = tick
-                    pulse.tick()
-
-
-@contextlib.asynccontextmanager
-async def _opened(studio: Studio) -> AsyncIterator[Studio]:
-    await studio.open()
-    try:
-        yield studio
-    finally:
-        await studio.close()
-
 
 def _ice(settings: Settings) -> IceServers:
     direct = settings.direct
     return IceServers(direct.stun, direct.turn, direct.turn_username, direct.turn_password.reveal())
-
-
-def _entries(book: Sequence[BookSettings]) -> list[Entry]:
-    entries = [Entry(one.name, one.uris, one.ring_seconds or None, one.auto_answer, one.allowed, one.members,
-                     "parallel" if one.strategy == "parallel" else "sequence", one.fallback) for one in book]
-    covered = any("operator:*" in entry.uris for entry in entries)
-    return entries if covered else [OPERATORS, *entries]

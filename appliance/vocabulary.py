@@ -408,7 +408,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "security.refused": "A command or peer was refused for a security reason; data: why, origin, sender.",
     "config.changed": "data: applied or errors.",
     "device.booted": "data: version, boot.",
-    "device.stopping": "data: reason.",
+    "device.stopping": "data: reason (asked, failed).",
 }
 """Event types, without the prefix ``edgecall.``; published on ``event/<first word>`` as CloudEvents 1.0 JSON."""
 
@@ -423,7 +423,7 @@ STATES: Final[Mapping[str, str]] = {
     "devices": "Microphone, speaker, camera, screen, panel.",
     "diag": "User-facing diagnostics (features 4.1).",
     "net": "Addresses, broker, network quality level.",
-    "provider": "Ways into the world and their capabilities.",
+    "provider": "Ways into the world by name: connections, who is on duty, peers, calls, what can be called.",
     "io": "Buttons, lamps, relays, inputs.",
     "calls": "The last 20 calls.",
     "health": "ok, degraded or failed, with causes; clock, memory, load.",
@@ -501,7 +501,6 @@ DIAGNOSTICS: Final[Mapping[str, Diagnostic]] = _diagnostics(
     ("displayDisconnected", _F, "The screen is not connected.", "Check its cable."),
     ("buttonStuck", _F, "A button is held for over 30 s.", "Free the button."),
     ("tamper", _F, "The case is open, or a code was guessed.", "Look after the device."),
-    ("doorOpenTooLong", _F, "The door is open for too long.", "Close the door."),
     ("powerUndervoltage", _F, "The supply voltage is too low.", "Use a stronger supply."),
     ("thermalThrottled", _F, "The board is too hot and slows down.", "Improve the cooling."),
     ("storageLow", _F, "Little storage is left.", "Free storage; see the detail."),
@@ -509,7 +508,6 @@ DIAGNOSTICS: Final[Mapping[str, Diagnostic]] = _diagnostics(
     ("clockNotSynchronised", _F, "The clock is not synchronised.", "Check the time server."),
     ("watchdogRestarted", _F, "The appliance was restarted after a crash or hang.", "Send the log."),
     ("mqttDisconnected", _F, "The broker is not reached.", "Check network, address and certificate of the broker."),
-    ("tokenInvalid", _F, "A token or login was refused.", "Issue a new one."),
     ("eventQueueBacklog", _F, "Many messages wait for the broker.", "Check the connection to the broker."),
     ("nobodyOnDuty", _F, "Nobody is on duty to answer.", "Open the operator page and go on duty."),
     ("configRejected", _F, "The settings file has errors; the last good settings are in force.",

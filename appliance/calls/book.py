@@ -16,8 +16,9 @@ from typing import Any, Final, Literal
 
 from appliance.errors import BadRequest, Refused, StoreError
 from appliance.providers.api import Peer, Target
+from appliance.settings import BookSettings
 
-__all__ = ["AddressBook", "Entry", "Round", "parse_uri", "save"]
+__all__ = ["AddressBook", "Entry", "Round", "entries_of", "parse_uri", "save"]
 
 SCHEMES: Final = frozenset({"device", "operator", "lan", "tel", "sip", "sips", "room"})
 MAX_ENTRIES: Final = 1000  # an address book, not a directory; bounds memory and the file
@@ -44,6 +45,18 @@ class Entry:
         return {"name": self.name, "uris": list(self.uris), "ringSeconds": self.ring_s, "autoAnswer": self.auto_answer,
                 "allowed": self.allowed, "members": list(self.members), "strategy": self.strategy,
                 "fallback": self.fallback}
+
+
+OPERATORS: Final = Entry("Operators", ("operator:*",))
+"""Who opened the page with an address or token of ours may call and be called, unless the settings say otherwise."""
+
+
+def entries_of(book: Sequence[BookSettings]) -> list[Entry]:
+    """The entries of ``[[book]]``, and OPERATORS where none of them speaks of all operators."""
+    entries = [Entry(one.name, one.uris, one.ring_seconds or None, one.auto_answer, one.allowed, one.members,
+                     "parallel" if one.strategy == "parallel" else "sequence", one.fallback) for one in book]
+    covered = any("operator:*" in entry.uris for entry in entries)
+    return entries if covered else [OPERATORS, *entries]
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,10 +136,18 @@ class CallController:
         """Load what outlived the restart and open the providers for incoming calls."""
         self._dnd = await self._records.get("dnd") == "on"
         self._history = await self._records.calls(LAST_CALLS)
-        await self._report_interrupted_call()
         self._publish_idle()
         for provider in self._providers:
             await provider.start(self._on_incoming)
+
+    async def report_interrupted_call(self) -> None:
+        """A call that was up when the appliance died gets its end told, once: when the doors are open to tell it."""
+        call_id = await self._records.get("active_call")
+        if not call_id:
+            return
+        reason = END_REASONS["410/deviceFault.restart"]
+        self._bulletin.post("call.ended", callId=call_id, reason=reason.payload(), durationMs=None)
+        await self._records.set("active_call", "")
 
     async def stop(self) -> None:
         """End the call with 503/shutdown within 3 s, then the providers. May be called twice."""
@@ -537,15 +545,6 @@ class CallController:
 
     async def _remember(self, record: Json) -> None:
         await self._records.add_call(record)
-        await self._records.set("active_call", "")
-
-    async def _report_interrupted_call(self) -> None:
-        """A call that was up when the appliance died gets its end told, once."""
-        call_id = await self._records.get("active_call")
-        if not call_id:
-            return
-        reason = END_REASONS["410/deviceFault.restart"]
-        self._bulletin.post("call.ended", callId=call_id, reason=reason.payload(), durationMs=None)
         await self._records.set("active_call", "")
 
     def _roster_change(self, active: ActiveCall, participant_id: str, **changes: Any) -> None:

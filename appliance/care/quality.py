@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from appliance.vocabulary import Json
 
-__all__ = ["Quality", "judge", "mos"]
+__all__ = ["BAD", "GOOD", "POOR", "Quality", "judge", "mos"]
 
 GOOD, POOR, BAD = 1, 2, 3
+"""Values of a diagnostic of type quality (features 4.1)."""
 
 _POOR: Final = {"jitter": 0.030, "rtt": 0.300, "loss": 0.03}  # seconds, seconds, share over the interval
 _BAD: Final = {"jitter": 0.100, "rtt": 0.500, "loss": 0.10}

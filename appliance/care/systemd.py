@@ -179,6 +179,18 @@ class Watchdog:
         self._notifier.feed()
         return True
 
+    async def follow(self, name: str, limit_s: float, turn: Callable[[], float]) -> None:
+        """Watch, until cancelled, work that counts its turns (``turn`` gives another number after each one)."""
+        pulse, last = self.pulse(name, limit_s), turn()
+        try:
+            while True:
+                await asyncio.sleep(limit_s / 4)
+                if (now := turn()) != last:
+                    last = now
+                    pulse.tick()
+        finally:
+            self.release(pulse)
+
     async def run(self) -> None:
         """Look every ``interval_s`` until cancelled. Its own turn coming late is how a blocked loop shows."""
         self.look()

@@ -1,7 +1,7 @@
-"""Watching what nobody reports: network, clock, storage, levels, call quality, memory.
+"""Watching what nobody reports: network, clock, storage, levels, call quality, ways into the world, memory.
 
-One task looks at each thing in its own rhythm and reports facts to the diagnostics, ``state/net`` and
-``state/health``. What blocks (files of /proc, statvfs) runs in the executor.
+One task looks at each thing in its own rhythm and reports facts to the diagnostics and to the documents ``media``,
+``provider``, ``net`` and ``health``. What blocks (files of /proc, statvfs) runs in the executor.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import ifaddr
 
 from appliance.bulletin import Bulletin
 from appliance.care.diagnostics import Diagnostics
-from appliance.care.quality import Quality, judge
+from appliance.care.quality import BAD, GOOD, POOR, Quality, judge
 from appliance.clock import Clock
 from appliance.vocabulary import CallState, Json
 from hw.api import Health
@@ -35,6 +35,9 @@ SLOW_S: Final = 30.0  # storage, memory, clock
 SPEECH_LEVEL: Final = 0.02  # RMS of full scale, -34 dBFS: a voice at arm's length, not a fan
 SPEECH_HOLD_S: Final = 1.0
 BROKER_GRACE_S: Final = 5.0  # a broker that restarts is no trouble for people
+RECONNECT_BAD_S: Final = 6.0
+"""Media that are lost for so long did not come back by themselves. With the 3 s in which the loss is noticed, and the
+time between two looks, networkReconnect is Bad within 10 s (features 4.1)."""
 STORAGE_LOW: Final = 64 * 1024 * 1024  # bytes
 _AUDIO: Final = ("wanted", "actual", "codec", "rate", "halfDuplex", "reason")
 _VIDEO: Final = ("wanted", "actual", "codec", "reason")
@@ -51,6 +54,7 @@ class WatchPorts:
     backlog: Callable[[], Awaitable[int]]  # rows in the outbox
     note_speaking: Callable[[bool], None]
     media: Callable[[], Json]  # the studio's state
+    providers: Callable[[], Json]  # each way into the world by name: its state
     health: Callable[[], Health]  # of the board
 
 
@@ -76,7 +80,9 @@ class Watch:
         self._data = data
         self._ports = ports
         self._started = started
-        self._spoke = {"here": float("-inf"), "there": float("-inf")}
+        self._spoke = float("-inf")  # the other side
+        self._spoke_muted = float("-inf")  # somebody here
+        self._reconnecting: tuple[str, float] | None = None  # call, since
         self._sample: list[Json] = []
         self._call: str | None = None
         self._last_quality: Quality | None = None
@@ -84,8 +90,9 @@ class Watch:
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for look, every in ((self._levels, LEVELS_S), (self._media, LEVELS_S), (self._network, NETWORK_S),
-                                (self._board, NETWORK_S), (self._quality, QUALITY_S), (self._slow, SLOW_S)):
+            for look, every in ((self._levels, LEVELS_S), (self._media, LEVELS_S), (self._reconnect, LEVELS_S),
+                                (self._providers, LEVELS_S), (self._network, NETWORK_S), (self._board, NETWORK_S),
+                                (self._quality, QUALITY_S), (self._slow, SLOW_S)):
                 group.create_task(self._repeat(look, every), name=f"care.watch{look.__name__}")
 
     @property
@@ -107,12 +114,29 @@ class Watch:
         state = CallState(call.get("state", "None"))
         microphone, speaker = self._ports.levels()
         live = state in _LIVE_MEDIA
-        for side, level in (("here", microphone), ("there", speaker)):
-            if live and level > SPEECH_LEVEL:
-                self._spoke[side] = now
-        speaking = {side: live and now - moment < SPEECH_HOLD_S for side, moment in self._spoke.items()}
-        self._ports.note_speaking(speaking["there"])
-        self._diagnostics.flag("speakingWhileMicrophoneIsMuted", bool(call.get("isMuted")) and speaking["here"])
+        muted = live and bool(call.get("isMuted"))
+        if live and speaker > SPEECH_LEVEL:
+            self._spoke = now
+        if muted and microphone > SPEECH_LEVEL:
+            self._spoke_muted = now
+        self._ports.note_speaking(live and now - self._spoke < SPEECH_HOLD_S)
+        self._diagnostics.flag("speakingWhileMicrophoneIsMuted", muted and now - self._spoke_muted < SPEECH_HOLD_S)
+
+    async def _reconnect(self) -> None:
+        """Poor: the media of the call are lost. Bad: our network is, or a new connection does not come up."""
+        call = self._bulletin.document("call")
+        if call.get("state") != CallState.RECONNECTING.value:
+            self._reconnecting = None
+            self._diagnostics.quality("networkReconnect", GOOD)
+            return
+        now = self._clock.monotonic()
+        if self._reconnecting is None or self._reconnecting[0] != call["callId"]:
+            self._reconnecting = call["callId"], now
+        hopeless = self._diagnostics.raised("noNetwork") or now - self._reconnecting[1] >= RECONNECT_BAD_S
+        self._diagnostics.quality("networkReconnect", BAD if hopeless else POOR)
+
+    async def _providers(self) -> None:
+        self._bulletin.set("provider", {"providers": self._ports.providers()})
 
     async def _media(self) -> None:
         """``state/media`` holds what people see change; counters and rates go with the statistics."""
@@ -148,7 +172,7 @@ class Watch:
         if CallState(call.get("state", "None")) not in _LIVE_MEDIA:
             self._sample, self._call, self._last_quality = [], None, None
             for name in ("networkSendQuality", "networkReceiveQuality"):
-                self._diagnostics.quality(name, 1)
+                self._diagnostics.quality(name, GOOD)
             reconnecting = call.get("state") == CallState.RECONNECTING.value
             self._bulletin.merge("net", networkQualityLevel=0 if reconnecting else None)
             return

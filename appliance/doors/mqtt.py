@@ -22,6 +22,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import Iterable
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Final
 
@@ -69,13 +70,17 @@ class MqttDoor:
         self._event_ready = asyncio.Event()
         self._refusals = RateLimit(REFUSALS_PER_S, REFUSALS_BURST, clock.monotonic)
         self._security = RateLimit(SECURITY_PER_S, SECURITY_BURST, clock.monotonic)
+        self._subscription = ExitStack()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         self._link.receive(f"{self._root}/cmd/#", self._command)
         self._link.on_connection(self._connection)
+        # At once, and not in a task: what happens from here on is told, `device.booted` first of all.
+        self._subscription.enter_context(
+            self._bulletin.subscribed(on_document=self._changed, on_event=self._happened))
+        self._mark(self._bulletin.snapshot().documents)
         self._tasks = [
-            asyncio.create_task(self._subscribed(), name="mqtt bulletin"),
             asyncio.create_task(self._publish_states(), name="mqtt states"),
             asyncio.create_task(self._queue_events(), name="mqtt events"),
         ]
@@ -85,6 +90,7 @@ class MqttDoor:
         tasks, self._tasks = self._tasks, []
         if not tasks:
             return
+        self._subscription.close()
         try:
             async with asyncio.timeout(STOP_S / 2):
                 await self._drain_events()
@@ -141,11 +147,6 @@ class MqttDoor:
             self._bulletin.post("security.refused", why=why, verb=verb[:64], origin=Origin.MQTT.value, sender=SENDER)
 
     # --- state
-
-    async def _subscribed(self) -> None:
-        with self._bulletin.subscribed(on_document=self._changed, on_event=self._happened):
-            self._mark(self._bulletin.snapshot().documents)
-            await asyncio.Event().wait()
 
     def _changed(self, name: str, _document: Json, _rev: int) -> None:
         self._mark([name])

@@ -166,6 +166,10 @@ def _or_null(schema: Json) -> Json:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
+_CAPABILITIES: Final = {"type": "object", "additionalProperties": _object(
+    {"isPresent": {"type": "boolean"}, "reason": {"type": "string"}}, ("isPresent", "reason"))}
+
+
 def _call() -> Json:
     states = [state.value for state in CallState]
     flags = ("isMuted", "isIncomingAudioMuted", "isLocalVideoStarted", "isContentSharingOn", "isRecordingActive",
@@ -188,8 +192,7 @@ def _call() -> Json:
         **{flag: {"type": "boolean"} for flag in flags},
         "mutedBy": {"enum": [who.value for who in MutedBy]},
         "role": {"type": "string"},
-        "capabilities": {"type": "object", "additionalProperties": _object(
-            {"isPresent": {"type": "boolean"}, "reason": {"type": "string"}}, ("isPresent", "reason"))},
+        "capabilities": _CAPABILITIES,
         "security": {"type": "object"},
         "endReason": _or_null(_reason()),
     }, ("callId", "state"))
@@ -246,12 +249,26 @@ def _health() -> Json:
     return _object({"status": {"enum": ["ok", "degraded", "failed"]}}, ("status",))
 
 
+def _provider() -> Json:
+    """By the name of the provider. ``capabilities``: by target scheme, whether it can be called now, or why not."""
+    peer = _object({"connected": {"type": "boolean"}}, ("connected",))
+    one = _object({
+        "connection": _object({"broker": {"enum": ["none", "connected", "lost"]}}),
+        "onDuty": {"type": "array", "items": {"type": "string"}},
+        "peers": {"type": "object", "additionalProperties": peer},
+        "calls": {"type": "integer", "minimum": 0},
+        "capabilities": _CAPABILITIES,
+    }, ("calls", "capabilities"))
+    return _object({"providers": {"type": "object", "additionalProperties": one}}, ("providers",))
+
+
 def state(name: str) -> Json:
     """A state document. Fields beyond those named here may come with any version; readers ignore them."""
     if name == "availability":
         return {"type": "string", "enum": ["online", "offline"], "description": STATES[name]}
     known: dict[str, Callable[[], Json]] = {
         "call": _call, "roster": _roster, "diag": _diag, "config": _config, "health": _health,
+        "provider": _provider,
     }
     return {"description": STATES[name], **(known[name]() if name in known else {"type": "object"})}
 

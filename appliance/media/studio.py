@@ -134,7 +134,7 @@ class Studio:
         if self._microphone is not None:
             self._microphone.put(SILENCE if self._muted else heard)
         sound = self._loudspeaker.block()
-        self._heard.append(0.0 if self._muted else mean_square(heard))
+        self._heard.append(mean_square(heard))  # muted too: who speaks into a muted microphone is told so
         self._played.append(mean_square(sound) if sound is not SILENCE else 0.0)
         return sound
 

@@ -208,4 +208,5 @@ class CallProvider(Protocol):
         """Begin to call. Raises Refused (480/unreachable, 404/notFound) when that is known at once."""
 
     def state(self) -> Json:
-        """For ``state/provider``: endpoints, connection, capabilities with reasons."""
+        """For ``state/provider``: connections, who is there, calls, and by target scheme whether it can be called now
+        or why not. Cheap: asked several times a second."""

@@ -33,13 +33,11 @@ class Store:
     """``open`` first. Every other method awaits the store's thread, at most WAIT_S, else raises StoreError."""
 
     def __init__(
-        self, folder: Path, *, on_trouble: Callable[[StoreError | None], None] = lambda _: None,
-        wall: Callable[[], float] = time.time, limits: OutboxLimits = DEFAULT_LIMITS,
+        self, folder: Path, *, wall: Callable[[], float] = time.time, limits: OutboxLimits = DEFAULT_LIMITS,
         ballast: int = BALLAST_BYTES,
     ) -> None:
-        """``on_trouble``: told on the loop of a new trouble, and None when the store is whole again."""
         self._disk = Disk(folder, wall, limits, ballast, self._told_by_thread)
-        self._on_trouble = on_trouble
+        self._on_trouble: list[Callable[[StoreError | None], None]] = []
         self._on_enqueue: list[Callable[[], None]] = []
         self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue(QUEUE_LIMIT)
         self._thread: threading.Thread | None = None
@@ -79,6 +77,12 @@ class Store:
         await asyncio.to_thread(thread.join, 3.0)
         if thread.is_alive():
             log.error("the store's thread did not end within 3 s; the data folder %s hangs", self._disk.folder)
+
+    def on_trouble(self, tell: Callable[[StoreError | None], None]) -> None:
+        """Told on the loop of a new trouble, at once of one there is already, and None when all is well again."""
+        self._on_trouble.append(tell)
+        if self._trouble is not None:
+            tell(self._trouble)
 
     def on_enqueue(self, tell: Callable[[], None]) -> None:
         """Told on the loop when rows were committed to the outbox."""
@@ -219,7 +223,8 @@ class Store:
 
     def _tell_trouble(self, trouble: StoreError | None) -> None:
         self._trouble = trouble
-        self._on_trouble(trouble)
+        for tell in tuple(self._on_trouble):
+            tell(trouble)
 
     def _tell_enqueued(self, any_rows: bool) -> None:
         if any_rows:

@@ -219,6 +219,7 @@ class House:
     async def __aenter__(self) -> House:
         self._subscription.__enter__()
         await self.controller.start()
+        await self.controller.report_interrupted_call()
         return self
 
     async def __aexit__(self, *_: object) -> None:

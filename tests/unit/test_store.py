@@ -30,7 +30,8 @@ async def troubles():
 
 @pytest.fixture
 async def store(tmp_path, troubles):
-    made = Store(tmp_path / "data", on_trouble=troubles.append, ballast=4096)
+    made = Store(tmp_path / "data", ballast=4096)
+    made.on_trouble(troubles.append)
     await made.open()
     yield made
     await made.close()
@@ -140,7 +141,8 @@ async def test_a_damaged_database_is_kept_aside_and_told(store, tmp_path, troubl
     where = slice(0, 64) if damage == "header" else slice(4096 * 3, 4096 * 6)
     content[where] = b"\xa5" * len(content[where])
     (folder / "edgecall.db").write_bytes(content)
-    again = Store(folder, on_trouble=troubles.append, ballast=4096)
+    again = Store(folder, ballast=4096)
+    again.on_trouble(troubles.append)
     await again.open()
     await asyncio.sleep(0)
     assert again.persistent and "damaged-1" in troubles[0].message
@@ -151,17 +153,21 @@ async def test_a_damaged_database_is_kept_aside_and_told(store, tmp_path, troubl
 
 async def test_a_folder_that_cannot_be_written_is_told_and_everything_works_in_memory(tmp_path, troubles):
     (tmp_path / "file").write_text("")
-    store = Store(tmp_path / "file" / "data", on_trouble=troubles.append)
+    store = Store(tmp_path / "file" / "data")
+    store.on_trouble(troubles.append)
     await store.open()
     assert await store.count("boot") == 1 and await store.admit(entry("1")) is None
     assert not store.persistent and str(tmp_path / "file") in troubles[0].message
     assert "writable" in troubles[0].message and store.trouble is troubles[0]
+    store.on_trouble(troubles.append)  # who asks later is told at once
+    assert troubles[-1] is troubles[0]
     await store.close()
 
 
 async def test_what_was_kept_in_memory_is_written_when_the_folder_works_again(tmp_path, troubles, monkeypatch):
     (tmp_path / "file").write_text("")
-    store = Store(tmp_path / "file", on_trouble=troubles.append, ballast=0)
+    store = Store(tmp_path / "file", ballast=0)
+    store.on_trouble(troubles.append)
     await store.open()
     await store.enqueue("t", b"kept")
     (tmp_path / "file").unlink()
@@ -196,7 +202,8 @@ async def test_a_full_disk_costs_the_ballast_first_then_goes_on_in_memory(tmp_pa
         troubles = []
         async def main():
             folder = pathlib.Path(sys.argv[1])
-            store = Store(folder, on_trouble=lambda t: troubles.append(str(t)), ballast=65536)
+            store = Store(folder, ballast=65536)
+            store.on_trouble(lambda t: troubles.append(str(t)))
             await store.open()
             assert (folder / "ballast").stat().st_size == 65536
             await store._ask(lambda: store._disk._tables.db.execute("PRAGMA max_page_count=40").fetchall())

@@ -129,17 +129,16 @@ class DirectProvider:
         return leg
 
     def state(self) -> Json:
-        broker = self._fleet is not None and self._fleet.connected
+        broker = "none" if self._fleet is None else "connected" if self._fleet.connected else "lost"
         return {
-            "name": self.name,
+            "connection": {"broker": broker},
             "onDuty": list(self._pages.names),
+            "peers": {name: {"connected": self._lan.connected(name)} for name in self._lan.names},
             "calls": len(self._legs),
             "capabilities": {
-                "operator": {"isPresent": bool(self._pages.names),
-                             "reason": "Capable" if self._pages.names else "nobodyOnDuty"},
-                "device": {"isPresent": broker, "reason": "Capable" if broker else "mqttDisconnected"},
-                "lan": {"isPresent": bool(self._lan.names),
-                        "reason": "Capable" if self._lan.names else "noPeersConfigured"},
+                "operator": _able(bool(self._pages.names), "nobodyOnDuty"),
+                "device": _able(broker == "connected", "mqttDisconnected" if self._fleet else "noBroker"),
+                "lan": _able(bool(self._lan.names), "noPeersConfigured"),
             },
         }
 
@@ -276,3 +275,7 @@ class DirectProvider:
     def legs(self) -> Mapping[str, DirectLeg]:
         """Live legs by call id, for diagnostics."""
         return {leg.call_id: leg for leg in self._legs}
+
+
+def _able(present: bool, why_not: str) -> Json:
+    return {"isPresent": present, "reason": "Capable" if present else why_not}

@@ -1,0 +1,61 @@
+"""Whether the last run ended as asked: the diagnostic ``watchdogRestarted`` after a crash, a kill or a hang.
+
+A mark in the store says under which boot of the machine the appliance runs; a stop takes it away. A mark of the same
+boot that stands at the start is a run that did not get to stop; one of another boot is a power cut or a reboot, which
+tells nothing of the appliance.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Final, Protocol
+
+from appliance.care.diagnostics import Diagnostics
+from appliance.errors import StoreError
+
+__all__ = ["Restarts"]
+
+log = logging.getLogger(__name__)
+
+MARK: Final = "running"
+BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+HEALTHY_S: Final = 600.0
+"""Ten healthy minutes end the diagnostic, as they end the count of failures (decisions F2)."""
+
+
+class Marks(Protocol):
+    """Small values that outlive a crash (the store)."""
+
+    async def get(self, name: str, default: str | None = None) -> str | None: ...
+
+    async def set(self, name: str, value: str) -> None: ...
+
+
+class Restarts:
+    """``begin`` once the store is open, ``run`` until cancelled, ``end`` last of all in a stop."""
+
+    def __init__(self, marks: Marks, diagnostics: Diagnostics, boot_id: Path = BOOT_ID) -> None:
+        self._marks = marks
+        self._diagnostics = diagnostics
+        self._boot_id = boot_id
+
+    async def begin(self) -> None:
+        """Look at the mark of the last run, and leave one of this."""
+        boot = await asyncio.to_thread(self._boot_id.read_text, "ascii")
+        if await self._marks.get(MARK) == boot:
+            log.warning("the last run did not stop as asked: a crash, a kill or a hang")
+            self._diagnostics.flag("watchdogRestarted", True)
+        await self._marks.set(MARK, boot)
+
+    async def run(self) -> None:
+        await asyncio.sleep(HEALTHY_S)
+        self._diagnostics.flag("watchdogRestarted", False)
+        await asyncio.Event().wait()  # a background task that ends is a defect
+
+    async def end(self) -> None:
+        try:
+            await self._marks.set(MARK, "")
+        except StoreError as error:
+            log.warning("this stop will look like a crash at the next start: %s", error.message)
