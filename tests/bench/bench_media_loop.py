@@ -1,6 +1,6 @@
 """Time and memory of a session between two studios in one process, over loopback.
 
-    python -m tests.bench.bench_media_loop [--sessions 10] [--clicks 30] [--json FILE]
+    python -m tests.bench.bench_media_loop [--quick] [--json FILE]
 
 * up: from the call of ``offer`` to SessionUp of both ends (signalling costs nothing here);
 * mouth to ear: from the block that holds a click being handed to the exchange of one board to the exchange of the
@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import statistics
 import sys
 import threading
 import time
@@ -28,6 +26,7 @@ from appliance.media.session import Session
 from appliance.media.studio import Studio
 from appliance.settings import VideoSettings
 from hw.api import AudioBlock
+from tests.bench.figures import Figure, table, write
 from tests.support.media_board import BLOCK, HandAudio, HandBoard
 from tests.support.media_pair import connect, until
 
@@ -71,13 +70,6 @@ def pss() -> float:
     return int(next(line for line in lines if line.startswith("Pss:")).split()[1]) / 1024
 
 
-def spread(values: list[float], unit: float = 1.0) -> dict[str, float]:
-    ordered = sorted(value * unit for value in values)
-    return {
-        "median": round(statistics.median(ordered), 3), "min": round(ordered[0], 3), "max": round(ordered[-1], 3),
-    }
-
-
 async def clicks(mouth: ClickAudio, ear: ClickAudio, count: int) -> list[float]:
     delays = []
     for _ in range(count):
@@ -99,10 +91,10 @@ async def set_up(studios: list[Studio]) -> tuple[float, list[Session]]:
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--sessions", type=int, default=10)
-    parser.add_argument("--clicks", type=int, default=30)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--json")
     arguments = parser.parse_args()
+    count, presses = (3, 10) if arguments.quick else (15, 50)
     sys.setswitchinterval(0.001)
     memory = {"imported": round(pss(), 1)}
     boards = [board(), board()]
@@ -114,7 +106,7 @@ async def main() -> None:
     await asyncio.sleep(1)
     idle = [cost for one in audio for cost in one.costs]
     ups = []
-    for _ in range(arguments.sessions):
+    for _ in range(count):
         seconds, sessions = await set_up(studios)
         ups.append(seconds)
         for session in sessions:
@@ -123,19 +115,20 @@ async def main() -> None:
     await asyncio.sleep(1)
     for one in audio:
         one.costs.clear()
-    delays = await clicks(audio[0], audio[1], arguments.clicks)
+    delays = await clicks(audio[0], audio[1], presses)
     memory["inCallBothEnds"] = round(pss(), 1)
-    report = {
-        "bench": "media_loop", "upMs": spread(ups, 1000), "mouthToEarMs": spread(delays, 1000),
-        "exchangeIdleUs": spread(idle, 1e6), "exchangeInCallUs": spread([c for a in audio for c in a.costs], 1e6),
-        "pssMiB": memory,
-    }
+    in_call = [cost for one in audio for cost in one.costs]
     for studio in studios:
         await studio.close()
-    for name, value in report.items():
-        print(f"{name:18} {value}")
+    figures = [
+        Figure("session up, both ends in one process", "ms", tuple(value * 1000 for value in ups)),
+        Figure("mouth to ear, both ends in one process", "ms", tuple(value * 1000 for value in delays)),
+        Figure("audio exchange idle, CPU of 10 ms", "us", tuple(value * 1e6 for value in idle)),
+        Figure("audio exchange in a call, CPU of 10 ms", "us", tuple(value * 1e6 for value in in_call)),
+    ]
+    print(table(figures))
     if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+        await asyncio.to_thread(write, arguments.json, figures, {"pssMiB": memory})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """CPU of sending a pre-encoded 720p30 picture, ours beside stock aiortc in the same run.
 
-    python -m tests.bench.bench_send_path [--windows 5] [--seconds 6] [--json FILE]
+    python -m tests.bench.bench_send_path [--quick] [--json FILE]
 
 The clip (textured pan, about 1.3 Mbit/s) is encoded before anything is measured and played by a thread like a
 camera's. The far end is another process. Three cases, taken in turn so that load of the machine hits all alike:
@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import platform
 import statistics
 import sys
 import threading
@@ -27,7 +26,6 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
@@ -39,6 +37,7 @@ from appliance.media.downlink import Loudspeaker, Screen
 from appliance.media.session import Session
 from appliance.media.uplink import CameraFeed, CameraTrack
 from hw.api import EncodedFrame, EncoderKind, VideoMode
+from tests.bench.figures import Figure, table, write
 
 FPS = 30
 
@@ -193,40 +192,32 @@ async def measure(units: list[tuple[bytes, bool]], name: str, seconds: float) ->
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--windows", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=6.0)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--json")
     arguments = parser.parse_args()
+    windows, seconds = (2, 3.0) if arguments.quick else (7, 8.0)
     sys.setswitchinterval(0.001)
     units = clip()
     rate = sum(len(data) for data, _ in units) * 8 * FPS / len(units)
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in CASES}
-    for _ in range(arguments.windows):
+    for number in range(windows):
         for name in CASES:
-            runs[name].append(await measure(units, name, arguments.seconds))
+            runs[name].append(await measure(units, name, seconds))
+            print(f"window {number + 1} of {windows}, {name}: {runs[name][-1]}", file=sys.stderr)
     base = statistics.median(run["cpu"] for run in runs["capture"])
-    table = {}
-    for name, results in runs.items():
-        shares = sorted(run["cpu"] for run in results)
-        table[name] = {
-            "cpuPercent": round(statistics.median(shares), 2), "min": round(shares[0], 2), "max": round(shares[-1], 2),
-            "sendPathPercent": round(statistics.median(shares) - base, 2),
-            "framesAtPeer": [run["frames"] for run in results if "frames" in run],
-        }
-    ours_path, stock_path = table["ours"]["sendPathPercent"], table["stock"]["sendPathPercent"]
-    report = {
-        "bench": "send_path", "machine": platform.machine(), "python": platform.python_version(),
-        "clipBitsPerSecond": round(rate), "windows": arguments.windows, "seconds": arguments.seconds,
-        "cases": table, "ratioToStock": round(ours_path / stock_path, 2) if stock_path else None,
-    }
-    print(f"clip {rate / 1e6:.2f} Mbit/s, {arguments.windows} windows of {arguments.seconds:g} s")
-    print(f"{'case':10} {'CPU % of a core':>16} {'min..max':>14} {'send path':>10}")
-    for name, row in table.items():
-        spread = f"{row['min']}..{row['max']}"
-        print(f"{name:10} {row['cpuPercent']:16} {spread:>14} {row['sendPathPercent']:10}")
-    print(f"ours / stock aiortc: {report['ratioToStock']}")
+    share = {name: tuple(run["cpu"] for run in results) for name, results in runs.items()}
+    ours_path, stock_path = (tuple(cpu - base for cpu in share[name]) for name in ("ours", "stock"))
+    figures = [
+        Figure("send path of pre-encoded 720p30, CPU", "% of a core", ours_path, 3),
+        Figure("  the same through stock aiortc", "% of a core", stock_path),
+        Figure("  ours / stock", "ratio", tuple(a / b for a, b in zip(ours_path, stock_path, strict=True))),
+        Figure("  clip and hand-over, taken off both", "% of a core", share["capture"]),
+    ]
+    print(table(figures))
     if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+        await asyncio.to_thread(write, arguments.json, figures, {
+            "clipBitsPerSecond": round(rate), "windowS": seconds,
+            "framesAtPeer": {name: [run["frames"] for run in runs[name]] for name in ("ours", "stock")}})
 
 
 if __name__ == "__main__":

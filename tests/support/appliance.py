@@ -104,6 +104,7 @@ class Appliance:
                               "mqtt.username": device, "mqtt.password_file": secret}
         self.tables = tables
         self.address = ""
+        self.announced_at = 0.0  # monotonic: when the line with the address was read
         self.documents: dict[str, Json] = {}
         self.events: list[Json] = []
         self.history: list[tuple[float, str, Json]] = []
@@ -161,6 +162,7 @@ class Appliance:
             async with asyncio.timeout(START_S):
                 async for line in process.stdout:
                     if found := re.search(r"https?://\S+", line.decode()):
+                        self.announced_at = time.monotonic()
                         self._tasks.append(asyncio.create_task(_drain(process.stdout), name=f"{self.device} stdout"))
                         return found[0]
         except TimeoutError:

@@ -1,0 +1,90 @@
+"""All benches, one after the other, as one table and one JSON document.
+
+    python -m tests.bench [--only NAME ...] [--quick] [--json FILE] [--markdown FILE]
+
+Each bench is a process of its own: what one leaves in memory is not weighed by the next. Figures are printed, never
+asserted; the exit status is 1 when a bench could not be run, not when a target is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from tests.bench import machine
+from tests.bench.figures import Figure, figure_from, report, table
+
+BENCHES: Final = {
+    "start": "start to ready",
+    "call": "button to ringing, answer to first media",
+    "weight": "memory and CPU, idle and in a call",
+    "latency": "picture and sound latency beside two Chromium pages",
+    "send_path": "CPU of sending a pre-encoded picture beside stock aiortc",
+    "media_loop": "the media engine alone, both ends in one process",
+}
+LIMIT_S: Final = 900.0
+
+
+def run(name: str, *, quick: bool) -> dict[str, Any]:
+    """The bench's figures and detail, or its ``error``. What it prints on the way goes to stderr."""
+    with tempfile.TemporaryDirectory(prefix="edgecall-bench-") as folder:
+        out = Path(folder) / "figures.json"
+        words = [sys.executable, "-m", f"tests.bench.bench_{name}", "--json", str(out), *(["--quick"] if quick else [])]
+        try:
+            done = subprocess.run(words, stdout=sys.stderr, timeout=LIMIT_S, check=False)
+        except subprocess.TimeoutExpired:
+            return {"figures": [], "error": f"not done within {LIMIT_S:g} s"}
+        if done.returncode or not out.exists():
+            return {"figures": [], "error": f"it ended with status {done.returncode}; its words are above"}
+        return dict(json.loads(out.read_text()))
+
+
+def summary(facts: dict[str, Any]) -> str:
+    state = facts["commit"] + (" with local changes" if facts["dirty"] else "")
+    return (f"{facts['cpu']}, {facts['cores']} cores, {facts['memoryMiB'] / 1024:.0f} GiB; {facts['system']}, Linux "
+            f"{facts['kernel']}; Python {facts['python']}; {facts['scheduler']}; commit {state}; load before "
+            f"{facts['loadBefore'][0]}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--only", action="append", choices=BENCHES, metavar="NAME",
+                        help="one of " + ", ".join(BENCHES) + "; may be given more than once")
+    parser.add_argument("--quick", action="store_true", help="few samples: to see that it runs, not to publish")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the samples and the machine's facts")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as Markdown")
+    arguments = parser.parse_args()
+    facts = machine.facts()
+    warning = machine.noise(facts)
+    if warning:
+        print(f"WARNING: {warning}\n", file=sys.stderr)
+    results: dict[str, Any] = {}
+    for name in arguments.only or BENCHES:
+        print(f"== {name}: {BENCHES[name]}", file=sys.stderr, flush=True)
+        begun = time.monotonic()
+        results[name] = run(name, quick=arguments.quick)
+        print(f"== {name}: {results[name].get('error', 'done')} after {time.monotonic() - begun:.0f} s",
+              file=sys.stderr, flush=True)
+    document = report(facts, results)
+    figures: list[Figure] = [figure_from(one) for result in results.values() for one in result["figures"]]
+    print(f"\n{summary(facts)}\n\n{table(figures)}")
+    failed = {name: result["error"] for name, result in results.items() if "error" in result}
+    for name, why in failed.items():
+        print(f"{name}: NOT MEASURED, {why}")
+    if warning:
+        print(f"\nWARNING: {warning}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+    if arguments.markdown:
+        arguments.markdown.write_text(f"{summary(facts)}\n\n{table(figures, markdown=True)}\n")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
