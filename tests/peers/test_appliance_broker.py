@@ -24,10 +24,8 @@ TOPIC = f"{ROOT}/door-1"
 
 @pytest.fixture
 async def broker(tmp_path: Path) -> AsyncIterator[Broker]:
-    broker = Broker(tmp_path / "broker", users=USERS, devices=["door-1"])
-    await broker.start()
-    yield broker
-    await broker.stop()
+    async with Broker(tmp_path / "broker", users=USERS, devices=["door-1"]) as broker:
+        yield broker
 
 
 @pytest.fixture
@@ -111,27 +109,25 @@ async def test_a_broker_killed_out_of_calls_comes_back_to_the_whole_truth(
 
 
 async def test_it_starts_without_its_broker_and_finds_it_later(tmp_path: Path) -> None:
-    broker = Broker(tmp_path / "broker", users=USERS, devices=["door-1"])
-    async with Appliance(tmp_path / "door", broker=broker) as door:
+    async with (Broker(tmp_path / "broker", users=USERS, devices=["door-1"], absent=True) as broker,
+                Appliance(tmp_path / "door", broker=broker) as door):
         assert (await door.give("devices.volume", percent=40))["result"] == "done"
         await broker.start()
         async with door.commander() as boss:
             await online(boss)
             assert (await door.publish(boss, "devices.volume", percent=41))["result"] == "done"
             await boss.until(lambda m: m.topic == f"{TOPIC}/event/device" and b"device.booted" in m.payload)
-    await broker.stop()
 
 
 async def test_a_broker_that_takes_one_message_at_a_time_is_served(tmp_path: Path) -> None:
-    broker = Broker(tmp_path / "broker", users=USERS, devices=["door-1"], extra="max_inflight_messages 1\n")
-    await broker.start()
-    async with Appliance(tmp_path / "door", broker=broker) as door, door.commander() as boss:
+    one = "max_inflight_messages 1\n"
+    async with (Broker(tmp_path / "broker", users=USERS, devices=["door-1"], extra=one) as broker,
+                Appliance(tmp_path / "door", broker=broker) as door, door.commander() as boss):
         await online(boss)
         for closed in (True, False) * 10:
             await door.give("sim.input", input="door", closed=closed)
         await boss.until(lambda _: len(numbers(boss, "io.input")) == 20)
     assert "Receive Maximum" not in "\n".join(broker.log)
-    await broker.stop()
 
 
 async def test_the_relay_closes_for_its_time_and_opens(door: Appliance, boss: Client) -> None:

@@ -90,10 +90,8 @@ class Device:
 
 @pytest.fixture
 async def broker(tmp_path) -> AsyncIterator[Broker]:
-    made = Broker(tmp_path / "broker", users=USERS, devices=DEVICES)
-    await made.start()
-    yield made
-    await made.stop()
+    async with Broker(tmp_path / "broker", users=USERS, devices=DEVICES) as made:
+        yield made
 
 
 @pytest.fixture
@@ -299,9 +297,9 @@ async def test_a_broker_that_is_killed_loses_no_command_event_or_answer(device, 
 
 
 async def test_a_broker_that_is_absent_at_the_start_is_told_once_and_found_later(tmp_path, caplog):
-    broker = Broker(tmp_path / "broker", users=USERS, devices=DEVICES)
     caplog.set_level(logging.INFO, "appliance.link")
-    async with Device(tmp_path / "data", broker.port).running() as device:
+    async with (Broker(tmp_path / "broker", users=USERS, devices=DEVICES, absent=True) as broker,
+                Device(tmp_path / "data", broker.port).running() as device):
         device.bulletin.post("device.booted", version="1", boot=1)
         for _ in range(3):
             device.session.reconnect_now()
@@ -313,16 +311,14 @@ async def test_a_broker_that_is_absent_at_the_start_is_told_once_and_found_later
         async with Client(broker.port, "boss") as boss:
             await boss.subscribe(f"{ROOT}/state/availability")
             await boss.until(lambda m: m.payload == b"online")
-    await broker.stop()
     words = [record for record in caplog.records if "broker 127.0.0.1" in record.getMessage()]
     assert [record.levelno for record in words] == [logging.WARNING, logging.INFO]
     assert "connected to the broker" in words[1].getMessage()
 
 
 async def test_a_poison_message_is_set_aside_and_the_rest_flows(tmp_path):
-    broker = Broker(tmp_path / "broker", users=USERS, devices=DEVICES, extra="max_packet_size 20000\n")
-    await broker.start()
-    async with Device(tmp_path / "data", broker.port).running() as device, Client(broker.port, "boss") as boss:
+    async with (Broker(tmp_path / "broker", users=USERS, devices=DEVICES, extra="max_packet_size 20000\n") as broker,
+                Device(tmp_path / "data", broker.port).running() as device, Client(broker.port, "boss") as boss):
         await boss.subscribe(f"{ROOT}/event/+")
         await device.connected()
         await device.session.enqueue(f"{ROOT}/event/a", b"x" * 30_000)  # too large: the broker said so in CONNACK
@@ -332,7 +328,6 @@ async def test_a_poison_message_is_set_aside_and_the_rest_flows(tmp_path):
         assert [topic for topic, _ in device.poisoned] == [f"{ROOT}/event/a", "edgecall/v1/door-2/state/x"]
         assert "20000 bytes" in device.poisoned[0][1] and "refused" in device.poisoned[1][1]
         assert await device.store.backlog() == (0, 2)
-    await broker.stop()
 
 
 async def test_a_message_that_ends_connections_is_found_and_set_aside(device, boss, monkeypatch):

@@ -37,7 +37,7 @@ class Broker:
     """Mosquitto on a free loopback port, in a folder of its own, with the product's own access list.
 
     Everybody's password is his name. ``async with Broker(folder)`` runs it (``absent``: only once ``start`` is called)
-    and leaves nothing, whatever happens inside. ``kill`` is SIGKILL; ``start`` again uses the same port and persistence.
+    and leaves nothing, whatever happens inside. ``kill`` is SIGKILL; ``start`` again has the same port and persistence.
     """
 
     def __init__(self, folder: Path, *, users: Sequence[User] = (), devices: Sequence[str] = (),
@@ -80,10 +80,11 @@ class Broker:
         try:
             async with asyncio.timeout(START_S):
                 await running.wait()
-        except BaseException as error:
+        except TimeoutError:
             await self.kill()
-            if isinstance(error, TimeoutError):
-                raise AssertionError(f"mosquitto did not start: {self.log[-20:]}") from None
+            raise AssertionError(f"mosquitto did not start: {self.log[-20:]}") from None
+        except BaseException:
+            await self.kill()
             raise
 
     async def kill(self) -> None:
@@ -214,7 +215,7 @@ class Client:
                     await self._changed.wait()
         except TimeoutError:
             last = "\n".join(f"{message.topic} {message.payload[:200]!r}" for message in self.seen[-12:])
-            raise AssertionError(f"{self.name}: not within {within_s} s; the last of {len(self.seen)}:\n{last}") from None
+            raise AssertionError(f"{self.name} was not told within {within_s} s; the last of all:\n{last}") from None
 
     def of(self, topic: str) -> list[Seen]:
         return [message for message in self.seen if message.topic == topic]

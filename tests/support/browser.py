@@ -143,6 +143,13 @@ class Chromium:
             os.killpg(self._process.pid, signal.SIGKILL)
         await self._process.wait()
 
+    def freeze(self) -> None:
+        """Nothing of it runs, its sockets stay open: a lid that is shut, a machine that swaps."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.killpg(self._process.pid, signal.SIGCONT)
+
     async def close(self) -> None:
         with suppress(Exception):  # the driver's connection may be gone with a killed browser; what counts follows
             await self._browser.close()

@@ -127,6 +127,16 @@ class Operator:
             await asyncio.sleep(0.05)
         raise AssertionError(f"no test picture is shown, but {seen}")
 
+    async def rising(self) -> None:
+        """The test picture moves on: its counter and the number of decoded pictures."""
+        first, frames = (await self.sees()).mark, await self.frames()
+        for _ in range(50):
+            await asyncio.sleep(0.2)
+            if await self.frames() > frames:
+                break
+        last = (await self.sees()).mark
+        assert first is not None and last is not None and last.counter > first.counter, (first, last)
+
     async def listen(self) -> None:
         await Chromium.listen(self.page, STREAM)
         await self.page.evaluate(f"() => ({_RECORD})({STREAM})")
