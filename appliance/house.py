@@ -233,7 +233,8 @@ class House:
             backlog=self._backlog, note_speaking=self.controller.note_speaking, media=self.studio.state,
             providers=lambda: {one.name: one.state() for one in providers}, health=self.board.health),
             started=self._started)
-        self.sampling = Sampling(self.controller.stats, self._quality, self._publish_sample)
+        self.sampling = Sampling(self.bulletin, self.controller.stats, self._quality, self.board.health,
+                                 self._publish_sample)
         watchdog = Watchdog(self._notifier)
         self._background += [("care.board", self.care.run), ("care.watch", self.watch.run),
                              ("care.sampling", self.sampling.run), ("care.watchdog", watchdog.run)]
@@ -252,7 +253,7 @@ class House:
         await self.controller.start()
         await self.intake.recover()
         self.http = HttpDoor(settings, self.intake, self.bulletin, ports=Ports(
-            snapshot=self.studio.snapshot, stats=self.controller.stats,
+            snapshot=self.studio.snapshot, stats=self.sampling.report,
             health=lambda: self.bulletin.document("health") or {"status": "ok"}, openapi=openapi.document,
             attach=None if self._start.safe else self.direct.attach, simulation=self.board.simulation))
         await self.http.start()

@@ -41,6 +41,8 @@ time between two looks, networkReconnect is Bad within 10 s (features 4.1)."""
 STORAGE_LOW: Final = 64 * 1024 * 1024  # bytes
 _AUDIO: Final = ("wanted", "actual", "codec", "rate", "halfDuplex", "reason")
 _VIDEO: Final = ("wanted", "actual", "codec", "reason")
+UNABLE: Final = (frozenset({"safeMode"}), frozenset({"noMicrophoneDevicesEnumerated", "noSpeakerDevicesEnumerated"}))
+"""With all of one of these nobody can talk through the device: its health is failed, and no longer just degraded."""
 _LIVE_MEDIA: Final = frozenset({CallState.CONNECTED, CallState.LOCAL_HOLD, CallState.REMOTE_HOLD})
 
 
@@ -91,8 +93,8 @@ class Watch:
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             for look, every in ((self._levels, LEVELS_S), (self._media, LEVELS_S), (self._reconnect, LEVELS_S),
-                                (self._providers, LEVELS_S), (self._network, NETWORK_S), (self._board, NETWORK_S),
-                                (self._quality, QUALITY_S), (self._slow, SLOW_S)):
+                                (self._providers, LEVELS_S), (self._health, LEVELS_S), (self._network, NETWORK_S),
+                                (self._board, NETWORK_S), (self._quality, QUALITY_S), (self._slow, SLOW_S)):
                 group.create_task(self._repeat(look, every), name=f"care.watch{look.__name__}")
 
     @property
@@ -192,12 +194,15 @@ class Watch:
         self._diagnostics.flag("storageReadOnly", read_only, path=str(self._data))
         self._diagnostics.flag("eventQueueBacklog", await self._ports.backlog() > 1000)
         memory = await asyncio.to_thread(_pss)
-        raised = self._diagnostics.standing()
-        self._bulletin.set("health", {
-            "status": "degraded" if raised else "ok", "causes": raised,
-            "clock": "synced" if synchronised else "unsynced", "pssBytes": memory,
-            "load": round(os.getloadavg()[0], 2), "uptimeSeconds": round(time.monotonic() - self._started),
-        })
+        self._bulletin.merge("health", clock="synced" if synchronised else "unsynced", pssBytes=memory,
+                             load=round(os.getloadavg()[0], 2),
+                             uptimeSeconds=round(time.monotonic() - self._started))
+
+    async def _health(self) -> None:
+        causes = [*(["safeMode"] if self._bulletin.document("device").get("safeMode") else []),
+                  *self._diagnostics.standing()]
+        failed = any(unable <= set(causes) for unable in UNABLE)
+        self._bulletin.merge("health", status="failed" if failed else "degraded" if causes else "ok", causes=causes)
 
 
 def _steady(value: Any) -> Any:

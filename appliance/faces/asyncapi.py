@@ -175,11 +175,19 @@ def _events() -> Part:
 
 
 def _quality() -> Part:
-    words = "Statistics, while somebody subscribes by stats.subscribe."
+    words = "Statistics, in a call and while somebody subscribes by stats.subscribe."
+    payload: Json = {
+        "type": "object", "required": ["interval", "quality", "stats"],
+        "properties": {
+            "callId": {"type": ["string", "null"]}, "interval": {"type": "integer", "minimum": 1},
+            "quality": {"type": "object", "description": "networkQualityLevel, mos, rtt, jitter, fractionLost"},
+            "stats": {"type": "array", "items": {
+                "type": "object", "description": "W3C webrtc-stats, SI units; type x-device: the device"}}},
+    }
     return (
         {"stateQuality": _channel("state/quality", words, "Quality")},
         {"tellQuality": _operation("send", "stateQuality", words, "Quality", 0)},
-        {"Quality": _message("Quality", words, {"type": "object"})},
+        {"Quality": _message("Quality", words, payload)},
     )
 
 

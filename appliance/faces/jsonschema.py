@@ -246,7 +246,24 @@ def _config() -> Json:
 
 
 def _health() -> Json:
-    return _object({"status": {"enum": ["ok", "degraded", "failed"]}}, ("status",))
+    return _object({
+        "status": {"enum": ["ok", "degraded", "failed"], "description": "failed: nobody can talk through the device"},
+        "causes": {"type": "array", "items": {"type": "string"}, "description": "raised diagnostics, and safeMode"},
+        "clock": {"enum": ["synced", "unsynced"]},
+        "pssBytes": {"type": ["integer", "null"], "minimum": 0},
+        "load": {"type": "number", "minimum": 0},
+        "uptimeSeconds": {"type": "integer", "minimum": 0},
+    }, ("status",))
+
+
+def _net() -> Json:
+    return _object({
+        "online": {"type": "boolean"},
+        "addresses": {"type": "array", "items": {"type": "string"}},
+        "brokerConnected": {"type": ["boolean", "null"], "description": "null: none is configured"},
+        "networkQualityLevel": {"type": ["integer", "null"], "minimum": 0, "maximum": 5,
+                                "description": "5 excellent to 1 bad, 0 while reconnecting, null without a call"},
+    })
 
 
 def _provider() -> Json:
@@ -268,7 +285,7 @@ def state(name: str) -> Json:
         return {"type": "string", "enum": ["online", "offline"], "description": STATES[name]}
     known: dict[str, Callable[[], Json]] = {
         "call": _call, "roster": _roster, "diag": _diag, "config": _config, "health": _health,
-        "provider": _provider,
+        "provider": _provider, "net": _net,
     }
     return {"description": STATES[name], **(known[name]() if name in known else {"type": "object"})}
 

@@ -117,7 +117,7 @@ _HEALTH: Final[Json] = {
 _STATS: Final[Json] = {
     "type": "object", "required": ["stats"],
     "properties": {"stats": {"type": "array", "items": {
-        "type": "object", "description": "a dictionary of W3C webrtc-stats, SI units"}}},
+        "type": "object", "description": "a dictionary of W3C webrtc-stats, SI units; type x-device: the device"}}},
 }
 
 
@@ -136,7 +136,8 @@ def _state() -> Json:
         "/v1/health": {"get": _read(
             "health", "Whether the appliance works; causes only for those who may know.",
             {"200": _reply("ok or degraded.", _HEALTH), "503": _reply("failed.", _HEALTH)}, scope=None)},
-        "/v1/stats": {"get": _read("stats", "Statistics of the call, now.", {"200": _reply("Samples.", _STATS)})},
+        "/v1/stats": {"get": _read("stats", "Statistics of the device and of the call, now.",
+                                   {"200": _reply("Samples.", _STATS)})},
         "/v1/camera/snapshot": {"get": _read("snapshot", "A picture of the camera, now.", {
             "200": {"description": "The picture.", "content": {"image/jpeg": {}}}})},
         "/v1/openapi.json": {"get": _read("openapi", "This document.", {

@@ -32,7 +32,7 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager
 
 async def test_it_opens_says_ready_serves_and_closes(tmp_path: Path, manager: Manager) -> None:
     async with house(await start_of(tmp_path, QUIET)) as running:
-        await running.until(lambda: running.document("health").get("status"))
+        await running.until(lambda: running.document("health").get("clock"))
         assert manager.told()[0] == "READY=1\nSTATUS=call: None"
         assert running.document("device") | {"id": "door-1", "board": "sim", "safeMode": False, "onDuty": []} == (
             running.document("device"))
@@ -41,6 +41,8 @@ async def test_it_opens_says_ready_serves_and_closes(tmp_path: Path, manager: Ma
         await running.until(lambda: names <= set(running.house.bulletin.snapshot().documents))
         status, health = await running.ask("GET", "/v1/health")
         assert (status, health["clock"] in ("synced", "unsynced"), health["pssBytes"] > 0) == (200, True, True)
+        assert [row["type"] for row in (await running.ask("GET", "/v1/stats"))[1]["stats"]] == ["x-device"]
+        assert 'edgecall_health{status="' in (await running.ask("GET", "/metrics"))[1]
         assert (await running.give("devices.volume", percent=40))["result"] == "done"
         await running.until(lambda: running.document("devices")["volume"] == 40)
     assert [event.type for event in running.events][-1] == "device.stopping"
@@ -132,6 +134,8 @@ async def test_with_its_broker_it_is_connected_and_tells_its_start_and_its_end(t
 async def test_safe_mode_has_no_media_and_everything_else(tmp_path: Path) -> None:
     async with house(await start_of(tmp_path, QUIET, safe=True)) as running:
         assert running.document("device")["safeMode"] is True
+        await running.until(lambda: running.document("health").get("status") == "failed")
+        assert (await running.ask("GET", "/v1/health"))[0] == 503
         await running.until(lambda: running.document("provider") == {"providers": {}})
         assert (await running.give("call.dial", to="operator:*"))["code"] == 501
         assert (await running.give("book.put", name="Anna", uris=["device:anna-1"]))["result"] == "done"
@@ -168,9 +172,13 @@ async def test_what_happened_before_the_broker_was_there_waits_for_it(tmp_path: 
     with socket.create_server(("127.0.0.1", 0)) as deaf:  # a broker that never answers
         settings = {"mqtt.host": "127.0.0.1", "mqtt.port": deaf.getsockname()[1]}
         async with house(await start_of(tmp_path, settings)) as running:
+            came = asyncio.Event()
+            running.house.store.on_enqueue(came.set)
             async with asyncio.timeout(10):
+                came.clear()
                 while len(rows := (await running.house.store.outbox(9))[0]) < 2:
-                    await asyncio.sleep(0.02)
+                    await came.wait()
+                    came.clear()
     told = [json.loads(row.payload) for row in rows]
     assert [one["type"] for one in told] == ["edgecall.device.booted", "edgecall.call.ended"]
     assert told[1]["data"]["callId"] == "call-9"

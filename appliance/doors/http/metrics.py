@@ -29,7 +29,8 @@ _RTP: Final = (
     ("packetsLost", "edgecall_rtp_lost_packets_total", "counter", "RTP packets lost on the way."),
     ("jitter", "edgecall_rtp_jitter_seconds", "gauge", "Interarrival jitter (RFC 3550 6.4.1)."),
     ("roundTripTime", "edgecall_rtp_round_trip_seconds", "gauge", "Round-trip time by RTCP."),
-    ("framesPerSecond", "edgecall_video_frames_per_second", "gauge", "Pictures per second."),
+    ("framesSent", "edgecall_video_sent_frames_total", "counter", "Pictures sent."),
+    ("framesDecoded", "edgecall_video_decoded_frames_total", "counter", "Pictures decoded."),
 )
 
 

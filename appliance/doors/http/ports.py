@@ -29,7 +29,7 @@ class Ports:
     """Callables and Protocols; every one runs on the loop.
 
     ``snapshot``: JPEG of the camera; raises HardwareError or FileNotFoundError when there is none.
-    ``stats``: W3C webrtc-stats dictionaries of the running call, empty when there is none.
+    ``stats``: W3C webrtc-stats dictionaries of the running call, if there is one, and ``x-device``.
     ``health``: the document of ``state/health``; its ``status`` is ``ok``, ``degraded`` or ``failed``.
     ``openapi``: the OpenAPI document, or None where it was not built in.
     ``attach``: takes a WebSocket whose identity is proven and speaks signalling over it; None: no direct calls.

@@ -1,0 +1,340 @@
+"""The watch on virtual time: facts in, diagnostics and documents out, in the times that features 4.1 asks for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.bulletin import Bulletin
+from appliance.care import watch as module
+from appliance.care.diagnostics import Diagnostics
+from appliance.care.watch import Watch, WatchPorts
+from appliance.vocabulary import CallState, Json
+from hw.api import Health
+from tests.support.clock import virtual_time
+
+FULL_LEVEL = 0.3
+MEDIA: Json = {
+    "audio": {"wanted": {"muted": False}, "actual": {"sending": False}, "codec": "opus", "rate": 48000,
+              "missedBlocks": 3},
+    "video": {"wanted": {"open": False, "bitrate": 1}, "actual": {"open": False, "bitrate": 5}, "codec": "H264",
+              "pictures": 17},
+    "sessions": 0, "without": {}}
+
+
+@dataclass
+class World:
+    """What the watch looks at; the test changes it."""
+
+    levels: tuple[float, float] = (0.0, 0.0)
+    stats: list[Json] = field(default_factory=list)
+    broker: bool | None = None
+    backlog: int = 0
+    speaking: list[bool] = field(default_factory=list)
+    media: Json = field(default_factory=lambda: MEDIA)
+    providers: Json = field(default_factory=dict)
+    health: Health = field(default_factory=Health)
+    addresses: list[str] = field(default_factory=lambda: ["192.0.2.7"])
+    storage: tuple[int, bool] = (1 << 30, False)
+    synchronised: bool = True
+
+    def __post_init__(self) -> None:
+        self.bulletin = Bulletin("boot-1")
+        self.diagnostics = Diagnostics(self.bulletin)
+        self.told: list[tuple[float, str, Any]] = []
+        self.began = self.now()
+
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def ask_stats(self) -> Sequence[Json]:
+        return self.stats
+
+    async def ask_backlog(self) -> int:
+        return self.backlog
+
+    def call(self, state: CallState, call_id: str = "call-1", **more: Any) -> None:
+        self.bulletin.set("call", {"callId": call_id, "state": state.value, "isMuted": False, **more})
+
+    def edges(self, name: str) -> list[tuple[float, Any]]:
+        return [(round(at - self.began, 2), value) for at, one, value in self.told if one == name]
+
+    def document(self, name: str) -> Json:
+        return self.bulletin.document(name)
+
+
+class WorldClock:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def monotonic(self) -> float:
+        return self._world.now()
+
+    def wall(self) -> float:
+        return 1.7e9
+
+    def synchronised(self) -> bool:
+        return self._world.synchronised
+
+
+@asynccontextmanager
+async def watched(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> AsyncIterator[World]:
+    world = World(**facts)
+    monkeypatch.setattr(module, "addresses", lambda: world.addresses)
+    monkeypatch.setattr(module, "_storage", lambda _folder: world.storage)
+    watch = Watch(world.bulletin, world.diagnostics, WorldClock(world), Path("/nowhere"), WatchPorts(
+        levels=lambda: world.levels, stats=world.ask_stats, broker=lambda: world.broker, backlog=world.ask_backlog,
+        note_speaking=world.speaking.append, media=lambda: world.media, providers=lambda: world.providers,
+        health=lambda: world.health), started=0.0)
+    world.watch = watch
+
+    def tell(event: Any) -> None:
+        if event.type == "diag.changed":
+            world.told.append((world.now(), event.data["diagnostic"], event.data["value"]))
+
+    with world.bulletin.subscribed(on_event=tell):
+        running = asyncio.create_task(watch.run(), name="watch")
+        try:
+            yield world
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            world.diagnostics.close()
+
+
+@virtual_time
+async def test_lost_media_are_poor_at_once_and_bad_within_ten_seconds_of_the_loss() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        async with watched(patch) as world:
+            world.call(CallState.RECONNECTING)  # 3 s after the loss
+            await asyncio.sleep(20)
+            (poor, first), (bad, second) = world.edges("networkReconnect")
+            assert (first, second) == (2, 3)
+            assert poor <= 0.5
+            assert 3 + bad <= 10
+            world.call(CallState.CONNECTED)
+            await asyncio.sleep(3)
+            assert world.edges("networkReconnect")[-1][1] == 1
+            world.call(CallState.RECONNECTING, "call-2")
+            await asyncio.sleep(1)
+            assert world.edges("networkReconnect")[-1][1] == 2, "another loss begins anew"
+            world.call(CallState.DISCONNECTED, "call-2")
+            await asyncio.sleep(2)
+            assert world.edges("networkReconnect")[-1][1] == 1, "over is over"
+
+
+@virtual_time
+async def test_lost_media_without_a_network_are_bad() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        async with watched(patch, addresses=[]) as world:
+            await asyncio.sleep(1)
+            assert world.diagnostics.raised("noNetwork")
+            world.call(CallState.RECONNECTING)
+            await asyncio.sleep(1)
+            assert [value for _, value in world.edges("networkReconnect")] == [3]
+            assert world.document("net") | {"online": False, "addresses": [], "networkQualityLevel": None} == (
+                world.document("net"))
+            await asyncio.sleep(5)
+            assert world.document("net")["networkQualityLevel"] == 0, "broken"
+
+
+@virtual_time
+async def test_a_network_that_goes_and_comes_is_told_within_three_seconds() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        async with watched(patch) as world:
+            await asyncio.sleep(10)
+            world.addresses = []
+            await asyncio.sleep(3)
+            world.addresses = ["192.0.2.7"]
+            await asyncio.sleep(3)
+            (gone, first), (back, second) = world.edges("noNetwork")
+            assert (first, second) == (True, False)
+            assert gone <= 13
+            assert back <= 16
+            assert world.document("net")["addresses"] == ["192.0.2.7"]
+
+
+@virtual_time
+async def test_a_broker_that_restarts_is_no_trouble_and_one_that_stays_away_is() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        async with watched(patch, broker=True) as world:
+            await asyncio.sleep(10)
+            world.broker = False
+            await asyncio.sleep(4)
+            world.broker = True
+            await asyncio.sleep(10)
+            assert world.edges("mqttDisconnected") == []
+            world.broker = False
+            await asyncio.sleep(10)
+            assert world.diagnostics.raised("mqttDisconnected")
+            assert world.document("net")["brokerConnected"] is False
+            world.broker = True
+            await asyncio.sleep(3)
+            assert not world.diagnostics.raised("mqttDisconnected")
+
+
+@virtual_time
+async def test_who_speaks_into_a_muted_microphone_is_told_within_a_second() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        async with watched(patch, levels=(FULL_LEVEL, 0.0)) as world:
+            world.call(CallState.CONNECTED)
+            await asyncio.sleep(5)
+            world.levels = (0.0, 0.0)
+            world.call(CallState.CONNECTED, isMuted=True)
+            await asyncio.sleep(3)
+            assert world.edges("speakingWhileMicrophoneIsMuted") == [], "what was said before does not count"
+            world.levels = (FULL_LEVEL, 0.0)
+            await asyncio.sleep(1)
+            assert world.diagnostics.raised("speakingWhileMicrophoneIsMuted")
+            world.levels = (0.0, 0.0)
+            await asyncio.sleep(3)
+            assert not world.diagnostics.raised("speakingWhileMicrophoneIsMuted")
+            world.levels = (FULL_LEVEL, 0.0)
+            world.call(CallState.DISCONNECTED, isMuted=True)
+            await asyncio.sleep(2)
+            assert not world.diagnostics.raised("speakingWhileMicrophoneIsMuted"), "without a call nobody is unheard"
+
+
+@virtual_time
+async def test_the_other_side_speaks_while_it_is_heard_and_a_second_longer() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        async with watched(patch, levels=(0.0, FULL_LEVEL)) as world:
+            await asyncio.sleep(1)
+            assert world.speaking[-1] is False, "a tone of our own, without a call"
+            world.call(CallState.CONNECTED)
+            await asyncio.sleep(0.5)
+            assert world.speaking[-1] is True
+            world.levels = (0.0, 0.0)
+            await asyncio.sleep(0.6)
+            assert world.speaking[-1] is True
+            await asyncio.sleep(1)
+            assert world.speaking[-1] is False
+
+
+def stream(came: int, lost: int, jitter: float = 0.0) -> list[Json]:
+    return [{"id": "in", "type": "inbound-rtp", "jitter": jitter, "packetsLost": lost, "packetsReceived": came},
+            {"id": "rin", "type": "remote-inbound-rtp", "jitter": 0.0, "packetsLost": 0, "packetsReceived": came,
+             "roundTripTime": 0.02}]
+
+
+@virtual_time
+async def test_quality_is_told_within_five_seconds_and_belongs_to_the_call() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        async with watched(patch, stats=stream(1000, 0)) as world:
+            await asyncio.sleep(1)
+            assert world.watch.quality is None
+            world.call(CallState.CONNECTED)
+            await asyncio.sleep(5)
+            assert world.document("net")["networkQualityLevel"] == 5
+            world.stats = stream(1400, 100)  # a fifth of the interval
+            await asyncio.sleep(5)
+            assert world.edges("networkReceiveQuality")[-1][1] == 3
+            assert world.edges("networkSendQuality") == []
+            assert world.watch.quality is not None
+            assert world.watch.quality.payload()["fractionLost"] == 0.2
+            world.stats = stream(2400, 100)
+            await asyncio.sleep(5)
+            assert world.edges("networkReceiveQuality")[-1][1] == 1
+            world.stats = stream(2500, 400)
+            await asyncio.sleep(5)
+            world.call(CallState.DISCONNECTED)
+            await asyncio.sleep(5)
+            assert world.edges("networkReceiveQuality")[-1][1] == 1
+            assert (world.document("net")["networkQualityLevel"], world.watch.quality) == (None, None)
+
+
+@virtual_time
+async def test_the_board_reports_heat_supply_and_a_full_store() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        async with watched(patch) as world:
+            world.health = Health(temperature_c=85.0, throttled=True, undervoltage=True, storage_full=True)
+            await asyncio.sleep(3)
+            assert set(world.diagnostics.standing()) == {"thermalThrottled", "powerUndervoltage", "storageLow"}
+            assert world.document("diag")["thermalThrottled"]["detail"] == {"celsius": 85.0}
+            world.health = Health()
+            await asyncio.sleep(3)
+            assert world.diagnostics.standing() == []
+
+
+@virtual_time
+async def test_health_names_what_is_raised() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        async with watched(patch, synchronised=False, storage=(1 << 20, True), backlog=2000) as world:
+            await asyncio.sleep(1)
+            health = world.document("health")
+            assert (health["status"], health["clock"]) == ("degraded", "unsynced")
+            assert set(health["causes"]) == {"clockNotSynchronised", "storageLow", "storageReadOnly",
+                                             "eventQueueBacklog"}
+            assert health["pssBytes"] > 1 << 20
+            world.synchronised, world.storage, world.backlog = True, (1 << 30, False), 0
+            await asyncio.sleep(31)
+            assert world.document("health")["status"] == "ok"
+            world.diagnostics.flag("cameraFreeze", True)
+            await asyncio.sleep(0.3)
+            assert world.document("health")["causes"] == ["cameraFreeze"], "told at once, not when memory is measured"
+
+
+@virtual_time
+async def test_health_is_failed_when_nobody_can_talk_through_the_device() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        async with watched(patch) as world:
+            world.diagnostics.flag("noMicrophoneDevicesEnumerated", True)
+            await asyncio.sleep(0.5)
+            assert world.document("health")["status"] == "degraded", "somebody can still be heard here"
+            world.diagnostics.flag("noSpeakerDevicesEnumerated", True)
+            await asyncio.sleep(0.5)
+            assert world.document("health")["status"] == "failed"
+            world.diagnostics.flag("noMicrophoneDevicesEnumerated", False)
+            await asyncio.sleep(0.5)
+            assert world.document("health")["status"] == "degraded"
+            world.bulletin.merge("device", safeMode=True)
+            await asyncio.sleep(0.5)
+            assert world.document("health") | {"status": "failed"} == world.document("health")
+            assert "safeMode" in world.document("health")["causes"]
+
+
+@virtual_time
+async def test_media_and_providers_are_told_when_people_would_see_a_change() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        async with watched(patch, providers={"direct": {"calls": 0}}) as world:
+            await asyncio.sleep(0.5)
+            assert world.document("provider") == {"providers": {"direct": {"calls": 0}}}
+            media, revision = world.document("media"), world.bulletin.rev
+            assert media["capturing"] is False
+            assert "bitrate" not in media["video"]["actual"]
+            assert "pictures" not in media["video"]
+            world.media = {**MEDIA, "video": {**MEDIA["video"], "pictures": 99,
+                                              "actual": {"open": False, "bitrate": 9}}}
+            await asyncio.sleep(0.5)
+            assert world.bulletin.rev == revision, "counters and rates are for the statistics"
+            world.media = {**MEDIA, "audio": {**MEDIA["audio"], "actual": {"sending": True}}}
+            world.providers = {"direct": {"calls": 1}}
+            await asyncio.sleep(0.5)
+            assert world.document("media")["capturing"] is True
+            assert world.document("provider")["providers"]["direct"]["calls"] == 1
+
+
+@virtual_time
+async def test_a_file_of_the_system_that_is_gone_ends_no_look() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        async with watched(patch) as world:
+            patch.setattr(module, "_pss", _gone)
+            await asyncio.sleep(35)
+            assert not world.document("health").get("uptimeSeconds", 0) > 10**9
+            world.addresses = []
+            await asyncio.sleep(3)
+            assert world.diagnostics.raised("noNetwork"), "the other looks go on"
+
+
+def _gone() -> int | None:
+    raise FileNotFoundError("/proc/self/smaps_rollup")
+
+
+def test_own_addresses_are_neither_loopback_nor_link_local() -> None:
+    assert not any(one.startswith(("127.", "169.254.", "fe80")) or one == "::1" for one in module.addresses())
