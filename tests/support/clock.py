@@ -65,6 +65,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._job_done)
         return future
 
+    async def shutdown_default_executor(self, *timeout: float | None) -> None:
+        """From Python 3.12 on with a deadline, to which the clock would jump while the threads still end."""
+        self._jumping.jobs += 1
+        try:
+            await super().shutdown_default_executor(*timeout)
+        finally:
+            self._jumping.jobs -= 1
+
     def _job_done(self, _future: asyncio.Future[Any]) -> None:
         self._jumping.jobs -= 1
 

@@ -35,6 +35,26 @@ async def test_the_clock_stands_still_while_a_thread_works() -> None:
         await loop.run_in_executor(None, time.sleep, 0.05)
 
 
+def test_the_threads_may_take_their_time_to_end() -> None:
+    """The loop joins them with a deadline from Python 3.12 on."""
+    ended = threading.Event()
+
+    async def leaves_one_at_work() -> None:
+        working = threading.Event()
+
+        def work() -> None:
+            working.set()
+            time.sleep(0.05)
+            ended.set()
+
+        job = asyncio.get_running_loop().run_in_executor(None, work)
+        await asyncio.to_thread(working.wait)
+        job.cancel()
+
+    run_virtual(leaves_one_at_work())
+    assert ended.is_set()
+
+
 def test_a_test_that_waits_for_ever_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.support.clock.STUCK_S", 0.01)
     with pytest.raises(TimeoutError, match="nothing is scheduled"):
