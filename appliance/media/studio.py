@@ -8,6 +8,7 @@ import logging
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from io import BytesIO
 from typing import Final
 
@@ -229,5 +230,5 @@ def _scaled(jpeg: bytes, width: int) -> bytes:
     if not isinstance(encoder, VideoCodecContext):
         raise EdgecallError("FFmpeg has no JPEG encoder")
     encoder.width, encoder.height, encoder.pix_fmt = small.width, small.height, "yuvj420p"
-    encoder.time_base = frame.time_base or av.time_base  # type: ignore[assignment]
+    encoder.time_base = frame.time_base or Fraction(1, int(av.time_base))
     return b"".join(bytes(packet) for packet in [*encoder.encode(small), *encoder.encode(None)])
