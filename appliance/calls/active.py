@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Final
 
 from appliance.calls.book import Round
 from appliance.calls.machine import Call
@@ -16,8 +15,6 @@ from appliance.providers.api import Leg, MediaWanted, Peer
 from appliance.vocabulary import CallState, Json, MutedBy, ParticipantState, Reason
 
 __all__ = ["ActiveCall", "iso", "no_call"]
-
-HOLDS: Final = frozenset({CallState.LOCAL_HOLD, CallState.REMOTE_HOLD})
 
 
 def iso(wall: float) -> str:

@@ -482,11 +482,6 @@ class CallController:
             self._warm = warm
             self._spawn(self._studio.warm_camera(warm), "call.warmCamera" if warm else "call.coolCamera")
 
-    def _media_changed(self, active: ActiveCall) -> None:
-        self._apply_media(active)
-        self._tell(active)
-        self._publish(active)
-
     def _apply_media(self, active: ActiveCall) -> None:
         over = not active.call.live
         muted = self._hardware_muted if over else active.muted_by(hardware=self._hardware_muted) is not MutedBy.NOBODY

@@ -78,7 +78,6 @@ class VideoIn:
         self.undecodable = 0
         self.decode_s = 0.0
         self.size = (0, 0)
-        self.decoded_at: float | None = None
 
     def show(self, showing: bool) -> None:
         """False: nothing is decoded, so that a picture nobody sees costs nothing."""
@@ -144,7 +143,6 @@ class VideoIn:
                 self.decoded += 1
                 self.key_decoded += frame.key_frame
                 self.size = (frame.width, frame.height)
-                self.decoded_at = time.monotonic()
                 self._offer(frame)
             self.decode_s += time.perf_counter() - begun
         self._tell(self._gone.set)

@@ -87,7 +87,6 @@ class Incoming:
     reports: int = 0  # sender reports of the peer
     peer_packets: int = 0
     peer_bytes: int = 0
-    last_packet_at: float | None = None  # monotonic
 
 
 class Reception:
@@ -345,7 +344,6 @@ class RtpReceiveStream:
             return
         now = time.monotonic()
         counters = self.counters
-        counters.last_packet_at = now
         counters.payload_bytes += len(packet.payload)
         counters.header_bytes += 12
         again = is_rtx(codec)

@@ -7,7 +7,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from aiortc import RTCDataChannel, RTCIceServer, RTCSessionDescription
 
@@ -396,18 +396,8 @@ class Session:
     def negotiated(self, kind: str) -> tuple[bool, bool]:
         return self._pc.negotiated(kind)
 
-    def codec_name(self, kind: str) -> str:
-        codec = self._pc.codec(kind)
-        return codec.name if codec is not None else ""
-
     async def stats(self) -> Sequence[Json]:
         return stats.collect(self, self._pc)
-
-    def track_counters(self) -> dict[str, Any]:
-        return {
-            "audioDropped": self._microphone_track.dropped if self._microphone_track is not None else 0,
-            "videoDropped": self._camera_track.dropped if self._camera_track is not None else 0,
-        }
 
 
 def ice_servers(servers: IceServers) -> list[RTCIceServer]:

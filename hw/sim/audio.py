@@ -127,7 +127,6 @@ class SimAudio:
         self._recorder = _Recorder(record) if record else None
         self._faults = faults
         self._lent = LentSound()
-        self._lent_lock = threading.Lock()
         self._lent_inbox: deque[bytes] = deque(maxlen=64)
         self._tap: Callable[[bytes], None] | None = None
         self._tap_lock = threading.RLock()

@@ -118,7 +118,6 @@ class DirectLeg:
         self._tasks: set[asyncio.Task[None]] = set()
         self._worker: asyncio.Task[None] | None = None
         self._finishing: asyncio.Task[None] | None = None
-        self._ended = asyncio.Event()
         self._picture = b""
 
     # --- Leg --------------------------------------------------------------------------------------------------------
@@ -240,9 +239,6 @@ class DirectLeg:
     def gone(self, endpoint: Endpoint, *, left: bool, reason: Reason | None = None) -> None:
         self._carry_out(self._dialog.gone(endpoint.key, left=left, reason=reason))
         self._let_go()
-
-    async def wait_ended(self) -> None:
-        await self._ended.wait()
 
     # --- effects ----------------------------------------------------------------------------------------------------
 
@@ -426,5 +422,4 @@ class DirectLeg:
         for endpoint in tuple(self._endpoints.values()):
             endpoint.forget(self._dialog.call_id, reason)
         self._facts.put(api.Ended(reason))
-        self._ended.set()
         self._owner.leg_over(self)
