@@ -12,7 +12,7 @@ from appliance.errors import BadRequest, Refused
 from appliance.handover import Inbox
 from appliance.intake import Handler
 from appliance.vocabulary import Command, Json
-from hw.api import Board, DeviceFact, Fault, Kind, Simulation
+from hw.api import Board, DeviceFact, DeviceFailedError, Fault, Kind, Simulation
 
 __all__ = ["BoardCare"]
 
@@ -114,7 +114,7 @@ class BoardCare:
             raise BadRequest(f"there is no file {path!r} on the device", code=404, sub_code="notFound")
         try:
             await asyncio.to_thread(simulation.source, kind, spec)
-        except ValueError as error:
+        except (ValueError, DeviceFailedError) as error:  # no source is called so, or that file holds none
             raise BadRequest(str(error), sub_code="source") from error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from appliance.faces import asyncapi, jsonschema, openapi, reference
@@ -32,11 +32,11 @@ def stale(root: Path) -> list[str]:
             if not (root / name).is_file() or (root / name).read_text("utf-8") != content]
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m appliance.faces", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail when something is stale")
     parser.add_argument("--root", type=Path, default=Path(__file__).parents[2], help="folder of the repository")
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
     old = stale(asked.root)
     if asked.check:
         for name in old:

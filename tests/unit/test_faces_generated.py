@@ -13,7 +13,7 @@ from openapi_spec_validator import validate
 
 from appliance.doors.http import Ports
 from appliance.faces import asyncapi, commandline, openapi, reference
-from appliance.faces.__main__ import generated, stale
+from appliance.faces.__main__ import generated, main, stale
 from appliance.faces.jsonschema import document, pascal
 from appliance.settings import Settings
 from appliance.settings.fields import Shape, fields_of
@@ -39,6 +39,17 @@ def test_a_stale_or_missing_file_is_found(tmp_path: Path) -> None:
 
 
 # --- OpenAPI --------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_what_is_stale_and_only_tells_when_asked_to_check(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--root", str(tmp_path)]) == 0
+    assert main(["--root", str(tmp_path), "--check"]) == 0
+    (tmp_path / "docs" / "schema.json").write_text("{}")
+    capsys.readouterr()
+    assert main(["--root", str(tmp_path), "--check"]) == 1
+    assert capsys.readouterr().err == "docs/schema.json is stale: run python -m appliance.faces\n"
+    assert (tmp_path / "docs" / "schema.json").read_text() == "{}"
 
 
 def test_openapi_is_valid() -> None:
