@@ -108,8 +108,8 @@ class House:
             reason = "asked"
         finally:
             self.bulletin.post("device.stopping", reason=reason)
+            await self.controller.stop()  # before the door: whoever is in a call is told through it
             await self.http.stop()
-            await self.controller.stop()
             for task in (*tasks, stop):
                 task.cancel()
             await asyncio.gather(*tasks, stop, return_exceptions=True)
@@ -159,8 +159,7 @@ class House:
         self.store = Store(self.settings.data_dir)
         await self.store.open()
         self._stack.push_async_callback(self.store.close)
-        self._boot = await self.store.count("boot")
-        self.bulletin = Bulletin(f"b{self._boot}")
+        self.bulletin = Bulletin(f"b{await self.store.count('boot')}")
         self.diagnostics = Diagnostics(self.bulletin)
         self._stack.callback(self.diagnostics.close)
         self.store.on_trouble(self._store_trouble)
@@ -260,8 +259,7 @@ class House:
         self._stack.push_async_callback(self.http.stop)
         self.mqtt: MqttDoor | None = None
         if self.link is not None:
-            self.mqtt = MqttDoor(self.link, self.intake, self.bulletin, self.clock, device_id=settings.device.id,
-                                 boot=self._boot)
+            self.mqtt = MqttDoor(self.link, self.intake, self.bulletin, self.clock, device_id=settings.device.id)
             self.mqtt.start()
             self._stack.push_async_callback(self.mqtt.stop)
             # Last: what waited at the broker comes at once, and what nobody here is ready for would be lost.
