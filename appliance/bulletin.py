@@ -22,6 +22,7 @@ class Bulletin:
     def __init__(self, boot: str) -> None:
         self.boot = boot
         self._rev = 0
+        self._seq = 0
         self._documents: dict[str, Json] = {}
         self._on_document: list[Callable[[str, Json, int], None]] = []
         self._on_event: list[Callable[[Event], None]] = []
@@ -57,7 +58,8 @@ class Bulletin:
         """Tell of an event of the vocabulary; returns it with its id."""
         if event_type not in EVENTS:
             raise KeyError(f"no event {event_type!r}")
-        event = Event(event_type, data, time.time(), str(uuid.uuid4()))
+        self._seq += 1
+        event = Event(event_type, data, time.time(), str(uuid.uuid4()), self._seq)
         for tell in tuple(self._on_event):
             tell(event)
         return event

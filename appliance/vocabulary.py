@@ -433,12 +433,14 @@ STATES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened. ``type`` is a key of EVENTS; ``time`` seconds since the epoch."""
+    """Something that happened. ``type`` is a key of EVENTS; ``time`` seconds since the epoch; ``seq`` rises within one
+    boot, so that a gap is seen."""
 
     type: str
     data: Json
     time: float
     id: str
+    seq: int = 0
 
 
 @dataclass(frozen=True, slots=True)

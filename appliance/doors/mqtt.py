@@ -23,18 +23,18 @@ import logging
 from collections import deque
 from collections.abc import Iterable
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from typing import Final
 
 from appliance.bulletin import Bulletin
 from appliance.clock import Clock, RateLimit
 from appliance.errors import BadRequest, NotPermitted, StoreError
+from appliance.faces.cloudevents import cloud_event
 from appliance.faces.envelope import encode, parse, refusal, salvage_id
 from appliance.intake import Intake
 from appliance.link.api import Link, Message
-from appliance.vocabulary import EVENT_PREFIX, ROOT, VERB, Answer, Event, Json, Origin, Scope
+from appliance.vocabulary import ROOT, VERB, Answer, Event, Json, Origin, Scope
 
-__all__ = ["MqttDoor", "cloud_event"]
+__all__ = ["MqttDoor"]
 
 log = logging.getLogger(__name__)
 
@@ -53,15 +53,15 @@ STOP_S: Final = 2.0
 class MqttDoor:
     """``start`` after the link's receivers may be registered, ``stop`` before the link's."""
 
-    def __init__(self, link: Link, intake: Intake, bulletin: Bulletin, clock: Clock, *, device_id: str,
-                 boot: int) -> None:
-        """``boot``: number of this start, so that receivers see a restart; ``seq`` counts state messages within it."""
+    def __init__(self, link: Link, intake: Intake, bulletin: Bulletin, clock: Clock, *,
+                 device_id: str) -> None:
+        """``seq`` counts state messages within the bulletin's boot, so that receivers see a gap and a restart."""
         self._link = link
         self._intake = intake
         self._bulletin = bulletin
         self._clock = clock
         self._root = f"{ROOT}/{device_id}"
-        self._boot = boot
+        self._device = device_id
         self._seq = 0
         self._dirty: dict[str, int] = {}  # name -> failed tries; in order of change
         self._events: deque[Event] = deque()
@@ -188,7 +188,7 @@ class MqttDoor:
         self._seq += 1
         head = {"v": 1, "ts": round(self._clock.wall(), 3),
                 "clock": "synchronised" if self._clock.synchronised() else "unsynchronised",
-                "boot": self._boot, "seq": self._seq}
+                "boot": self._bulletin.boot, "seq": self._seq}
         return _json({**body, **head})
 
     # --- events
@@ -216,19 +216,10 @@ class MqttDoor:
     async def _drain_events(self) -> None:
         while self._events:
             event = self._events[0]
-            payload = _json(cloud_event(event, self._root, self._boot))
+            payload = _json(cloud_event(event, self._device, self._bulletin.boot))
             await self._link.enqueue(f"{self._root}/event/{event.type.partition('.')[0]}", payload)
             if self._events and self._events[0] is event:
                 self._events.popleft()
-
-
-def cloud_event(event: Event, source: str, boot: int) -> Json:
-    """CloudEvents 1.0 (JSON format); ``boot`` is an extension attribute, ``source`` the device's topic root."""
-    return {
-        "specversion": "1.0", "id": event.id, "source": source, "type": EVENT_PREFIX + event.type,
-        "time": datetime.fromtimestamp(event.time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "datacontenttype": "application/json", "boot": boot, "data": event.data,
-    }
 
 
 def _json(body: Json) -> bytes:

@@ -50,7 +50,7 @@ class Device:
         self.session = Session(
             MqttSettings(host="127.0.0.1", port=port, username=name, password=Secret(name), keepalive_s=5), name,
             self.store, on_taken_over=self.taken_over.set, on_poison=lambda *poison: self.poisoned.append(poison))
-        self.door = MqttDoor(self.session, self.intake, self.bulletin, self.clock, device_id=name, boot=7)
+        self.door = MqttDoor(self.session, self.intake, self.bulletin, self.clock, device_id=name)
 
     async def _do(self, command: Command):
         await self.gate.wait()
@@ -217,7 +217,8 @@ async def test_the_access_list_by_messages_that_arrive_or_do_not(device, broker,
         assert await device.session.publish("edgecall/v1/door-2/signal/door-1", b"true")
         await other.until(lambda m: m.topic == "edgecall/v1/door-2/signal/door-1")
         assert sorted(device.done) == ["yes-1", "yes-2"]
-        assert [(m.topic, m.payload) for m in other.seen] == [("edgecall/v1/door-2/signal/door-1", b"true")]
+        # a set: the filters overlap, and mosquitto may deliver once for each
+        assert {(m.topic, m.payload) for m in other.seen} == {("edgecall/v1/door-2/signal/door-1", b"true")}
         assert not [m for m in boss.seen if m.payload == b"forged"]
 
 
@@ -234,7 +235,7 @@ async def test_state_is_retained_whole_with_boot_and_seq(device, boss, broker):
         online = await late.until(lambda m: m.topic == f"{ROOT}/state/availability")
     body = json.loads(message.payload)
     assert message.retained and online.payload == b"online"
-    assert (body["v"], body["boot"], body["name"], body["clock"]) == (1, 7, "Door", "synchronised")
+    assert (body["v"], body["boot"], body["name"], body["clock"]) == (1, "1", "Door", "synchronised")
     seqs = [json.loads(m.payload)["seq"] for m in boss.seen if "/state/" in m.topic and m.payload[:1] == b"{"]
     assert seqs == sorted(set(seqs))
     before = len(boss.of(f"{ROOT}/state/device"))

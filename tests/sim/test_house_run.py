@@ -12,14 +12,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
+from appliance.faces import jsonschema
+from appliance.faces.cloudevents import cloud_event
 from appliance.house import House
 from appliance.store import Store
 from hw.api import Board, BoardOptions, DeviceMissingError
 from hw.boards import open_board
-from tests.support.house import Manager, house, start_of
+from tests.support.house import Manager, Running, house, start_of
 
 QUIET = {"mqtt.enabled": False}
+
+
+def keeps_the_schema(running: Running) -> None:
+    """Every document and event of the running appliance is one of the published schema."""
+    for name, document in running.house.bulletin.snapshot().documents.items():
+        Draft202012Validator(jsonschema.state(name)).validate(document)
+    for event in running.events:
+        body = json.loads(json.dumps(cloud_event(event, "door-1", running.house.bulletin.boot)))
+        Draft202012Validator(jsonschema.event(event.type)).validate(body)
 
 
 @pytest.fixture
@@ -39,6 +51,7 @@ async def test_it_opens_says_ready_serves_and_closes(tmp_path: Path, manager: Ma
         names = {"device", "call", "roster", "media", "devices", "diag", "net", "provider", "io", "calls", "health",
                  "config"}
         await running.until(lambda: names <= set(running.house.bulletin.snapshot().documents))
+        keeps_the_schema(running)
         status, health = await running.ask("GET", "/v1/health")
         assert (status, health["clock"] in ("synced", "unsynced"), health["pssBytes"] > 0) == (200, True, True)
         assert [row["type"] for row in (await running.ask("GET", "/v1/stats"))[1]["stats"]] == ["x-device"]
@@ -57,6 +70,7 @@ async def test_a_press_with_nobody_on_duty_says_so_on_the_device(tmp_path: Path)
         assert running.document("call")["endReason"]["subCode"] == "unreachable"
         assert running.document("call")["callerInfo"]["displayName"] == "Operators"
         await running.until(lambda: running.raised("nobodyOnDuty"))
+        keeps_the_schema(running)
         running.house.duty.changed(["Lena"])
         await running.until(lambda: running.document("diag")["nobodyOnDuty"]["value"] is False)
         assert running.document("device")["onDuty"] == ["Lena"]

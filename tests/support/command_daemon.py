@@ -36,7 +36,7 @@ async def main(folder: Path, port: int, device: str) -> None:
     intake = Intake(store, {"data.send": marks.do, "call.dial": marks.do, "call.mute": marks.do}, bulletin, clock)
     settings = MqttSettings(host="127.0.0.1", port=port, username=device, password=Secret(device))
     session = Session(settings, device, store)
-    door = MqttDoor(session, intake, bulletin, clock, device_id=device, boot=boot)
+    door = MqttDoor(session, intake, bulletin, clock, device_id=device)
     await intake.recover()
     door.start()
     session.start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import json
 import logging
 import time
@@ -14,9 +13,10 @@ from aiohttp import web
 
 from appliance.bulletin import Bulletin
 from appliance.errors import Refused
-from appliance.vocabulary import EVENT_PREFIX, Event, Json
+from appliance.faces.cloudevents import cloud_event
+from appliance.vocabulary import Event, Json
 
-__all__ = ["EventStreams", "cloud_event"]
+__all__ = ["EventStreams"]
 
 log = logging.getLogger(__name__)
 
@@ -26,20 +26,6 @@ QUEUE_LIMIT: Final = 256
 
 HEARTBEAT_S: Final = 15.0
 WRITE_S: Final = 10.0
-
-
-def cloud_event(event: Event, device: str, boot: str) -> Json:
-    """CloudEvents 1.0, JSON format: ``source`` and ``id`` together are unique (CloudEvents 3.1)."""
-    return {
-        "specversion": "1.0",
-        "id": event.id,
-        "source": f"edgecall/v1/{device}",
-        "type": EVENT_PREFIX + event.type,
-        "time": datetime.datetime.fromtimestamp(event.time, datetime.UTC).isoformat().replace("+00:00", "Z"),
-        "datacontenttype": "application/json",
-        "boot": boot,
-        "data": event.data,
-    }
 
 
 def _message(name: str, body: Any) -> bytes:
