@@ -8,6 +8,7 @@ while it stands in the settings stays removed: ``book.json`` remembers that.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,8 +21,11 @@ from appliance.settings import BookSettings
 
 __all__ = ["AddressBook", "Entry", "Round", "entries_of", "parse_uri", "save"]
 
+log = logging.getLogger(__name__)
+
 SCHEMES: Final = frozenset({"device", "operator", "lan", "tel", "sip", "sips", "room"})
 MAX_ENTRIES: Final = 1000  # an address book, not a directory; bounds memory and the file
+SHORT_CODE: Final = 6  # digits
 MAX_DEPTH: Final = 4  # groups of groups, and fallback chains
 
 Strategy = Literal["sequence", "parallel"]
@@ -84,6 +88,8 @@ def parse_uri(text: str, country: str = "") -> Target:
 
 
 def _e164(number: str, country: str) -> str:
+    if number.isascii() and number.isdigit() and 3 <= len(number) <= SHORT_CODE:
+        return number  # 110 and its kin: dialled as they are, in no country's form
     import phonenumbers
 
     try:
@@ -105,39 +111,55 @@ class AddressBook:
         self._base = {entry.name: entry for entry in settings_entries}
         self._own: dict[str, Entry | None] = {}  # None: removed though the settings have it
         self._country = country
+        self._entries: list[Entry] = []
+        self._by_name: dict[str, Entry] = {}
+        self._by_uri: dict[str, Entry] = {}
+        self._by_scheme: dict[str, Entry] = {}  # of ``operator:*`` and its kin
+        self._arrange()
 
     def rebase(self, settings_entries: Iterable[Entry]) -> None:
         """Take the entries of reloaded settings; what ``book.put`` and ``book.remove`` did stays above them."""
         self._base = {entry.name: entry for entry in settings_entries}
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Parse every address once: callers are looked up at each message of a call."""
+        merged: dict[str, Entry | None] = {**self._base, **self._own}
+        self._entries = sorted((one for one in merged.values() if one is not None), key=lambda one: one.name.lower())
+        self._by_name, self._by_uri, self._by_scheme = {}, {}, {}
+        for entry in self._entries:
+            self._by_name.setdefault(entry.name.casefold(), entry)
+            for uri in entry.uris:
+                try:
+                    target = parse_uri(uri, self._country)
+                except BadRequest as error:  # a national number after device.country was taken away
+                    log.warning("address book: %r cannot be called at %s: %s", entry.name, uri, error.message)
+                    continue
+                self._by_uri.setdefault(target.uri, entry)
+                if target.address == "*":
+                    self._by_scheme.setdefault(target.scheme, entry)
 
     # --- look up ----------------------------------------------------------------------------------------------------
 
     def entries(self) -> list[Entry]:
         """All entries by name."""
-        merged: dict[str, Entry | None] = {**self._base, **self._own}
-        return sorted((entry for entry in merged.values() if entry is not None), key=lambda entry: entry.name.lower())
+        return list(self._entries)
 
     def get(self, name: str) -> Entry | None:
         """By name; case does not matter."""
-        wanted = name.casefold()
-        return next((entry for entry in self.entries() if entry.name.casefold() == wanted), None)
+        return self._by_name.get(name.casefold())
 
     def caller(self, peer: Peer) -> Entry | None:
-        """The entry a caller belongs to: one of its URIs is the caller's, or covers it (``operator:*``)."""
-        for entry in self.entries():
-            if any(_covers(parse_uri(uri, self._country), peer.uri) for uri in entry.uris):
-                return entry
-        return None
+        """The entry a caller belongs to: one of its URIs is the caller's, else one that covers it (``operator:*``)."""
+        return self._by_uri.get(peer.uri) or self._by_scheme.get(peer.uri.partition(":")[0].lower())
 
     def named(self, peer: Peer) -> Peer:
         """The peer under the name the book has for just its address.
 
         ``operator:*`` is such an address while everybody rings; who answers has one of his own, and is not covered.
         """
-        for entry in self.entries():
-            if any(parse_uri(uri, self._country).uri == peer.uri for uri in entry.uris):
-                return replace(peer, display_name=entry.name)
-        return peer
+        entry = self._by_uri.get(peer.uri)
+        return peer if entry is None else replace(peer, display_name=entry.name)
 
     def plan(self, names: Sequence[str], strategy: Strategy | None, ring_s: int) -> list[Round]:
         """The rounds to dial for names or URIs: groups opened, fallbacks appended, each target once.
@@ -186,11 +208,12 @@ class AddressBook:
             raise BadRequest(f"{entry.name!r} needs at least one URI or member", sub_code="target")
         for uri in entry.uris:
             parse_uri(uri, self._country)
-        if self.get(entry.name) is None and len(self.entries()) >= MAX_ENTRIES:
+        if self.get(entry.name) is None and len(self._entries) >= MAX_ENTRIES:
             raise Refused(f"the address book is full ({MAX_ENTRIES} entries); remove one first",
                           code=507, sub_code="bookFull", retryable=False)
         self._forget(entry.name)
         self._own[entry.name] = entry
+        self._arrange()
 
     def remove(self, name: str) -> None:
         """Raises BadRequest (404/notFound) when there is no such name."""
@@ -200,6 +223,7 @@ class AddressBook:
         self._forget(entry.name)
         if entry.name in self._base:
             self._own[entry.name] = None
+        self._arrange()
 
     def _forget(self, name: str) -> None:
         wanted = name.casefold()
@@ -221,6 +245,7 @@ class AddressBook:
             raise StoreError(f"the address book {path} cannot be read ({error}); it is left as it is, and the entries "
                              "of the settings are used. Repair or delete the file.") from error
         self._own = own
+        self._arrange()
 
     def dump(self) -> str:
         """What ``save`` writes; taken on the loop, so that the writing thread sees one state."""
@@ -251,12 +276,6 @@ def _entry(name: str, fields: Mapping[str, Any] | None) -> Entry | None:
     if fields is None:
         return None
     return replace(Entry(**{**fields, "name": name}), uris=tuple(fields["uris"]), members=tuple(fields["members"]))
-
-
-def _covers(target: Target, uri: str) -> bool:
-    if target.address == "*":
-        return uri.partition(":")[0].lower() == target.scheme
-    return target.uri == uri
 
 
 def _merge(opened: Sequence[Sequence[Round]]) -> list[Round]:

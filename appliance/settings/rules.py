@@ -15,6 +15,9 @@ TOKEN_LENGTH: Final = 16
 """Characters of a token at least: 64 random bits in hexadecimal, too many to guess over the network."""
 
 
+SHORT_CODE: Final = 6  # digits: 110 and its kin are dialled as they are
+
+
 def _names_are_nobody_elses(settings: Settings) -> Found:
     """A user is never taken for a device, nor one user for another (decisions A4)."""
     own = settings.device.id
@@ -89,6 +92,10 @@ def _book(settings: Settings) -> Found:
     names = {entry.name.casefold() for entry in settings.book}
     for n, entry in enumerate(settings.book, 1):
         others = names - {entry.name.casefold()}
+        for uri in entry.uris:
+            number = uri.removeprefix("tel:")
+            if number != uri and len(number) > SHORT_CODE and number[0] != "+" and not settings.device.country:
+                yield f"book[{n}].uris", f"'{uri}' is a national number: write it as tel:+49…, or set device.country"
         if not entry.uris and not entry.members:
             yield f"book[{n}].uris", "is missing; an entry needs uris, or members to be a ring group"
         for member in entry.members:

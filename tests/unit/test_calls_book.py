@@ -79,6 +79,26 @@ def test_an_address_bears_the_name_the_book_has_for_just_it() -> None:
     assert book.named(Peer("desk", "operator:desk", "Lena")).display_name == "Lena"
 
 
+def test_an_exact_address_is_known_before_one_that_covers_it() -> None:
+    book = AddressBook([Entry("All", ("operator:*",)), Entry("Zoe", ("operator:zoe",), auto_answer=True)])
+    assert book.caller(Peer("zoe", "operator:zoe", "zoe")) == Entry("Zoe", ("operator:zoe",), auto_answer=True)
+    assert book.caller(Peer("tom", "operator:tom", "tom")) == Entry("All", ("operator:*",))
+
+
+def test_an_entry_that_cannot_be_called_hinders_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    flat = Entry("Flat", ("tel:030123456", "device:flat-1"))
+    book = AddressBook([flat])
+    assert "'Flat' cannot be called at tel:030123456" in caplog.text
+    assert book.caller(Peer("flat-1", "device:flat-1", "flat-1")) is flat
+    assert book.caller(Peer("x", "device:x", "x")) is None
+    assert book.named(Peer("x", "device:x", "x")).display_name == "x"
+
+
+@pytest.mark.parametrize("number", ["110", "112", "tel:110", "116117"])
+def test_a_short_code_is_dialled_as_it_is(number: str) -> None:
+    assert parse_uri(number) == Target("tel", number.removeprefix("tel:"))
+
+
 def test_the_file_keeps_what_was_put_and_removed(tmp_path: Path) -> None:
     base = [Entry("Operators", ("operator:*",)), Entry("Gate", ("device:gate-1",))]
     book = AddressBook(base)

@@ -129,6 +129,12 @@ def test_a_fault_says_what_is_wrong(text: str, words: str) -> None:
     assert words in the_fault(text)
 
 
+def test_a_national_number_needs_its_country() -> None:
+    book = "[[book]]\nname = 'Flat'\nuris = ['tel:030123456']\n"
+    assert "'tel:030123456' is a national number" in faults_of(book)[0]
+    settings_of("[device]\ncountry = 'DE'\n" + book, Path("/nowhere"))
+
+
 def test_groups_and_fallbacks_that_lead_back_are_refused() -> None:
     faults = faults_of("""
         [[book]]
