@@ -1,14 +1,15 @@
-"""Our clocks, and whether the wall clock may be believed (decisions A3)."""
+"""Our clocks, and whether the wall clock may be believed: an acting command of an unknown time moves nothing."""
 
 from __future__ import annotations
 
 import ctypes
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol
 
-__all__ = ["Clock", "RateLimit", "SystemClock", "kernel_synchronised"]
+__all__ = ["Clock", "RateLimit", "SystemClock", "kernel_synchronised", "rfc3339"]
 
 TIMESYNC_MARK: Final = Path("/run/systemd/timesync/synchronized")
 """systemd-timesyncd(8): made at the first synchronisation since boot."""
@@ -25,6 +26,11 @@ class Clock(Protocol):
 
     def synchronised(self) -> bool:
         """Whether ``wall`` may be compared with a sender's time. False when nobody can tell."""
+
+
+def rfc3339(wall: float) -> str:
+    """Seconds since 1970 as RFC 3339 in UTC, with milliseconds."""
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class RateLimit:

@@ -28,7 +28,7 @@ from appliance.care.restarts import Restarts
 from appliance.care.sampling import Sampling
 from appliance.care.systemd import Notifier, Watchdog
 from appliance.care.watch import Watch, WatchPorts
-from appliance.clock import SystemClock
+from appliance.clock import RateLimit, SystemClock
 from appliance.doors.http import HttpDoor, Ports
 from appliance.doors.mqtt import MqttDoor
 from appliance.doors.panel import PanelDoor, without_panel
@@ -51,6 +51,8 @@ __all__ = ["House", "Start"]
 
 log = logging.getLogger(__name__)
 
+REFUSALS_PER_S: Final = 1.0  # security events of signalling
+REFUSALS_BURST: Final = 10.0
 EXCHANGE_STALL_S: Final = 2.0  # the exchange ticks every 10 ms, on a null clock where a device is missing
 
 
@@ -161,6 +163,7 @@ class House:
         self._stack.push_async_callback(self.store.close)
         self.bulletin = Bulletin(f"b{await self.store.count('boot')}")
         self.diagnostics = Diagnostics(self.bulletin)
+        self._refusals = RateLimit(REFUSALS_PER_S, REFUSALS_BURST, self.clock.monotonic)
         self._stack.callback(self.diagnostics.close)
         self.store.on_trouble(self._store_trouble)
         restarts = Restarts(self.store, self.diagnostics)
@@ -302,7 +305,8 @@ class House:
         return identity in self.settings.direct.fleet or self.controller.is_known(identity)
 
     def _refused(self, why: str, sender: str) -> None:
-        self.bulletin.post("security.refused", why=why, origin="signal", sender=sender)
+        if self._refusals.take():  # each is written to the outbox: a stranger must not wear the flash
+            self.bulletin.post("security.refused", why=why, origin="signal", sender=sender)
 
     def _poison(self, topic: str, why: str) -> None:
         """A message that the broker does not take was set aside; the rest of the outbox flows."""

@@ -6,20 +6,20 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from typing import Final
 
 from appliance.calls.book import Round
 from appliance.calls.machine import Call
 from appliance.calls.roster import Participant, Roster
+from appliance.clock import RateLimit, rfc3339
 from appliance.providers.api import Leg, MediaWanted, Peer
 from appliance.vocabulary import CallState, Json, MutedBy, ParticipantState, Reason
 
-__all__ = ["ActiveCall", "iso", "no_call"]
+__all__ = ["ActiveCall", "no_call"]
 
 
-def iso(wall: float) -> str:
-    """RFC 3339 in UTC with milliseconds."""
-    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+DATA_PER_S: Final = 20.0  # data messages of a peer that become events, each of them written to the outbox
+DATA_BURST: Final = 100.0
 
 
 @dataclass(slots=True)
@@ -44,6 +44,7 @@ class ActiveCall:
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     leg_changed: asyncio.Event = field(default_factory=asyncio.Event)  # the dialler waits on it
     last_leg_reason: Reason | None = None
+    data_limit: RateLimit = field(default_factory=lambda: RateLimit(DATA_PER_S, DATA_BURST, time.monotonic))
     former_id: str = ""  # before glare was settled; a command that names it means this call
 
     @property
@@ -85,8 +86,8 @@ class ActiveCall:
         end = call.since if call.state is CallState.DISCONNECTED else now
         body: Json = {
             "callId": call.id, "correlationId": call.id, "direction": call.direction.value, "kind": call.kind.value,
-            "state": call.state.value, "previousState": call.previous.value, "since": iso(self.wall(call.since)),
-            "began": iso(self.wall_began),
+            "state": call.state.value, "previousState": call.previous.value, "since": rfc3339(self.wall(call.since)),
+            "began": rfc3339(self.wall_began),
             "callerInfo": None if peer is None else {
                 "rawId": peer.identity, "uri": peer.uri, "displayName": peer.display_name, "verified": peer.verified},
             "isMuted": muted_by is not MutedBy.NOBODY, "mutedBy": muted_by.value,
@@ -95,7 +96,7 @@ class ActiveCall:
             "isContentSharingOn": False, "isRecordingActive": False, "isAutoAnswered": self.auto_answer,
             "localHold": call.local_hold, "remoteHold": call.remote_hold,
             "role": "Attendee", "capabilities": dict(capabilities), "security": self.security,
-            "connectedAt": None if call.connected is None else iso(self.wall(call.connected)),
+            "connectedAt": None if call.connected is None else rfc3339(self.wall(call.connected)),
             "endReason": None if call.reason is None else call.reason.payload(),
         }
         if call.state is CallState.DISCONNECTED:

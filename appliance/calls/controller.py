@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
@@ -103,6 +104,8 @@ class CallController:
         self._active: ActiveCall | None = None
         self._history: list[Json] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._minute: asyncio.TimerHandle | None = None
+        self._told_dnd = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
         by_scheme = {scheme: provider for provider in providers for scheme in provider.schemes}
@@ -137,8 +140,16 @@ class CallController:
         self._dnd = await self._records.get("dnd") == "on"
         self._history = await self._records.calls(LAST_CALLS)
         self._publish_idle()
+        self._follow_schedule()
         for provider in self._providers:
             await provider.start(self._on_incoming)
+
+    def _follow_schedule(self) -> None:
+        """At every full minute: what screen and lamps say of do-not-disturb must not lag behind what it does."""
+        if self._told_dnd != self._do_not_disturb():
+            self._publish_device()
+        wait = 60.0 - self._local_time().second
+        self._minute = asyncio.get_running_loop().call_later(wait, self._follow_schedule)
 
     async def report_interrupted_call(self) -> None:
         """A call that was up when the appliance died gets its end told, once: when the doors are open to tell it."""
@@ -161,6 +172,8 @@ class CallController:
                 log.warning("the call did not end in time at shutdown")
         for provider in self._providers:
             await provider.stop()
+        if self._minute is not None:
+            self._minute.cancel()
         self._disarm()
         for task in tuple(self._tasks):
             task.cancel()
@@ -208,7 +221,8 @@ class CallController:
     def note_speaking(self, speaking: bool) -> None:
         """Whether the other side is heard speaking right now (from the loudspeaker's level)."""
         if self._active is not None and self._active.leg is not None and self._active.call.live:
-            self._roster_change(self._active, self._active.leg.id, speaking=speaking)
+            # the roster alone: an event each time somebody draws breath would wear the flash
+            self._roster_change(self._active, self._active.leg.id, told=False, speaking=speaking)
 
     # --- what commands ask ------------------------------------------------------------------------------------------
 
@@ -364,7 +378,7 @@ class CallController:
                 self.happen(active, Signal.PEER_ACCEPTS)
             case Connected(security) if ours:
                 active.security = security
-                self._roster_change(active, leg.id, state=ParticipantState.CONNECTED, joined=active.wall_began)
+                self._roster_change(active, leg.id, state=ParticipantState.CONNECTED, joined=time.time())
                 self.happen(active, Signal.MEDIA_UP)
             case Lost():
                 self._roster_change(active, leg.id, state=ParticipantState.RECONNECTING)
@@ -379,7 +393,10 @@ class CallController:
                 self._roster_change(active, leg.id, state=state)
                 self.happen(active, Signal.PEER_HOLDS if held else Signal.PEER_RESUMES)
             case DataReceived(channel, payload):
-                self._bulletin.post("data.received", callId=active.id, channel=channel, payload=payload)
+                if active.data_limit.take():
+                    self._bulletin.post("data.received", callId=active.id, channel=channel, payload=payload)
+                else:
+                    log.debug("a data message is dropped: the peer sends too many", extra={"call_id": active.id})
             case Ended(reason):
                 self._leg_ended(active, leg, reason)
             case _:
@@ -542,20 +559,22 @@ class CallController:
         await self._records.add_call(record)
         await self._records.set("active_call", "")
 
-    def _roster_change(self, active: ActiveCall, participant_id: str, **changes: Any) -> None:
+    def _roster_change(self, active: ActiveCall, participant_id: str, *, told: bool = True, **changes: Any) -> None:
         roster = active.roster.changed(participant_id, **changes)
         if roster is active.roster:
             return
         active.roster = roster
         member: Participant = roster.members[participant_id]
-        self._bulletin.post("call.participant.updated", participant=member.payload())
+        if told:
+            self._bulletin.post("call.participant.updated", participant=member.payload())
         self._publish_roster(active)
 
     def _publish(self, active: ActiveCall) -> None:
         self._bulletin.set("call", self._document(active))
 
     def _publish_roster(self, active: ActiveCall) -> None:
-        self._bulletin.set("roster", {"callId": active.id, **active.roster.payload()})
+        if active is self._active:  # a leg of the call before may still be saying goodbye
+            self._bulletin.set("roster", {"callId": active.id, **active.roster.payload()})
 
     def _publish_idle(self) -> None:
         self._bulletin.set("call", no_call(self._capabilities()))
@@ -564,7 +583,8 @@ class CallController:
         self._publish_device()
 
     def _publish_device(self) -> None:
-        self._bulletin.merge("device", doNotDisturb=self._dnd, doNotDisturbNow=self._do_not_disturb(),
+        self._told_dnd = self._do_not_disturb()
+        self._bulletin.merge("device", doNotDisturb=self._dnd, doNotDisturbNow=self._told_dnd,
                              hardwareMuted=self._hardware_muted,
                              addressBook=[entry.payload() for entry in self.book.entries()[:100]])
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from appliance.clock import rfc3339
 from appliance.vocabulary import Json, ParticipantState, Reason
 
 __all__ = ["Participant", "Roster"]
@@ -26,7 +27,7 @@ class Participant:
     video: bool = False
     receiving: bool = False
     quality: int | None = None
-    joined: float | None = None
+    joined: float | None = None  # wall clock
     reason: Reason | None = None
 
     def payload(self) -> Json:
@@ -39,7 +40,7 @@ class Participant:
         if self.quality is not None:
             body["networkQualityLevel"] = self.quality
         if self.joined is not None:
-            body["joinedAt"] = self.joined
+            body["joinedAt"] = rfc3339(self.joined)
         if self.reason is not None:
             body["endReason"] = self.reason.payload()
         return body

@@ -203,6 +203,7 @@ class House:
 
     def __init__(self, folder: Path, *, entries: Sequence[Entry] = (), records: MemoryRecords | None = None,
                  features: dict[str, str] | None = None, now: datetime = MONDAY_NOON, **call_settings: Any) -> None:
+        self.now = now
         self.provider = ScriptedProvider()
         self.studio = RememberingStudio()
         self.bulletin = Bulletin("boot-1")
@@ -211,7 +212,7 @@ class House:
         self.controller = CallController(
             me=Peer("front-door", "device:front-door", "Front door"), settings=CallSettings(**call_settings),
             providers=[self.provider], studio=self.studio, book=AddressBook(entries), book_path=folder / "book.json",
-            bulletin=self.bulletin, records=self.records, features=features, local_time=lambda: now)
+            bulletin=self.bulletin, records=self.records, features=features, local_time=lambda: self.now)
         self.handlers = CallCommands(self.controller).handlers()
         self._subscription = self.bulletin.subscribed(on_event=self.events.append)
         self._count = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from appliance.providers.api import (
     Ringing,
 )
 from appliance.vocabulary import END_REASONS
-from tests.support.calls import OPERATOR, House, MemoryRecords, ScriptedLeg, settle
+from tests.support.calls import MONDAY_NOON, OPERATOR, House, MemoryRecords, ScriptedLeg, settle
 from tests.support.clock import virtual_time
 
 OPERATORS = Entry("Operators", ("operator:*",))
@@ -156,6 +157,15 @@ async def test_do_not_disturb_by_schedule_and_over_a_restart(tmp_path: Path) -> 
         await house.give("dnd.set", on=True)
     async with House(tmp_path, entries=[OPERATORS], records=house.records) as again:
         assert again.bulletin.document("device")["doNotDisturb"] is True
+
+
+@virtual_time
+async def test_the_schedule_is_told_when_it_begins_and_ends(tmp_path: Path) -> None:
+    async with House(tmp_path, dnd=("Mon 12:30-13:00",)) as house:
+        for later, active in ((29, False), (30, True), (59, True), (60, False)):
+            house.now = MONDAY_NOON + timedelta(minutes=later)
+            await asyncio.sleep(60)
+            assert house.bulletin.document("device")["doNotDisturbNow"] is active
 
 
 @virtual_time
@@ -386,6 +396,53 @@ async def test_video_incoming_mute_data_and_the_peers_own_state(tmp_path: Path) 
         member = house.bulletin.document("roster")["participants"][0]
         assert (member["isMuted"], member["videoStreams"][0]["isAvailable"]) == (True, True)
         assert house.posted("data.received")[0]["payload"] == "open please"
+
+
+@virtual_time
+async def test_a_peer_that_floods_data_does_not_flood_the_outbox(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        leg = await connected(house)
+        leg.peer_does(*(DataReceived("edgecall", str(n)) for n in range(1000)))
+        await settle()
+        assert 90 <= len(house.posted("data.received")) <= 130
+        assert house.call["state"] == "Connected"
+
+
+@virtual_time
+async def test_speaking_is_in_the_roster_and_no_event(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        await connected(house)
+        before = len(house.posted("call.participant.updated"))
+        for speaking in (True, False, True):
+            house.controller.note_speaking(speaking)
+        assert house.bulletin.document("roster")["participants"][0]["isSpeaking"]
+        assert len(house.posted("call.participant.updated")) == before
+
+
+@virtual_time
+async def test_joined_at_is_when_it_was_connected(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        await connected(house)
+        joined = house.bulletin.document("roster")["participants"][0]["joinedAt"]
+        assert datetime.fromisoformat(joined) >= datetime.fromisoformat(house.call["began"])
+
+
+@virtual_time
+async def test_a_late_goodbye_of_the_last_call_leaves_the_roster_of_this_one_alone(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        first = await connected(house)
+        first.says_goodbye = False
+        await house.give("call.hangup")
+        await asyncio.sleep(3)
+        dialling = house.giving("call.dial", to="operator:desk")
+        await settle()
+        house.provider.legs[-1].up()
+        await dialling
+        assert len(house.bulletin.document("roster")["participants"]) == 1
+        first.peer_does(Ended(END_REASONS["0/local"]))
+        await settle()
+        roster = house.bulletin.document("roster")
+        assert (roster["callId"], len(roster["participants"])) == (house.call["callId"], 1)
 
 
 @virtual_time
