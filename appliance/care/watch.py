@@ -21,6 +21,7 @@ from appliance.bulletin import Bulletin
 from appliance.care.diagnostics import Diagnostics
 from appliance.care.quality import BAD, GOOD, POOR, Quality, judge
 from appliance.clock import Clock
+from appliance.errors import StoreError
 from appliance.vocabulary import CallState, Json
 from hw.api import Health
 
@@ -53,7 +54,7 @@ class WatchPorts:
     levels: Callable[[], tuple[float, float]]
     stats: Callable[[], Awaitable[Sequence[Json]]]
     broker: Callable[[], bool | None]  # None: none is configured
-    backlog: Callable[[], Awaitable[int]]  # rows in the outbox
+    backlog: Callable[[], Awaitable[int]]  # rows in the outbox; StoreError when the store does not answer
     note_speaking: Callable[[bool], None]
     media: Callable[[], Json]  # the studio's state
     providers: Callable[[], Json]  # each way into the world by name: its state
@@ -94,7 +95,8 @@ class Watch:
         async with asyncio.TaskGroup() as group:
             for look, every in ((self._levels, LEVELS_S), (self._media, LEVELS_S), (self._reconnect, LEVELS_S),
                                 (self._providers, LEVELS_S), (self._health, LEVELS_S), (self._network, NETWORK_S),
-                                (self._board, NETWORK_S), (self._quality, QUALITY_S), (self._slow, SLOW_S)):
+                                (self._board, NETWORK_S), (self._quality, QUALITY_S), (self._slow, SLOW_S),
+                                (self._backlog, SLOW_S)):
                 group.create_task(self._repeat(look, every), name=f"care.watch{look.__name__}")
 
     @property
@@ -103,11 +105,14 @@ class Watch:
         return self._last_quality
 
     async def _repeat(self, look: Callable[[], Awaitable[None]], every: float) -> None:
+        failing = False
         while True:
             try:
                 await look()
-            except OSError as error:  # a /proc file or a file system that is not there just now
-                log.info("a look at the device failed: %s", error)
+                failing = False
+            except (OSError, StoreError) as error:  # a /proc file that is not there just now; a card that hangs
+                log.log(logging.DEBUG if failing else logging.WARNING, "a look at the device failed: %s", error)
+                failing = True
             await asyncio.sleep(every)
 
     async def _levels(self) -> None:
@@ -192,11 +197,13 @@ class Watch:
         free, read_only = await asyncio.to_thread(_storage, self._data)
         self._diagnostics.flag("storageLow", free < STORAGE_LOW, freeBytes=free)
         self._diagnostics.flag("storageReadOnly", read_only, path=str(self._data))
-        self._diagnostics.flag("eventQueueBacklog", await self._ports.backlog() > 1000)
         memory = await asyncio.to_thread(_pss)
         self._bulletin.merge("health", clock="synced" if synchronised else "unsynced", pssBytes=memory,
                              load=round(os.getloadavg()[0], 2),
                              uptimeSeconds=round(time.monotonic() - self._started))
+
+    async def _backlog(self) -> None:
+        self._diagnostics.flag("eventQueueBacklog", await self._ports.backlog() > 1000)
 
     async def _health(self) -> None:
         causes = [*(["safeMode"] if self._bulletin.document("device").get("safeMode") else []),

@@ -15,6 +15,7 @@ from appliance.bulletin import Bulletin
 from appliance.care import watch as module
 from appliance.care.diagnostics import Diagnostics
 from appliance.care.watch import Watch, WatchPorts
+from appliance.errors import StoreError
 from appliance.vocabulary import CallState, Json
 from hw.api import Health
 from tests.support.clock import virtual_time
@@ -36,6 +37,7 @@ class World:
     stats: list[Json] = field(default_factory=list)
     broker: bool | None = None
     backlog: int = 0
+    store_hangs: bool = False
     speaking: list[bool] = field(default_factory=list)
     media: Json = field(default_factory=lambda: MEDIA)
     providers: Json = field(default_factory=dict)
@@ -57,6 +59,8 @@ class World:
         return self.stats
 
     async def ask_backlog(self) -> int:
+        if self.store_hangs:
+            raise StoreError("The data folder does not answer.")
         return self.backlog
 
     def call(self, state: CallState, call_id: str = "call-1", **more: Any) -> None:
@@ -330,6 +334,24 @@ async def test_a_file_of_the_system_that_is_gone_ends_no_look() -> None:
             world.addresses = []
             await asyncio.sleep(3)
             assert world.diagnostics.raised("noNetwork"), "the other looks go on"
+
+
+@virtual_time
+async def test_a_card_that_hangs_ends_no_look_and_is_logged_once() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        warned: list[str] = []
+        patch.setattr(module.log, "log", lambda level, text, *more: warned.append(text % more) if level > 10 else None)
+        async with watched(patch, store_hangs=True) as world:
+            await asyncio.sleep(95)
+            assert len(warned) == 1, warned
+            assert "does not answer" in warned[0]
+            assert "uptimeSeconds" in world.document("health"), "what does not need the store is looked at all the same"
+            world.store_hangs, world.backlog = False, 1001
+            await asyncio.sleep(31)
+            assert world.diagnostics.raised("eventQueueBacklog"), "the look goes on when the card does"
+            world.store_hangs = True
+            await asyncio.sleep(31)
+            assert len(warned) == 2, "it works again in between: the next trouble is told"
 
 
 def _gone() -> int | None:
