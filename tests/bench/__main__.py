@@ -1,6 +1,6 @@
 """All benches, one after the other, as one table and one JSON document.
 
-    python -m tests.bench [--only NAME ...] [--quick] [--json FILE] [--markdown FILE]
+    python -m tests.bench [--only NAME ...] [--quick] [--json FILE] [--publish]
 
 Each bench is a process of its own: what one leaves in memory is not weighed by the next. Figures are printed, never
 asserted; the exit status is 1 when a bench could not be run, not when a target is missed.
@@ -29,6 +29,9 @@ BENCHES: Final = {
     "media_loop": "the media engine alone, both ends in one process",
 }
 LIMIT_S: Final = 900.0
+PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
+OPENING: Final = "<!-- figures, written by scripts/bench --publish -->"
+CLOSING: Final = "<!-- end of figures -->"
 
 
 def run(name: str, *, quick: bool) -> dict[str, Any]:
@@ -45,11 +48,13 @@ def run(name: str, *, quick: bool) -> dict[str, Any]:
         return dict(json.loads(out.read_text()))
 
 
-def summary(facts: dict[str, Any]) -> str:
-    state = facts["commit"] + (" with local changes" if facts["dirty"] else "")
-    return (f"{facts['cpu']}, {facts['cores']} cores, {facts['memoryMiB'] / 1024:.0f} GiB; {facts['system']}, Linux "
-            f"{facts['kernel']}; Python {facts['python']}; {facts['scheduler']}; commit {state}; load before "
-            f"{facts['loadBefore'][0]}")
+def publish(text: str, page: Path = PAGE) -> None:
+    """Put the figures in the place of the last ones on the page that explains them."""
+    head, opening, rest = page.read_text().partition(OPENING)
+    _, closing, tail = rest.partition(CLOSING)
+    if not opening or not closing:
+        raise ValueError(f"{page} has no place for figures between {OPENING!r} and {CLOSING!r}")
+    page.write_text(f"{head}{OPENING}\n{text}\n{CLOSING}{tail}")
 
 
 def main() -> int:
@@ -58,7 +63,7 @@ def main() -> int:
                         help="one of " + ", ".join(BENCHES) + "; may be given more than once")
     parser.add_argument("--quick", action="store_true", help="few samples: to see that it runs, not to publish")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the samples and the machine's facts")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as Markdown")
+    parser.add_argument("--publish", action="store_true", help="put the table into docs/benchmarks.md")
     arguments = parser.parse_args()
     facts = machine.facts()
     warning = machine.noise(facts)
@@ -73,7 +78,7 @@ def main() -> int:
               file=sys.stderr, flush=True)
     document = report(facts, results)
     figures: list[Figure] = [figure_from(one) for result in results.values() for one in result["figures"]]
-    print(f"\n{summary(facts)}\n\n{table(figures)}")
+    print(f"\n{machine.described(facts)}\n\n{table(figures)}")
     failed = {name: result["error"] for name, result in results.items() if "error" in result}
     for name, why in failed.items():
         print(f"{name}: NOT MEASURED, {why}")
@@ -81,8 +86,8 @@ def main() -> int:
         print(f"\nWARNING: {warning}")
     if arguments.json:
         arguments.json.write_text(json.dumps(document, indent=1) + "\n")
-    if arguments.markdown:
-        arguments.markdown.write_text(f"{summary(facts)}\n\n{table(figures, markdown=True)}\n")
+    if arguments.publish:
+        publish(f"{machine.described(facts)}\n\n{table(figures, markdown=True)}")
     return 1 if failed else 0
 
 

@@ -3,7 +3,8 @@
     python -m tests.bench.bench_weight [--quick] [--json FILE]      (in a network namespace: scripts/netns)
 
 Memory is PSS (smaps_rollup), read once a second. A page that k processes share counts 1/k, and this bench shares the
-interpreter and some libraries with the daemon: USS and RSS, which bound it from below and above, are in the JSON.
+interpreter and some libraries with the daemon, as a second program in Python would. RSS, in which nothing is shared
+out, bounds it from above; USS, from below, is in the JSON.
 Processor time is utime + stime from /proc over windows of 10 s, in per cent of one core. The call: 1280x720 at 30
 pictures a second and sound both ways; the daemon decodes the browser's picture, the camera process encodes in
 software (x264), which a board with an encoder does not.
@@ -32,6 +33,7 @@ class Window:
     def __init__(self, door: Appliance) -> None:
         self._pids = dict(zip(PARTS, [door.process.pid, *door.children()], strict=True))
         self.pss: dict[str, list[float]] = {part: [] for part in self._pids}
+        self.rss: dict[str, list[float]] = {part: [] for part in self._pids}
         self.cpu: dict[str, list[float]] = {part: [] for part in self._pids}
         self.last: dict[str, Any] = {}
 
@@ -43,6 +45,7 @@ class Window:
                 for part, pid in self._pids.items():
                     found = await asyncio.to_thread(memory, pid)
                     self.pss[part].append(found.pss)
+                    self.rss[part].append(found.rss)
                     self.last[part] = {name: round(value, 1) for name, value in asdict(found).items()}
             taken = time.monotonic() - begun
             for part, pid in self._pids.items():
@@ -71,6 +74,8 @@ async def main() -> None:
     figures = [
         Figure("daemon idle, PSS", "MiB", tuple(idle.pss["daemon"]), 100),
         Figure("daemon in a call, PSS", "MiB", tuple(busy.pss["daemon"]), 140),
+        Figure("daemon idle, RSS (PSS is never above it)", "MiB", tuple(idle.rss["daemon"])),
+        Figure("daemon in a call, RSS", "MiB", tuple(busy.rss["daemon"])),
         Figure("daemon after a call, PSS", "MiB", tuple(after.pss["daemon"])),
         Figure("daemon idle, CPU", "% of a core", tuple(idle.cpu["daemon"])),
         Figure("daemon in a call, CPU", "% of a core", tuple(busy.cpu["daemon"])),

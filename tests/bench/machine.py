@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["facts", "noise"]
+__all__ = ["described", "facts", "noise"]
 
 ROOM: Final = Path(__file__).resolve().parents[2]
 PACKAGES: Final = ("aiortc", "aioice", "av", "aiohttp", "paho-mqtt", "cryptography", "playwright", "numpy")
@@ -25,13 +25,15 @@ def facts(look_s: float = 3.0) -> dict[str, Any]:
     busy = _busy(look_s)
     return {
         "cpu": _from(Path("/proc/cpuinfo"), "model name") or platform.machine(),
+        "architecture": platform.machine(),
+        "virtual": " hypervisor" in _from(Path("/proc/cpuinfo"), "flags"),
         "cores": len(os.sched_getaffinity(0)),
         "memoryMiB": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20,
         "kernel": platform.release(),
         "system": platform.freedesktop_os_release().get("PRETTY_NAME", platform.system()),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES} | _programs(),
-        "commit": _output("git", "rev-parse", "--short=12", "HEAD"),
+        "commit": _output("git", "rev-parse", "--short=12", "HEAD") or "unknown",
         "dirty": bool(_output("git", "status", "--porcelain", "--untracked-files=no")),
         "scheduler": {os.SCHED_OTHER: "SCHED_OTHER", os.SCHED_FIFO: "SCHED_FIFO", os.SCHED_RR: "SCHED_RR"}.get(
             os.sched_getscheduler(0), "other") + f", nice {os.getpriority(os.PRIO_PROCESS, 0)}",
@@ -40,6 +42,19 @@ def facts(look_s: float = 3.0) -> dict[str, Any]:
         "quiet": busy < BUSY_LIMIT and not os.getpriority(os.PRIO_PROCESS, 0),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def described(machine: dict[str, Any]) -> str:
+    """One paragraph for readers of a table."""
+    kind = "virtual machine" if machine["virtual"] else "machine"
+    versions, state = machine["versions"], machine["commit"] + (" with local changes" if machine["dirty"] else "")
+    kernel = ".".join(machine["kernel"].split("-")[0].split(".")[:2])
+    chromium = versions.get("chromium", "no Chromium")
+    memory, busy = machine["memoryMiB"] / 1024, machine["busyBefore"]
+    return (f"{machine['cores']}-core {machine['architecture']} {kind} ({machine['cpu']}), {memory:.0f} GiB; "
+            f"{machine['system']}, Linux {kernel}, {machine['scheduler']}, {busy:.0%} of the cores in use before the "
+            f"start. Python {machine['python']}, aiortc {versions['aiortc']}, PyAV {versions['av']}, "
+            f"{chromium.split(' built')[0]}. Commit {state}, {machine['started'][:10]}.")
 
 
 def noise(machine: dict[str, Any]) -> str:

@@ -9,8 +9,9 @@ import jsonschema
 import numpy as np
 import pytest
 
+from tests.bench.__main__ import CLOSING, OPENING, PAGE, publish
 from tests.bench.figures import REPORT_SCHEMA, Figure, figure_from, percentile, report, table, write
-from tests.bench.machine import facts, noise
+from tests.bench.machine import described, facts, noise
 from tests.bench.marks import RATE, Sound, by_counter, delays, moments, sweep
 
 
@@ -50,7 +51,9 @@ def test_the_markdown_table_has_as_many_cells_in_each_row() -> None:
 def test_a_report_fits_its_schema(tmp_path: Path) -> None:
     figure = Figure("idle", "%", (0.0, 1.23456), 3.0, "of one core")
     write(str(tmp_path / "one.json"), [figure], {"windowS": 10})
-    document = report(facts(0.05), {"weight": json.loads((tmp_path / "one.json").read_text()),
+    machine = facts(0.05)
+    assert machine["commit"] in described(machine)
+    document = report(machine, {"weight": json.loads((tmp_path / "one.json").read_text()),
                                 "call": {"figures": [], "error": "it ended with status 1"}})
     jsonschema.validate(document, REPORT_SCHEMA)
     told = document["benches"]["weight"]["figures"][0]
@@ -65,6 +68,18 @@ def test_a_busy_machine_is_warned_of() -> None:
     told = {"busyBefore": 0.62, "loadBefore": [2.1, 1.0, 0.5], "scheduler": "SCHED_OTHER, nice 0"}
     assert noise(told | {"quiet": True}) == ""
     assert "62%" in noise(told | {"quiet": False})
+
+
+def test_figures_take_the_place_of_the_last_ones(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"method\n{OPENING}\nold\n{CLOSING}\nend\n")
+    publish("new", page)
+    assert page.read_text() == f"method\n{OPENING}\nnew\n{CLOSING}\nend\n"
+    page.write_text("method\n")
+    with pytest.raises(ValueError, match="no place"):
+        publish("new", page)
+    assert OPENING in PAGE.read_text()
+    assert CLOSING in PAGE.read_text()
 
 
 def test_marks_are_found_whatever_happened_to_their_loudness() -> None:
