@@ -18,6 +18,7 @@ import secrets
 import shutil
 import signal
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -37,6 +38,13 @@ RESTART_LAST_S: Final = 30.0
 STEADY_S: Final = 30.0
 _ENDING: Final = ((signal.SIGTERM, 0.2), (signal.SIGTERM, STOP_S), (signal.SIGKILL, STOP_S))
 """Asked twice: mosquitto 2.0 forgets a SIGTERM that comes between its word `running` and its main loop."""
+_END_WITH_US: Final = """\
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 15)
+if os.getppid() == int(sys.argv[1]): os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Asks the kernel for a SIGTERM when we end (PR_SET_PDEATHSIG), also by SIGKILL, and then becomes the broker. Not
+setpriv(1): it also sets capabilities, for which the service's system call filter kills it."""
 OWN_USERS: Final = (User("admin", Scope.ADMIN), User("operator", Scope.OPERATOR))
 
 _CONFIGURATION: Final = """\
@@ -168,9 +176,8 @@ class LocalBroker:
         raise OSError("no port is free on 127.0.0.1")
 
     async def _launch(self, program: str) -> None:
-        # setpriv asks the kernel to end it with us (PR_SET_PDEATHSIG), also after our SIGKILL, and then is it.
         self._process = await asyncio.create_subprocess_exec(
-            "setpriv", "--pdeathsig", "TERM", program, "-c", str(self._folder / "mosquitto.conf"),
+            sys.executable, "-ISc", _END_WITH_US, str(os.getpid()), program, "-c", str(self._folder / "mosquitto.conf"),
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
             start_new_session=True)  # Ctrl-C is ours to handle: it ends after our `offline`
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -125,6 +126,32 @@ async def test_it_comes_back_when_it_dies_and_says_so(data_dir: Path) -> None:
     finally:
         await broker.stop()
     assert broker.pid is None
+
+
+async def test_it_ends_with_a_daemon_that_is_killed(data_dir: Path) -> None:
+    script = (
+        "import asyncio, pathlib, sys\n"
+        "from appliance.link.local import LocalBroker\n"
+        "async def main():\n"
+        "    broker = LocalBroker(pathlib.Path(sys.argv[1]), 'door-1')\n"
+        "    await broker.start()\n"
+        "    print(broker.pid, flush=True)\n"
+        "    await asyncio.Event().wait()\n"
+        "asyncio.run(main())\n")
+    daemon = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, str(data_dir), stdout=asyncio.subprocess.PIPE)
+    assert daemon.stdout is not None
+    async with asyncio.timeout(20):
+        broker = os.pidfd_open(int(await daemon.stdout.readline()))
+        gone = asyncio.Event()
+        asyncio.get_running_loop().add_reader(broker, gone.set)  # readable when the process has ended: pidfd_open(2)
+        try:
+            daemon.kill()
+            await daemon.wait()
+            await gone.wait()
+        finally:
+            asyncio.get_running_loop().remove_reader(broker)
+            os.close(broker)
 
 
 async def test_a_device_named_as_a_user_is_told_to_choose_another_name(data_dir: Path) -> None:

@@ -51,6 +51,15 @@ def test_safe_mode_has_the_same_sandbox() -> None:
     }
 
 
+def test_safe_mode_starts_only_once_the_other_is_gone() -> None:
+    assert {"Conflicts=edgecall.service", "After=edgecall.service"} <= set(settings_of(SAFE))
+
+
+def test_what_the_sandbox_refuses_does_not_kill() -> None:
+    """The C library and we ask for what may be refused (adjtimex) and then take another way."""
+    assert "SystemCallErrorNumber=EPERM" in settings_of(SERVICE)
+
+
 def test_a_shared_computer_is_never_rebooted_by_the_plain_unit() -> None:
     reboots = ("OnFailure", "StartLimitAction", "FailureAction")
     assert not [line for line in settings_of(SERVICE) if line.startswith(reboots)]
