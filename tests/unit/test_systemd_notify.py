@@ -171,6 +171,32 @@ def test_what_has_nothing_to_do_is_not_stuck(manager: ServiceManager, notifier: 
     assert manager.heard() == ["WATCHDOG=1"]
 
 
+def test_work_that_counts_its_turns_is_followed(manager: ServiceManager, notifier: Notifier) -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        watchdog = Watchdog(notifier, loop.time)
+        turns = 0.0
+        following = asyncio.create_task(watchdog.follow("exchange", 2.0, lambda: turns))
+        await asyncio.sleep(10)
+        assert watchdog.look(), "work that was never begun is not stuck"
+        for _ in range(10):
+            turns += 1
+            await asyncio.sleep(1)
+        assert watchdog.look()
+        await asyncio.sleep(3)
+        assert not watchdog.look()
+        assert watchdog.stuck == {"exchange"}
+        turns += 1
+        await asyncio.sleep(1)
+        assert watchdog.look()
+        await asyncio.sleep(3)
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        assert watchdog.look(), "what is no longer followed cannot be stuck"
+
+    run_virtual(scenario())
+
+
 def test_two_pulses_of_one_name_are_a_mistake() -> None:
     watchdog = Watchdog(Notifier({}))
     watchdog.pulse("send", 1.0)
