@@ -159,7 +159,7 @@ class Studio(Protocol):
         """Open the camera before a call is answered (the visitor's picture), or let it go; sessions keep it too."""
 
     async def snapshot(self, width: int = 640) -> bytes:
-        """JPEG of the camera. Raises HardwareError."""
+        """JPEG of the camera, which counts as open for two seconds at the least. Raises HardwareError."""
 
     def levels(self) -> tuple[float, float]:
         """Level of microphone and loudspeaker over the last 100 ms, 0..1 (RMS of full scale)."""

@@ -164,11 +164,12 @@ class Studio:
                 await self._camera.settled()
 
     async def snapshot(self, width: int = 640) -> bytes:
-        camera = self._board.camera
-        if camera is None:
+        camera, feed = self._board.camera, self._camera
+        if camera is None or feed is None:
             raise DeviceMissingError("the board has no camera")
         loop = asyncio.get_running_loop()
-        jpeg = await loop.run_in_executor(self._executor, camera.snapshot)
+        async with feed.seen():
+            jpeg = await loop.run_in_executor(self._executor, camera.snapshot)
         return await loop.run_in_executor(self._executor, _scaled, jpeg, width)
 
     def show(self, banner: str, hint: str = "") -> None:

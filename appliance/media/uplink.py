@@ -9,8 +9,9 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
+from contextlib import asynccontextmanager
 from fractions import Fraction
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from av.audio.frame import AudioFrame
 from appliance.handover import Inbox
 from appliance.media.rtp_send import EncodedTrack
 from appliance.media.sound import BLOCK_BYTES, RATE, dbfs, mean_square
-from hw.api import Camera, EncodedFrame, HardwareError, VideoMode
+from hw.api import Camera, DeviceMissingError, EncodedFrame, HardwareError, VideoMode
 
 __all__ = ["RETRY_S", "CameraFeed", "CameraTrack", "MicrophoneFeed", "MicrophoneTrack"]
 
@@ -36,6 +37,7 @@ MIN_BPS: Final = 150_000  # an encoder of the bcm2835 stalls below (picamera2 #1
 ESTIMATE_FLOOR_BPS: Final = 30_000  # an estimate below is noise of a peer that has just begun
 SELF_LIMITED: Final = 0.75  # of the estimate: who sends less is limited by the picture, not by the path
 BITRATE_STEP: Final = 0.05  # smaller changes are not worth a call to the encoder
+SEEN_S: Final = 2.0  # the least time a camera that was looked through is told as open: a lamp people can notice
 RETRY_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)  # between attempts to open a device
 
 AUDIO_BASE: Final = Fraction(1, RATE)
@@ -302,12 +304,26 @@ class CameraFeed:
         self._task = self._loop.create_task(self._run(), name="media.camera")
 
     def hold(self, owner: object, held: bool) -> None:
-        """Keep the camera open for ``owner`` although nobody is sent anything yet."""
-        if held:
+        """Keep the camera open for ``owner`` although nobody is sent anything yet. A closing feed opens no more."""
+        if held and not self._closing:
             self._holders.add(owner)
         else:
             self._holders.discard(owner)
         self._nudge()
+
+    @asynccontextmanager
+    async def seen(self) -> AsyncIterator[None]:
+        """For who takes one picture: the camera is open meanwhile, and for at least two seconds in all, so that the
+        state and the lamp tell of it. Raises DeviceMissingError when it cannot be opened: no look without the lamp."""
+        owner, until = object(), self._loop.time() + SEEN_S
+        self.hold(owner, True)
+        try:
+            await self.settled()
+            if self.mode is None:
+                raise DeviceMissingError(self.fault or "the camera is closing")
+            yield
+        finally:
+            self._loop.call_at(until, self.hold, owner, False)
 
     async def settled(self) -> None:
         """Returns when the camera is what is wanted of it, or has failed to open."""
@@ -392,6 +408,7 @@ class CameraFeed:
                 await asyncio.wait_for(self._changed.wait(), pause)
             except TimeoutError:
                 continue
+        self._settled.set()  # nothing more is going to happen: nobody waits for it
 
     async def _open(self) -> bool:
         inbox: Inbox[EncodedFrame] = Inbox(

@@ -1,0 +1,85 @@
+"""What the studio tells of itself is what it does: no look through the camera in the dark, no deaf meter."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from appliance.media import uplink
+from appliance.media.studio import Studio
+from appliance.settings import VideoSettings
+from hw.api import DeviceBusyError, HardwareError, VideoMode
+from tests.support.media_board import HandBoard, HandCamera
+from tests.support.media_pair import until
+
+
+@pytest.fixture
+def board() -> HandBoard:
+    return HandBoard()
+
+
+@pytest.fixture
+async def studio(board: HandBoard) -> AsyncIterator[Studio]:
+    made = Studio(board, VideoSettings())
+    await made.open()
+    yield made
+    await made.close()
+
+
+def _open(studio: Studio) -> bool:
+    return bool(studio.state()["video"]["actual"]["open"])
+
+
+async def test_a_snapshot_is_told_as_an_open_camera_while_it_lasts_and_long_enough_to_be_noticed(
+        board: HandBoard, studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uplink, "SEEN_S", 0.5)
+    told: list[bool] = []
+    camera = board.camera
+    assert camera is not None
+    shoot = camera.snapshot
+    monkeypatch.setattr(camera, "snapshot", lambda: (told.append(_open(studio)), shoot())[1])
+    begun = asyncio.get_running_loop().time()
+    assert (await studio.snapshot()).startswith(b"\xff\xd8")
+    assert told == [True], "open before the first picture"
+    await until(lambda: not _open(studio), 10, "the camera is let go")
+    assert asyncio.get_running_loop().time() - begun >= 0.5
+    await until(lambda: not camera.running)
+
+
+async def test_who_polls_snapshots_keeps_the_camera_told_as_open(
+        board: HandBoard, studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uplink, "SEEN_S", 5.0)
+    await asyncio.gather(studio.snapshot(), studio.snapshot())
+    await studio.snapshot()
+    assert _open(studio)
+    assert board.camera is not None
+    assert board.camera.starts == 1
+    await studio.close()
+    assert not board.camera.running, "the end of the appliance waits for no lamp"
+    with pytest.raises(HardwareError):
+        await studio.snapshot()
+
+
+class _Busy(HandCamera):
+    def start(self, mode: VideoMode, sink: object) -> VideoMode:
+        raise DeviceBusyError("held by cheese (pid 7)")
+
+
+async def test_a_camera_that_cannot_be_opened_gives_no_picture(board: HandBoard) -> None:
+    board.camera = _Busy()
+    studio = Studio(board, VideoSettings())
+    await studio.open()
+    try:
+        with pytest.raises(HardwareError, match="cheese"):
+            await studio.snapshot()
+    finally:
+        await studio.close()
+
+
+async def test_the_meter_hears_the_microphone_while_it_is_muted(studio: Studio) -> None:
+    studio.mute(True)
+    await asyncio.sleep(0.25)  # the meter covers the last 100 ms
+    assert studio.levels()[0] > 0.1
+    assert studio.state()["audio"]["actual"]["sending"] is False
