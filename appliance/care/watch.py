@@ -85,6 +85,7 @@ class Watch:
         self._started = started
         self._spoke = float("-inf")  # the other side
         self._spoke_muted = float("-inf")  # somebody here
+        self._muted = False  # at the last look
         self._reconnecting: tuple[str, float] | None = None  # call, since
         self._sample: list[Json] = []
         self._call: str | None = None
@@ -124,8 +125,11 @@ class Watch:
         muted = live and bool(call.get("isMuted"))
         if live and speaker > SPEECH_LEVEL:
             self._spoke = now
-        if muted and microphone > SPEECH_LEVEL:
+        if muted and not self._muted:  # the meter still holds what was said before the mute
+            self._spoke_muted = float("-inf")
+        elif muted and microphone > SPEECH_LEVEL:
             self._spoke_muted = now
+        self._muted = muted
         self._ports.note_speaking(live and now - self._spoke < SPEECH_HOLD_S)
         self._diagnostics.flag("speakingWhileMicrophoneIsMuted", muted and now - self._spoke_muted < SPEECH_HOLD_S)
 
