@@ -24,7 +24,7 @@ from appliance.care.board import BoardCare
 from appliance.care.configuration import Configuration
 from appliance.care.diagnostics import Diagnostics
 from appliance.care.duty import Duty
-from appliance.care.restarts import Restarts
+from appliance.care.restarts import Restarts, boot_name
 from appliance.care.sampling import Sampling
 from appliance.care.systemd import Notifier, Watchdog
 from appliance.care.watch import Watch, WatchPorts
@@ -161,7 +161,7 @@ class House:
         self.store = Store(self.settings.data_dir)
         await self.store.open()
         self._stack.push_async_callback(self.store.close)
-        self.bulletin = Bulletin(f"b{await self.store.count('boot')}")
+        self.bulletin = Bulletin(await boot_name(self.store))
         self.diagnostics = Diagnostics(self.bulletin)
         self._refusals = RateLimit(REFUSALS_PER_S, REFUSALS_BURST, self.clock.monotonic)
         self._stack.callback(self.diagnostics.close)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from pathlib import Path
 from typing import Final, Protocol
 
 from appliance.care.diagnostics import Diagnostics
 from appliance.errors import StoreError
 
-__all__ = ["Restarts"]
+__all__ = ["Restarts", "boot_name"]
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,21 @@ class Marks(Protocol):
     async def set(self, name: str, value: str) -> None: ...
 
 
+class Counters(Protocol):
+    """Counters that outlive a restart (the store)."""
+
+    async def count(self, name: str) -> int: ...
+
+
+async def boot_name(counters: Counters) -> str:
+    """What this run is called in all that it tells: no two runs of a device bear one name."""
+    try:
+        return f"b{await counters.count('boot')}"
+    except StoreError as error:
+        log.warning("this start is not counted: %s", error.message)
+        return f"b-{secrets.token_hex(4)}"
+
+
 class Restarts:
     """``begin`` once the store is open, ``run`` until cancelled, ``end`` last of all in a stop."""
 
@@ -44,10 +60,13 @@ class Restarts:
     async def begin(self) -> None:
         """Look at the mark of the last run, and leave one of this."""
         boot = await asyncio.to_thread(self._boot_id.read_text, "ascii")
-        if await self._marks.get(MARK) == boot:
-            log.warning("the last run did not stop as asked: a crash, a kill or a hang")
-            self._diagnostics.flag("watchdogRestarted", True)
-        await self._marks.set(MARK, boot)
+        try:
+            if await self._marks.get(MARK) == boot:
+                log.warning("the last run did not stop as asked: a crash, a kill or a hang")
+                self._diagnostics.flag("watchdogRestarted", True)
+            await self._marks.set(MARK, boot)
+        except StoreError as error:
+            log.warning("whether this run stops as asked will not be known: %s", error.message)
 
     async def run(self) -> None:
         await asyncio.sleep(HEALTHY_S)

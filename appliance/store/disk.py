@@ -53,6 +53,11 @@ class Disk:
         except OSError as error:
             self._to_memory(error)
 
+    def open_in_memory(self, why: Exception) -> None:
+        """Instead of ``open``, where the folder must not even be looked at: it is not tried again either."""
+        self._whole_copy = False
+        self._to_memory(why)
+
     def close(self) -> None:
         if self._tables is not None:
             with contextlib.suppress(sqlite3.Error):  # what was promised is committed already
@@ -133,7 +138,7 @@ class Disk:
                 self._whole_copy = False
             with contextlib.suppress(sqlite3.Error):  # it failed already
                 old.db.close()
-        elif self.path.exists():
+        elif self._whole_copy and self.path.exists():
             self._whole_copy = False  # what stands there could not be read: it must not be written over
         self._tables = Tables(db, self._wall, self._limits)
         self._tables.migrate()

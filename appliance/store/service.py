@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import queue
@@ -36,13 +37,16 @@ class Store:
         self, folder: Path, *, wall: Callable[[], float] = time.time, limits: OutboxLimits = DEFAULT_LIMITS,
         ballast: int = BALLAST_BYTES,
     ) -> None:
-        self._disk = Disk(folder, wall, limits, ballast, self._told_by_thread)
+        self._make_disk: Callable[[], Disk] = functools.partial(
+            Disk, folder, wall, limits, ballast, self._told_by_thread)
+        self._disk = self._make_disk()
         self._on_trouble: list[Callable[[StoreError | None], None]] = []
         self._on_enqueue: list[Callable[[], None]] = []
         self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue(QUEUE_LIMIT)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stuck = False
+        self._disk_trouble: StoreError | None = None
         self._trouble: StoreError | None = None
 
     @property
@@ -55,17 +59,33 @@ class Store:
         return not self._disk.in_memory
 
     async def open(self) -> None:
-        """Start the thread and open the database. Raises StoreError only when another process holds the folder."""
+        """Start the thread and open the database. Raises StoreError only when another process holds the folder.
+
+        A folder that does not answer is left alone until the next start: this run keeps everything in memory.
+        """
         if self._thread is not None:
             return
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._run, name="store", daemon=True)
-        self._thread.start()
+        self._begin()
         try:
             await self._ask(self._disk.open)
-        except StoreError:
+        except StoreError as error:
+            if self._stuck:
+                await self._go_on_without(error)
+                return
             await self.close()
             raise
+
+    def _begin(self) -> None:
+        self._thread = threading.Thread(target=self._run, args=(self._jobs, self._disk), name="store", daemon=True)
+        self._thread.start()
+
+    async def _go_on_without(self, hangs: StoreError) -> None:
+        """The thread that waits for the folder is given up; should it come back, it closes what it opened."""
+        self._jobs.put_nowait(None)
+        self._jobs, self._disk, self._stuck = queue.Queue(QUEUE_LIMIT), self._make_disk(), False
+        self._begin()
+        await self._ask(lambda: self._disk.open_in_memory(hangs))
 
     async def close(self) -> None:
         """Finish what is queued and close, within 3 s. May be called twice."""
@@ -168,12 +188,13 @@ class Store:
 
     # --- the thread
 
-    def _run(self) -> None:
+    @staticmethod
+    def _run(jobs: queue.Queue[Callable[[], None] | None], disk: Disk) -> None:
         try:
-            while (job := self._jobs.get()) is not None:
+            while (job := jobs.get()) is not None:
                 job()
         finally:
-            self._disk.close()
+            disk.close()
 
     async def _ask(self, work: Callable[[], T]) -> T:
         loop = self._loop
@@ -182,9 +203,11 @@ class Store:
         if self._stuck:
             raise self._hangs()
         future: asyncio.Future[T] = loop.create_future()
+        jobs = self._jobs
 
         def settle(result: T | None, error: BaseException | None) -> None:
-            self._stuck = False
+            if jobs is self._jobs:
+                self._answers(True)
             if future.cancelled():
                 return
             if error is not None:
@@ -203,15 +226,22 @@ class Store:
                 loop.call_soon_threadsafe(settle, result, failed)
 
         try:
-            self._jobs.put_nowait(job)
+            jobs.put_nowait(job)
         except queue.Full as error:
             raise self._hangs() from error
         try:
             async with asyncio.timeout(WAIT_S):
                 return await future
         except TimeoutError as error:
-            self._stuck = True
+            self._answers(False)
             raise self._hangs() from error
+
+    def _answers(self, well: bool) -> None:
+        if well is not self._stuck:
+            return
+        self._stuck = not well
+        self._tell_trouble()
+        self._tell_enqueued(well)  # what was given up may have been written after all
 
     def _hangs(self) -> StoreError:
         return StoreError(f"The data folder {self._disk.folder} does not answer; check the card or disk.")
@@ -219,12 +249,16 @@ class Store:
     def _told_by_thread(self, trouble: StoreError | None) -> None:
         assert self._loop is not None  # noqa: S101 - set before the thread starts
         with contextlib.suppress(RuntimeError):  # the loop closed meanwhile
-            self._loop.call_soon_threadsafe(self._tell_trouble, trouble)
+            self._loop.call_soon_threadsafe(self._disk_told, trouble)
 
-    def _tell_trouble(self, trouble: StoreError | None) -> None:
-        self._trouble = trouble
+    def _disk_told(self, trouble: StoreError | None) -> None:
+        self._disk_trouble = trouble
+        self._tell_trouble()
+
+    def _tell_trouble(self) -> None:
+        self._trouble = self._hangs() if self._stuck else self._disk_trouble
         for tell in tuple(self._on_trouble):
-            tell(trouble)
+            tell(self._trouble)
 
     def _tell_enqueued(self, any_rows: bool) -> None:
         if any_rows:

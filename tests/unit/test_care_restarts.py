@@ -8,7 +8,7 @@ from pathlib import Path
 from appliance.bulletin import Bulletin
 from appliance.care.diagnostics import Diagnostics
 from appliance.care.duty import Duty
-from appliance.care.restarts import HEALTHY_S, Restarts
+from appliance.care.restarts import HEALTHY_S, Restarts, boot_name
 from appliance.errors import StoreError
 from tests.support.calls import MemoryRecords
 from tests.support.clock import virtual_time
@@ -72,6 +72,29 @@ async def test_a_folder_that_cannot_be_written_does_not_hold_the_stop(tmp_path: 
 
     machine.marks.set = broken  # type: ignore[method-assign]
     await restarts.end()
+
+
+class HungStore:
+    """A data folder that does not answer."""
+
+    async def get(self, _name: str, _default: str | None = None) -> str | None:
+        raise StoreError("the data folder does not answer")
+
+    async def set(self, _name: str, _value: str) -> None:
+        raise StoreError("the data folder does not answer")
+
+    async def count(self, _name: str) -> int:
+        raise StoreError("the data folder does not answer")
+
+
+@virtual_time
+async def test_a_folder_that_hangs_does_not_hold_the_start(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.marks = HungStore()  # type: ignore[assignment]
+    _, diagnostics = await machine.run()
+    assert not diagnostics.raised("watchdogRestarted")
+    first, second = await boot_name(HungStore()), await boot_name(HungStore())
+    assert first != second, "two runs never bear one name"
 
 
 @virtual_time

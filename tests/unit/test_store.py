@@ -237,6 +237,54 @@ async def test_a_folder_that_hangs_fails_fast_and_recovers(store, monkeypatch):
     assert await store.count("boot") == 1
 
 
+async def test_a_hang_is_told_and_what_was_given_up_is_told_when_it_was_written_after_all(store, troubles, monkeypatch):
+    monkeypatch.setattr(service_module, "WAIT_S", 0.05)
+    release, enqueued = threading.Event(), asyncio.Event()
+    store.on_enqueue(enqueued.set)
+    hung = asyncio.create_task(store._ask(release.wait))
+    both = await asyncio.gather(hung, store.enqueue("t", b"late"), return_exceptions=True)
+    assert all(isinstance(one, StoreError) for one in both), both
+    assert len(troubles) == 1 and "does not answer" in troubles[0].message and store.trouble is troubles[0]
+    assert not enqueued.is_set()
+    release.set()
+    async with asyncio.timeout(20):
+        await enqueued.wait()
+    assert troubles[1:] == [None] and store.trouble is None
+    monkeypatch.setattr(service_module, "WAIT_S", 20)
+    assert [row.payload for row in (await store.outbox(9))[0]] == [b"late"]
+
+
+async def test_a_folder_that_hangs_at_the_start_is_left_alone_and_memory_serves(tmp_path, troubles, monkeypatch):
+    release, opened, real = threading.Event(), threading.Event(), disk_module.Disk._open_file
+
+    def hang(disk):
+        release.wait()
+        try:
+            return real(disk)
+        finally:
+            opened.set()
+
+    monkeypatch.setattr(disk_module.Disk, "_open_file", hang)
+    monkeypatch.setattr(disk_module, "RETURN_EVERY_S", 0.0)
+    store = Store(tmp_path / "data", ballast=0)
+    store.on_trouble(troubles.append)
+    with monkeypatch.context() as short:
+        short.setattr(service_module, "WAIT_S", 0.5)
+        await store.open()
+    assert await store.count("boot") == 1 and not store.persistent
+    assert "in memory" in troubles[-1].message
+    given_up = [thread for thread in threading.enumerate() if thread.name == "store" and thread is not store._thread]
+    release.set()
+    await asyncio.to_thread(given_up[0].join, 20)
+    assert opened.is_set() and await store.count("boot") == 2 and not store.persistent
+    await store.close()
+    monkeypatch.undo()
+    again = Store(tmp_path / "data", ballast=0)
+    await again.open()  # nobody holds the file
+    assert again.persistent and await again.count("boot") == 1
+    await again.close()
+
+
 async def test_a_newer_database_is_still_read(store, tmp_path):
     await store.set("a", "b")
     await store.close()
