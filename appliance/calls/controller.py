@@ -21,7 +21,7 @@ from appliance.calls.book import AddressBook, Entry, Round, save
 from appliance.calls.dialling import Dialler
 from appliance.calls.machine import Call, Effect, Happening, IllegalEvent, Signal, step
 from appliance.calls.roster import Participant
-from appliance.errors import EdgecallError, Refused
+from appliance.errors import EdgecallError, Refused, StoreError
 from appliance.media.api import Studio, Tone
 from appliance.providers.api import (
     Accepted,
@@ -58,6 +58,7 @@ __all__ = ["CallController", "Records"]
 log = logging.getLogger(__name__)
 
 LEAVE_S: Final = 2.0  # how long the other side may take to say goodbye; then the call is over without it
+RECORD_S: Final = 2.0  # how long the records of the last call may take to be stored at a stop
 EFFECT_DEADLINE_S: Final = 5.0  # of one asynchronous effect; a provider that hangs must not hold the call
 LAST_CALLS: Final = 20  # in state/calls
 
@@ -107,6 +108,7 @@ class CallController:
         self._minute: asyncio.TimerHandle | None = None
         self._told_dnd = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._storing: set[asyncio.Task[None]] = set()  # those of them that write records
         self._stopping = False
         by_scheme = {scheme: provider for provider in providers for scheme in provider.schemes}
         self._dialler = Dialler(by_scheme, me, self._adopt, self._drop)
@@ -137,8 +139,11 @@ class CallController:
 
     async def start(self) -> None:
         """Load what outlived the restart and open the providers for incoming calls."""
-        self._dnd = await self._records.get("dnd") == "on"
-        self._history = await self._records.calls(LAST_CALLS)
+        try:
+            self._dnd = await self._records.get("dnd") == "on"
+            self._history = await self._records.calls(LAST_CALLS)
+        except StoreError as error:
+            log.warning("do-not-disturb and past calls are not known: %s", error.message)
         self._publish_idle()
         self._follow_schedule()
         for provider in self._providers:
@@ -153,15 +158,19 @@ class CallController:
 
     async def report_interrupted_call(self) -> None:
         """A call that was up when the appliance died gets its end told, once: when the doors are open to tell it."""
-        call_id = await self._records.get("active_call")
-        if not call_id:
-            return
-        reason = END_REASONS["410/deviceFault.restart"]
-        self._bulletin.post("call.ended", callId=call_id, reason=reason.payload(), durationMs=None)
-        await self._records.set("active_call", "")
+        try:
+            call_id = await self._records.get("active_call")
+            if not call_id:
+                return
+            reason = END_REASONS["410/deviceFault.restart"]
+            self._bulletin.post("call.ended", callId=call_id, reason=reason.payload(), durationMs=None)
+            await self._records.set("active_call", "")
+        except StoreError as error:
+            log.warning("the next start tells whether this one cut a call: %s", error.message)
 
     async def stop(self) -> None:
-        """End the call with 503/shutdown within 3 s, then the providers. May be called twice."""
+        """End the call with 503/shutdown within 3 s, then the providers; its record is stored within RECORD_S more.
+        May be called twice."""
         self._stopping = True
         active = self._active
         if active is not None and active.call.live:
@@ -175,6 +184,10 @@ class CallController:
         if self._minute is not None:
             self._minute.cancel()
         self._disarm()
+        if self._storing:  # or the next start tells the end of this call once more
+            _, late = await asyncio.wait(self._storing, timeout=RECORD_S)
+            for task in late:
+                log.warning("%s was not stored in time at shutdown", task.get_name())
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -521,7 +534,7 @@ class CallController:
         peer = active.peer
         self._bulletin.post("call.started", callId=active.id, direction=active.call.direction.value,
                             peer=None if peer is None else _caller(peer))
-        self._spawn(self._records.set("active_call", active.id), "call.remember")
+        self._store(self._records.set("active_call", active.id), "call.remember")
         self._tell(active)
 
     def _note_lost(self, active: ActiveCall) -> None:
@@ -546,7 +559,8 @@ class CallController:
         if incoming and active.call.connected is None and reason.sub_code in ("noAnswer", "cancelled"):
             self._bulletin.post("call.missed", callId=active.id, reason=reason.payload(),
                                 callerInfo=None if active.peer is None else _caller(active.peer))
-        self._spawn(self._remember(record), "call.record")
+        self._store(self._records.add_call(record), "call.record")
+        self._store(self._records.set("active_call", ""), "call.forget")
         self._apply_media(active)
         if reason.sub_code == "busy":
             self._studio.play(Tone.BUSY)
@@ -554,10 +568,6 @@ class CallController:
             self._studio.play(Tone.END)
         active.closed.set()
         active.leg_changed.set()
-
-    async def _remember(self, record: Json) -> None:
-        await self._records.add_call(record)
-        await self._records.set("active_call", "")
 
     def _roster_change(self, active: ActiveCall, participant_id: str, *, told: bool = True, **changes: Any) -> None:
         roster = active.roster.changed(participant_id, **changes)
@@ -600,10 +610,27 @@ class CallController:
         lacking: Json = {"isPresent": False, "reason": "FeatureNotSupported"}
         return body | dict.fromkeys((*_NOT_BUILT, *self._missing), lacking)
 
+    def _store(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Begun in the order of these calls; the store keeps it."""
+        task = self._begin(self._stored(work, name), name)
+        self._storing.add(task)
+        task.add_done_callback(self._storing.discard)
+
+    @staticmethod
+    async def _stored(work: Coroutine[Any, Any, None], name: str) -> None:
+        try:
+            await work
+        except StoreError as error:
+            log.warning("%s is not stored: %s", name, error.message)
+
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._begin(work, name)
+
+    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
+        return task
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

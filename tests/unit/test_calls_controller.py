@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from appliance.calls.book import Entry
-from appliance.errors import EdgecallError, Refused
+from appliance.errors import EdgecallError, Refused, StoreError
 from appliance.media.api import Tone
 from appliance.providers.api import (
     Accepted,
@@ -24,7 +24,7 @@ from appliance.providers.api import (
     Recovered,
     Ringing,
 )
-from appliance.vocabulary import END_REASONS
+from appliance.vocabulary import END_REASONS, Json
 from tests.support.calls import MONDAY_NOON, OPERATOR, House, MemoryRecords, ScriptedLeg, settle
 from tests.support.clock import virtual_time
 
@@ -503,6 +503,52 @@ async def test_a_call_cut_by_a_crash_gets_its_end_told_once(tmp_path: Path) -> N
             "callId": "call-9", "reason": END_REASONS["410/deviceFault.restart"].payload(), "durationMs": None}]
     async with House(tmp_path, records=records) as house:
         assert house.posted("call.ended") == []
+
+
+class SlowRecords(MemoryRecords):
+    """A card that takes its time over each write, or does not answer any more."""
+
+    def __init__(self, write_s: float) -> None:
+        super().__init__()
+        self.write_s = write_s
+        self.hangs = False
+
+    async def add_call(self, record: Json) -> None:
+        await asyncio.sleep(self.write_s)
+        await super().add_call(record)
+
+    async def get(self, name: str, default: str | None = None) -> str | None:
+        if self.hangs:
+            raise StoreError("the data folder does not answer")
+        return await super().get(name, default)
+
+    async def set(self, name: str, value: str) -> None:
+        await asyncio.sleep(self.write_s)
+        await super().set(name, value)
+
+
+@virtual_time
+async def test_a_call_ended_by_a_stop_is_not_told_again_by_the_next_start(tmp_path: Path) -> None:
+    records = SlowRecords(1.5)
+    async with House(tmp_path, entries=[OPERATORS], records=records) as house:
+        await connected(house)
+        await asyncio.sleep(2)
+        assert records.values["active_call"]
+    assert [told["reason"]["subCode"] for told in house.posted("call.ended")] == ["shutdown"]
+    assert [record["endReason"]["subCode"] for record in records.past] == ["shutdown"]
+    async with House(tmp_path, records=records) as house:
+        assert house.posted("call.ended") == []
+
+
+@virtual_time
+async def test_a_card_that_hangs_holds_neither_start_nor_stop(tmp_path: Path) -> None:
+    records = SlowRecords(3600)
+    records.hangs = True
+    async with House(tmp_path, entries=[OPERATORS], records=records) as house:
+        await connected(house)
+        began = asyncio.get_running_loop().time()
+        await house.controller.stop()
+        assert asyncio.get_running_loop().time() - began <= 5
 
 
 @virtual_time
