@@ -8,12 +8,14 @@ import gc
 import logging
 import os
 import signal
+import stat
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 from appliance import __version__
-from appliance.care.logs import Logs, secrets_in
+from appliance.care.logs import Logs, in_journal, secrets_in
 from appliance.errors import EdgecallError, SettingsError
 from appliance.house import House, Start
 from appliance.places import config_path, data_path
@@ -73,7 +75,23 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _announce(address: str) -> None:
-    print(f"\n  Open this address in a browser:\n\n    {address}\n\n  Ctrl-C stops the appliance.\n", flush=True)
+    """For the person who started us. The address makes its opener admin: it is no matter for the journal, which more
+    people may read and which is kept and sent on."""
+    if _output_is_kept(os.environ, sys.stdout):
+        print("The command 'edgecall address' prints an address that opens the page.", flush=True)
+    else:
+        print(f"\n  Open this address in a browser:\n\n    {address}\n\n  Ctrl-C stops the appliance.\n", flush=True)
+
+
+def _output_is_kept(environ: Mapping[str, str], stream: TextIO) -> bool:
+    """Does the journal read ``stream``? Where a unit gives output and errors a journal stream each, JOURNAL_STREAM
+    names that of the errors only (systemd.exec(5)): then any socket is taken for one."""
+    if in_journal(environ, stream):
+        return True
+    try:
+        return "JOURNAL_STREAM" in environ and stat.S_ISSOCK(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError):  # no file behind it
+        return False
 
 
 async def _live(start: Start) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Final, TextIO
 
 from appliance.settings import Secret
 
-__all__ = ["Logs", "message_id", "secrets_in"]
+__all__ = ["Logs", "in_journal", "message_id", "secrets_in"]
 
 QUEUE_LIMIT: Final = 2000
 """Records that wait for a journal or terminal that does not take them; then the oldest is dropped and counted."""
@@ -68,7 +68,7 @@ def _fields(record: logging.LogRecord) -> dict[str, str]:
     return fields
 
 
-def _journal(environ: Mapping[str, str], stream: TextIO) -> bool:
+def in_journal(environ: Mapping[str, str], stream: TextIO) -> bool:
     """Does ``stream`` go straight to the journal? JOURNAL_STREAM is its device and inode (systemd.exec(5))."""
     try:
         status = os.fstat(stream.fileno())
@@ -101,9 +101,9 @@ class Logs(logging.Handler):
         self.unwritten = 0  # nobody took it
         self._stream = sys.stderr if stream is None else stream
         environ = os.environ if environ is None else environ
-        in_journal = _journal(environ, self._stream)
-        self._send = _journal_send() if in_journal else None
-        self._prefixed = in_journal and self._send is None  # sd-daemon(3): the journal reads "<4>" as the priority
+        journal = in_journal(environ, self._stream)
+        self._send = _journal_send() if journal else None
+        self._prefixed = journal and self._send is None  # sd-daemon(3): the journal reads "<4>" as the priority
         self._plain = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
         self._bare = logging.Formatter("%(message)s")
         self._secrets: tuple[str, ...] = ()
