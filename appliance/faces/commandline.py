@@ -225,7 +225,7 @@ def _add_own(one: argparse.ArgumentParser, name: str) -> None:
     elif name == "address":
         one.add_argument("--operator", action="store_true", help="of the operator page")
         one.add_argument("--name", help="who is let in (default operator)")
-        one.add_argument("--scope", choices=("operator", "device", "admin"), help="what they may")
+        one.add_argument("--scope", choices=("operator", "admin"), help="what they may")
         one.add_argument("--json", action="store_true", help="as a JSON object")
     elif name == "check":
         one.add_argument("file", nargs="?", help="default: the file the appliance would read")

@@ -24,7 +24,8 @@ def document(version: str = "1") -> Json:
             "description": (
                 "Calls, devices and state of one appliance. Listens on this machine alone unless http.listen says "
                 "otherwise, and then with TLS only. The Unix socket edgecall.sock serves the same routes with the "
-                "scope admin and no token."
+                "scope admin and no token. A token of the scope device is another appliance's: /v1/peer takes it, all "
+                "other routes refuse it with 403."
             ),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
@@ -151,14 +152,14 @@ def _page() -> Json:
     address: Json = {"type": "object", "additionalProperties": False, "properties": {
         "name": {"type": "string", "pattern": ID_PATTERN, "default": "operator"},
         "displayName": {"type": "string", "maxLength": 64},
-        "scope": {"enum": [scope.value for scope in Scope], "default": "admin"},
+        "scope": {"enum": [Scope.OPERATOR.value, Scope.ADMIN.value], "default": "admin"},
         "page": {"enum": ["/", "/operator"], "default": "/"},
     }}
     printed: Json = {"type": "object", "required": ["address"],
                      "properties": {"address": {"type": "string", "format": "uri"}}}
     who = {"type": "object", "required": ["name", "scope", "device"], "properties": {
         "name": {"type": "string"}, "displayName": {"type": "string"},
-        "scope": {"enum": [scope.value for scope in Scope]}, "device": {"type": "object"},
+        "scope": {"enum": [Scope.OPERATOR.value, Scope.ADMIN.value]}, "device": {"type": "object"},
         "simulation": {"type": "boolean"}, "calls": {"type": "boolean"},
         "words": {"type": "object", "description": "the words of the vocabulary, for the page"}}}
     html: Json = {"description": "The page.", "content": {"text/html": {"schema": {"type": "string"}}}}
@@ -187,7 +188,8 @@ def _streams() -> Json:
     upgraded: Any = {"101": {"description": "A WebSocket."}}
     return {
         "/v1/peer": {"get": _read("peer", "Signalling of direct calls: JSON texts {v, type, callId, nonce, …}, at most "
-                                  "64 KiB each.", upgraded, tag="streams")},
+                                  "64 KiB each. The one route that takes another appliance (scope device).", upgraded,
+                                  tag="streams")},
         "/v1/sim": {"get": _read(
             "sim", "Front panel of the simulated board. Binary, first byte the type: to the page 0x01 JPEG of the "
             "screen, 0x02 loudspeaker; from the page 0x11 microphone, 0x12 JPEG of its camera; sound is PCM s16le, "

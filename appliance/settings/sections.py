@@ -107,7 +107,8 @@ class TokenSettings:
 
     name: str = setting("", "Who presents it; for another appliance its id.",
                         format=formats.ID, required=True, example='"desk"')
-    scope: str = setting("operator", "What it may: admin includes device, device includes operator.", choices=SCOPES)
+    scope: str = setting("operator", "What it may. device: another appliance, which may call here and nothing else; "
+                         "admin includes operator.", choices=SCOPES)
     token: Secret = setting(Secret(), "The token, at least 16 characters.", required=True,  # noqa: RUF009
                             example='"/etc/edgecall/desk.token"')
 

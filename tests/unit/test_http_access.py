@@ -13,8 +13,9 @@ import pytest
 
 from appliance.doors.http import HttpDoor, PortBusyError, Ports
 from appliance.errors import SettingsError
+from appliance.handover import PeerChannel
 from appliance.settings import HttpSettings, Secret, Settings, TokenSettings
-from tests.support.http_door import ADMIN, DEVICE, OPERATOR, Desk, running_door
+from tests.support.http_door import ADMIN, DEVICE, OPERATOR, Desk, Hands, running_door
 
 HANGUP = {"id": "c-1", "args": {}}
 
@@ -36,9 +37,10 @@ async def test_nothing_is_told_without_a_token(tmp_path: Path, path: str) -> Non
 
 @pytest.mark.parametrize(("token", "verb", "args", "status"), [
     (OPERATOR, "call.hangup", {}, 200),
-    (DEVICE, "call.hangup", {}, 200),
     (OPERATOR, "book.remove", {"name": "desk"}, 403),
-    (DEVICE, "book.remove", {"name": "desk"}, 403),
+    (DEVICE, "call.hangup", {}, 403),
+    (DEVICE, "io.set", {"relay": "door", "seconds": 3}, 403),
+    (DEVICE, "call.dial", {"to": "operator:*"}, 403),
     (ADMIN, "book.remove", {"name": "desk"}, 200),
 ])
 async def test_a_token_does_what_its_scope_permits(
@@ -47,6 +49,31 @@ async def test_a_token_does_what_its_scope_permits(
             f"{at.base}/v1/cmd/{verb}", json={"id": "c-1", "args": args}, headers=at.bearer(token)) as response:
         assert response.status == status, await response.text()
         assert len(at.desk.commands) == (status == 200)
+
+
+async def test_another_appliance_may_call_and_nothing_else(tmp_path: Path) -> None:
+    callers: list[str] = []
+
+    async def attach(channel: PeerChannel) -> None:
+        callers.append(channel.identity.name)
+
+    async with running_door(tmp_path, Ports(attach=attach, simulation=Hands())) as at:
+        gated = [route for route in at.door._runner.app.router.routes() if (path := route.resource.canonical)
+                 not in {"/", "/operator", "/enter", "/console/{name}", "/favicon.ico", "/v1/health", "/v1/peer"}]
+        assert len(gated) >= 12
+        for route in gated:
+            path = route.resource.canonical.format(verb="io.set", name="call")
+            async with at.http.request(route.method, at.base + path, headers=at.bearer(DEVICE)) as response:
+                assert response.status == 403, path
+                if route.method != "HEAD":
+                    assert "another appliance" in (await response.json())["message"]
+        async with at.http.get(f"{at.base}/v1/health", headers=at.bearer(DEVICE)) as response:
+            assert await response.json() == {"status": "ok"}
+        async with at.http.ws_connect(f"{at.base}/v1/peer", headers=at.bearer(DEVICE)) as socket:
+            await socket.receive()
+        assert callers == ["device"]
+        async with at.http.post(f"{at.base}/v1/address", json={"scope": "device"}, headers=at.bearer(ADMIN)) as asked:
+            assert asked.status == 400
 
 
 async def test_ten_thousand_wrong_tokens_disturb_nobody(tmp_path: Path) -> None:

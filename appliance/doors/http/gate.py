@@ -104,8 +104,12 @@ class Gate:
         secret = request.cookies.get(self.cookie)
         return self.sessions.find(secret) if secret else None
 
-    def admit(self, request: web.Request, need: Scope) -> Caller:
-        """The caller, when it may; state changes and WebSockets by cookie need an exact Origin too."""
+    def admit(self, request: web.Request, need: Scope, *, devices: bool = False) -> Caller:
+        """The caller, when it may; state changes and WebSockets by cookie need an exact Origin too.
+
+        ``devices``: also another appliance (scope device). It may call us and nothing else: whoever takes a
+        neighbour's token from its case must not open our door or look through our camera.
+        """
         caller = self.identify(request)
         if caller is None:
             raise NotPermitted(
@@ -114,6 +118,10 @@ class Gate:
         websocket = request.headers.get("Upgrade", "").lower() == "websocket"
         if caller.proof is Proof.COOKIE and (request.method not in _SAFE or websocket):
             self._check_origin(request)
+        if caller.grant.scope is Scope.DEVICE and not devices:
+            raise NotPermitted(
+                f"{caller.grant.name!r} is another appliance: it may call over /v1/peer and nothing else. Programs and "
+                "people need a token of the scope operator or admin.", code=403, sub_code="scope")
         if not caller.grant.scope.permits(need):
             raise NotPermitted(
                 f"This needs the scope {need.value}; {caller.grant.name!r} has {caller.grant.scope.value}.",

@@ -29,6 +29,8 @@ from appliance.vocabulary import DIAGNOSTICS, END_REASONS, ID_PATTERN, STATES, S
 __all__ = ["Routes", "address_grant"]
 
 _PAGES: Final = {"/": "device.html", "/operator": "operator.html"}
+_PEOPLE: Final = (Scope.OPERATOR, Scope.ADMIN)
+"""Scopes of pages; an appliance opens none."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Served = Callable[[web.Request, Caller], Awaitable[web.StreamResponse]]
@@ -77,13 +79,13 @@ class Routes:
             web.get("/v1/camera/snapshot", self._gated(operator, self._snapshot), allow_head=False),
             web.get("/v1/openapi.json", self._gated(operator, self._openapi)),
             web.get("/metrics", self._gated(operator, self._metrics)),
-            web.get("/v1/peer", self._gated(operator, self._peer), allow_head=False),
+            web.get("/v1/peer", self._gated(operator, self._peer, devices=True), allow_head=False),
             web.get("/v1/sim", self._gated(operator, self._sim), allow_head=False),
         ])
 
-    def _gated(self, need: Scope, handler: Served) -> Handler:
+    def _gated(self, need: Scope, handler: Served, *, devices: bool = False) -> Handler:
         async def admitted(request: web.Request) -> web.StreamResponse:
-            return await handler(request, self.gate.admit(request, need))
+            return await handler(request, self.gate.admit(request, need, devices=devices))
 
         return admitted
 
@@ -160,8 +162,8 @@ class Routes:
             raise BadRequest("name has 3 to 40 of a-z, 0-9 and '-', and is not the device's id.")
         if not isinstance(shown, str) or len(shown) > 64:
             raise BadRequest("displayName has at most 64 characters.")
-        if page not in _PAGES or scope not in [s.value for s in Scope]:
-            raise BadRequest(f"page is one of {', '.join(_PAGES)}; scope one of {', '.join(Scope)}.")
+        if page not in _PAGES or scope not in _PEOPLE:
+            raise BadRequest(f"page is one of {', '.join(_PAGES)}; scope one of {', '.join(_PEOPLE)}.")
         if not caller.grant.scope.permits(Scope(scope)):
             raise NotPermitted("An address cannot give more than its asker has.")
         return json_reply({"address": self.address(address_grant(name, Scope(scope), shown), page)})
@@ -172,7 +174,8 @@ class Routes:
         """Status for anybody (a load balancer has no token), causes for those who may know."""
         health = self.ports.health()
         status = 503 if health.get("status") == "failed" else 200
-        if self.gate.identify(request) is None:
+        caller = self.gate.identify(request)
+        if caller is None or caller.grant.scope is Scope.DEVICE:
             health = {"status": health.get("status")}
         return json_reply(health, status)
 
