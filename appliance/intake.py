@@ -52,6 +52,10 @@ SHORT_S: Final = 10.0
 EXECUTION_S: Final = 900.0
 """Longest execution (or the verb's own ``max_ttl_s``): a handler that hangs still gets a final answer."""
 STOP_S: Final = 2.0
+RETRY_S: Final = 1.0  # between two tries to store what the store did not take
+UNSTORED: Final = 256
+"""Final answers kept for a store that hangs. While it does nothing more is journalled: those beyond are of buttons and
+of requests that were answered already."""
 
 
 class Submit(Protocol):
@@ -81,6 +85,7 @@ class _Running:
     first_told: bool = False  # ``accepted`` was returned: the final one must be told
     reply: str | None = None  # where the final answer goes together with the journal
     also: set[str] = field(default_factory=set)  # where else ``accepted`` was told meanwhile: the final one follows
+    journalled: bool = True  # or the store did not answer when it came
     executing: bool = False  # may be cancelled; never while the final answer is being written
     task: asyncio.Task[None] | None = None
 
@@ -107,8 +112,10 @@ class Intake:
         self._rates: OrderedDict[tuple[Origin, str], RateLimit] = OrderedDict()
         self._challenges: OrderedDict[str, tuple[str, float]] = OrderedDict()  # nonce -> (what for, until)
         self._admissions: set[asyncio.Task[_Taken]] = set()
+        self._unstored: OrderedDict[str, _Running] = OrderedDict()  # those of them that wait for the store alone
         self._recovered = False
-        self._stopping = False
+        self._recovery: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
 
     def on_answer(self, tell: Callable[[Command, Answer], None]) -> None:
         self._tell.append(tell)
@@ -149,7 +156,23 @@ class Intake:
         return decode(found.answer) if found is not None and found.answer is not None else None
 
     async def recover(self) -> None:
-        """Answer what a crash left behind: not begun → expired; begun → again if idempotent, else interrupted."""
+        """Answer what a crash left behind: not begun → expired; begun → again if idempotent, else interrupted.
+
+        Where the store does not answer this is done as soon as it does.
+        """
+        try:
+            await self._recover()
+        except StoreError as error:
+            log.warning("commands of the last run wait for their answers: %s", error.message)
+            self._recovery = asyncio.create_task(self._recover_late(), name="intake recovery")
+
+    async def _recover_late(self) -> None:
+        while not await self._stopped_within(RETRY_S):
+            with contextlib.suppress(StoreError):  # told once
+                await self._recover()
+                return
+
+    async def _recover(self) -> None:
         for entry in await self._store.unfinished():
             if entry.id in self._running:
                 continue
@@ -170,10 +193,10 @@ class Intake:
 
     async def stop(self) -> None:
         """Take nothing more; what runs is cancelled and answers ``503/shutdown``. May be called twice."""
-        self._stopping = True
+        self._stopping.set()
         if self._admissions:
             await asyncio.wait(self._admissions, timeout=STOP_S)
-        tasks = []
+        tasks = [] if self._recovery is None else [self._recovery]
         for running in tuple(self._running.values()):
             if running.task is not None:
                 tasks.append(running.task)
@@ -182,7 +205,7 @@ class Intake:
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=STOP_S)
             for task in late:
-                log.error("%s did not end within %s s of being cancelled", task.get_name(), STOP_S)
+                log.error("%s did not end within %s s at the stop", task.get_name(), STOP_S)
 
     # --- admission
 
@@ -202,6 +225,10 @@ class Intake:
         try:
             return await self._journal(command, digest, reply)
         except StoreError as error:
+            known = self._known(command, digest, None)
+            if known is not None:  # it runs, or its answer waits for the store: the door tells it itself
+                self._also(command.id, reply, known)
+                return _Taken(known)
             if command.origin is Origin.MQTT:  # the sender can ask again; nothing was promised
                 return _Taken(self._refused(command, error))
             # A button must ring whatever the card does. The trouble itself is told by the store.
@@ -210,10 +237,8 @@ class Intake:
             self._check(command, digest)
         except EdgecallError as error:
             return _Taken(self._refused(command, error))
-        known = self._known(command, digest, None)
-        if known is not None:
-            return _Taken(known)
         running = self._register(command, digest)
+        running.journalled = False
         self._launch(running, started=True)
         return _Taken(running.accepted, running=running)
 
@@ -256,7 +281,9 @@ class Intake:
         running = self._running.get(command.id)
         if running is not None:
             same = running.command.verb.name == command.verb.name and running.digest == digest
-            return running.accepted if same else self._reused(command)
+            if not same:
+                return self._reused(command)
+            return running.final.result() if running.final.done() else running.accepted
         if entry is None:
             return None
         if entry.verb != command.verb.name or entry.digest != digest:
@@ -284,11 +311,14 @@ class Intake:
         return _Taken(answer, reply is not None)
 
     async def _queue_known(self, command_id: str, reply: str | None, known: Answer) -> None:
+        self._also(command_id, reply, known)
+        await self._queue(reply, known)
+
+    def _also(self, command_id: str, reply: str | None, known: Answer) -> None:
         """Where the command came through another door and still runs, its final answer must come here as well."""
         running = self._running.get(command_id)
         if running is not None and known is running.accepted and reply not in (None, running.reply):
             running.also.add(reply)
-        await self._queue(reply, known)
 
     async def _queue(self, reply: str | None, answer: Answer) -> None:
         if reply is not None:
@@ -309,7 +339,7 @@ class Intake:
         self._check_challenge(command, digest)
 
     def _check_rate(self, command: Command) -> None:
-        if self._stopping:
+        if self._stopping.is_set():
             raise Refused("The appliance is shutting down.", code=503, sub_code="shutdown")
         if command.origin is Origin.INTERNAL:
             return
@@ -389,24 +419,58 @@ class Intake:
             log.exception("defect: %s answered with what is not JSON", command.verb.name)
             answer = refusal(command.id, RuntimeError("answer"), self._bulletin.rev)
             payload = encode(answer)
-        try:
-            await self._store.finish(command.id, payload)
-        except StoreError as error:
-            log.error("the final answer of %s (%s) is not stored: %s", command.verb.name, command.id, error.message)  # noqa: TRY400
-        del self._running[command.id]
+        stored = await self._finish(running, answer, payload)
+        if stored:
+            del self._running[command.id]
         running.final.set_result(answer)
-        for reply in running.also:
-            await self._tell_too(reply, answer)
         _audit(command.verb.name, command.id, command.origin, command.sender, answer, self._clock.monotonic() - begun)
         if running.first_told:
             for tell in tuple(self._tell):
                 tell(command, answer)
+        if not stored:
+            await self._finish_late(running, answer, payload)
 
-    async def _tell_too(self, reply: str, answer: Answer) -> None:
+    async def _finish(self, running: _Running, answer: Answer, payload: bytes) -> bool:
+        """Whether the final answer is stored, and queued wherever ``accepted`` was told."""
         try:
-            await self._queue(reply, answer)
+            await self._store.finish(running.command.id, payload)
+            while running.also:
+                reply = next(iter(running.also))
+                await self._queue(reply, answer)
+                running.also.discard(reply)
         except StoreError as error:
-            log.error("the final answer of %s is not told on %s: %s", answer.id, reply, error.message)  # noqa: TRY400
+            if running.command.id not in self._unstored:
+                log.warning("the final answer of %s waits for the store: %s", running.command.id, error.message)
+            return False
+        return True
+
+    async def _finish_late(self, running: _Running, answer: Answer, payload: bytes) -> None:
+        """Its id again gets this answer all the while; a stop ends the waiting after one more try."""
+        command_id = running.command.id
+        self._unstored[command_id] = running
+        if len(self._unstored) > UNSTORED:
+            self._give_up(next((one for one in self._unstored.values() if not one.journalled), running))
+        while command_id in self._unstored:
+            last = await self._stopped_within(RETRY_S)
+            if command_id not in self._unstored:
+                return
+            stored = await self._finish(running, answer, payload)
+            if last and not stored:
+                log.error("the final answer of %s (%s) is lost at the stop", running.command.verb.name, command_id)
+            if last or stored:
+                self._give_up(running)
+
+    def _give_up(self, running: _Running) -> None:
+        self._unstored.pop(running.command.id, None)
+        self._running.pop(running.command.id, None)
+
+    async def _stopped_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def _execute(self, command: Command, started: bool) -> Answer:
         """Never raises: whatever happens is an answer."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
+from appliance import intake as intake_module
 from appliance.bulletin import Bulletin
-from appliance.errors import Refused
+from appliance.errors import Refused, StoreError
 from appliance.faces.envelope import decode, encode, parse
 from appliance.intake import Intake
-from appliance.store import Store
+from appliance.store import JournalState, Store
+from appliance.store import service as service_module
 from appliance.vocabulary import Answer, Command, Origin, Result, Scope
 from hw.api import DeviceMissingError
 
@@ -317,3 +321,92 @@ async def test_a_button_works_without_a_store_and_mqtt_is_told(house):
     late = house.command("io.set", "3", origin=Origin.HTTP, ttl_s=5, **RELAY)
     house.clock.now += 6
     assert (await house.intake.submit(late)).result is Result.EXPIRED
+
+
+@asynccontextmanager
+async def hanging(store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """The data folder does not answer; at the end it does again."""
+    release = threading.Event()
+    monkeypatch.setattr(intake_module, "RETRY_S", 0.01)
+    try:
+        with monkeypatch.context() as short:
+            short.setattr(service_module, "WAIT_S", 0.05)
+            with pytest.raises(StoreError):
+                await store._ask(release.wait)
+            yield
+    finally:
+        release.set()
+
+
+async def until(true) -> None:
+    async with asyncio.timeout(20):
+        while not true():  # noqa: ASYNC110 - the store's thread tells the loop, nothing to await
+            await asyncio.sleep(0.005)
+
+
+async def test_a_final_answer_waits_for_a_store_that_hangs_and_its_id_gets_it_meanwhile(house, tmp_path, monkeypatch):
+    house.gate.clear()
+    dial = house.command("call.dial", ttl_s=30, to="a")
+    assert await house.intake.take(dial, "ans/1") is None
+    await until(lambda: "1" in house.waiting)
+    async with hanging(house.store, monkeypatch):
+        running = await house.intake.take(dial, "ans/1")
+        assert running.result is Result.ACCEPTED, "it runs: that the card hangs is no reason to call it failed"
+        assert (await house.intake.take(dial, "ans/2")).result is Result.ACCEPTED
+        house.gate.set()
+        final = await house.intake.final("1", 20)
+        assert (final.result, final.data) == (Result.DONE, {"callId": "c1"})
+        assert await house.intake.take(dial, "ans/1") == final
+        another = await house.intake.take(house.command("call.dial", ttl_s=30, to="b"), "ans/1")
+        assert another.sub_code == "idReused"
+    await until(lambda: not house.intake._running)
+    topics = [(topic, decode(payload)) for topic, payload in await house.outbox()]
+    assert [answer for topic, answer in topics if topic == "ans/1"][1:] == [final]
+    assert [answer for topic, answer in topics if topic == "ans/2"] == [final]
+    assert (await house.store.command("1")).state is JournalState.FINAL
+    again = await crash_and_return(house, tmp_path)
+    await again.intake.recover()
+    assert await again.intake.submit(dial) == final and again.done == []
+    await again.intake.stop()
+    await again.store.close()
+
+
+async def test_what_a_crash_left_behind_is_answered_when_the_store_answers_again(house, tmp_path, monkeypatch):
+    house.gate.clear()
+    await house.intake.take(house.command("call.dial", ttl_s=30, to="a"), "ans/1")
+    await until(lambda: "1" in house.waiting)
+    again = await crash_and_return(house, tmp_path)
+    async with hanging(again.store, monkeypatch):
+        await again.intake.recover()
+    await until(lambda: again.intake._recovered)
+    _, final = [decode(payload) for _, payload in await again.outbox()]
+    assert (final.result, final.sub_code) == (Result.FAILED, "interrupted")
+    await again.intake.stop()
+    await again.store.close()
+
+
+async def test_a_stop_does_not_wait_for_a_store_that_hangs(house, monkeypatch):
+    house.gate.clear()
+    await house.intake.submit(house.command("call.dial", ttl_s=30, to="a"))
+    async with hanging(house.store, monkeypatch):
+        house.gate.set()
+        assert (await house.intake.final("1", 20)).result is Result.DONE
+        async with asyncio.timeout(20):
+            await house.intake.stop()
+        assert house.intake._running == {}
+
+
+async def test_what_waits_for_a_store_that_hangs_is_bounded(house, monkeypatch):
+    monkeypatch.setattr(intake_module, "UNSTORED", 2)
+    house.gate.clear()
+    await house.intake.submit(house.command("call.dial", ttl_s=30, to="a"))
+    async with hanging(house.store, monkeypatch):
+        house.gate.set()
+        await house.intake.final("1", 20)
+        for number in range(2, 8):
+            local = house.command("io.set", str(number), origin=Origin.PANEL, ttl_s=5, **RELAY)
+            assert (await house.intake.submit(local)).result is Result.DONE
+        await until(lambda: len(house.intake._running) <= 2)
+        assert "1" in house.intake._running, "what was journalled is kept before what never was"
+    await until(lambda: not house.intake._running)
+    assert (await house.store.command("1")).state is JournalState.FINAL
