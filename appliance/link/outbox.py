@@ -46,11 +46,15 @@ class OutboxPump:
 
     async def run(self, connection: Connection) -> None:
         """Until cancelled or the connection ends."""
+        gap_refused = False
         while not connection.ended.done():
             self._wake.clear()
             rows, gap = await self._store.outbox(WINDOW)
-            if gap is not None and not await self._tell_gap(connection, gap):
-                return
+            if gap is not None and not gap_refused:
+                code = await self._tell_gap(connection, gap)
+                if code is None:
+                    return
+                gap_refused = code >= 0x80  # the marker stays; the rest flows
             if not rows:
                 self.idle.set()
                 await self._wake.wait()
@@ -99,19 +103,28 @@ class OutboxPump:
                 gone.append(row.seq)
         if gone:
             await self._store.sent(gone)
-        if not complete and not connection.ended.done():
-            log.debug("the broker did not acknowledge within its time; the connection is made anew")
-            connection.abandon("no acknowledgement")
+        if not complete:
+            self._unacknowledged(connection)
         return complete
 
-    async def _tell_gap(self, connection: Connection, gap: Gap) -> bool:
+    @staticmethod
+    def _unacknowledged(connection: Connection) -> None:
+        if not connection.ended.done():
+            log.debug("the broker did not acknowledge within its time; the connection is made anew")
+            connection.abandon("no acknowledgement")
+
+    async def _tell_gap(self, connection: Connection, gap: Gap) -> int | None:
+        """The broker's reason code; None when none came, and the connection is given up."""
         body = {"v": 1, "ts": self._wall(), "dropped": gap.dropped, "from": gap.first, "to": gap.last}
         code = await connection.publish(self._gap_topic, json.dumps(body).encode(), qos=1, retain=False, expiry_s=None)
         if code is None:
-            return False
-        log.warning("%d messages were thrown away while the broker was not reached", gap.dropped)
-        await self._store.gap_told(gap.dropped)
-        return True
+            self._unacknowledged(connection)
+        elif code >= 0x80:
+            log.error("the broker refused to be told of %d messages that were thrown away (0x%02x)", gap.dropped, code)
+        else:
+            log.warning("%d messages were thrown away while the broker was not reached", gap.dropped)
+            await self._store.gap_told(gap.dropped)
+        return code
 
     async def _set_aside(self, row: Row, why: str) -> None:
         log.error("a message on %s is set aside: %s", row.topic, why)
