@@ -127,12 +127,15 @@ class Running:
 
 
 @asynccontextmanager
-async def running_door(tmp_path: Path, ports: Ports | None = None, **http: object) -> AsyncIterator[Running]:
+async def running_door(tmp_path: Path, ports: Ports | None = None, *, wall_s: float = 1.7e9,
+                       **http: object) -> AsyncIterator[Running]:
+    """``wall_s``: seconds since the epoch at the start of this run."""
     wanted: dict[str, object] = {"port": 0, "tokens": TOKENS, **http}
     settings = Settings(device=DeviceSettings("lobby", "Lobby"), data_dir=tmp_path,
                         http=HttpSettings(**wanted))  # type: ignore[arg-type]
     bulletin, desk, clock = Bulletin("boot-1"), Desk(), Clock()
-    door = HttpDoor(settings, desk, bulletin, ports=ports or Ports(), socket_path=tmp_path / "s", now=clock)
+    door = HttpDoor(settings, desk, bulletin, ports=ports or Ports(), socket_path=tmp_path / "s", now=clock,
+                    wall=lambda: wall_s + clock.seconds)
     await door.start()
     try:
         async with aiohttp.ClientSession() as client:

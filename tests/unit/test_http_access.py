@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import stat
 import time
@@ -16,6 +17,7 @@ from appliance.errors import SettingsError
 from appliance.handover import PeerChannel
 from appliance.settings import HttpSettings, Secret, Settings, TokenSettings
 from tests.support.http_door import ADMIN, DEVICE, OPERATOR, Desk, Hands, running_door
+from tests.support.media_pair import until
 
 HANGUP = {"id": "c-1", "args": {}}
 
@@ -206,6 +208,39 @@ async def test_sessions_outlive_a_restart_and_are_bounded(tmp_path: Path) -> Non
             async with at.http.get(at.door.address(), allow_redirects=False):
                 pass
         assert len(at.door._sessions) == 64
+
+
+async def test_a_session_expires_over_a_restart_too(tmp_path: Path) -> None:
+    cookies = []
+    async with running_door(tmp_path) as at:
+        for _ in range(2):
+            async with at.http.get(at.door.address(), allow_redirects=False) as response:
+                cookies.append({"Cookie": response.headers["Set-Cookie"].partition(";")[0]})
+        at.clock.seconds += 7 * 3600
+        async with at.http.get(f"{at.base}/v1/state", headers=cookies[0]) as used:
+            assert used.status == 200
+    async with running_door(tmp_path, wall_s=1.7e9 + 13 * 3600) as at:  # 6 hours off
+        for cookie, status in zip(cookies, (200, 401), strict=True):
+            async with at.http.get(f"{at.base}/v1/state", headers=cookie) as response:
+                assert response.status == status
+    async with running_door(tmp_path, wall_s=1.7e9) as at:  # a clock that went back brings nobody back
+        for cookie, status in zip(cookies, (200, 401), strict=True):
+            async with at.http.get(f"{at.base}/v1/state", headers=cookie) as response:
+                assert response.status == status
+
+
+async def test_an_expired_session_leaves_the_file_while_we_run(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("appliance.doors.http.server.KEEP_SESSIONS_S", 0.02)
+    kept = tmp_path / "secrets" / "http-sessions.json"
+    async with (running_door(tmp_path) as at, at.browser(), at.browser() as watching,
+                watching.get(f"{at.base}/v1/events") as stream):
+        await stream.content.readline()
+        assert len(json.loads(kept.read_text())) == 2
+        at.clock.seconds += 13 * 3600
+        await until(lambda: len(json.loads(kept.read_text())) == 1, 10)
+        (row,) = json.loads(kept.read_text())
+        assert row["used"] == round(1.7e9 + at.clock.seconds), "an open stream is use"
 
 
 async def test_the_unix_socket_is_for_its_group_and_admin(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import hmac
 import json
 import os
 import secrets
+import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -139,13 +141,17 @@ class Session:
 class Sessions:
     """Server-side page sessions, kept over a restart so that an operator's page comes back by itself.
 
-    The file holds digests and grants only. ``load`` and ``save`` block: call them off the loop.
+    The file holds digests, grants and the time of the last use only. ``load`` and ``save`` block: call them off the
+    loop. ``now`` is monotonic and counts while we run; ``wall`` (seconds since the epoch) over a restart.
     """
 
-    def __init__(self, path: Path | None, now: Callable[[], float]) -> None:
+    def __init__(self, path: Path | None, now: Callable[[], float], wall: Callable[[], float] = time.time) -> None:
         self._path = path
         self.now = now
+        self._wall = wall
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()
+        self._changed = False
+        self._writing = threading.Lock()  # a save that nobody waits for any more is not overtaken by the next
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -153,7 +159,7 @@ class Sessions:
     def open(self, grant: Grant) -> str:
         """A new session; returns the secret for its cookie. When there are too many the one unused for longest goes;
         raises Refused (503) when every one of them has a page open."""
-        self._expire()
+        self.expire()
         while len(self._sessions) >= SESSIONS_LIMIT:
             idle = next((key for key, session in self._sessions.items() if not session.leases), None)
             if idle is None:
@@ -161,15 +167,17 @@ class Sessions:
             self._drop(idle)
         secret = secrets.token_urlsafe(32)
         self._sessions[_digest(secret)] = Session(secrets.token_hex(8), grant, self.now())
+        self._changed = True
         return secret
 
     def find(self, secret: str) -> Session | None:
         """The live session of a cookie; counts as use."""
-        self._expire()
+        self.expire()
         digest = _digest(secret)
         session = self._sessions.get(digest)
         if session is not None:
             session.used = self.now()
+            self._changed = True
             self._sessions.move_to_end(digest)
         return session
 
@@ -177,7 +185,13 @@ class Sessions:
         """Sign out: the session and its open streams end."""
         self._drop(_digest(secret))
 
-    def _expire(self) -> None:
+    @property
+    def changed(self) -> bool:
+        """Whether ``dump`` gives something else than the last time; use counts, also by an open stream."""
+        return self._changed or any(session.leases for session in self._sessions.values())
+
+    def expire(self) -> None:
+        """End what was not used for 12 hours."""
         limit = self.now() - SESSION_IDLE_S
         for digest, session in list(self._sessions.items()):
             if not session.leases and session.used < limit:
@@ -186,35 +200,46 @@ class Sessions:
     def _drop(self, digest: bytes) -> None:
         session = self._sessions.pop(digest, None)
         if session is not None:
+            self._changed = True
             for tell in tuple(session.on_end):
                 tell()
 
     def dump(self) -> str:
+        self._changed = False
+        now, wall = self.now(), self._wall()
         return json.dumps([
             {"digest": digest.hex(), "public": session.public, "name": session.grant.name,
-             "scope": session.grant.scope.value, "displayName": session.grant.display_name}
+             "scope": session.grant.scope.value, "displayName": session.grant.display_name,
+             "used": round(wall if session.leases else wall - (now - session.used))}
             for digest, session in self._sessions.items()
         ])
 
     def load(self) -> None:
-        """Read the sessions of the last run. Raises OSError or ValueError; a missing file is none."""
+        """Read the sessions of the last run that have not expired meanwhile; a clock that went back makes none
+        younger than new. Raises OSError, ValueError, KeyError or TypeError; a missing file is none."""
         if self._path is None or not self._path.exists():
             return
+        now, wall = self.now(), self._wall()
         for row in json.loads(self._path.read_text("utf-8"))[-SESSIONS_LIMIT:]:
+            idle = max(0.0, wall - float(row["used"]))
+            if idle > SESSION_IDLE_S:
+                self._changed = True
+                continue
             grant = Grant(str(row["name"]), Scope(row["scope"]), str(row["displayName"]))
-            self._sessions[bytes.fromhex(row["digest"])] = Session(str(row["public"]), grant, self.now())
+            self._sessions[bytes.fromhex(row["digest"])] = Session(str(row["public"]), grant, now - idle)
 
     def save(self, text: str) -> None:
         """Write what ``dump`` gave, atomically and for the owner only. Raises OSError."""
         if self._path is None:
             return
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        part = self._path.with_suffix(".part")
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self._path)
+        with self._writing:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            part = self._path.with_suffix(".part")
+            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self._path)
 
 
 class Throttle:

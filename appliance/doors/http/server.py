@@ -57,6 +57,9 @@ REQUEST_S: Final = 15.0
 
 SWEEP_S: Final = 5.0
 
+KEEP_SESSIONS_S: Final = 300.0
+"""Between two writings of the times of last use: a power failure makes an idle session at most so much older."""
+
 _Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -66,6 +69,7 @@ class HttpDoor:
     def __init__(
         self, settings: Settings, submit: Submit, bulletin: Bulletin, *, ports: Ports,
         socket_path: Path | None = None, now: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         """``socket_path``: the command line's socket, by default where ``places`` says. Raises SettingsError for
         tokens that cannot be used."""
@@ -75,7 +79,7 @@ class HttpDoor:
         self._http = settings.http
         self._bulletin = bulletin
         self._secrets = data / "secrets"
-        self._sessions = Sessions(self._secrets / "http-sessions.json", now)
+        self._sessions = Sessions(self._secrets / "http-sessions.json", now, wall)
         self._saving = asyncio.Lock()
         self._gate = Gate(settings, bulletin, now, self._sessions)
         self._pages = Pages()
@@ -92,6 +96,7 @@ class HttpDoor:
         self._outward = ""
         self._tcp: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
+        self._tending: asyncio.Task[None] | None = None
         self._waiting: dict[web.RequestHandler, float] = {}  # loop time since when for a request
         self._stopping = False
 
@@ -132,6 +137,7 @@ class HttpDoor:
         except BaseException:
             await self.stop()
             raise
+        self._tending = asyncio.create_task(self._tend_sessions(), name="http.sessions")
         log.info("listening on %s port %d and %s", self._http.listen, self._port, self.socket_path)
         if self.fingerprint:
             log.info("certificate fingerprint SHA-256 %s", self.fingerprint)
@@ -149,6 +155,10 @@ class HttpDoor:
         self._events.close()
         await asyncio.gather(self._peers.close(), self._sim.close())
         await runner.cleanup()
+        if self._tending is not None:
+            self._tending.cancel()
+            await asyncio.gather(self._tending, return_exceptions=True)
+            await self._keep_at_last()
         self._counting.close()
         with contextlib.suppress(OSError):
             await asyncio.to_thread(self.socket_path.unlink)
@@ -190,6 +200,24 @@ class HttpDoor:
         if ":" in host:
             host = f"[{host}]"
         return f"{'https' if self._gate.tls else 'http'}://{host}:{self._port}"
+
+    async def _tend_sessions(self) -> None:
+        """End idle sessions, and write down when the others were used last."""
+        while True:
+            await asyncio.sleep(KEEP_SESSIONS_S)
+            self._sessions.expire()
+            if self._sessions.changed:
+                await self._keep_sessions()
+
+    async def _keep_at_last(self) -> None:
+        """A data folder that hangs does not hold up the stop."""
+        if not self._sessions.changed:
+            return
+        try:
+            async with asyncio.timeout(SHUTDOWN_S):
+                await self._keep_sessions()
+        except TimeoutError:
+            log.warning("page sessions were not kept: the data folder does not answer")
 
     async def _keep_sessions(self) -> None:
         """Write the sessions down. A data folder that cannot be written costs only their survival of a restart."""
