@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -22,6 +23,7 @@ from appliance.handover import PeerChannel
 from appliance.vocabulary import VERBS, Answer, Result
 from hw.api import DeviceMissingError
 from tests.support.http_door import ADMIN, OPERATOR, Hands, Running, running_door
+from tests.support.media_pair import until
 
 
 @pytest.fixture
@@ -292,6 +294,33 @@ async def test_the_panel_stream_shows_plays_and_lends(tmp_path: Path) -> None:
             assert (await two.receive()).data == aiohttp.WSCloseCode.POLICY_VIOLATION
         await at.door.stop()
         assert panel.sink is None
+
+
+async def test_a_panel_that_takes_nothing_is_cut_off_to_connect_anew(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("appliance.doors.http.sim.SEND_S", 0.2)
+    panel = Hands()
+    picture = bytes(8 << 20)  # more than the buffers of a connection
+    monkeypatch.setattr(panel, "screen", lambda _width: picture)
+    async with running_door(tmp_path, Ports(simulation=panel)) as at:
+        reader, writer = await asyncio.open_connection("127.0.0.1", at.door.port)
+        writer.write((f"GET /v1/sim HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {OPERATOR}\r\n"
+                      "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+                      "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n").encode())
+        assert b" 101 " in await reader.readline()
+        words = b'{"watch": true, "lend": true}'
+        writer.write(bytes([0x81, 0x80 | len(words), 0, 0, 0, 0]) + words)  # masked with 0 (RFC 6455 5.3)
+        async with asyncio.timeout(10):
+            with contextlib.suppress(ConnectionError):  # the page stalls, then reads on: what is left, and the end
+                await until(lambda: len(at.door._sim) == 1)
+                await until(lambda: len(at.door._sim) == 0, 8, "the stalled page is forgotten")
+                while await reader.read(1 << 16):
+                    pass
+        writer.close()
+        assert at.door._sim._lender is None
+        async with at.http.ws_connect(f"{at.base}/v1/sim", headers=at.bearer(OPERATOR), max_msg_size=0) as again:
+            await again.send_str('{"watch": true}')
+            assert len(await again.receive_bytes()) == len(picture) + 1
 
 
 async def test_a_real_board_has_no_panel_stream(at: Running) -> None:

@@ -80,6 +80,19 @@ class _Viewer:
                     await self.socket.send_bytes(bytes([SCREEN]) + jpeg)
 
 
+async def _feed(viewer: _Viewer, transport: asyncio.Transport | None) -> None:
+    """Send to a page as long as it takes what is sent. One that took nothing for 5 s is cut off, and connects anew when
+    it goes on: a frame that was half sent cannot be taken back, so this connection is of no use any more."""
+    try:
+        await viewer.send()
+    except TimeoutError:
+        log.info("a front panel took nothing for %g s; its connection is cut", SEND_S)
+    except ConnectionError:
+        return  # it is gone; whoever receives has seen it too
+    if transport is not None:
+        transport.abort()
+
+
 class SimStream:
     """All front panels of one simulated board."""
 
@@ -104,7 +117,7 @@ class SimStream:
         await socket.prepare(request)
         viewer = _Viewer(socket, session)
         self._viewers.add(viewer)
-        sender = asyncio.create_task(viewer.send(), name="http.sim.send")
+        sender = asyncio.create_task(_feed(viewer, request.transport), name="http.sim.send")
         try:
             await self._receive(socket, viewer, self._simulation)
         finally:
