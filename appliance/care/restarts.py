@@ -37,16 +37,23 @@ class Marks(Protocol):
 class Counters(Protocol):
     """Counters that outlive a restart (the store)."""
 
+    @property
+    def persistent(self) -> bool: ...
+
     async def count(self, name: str) -> int: ...
 
 
 async def boot_name(counters: Counters) -> str:
     """What this run is called in all that it tells: no two runs of a device bear one name."""
     try:
-        return f"b{await counters.count('boot')}"
+        count = await counters.count("boot")
+        if counters.persistent:
+            return f"b{count}"
+        why = "the count lies in memory"
     except StoreError as error:
-        log.warning("this start is not counted: %s", error.message)
-        return f"b-{secrets.token_hex(4)}"
+        why = error.message
+    log.warning("this start is not counted: %s", why)
+    return f"b-{secrets.token_hex(4)}"
 
 
 class Restarts:

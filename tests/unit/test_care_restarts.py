@@ -83,8 +83,20 @@ class HungStore:
     async def set(self, _name: str, _value: str) -> None:
         raise StoreError("the data folder does not answer")
 
+    persistent = True
+
     async def count(self, _name: str) -> int:
         raise StoreError("the data folder does not answer")
+
+
+class CountingStore:
+    """A store that counts, on the disk or in memory only."""
+
+    def __init__(self, *, persistent: bool) -> None:
+        self.persistent = persistent
+
+    async def count(self, _name: str) -> int:
+        return 1
 
 
 @virtual_time
@@ -95,6 +107,9 @@ async def test_a_folder_that_hangs_does_not_hold_the_start(tmp_path: Path) -> No
     assert not diagnostics.raised("watchdogRestarted")
     first, second = await boot_name(HungStore()), await boot_name(HungStore())
     assert first != second, "two runs never bear one name"
+    assert await boot_name(CountingStore(persistent=True)) == "b1"
+    in_memory = [await boot_name(CountingStore(persistent=False)) for _ in range(2)]
+    assert len({"b1", *in_memory}) == 3, "a count that begins anew with each start names none"
 
 
 @virtual_time
