@@ -53,6 +53,7 @@ log = logging.getLogger(__name__)
 
 REFUSALS_PER_S: Final = 1.0  # security events of signalling
 REFUSALS_BURST: Final = 10.0
+POISON_SHOWN_S: Final = 600.0  # a message set aside is trouble for as long; the log and the quarantine keep it
 EXCHANGE_STALL_S: Final = 2.0  # the exchange ticks every 10 ms, on a null clock where a device is missing
 
 
@@ -311,7 +312,8 @@ class House:
     def _poison(self, topic: str, why: str) -> None:
         """A message that the broker does not take was set aside; the rest of the outbox flows."""
         log.error("a message for %s was set aside: %s", topic.rpartition("/")[2], why)
-        self.diagnostics.flag("eventQueueBacklog", True, cause="poison", topic=topic, why=why)
+        self.diagnostics.flag("eventQueueBacklog", True, cause="poison", lapses_s=POISON_SHOWN_S, topic=topic,
+                              why=why)
 
     def _broker_connected(self) -> bool | None:
         return None if self.link is None else self.link.connected

@@ -79,6 +79,7 @@ class _Standing:
     detail: Json = field(default_factory=dict)
     told_at: float = float("-inf")  # loop time
     causes: set[str] = field(default_factory=set)
+    lapses: dict[str, asyncio.TimerHandle] = field(default_factory=dict)  # by cause
     timer: asyncio.TimerHandle | None = None
 
 
@@ -91,9 +92,18 @@ class Diagnostics:
         self._standing: dict[str, _Standing] = {}
         bulletin.set("diag", {})
 
-    def flag(self, name: str, active: bool, *, cause: str = "", **detail: Any) -> None:
-        """Report that a flag holds or not. With several ``cause``s it holds until the last of them ends."""
+    def flag(self, name: str, active: bool, *, cause: str = "", lapses_s: float | None = None, **detail: Any) -> None:
+        """Report that a flag holds or not. With several ``cause``s it holds until the last of them ends.
+
+        ``lapses_s``: nobody will tell that this cause is over: it is, so long after it was reported last.
+        """
         standing = self._of(name, DiagnosticType.FLAG, False)
+        lapse = standing.lapses.pop(cause, None)
+        if lapse is not None:
+            lapse.cancel()
+        if active and lapses_s is not None:
+            standing.lapses[cause] = asyncio.get_running_loop().call_later(
+                lapses_s, lambda: self.flag(name, False, cause=cause))
         if active:
             standing.causes.add(cause)
         else:
@@ -125,6 +135,9 @@ class Diagnostics:
     def close(self) -> None:
         """Stop what waits to be told."""
         for standing in self._standing.values():
+            for lapse in standing.lapses.values():
+                lapse.cancel()
+            standing.lapses.clear()
             if standing.timer is not None:
                 standing.timer.cancel()
                 standing.timer = None

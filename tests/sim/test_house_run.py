@@ -8,18 +8,24 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
 
+from appliance.bulletin import Bulletin
+from appliance.care.diagnostics import Diagnostics
 from appliance.faces import jsonschema
 from appliance.faces.cloudevents import cloud_event
-from appliance.house import House
+from appliance.house import POISON_SHOWN_S, House
 from appliance.store import Store
+from appliance.store import disk as disk_module
+from appliance.store import service as service_module
 from hw.api import Board, BoardOptions, DeviceMissingError
 from hw.boards import open_board
+from tests.support.clock import virtual_time
 from tests.support.house import Manager, Running, house, start_of
 
 QUIET = {"mqtt.enabled": False}
@@ -225,3 +231,35 @@ async def test_settings_are_read_again_and_a_bad_file_changes_nothing(tmp_path: 
         assert running.raised("configRejected")
         assert "ring_s" in running.document("config")["errors"][0]
         assert manager.told()[-1].startswith("READY=1"), "systemd hears of the end of a reload, good or bad"
+
+
+async def test_it_opens_on_a_data_folder_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    waiting: list[threading.Thread] = []
+
+    def hang(_disk: disk_module.Disk) -> None:
+        waiting.append(threading.current_thread())
+        release.wait()
+        raise OSError("the card is gone")
+
+    monkeypatch.setattr(disk_module.Disk, "_open_file", hang)
+    monkeypatch.setattr(service_module, "WAIT_S", 1.0)
+    try:
+        async with house(await start_of(tmp_path, QUIET)) as running:
+            await running.until(lambda: running.document("diag").get("storageReadOnly", {}).get("value"))
+            assert (await running.give("devices.volume", percent=40))["result"] == "done"
+            keeps_the_schema(running)
+    finally:
+        release.set()
+        for thread in waiting:
+            await asyncio.to_thread(thread.join, 20)
+
+
+@virtual_time
+async def test_a_message_that_was_set_aside_is_no_trouble_for_ever(tmp_path: Path) -> None:
+    appliance = House(await start_of(tmp_path, QUIET))
+    appliance.diagnostics = Diagnostics(Bulletin("boot-1"))
+    appliance._poison("edgecall/v1/door-1/event/x", "refused")
+    assert appliance.diagnostics.raised("eventQueueBacklog")
+    await asyncio.sleep(POISON_SHOWN_S + 1)
+    assert not appliance.diagnostics.raised("eventQueueBacklog")

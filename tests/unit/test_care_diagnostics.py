@@ -68,6 +68,26 @@ async def test_it_holds_until_the_last_cause_ends() -> None:
 
 
 @virtual_time
+async def test_a_cause_whose_end_nobody_tells_lapses_after_its_last_report() -> None:
+    with register() as (diagnostics, _, told):
+        diagnostics.flag("eventQueueBacklog", True, cause="poison", lapses_s=600)
+        await asyncio.sleep(400)
+        diagnostics.flag("eventQueueBacklog", True, cause="poison", lapses_s=600)
+        await asyncio.sleep(400)
+        assert diagnostics.raised("eventQueueBacklog"), "another one came meanwhile"
+        diagnostics.flag("eventQueueBacklog", True)
+        await asyncio.sleep(300)
+        assert diagnostics.raised("eventQueueBacklog"), "the other cause holds"
+        diagnostics.flag("eventQueueBacklog", False)
+        await asyncio.sleep(1)
+        assert [one["value"] for one in told] == [True, False]
+        diagnostics.flag("eventQueueBacklog", True, cause="poison", lapses_s=600)
+        diagnostics.close()
+        await asyncio.sleep(700)
+        assert diagnostics.raised("eventQueueBacklog"), "nothing happens after close"
+
+
+@virtual_time
 async def test_flapping_is_told_at_most_once_a_second_and_ends_with_the_truth() -> None:
     with register() as (diagnostics, bulletin, told):
         for turn in range(41):
