@@ -23,7 +23,9 @@ FILE: Final = "edgecall.db"
 BALLAST_BYTES: Final = 4 * 1024 * 1024
 KEEP_DAMAGED: Final = 3
 RETURN_EVERY_S: Final = 30.0
-"""In memory: how often the folder is tried again."""
+"""In memory, or without the reserve: how often the folder is tried again."""
+ROOM: Final = 2
+"""Reserves that must be free before one is laid again: else the next rows would need it at once."""
 
 
 class Disk:
@@ -39,6 +41,7 @@ class Disk:
         self._ballast_bytes = ballast
         self._tell = tell
         self._tables: Tables | None = None
+        self._spent = False  # the ballast is not there: it was given up, or there was no room for it
         self._whole_copy = True  # memory holds all that the file held: it may be written back over it
         self._retry_at = 0.0
 
@@ -68,6 +71,8 @@ class Disk:
         """Run ``work`` in one transaction; mend and try again where the medium failed."""
         if self.in_memory and self._whole_copy and time.monotonic() >= self._retry_at:
             self._try_return()
+        elif self._spent and not self.in_memory and time.monotonic() >= self._retry_at:
+            self._try_refill()
         for last in (False, False, True):
             tables = self._tables
             if tables is None:
@@ -162,6 +167,21 @@ class Disk:
         self._tables.db.close()
         self._tables, self.in_memory = back, False
         log.warning("the data folder %s works again; what was kept in memory is written", self.folder)
+        if not self._spent:  # else that is told, and stands
+            self._tell(None)
+
+    def _try_refill(self) -> None:
+        """The disk has room again: the reserve for the next time it is full."""
+        self._retry_at = time.monotonic() + RETURN_EVERY_S
+        try:
+            status = os.statvfs(self.folder)
+            if status.f_bavail * status.f_frsize < ROOM * self._ballast_bytes:
+                return
+            self._fill()
+        except OSError as error:
+            log.debug("there is still no reserve in %s: %s", self.folder, error)
+            return
+        log.warning("%s has room again", self.folder)
         self._tell(None)
 
     def _trouble(self, message: str, cause: Exception) -> None:
@@ -173,13 +193,24 @@ class Disk:
     def _lay_ballast(self) -> None:
         ballast = self.folder / "ballast"
         if not self._ballast_bytes or (ballast.exists() and ballast.stat().st_size == self._ballast_bytes):
+            self._spent = False
             return
+        try:
+            self._fill()
+        except OSError as error:
+            self._without_ballast()
+            self._trouble(f"{self.folder} has no room for {self._ballast_bytes} bytes in reserve. Free storage.", error)
+
+    def _fill(self) -> None:
+        """Raises OSError; nothing is left half filled then."""
+        ballast = self.folder / "ballast"
         try:
             with ballast.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, self._ballast_bytes)
-        except OSError as error:
+        except OSError:
             ballast.unlink(missing_ok=True)
-            self._trouble(f"{self.folder} has no room for {self._ballast_bytes} bytes in reserve. Free storage.", error)
+            raise
+        self._spent = False
 
     def _give_up_ballast(self) -> bool:
         """Whether there was one to give up."""
@@ -187,7 +218,12 @@ class Disk:
             (self.folder / "ballast").unlink()
         except OSError:
             return False
+        self._without_ballast()
         return True
+
+    def _without_ballast(self) -> None:
+        self._spent = True
+        self._retry_at = time.monotonic() + RETURN_EVERY_S
 
 
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

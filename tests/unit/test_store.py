@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -220,6 +221,32 @@ async def test_a_full_disk_costs_the_ballast_first_then_goes_on_in_memory(tmp_pa
     done = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code, str(tmp_path)],
                                    capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 0, done.stderr
+
+
+async def test_a_disk_that_has_room_again_gets_its_reserve_back_and_the_trouble_ends(store, tmp_path, troubles,
+                                                                                     monkeypatch):
+    ballast, free, now = tmp_path / "data" / "ballast", 4096, 1e9
+    monkeypatch.setattr(disk_module.os, "statvfs", lambda _folder: SimpleNamespace(f_frsize=1, f_bavail=free))
+    monkeypatch.setattr(disk_module, "time", SimpleNamespace(monotonic=lambda: now))
+    (limit,) = await store._ask(lambda: store._disk._tables.db.execute("PRAGMA page_count").fetchone())
+    await store._ask(lambda: store._disk._tables.db.execute(f"PRAGMA max_page_count={limit}").fetchall())
+    with monkeypatch.context() as pruned:  # old rows thrown away are room enough here
+        pruned.setattr(disk_module.Tables, "prune", lambda tables, _keep: tables.db.execute(
+            "PRAGMA max_page_count=100000").fetchall())
+        await store.enqueue("t", b"x" * 40_000)
+    await asyncio.sleep(0)
+    assert store.persistent and not ballast.exists() and "full" in store.trouble.message
+    now += disk_module.RETURN_EVERY_S + 1
+    await store.backlog()
+    await asyncio.sleep(0)
+    assert not ballast.exists() and store.trouble is not None, "the room is not enough to spare any"
+    free = 3 * 4096
+    await store.backlog()
+    assert not ballast.exists(), "it is not looked at with each row"
+    now += disk_module.RETURN_EVERY_S + 1
+    await store.backlog()
+    await asyncio.sleep(0)
+    assert ballast.stat().st_size == 4096 and troubles[-1] is None and store.trouble is None
 
 
 async def test_a_folder_that_hangs_fails_fast_and_recovers(store, monkeypatch):
