@@ -20,6 +20,7 @@ pytestmark = pytest.mark.peer
 
 USERS = [User("boss", Scope.ADMIN), User("lena", Scope.OPERATOR)]
 TOPIC = f"{ROOT}/door-1"
+CLOCK_IS_SET = ("-m", "tests.support.clock_is_set")
 
 
 @pytest.fixture
@@ -30,7 +31,8 @@ async def broker(tmp_path: Path) -> AsyncIterator[Broker]:
 
 @pytest.fixture
 async def door(tmp_path: Path, broker: Broker) -> AsyncIterator[Appliance]:
-    async with Appliance(tmp_path / "door", broker=broker) as door:
+    async with Appliance(tmp_path / "door", broker=broker, program=CLOCK_IS_SET) as door:
+        await door.wait_for_state("net", lambda net: net.get("brokerConnected"), 20)
         yield door
 
 
@@ -43,6 +45,12 @@ async def boss(door: Appliance) -> AsyncIterator[Client]:
 async def online(boss: Client, *, since: int = 0) -> None:
     await boss.until(lambda m: m in boss.seen[since:] and m.topic == f"{TOPIC}/state/availability"
                      and m.payload == b"online", 20)
+
+
+async def switch(door: Appliance, closed: bool) -> None:
+    """The input of the door contact, and wait until it is told: what is shorter bounces and is none."""
+    assert (await door.give("sim.input", input="door", closed=closed))["result"] == "done"
+    await door.wait_for_state("io", lambda io: io["inputs"]["door"]["closed"] is closed)
 
 
 def numbers(boss: Client, kind: str) -> list[str]:
@@ -71,10 +79,10 @@ async def test_a_killed_broker_stops_no_call_and_loses_nothing(
         await broker.kill()
         frames = await operator.frames()
         for closed in (True, False) * 3:
-            await door.give("sim.input", input="door", closed=closed)
+            await switch(door, closed)
         await asyncio.sleep(away_s)
         assert door.state("call")["state"] == "Connected" and door.state("call")["callId"] == call
-        assert await operator.frames() - frames > 20 * away_s * 0.9
+        assert await operator.frames() - frames > 5 * away_s  # of 30 a second that are sent
         await operator.hears(TONE_HERTZ)
         since = len(boss.seen)
         await broker.start()
@@ -93,18 +101,19 @@ async def test_a_killed_broker_stops_no_call_and_loses_nothing(
     assert len(moved) == 1
 
 
+@pytest.mark.parametrize("away_s", [5.0, pytest.param(20.0, marks=pytest.mark.long)])
 async def test_a_broker_killed_out_of_calls_comes_back_to_the_whole_truth(
-        door: Appliance, broker: Broker, boss: Client) -> None:
+        door: Appliance, broker: Broker, boss: Client, away_s: float) -> None:
     await online(boss)
     await broker.kill()
     assert (await door.give("devices.volume", percent=31))["result"] == "done"
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(away_s)
     since = len(boss.seen)
     begun = time.monotonic()
     await broker.start()
     await boss.until(lambda m: m in boss.seen[since:] and m.topic == f"{TOPIC}/state/devices"
-                     and json.loads(m.payload)["volume"] == 31, 20)
-    assert time.monotonic() - begun < 10
+                     and json.loads(m.payload)["volume"] == 31, 60)
+    assert time.monotonic() - begun < 30  # the back-off of its last try, at most
     assert (await door.publish(boss, "devices.volume", percent=32))["result"] == "done"
 
 
@@ -125,7 +134,7 @@ async def test_a_broker_that_takes_one_message_at_a_time_is_served(tmp_path: Pat
                 Appliance(tmp_path / "door", broker=broker) as door, door.commander() as boss):
         await online(boss)
         for closed in (True, False) * 10:
-            await door.give("sim.input", input="door", closed=closed)
+            await switch(door, closed)
         await boss.until(lambda _: len(numbers(boss, "io.input")) == 20)
     assert "Receive Maximum" not in "\n".join(broker.log)
 
@@ -145,8 +154,6 @@ async def test_the_relay_closes_for_its_time_and_opens(door: Appliance, boss: Cl
 ])
 async def test_a_relay_command_without_its_papers_moves_nothing(
         door: Appliance, boss: Client, ttl_s, ts, expiry_s, retain, key) -> None:
-    if key == "ttlExpired" and "synchronised" not in str(door.state("health").get("clock", "")):
-        pass  # without a clock it is a challenge: the relay does not move either way
     body = {"id": f"paper-{key}-{expiry_s}", "ts": time.time() + ts, "args": {"relay": "door", "seconds": 1}}
     if ttl_s is not None:
         body["ttl_s"] = ttl_s
@@ -155,7 +162,7 @@ async def test_a_relay_command_without_its_papers_moves_nothing(
         lambda m: m.topic == f"{TOPIC}/ack/io.set" and json.loads(m.payload)["id"] == body["id"])).payload)
     if retain:
         await boss.publish(f"{TOPIC}/cmd/io.set", b"", retain=True)
-    assert answer["subCode"] in (key, "challenge") and answer["result"] in ("rejected", "expired"), answer
+    assert answer["subCode"] == key and answer["result"] in ("rejected", "expired"), answer
     assert not door.state("io")["relays"]["door"]["closed"]
     assert not [event for event in door.events if event["type"] == "edgecall.io.relay"]
 

@@ -25,6 +25,7 @@ __all__ = ["Broker", "Client", "Relay", "Seen", "free_port"]
 
 START_S: Final = 10.0
 STOP_S: Final = 10.0
+SESSION_S: Final = 3600
 
 
 def free_port() -> int:
@@ -129,7 +130,10 @@ class Seen:
 
 @dataclass
 class Client:
-    """A plain client of somebody else's make: auto-ack, its own reconnecting. Collects what it is sent."""
+    """A plain client of somebody else's make: auto-ack, its own reconnecting. Collects what it is sent.
+
+    Its session outlives its connection and the broker: what is published before it is back waits for it there.
+    """
 
     port: int
     name: str
@@ -160,7 +164,9 @@ class Client:
         self._subscribed: dict[int, asyncio.Event] = {}
         client.on_subscribe = lambda _c, _u, mid, _codes, _p: loop.call_soon_threadsafe(
             lambda: self._subscribed.setdefault(mid, asyncio.Event()).set())
-        client.connect_async("127.0.0.1", self.port, 10)
+        kept = Properties(PacketTypes.CONNECT)
+        kept.SessionExpiryInterval = SESSION_S
+        client.connect_async("127.0.0.1", self.port, 10, clean_start=False, properties=kept)
         client.loop_start()
         try:
             async with asyncio.timeout(10):
