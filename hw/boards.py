@@ -14,7 +14,7 @@ BOARDS = ("sim", "auto", "none")
 def open_board(name: str, options: BoardOptions) -> Board:
     """Open the board ``name``. Its implementation is imported here and not before.
 
-    Raises ValueError for an unknown name, HardwareError when the board cannot be opened.
+    Raises HardwareError for an unknown name, and when the board cannot be opened.
     """
     if name == "sim":
         from hw.sim.board import SimBoard
@@ -28,7 +28,4 @@ def open_board(name: str, options: BoardOptions) -> Board:
         from hw.bare import BareBoard
 
         return BareBoard(options)
-    known = ", ".join(BOARDS)
-    if name == "pi":
-        raise HardwareError(f"board 'pi' (Raspberry Pi) is not built yet; there are {known}")
-    raise ValueError(f"unknown board {name!r}; there are {known}")
+    raise HardwareError(f"there is no board {name!r}; there are {', '.join(BOARDS)}")

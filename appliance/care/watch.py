@@ -202,7 +202,7 @@ class Watch:
         self._diagnostics.flag("storageLow", free < STORAGE_LOW, freeBytes=free)
         self._diagnostics.flag("storageReadOnly", read_only, path=str(self._data))
         memory = await asyncio.to_thread(_pss)
-        self._bulletin.merge("health", clock="synced" if synchronised else "unsynced", pssBytes=memory,
+        self._bulletin.merge("health", clock="synchronised" if synchronised else "unsynchronised", pssBytes=memory,
                              load=round(os.getloadavg()[0], 2),
                              uptimeSeconds=round(time.monotonic() - self._started))
 

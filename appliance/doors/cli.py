@@ -112,6 +112,9 @@ def _suggest(words: list[str]) -> None:
     first = words[0] if words else ""
     if not first or first.startswith("-") or first in known:
         return
+    group = [verb for verb in VERB if verb.startswith(f"{first}.")]
+    if group and (len(words) == 1 or words[1].startswith("-")):
+        raise _UsageError(f"{first!r} alone is no command. There are: {', '.join(group)}. See: edgecall COMMAND --help")
     near = difflib.get_close_matches(".".join(words[:2]), known, 1, 0.8) or difflib.get_close_matches(first, known, 1)
     raise _UsageError(f"there is no command {first[:64]!r}." + (f" Did you mean {near[0]!r}?" if near else "")
                       + " See: edgecall --help")

@@ -184,7 +184,7 @@ def _typing(arg: Arg) -> dict[str, Any]:
     if arg.type is ArgType.INTEGER:
         keywords["type"] = int
     elif arg.type is ArgType.NUMBER:
-        keywords["type"] = float
+        keywords["type"] = _number
     elif arg.type is ArgType.STRINGS:
         keywords.update(action="extend", nargs="+")
     elif arg.type is ArgType.BOOLEAN and arg.positional:
@@ -202,6 +202,13 @@ def _switch(text: str) -> bool:
         return known[text.lower()]
     except KeyError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither on nor off") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number; write one like 1.5") from None
 
 
 def _object(text: str) -> Json:

@@ -249,7 +249,7 @@ def _health() -> Json:
     return _object({
         "status": {"enum": ["ok", "degraded", "failed"], "description": "failed: nobody can talk through the device"},
         "causes": {"type": "array", "items": {"type": "string"}, "description": "raised diagnostics, and safeMode"},
-        "clock": {"enum": ["synced", "unsynced"]},
+        "clock": {"enum": ["synchronised", "unsynchronised"]},
         "pssBytes": {"type": ["integer", "null"], "minimum": 0},
         "load": {"type": "number", "minimum": 0},
         "uptimeSeconds": {"type": "integer", "minimum": 0},

@@ -180,17 +180,17 @@ class LocalBroker:
             sys.executable, "-ISc", _END_WITH_US, str(os.getpid()), program, "-c", str(self._folder / "mosquitto.conf"),
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
             start_new_session=True)  # Ctrl-C is ours to handle: it ends after our `offline`
-        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         said: list[str] = []
         self._reader = asyncio.create_task(self._read(self._process, ready, said), name="local broker log")
         done, _ = await asyncio.wait({ready}, timeout=READY_S)
-        if not done or ready.exception() is not None:
+        if not done or not ready.result():
             await self._end()
             raise LocalBrokerError(
                 f"mosquitto did not start on 127.0.0.1:{self._port}: {'; '.join(said[-3:]) or 'no answer'}")
         self._on_ready()
 
-    async def _read(self, process: asyncio.subprocess.Process, ready: asyncio.Future[None], said: list[str]) -> None:
+    async def _read(self, process: asyncio.subprocess.Process, ready: asyncio.Future[bool], said: list[str]) -> None:
         assert process.stderr is not None  # noqa: S101 - a pipe was asked for
         while line := (await process.stderr.readline()).decode("utf-8", "replace").strip():
             text = line.partition(": ")[2] or line
@@ -198,9 +198,9 @@ class LocalBroker:
             said.append(text)
             log.debug("mosquitto: %s", text)
             if not ready.done() and text.endswith(" running"):
-                ready.set_result(None)
+                ready.set_result(True)
         if not ready.done():
-            ready.set_exception(LocalBrokerError("it ended"))
+            ready.set_result(False)
 
     async def _keep(self, program: str) -> None:
         delay, loop = RESTART_FIRST_S, asyncio.get_running_loop()

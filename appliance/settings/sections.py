@@ -48,8 +48,8 @@ class DeviceSettings:
 class BoardSettings:
     """The hardware. The sources of microphone and camera are those of the simulated board."""
 
-    name: str = setting("sim", "Simulated; the devices found on this machine; a Raspberry Pi.",
-                        choices=("sim", "auto", "pi"), restart=True)
+    name: str = setting("sim", "Simulated, or the devices found on this machine.",
+                        choices=("sim", "auto"), restart=True)
     microphone: str = setting("speech", "What the simulated microphone hears.",
                               format=formats.MICROPHONE, restart=True, example='"tone:440"')
     camera: str = setting("pattern", "What the simulated camera sees.",

@@ -11,11 +11,14 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 
+from appliance import house as house_module
 from appliance.bulletin import Bulletin
+from appliance.calls.book import AddressBook
 from appliance.care.diagnostics import Diagnostics
 from appliance.faces import jsonschema
 from appliance.faces.cloudevents import cloud_event
@@ -59,7 +62,7 @@ async def test_it_opens_says_ready_serves_and_closes(tmp_path: Path, manager: Ma
         await running.until(lambda: names <= set(running.house.bulletin.snapshot().documents))
         keeps_the_schema(running)
         status, health = await running.ask("GET", "/v1/health")
-        assert (status, health["clock"] in ("synced", "unsynced"), health["pssBytes"] > 0) == (200, True, True)
+        assert (status, health["clock"] in ("synchronised", "unsynchronised"), health["pssBytes"] > 0) == (200, True, True)
         assert [row["type"] for row in (await running.ask("GET", "/v1/stats"))[1]["stats"]] == ["x-device"]
         assert 'edgecall_health{status="' in (await running.ask("GET", "/metrics"))[1]
         assert (await running.give("devices.volume", percent=40))["result"] == "done"
@@ -243,7 +246,9 @@ async def test_it_opens_on_a_data_folder_that_hangs(tmp_path: Path, monkeypatch:
         raise OSError("the card is gone")
 
     monkeypatch.setattr(disk_module.Disk, "_open_file", hang)
+    monkeypatch.setattr(AddressBook, "load", lambda _book, _path: release.wait())
     monkeypatch.setattr(service_module, "WAIT_S", 1.0)
+    monkeypatch.setattr(house_module, "BOOK_S", 1.0)
     try:
         async with house(await start_of(tmp_path, QUIET)) as running:
             await running.until(lambda: running.document("diag").get("storageReadOnly", {}).get("value"))
@@ -253,6 +258,29 @@ async def test_it_opens_on_a_data_folder_that_hangs(tmp_path: Path, monkeypatch:
         release.set()
         for thread in waiting:
             await asyncio.to_thread(thread.join, 20)
+
+
+async def test_it_opens_on_a_data_folder_that_hangs_once_it_was_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                                      ) -> None:
+    release, real = threading.Event(), disk_module.Disk.do
+
+    def hang(disk: disk_module.Disk, work: Any) -> Any:
+        release.wait()
+        return real(disk, work)
+
+    monkeypatch.setattr(disk_module.Disk, "do", hang)
+    monkeypatch.setattr(service_module, "WAIT_S", 1.0)
+    try:
+        async with house(await start_of(tmp_path, QUIET)) as running:
+            await running.until(lambda: running.document("diag").get("storageReadOnly", {}).get("value"))
+            assert (await running.give("devices.volume", percent=40))["result"] == "done"
+            keeps_the_schema(running)
+            monkeypatch.setattr(service_module, "WAIT_S", 10.0)
+            release.set()
+            await running.until(lambda: not running.document("diag")["storageReadOnly"]["value"])
+            assert running.house.store.persistent
+    finally:
+        release.set()
 
 
 @virtual_time

@@ -276,7 +276,7 @@ async def test_health_names_what_is_raised() -> None:
         async with watched(patch, synchronised=False, storage=(1 << 20, True), backlog=2000) as world:
             await asyncio.sleep(1)
             health = world.document("health")
-            assert (health["status"], health["clock"]) == ("degraded", "unsynced")
+            assert (health["status"], health["clock"]) == ("degraded", "unsynchronised")
             assert set(health["causes"]) == {"clockNotSynchronised", "storageLow", "storageReadOnly",
                                              "eventQueueBacklog"}
             assert health["pssBytes"] > 1 << 20

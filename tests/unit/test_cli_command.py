@@ -128,6 +128,7 @@ async def test_what_the_daemon_finds_wrong_is_usage(running: Running, say: Calla
 
 @pytest.mark.parametrize(("words", "hint"), [
     (["call.dail", "x"], "Did you mean 'call.dial'?"), (["call", "dail", "x"], "Did you mean 'call.dial'?"),
+    (["call"], "There are: call.dial, "), (["io.set", "door", "three"], "'three' is no number"),
     (["helth"], "Did you mean 'health'?"), (["dnd.set", "maybe"], "neither on nor off"),
     (["devices.volume", "loud"], "invalid int value"), (["call.mute", "--wait", "nan"], "--wait is 0 to 180"),
     (["--token-file", "/x", "health"], "go with --url"), ([], "usage: edgecall"),

@@ -11,6 +11,7 @@ import pytest
 
 from appliance.doors.http.listen import PortBusyError, bind_tcp, bind_unix, holder_of
 from appliance.errors import SettingsError
+from tests.support.http_door import running_door
 
 
 def test_a_port_that_is_taken_is_named_with_its_holder() -> None:
@@ -63,3 +64,13 @@ def test_a_path_that_is_too_deep_or_taken_is_a_fault_of_the_settings(tmp_path: P
     with pytest.raises(SettingsError) as refused:
         bind_unix(tmp_path / "file" / "s")
     assert "cannot be made" in refused.value.faults[0]
+
+
+async def test_without_the_socket_of_the_command_line_the_other_doors_are_open(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "s" / "in-the-way").mkdir(parents=True)
+    async with running_door(tmp_path) as running:
+        assert "no commands by the command line" in caplog.text
+        async with running.http.get(f"{running.base}/v1/health") as response:
+            assert response.status in (200, 503)

@@ -207,7 +207,7 @@ def test_a_user_never_has_the_name_of_a_device(tmp_path: Path) -> None:
 
 
 def test_overrides_are_checked_like_the_file() -> None:
-    source = Source(Path("/nowhere/x.toml"), "[board]\nname = 'pi'")
+    source = Source(Path("/nowhere/x.toml"), "[board]\nname = 'auto'")
     assert parse(source, overrides={"board.name": "sim"}, environ=ENVIRON).board.name == "sim"
     with pytest.raises(SettingsError, match=r"board\.name = 'same': must be one of"):
         parse(source, overrides={"board.name": "same"}, environ=ENVIRON)

@@ -44,7 +44,7 @@ def bind_tcp(host: str, port: int) -> socket.socket:
         sock.close()
         if error.errno == errno.EADDRINUSE:
             raise PortBusyError(
-                f"Port {port} on {host} is held by {holder_of(port)}. End it, or set another http.port.",
+                f"Port {port} on {host} is held by {holder_of(port)}. End it, or take another (--port, http.port).",
                 sub_code="portBusy", port=port) from error
         if error.errno == errno.EACCES:
             raise SettingsError("settings", [f"http.port {port} needs a privilege; use one above 1023"]) from error
@@ -59,9 +59,9 @@ def bind_unix(path: Path) -> socket.socket:
     Raises PortBusyError when another appliance serves it, SettingsError when the path cannot be used.
     """
     if len(os.fsencode(path)) > _SUN_PATH:
-        raise SettingsError("settings", [f"data_dir is too deep for a socket: {path} has over {_SUN_PATH} bytes"])
+        raise SettingsError("settings", [f"data folder too deep for a socket: {path} has over {_SUN_PATH} bytes"])
     if path.exists() and _served(path):
-        raise PortBusyError(f"Another appliance already runs on {path}. End it, or choose another data_dir.",
+        raise PortBusyError(f"Another appliance already runs on {path}. End it, or choose another folder (--data).",
                             sub_code="portBusy")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

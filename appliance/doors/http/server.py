@@ -30,7 +30,7 @@ from appliance.doors.http.replies import answer_of, json_reply, reply
 from appliance.doors.http.routes import Routes, address_grant
 from appliance.doors.http.sim import SimStream
 from appliance.doors.http.tls import server_context
-from appliance.errors import EdgecallError
+from appliance.errors import EdgecallError, SettingsError
 from appliance.intake import Submit
 from appliance.settings import Settings
 from appliance.vocabulary import MAX_PAYLOAD, Answer, Category, Result
@@ -132,8 +132,7 @@ class HttpDoor:
             tcp = await asyncio.to_thread(bind_tcp, self._http.listen, self._http.port)
             self._port = tcp.getsockname()[1]
             await self._serve(tcp, context)
-            unix = await asyncio.to_thread(bind_unix, self.socket_path)
-            await web.SockSite(self._runner, unix).start()
+            await self._serve_commands(self._runner)
         except BaseException:
             await self.stop()
             raise
@@ -141,6 +140,17 @@ class HttpDoor:
         log.info("listening on %s port %d and %s", self._http.listen, self._port, self.socket_path)
         if self.fingerprint:
             log.info("certificate fingerprint SHA-256 %s", self.fingerprint)
+
+    async def _serve_commands(self, runner: web.AppRunner) -> None:
+        """The socket of the command line. A folder that cannot be written costs this door, not the others."""
+        try:
+            unix = await asyncio.to_thread(bind_unix, self.socket_path)
+        except SettingsError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            log.error("no commands by the command line: %s", error)  # noqa: TRY400 - words for people, no traceback
+            return
+        await web.SockSite(runner, unix).start()
 
     async def stop(self) -> None:
         """Close streams and sockets within 2 s; may be called twice."""
