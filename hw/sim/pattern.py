@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -212,8 +213,8 @@ class PatternPainter:
         self._paint_grain(canvas)
         self._paint_visitor(canvas, clock_us)
         self._paint_band(canvas, Mark(counter, clock_us // 1000))
-        seconds = clock_us // 1_000_000
-        words = f"{seconds // 3600 % 24:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{clock_us // 100_000 % 10}"
+        wall = (clock_us + time.time_ns() // 1000 - time.monotonic_ns() // 1000) / 1e6  # for people: the wall clock
+        words = f"{time.strftime('%H:%M:%S', time.localtime(wall))}.{int(wall * 10) % 10}"
         self._paint_text(canvas, words, self._width // 20, self._height * 6 // 16)
         y, u, v = canvas.planes
         return bytes(y), bytes(u), bytes(v)
