@@ -15,6 +15,7 @@ export class PanelStream extends EventTarget {
     this.context = null;
     this.player = null;
     this.lent = null;
+    this.starting = null;
     this.retry = 0;
   }
 
@@ -61,18 +62,40 @@ export class PanelStream extends EventTarget {
     this.tell("change");
   }
 
-  /** Lend this tab's camera and microphone. Throws the browser's error when it refuses them. */
+  /**
+   * Lend this tab's camera and microphone. Throws the browser's error when it refuses them. Asked again meanwhile (a
+   * double click) it is still the one start: a second stream would have nobody to stop it.
+   */
   async startLending() {
+    if (this.lending) return;
+    this.starting ??= this.lend().finally(() => (this.starting = null));
+    await this.starting;
+  }
+
+  async lend() {
     await this.audio();
     const media = await navigator.mediaDevices.getUserMedia({
       audio: { channelCount: 1, echoCancellation: true, noiseSuppression: true },
       video: { width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 15 } },
     });
+    try {
+      this.lent = await this.record(media);
+    } catch (error) {
+      for (const track of media.getTracks()) track.stop();
+      throw error;
+    }
+    for (const track of media.getTracks()) track.onended = () => this.stopLending("The camera or microphone was taken away.");
+    this.lending = true;
+    this.say({ lend: true });
+    this.tell("change");
+  }
+
+  /** Take sound and pictures of a stream; returns what stopLending needs. */
+  async record(media) {
     const source = this.context.createMediaStreamSource(media);
     const recorder = new AudioWorkletNode(this.context, "recorder", { numberOfOutputs: 0, channelCount: 1,
       channelCountMode: "explicit" });
     recorder.port.onmessage = ({ data }) => this.frame(MICROPHONE, data);
-    source.connect(recorder);
     const video = document.createElement("video");
     video.muted = true;
     video.playsInline = true;
@@ -81,12 +104,9 @@ export class PanelStream extends EventTarget {
     const canvas = document.createElement("canvas");
     canvas.width = 960; // the shape of the board's camera, so that nothing is letterboxed
     canvas.height = 540;
+    source.connect(recorder);
     const timer = setInterval(() => this.picture(video, canvas), PICTURE_MS);
-    for (const track of media.getTracks()) track.onended = () => this.stopLending("The camera or microphone was taken away.");
-    this.lent = { media, source, recorder, timer, video };
-    this.lending = true;
-    this.say({ lend: true });
-    this.tell("change");
+    return { media, source, recorder, timer, video };
   }
 
   stopLending(why = "") {

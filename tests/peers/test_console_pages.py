@@ -24,6 +24,8 @@ IO = {
 DEVICE = {"id": "lobby", "name": "Main entrance", "version": "0.1.0", "onDuty": [], "doNotDisturb": False,
           "addressBook": [{"name": "Operators", "uris": ["operator:*"], "autoAnswer": False, "members": []}]}
 
+CALLER = {"uri": "operator:Olga", "displayName": "Olga"}
+
 
 @asynccontextmanager
 async def console(tmp_path: Path, page: str = "") -> AsyncIterator[tuple[Running, Chromium, Page]]:
@@ -59,17 +61,82 @@ async def test_the_device_page_mirrors_the_state(tmp_path: Path) -> None:
         await expect(page.locator("#nobody")).to_be_visible()
         at.bulletin.merge("device", onDuty=["Olga"])
         await expect(page.locator("#nobody")).to_be_hidden()
+        await expect(page.locator("#now-title")).to_have_text("Ready")
         await expect(page.locator("#now-text")).to_contain_text("Olga")
         at.bulletin.set("io", {**IO, "lamps": {**IO["lamps"], "call": {"pattern": [[1.0, True]]}},
                                "relays": {"door": {"closed": True}}})
         await expect(page.locator("#call-key.lit")).to_be_visible()
-        await expect(page.locator("#door-words")).to_have_text("Door open")
+        await expect(page.locator("#door-words")).to_have_text("Door unlocked")
+        await expect(page.locator("#contacts")).to_contain_text("Switched on")
         at.bulletin.set("call", {"state": "Connected", "callerInfo": {"displayName": "Olga"}, "isMuted": True})
         await expect(page.locator("#now-title")).to_have_text("Talking with Olga")
         at.bulletin.set("diag", {"cameraFreeze": {"value": True, "detail": {"device": "cam0"}}})
         await expect(page.locator("#diag")).to_contain_text("The camera stopped delivering pictures.")
         at.bulletin.set("call", {"state": "Disconnected", "endReason": {"code": 487, "subCode": "noAnswer"}})
         await expect(page.locator("#now-text")).to_contain_text("Nobody answered in time.")
+
+
+async def test_the_call_button_says_what_a_press_does(tmp_path: Path) -> None:
+    async with console(tmp_path) as (at, _, page):
+        for state, hint in [("None", "Press to call"), ("Ringing", "Press to cancel"),
+                            ("Incoming", "Press to answer, hold to decline"), ("Connected", "Press to hang up"),
+                            ("LocalHold", "Press to hang up"), ("RemoteHold", "Press to hang up"),
+                            ("Reconnecting", "Press to hang up"), ("Transferring", "Press to hang up")]:
+            at.bulletin.set("call", {"state": state, "callerInfo": CALLER})
+            await expect(page.locator("#keys-hint")).to_have_text(hint)
+            await expect(page.locator("#call-key")).to_have_attribute("aria-label", f"Call button of the device. {hint}.")
+
+
+async def test_nobody_on_duty_is_said_once_and_ends_with_duty(tmp_path: Path) -> None:
+    async with console(tmp_path) as (at, _, page):
+        at.bulletin.set("diag", {"nobodyOnDuty": {"value": True}})
+        at.bulletin.set("call", {"state": "Disconnected", "direction": "Outgoing", "callerInfo": CALLER,
+                                 "endReason": {"code": 480, "subCode": "unreachable", "category": "ExpectedError"}})
+        await expect(page.locator("#now-title")).to_have_text("Nobody is on duty")
+        words = await page.locator("#main").inner_text()
+        assert (words.count("on duty"), words.count("Go on duty")) == (1, 1), words
+        at.bulletin.merge("device", onDuty=["Olga"])
+        await expect(page.locator("#now-title")).to_have_text("Ready")
+        assert "obody is on duty" not in await page.locator("#main").inner_text()
+
+
+async def test_the_device_page_shows_what_the_operator_does_not_send(tmp_path: Path) -> None:
+    async with console(tmp_path) as (at, _, page):
+        at.bulletin.set("call", {"state": "Connected", "callerInfo": CALLER})
+        member = {"displayName": "Olga", "state": "Connected"}
+        at.bulletin.set("roster", {"participants": [
+            {**member, "isMuted": True, "videoStreams": [{"isAvailable": False}]}]})
+        await expect(page.locator("#peer-muted")).to_have_text("Olga is muted")
+        await expect(page.locator("#peer-no-video")).to_be_visible()
+        at.bulletin.set("roster", {"participants": [
+            {**member, "isMuted": False, "videoStreams": [{"isAvailable": True}]}]})
+        await expect(page.locator("#peer-muted")).to_be_hidden()
+        await expect(page.locator("#peer-no-video")).to_be_hidden()
+
+
+async def test_a_refused_settings_file_is_told_with_its_lines(tmp_path: Path) -> None:
+    async with console(tmp_path) as (at, _, page):
+        at.bulletin.set("diag", {"configRejected": {"value": True, "detail": {"errors": [
+            "line 3: unknown key", "line 5: not a number", "line 7: too long", "line 9: twice"]}}})
+        await expect(page.locator("#diag")).to_contain_text("line 3: unknown key; line 5: not a number")
+        await expect(page.locator("#diag")).to_contain_text("and 1 more")
+
+
+async def test_the_last_calls_name_who_did_what(tmp_path: Path) -> None:
+    async with console(tmp_path, "/operator") as (at, _, page):
+        declined = {"code": 603, "subCode": "declined", "message": "The other side declined the call."}
+        everybody = {"uri": "operator:*", "displayName": "Operators"}
+        at.bulletin.set("calls", {"calls": [
+            {"direction": "Outgoing", "callerInfo": everybody, "endReason": declined},
+            {"direction": "Incoming", "callerInfo": CALLER, "endReason": declined}]})
+        rows = page.locator("#calls li")
+        await expect(rows.nth(0)).to_contain_text("The operator declined.")
+        await expect(rows.nth(1)).to_contain_text("The device declined.")
+        await expect(rows.nth(0).locator("b")).to_have_text("Operator")
+        for state, words in [("Incoming", "Olga calls the device"), ("LocalHold", "Held by the device"),
+                             ("RemoteHold", "Held by Olga")]:
+            at.bulletin.set("call", {"state": state, "callerInfo": CALLER})
+            await expect(page.locator("#call-pill")).to_have_text(words)
 
 
 async def test_the_call_key_is_short_and_long_by_pointer_and_by_keyboard(tmp_path: Path) -> None:
@@ -84,6 +151,32 @@ async def test_the_call_key_is_short_and_long_by_pointer_and_by_keyboard(tmp_pat
         assert [command.verb.name for command in at.desk.commands] == ["sim.press"] * 3
         assert [command.args["seconds"] > 1 for command in at.desk.commands] == [False, False, True]
         assert all(command.ttl_s and command.ts for command in at.desk.commands)
+
+
+async def test_a_double_click_on_lend_leaves_no_camera_on(tmp_path: Path) -> None:
+    async with console(tmp_path) as (_, _browser, page):
+        await page.evaluate("""() => {
+            const devices = navigator.mediaDevices, open = devices.getUserMedia.bind(devices);
+            window.given = [];
+            devices.getUserMedia = async (wish) => {
+                const media = await open(wish);
+                window.given.push(...media.getTracks());
+                return media;
+            };
+        }""")
+        live = "() => window.given.filter((track) => track.readyState === 'live').length"
+        lend = page.locator("#lend")
+        await page.evaluate("() => { const key = document.getElementById('lend'); key.click(); key.click(); }")
+        await expect(lend).to_have_attribute("aria-checked", "true")
+        assert await page.evaluate(live) == 2, "one camera and one microphone"
+        await lend.click()
+        await expect(lend).to_have_attribute("aria-checked", "false")
+        assert await page.evaluate(live) == 0
+        await page.evaluate("""() => { HTMLMediaElement.prototype.play = async () => { throw new Error("no"); }; }""")
+        await lend.click()
+        await page.wait_for_function("() => window.given.length === 4")
+        await page.wait_for_function(f"() => ({live})() === 0")
+        await expect(lend).to_have_attribute("aria-checked", "false")
 
 
 async def test_the_operator_page_commands_and_tells_what_is_lost(tmp_path: Path) -> None:
@@ -103,5 +196,12 @@ async def test_the_operator_page_commands_and_tells_what_is_lost(tmp_path: Path)
 async def test_the_page_says_that_the_connection_is_lost(tmp_path: Path) -> None:
     async with console(tmp_path) as (at, _, page):
         await expect(page.locator("#connection")).to_have_text("Connected")
+        at.bulletin.set("call", {"state": "Connected", "callerInfo": CALLER, "connectedAt": "2026-01-01T00:00:00Z"})
+        at.bulletin.set("io", {**IO, "lamps": {**IO["lamps"], "call": {"pattern": [[1.0, True]]}}})
+        await expect(page.locator("#call-key.lit")).to_be_visible()
         await at.door.stop()
         await expect(page.locator("#connection")).to_have_text("Connection lost")
+        await expect(page.locator("#now-title")).to_have_text("Connection to the appliance lost")
+        await expect(page.locator("#call-pill")).to_have_text("Not known")
+        await expect(page.locator("#keys-hint")).to_have_text("Not connected")
+        assert await page.locator(".lit").count() == 0
