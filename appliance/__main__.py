@@ -26,7 +26,7 @@ from hw.boards import open_board
 log = logging.getLogger(__name__)
 
 SWITCH_S: Final = 0.001
-"""Interpreter switch interval: the default of 5 ms steals half an audio block from ``hw.audio`` (decisions F4)."""
+"""Interpreter switch interval: the default of 5 ms steals half an audio block from ``hw.audio``."""
 
 
 def arguments(words: list[str]) -> argparse.Namespace:

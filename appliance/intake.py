@@ -1,4 +1,4 @@
-"""Where every door hands its commands in: admission, journal, execution, one final answer each (decisions A).
+"""Where every door hands its commands in: admission, journal, execution, one final answer each.
 
 The promise (A5): every accepted command has exactly one final answer, whose bytes never change; a command that is not
 idempotent starts at most once; one whose fate is unknown after a crash answers ``failed/interrupted``.
@@ -36,11 +36,11 @@ Handlers = Mapping[str, Handler]
 """Verb name to handler; composed by ``__main__`` from the rooms that carry verbs out."""
 
 RATE_PER_S: Final = 10.0
-"""Commands per second and sender (fleet.md 10: command flood)."""
+"""Commands per second and sender."""
 BURST: Final = 20.0
 """Above MQTT's receive maximum of 16: what a broker delivers again after a restart is no flood."""
 SENDERS: Final = 256  # remembered for the rate; the one seen longest ago goes first
-CLOCK_TOLERANCE_S: Final = 2.0  # decisions A3
+CLOCK_TOLERANCE_S: Final = 2.0
 CLOCK_AHEAD_S: Final = 5.0
 """A sender's clock further ahead than this would undo the check for stalled links."""
 CHALLENGE_S: Final = 5.0

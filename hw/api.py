@@ -337,7 +337,7 @@ class Simulation(Protocol):
     def set_input(self, name: str, closed: bool) -> None: ...
 
     def fault(self, name: str, active: bool, value: float | None = None) -> None:
-        """Begin or end a fault of ``features.md`` 3.7 (``camera.freeze``, ``mic.unplug``, …).
+        """Begin or end a fault by its name (``camera.freeze``, ``mic.unplug``, …).
 
         Raises KeyError with the known names for an unknown one.
         """

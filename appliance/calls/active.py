@@ -80,7 +80,7 @@ class ActiveCall:
                            joined=time.time() if state is ParticipantState.CONNECTED else None)
 
     def document(self, now: float, *, hardware_muted: bool, capabilities: Mapping[str, Json]) -> Json:
-        """``state/call`` of features 3.1, and the record of the call when it is over."""
+        """``state/call``, and the record of the call when it is over."""
         call, peer = self.call, self.peer
         muted_by = self.muted_by(hardware=hardware_muted)
         end = call.since if call.state is CallState.DISCONNECTED else now

@@ -1,4 +1,4 @@
-"""Who is in the call (features 3.2). Pure: each change returns a new roster."""
+"""Who is in the call. Pure: each change returns a new roster."""
 
 from __future__ import annotations
 

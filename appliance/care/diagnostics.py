@@ -1,4 +1,4 @@
-"""User-facing diagnostics (features 4.1): facts about trouble in, one register, one document, one event each edge.
+"""User-facing diagnostics: facts about trouble in, one register, one document, one event each edge.
 
 Any room reports a fact as often as it likes; the register keeps what holds, tells each edge once, at most once a
 second per name (the latest value wins), and logs once on and once off.

@@ -1,4 +1,4 @@
-"""Network quality of a call from its W3C statistics (features 4.2, 4.3). Pure."""
+"""Network quality of a call from its W3C statistics. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from appliance.vocabulary import Json
 __all__ = ["BAD", "GOOD", "POOR", "Quality", "judge", "mos"]
 
 GOOD, POOR, BAD = 1, 2, 3
-"""Values of a diagnostic of type quality (features 4.1)."""
+"""Values of a diagnostic of type quality."""
 
 _POOR: Final = {"jitter": 0.030, "rtt": 0.300, "loss": 0.03}  # seconds, seconds, share over the interval
 _BAD: Final = {"jitter": 0.100, "rtt": 0.500, "loss": 0.10}
@@ -38,7 +38,7 @@ class Quality:
 def mos(rtt: float, jitter: float, loss: float) -> float:
     """Mean opinion score 1..4.5 from round trip and jitter in seconds and the share lost.
 
-    The formula of Twilio's preflight test (features 4.3).
+    The formula of Twilio's preflight test.
     """
     latency = (rtt + 2 * jitter) * 1000 + 10
     if latency >= 1000:

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 MARK: Final = "running"
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 HEALTHY_S: Final = 600.0
-"""Ten healthy minutes end the diagnostic, as they end the count of failures (decisions F2)."""
+"""Ten healthy minutes end the diagnostic, as they end the count of failures."""
 
 
 class Marks(Protocol):

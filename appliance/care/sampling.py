@@ -46,7 +46,7 @@ class Sampling:
         return {"stats.subscribe": self._subscribe}
 
     async def report(self) -> list[Json]:
-        """Now: what W3C knows of the call, if there is one, and ``x-device`` (features 4.4)."""
+        """Now: what W3C knows of the call, if there is one, and ``x-device``."""
         return [*await self._stats(), await self._device()]
 
     async def run(self) -> None:

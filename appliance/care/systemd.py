@@ -26,7 +26,7 @@ UNSENT_LIMIT: Final = 8
 """Messages kept for a manager that takes none; more than the different ones there are."""
 
 LOOP_LAG_S: Final = 2.0
-"""A loop that wakes later than this is no use to a call (fleet.md 4); one such wake withholds one feed, not more."""
+"""A loop that wakes later than this is no use to a call; one such wake withholds one feed, not more."""
 
 
 class Notifier:

@@ -38,7 +38,7 @@ SPEECH_HOLD_S: Final = 1.0
 BROKER_GRACE_S: Final = 5.0  # a broker that restarts is no trouble for people
 RECONNECT_BAD_S: Final = 6.0
 """Media that are lost for so long did not come back by themselves. With the 3 s in which the loss is noticed, and the
-time between two looks, networkReconnect is Bad within 10 s (features 4.1)."""
+time between two looks, networkReconnect is Bad within 10 s."""
 STORAGE_LOW: Final = 64 * 1024 * 1024  # bytes
 _AUDIO: Final = ("wanted", "actual", "codec", "rate", "halfDuplex", "reason")
 _VIDEO: Final = ("wanted", "actual", "codec", "reason")

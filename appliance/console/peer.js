@@ -12,7 +12,7 @@
  * for (`call.reconnect_s`).
  */
 
-const SILENT_MS = 3000; // nothing received on a transport where something is due (decisions D3)
+const SILENT_MS = 3000; // nothing received on a transport where something is due
 const BACK_OFF_MS = [250, 500, 1000, 2000, 4000, 8000]; // WebSocket; each times 0.5 to 1, the last one repeats
 const REPAIR_MS = [500, 1000, 2000, 4000]; // the next attempt at a new peer connection; the last one repeats
 const ATTEMPT_MS = 6000; // an attempt that the other side answered may take this long
@@ -919,7 +919,7 @@ class Attempt {
   }
 }
 
-/** H.264 with its repair where the browser has it: the appliance passes its camera's H.264 through (decisions C6). */
+/** H.264 with its repair where the browser has it: the appliance passes its camera's H.264 through. */
 function prefer(transceiver, kind) {
   const wanted = kind === "video" ? /^video\/(h264|rtx)$/i : /^audio\/opus$/i;
   const codecs = RTCRtpReceiver.getCapabilities(kind)?.codecs ?? [];

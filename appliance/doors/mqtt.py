@@ -1,4 +1,4 @@
-"""The MQTT door: state and events out, commands in, answers back (decisions A3-A5, topics of fleet.md 1.2).
+"""The MQTT door: state and events out, commands in, answers back.
 
 ========================================  ===========================================================================
 ``edgecall/v1/<device>/cmd/<verb>``       commands; acknowledged to the broker after they are committed to the journal
@@ -46,7 +46,7 @@ REFUSALS_BURST: Final = 20.0
 SECURITY_PER_S: Final = 1.0
 SECURITY_BURST: Final = 10.0
 SENDER: Final = "mqtt"
-"""MQTT does not tell who published; the broker's access list has decided that he may (decisions A6)."""
+"""MQTT does not tell who published; the broker's access list has decided that he may."""
 STOP_S: Final = 2.0
 
 

@@ -1,6 +1,6 @@
 """The broker's access list (mosquitto.conf(5), acl_file), from the vocabulary: one line per permitted verb.
 
-MQTT does not tell a device who published, so the broker must know who may publish what (decisions A6). A wildcard on
+MQTT does not tell a device who published, so the broker must know who may publish what. A wildcard on
 ``cmd/`` would give every operator the administrator's verbs; none is ever written. Mosquitto grants every SUBSCRIBE
 and filters at delivery: test with messages, never with SUBACK.
 """
@@ -32,7 +32,7 @@ class User:
 
 
 def access_list(users: Iterable[User], devices: Sequence[str] = ()) -> str:
-    """The file's text. ``devices``: ids known already, to refuse an operator of the same name (decisions A4).
+    """The file's text. ``devices``: ids known already, to refuse an operator of the same name.
 
     Raises ValueError for a name that is none, stands twice, or belongs to a device.
     """

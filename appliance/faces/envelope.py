@@ -1,4 +1,4 @@
-"""The envelope of a command: bytes of any door in, one checked Command out; the answer's bytes (decisions A1-A3).
+"""The envelope of a command: bytes of any door in, one checked Command out; the answer's bytes.
 
 Wire form: ``{"id": "...", "ts": 1767225600.0, "ttl_s": 5, "args": {...}, "nonce": "..."}``; always needed is ``id``.
 Strict: I-JSON (RFC 7493: no duplicate names, no lone surrogates, integers within 2^53), no unknown field, no coercion.
@@ -57,7 +57,7 @@ def parse(
     """Check ``body`` against ``verb``; the deadline is set on ``now``.
 
     ``mqtt_expiry_s``: what was left of MessageExpiryInterval on arrival. ``require_mqtt_expiry``: an acting verb
-    without it, or without ``ts``, is refused (both together catch a stalled link, decisions A3). ``correlation``:
+    without it, or without ``ts``, is refused (both together catch a stalled link). ``correlation``:
     MQTT 5 Correlation Data, must equal ``id``.
 
     Raises BadRequest or NotPermitted and nothing else; ``error.fields["command_id"]`` is the id where one was

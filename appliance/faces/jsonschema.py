@@ -92,7 +92,7 @@ def args(verb: Verb) -> Json:
 
 
 def command(verb: Verb) -> Json:
-    """The envelope of a command (decisions A1, A2), with the arguments of its verb."""
+    """The envelope of a command, with the arguments of its verb."""
     limit = verb.max_ttl_s if verb.acts else MAX_QUIET_TTL_S
     properties: Json = {
         "id": {"type": "string", "minLength": 1, "maxLength": MAX_ID,
@@ -113,7 +113,7 @@ def command(verb: Verb) -> Json:
 
 
 def answer(verb: Verb | None = None) -> Json:
-    """The answer to one command, the same on every door (decisions A1)."""
+    """The answer to one command, the same on every door."""
     properties: Json = {
         "id": {"type": "string", "maxLength": MAX_ID},
         "result": {"type": "string", "enum": [result.value for result in Result]},

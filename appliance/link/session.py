@@ -1,4 +1,4 @@
-"""The one MQTT connection that comes and goes by itself (decisions B, fleet.md 1.4). Implements link.api.Link."""
+"""The one MQTT connection that comes and goes by itself. Implements link.api.Link."""
 
 from __future__ import annotations
 

@@ -142,8 +142,8 @@ class Studio(Protocol):
     def session(self, wanted: Directions, *, ice: IceServers, loopback: bool) -> Session:
         """A new session that sends microphone and camera and plays and shows what it receives.
 
-        ``loopback``: the peer came by a loopback address, so 127.0.0.1 and ::1 are gathered as well
-        (decisions C5); they are also gathered when there is no other address.
+        ``loopback``: the peer came by a loopback address, so 127.0.0.1 and ::1 are gathered as well; so they are
+        when there is no other address.
         """
 
     def mute(self, muted: bool) -> None:

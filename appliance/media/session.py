@@ -43,8 +43,8 @@ MAX_BUFFERED: Final = 1024 * 1024  # bytes waiting in the data channel
 MAX_EVENTS: Final = 256  # events nobody took: data messages beyond are dropped
 EARLY_CANDIDATES: Final = 64
 
-SILENT_S: Final = 3.0  # decisions D3
-OWED_S: Final = 10.0  # decisions D1
+SILENT_S: Final = 3.0
+OWED_S: Final = 10.0
 CONNECT_S: Final = 30.0  # from both descriptions to DTLS
 CHECK_S: Final = 0.25
 CLOSE_S: Final = 0.7

@@ -52,7 +52,7 @@ class Peer:
     identity: str  # raw id: device id, user name, number
     uri: str  # where to call it back
     display_name: str
-    kind: str = "voip"  # voip, pstn, device, bot, unknown (features 3.2)
+    kind: str = "voip"  # voip, pstn, device, bot, unknown
     verified: bool = False
 
 
@@ -79,7 +79,7 @@ class Accepted:
     """The peer answered; media is being connected. ``peer`` is who really answered.
 
     ``call_id``: the id the call has from now on, where it is another one: both sides called each other, and the
-    peer's call lives (decisions D2). None: as it was.
+    peer's call lives. None: as it was.
     """
 
     peer: Peer
@@ -88,7 +88,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """Transport is up and every negotiated direction that owed media has shown some (decisions D1)."""
+    """Transport is up and every negotiated direction that owed media has shown some."""
 
     security: Json = field(default_factory=dict)  # dtlsCipher, srtpCipher, tlsVersion, verified (F18)
 

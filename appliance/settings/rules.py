@@ -19,7 +19,7 @@ SHORT_CODE: Final = 6  # digits: 110 and its kin are dialled as they are
 
 
 def _names_are_nobody_elses(settings: Settings) -> Found:
-    """A user is never taken for a device, nor one user for another (decisions A4)."""
+    """A user is never taken for a device, nor one user for another."""
     own = settings.device.id
     for key, names in (
         ("http.tokens", [token.name for token in settings.http.tokens]),

@@ -1,4 +1,4 @@
-"""The computer's own sound card by ALSA (pyalsaaudio). Half-duplex use: no echo cancellation yet (decisions E).
+"""The computer's own sound card by ALSA (pyalsaaudio). Half-duplex use: no echo cancellation yet.
 
 Two cards' clocks are never the same: capture paces ``hw.audio``; playback takes a block per captured block, and
 what drifts apart is dropped or filled, one block at a time, and counted.

@@ -23,7 +23,7 @@ __all__ = ["EchoPath", "SimAudio"]
 _log = logging.getLogger("hw.audio")
 
 NULL_CLOCK_S: Final = 0.5
-"""A device without a block this long is replaced by a clock of our own, so that the exchange goes on (decisions F2)."""
+"""A device without a block this long is replaced by a clock of our own, so that the exchange goes on."""
 
 RING_BLOCKS: Final = 4
 """Blocks a sound card's ring holds: what is late by no more is caught up, what is later is lost and counted."""

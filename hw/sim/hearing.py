@@ -12,7 +12,7 @@ from hw.sim.sounds import FULL, samples_of
 __all__ = ["Hearing"]
 
 SILENT_S: Final = 4.0
-"""Seconds of digital zero before it is told; no room is that quiet (features 4.1: within 10 s)."""
+"""Seconds of digital zero before it is told; no room is that quiet (within 10 s)."""
 
 CLIP_SHARE_BEGINS: Final = 0.2
 CLIP_SHARE_ENDS: Final = 0.05

@@ -10,10 +10,10 @@ from hw.api import FaultKind
 __all__ = ["STALL_S", "START_TIMEOUT_S", "FrameWatch"]
 
 START_TIMEOUT_S: Final = 5.0
-"""From opening the sensor to its first picture (features 3.5)."""
+"""From opening the sensor to its first picture."""
 
 STALL_S: Final = 1.5
-"""Without a picture this long the camera has stopped; leaves half a second to tell within 2 s (features 4.1)."""
+"""Without a picture this long the camera has stopped; leaves half a second to tell within 2 s."""
 
 RATE_WINDOW_S: Final = 2.0
 """Seconds over which the rate is judged."""

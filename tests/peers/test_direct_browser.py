@@ -265,7 +265,7 @@ async def test_an_operator_without_devices_sees_and_hears_and_is_told_why(missin
         await page_sees_rising(page)
         if missing == "video":
             await device_hears(device, PAGE_HERTZ)
-        await asyncio.sleep(11)  # longer than media that is owed is waited for (decisions D1): none is owed
+        await asyncio.sleep(11)  # longer than media that is owed is waited for: none is owed
         assert not any(isinstance(event, api.Ended | api.Lost) for event in told.events)
         await told.leg.end(END_REASONS["0/local"])
 

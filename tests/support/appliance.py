@@ -247,10 +247,18 @@ class Appliance:
 
     def pss_kib(self) -> int:
         """Of the daemon alone: camera process and broker are not in it."""
+        return self._rollup("Pss:")
+
+    def own_kib(self) -> int:
+        """What it alone wrote (anonymous pages). The pages of libraries that are in PSS too weigh more as soon as
+        another process that shares them ends: no measure of growth."""
+        return self._rollup("Pss_Anon:")
+
+    def _rollup(self, name: str) -> int:
         for line in Path(f"/proc/{self.process.pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
+            if line.startswith(name):
                 return int(line.split()[1])
-        raise AssertionError("no Pss in smaps_rollup")
+        raise AssertionError(f"no {name} in smaps_rollup")
 
     # --- commands ---------------------------------------------------------------------------------------------------
 

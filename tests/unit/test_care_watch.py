@@ -1,4 +1,4 @@
-"""The watch on virtual time: facts in, diagnostics and documents out, in the times that features 4.1 asks for."""
+"""The watch on virtual time: facts in, diagnostics and documents out, in the times that are promised."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ SERVICE = UNITS / "edgecall.service"
 SAFE = UNITS / "appliance" / "edgecall-safe.service"
 ON_FAILURE = UNITS / "appliance" / "edgecall-on-failure"
 ALL = sorted([*UNITS.rglob("*.service"), *UNITS.rglob("*.timer")], key=lambda path: path.name)
-EXPOSURE = 15  # tenths: decisions N
+EXPOSURE = 15  # tenths
 
 
 def settings_of(unit: Path) -> list[str]:

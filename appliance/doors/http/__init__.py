@@ -1,4 +1,4 @@
-"""The HTTP door: REST, server-sent events, console pages, signalling WebSockets, metrics (decisions C)."""
+"""The HTTP door: REST, server-sent events, console pages, signalling WebSockets, metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gate in front of every route: Host, credential, scope, Origin (decisions C).
+"""The gate in front of every route: Host, credential, scope, Origin.
 
 A browser sends cookies to us from any page of the world; what stands against that is SameSite=Strict, the exact
 Origin, and the Host check, which also ends DNS rebinding: a name that resolves to us is not thereby one of ours.

@@ -60,7 +60,7 @@ class Timer(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds. ``reach_s``: decisions K5's fail-over, used for direct calls too."""
+    """Seconds. ``reach_s``: until a target that does not answer at all is given up for the next."""
 
     reach_s: float = 4.0
     answer_s: float = 10.0

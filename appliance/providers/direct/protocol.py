@@ -37,7 +37,7 @@ settle              callee     ``generation`` that lives on: later attempts are 
 
 The side that accepts offers (accept, reoffer); the caller answers (answer, reanswer). So nothing of the callee's
 microphone or camera leaves before a caller that is there *now* has answered: an invitation delivered late, on a device
-whose clock is not set, rings at most, it cannot listen (decisions A3).
+whose clock is not set, rings at most, it cannot listen.
 """
 
 from __future__ import annotations
@@ -96,14 +96,14 @@ __all__ = [
 
 VERSION: Final = 1
 MAX_SIGNAL: Final = 64 * 1024
-"""Bytes of one message (decisions A1)."""
+"""Bytes of one message."""
 SDP_CHARS: Final = 48 * 1024
 """An aiortc offer is about 6 KB, Chromium's about 8 KB with every codec: ample, and leaves room for JSON escapes."""
 PICTURE_BYTES: Final = 45 * 1024
 """Largest JPEG that fits a message as base64 (60 KiB)."""
 GENERATIONS: Final = 1_000_000
 SLACK_S: Final = 2.0
-"""Clocks of both sides may differ by this much before a message counts as late (decisions A3)."""
+"""Clocks of both sides may differ by this much before a message counts as late."""
 
 # --- checks of one value --------------------------------------------------------------------------------------------
 
