@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from appliance.faces.commandline import OWN_COMMANDS, ExitCode, option, placeholder
@@ -212,15 +213,17 @@ def configuration() -> str:
     return "".join(parts)
 
 
-def _sections(cls: type[Any], prefix: str) -> Iterable[tuple[str, tuple[Field, ...], str]]:
+def _sections(cls: type[Any], prefix: str, restart: bool = False) -> Iterable[tuple[str, tuple[Field, ...], str]]:
+    """``restart``: what stands in a list that is only read at the start is only read at the start."""
     for one in fields_of(cls):
         if one.shape not in {Shape.SECTION, Shape.SECTIONS}:
             continue
-        name = f"{prefix}{one.name}"
+        name, late = f"{prefix}{one.name}", restart or one.restart
         yield (f"[{name}]" if one.shape is Shape.SECTION else f"[[{name}]]",
-               tuple(inner for inner in fields_of(one.element) if inner.shape not in {Shape.SECTION, Shape.SECTIONS}),
+               tuple(replace(inner, restart=inner.restart or late) for inner in fields_of(one.element)
+                     if inner.shape not in {Shape.SECTION, Shape.SECTIONS}),
                " ".join((one.element.__doc__ or "").replace("``", "`").split()))
-        yield from _sections(one.element, f"{name}.")
+        yield from _sections(one.element, f"{name}.", late)
 
 
 def _section(title: str, declared: Sequence[Field], doc: str) -> str:

@@ -62,7 +62,7 @@ async def test_it_opens_says_ready_serves_and_closes(tmp_path: Path, manager: Ma
         await running.until(lambda: names <= set(running.house.bulletin.snapshot().documents))
         keeps_the_schema(running)
         status, health = await running.ask("GET", "/v1/health")
-        assert (status, health["clock"] in ("synchronised", "unsynchronised"), health["pssBytes"] > 0) == (200, True, True)
+        assert (status, health["clock"].endswith("synchronised"), health["pssBytes"] > 0) == (200, True, True)
         assert [row["type"] for row in (await running.ask("GET", "/v1/stats"))[1]["stats"]] == ["x-device"]
         assert 'edgecall_health{status="' in (await running.ask("GET", "/metrics"))[1]
         assert (await running.give("devices.volume", percent=40))["result"] == "done"
