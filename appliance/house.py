@@ -54,6 +54,7 @@ log = logging.getLogger(__name__)
 REFUSALS_PER_S: Final = 1.0  # security events of signalling
 REFUSALS_BURST: Final = 10.0
 POISON_SHOWN_S: Final = 600.0  # a message set aside is trouble for as long; the log and the quarantine keep it
+BOOK_S: Final = 10.0  # to read the address book: a card that hangs does not hold the start
 EXCHANGE_STALL_S: Final = 2.0  # the exchange ticks every 10 ms, on a null clock where a device is missing
 
 
@@ -203,7 +204,7 @@ class House:
 
     async def _close_broker(self, opening: asyncio.Task[MqttSettings | None]) -> None:
         opening.cancel()
-        await asyncio.wait({opening})
+        await asyncio.gather(opening, return_exceptions=True)
         if self._broker is not None:
             await self._broker.stop()
 
@@ -221,9 +222,12 @@ class House:
         book = AddressBook(entries_of(settings.book), country=settings.device.country)
         path = settings.data_dir / "book.json"
         try:
-            await asyncio.to_thread(book.load, path)
+            async with asyncio.timeout(BOOK_S):
+                await asyncio.to_thread(book.load, path)
         except StoreError as error:
             log.error("%s", error)  # noqa: TRY400 - words for people, no traceback
+        except TimeoutError:
+            log.error("%s cannot be read: the data folder does not answer; the entries of the settings apply", path)  # noqa: TRY400
         me = Peer(settings.device.id, f"device:{settings.device.id}", settings.device.name, "device", verified=True)
         providers = () if self._start.safe else (self.direct,)
         self.controller = CallController(
