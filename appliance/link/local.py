@@ -184,11 +184,28 @@ class LocalBroker:
         said: list[str] = []
         self._reader = asyncio.create_task(self._read(self._process, ready, said), name="local broker log")
         done, _ = await asyncio.wait({ready}, timeout=READY_S)
-        if not done or not ready.result():
+        if not done or not ready.result() or not await self._serves():
             await self._end()
             raise LocalBrokerError(
                 f"mosquitto did not start on 127.0.0.1:{self._port}: {'; '.join(said[-3:]) or 'no answer'}")
         self._on_ready()
+
+    async def _serves(self) -> bool:
+        """Whether its main loop turns. A SIGTERM before that is forgotten (mosquitto 2.0), and the one that the kernel
+        sends at our end comes only once."""
+        try:
+            async with asyncio.timeout(READY_S):
+                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                try:
+                    writer.write(b"\xe0\x00")  # a DISCONNECT without a CONNECT: it hangs up
+                    await reader.read()
+                finally:
+                    writer.close()
+        except ConnectionResetError:
+            return True
+        except (OSError, TimeoutError):
+            return False
+        return True
 
     async def _read(self, process: asyncio.subprocess.Process, ready: asyncio.Future[bool], said: list[str]) -> None:
         assert process.stderr is not None  # noqa: S101 - a pipe was asked for
