@@ -324,7 +324,7 @@ class MutedBy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a call ended or a command failed (features 3.4): ACS-like code and sub-code, with words for people."""
+    """Why a call ended or a command failed: ACS-like code and sub-code, with words for people."""
 
     code: int
     sub_code: str
@@ -417,11 +417,11 @@ EVENT_PREFIX: Final = "edgecall."
 STATES: Final[Mapping[str, str]] = {
     "availability": "online or offline (will); plain text.",
     "device": "Identity, version, board, uptime, do-not-disturb, who is on duty.",
-    "call": "The call, or the last one (features 3.1).",
-    "roster": "Participants of the call (features 3.2).",
+    "call": "The call, or the last one.",
+    "roster": "Participants of the call.",
     "media": "What is sent and received, wanted beside actual.",
     "devices": "Microphone, speaker, camera, screen, panel.",
-    "diag": "User-facing diagnostics (features 4.1).",
+    "diag": "User-facing diagnostics.",
     "net": "Addresses, broker, network quality level.",
     "provider": "Ways into the world by name: connections, who is on duty, peers, calls, what can be called.",
     "io": "Buttons, lamps, relays, inputs.",
@@ -479,7 +479,8 @@ DIAGNOSTICS: Final[Mapping[str, Diagnostic]] = _diagnostics(
     ("networkSendQuality", _Q, "What is sent suffers from the network.", "Check the network."),
     ("noSpeakerDevicesEnumerated", _F, "There is no loudspeaker.", "Plug one in."),
     ("noMicrophoneDevicesEnumerated", _F, "There is no microphone.", "Plug one in."),
-    ("speakingWhileMicrophoneIsMuted", _F, "Somebody speaks while the microphone is muted.", "Unmute to be heard."),
+    ("speakingWhileMicrophoneIsMuted", _F, "At the device somebody speaks while its microphone is muted.",
+     "Unmute the device to be heard."),
     ("microphoneNotFunctioning", _F, "The microphone stopped delivering.", "Check its plug."),
     ("microphoneMuteUnexpectedly", _F, "The microphone is muted outside the appliance.", "Unmute it in the mixer."),
     ("microphoneNotMuteButSilent", _F, "The microphone is not muted but delivers silence.",
@@ -502,7 +503,7 @@ DIAGNOSTICS: Final[Mapping[str, Diagnostic]] = _diagnostics(
     ("speakerBusy", _F, "Another program holds the loudspeaker.", "End the program named in the detail."),
     ("displayDisconnected", _F, "The screen is not connected.", "Check its cable."),
     ("buttonStuck", _F, "A button is held for over 30 s.", "Free the button."),
-    ("tamper", _F, "The case is open, or a code was guessed.", "Look after the device."),
+    ("tamper", _F, "The tamper contact reports: the case may be open.", "Look after the device."),
     ("powerUndervoltage", _F, "The supply voltage is too low.", "Use a stronger supply."),
     ("thermalThrottled", _F, "The board is too hot and slows down.", "Improve the cooling."),
     ("storageLow", _F, "Little storage is left.", "Free storage; see the detail."),
