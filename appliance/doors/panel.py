@@ -241,7 +241,8 @@ class PanelDoor:
 
     def _state_words(self, state: CallState, call: Json) -> tuple[str, str]:
         device = self._bulletin.document("device")
-        peer = (call.get("callerInfo") or {}).get("displayName", "")
+        caller = call.get("callerInfo") or {}
+        peer = "Operator" if caller.get("uri") == "operator:*" else caller.get("displayName", "")
         if state is CallState.INCOMING:
             return BANNER[state], f"{peer} · press to answer, hold to decline"
         if state in BANNER:

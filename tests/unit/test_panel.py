@@ -318,6 +318,12 @@ async def test_a_call_that_is_taken_back_says_nothing() -> None:
         assert front.lit("status", ON)
 
 
+async def test_a_call_to_everybody_on_duty_rings_at_the_operator() -> None:
+    async with standing_at() as front:
+        front.call(CallState.RINGING, callerInfo={"displayName": "Operators", "uri": "operator:*"})
+        await front.until(lambda: front.screen[-1:] == [("Ringing …", "Operator")])
+
+
 async def test_a_refused_press_is_answered_in_words_until_the_call_goes_on() -> None:
     async with standing_at() as front:
         def refuse(command: Command) -> Answer:
