@@ -3,8 +3,8 @@
 import { fillIcons, setIcon } from "/console/icons.js";
 import { PanelStream } from "/console/panel.js";
 import {
-  $, callWords, duration, el, epoch, hasDiagnostic, inCall, ioPart, onDuty, peerName, reasonWords, replaceRows, setText, setTone,
-  showCalls, showConnection, showDiagnostics, showFacts, soon, toast,
+  $, callWords, capital, duration, el, endWords, epoch, hasDiagnostic, inCall, ioPart, onDuty, partyName, replaceRows,
+  setText, setTone, showCalls, showConnection, showDiagnostics, showFacts, soon, toast,
 } from "/console/view.js";
 import { command, Live } from "/console/wire.js";
 
@@ -104,61 +104,94 @@ function lampWords(row) {
 
 // --- what is shown ------------------------------------------------------------------------------------------------
 
+/** The appliance is out of reach: what was last known of it is no claim any more. */
+const lost = () => live.connection === "lost" || live.connection === "expired";
+
 function headline() {
   const call = live.get("call");
   const state = call.state ?? "None";
-  const peer = peerName(call.callerInfo) || "the operator";
+  const peer = partyName(call.callerInfo);
+  if (lost()) return ["Connection to the appliance lost", "What it does is not known here until the connection is back."];
   if (inCall(state)) {
     return {
       Connecting: ["Calling", `Reaching ${peer}.`],
       Ringing: ["It rings at the other side", "The call begins as soon as somebody answers."],
-      Incoming: [`${peer} calls`, "Press the call button to answer, hold it to decline."],
+      Incoming: [`${capital(peer)} calls`, "Press the call button to answer, hold it to decline."],
       Connected: [`Talking with ${peer}`, call.isMuted ? "The microphone of the device is muted." : "Press the call button to hang up."],
-      LocalHold: ["The call is on hold", "Nothing is sent or played until it is resumed."],
-      RemoteHold: [`${peer} holds the call`, "Please wait."],
+      LocalHold: ["The device holds the call", "Nothing is sent or played until it is resumed."],
+      RemoteHold: [`${capital(peer)} holds the call`, "Please wait, or press the call button to hang up."],
       Reconnecting: ["Reconnecting", "Sound and picture were interrupted; the call goes on by itself."],
       Disconnecting: ["Hanging up", ""],
     }[state] ?? [callWords(state)[0], ""];
   }
-  if (live.connection !== "open" && !live.session) return ["Starting", "Waiting for the state of the device."];
+  if (live.connection !== "open") return ["Starting", "Waiting for the state of the device."];
   if (live.get("device").safeMode) return ["Safe mode", "Sound, picture and calls are off after repeated failures. See the log of the device."];
-  const { message, advice, failed } = reasonWords(live, state === "Disconnected" ? call.endReason : null);
-  if (failed) return ["The call failed", [message, advice].filter(Boolean).join(" ")];
-  const duty = onDuty(live);
-  const who = duty.length ? `On duty: ${duty.join(", ")}.` : "";
-  const last = message ? `${message} ` : "";
   const device = live.get("device");
-  if (device.doNotDisturbNow ?? device.doNotDisturb) return ["Do not disturb", `${last}Incoming calls are refused. ${who}`];
-  return ["Ready", `${last}${who || "Press the call button to call the operator."}`];
+  const refuses = device.doNotDisturbNow ?? device.doNotDisturb;
+  const unreached = call.endReason?.subCode === "unreachable" && (call.callerInfo?.uri ?? "operator:").startsWith("operator:");
+  const ended = state === "Disconnected" && !unreached ? endWords(live, call) : { message: "", advice: "", failed: false };
+  const last = ended.message ? `${ended.message} ` : "";
+  const duty = onDuty(live);
+  if (!duty.length) return ["Nobody is on duty", `${last}${refuses ? "Do not disturb is on: incoming calls are refused." : ""}`];
+  if (ended.failed) return ["The call failed", [ended.message, ended.advice].filter(Boolean).join(" ")];
+  const who = `On duty: ${duty.join(", ")}.`;
+  if (refuses) return ["Do not disturb", `${last}Incoming calls are refused. ${who}`];
+  return ["Ready", `${last}${who}`];
+}
+
+const HINTS = {
+  None: "Press to call", Disconnected: "Press to call", Incoming: "Press to answer, hold to decline",
+  Connecting: "Press to cancel", Ringing: "Press to cancel", EarlyMedia: "Press to cancel", InLobby: "Press to cancel",
+  Disconnecting: "Hanging up",
+};
+
+/** What a press on the call button does now: written below it, and its name for those who hear the page. */
+function showKeys(call) {
+  const hint = lost() ? "Not connected" : HINTS[call.state ?? "None"] ?? "Press to hang up";
+  setText($("keys-hint"), hint);
+  $("call-key").setAttribute("aria-label", `Call button of the device. ${hint}.`);
+  $("mute-key").setAttribute("aria-label", !inCall(call.state) || lost() ? "Mute button of the device"
+    : `Mute button of the device. Press to ${call.isMuted ? "unmute" : "mute"}.`);
+  $("call-key").classList.toggle("live", inCall(call.state) && !lost());
+}
+
+/** What the other side does not send. */
+function showMarks(call) {
+  const talking = ["Connected", "LocalHold", "RemoteHold"].includes(call.state) && !lost();
+  const other = talking ? (live.get("roster").participants ?? []).find(({ state }) => ["Connected", "Hold"].includes(state)) : null;
+  const party = capital(partyName(call.callerInfo));
+  $("peer-muted").hidden = !other?.isMuted;
+  setText($("peer-muted"), `${party} is muted`);
+  $("peer-no-video").hidden = !other || !call.callerInfo?.uri?.startsWith("operator:") || (other.videoStreams ?? []).every(({ isAvailable }) => isAvailable !== false);
+  setText($("peer-no-video"), `${party} sends no picture`);
 }
 
 function showNow() {
   const call = live.get("call");
   const [heading, text] = headline();
-  const [words, tone] = callWords(call.state);
+  const [words, tone] = lost() ? ["Not known", ""] : call.state === "RemoteHold"
+    ? [`Held by ${partyName(call.callerInfo)}`, "warn"] : callWords(call.state);
   setText($("now-title"), heading);
   setText($("now-text"), text);
   const since = epoch(call.connectedAt ?? call.since);
-  const timed = ["Connected", "LocalHold", "RemoteHold"].includes(call.state) && since;
+  const timed = ["Connected", "LocalHold", "RemoteHold"].includes(call.state) && since && !lost();
   setText($("call-pill"), timed ? `${words} ${duration(Date.now() / 1000 - since)}` : words);
   setTone($("call-pill"), tone);
   $("nobody").hidden = live.connection !== "open" || inCall(call.state) || Boolean(onDuty(live).length);
   setTone($("nobody"), hasDiagnostic(live, "nobodyOnDuty") ? "warn" : "");
-  document.title = inCall(call.state) ? `${heading} · ${$("device-name").textContent}` : $("device-name").textContent;
-  setText($("keys-hint"), {
-    Incoming: "Press to answer, hold to decline", Connected: "Press to hang up", Ringing: "Press to cancel",
-    Connecting: "Press to cancel",
-  }[call.state] ?? "Press to call");
+  document.title = inCall(call.state) || lost() ? `${heading} · ${$("device-name").textContent}` : $("device-name").textContent;
+  showKeys(call);
+  showMarks(call);
 }
 
-const title = (name) => name.charAt(0).toUpperCase() + name.slice(1).replaceAll("_", " ");
+const title = (name) => capital(name).replaceAll("_", " ");
 
 function showContacts() {
   const rows = [];
   for (const [name, row] of ioPart(live, "relays")) {
     const closed = Boolean(row.closed ?? row.value);
     rows.push(el("div", { class: "switch" }, el("span", {}, el("b", { text: `${title(name)} relay` })),
-      el("span", { class: "tag", "data-tone": closed ? "ok" : "", text: closed ? "Closed" : "Open" })));
+      el("span", { class: "tag", "data-tone": closed ? "ok" : "", text: closed ? "Switched on" : "At rest" })));
   }
   for (const [name, row] of ioPart(live, "inputs")) {
     const closed = Boolean(row.closed ?? row.value);
@@ -182,13 +215,13 @@ function showContacts() {
   const open = Boolean(door && (door[1].closed ?? door[1].value));
   $("door-state").dataset.open = String(open);
   setIcon($("door-state").firstElementChild, open ? "door-open" : "door");
-  setText($("door-words"), open ? "Door open" : "Door locked");
+  setText($("door-words"), open ? "Door unlocked" : "Door locked");
 }
 
 function showLamps() {
-  const lamps = ioPart(live, "lamps");
+  const lamps = lost() ? ioPart(live, "lamps").map(([name]) => [name, { lit: false }]) : ioPart(live, "lamps");
   for (const [name, row] of lamps) showLamp(name, row);
-  setText($("lamp-words"), `Lamps: ${lamps.map(([name, row]) => `${name} ${lampWords(row)}`).join(", ")}.`);
+  setText($("lamp-words"), lost() ? "" : `Lamps: ${lamps.map(([name, row]) => `${name} ${lampWords(row)}`).join(", ")}.`);
 }
 
 function showAll() {
@@ -227,8 +260,8 @@ stream.addEventListener("screen", ({ detail }) => {
 });
 stream.addEventListener("level", ({ detail }) => $("grille").style.setProperty("--level", String(Math.min(1, detail * 2))));
 stream.addEventListener("change", ({ detail }) => {
-  $("listen").setAttribute("aria-pressed", String(stream.listening));
-  $("listen").lastElementChild.textContent = stream.listening ? "Listening" : "Listen";
+  $("listen").classList.toggle("on", stream.listening);
+  $("listen").lastElementChild.textContent = stream.listening ? "Stop listening" : "Listen";
   setIcon($("listen").firstElementChild, stream.listening ? "speaker" : "speaker-off");
   $("lend").setAttribute("aria-checked", String(stream.lending));
   setText($("lend-text"), detail || (stream.lending ? "The device sees and hears you now."

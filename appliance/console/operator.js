@@ -4,8 +4,8 @@ import { fillIcons, icon, setIcon } from "/console/icons.js";
 import { Peer } from "/console/peer.js";
 import { Meter, Sounds } from "/console/ring.js";
 import {
-  $, callWords, duration, el, epoch, inCall, ioPart, reasonWords, replaceRows, setText, setTone, showCalls,
-  showConnection, showDiagnostics, showFacts, soon, toast,
+  $, callWords, capital, duration, el, epoch, inCall, ioPart, partyName, peerName, reasonWords, replaceRows, setText,
+  setTone, showCalls, showConnection, showDiagnostics, showFacts, soon, toast,
 } from "/console/view.js";
 import { command, Live } from "/console/wire.js";
 
@@ -17,7 +17,7 @@ const sounds = new Sounds();
 const microphoneMeter = new Meter();
 const remoteMeter = new Meter();
 const page = { trouble: null, warning: null, ended: null, going: false, localStream: null, remoteStream: null,
-  callId: "" };
+  callId: "", view: "" };
 
 fillIcons();
 
@@ -158,7 +158,7 @@ $("call-device").addEventListener("click", attempt(async () => {
 }));
 $("door").addEventListener("click", attempt(async () => {
   await command("io.set", { relay: doorRelay(), seconds: DOOR_S });
-  toast(`The door is open for ${DOOR_S} seconds.`);
+  toast(`The door is unlocked for ${DOOR_S} seconds.`);
 }));
 
 const doorRelay = () => {
@@ -196,7 +196,7 @@ function showStage() {
   const running = Boolean(now) && inCall(now.state);
   const incoming = running && now.state === "Incoming";
   const view = incoming ? "view-incoming" : running ? "view-call" : duty ? "view-idle" : "view-off";
-  const changed = $(view).hidden;
+  const changed = page.view !== view;
   for (const id of ["view-off", "view-idle", "view-incoming", "view-call"]) $(id).hidden = id !== view;
   $("duty-off").hidden = !duty || running;
   sounds.ring(incoming);
@@ -206,8 +206,40 @@ function showStage() {
   else showLobby(duty);
   if (changed && incoming) focusOn("answer");
   if (changed && view === "view-call") focusOn("mute");
-  document.title = `${incoming ? "● Incoming call" : running ? callWords(now.state)[0] : duty ? "On duty" : "Operator"} · ${deviceName()}`;
+  // Not to a button: a second press of the key that hung up would call.
+  if (changed && /call|incoming/.test(page.view) && /idle|off/.test(view)) focusOn(duty ? "idle-title" : "off-title");
+  page.view = view;
+  document.title = `${incoming ? "● Incoming call" : running ? stateWords(now.state) : duty ? "On duty" : "Operator"} · ${deviceName()}`;
 }
+
+/** How a call ended, told to the person who sits here. */
+const OPERATOR_DID = {
+  "0/local": () => "You ended the call.",
+  "0/remote": () => "The device ended the call.",
+  "603/declined": (_, out) => (out ? "The device declined." : "You declined."),
+  "487/cancelled": (_, out) => (out ? "You gave up before the device answered." : "The device gave up before you answered."),
+  "487/answeredElsewhere": () => "Somebody else answered.",
+  "487/noAnswer": (_, out) => (out ? "Nobody at the device answered in time." : "You did not answer in time."),
+  "486/busy": (_, out) => (out ? "The device is in a call." : "You were in another call."),
+  "480/unreachable": () => "The device is not online.",
+  "480/doNotDisturb": () => "The device refuses calls: do not disturb is on.",
+};
+
+function endedWords(now) {
+  const reason = now?.reason;
+  const { message, advice, failed } = reasonWords(live, reason, OPERATOR_DID, "", now?.direction === "Outgoing");
+  const device = live.get("device");
+  const own = {
+    doNotDisturb: device.doNotDisturb ? "Turn off “Do not disturb” under Settings on this page, then call again."
+      : device.doNotDisturbNow ? "A schedule in the settings of the device turned it on."
+        : "The switch “Do not disturb” under Settings on this page, or a schedule of the device, turned it on.",
+    unreachable: "See that the device is switched on and has a network.",
+  }[reason?.subCode];
+  return [message || "The call has ended.", own ?? advice, failed];
+}
+
+/** Words of the state of the operator's own call. */
+const stateWords = (state) => ({ LocalHold: "You hold the call", RemoteHold: "Held by the device" }[state] ?? callWords(state)[0]);
 
 /** Keep the reason of the call that just ended, for the idle view. */
 function track(now) {
@@ -215,8 +247,7 @@ function track(now) {
     page.callId = now.callId;
     page.ended = null;
   } else if (page.callId) {
-    const { message, advice, failed } = reasonWords(live, now?.reason);
-    page.ended = [message || "The call has ended.", advice, failed];
+    page.ended = endedWords(now);
     page.callId = "";
     sounds.ended();
   }
@@ -251,9 +282,10 @@ function showIncoming(now) {
   $("no-picture").hidden = Boolean(now.picture);
 }
 
-function press(id, pressed, name, words) {
+/** A button that toggles says what a press does next; it has no pressed state besides, which would negate its words. */
+function press(id, on, name, words) {
   const button = $(id);
-  button.setAttribute("aria-pressed", String(pressed));
+  button.classList.toggle("on", on);
   setIcon(button.querySelector("svg"), name);
   setText(button.querySelector("span"), words);
 }
@@ -261,39 +293,53 @@ function press(id, pressed, name, words) {
 function showCall(now) {
   const talking = ["Connected", "LocalHold", "RemoteHold", "Reconnecting"].includes(now.state);
   setText($("call-name"), now.peer?.displayName || now.peer?.identity || deviceName());
-  setText($("call-state"), now.state === "Connected" ? "" : callWords(now.state)[0]);
+  setText($("call-state"), now.state === "Connected" ? "" : stateWords(now.state));
   const since = epoch(now.since);
   setText($("call-timer"), talking && since ? duration(Date.now() / 1000 - since) : "");
   press("mute", now.muted, now.muted ? "mic-off" : "mic", now.muted ? "Unmute" : "Mute");
-  press("camera", !now.video, now.video ? "video" : "video-off", "Video");
-  $("camera").setAttribute("aria-label", now.video ? "Video is sent. Stop it" : "Video is not sent. Start it");
+  press("camera", !now.video, now.video ? "video" : "video-off", now.video ? "Stop video" : "Start video");
   press("hold", now.held, now.held ? "play" : "pause", now.held ? "Resume" : "Hold");
   for (const id of ["mute", "camera", "hold"]) $(id).disabled = !talking;
   $("door").hidden = !doorRelay();
   setText($("hangup").querySelector("span"), talking ? "Hang up" : "Cancel");
   $("chip-peer-muted").hidden = !now.peerMuted;
   $("chip-held").hidden = !now.held && !now.peerHeld;
-  setText($("chip-held-text"), now.held ? "On hold" : "Held there");
+  setText($("chip-held-text"), now.held ? "On hold" : "Held by the device");
   $("veil").hidden = now.state !== "Reconnecting" && !(talking && peer.state.connection !== "open");
   setText($("veil-title"), now.state === "Reconnecting" ? "Reconnecting" : "Connection to the appliance lost");
   const picture = Boolean(page.remoteStream?.getVideoTracks().length) && now.peerVideo !== false && talking && !now.held;
   $("remote").hidden = !picture;
   $("no-video").hidden = picture;
-  setText($("no-video-text"), !talking ? callWords(now.state)[0] : now.held ? "The call is on hold"
-    : now.peerHeld ? "The other side holds the call" : "Sound only");
+  setText($("no-video-text"), !talking ? stateWords(now.state) : now.held ? "You hold the call"
+    : now.peerHeld ? "The device holds the call" : "Sound only");
   setIcon($("no-video").querySelector("svg"), !talking ? "phone" : now.held || now.peerHeld ? "pause" : "video-off");
   $("self-off").hidden = now.video && Boolean(page.localStream?.getVideoTracks().length);
 }
 
+/** Words and tone of the device's call, beside which the operator's own stands. */
+function deviceCall() {
+  const { state, callerInfo } = live.get("call");
+  const [words, tone] = callWords(state);
+  if (live.connection !== "open") return ["Not known", ""];
+  const party = partyName(callerInfo);
+  return [{
+    Connecting: "The device calls", Ringing: "The device calls", EarlyMedia: "The device calls",
+    Incoming: `${capital(party)} calls the device`, Connected: "The device is in a call", LocalHold: "Held by the device",
+    RemoteHold: `Held by ${party}`,
+  }[state] ?? words, tone];
+}
+
+const MEMBER_STATES = { Hold: "Holds the call", InLobby: "In the lobby" };
+
 function showDevice() {
-  const [words, tone] = callWords(live.get("call").state);
+  const [words, tone] = deviceCall();
   setText($("call-pill"), words);
   setTone($("call-pill"), tone);
   const members = live.get("roster").participants ?? [];
   replaceRows($("roster"), members.map((member) => el("li", {}, icon(member.kind === "device" ? "speaker" : "person"),
-    el("div", { class: "grow" }, el("b", { text: member.displayName || member.rawId || "Unknown" })),
+    el("div", { class: "grow" }, el("b", { text: peerName(member) || "Unknown" })),
     member.isMuted ? el("span", { class: "tag", "data-tone": "warn", text: "Muted" }) : null,
-    el("span", { class: "tag", "data-tone": member.state === "Connected" ? "ok" : "", text: member.state }))),
+    el("span", { class: "tag", "data-tone": member.state === "Connected" ? "ok" : "", text: MEMBER_STATES[member.state] ?? member.state }))),
   () => el("li", { class: "empty", text: "Nobody is in a call." }));
   $("dnd").setAttribute("aria-checked", String(Boolean(live.get("device").doNotDisturb)));
   const entry = operatorEntry();
@@ -314,7 +360,7 @@ function show() {
   setText($("device-sub"), ["Operator page", live.session?.displayName].filter((word) => word && word !== "Operator").join(" · "));
   showStage();
   showDevice();
-  showDiagnostics(live);
+  showDiagnostics(live, { advices: { nobodyOnDuty: "Press “Go on duty” on this page." } });
   showCalls(live);
 }
 

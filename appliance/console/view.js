@@ -76,12 +76,28 @@ export const callWords = (state) => CALL_WORDS[state] ?? [state ?? "No call", ""
 
 export const inCall = (state) => !["None", "Disconnected", undefined].includes(state);
 
-/** The words of an end reason: its own message, else the vocabulary's. */
-export function reasonWords(live, reason) {
+/** Of two persons, "the other side" says nothing to somebody who reads about a device: who did what, by direction. */
+const DEVICE_DID = {
+  "0/local": () => "The device ended the call.",
+  "0/remote": (other) => `${other} ended the call.`,
+  "603/declined": (other, out) => (out ? `${other} declined.` : "The device declined."),
+  "487/cancelled": (other, out) => (out ? "The device gave up before anybody answered."
+    : `${other} gave up before the device answered.`),
+  "487/noAnswer": (other, out) => (out ? "Nobody answered in time." : "Nobody at the device answered in time."),
+  "486/busy": (other, out) => (out ? `${other} was in another call.` : "The device was in another call."),
+  "480/unreachable": (other, out) => (out ? `${other} was not online.` : "The device was not online."),
+  "480/doNotDisturb": (other, out) => (out ? `${other} does not want to be disturbed.`
+    : "The device refused: do not disturb is on."),
+};
+
+/** The words of an end reason: its own message where it has one, else who did it, else the vocabulary's. */
+export function reasonWords(live, reason, did = {}, other = "The other side", out = true) {
   if (!reason) return { message: "", advice: "", failed: false };
-  const known = live.words.reasons[`${reason.code}/${reason.subCode}`] ?? {};
+  const key = `${reason.code}/${reason.subCode}`;
+  const known = live.words.reasons[key] ?? {};
+  const own = reason.message && reason.message !== known.message ? reason.message : "";
   return {
-    message: reason.message || known.message || `Ended (${reason.code}/${reason.subCode}).`,
+    message: own || did[key]?.(other, out) || known.message || `Ended (${key}).`,
     advice: reason.advice ?? known.advice ?? "",
     failed: (reason.category ?? known.category ?? "Success") !== "Success",
   };
@@ -91,6 +107,10 @@ const CONNECTIONS = {
   connecting: ["Connecting", ""], open: ["Connected", "ok"], lost: ["Connection lost", "bad"],
   expired: ["Session expired", "bad"],
 };
+
+/** How a call of the device ended, of which `call` is the document or the record. */
+export const endWords = (live, call) => reasonWords(live, call.endReason ?? call.reason, DEVICE_DID,
+  capital(partyName(call.callerInfo)), call.direction !== "Incoming");
 
 /** Show the connection, and a gate over the page when only a fresh address helps. */
 export function showConnection(live) {
@@ -121,20 +141,31 @@ function activeDiagnostics(live) {
 
 export const hasDiagnostic = (live, name) => activeDiagnostics(live).some((row) => row.diagnostic === name);
 
-const detailWords = (detail) => (typeof detail === "string" ? detail
-  : Object.values(detail ?? {}).filter((value) => typeof value === "string" && value).join(", "));
+const DETAILS = 3; // lines of a list that are shown
+
+/** A detail is words, a list of lines, or fields of either. */
+function detailWords(detail) {
+  if (typeof detail === "string") return detail;
+  if (!Array.isArray(detail)) return Object.values(detail ?? {}).map(detailWords).filter(Boolean).join(", ");
+  const more = detail.length > DETAILS ? [`and ${detail.length - DETAILS} more`] : [];
+  return [...detail.slice(0, DETAILS).map(String), ...more].join("; ");
+}
 
 const MILD = new Set(["nobodyOnDuty", "clockNotSynchronised", "speakingWhileMicrophoneIsMuted", "watchdogRestarted",
   "storageLow", "speakerVolumeIsZero", "microphoneMuteUnexpectedly"]); // worth a look, nothing is broken
 
-/** Active diagnostics with words and advice; `without` is one that the page already tells elsewhere. */
-export function showDiagnostics(live, { without = "" } = {}) {
-  const rows = activeDiagnostics(live).filter((row) => row.diagnostic !== without);
+/**
+ * Active diagnostics with words and advice; `without` is one that the page already tells elsewhere, `advices` are the
+ * page's own by diagnostic. Who came on duty meanwhile ends what is said of nobody.
+ */
+export function showDiagnostics(live, { without = "", advices = {} } = {}) {
+  const over = onDuty(live).length ? "nobodyOnDuty" : "";
+  const rows = activeDiagnostics(live).filter((row) => row.diagnostic !== without && row.diagnostic !== over);
   setText($("diag-count"), rows.length ? String(rows.length) : "");
   const nodes = rows.map((row) => {
     const words = live.words.diagnostics[row.diagnostic] ?? {};
     const tone = row.value === 2 || MILD.has(row.diagnostic) ? "warn" : "bad";
-    const advice = [row.advice ?? words.advice, detailWords(row.detail)].filter(Boolean).join(" ");
+    const advice = [advices[row.diagnostic] ?? row.advice ?? words.advice, detailWords(row.detail)].filter(Boolean).join(" ");
     return el("li", { "data-tone": tone }, icon("alert"),
       el("div", { class: "grow" }, el("b", { text: row.message ?? words.message ?? row.diagnostic }),
         advice ? el("small", { text: advice }) : null));
@@ -154,14 +185,23 @@ export function replaceRows(list, nodes, none) {
 /** What people call the other side of a call: `callerInfo` of state/call. */
 export function peerName(caller) {
   if (!caller) return "";
-  return caller.uri === "operator:*" ? "Operators" : caller.displayName || caller.rawId || "";
+  const name = caller.displayName || caller.rawId || "";
+  return caller.uri === "operator:*" || name === "Operators" ? "Operator" : name;
 }
+
+/** The other side of a call within a sentence. */
+export function partyName(caller) {
+  const name = peerName(caller);
+  return !name || name === "Operator" ? "the operator" : name;
+}
+
+export const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
 
 export function showCalls(live) {
   const calls = (live.get("calls").calls ?? []).slice(0, 8);
   const nodes = calls.map((call) => {
     const out = call.direction === "Outgoing";
-    const { message, failed } = reasonWords(live, call.endReason ?? call.reason);
+    const { message, failed } = endWords(live, call);
     const seconds = (call.durationMs ?? 0) / 1000;
     return el("li", { "data-tone": failed ? "bad" : "" }, icon(out ? "phone-out" : "phone-in"),
       el("div", { class: "grow" }, el("b", { text: peerName(call.callerInfo) || "Unknown" }),
