@@ -51,7 +51,8 @@ class Disk:
         except sqlite3.DatabaseError as error:
             if _code(error) in _BUSY:
                 raise StoreError(
-                    f"Another process uses the data folder {self.folder}; end it, or set data_dir.") from error
+                    f"Another process uses the data folder {self.folder}; "
+                    "end it, or give this one a folder of its own (--data).") from error
             self._mend(error)
         except OSError as error:
             self._to_memory(error)
