@@ -18,7 +18,7 @@ ROOT: Final = "edgecall/v1"
 """Topic root; a breaking change of the contract is a new root."""
 
 ID_PATTERN: Final = r"^[a-z0-9-]{3,40}$"
-"""Device ids and user names (decisions A4)."""
+"""Device ids and user names."""
 
 MAX_PAYLOAD: Final = 64 * 1024
 """Bytes of one command, answer or event on any door."""
@@ -77,7 +77,7 @@ class Verb:
     ``acts``: it does something in the world that must not happen late; it needs ``ttl_s`` up to ``max_ttl_s``.
     ``idempotent``: after a crash an unfinished one is run again; the others answer ``failed/interrupted``.
     ``long``: answers ``accepted`` first and one final answer later.
-    ``two_step``: while the clock is not synchronised it needs a challenge (decisions A3).
+    ``two_step``: while the clock is not synchronised it needs a challenge.
     """
 
     name: str
@@ -111,7 +111,7 @@ class Command:
     """One command, checked against its verb.
 
     ``ts``: the sender's wall clock, seconds since the epoch, None when it gave none. ``deadline``: monotonic
-    seconds on our clock (decisions A3), None for verbs that only stop or mute. ``sender``: who, for the audit.
+    seconds on our clock, None for verbs that only stop or mute. ``sender``: who, for the audit.
     """
 
     id: str
@@ -161,7 +161,7 @@ class Answer:
     data: Json | None = None
 
     def payload(self) -> Json:
-        """The wire form of decisions A1 (``data`` only where the verb returns something)."""
+        """The wire form (``data`` only where the verb returns something)."""
         body: Json = {
             "id": self.id,
             "result": self.result.value,

@@ -43,7 +43,7 @@ CALL_LAMP: Final[Mapping[CallState, Pattern]] = {
     CallState.IN_LOBBY: DOUBLE, CallState.CONNECTED: ON, CallState.TRANSFERRING: SLOW,
     CallState.LOCAL_HOLD: PULSE, CallState.REMOTE_HOLD: PULSE, CallState.RECONNECTING: FAST,
 }
-"""Lamp per state (features 3.1)."""
+"""Lamp per state."""
 
 BANNER: Final[Mapping[CallState, str]] = {
     CallState.CONNECTING: "Calling …", CallState.RINGING: "Ringing …", CallState.EARLY_MEDIA: "Connecting …",
