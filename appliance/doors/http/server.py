@@ -132,25 +132,27 @@ class HttpDoor:
             tcp = await asyncio.to_thread(bind_tcp, self._http.listen, self._http.port)
             self._port = tcp.getsockname()[1]
             await self._serve(tcp, context)
-            await self._serve_commands(self._runner)
+            commands = await self._serve_commands(self._runner)
         except BaseException:
             await self.stop()
             raise
         self._tending = asyncio.create_task(self._tend_sessions(), name="http.sessions")
-        log.info("listening on %s port %d and %s", self._http.listen, self._port, self.socket_path)
+        log.info("listening on %s port %d%s", self._http.listen, self._port,
+                 f" and {self.socket_path}" if commands else "")
         if self.fingerprint:
             log.info("certificate fingerprint SHA-256 %s", self.fingerprint)
 
-    async def _serve_commands(self, runner: web.AppRunner) -> None:
-        """The socket of the command line. A folder that cannot be written costs this door, not the others."""
+    async def _serve_commands(self, runner: web.AppRunner) -> bool:
+        """The socket of the command line; whether there is one. A folder that cannot be written costs it alone."""
         try:
             unix = await asyncio.to_thread(bind_unix, self.socket_path)
         except SettingsError as error:
             if not isinstance(error.__cause__, OSError):
                 raise
             log.error("no commands by the command line: %s", error)  # noqa: TRY400 - words for people, no traceback
-            return
+            return False
         await web.SockSite(runner, unix).start()
+        return True
 
     async def stop(self) -> None:
         """Close streams and sockets within 2 s; may be called twice."""
