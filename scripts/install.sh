@@ -122,7 +122,7 @@ install_project() {
   fi
   say "installing Python packages (about 100 MB at the first time) into .venv"
   if ! "$venv/bin/python" -m pip install --disable-pip-version-check --no-input -e "$target" 2>&1 |
-    tee "$venv/pip.log" | sed -nu 's/^  *\(Downloading\|Using cached\) \([^-]*-[^-]*\)[^ ]*\(\.whl\|\.gz\) \((.*)\)$/   \2 \4/p; s/^Installing collected.*/   unpacking/p'; then
+    tee "$venv/pip.log" | sed -nu 's/^  *\(Downloading\|Using cached\) \([^-]*-[^-]*\)[^ ]*\(\.whl\|\.gz\) \((.*)\)$/   \2 \4/p; s/^Installing collected.*/   unpacking/p; s/^.*WARNING: Retrying.*/   no answer from the package index, trying again/p'; then
     tail -n 15 "$venv/pip.log" >&2
     if grep -qE 'NewConnectionError|NameResolutionError|Network is unreachable|ConnectTimeout|ReadTimeout' "$venv/pip.log"; then
       die "the Python package index cannot be reached" "Check the network, then run this again. Full log: $venv/pip.log"
