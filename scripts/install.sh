@@ -25,7 +25,10 @@ find_python() {
   for name in ${EDGECALL_PYTHON:-python3 python3.13 python3.12 python3.11}; do
     if python=$(command -v "$name") && suits "$python"; then return; fi
   done
-  python=$(command -v "${EDGECALL_PYTHON:-python3}") || return 1
+  python=$(command -v "${EDGECALL_PYTHON:-python3}") || {
+    [ -z "${EDGECALL_PYTHON:-}" ] || die "EDGECALL_PYTHON is $EDGECALL_PYTHON, and there is no such program"
+    return 1
+  }
   die "$python is $("$python" -V 2>&1), and Edgecall needs Python 3.11, 3.12 or 3.13" \
     "Debian 12 has 3.11, Ubuntu 24.04 has 3.12, Debian 13 has 3.13." \
     "Another interpreter is taken with: EDGECALL_PYTHON=/path/to/python3.13 scripts/$(basename "$0")"
@@ -66,6 +69,7 @@ may_install() {
 # Debian starts the mosquitto service as it installs it. Ours is a child of the daemon on a port and folder of its own, so a
 # service that was not there before is stopped and kept from starting again.
 rest_mosquitto() {
+  [ -e /etc/init.d/mosquitto ] || return 0 # cut short before it came
   if [ -d /run/systemd/system ]; then
     as_root systemctl disable --now --quiet mosquitto.service
   else
@@ -76,15 +80,32 @@ rest_mosquitto() {
   say "to have it back: sudo systemctl enable --now mosquitto"
 }
 
+# dpkg that was interrupted (by Ctrl-C, or long ago by somebody else) leaves its journal, with which apt-get installs nothing.
+finish_dpkg() {
+  [ -n "$(find /var/lib/dpkg/updates -type f 2>/dev/null)" ] || return 0
+  say "finishing an interrupted installation: dpkg --configure -a"
+  as_root env DEBIAN_FRONTEND=noninteractive dpkg --configure -a >>"$cache/apt.log" 2>&1 ||
+    say "it did not succeed; its words are at the end of $cache/apt.log"
+}
+
+after_install() {
+  trap - EXIT INT
+  finish_dpkg
+  [[ " ${missing[*]} " != *" mosquitto "* ]] || rest_mosquitto
+}
+
 # Installs what `want` found missing.
 install_missing() {
   [ ${#missing[@]} -gt 0 ] || return 0
   may_install
   local apt=(apt-get -q -y -o Dpkg::Use-Pty=0 -o Acquire::Retries=2) log=$cache/apt.log
   mkdir -p "$cache"
+  : >"$log"
+  finish_dpkg
   say "installing Debian packages: ${missing[*]}"
-  [[ " ${missing[*]} " != *" mosquitto "* ]] || trap rest_mosquitto EXIT # also when it is cut short by Ctrl-C
-  as_root "${apt[@]}" update >"$log" 2>&1 || true                        # a dead mirror is told by the install
+  trap after_install EXIT
+  trap 'exit 130' INT
+  as_root "${apt[@]}" update >>"$log" 2>&1 || true # a dead mirror is told by the install
   if ! as_root env DEBIAN_FRONTEND=noninteractive "${apt[@]}" install --no-install-recommends "${missing[@]}" 2>&1 |
     tee -a "$log" | sed -nu 's/^Unpacking \([^ ]*\) \(([^)]*)\).*/   \1 \2/p' >&2; then
     tail -n 12 "$log" >&2
@@ -94,10 +115,7 @@ install_missing() {
     fi
     die "apt-get could not install: ${missing[*]}" "Its words are above; full log: $log"
   fi
-  if [[ " ${missing[*]} " == *" mosquitto "* ]]; then
-    trap - EXIT
-    rest_mosquitto
-  fi
+  after_install
   missing=()
 }
 
