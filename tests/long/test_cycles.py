@@ -18,6 +18,6 @@ async def test_three_hundred_calls_with_the_operator_page_leave_nothing(tmp_path
 
 
 async def test_three_hundred_calls_between_two_devices_leave_nothing(tmp_path: Path, capsys) -> None:
-    words = await device_calls(tmp_path, 300, pause_s=3.0)
+    words = await device_calls(tmp_path, 300, warm_up=20, pause_s=3.0)
     with capsys.disabled():
         print(f"\n  {words}")

@@ -24,4 +24,4 @@ async def test_thirty_calls_with_the_operator_page_leave_nothing(tmp_path: Path,
 
 
 async def test_calls_between_two_devices_leave_nothing(tmp_path: Path, capsys) -> None:
-    figure(capsys, await device_calls(tmp_path, 14))
+    figure(capsys, await device_calls(tmp_path, 12, warm_up=8))
