@@ -269,6 +269,7 @@ class House:
         if self.link is not None:
             self.mqtt = MqttDoor(self.link, self.intake, self.bulletin, self.clock, device_id=settings.device.id)
             self.mqtt.start()
+            self.intake.before_final(self.mqtt.keep_events)
             self._stack.push_async_callback(self.mqtt.stop)
             # Last: what waited at the broker comes at once, and what nobody here is ready for would be lost.
             self.link.start()

@@ -40,6 +40,7 @@ RATE_PER_S: Final = 10.0
 BURST: Final = 20.0
 """Above MQTT's receive maximum of 16: what a broker delivers again after a restart is no flood."""
 SENDERS: Final = 256  # remembered for the rate; the one seen longest ago goes first
+SETTLE_S: Final = 1.0  # for events to be kept before the answer they belong to
 CLOCK_TOLERANCE_S: Final = 2.0
 CLOCK_AHEAD_S: Final = 5.0
 """A sender's clock further ahead than this would undo the check for stalled links."""
@@ -108,6 +109,7 @@ class Intake:
         self._bulletin = bulletin
         self._clock = clock
         self._tell: list[Callable[[Command, Answer], None]] = []
+        self._settle: list[Callable[[], Awaitable[None]]] = []
         self._running: dict[str, _Running] = {}
         self._rates: OrderedDict[tuple[Origin, str], RateLimit] = OrderedDict()
         self._challenges: OrderedDict[str, tuple[str, float]] = OrderedDict()  # nonce -> (what for, until)
@@ -116,6 +118,10 @@ class Intake:
         self._recovered = False
         self._recovery: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
+
+    def before_final(self, settle: Callable[[], Awaitable[None]]) -> None:
+        """Awaited, at most SETTLE_S, between the end of a command and the storing of its final answer."""
+        self._settle.append(settle)
 
     def on_answer(self, tell: Callable[[Command, Answer], None]) -> None:
         self._tell.append(tell)
@@ -413,6 +419,7 @@ class Intake:
         running.executing = True
         answer = await self._execute(command, started)
         running.executing = False
+        await self._settled()
         try:
             payload = encode(answer)
         except ValueError:
@@ -429,6 +436,16 @@ class Intake:
                 tell(command, answer)
         if not stored:
             await self._finish_late(running, answer, payload)
+
+    async def _settled(self) -> None:
+        """The events of a command are kept before its final answer is: killed in between, nobody is told ``done`` of
+        what no event tells."""
+        for settle in self._settle:
+            try:
+                async with asyncio.timeout(SETTLE_S):
+                    await settle()
+            except (TimeoutError, StoreError) as error:
+                log.warning("events are kept later than the answer they belong to: %s", error)
 
     async def _finish(self, running: _Running, answer: Answer, payload: bytes) -> bool:
         """Whether the final answer is stored, and queued wherever ``accepted`` was told."""

@@ -68,6 +68,7 @@ class MqttDoor:
         self._dropped_events = 0
         self._state_ready = asyncio.Event()
         self._event_ready = asyncio.Event()
+        self._draining = asyncio.Lock()
         self._refusals = RateLimit(REFUSALS_PER_S, REFUSALS_BURST, clock.monotonic)
         self._security = RateLimit(SECURITY_PER_S, SECURITY_BURST, clock.monotonic)
         self._subscription = ExitStack()
@@ -99,6 +100,10 @@ class MqttDoor:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks, timeout=STOP_S / 2)
+
+    async def keep_events(self) -> None:
+        """Returns when every event so far lies in the outbox. Raises StoreError."""
+        await self._drain_events()
 
     async def publish_quality(self, document: Json) -> bool:
         """Statistics: QoS 0, not retained, gone when nobody listens."""
@@ -214,12 +219,13 @@ class MqttDoor:
                 self._event_ready.set()
 
     async def _drain_events(self) -> None:
-        while self._events:
-            event = self._events[0]
-            payload = _json(cloud_event(event, self._device, self._bulletin.boot))
-            await self._link.enqueue(f"{self._root}/event/{event.type.partition('.')[0]}", payload)
-            if self._events and self._events[0] is event:
-                self._events.popleft()
+        async with self._draining:
+            while self._events:
+                event = self._events[0]
+                payload = _json(cloud_event(event, self._device, self._bulletin.boot))
+                await self._link.enqueue(f"{self._root}/event/{event.type.partition('.')[0]}", payload)
+                if self._events and self._events[0] is event:
+                    self._events.popleft()
 
 
 def _json(body: Json) -> bytes:

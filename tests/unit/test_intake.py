@@ -152,6 +152,30 @@ async def test_a_long_verb_is_accepted_and_finished_exactly_once(house):
     assert await house.intake.submit(dial) == final == await house.intake.final("1", 5)
 
 
+async def test_the_events_of_a_command_are_kept_before_its_final_answer(house):
+    kept: list[str] = []
+
+    async def keep() -> None:
+        kept.extend(house.done)
+        assert not await house.outbox(), "the answer comes after"
+
+    house.intake.before_final(keep)
+    await house.intake.take(house.command("io.set", ttl_s=5, relay="door", seconds=1), "answers")
+    await house.intake.submit(house.command("call.mute", "2"))
+    assert kept[:1] == ["1"]
+
+
+async def test_a_store_that_hangs_delays_an_answer_by_its_limit_alone(house, monkeypatch):
+    monkeypatch.setattr("appliance.intake.SETTLE_S", 0.05)
+
+    async def keep() -> None:
+        await asyncio.Event().wait()
+
+    house.intake.before_final(keep)
+    answer = await asyncio.wait_for(house.intake.submit(house.command("call.mute")), 5)
+    assert answer.result is Result.DONE
+
+
 async def test_two_of_the_same_at_once_run_once(house):
     house.gate.clear()
     both = [asyncio.create_task(house.intake.submit(house.command("call.mute"))) for _ in range(2)]
