@@ -752,7 +752,8 @@ class Call {
 
   #repeat() {
     this.#seq += 1;
-    this.#say("update", { seq: this.#seq, muted: this.muted, held: this.held, video: this.#sends().video });
+    const { audio, video } = this.#sends(); // without a microphone as well: sound that never comes must not be waited for
+    this.#say("update", { seq: this.#seq, muted: !audio, held: this.held, video });
   }
 
   #sends() {
