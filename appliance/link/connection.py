@@ -88,6 +88,7 @@ class Connection:
         self._on_message = on_message
         self._established = False
         self._closed = False
+        self._starting: asyncio.Future[Any] | None = None
         self._connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._acks: dict[int, asyncio.Future[int]] = {}
         self._inbox: Inbox[Callable[[], None]] = Inbox(
@@ -126,7 +127,9 @@ class Connection:
         self._client.connect_async(
             self._settings.host, self._settings.port, self._settings.keepalive_s, clean_start=False,
             properties=properties)
-        await asyncio.to_thread(self._client.loop_start)  # it waits for a socket of its own
+        # It waits for a socket of its own; and paho cannot stop a thread that is only just being started.
+        self._starting = asyncio.ensure_future(asyncio.to_thread(self._client.loop_start))
+        await asyncio.shield(self._starting)
         either: set[asyncio.Future[Any]] = {self._connected, self.ended}
         done, _ = await asyncio.wait(either, timeout=CONNECT_S, return_when=asyncio.FIRST_COMPLETED)
         if not done:
@@ -160,6 +163,8 @@ class Connection:
         client.disconnect()
         try:
             async with asyncio.timeout(within_s):
+                if self._starting is not None:
+                    await self._starting
                 await asyncio.to_thread(client.loop_stop)
         except TimeoutError:  # it hangs in a DNS look-up; it is a daemon thread and ends with that
             log.warning("the MQTT client's thread did not end within %g s", within_s)
