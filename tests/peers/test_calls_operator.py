@@ -78,7 +78,7 @@ def figure(capsys: pytest.CaptureFixture[str], words: str) -> None:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
     folder = tmp_path_factory.mktemp("house")
-    settings = {"call.ring_s": 5, "call.reconnect_s": 8, "board.screen": "1280x720"}
+    settings = {"call.ring_s": 5, "call.reconnect_s": 6, "board.screen": "1280x720"}
     async with (Broker(folder / "broker", users=USERS, devices=["door-1"]) as broker,
                 Appliance(folder / "door", broker=broker, settings=settings) as door, door.commander() as boss,
                 chromium(PAGE_HERTZ) as browser, door.panel(watch=True) as panel):
@@ -444,7 +444,7 @@ async def test_a_killed_browser_is_noticed_and_the_call_is_given_up(house: House
         assert noticed < 4.5  # 3 s without a packet
         over = await door.ended("410/mediaLost", 15)
         assert over["callId"] == call
-        assert 8 < time.monotonic() - begun < 16
+        assert 6 < time.monotonic() - begun < 16
         await house.panel.silent()
         await door.wait_for_state("media", lambda media: not media["capturing"])
 

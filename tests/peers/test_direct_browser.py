@@ -230,9 +230,17 @@ async def test_two_tabs_ring_and_the_second_is_told_that_the_first_answered() ->
 
 
 async def test_page_and_device_dial_each_other_and_are_connected_once() -> None:
-    async with on_duty() as (device, _browser, page):
-        # "olga" is larger than "door-1": the device's call lives and the page answers it without a click
-        clicked = asyncio.create_task(page.evaluate("() => peer.call()"))
+    call_while_busy = """() => {
+      console.log("busy");
+      const until = performance.now() + 1000;
+      while (performance.now() < until);
+      return peer.call();
+    }"""
+    async with on_duty() as (device, browser, page):
+        # "olga" is larger than "door-1": the device's call lives and the page answers it without a click. The page
+        # calls before it can read that it is called.
+        clicked = asyncio.create_task(page.evaluate(call_while_busy))
+        await until(lambda: "busy" in browser.console, "the page is busy")
         told = Told(await device.dial())
         await clicked
         await told.until(api.Connected)
@@ -243,7 +251,7 @@ async def test_page_and_device_dial_each_other_and_are_connected_once() -> None:
         await told.leg.end(END_REASONS["0/local"])
 
 
-@pytest.mark.parametrize("missing", ["video", "both"])
+@pytest.mark.parametrize("missing", [pytest.param("video", marks=pytest.mark.long), "both"])
 async def test_an_operator_without_devices_sees_and_hears_and_is_told_why(missing: str) -> None:
     refuse = """(missing) => {
       const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
@@ -259,6 +267,7 @@ async def test_an_operator_without_devices_sees_and_hears_and_is_told_why(missin
         assert devices["video"] is False
         assert devices["audio"] is (missing == "video")
         assert devices["without"]["video"] == "NotFoundError"
+        await until(lambda: list(device.provider.on_duty) == ["Olga"], "on duty")
         told = await answered(device, page)
         await Chromium.listen(page)
         await Chromium.hears(page, DEVICE_HERTZ)
@@ -295,22 +304,23 @@ async def test_hold_stops_both_ways_and_resume_brings_both_back() -> None:
         await told.leg.end(END_REASONS["0/local"])
 
 
-async def test_a_closed_tab_ends_the_call_within_7_s() -> None:
+@pytest.mark.long  # on every run with the whole appliance: test_calls_operator.py
+async def test_a_closed_tab_ends_the_call_after_its_time_to_come_back() -> None:
     async with on_duty() as (device, _browser, page):
         told = await answered(device, page)
         began = asyncio.get_running_loop().time()
         await page.close()
         assert await told.until(api.Ended) == api.Ended(END_REASONS["0/remote"])
-        assert 4 < asyncio.get_running_loop().time() - began < 7
+        assert 4 < asyncio.get_running_loop().time() - began < 9
         assert list(device.provider.on_duty) == []
 
 
-async def test_a_killed_browser_is_lost_within_4_s_and_the_controller_ends_the_call() -> None:
+async def test_a_killed_browser_is_noticed_and_the_controller_ends_the_call() -> None:
     async with on_duty() as (device, browser, page):
         told = await answered(device, page)
         began = asyncio.get_running_loop().time()
         await browser.kill()
         await told.until(api.Lost)
-        assert asyncio.get_running_loop().time() - began < 4
+        assert asyncio.get_running_loop().time() - began < 5
         await told.leg.end(END_REASONS["410/mediaLost"])
         assert await told.until(api.Ended) == api.Ended(END_REASONS["410/mediaLost"])

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import AsyncIterator
 
@@ -315,6 +316,23 @@ async def test_a_broker_that_is_absent_at_the_start_is_told_once_and_found_later
     words = [record for record in caplog.records if "broker 127.0.0.1" in record.getMessage()]
     assert [record.levelno for record in words] == [logging.WARNING, logging.INFO]
     assert "connected to the broker" in words[1].getMessage()
+
+
+async def test_it_can_be_stopped_while_its_thread_is_being_started(broker, tmp_path, monkeypatch, caplog):
+    loop, begun = asyncio.get_running_loop(), asyncio.Event()
+
+    class Slow(threading.Thread):
+        def start(self) -> None:
+            if self.name.startswith("paho"):
+                loop.call_soon_threadsafe(begun.set)
+                time.sleep(0.2)
+            super().start()
+
+    monkeypatch.setattr(threading, "Thread", Slow)
+    async with Device(tmp_path / "data", broker.port).running(), asyncio.timeout(5):
+        await begun.wait()
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert not [thread for thread in threading.enumerate() if thread.name == "paho-mqtt-client-door-1"]
 
 
 async def test_a_poison_message_is_set_aside_and_the_rest_flows(tmp_path):
