@@ -42,7 +42,8 @@ def arguments(words: list[str]) -> argparse.Namespace:
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run until SIGINT or SIGTERM. Returns the exit code: 0, 1 after a failure, 78 for faults in the settings."""
+    """Run until SIGINT or SIGTERM. Returns the exit code: 0, 1 after a failure, 78 for faults in the settings, 130 when
+    Ctrl-C came before it was up."""
     given = arguments(sys.argv[1:] if words is None else words)
     environ = os.environ | ({"EDGECALL_CONFIG": str(given.config)} if given.config else {})
     path, _ = config_path(environ)
@@ -66,6 +67,8 @@ def main(words: list[str] | None = None) -> int:
     except (EdgecallError, HardwareError) as error:
         log.error("cannot run: %s", error)  # noqa: TRY400 - words for people, no traceback
         return 1
+    except KeyboardInterrupt:  # from then on SIGINT only asks it to stop
+        return 128 + signal.SIGINT
     except Exception:
         log.exception("failed; this is a defect")
         return 1

@@ -85,6 +85,8 @@ def _run(words: list[str]) -> int:
     sys.argv = ["edgecall run", *words]
     try:
         runpy.run_module("appliance", run_name="__main__", alter_sys=True)
+    except KeyboardInterrupt:  # while modules are still read
+        return ExitCode.INTERRUPTED
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
             return end.code or 0
