@@ -130,13 +130,19 @@ install_project() {
   print=$("$python" -c 'import sys; print(sys.version, sys.prefix)' | cat - "$root/pyproject.toml" | sha256sum)
   if [ "$(cat "$stamp" 2>/dev/null)" = "$print" ] && [ -x "$venv/bin/python" ]; then return; fi
 
+  mkdir -p "$cache"
+  trap 'exit 130' INT # the next run goes on where this one was stopped
   if [ -x "$venv/bin/python" ] && ! { suits "$venv/bin/python" && "$venv/bin/python" -m pip -V >/dev/null 2>&1; }; then
     say "the virtual environment $venv does not work with this Python: making it anew"
     rm -rf "$venv"
   fi
   if [ ! -x "$venv/bin/python" ]; then
     say "making the virtual environment .venv with $("$python" -V)"
-    "$python" -m venv "$venv"
+    if ! "$python" -m venv "$venv" >"$cache/venv.log" 2>&1; then
+      tail -n 5 "$cache/venv.log" >&2
+      rm -rf "$venv"
+      die "the virtual environment could not be made" "Python's words are above; full log: $cache/venv.log"
+    fi
   fi
   say "installing Python packages (about 100 MB at the first time) into .venv"
   if ! "$venv/bin/python" -m pip install --disable-pip-version-check --no-input -e "$target" 2>&1 |
@@ -148,4 +154,5 @@ install_project() {
     die "the Python packages could not be installed" "pip's words are above; full log: $venv/pip.log"
   fi >&2
   printf '%s\n' "$print" >"$stamp"
+  trap - INT
 }
