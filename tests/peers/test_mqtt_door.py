@@ -36,7 +36,8 @@ DEVICES = ("door-1", "door-2")
 class Device:
     """Store, intake, link and door as ``__main__`` wires them, with handlers that write down what they did."""
 
-    def __init__(self, folder, port: int, *, name: str = "door-1", synchronised: bool = True) -> None:
+    def __init__(self, folder, port: int, *, name: str = "door-1", synchronised: bool = True,
+                 keepalive_s: int = 5) -> None:
         self.name = name
         self.store = Store(folder, ballast=0)
         self.bulletin = Bulletin("1")
@@ -49,7 +50,8 @@ class Device:
         self.intake = Intake(self.store, dict.fromkeys(VERB, self._do) | {"state.rebirth": self._rebirth},
                              self.bulletin, self.clock)
         self.session = Session(
-            MqttSettings(host="127.0.0.1", port=port, username=name, password=Secret(name), keepalive_s=5), name,
+            MqttSettings(host="127.0.0.1", port=port, username=name, password=Secret(name),
+                         keepalive_s=keepalive_s), name,
             self.store, on_taken_over=self.taken_over.set, on_poison=lambda *poison: self.poisoned.append(poison))
         self.door = MqttDoor(self.session, self.intake, self.bulletin, self.clock, device_id=name)
 
@@ -267,7 +269,8 @@ async def test_a_stalled_link_does_not_move_the_relay(broker, boss, tmp_path, st
     """Measured: after a stall a command arrives with its whole expiry left. Only the sender's time tells."""
     relay = Relay(broker.port)
     ttl_s = 5.0 if stall_s > 10 else 0.5
-    async with relay.running(), Device(tmp_path / "data", relay.port).running() as device:
+    async with relay.running(), Device(
+            tmp_path / "data", relay.port, keepalive_s=60).running() as device:  # the link outlives the stall
         await device.connected()
         relay.stall()
         await boss.publish(f"{ROOT}/cmd/io.set", envelope("1", ttl_s=ttl_s, relay="door", seconds=1), expiry_s=5)
