@@ -263,7 +263,16 @@ class Relay:
             writer.transport.abort()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there = await asyncio.open_connection("127.0.0.1", self._target)
+        self._writers.add(writer)
+        try:
+            there = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:  # the broker is not there: as little is heard of it through a relay
+            self._writers.discard(writer)
+            writer.transport.abort()
+            return
+        if writer.transport.is_closing():  # cut meanwhile
+            there[1].transport.abort()
+            return
         for source, sink in ((reader, there[1]), (there[0], writer)):
             self._writers.add(sink)
             task = asyncio.create_task(self._pipe(source, sink))
