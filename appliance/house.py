@@ -55,6 +55,7 @@ REFUSALS_PER_S: Final = 1.0  # security events of signalling
 REFUSALS_BURST: Final = 10.0
 POISON_SHOWN_S: Final = 600.0  # a message set aside is trouble for as long; the log and the quarantine keep it
 BOOK_S: Final = 10.0  # to read the address book: a card that hangs does not hold the start
+SENDING_STALL_S: Final = 5.0  # of one frame in the hands of a send task, which the pacer spreads over half a second
 EXCHANGE_STALL_S: Final = 2.0  # the exchange ticks every 10 ms, on a null clock where a device is missing
 
 
@@ -245,6 +246,8 @@ class House:
         watchdog = Watchdog(self._notifier)
         self._background += [("care.board", self.care.run), ("care.watch", self.watch.run),
                              ("care.sampling", self.sampling.run), ("care.watchdog", watchdog.run)]
+        self._background.append(("care.watchdog.sending", lambda: watchdog.follow(
+            "media sending", SENDING_STALL_S, lambda: self.studio.sending_tick)))
         if self.board.audio is not None:
             self._background.append(("care.watchdog.audio", lambda: watchdog.follow(
                 "audio exchange", EXCHANGE_STALL_S, lambda: self.studio.exchange_tick)))
@@ -269,6 +272,7 @@ class House:
         if self.link is not None:
             self.mqtt = MqttDoor(self.link, self.intake, self.bulletin, self.clock, device_id=settings.device.id)
             self.mqtt.start()
+            self._background.append(("doors.mqtt", self.mqtt.watch))
             self.intake.before_final(self.mqtt.keep_events)
             self._stack.push_async_callback(self.mqtt.stop)
             # Last: what waited at the broker comes at once, and what nobody here is ready for would be lost.

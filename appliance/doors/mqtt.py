@@ -86,6 +86,13 @@ class MqttDoor:
             asyncio.create_task(self._queue_events(), name="mqtt events"),
         ]
 
+    async def watch(self) -> None:
+        """Until cancelled, or until publishing has ended by a fault, which is raised."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            if not task.cancelled():
+                task.result()
+
     async def stop(self) -> None:
         """Queue the events that wait, then end, within STOP_S. May be called twice."""
         tasks, self._tasks = self._tasks, []

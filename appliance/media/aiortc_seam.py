@@ -67,6 +67,8 @@ from aiortc.rtp import (
 )
 from aiortc.sdp import candidate_from_sdp
 
+from appliance.tasks import background, fail_loudly
+
 __all__ = [
     "FEEDBACK",
     "AnyRtcpPacket",
@@ -199,13 +201,17 @@ class ReceiveStream(Protocol):
 class Outlet:
     """RTCP and retransmissions of one stream on their way out, without making the receiving wait.
 
-    At most ``LIMIT`` groups wait (only TURN over TCP ever waits); more are dropped and counted.
+    At most ``LIMIT`` groups wait (only TURN over TCP ever waits); more are dropped and counted. ``failed`` is told of
+    an exception of our own code.
     """
 
     LIMIT: Final = 64
 
-    def __init__(self, send: Callable[[bytes], Awaitable[None]], name: str) -> None:
+    def __init__(
+        self, send: Callable[[bytes], Awaitable[None]], name: str, *, failed: Callable[[Exception], None] = fail_loudly
+    ) -> None:
         self._send = send
+        self._failed = failed
         self._name = f"media.feedback {name}"
         self._tasks: set[asyncio.Task[None]] = set()
         self.dropped = 0
@@ -214,7 +220,7 @@ class Outlet:
         if len(self._tasks) >= self.LIMIT:
             self.dropped += 1
             return
-        task = asyncio.get_running_loop().create_task(self._deliver(packets), name=self._name)
+        task = background(self._deliver(packets), name=self._name, failed=self._failed)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

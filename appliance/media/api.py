@@ -76,7 +76,7 @@ class DataMessage:
 @dataclass(frozen=True, slots=True)
 class SessionClosed:
     """The session is over. ``why``: ``closed`` by us, ``iceFailed``, ``dtls``, ``lost`` (no consent for 30 s, or the
-    peer closed DTLS without a word of signalling), ``oneWayMedia``."""
+    peer closed DTLS without a word of signalling), ``oneWayMedia``, ``internal`` (a fault of ours ended a stream)."""
 
     why: str
     detail: str = ""
@@ -170,6 +170,11 @@ class Studio(Protocol):
     @property
     def exchange_tick(self) -> float:
         """Monotonic time of the last audio exchange, for the watchdog; it ticks without a device too."""
+
+    @property
+    def sending_tick(self) -> float:
+        """Monotonic time since which the oldest frame in the hands of a send task is being sent, now while there is
+        none, for the watchdog: a frame is not in hand while its stream waits for a source or for the network."""
 
     def state(self) -> Json:
         """For ``state/media``: per kind wanted and actual, codec, encoder kind, sizes, rates, dropped counters."""

@@ -32,6 +32,7 @@ from appliance.media.aiortc_seam import (
     pack_remb_fci,
     unwrap_rtx,
 )
+from appliance.tasks import background, fail_loudly
 
 __all__ = [
     "Allowance",
@@ -302,7 +303,10 @@ class AudioOrder:
 
 
 class RtpReceiveStream:
-    """One RTP stream in, on the loop. Give it a sink of its kind."""
+    """One RTP stream in, on the loop. Give it a sink of its kind.
+
+    ``on_failure`` is told of the exception by which reporting ended.
+    """
 
     def __init__(
         self, kind: str, name: str, *, video: VideoSink | None = None, audio: AudioSink | None = None,
@@ -310,6 +314,7 @@ class RtpReceiveStream:
     ) -> None:
         self.kind = kind
         self.counters = Incoming()
+        self.on_failure: Callable[[Exception], None] = fail_loudly
         self.reception: Reception | None = None
         self._name = name
         self._video = video
@@ -333,10 +338,13 @@ class RtpReceiveStream:
 
     def start(self, *, rtcp_ssrc: int, parameters: Any, send: Callable[[bytes], Awaitable[None]]) -> None:
         self._codecs = {codec.payloadType: codec for codec in parameters.codecs}
-        self._rtcp_ssrc, self._outlet = rtcp_ssrc, Outlet(send, self._name)
-        self._task = asyncio.get_running_loop().create_task(
-            self._report(), name=f"media.receiver-reports {self.kind} {self._name}"
+        self._rtcp_ssrc, self._outlet = rtcp_ssrc, Outlet(send, self._name, failed=self._failed)
+        self._task = background(
+            self._report(), name=f"media.receiver-reports {self.kind} {self._name}", failed=self._failed
         )
+
+    def _failed(self, error: Exception) -> None:
+        self.on_failure(error)
 
     def on_rtp(self, packet: RtpPacket, arrival_ms: int) -> None:
         codec = self._codecs.get(packet.payload_type)

@@ -34,6 +34,7 @@ from appliance.media.aiortc_seam import (
     is_rtx,
     unpack_remb_fci,
 )
+from appliance.tasks import background, fail_loudly
 
 __all__ = ["EncodedTrack", "Feedback", "Outgoing", "RtpSendStream"]
 
@@ -99,11 +100,15 @@ class Outgoing:
 
 
 class RtpSendStream:
-    """One RTP stream out; lives from ``start`` to ``stop`` on the loop."""
+    """One RTP stream out; lives from ``start`` to ``stop`` on the loop.
+
+    ``on_failure`` is told of the exception by which sending or reporting ended; the stream sends no more then.
+    """
 
     def __init__(self, kind: str, name: str, feedback: Feedback | None = None) -> None:
         self.kind = kind
         self.counters = Outgoing()
+        self.on_failure: Callable[[Exception], None] = fail_loudly
         self._name = name
         self._feedback = feedback
         self._enabled = True
@@ -128,6 +133,12 @@ class RtpSendStream:
         self._last: tuple[int, float] | None = None  # (RTP timestamp, monotonic capture time) of the last frame
         self._report_sent: tuple[int, float] | None = None  # (middle NTP bits, monotonic time) of the last SR
         self._paused = True
+        self._taken_at: float | None = None
+
+    @property
+    def taken_at(self) -> float | None:
+        """Monotonic time at which the frame being sent was taken; None while the stream waits for one."""
+        return self._taken_at
 
     # -- called through the seam
 
@@ -137,7 +148,7 @@ class RtpSendStream:
     ) -> None:
         """Begin to send ``track`` with what was negotiated. ``send`` protects and sends one packet."""
         self.counters.ssrc, self._rtx_ssrc, self._send = ssrc, rtx_ssrc, send
-        self._outlet = Outlet(send, self._name)
+        self._outlet = Outlet(send, self._name, failed=self._failed)
         codec = parameters.codecs[0]
         self._payload_type, self._clock_rate = codec.payloadType, codec.clockRate
         self._cname = parameters.rtcp.cname
@@ -153,11 +164,15 @@ class RtpSendStream:
             elif extension.uri == URI_LEVEL:
                 self._level_extension = extension.id
         if isinstance(track, EncodedTrack):
-            loop = asyncio.get_running_loop()
             self._tasks = [
-                loop.create_task(self._run(track), name=f"media.send {self.kind} {self._name}"),
-                loop.create_task(self._report(), name=f"media.reports {self.kind} {self._name}"),
+                background(
+                    self._run(track), name=f"media.send {self.kind} {self._name}", failed=self._failed),
+                background(
+                    self._report(), name=f"media.reports {self.kind} {self._name}", failed=self._failed),
             ]
+
+    def _failed(self, error: Exception) -> None:
+        self.on_failure(error)
 
     def enable(self, enabled: bool) -> None:
         self._enabled = enabled
@@ -202,12 +217,15 @@ class RtpSendStream:
         pack = h264_payloads if self.kind == "video" else _one_payload
         try:
             while True:
+                self._taken_at = None
                 packet = await track.recv()
+                self._taken_at = time.monotonic()
                 if self._enabled:
                     await self._send_frame(pack(bytes(packet)), packet, track)
         except ConnectionError:
             log.debug("%s stream ends: the transport is gone", self.kind)
         finally:
+            self._taken_at = None
             track.stop()
 
     async def _send_frame(self, payloads: list[bytes], packet: av.Packet[Any], track: EncodedTrack) -> None:

@@ -196,6 +196,7 @@ class Session:
         else:
             outgoing = RtpSendStream(kind, self.name, self._camera_track)
             incoming = RtpReceiveStream(kind, self.name, video=self.video_in, on_media=self._maybe_up)
+        outgoing.on_failure = incoming.on_failure = self._on_defect
         self.outgoing[kind], self.incoming[kind] = outgoing, incoming
         return outgoing, incoming
 
@@ -315,6 +316,11 @@ class Session:
         log.warning("connecting failed inside the media stack: %s", type(error).__name__, exc_info=error)
         self._finish("dtls", f"{type(error).__name__}: {error}")
 
+    def _on_defect(self, error: Exception) -> None:
+        """A task of a stream ended by a fault of ours: the connection is of no use any more, a new one may well be."""
+        log.error("a stream of the session ended by a fault", exc_info=error)
+        self._finish("internal", f"{type(error).__name__}: {error}")
+
     def _maybe_up(self) -> None:
         """Up once the transport is and the audio that is owed has shown itself (video that lacks is a diagnostic)."""
         if self._up or self._ended or self._connected_at is None:
@@ -392,6 +398,11 @@ class Session:
         """Whether audio and video leave now."""
         audio = self._microphone_track is not None and self._microphone_track.sending
         return audio, self._camera_track is not None and self._camera_track.sending
+
+    @property
+    def sending_since(self) -> float | None:
+        """Monotonic time since which the oldest frame is being sent; None while no stream has one in hand."""
+        return min((at for stream in self.outgoing.values() if (at := stream.taken_at) is not None), default=None)
 
     def negotiated(self, kind: str) -> tuple[bool, bool]:
         return self._pc.negotiated(kind)

@@ -155,6 +155,13 @@ class Studio:
     def exchange_tick(self) -> float:
         return self._tick if self._running else time.monotonic()  # nothing of ours can be stuck without a device
 
+    @property
+    def sending_tick(self) -> float:
+        return min(
+            (since for session in self._sessions if (since := session.sending_since) is not None),
+            default=time.monotonic(),
+        )
+
     # -- pictures
 
     async def warm_camera(self, warm: bool) -> None:

@@ -382,3 +382,44 @@ async def test_every_task_of_a_session_has_a_name() -> None:
             if task.get_name().startswith("Task-") and "appliance" in repr(task.get_coro())
         ]
         assert not unnamed
+
+
+async def test_a_fault_in_a_send_task_ends_the_session_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    async with pair() as (caller, callee):
+        await callee.event(SessionUp)
+        await until(lambda: callee.session.outgoing["audio"].counters.frames > 5)
+        track = callee.session._microphone_track
+        assert track is not None
+
+        def captured_at(_packet: object) -> float:
+            raise ZeroDivisionError("a fault of ours")
+
+        track.captured_at = captured_at  # type: ignore[method-assign]
+        closed = await callee.event(SessionClosed, 2)
+        assert closed.why == "internal"
+        assert "ZeroDivisionError" in closed.detail
+        assert "ZeroDivisionError" in caplog.text
+        assert (await caller.event(SessionClosed, 2)).why == "lost"
+
+
+async def test_a_frame_that_is_stuck_in_sending_is_seen_by_the_watchdog() -> None:
+    async with pair() as (caller, _):
+        await caller.event(SessionUp)
+        stream = caller.session.outgoing["audio"]
+        await until(lambda: stream.counters.frames > 5)
+        assert time.monotonic() - caller.studio.sending_tick < 0.1
+        released = asyncio.Event()
+        real = stream._send
+
+        async def stuck(data: bytes) -> None:
+            await released.wait()
+            await real(data)
+
+        stream._send = stuck
+        before = await until(lambda: time.monotonic() - caller.studio.sending_tick > 0.3)
+        assert before < 1.0
+        first = caller.studio.sending_tick
+        await asyncio.sleep(0.05)  # that the number stands still is what is tested
+        assert caller.studio.sending_tick == first
+        released.set()
+        await until(lambda: time.monotonic() - caller.studio.sending_tick < 0.1)

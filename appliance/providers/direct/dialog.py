@@ -596,7 +596,8 @@ class Dialog:
     def _closed(self, generation: int, why: str) -> list[Effect]:
         self._alive.discard(generation)
         if self.phase is Phase.JOINING:
-            key = {"iceFailed": "410/iceFailed", "dtls": "488/dtls", "oneWayMedia": "410/oneWayMedia"}
+            key = {"iceFailed": "410/iceFailed", "dtls": "488/dtls", "oneWayMedia": "410/oneWayMedia",
+                   "internal": "500/internal"}
             return self.end(END_REASONS[key.get(why, "410/mediaLost")])
         if why == "oneWayMedia":
             return self.end(END_REASONS["410/oneWayMedia"])

@@ -18,6 +18,7 @@ from appliance.clock import Clock
 from appliance.errors import SignalingError
 from appliance.providers.api import Peer
 from appliance.providers.direct import protocol as wire
+from appliance.tasks import background
 from appliance.vocabulary import END_REASONS, Reason
 
 __all__ = ["CallParty", "Endpoint", "Limiter", "Switchboard", "Wire"]
@@ -130,7 +131,7 @@ class Endpoint:
         """Take a new connection; returns the one it replaces. What waits is sent."""
         before, self._wire = self._wire, connection
         if self._sender is None:
-            self._sender = asyncio.create_task(self._send(), name=f"direct.send.{self.key[:24]}")
+            self._start_sender()
         self._wake.set()
         for party in tuple(self.calls.values()):
             party.signalling(self, True)
@@ -144,6 +145,18 @@ class Endpoint:
         for party in tuple(self.calls.values()):
             party.signalling(self, False)
         return True
+
+    def _start_sender(self) -> None:
+        self._sender = background(self._send(), name=f"direct.send.{self.key[:24]}", failed=self._sending_failed)
+
+    def _sending_failed(self, error: Exception) -> None:
+        """A fault of ours: the message it happened with is given up, the others go on."""
+        log.error("a signalling message could not be sent", exc_info=error)
+        if self._outbox:
+            self._outbox.popleft()
+            self.dropped += 1
+        self._start_sender()
+        self._wake.set()
 
     async def close(self) -> None:
         """Let go of the sender. May be called twice."""
