@@ -15,6 +15,7 @@ from appliance.media.api import Directions, IceServers, SessionEvent
 from appliance.media.session import Session
 from appliance.media.studio import Studio
 from appliance.settings import VideoSettings
+from tests.support.impair import Relay
 from tests.support.media_board import RATE, HandBoard
 
 T = TypeVar("T", bound=SessionEvent)
@@ -63,16 +64,22 @@ def goertzel(pcm: bytes, hertz: float) -> float:
     return 2 * math.hypot(real, imaginary) / len(samples) / 32768 if samples else 0.0
 
 
-async def connect(caller: Session, callee: Session) -> None:
-    await caller.accept_answer(await callee.answer(await caller.offer()))
+async def connect(caller: Session, callee: Session, between: Relay | None = None) -> None:
+    """Offer and answer; ``between`` carries the media, the caller being its left peer."""
+    offer = await caller.offer()
+    if between is None:
+        await caller.accept_answer(await callee.answer(offer))
+    else:
+        answer = await callee.answer(between.from_left(offer))
+        await caller.accept_answer(between.from_right(answer))
 
 
 @asynccontextmanager
 async def pair(
     *, first: HandBoard | None = None, second: HandBoard | None = None,
-    wanted: Directions | None = None, connected: bool = True,
+    wanted: Directions | None = None, connected: bool = True, between: Relay | None = None,
 ) -> AsyncIterator[tuple[End, End]]:
-    """Two ends; the first hears 440 Hz and offers, the second hears 1000 Hz."""
+    """Two ends; the first hears 440 Hz and offers, the second hears 1000 Hz. ``between``: a network to go through."""
     ends, listening = [], []
     for board in (first or HandBoard(440), second or HandBoard(1000)):
         studio = Studio(board, VideoSettings())
@@ -82,7 +89,7 @@ async def pair(
         listening.append(asyncio.create_task(end.listen()))
     try:
         if connected:
-            await connect(ends[0].session, ends[1].session)
+            await connect(ends[0].session, ends[1].session, between)
         yield ends[0], ends[1]
     finally:
         for end in ends:
