@@ -7,7 +7,8 @@ What is used as it is: ICE checks, DTLS, SCTP, the SDP parser, the RTP and RTCP 
                           join the decoder thread inside the loop and queue without limit
 ``IceConnection``         consent of RFC 7675 (30 s since the last valid answer; stock closes a healthy call when the
                           round trip is over 500 ms), loopback candidates, bounded receive queue
-``DtlsTransport``         tells of every authenticated arrival, survives malformed RTCP, RSA cipher suites
+``DtlsTransport``         tells of every authenticated arrival, survives malformed RTCP, RSA cipher suites,
+                          transport-wide feedback (stock reads format 15 as if it were NACK)
 ``Router``                FIR by its FCI (RFC 5104 4.3.1.2), RTP by its mid (RFC 8843 9.2)
 ``PeerConnection``        builds all of these, bundles always, names its tasks, tells of failures
 ========================  ==========================================================================================
@@ -29,15 +30,18 @@ from aioice import stun
 from aioice.candidate import Candidate
 from aioice.ice import CONSENT_INTERVAL, CandidatePair, Connection, StunProtocol
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCIceServer, RTCPeerConnection
-from aiortc.codecs import depayload, get_capabilities, is_rtx
+from aiortc.codecs import CODECS, HEADER_EXTENSIONS, depayload, get_capabilities, is_rtx
 from aiortc.codecs.h264 import H264Encoder
 from aiortc.mediastreams import MediaStreamTrack
 from aiortc.rate import RemoteBitrateEstimator
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsTransport, RtpRouter, SRTPProtectionProfile, State
 from aiortc.rtcicetransport import RTCIceGatherer, RTCIceTransport, candidate_from_aioice, connection_kwargs
 from aiortc.rtcrtpparameters import (
+    RTCRtcpFeedback,
     RTCRtpCodecCapability,
     RTCRtpCodecParameters,
+    RTCRtpHeaderExtensionParameters,
+    RTCRtpParameters,
     RTCRtpReceiveParameters,
     RTCRtpSendParameters,
 )
@@ -67,6 +71,7 @@ from aiortc.rtp import (
 )
 from aiortc.sdp import candidate_from_sdp
 
+from appliance.media.congestion import transport_cc
 from appliance.tasks import background, fail_loudly
 
 __all__ = [
@@ -87,6 +92,7 @@ __all__ = [
     "RtcpSrPacket",
     "RtpPacket",
     "SendStream",
+    "TransportWide",
     "UnsupportedVersionError",
     "candidate_from_sdp",
     "check_versions",
@@ -97,6 +103,7 @@ __all__ = [
     "h264_payloads",
     "is_rtx",
     "pack_remb_fci",
+    "transport_wide_id",
     "unpack_remb_fci",
     "unwrap_rtx",
 ]
@@ -108,6 +115,7 @@ CONSENT_LIFETIME_S: Final = 30.0  # RFC 7675 5.1
 CONSENT_OUTSTANDING: Final = 8  # checks still answered for: 30 s at the fastest pace of 4 s
 RECEIVE_QUEUE: Final = 1024  # datagrams waiting for DTLS: 7 s of 720p; more means the loop stands still
 STUN_TIMEOUT_S: Final = 1  # gathering waits for STUN and TURN at most this long (stock: 5)
+TRANSPORT_WIDE_ID: Final = 4  # of the header extension, in our offers; free in aiortc's own numbering
 REMOTE_CANDIDATES: Final = 64  # more from one peer are ignored: each costs checks on the network
 
 # Stock offers ECDSA alone, which older gateways with RSA certificates cannot answer (aiortc #1434).
@@ -166,6 +174,28 @@ def codec_preferences(kind: str) -> list[RTCRtpCodecCapability]:
     return h264 + [codec for codec in codecs if codec.mimeType == "video/rtx"]
 
 
+def _offer_transport_wide() -> None:
+    """Put transport-wide feedback into what aiortc offers and accepts, for sound and picture alike."""
+    for kind in ("audio", "video"):
+        if not any(extension.uri == transport_cc.URI for extension in HEADER_EXTENSIONS[kind]):
+            HEADER_EXTENSIONS[kind].append(
+                RTCRtpHeaderExtensionParameters(id=TRANSPORT_WIDE_ID, uri=transport_cc.URI)
+            )
+            for codec in CODECS[kind]:
+                if not is_rtx(codec):
+                    codec.rtcpFeedback.append(RTCRtcpFeedback(type="transport-cc"))
+
+
+_offer_transport_wide()
+
+
+def transport_wide_id(parameters: RTCRtpParameters) -> int | None:
+    """Id of the header extension that carries the transport-wide sequence number, when both sides do transport-cc."""
+    if not any(feedback.type == "transport-cc" for codec in parameters.codecs for feedback in codec.rtcpFeedback):
+        return None
+    return next((each.id for each in parameters.headerExtensions if each.uri == transport_cc.URI), None)
+
+
 # --- what a stream of ours looks like to aiortc -----------------------------------------------------------------------
 
 
@@ -196,6 +226,19 @@ class ReceiveStream(Protocol):
     def on_rtcp(self, packet: AnyRtcpPacket) -> None: ...
 
     async def stop(self) -> None: ...
+
+
+class TransportWide(Protocol):
+    """What one transport's feedback is handed to, both ways."""
+
+    def report_as(self, ssrc: int, send: Callable[[bytes], Awaitable[None]]) -> None:
+        """The peer does transport-cc: what arrives is to be reported to it, from ``ssrc``."""
+
+    def on_packet(self, sequence: int, ssrc: int) -> None:
+        """A packet with this transport-wide sequence number arrived just now."""
+
+    def on_feedback(self, fci: bytes) -> None:
+        """The peer reports what arrived; the body may be anything."""
 
 
 class Outlet:
@@ -288,6 +331,9 @@ class Receiver(RTCRtpReceiver):
         if self._running:
             return
         self._running = True
+        wide = self.transport.wide if isinstance(self.transport, DtlsTransport) else None
+        if wide is not None and transport_wide_id(parameters) is not None:
+            wide.report_as(self._report_ssrc, self.transport._send_rtp)
         self.stream.start(rtcp_ssrc=self._report_ssrc, parameters=parameters, send=self.transport._send_rtp)
         self.transport._register_rtp_receiver(self, parameters)
 
@@ -427,7 +473,11 @@ class Certificate(RTCCertificate):
 
 
 class Router(RtpRouter):
-    """Routes by mid first and FIR by its FCI."""
+    """Routes by mid first and FIR by its FCI; notes transport-wide sequence numbers, also of packets for nobody."""
+
+    def __init__(self, wide: TransportWide | None = None) -> None:
+        super().__init__()
+        self._wide = wide
 
     def route_rtcp(self, packet: AnyRtcpPacket) -> Any:
         recipients = super().route_rtcp(packet)
@@ -439,6 +489,9 @@ class Router(RtpRouter):
         return recipients
 
     def route_rtp(self, packet: RtpPacket) -> Any:
+        sequence = packet.extensions.transport_sequence_number
+        if sequence is not None and self._wide is not None:
+            self._wide.on_packet(sequence, packet.ssrc)
         mid = packet.extensions.mid
         receiver = self.mid_table.get(mid) if mid is not None else None
         if receiver is None:
@@ -463,15 +516,21 @@ class DtlsTransport(RTCDtlsTransport):
     """Tells of each authenticated packet; a packet that cannot be parsed is counted and never ends the call."""
 
     def __init__(
-        self, transport: RTCIceTransport, certificates: list[RTCCertificate], on_arrival: Callable[[], None]
+        self, transport: RTCIceTransport, certificates: list[RTCCertificate], on_arrival: Callable[[], None],
+        wide: TransportWide | None = None,
     ) -> None:
         super().__init__(transport, certificates)
-        self._rtp_router = Router()
+        self._rtp_router = Router(wide)
+        self.wide = wide
         self._on_arrival = on_arrival
         self.malformed = 0
 
     async def _handle_rtcp_data(self, data: bytes) -> None:
         self._on_arrival()
+        if self.wide is not None:
+            data, bodies = transport_cc.split_compound(data)
+            for fci in bodies:
+                self.wide.on_feedback(fci)
         await self._guard(super()._handle_rtcp_data(data))
 
     async def _handle_rtp_data(self, data: bytes, arrival_time_ms: int) -> None:
@@ -512,13 +571,14 @@ class PeerConnection(RTCPeerConnection):
     """RTCPeerConnection made of the parts above: MAX_BUNDLE, no default STUN server, named tasks.
 
     ``streams(kind)`` gives the SendStream and ReceiveStream of a new transceiver; ``on_arrival`` is called for every
-    authenticated packet; ``on_error`` when connecting failed inside aiortc without a state to tell it.
+    authenticated packet; ``on_error`` when connecting failed inside aiortc without a state to tell it; ``wide`` gets
+    the transport-wide feedback.
     """
 
     def __init__(
         self, servers: list[RTCIceServer], *, loopback: bool, name: str,
         streams: Callable[[str], tuple[SendStream, ReceiveStream]],
-        on_arrival: Callable[[], None], on_error: Callable[[Exception], None],
+        on_arrival: Callable[[], None], on_error: Callable[[Exception], None], wide: TransportWide | None = None,
     ) -> None:
         # A peer that bundles but not the second line of a kind breaks every other policy (aiortc #1, bridges).
         super().__init__(RTCConfiguration(iceServers=servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
@@ -529,6 +589,7 @@ class PeerConnection(RTCPeerConnection):
         self._streams = streams
         self._on_arrival = on_arrival
         self._on_error = on_error
+        self._wide = wide
         self._connecting: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
@@ -552,7 +613,7 @@ class PeerConnection(RTCPeerConnection):
     def _RTCPeerConnection__createDtlsTransport(self) -> RTCDtlsTransport:  # noqa: N802
         gatherer = Gatherer(self._servers, loopback=self._loopback, on_arrival=self._on_arrival)
         ice = RTCIceTransport(gatherer)
-        dtls = DtlsTransport(ice, hidden(self, RTCPeerConnection, "certificates"), self._on_arrival)
+        dtls = DtlsTransport(ice, hidden(self, RTCPeerConnection, "certificates"), self._on_arrival, self._wide)
         gatherer.on("statechange", hidden(self, RTCPeerConnection, "updateIceGatheringState"))
         ice.on("statechange", hidden(self, RTCPeerConnection, "updateIceConnectionState"))
         ice.on("statechange", hidden(self, RTCPeerConnection, "updateConnectionState"))

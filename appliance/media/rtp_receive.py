@@ -30,6 +30,7 @@ from appliance.media.aiortc_seam import (
     depayload,
     is_rtx,
     pack_remb_fci,
+    transport_wide_id,
     unwrap_rtx,
 )
 from appliance.tasks import background, fail_loudly
@@ -338,6 +339,8 @@ class RtpReceiveStream:
 
     def start(self, *, rtcp_ssrc: int, parameters: Any, send: Callable[[bytes], Awaitable[None]]) -> None:
         self._codecs = {codec.payloadType: codec for codec in parameters.codecs}
+        if transport_wide_id(parameters) is not None:
+            self._estimator = None  # the peer estimates by itself; a REMB would only hold it down
         self._rtcp_ssrc, self._outlet = rtcp_ssrc, Outlet(send, self._name, failed=self._failed)
         self._task = background(
             self._report(), name=f"media.receiver-reports {self.kind} {self._name}", failed=self._failed
@@ -428,7 +431,7 @@ class RtpReceiveStream:
         self.reception = Reception(clock_rate)
         self._assembler = VideoAssembler()
         self._order = AudioOrder()
-        if self.kind == "video":
+        if self._estimator is not None:
             self._allow(self._allowance.bits_per_second)
 
     def _take_audio(self, sequence: int, data: bytes) -> None:

@@ -32,8 +32,10 @@ from appliance.media.aiortc_seam import (
     RtcpSrPacket,
     h264_payloads,
     is_rtx,
+    transport_wide_id,
     unpack_remb_fci,
 )
+from appliance.media.transmission import NTP_UNIX_S, Outbound, Transmission
 from appliance.tasks import background, fail_loudly
 
 __all__ = ["EncodedTrack", "Feedback", "Outgoing", "RtpSendStream"]
@@ -46,7 +48,6 @@ RESEND_SHARE: Final = 0.3  # of the bytes of the last second, beside a floor of 
 BURST_PACKETS: Final = 12  # leave at once; a 40 kB key frame is spread instead of overrunning small buffers
 BURST_PAUSE_S: Final = 0.004
 RTT_WEIGHT: Final = 1 / 8  # RFC 6298 alpha
-NTP_UNIX_S: Final = 2_208_988_800  # seconds between 1900 and 1970
 
 URI_MID: Final = "urn:ietf:params:rtp-hdrext:sdes:mid"
 URI_LEVEL: Final = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
@@ -105,12 +106,15 @@ class RtpSendStream:
     ``on_failure`` is told of the exception by which sending or reporting ended; the stream sends no more then.
     """
 
-    def __init__(self, kind: str, name: str, feedback: Feedback | None = None) -> None:
+    def __init__(
+        self, kind: str, name: str, feedback: Feedback | None = None, transmission: Transmission | None = None,
+    ) -> None:
         self.kind = kind
         self.counters = Outgoing()
         self.on_failure: Callable[[Exception], None] = fail_loudly
         self._name = name
         self._feedback = feedback
+        self._transmission = transmission or Transmission(name)
         self._enabled = True
         self._send: Callable[[bytes], Awaitable[None]] = _nowhere
         self._outlet = Outlet(_nowhere, name)
@@ -129,6 +133,7 @@ class RtpSendStream:
         self._cname = ""
         self._mid_extension = b""
         self._time_extension: int | None = None
+        self._wide_extension: int | None = None
         self._level_extension: int | None = None
         self._last: tuple[int, float] | None = None  # (RTP timestamp, monotonic capture time) of the last frame
         self._report_sent: tuple[int, float] | None = None  # (middle NTP bits, monotonic time) of the last SR
@@ -148,13 +153,14 @@ class RtpSendStream:
     ) -> None:
         """Begin to send ``track`` with what was negotiated. ``send`` protects and sends one packet."""
         self.counters.ssrc, self._rtx_ssrc, self._send = ssrc, rtx_ssrc, send
-        self._outlet = Outlet(send, self._name, failed=self._failed)
+        self._outlet = Outlet(self._send_media, self._name, failed=self._failed)
         codec = parameters.codecs[0]
         self._payload_type, self._clock_rate = codec.payloadType, codec.clockRate
         self._cname = parameters.rtcp.cname
         for other in parameters.codecs:
             if is_rtx(other) and other.parameters.get("apt") == codec.payloadType:
                 self._rtx_type = other.payloadType
+        self._wide_extension = transport_wide_id(parameters)
         for extension in parameters.headerExtensions:
             if extension.uri == URI_MID and parameters.muxId:
                 mid = parameters.muxId.encode()[:16]
@@ -249,7 +255,7 @@ class RtpSendStream:
             data = header + payload
             if self._rtx_type is not None:
                 self._history[sequence % HISTORY] = (sequence, data, len(header))
-            await self._send(data)
+            await self._send_media(data)
             counters.packets += 1
             counters.payload_bytes += len(payload)
             counters.header_bytes += len(header)
@@ -258,17 +264,27 @@ class RtpSendStream:
         self._last = (timestamp, track.captured_at(packet))
 
     def _extensions(self, level: int | None) -> bytes:
-        """Header extensions in the one-byte form (RFC 8285 4.2), the same for all packets of a frame."""
-        block = self._mid_extension
+        """Header extensions in the one-byte form (RFC 8285 4.2), the same for all packets of a frame. Those that
+        change with the packet stand first and are written when it leaves."""
+        block = b""
+        if self._wide_extension is not None:
+            block += bytes([self._wide_extension << 4 | 1, 0, 0])
         if self._time_extension is not None:
-            stamp = int((time.time() + NTP_UNIX_S) * 262_144) & 0xFFFFFF  # 6.18 fixed point seconds
-            block += bytes([self._time_extension << 4 | 2]) + stamp.to_bytes(3, "big")
+            block += bytes([self._time_extension << 4 | 2, 0, 0, 0])
+        block += self._mid_extension
         if self._level_extension is not None and level is not None:
             block += bytes([self._level_extension << 4, max(0, min(127, -level))])
         if not block:
             return b""
         block += bytes(-len(block) % 4)
         return struct.pack("!HH", 0xBEDE, len(block) // 4) + block
+
+    async def _send_media(self, packet: bytes) -> None:
+        """Send ``packet`` with what ``_extensions`` left open written into it."""
+        first = 17  # header, head of the extensions, head of the first one
+        wide_at = first if self._wide_extension is not None else None
+        time_at = None if self._time_extension is None else first if wide_at is None else first + 3
+        await self._transmission.send(Outbound(bytearray(packet), wide_at, time_at), self._send)
 
     def paused(self) -> None:
         """The source stopped for a while: the next audio packet begins a talkspurt."""

@@ -28,6 +28,7 @@ from appliance.media.downlink import Loudspeaker, Screen, VideoIn
 from appliance.media.playout import VoiceIn
 from appliance.media.rtp_receive import RtpReceiveStream
 from appliance.media.rtp_send import RtpSendStream
+from appliance.media.transmission import Transmission
 from appliance.media.uplink import CameraFeed, CameraTrack, MicrophoneFeed, MicrophoneTrack
 from appliance.vocabulary import Json
 from hw.api import Picture
@@ -69,9 +70,10 @@ class Session:
         self.video_in = VideoIn(name, self._loop, on_picture=self._on_picture, on_lost=self._on_video_lost)
         self.outgoing: dict[str, RtpSendStream] = {}
         self.incoming: dict[str, RtpReceiveStream] = {}
+        self.transmission = Transmission(name)
         self._pc = PeerConnection(
             servers, loopback=loopback, name=name, streams=self._streams,
-            on_arrival=self._on_arrival, on_error=self._on_connect_error,
+            on_arrival=self._on_arrival, on_error=self._on_connect_error, wide=self.transmission,
         )
         self._pc.on("connectionstatechange", self._on_connection_state)
         self._pc.on("datachannel", self._on_channel)
@@ -189,12 +191,12 @@ class Session:
 
     def _streams(self, kind: str) -> tuple[RtpSendStream, RtpReceiveStream]:
         if kind == "audio":
-            outgoing = RtpSendStream(kind, self.name)
+            outgoing = RtpSendStream(kind, self.name, transmission=self.transmission)
             if self._microphone_track is not None:
                 self._microphone_track.on_pause = outgoing.paused
             incoming = RtpReceiveStream(kind, self.name, audio=self.voice_in, on_media=self._maybe_up)
         else:
-            outgoing = RtpSendStream(kind, self.name, self._camera_track)
+            outgoing = RtpSendStream(kind, self.name, self._camera_track, self.transmission)
             incoming = RtpReceiveStream(kind, self.name, video=self.video_in, on_media=self._maybe_up)
         outgoing.on_failure = incoming.on_failure = self._on_defect
         self.outgoing[kind], self.incoming[kind] = outgoing, incoming
@@ -384,6 +386,7 @@ class Session:
             await asyncio.wait_for(self._pc.close(), CLOSE_S)
         except TimeoutError:
             log.warning("a peer connection did not close within %.1f s", CLOSE_S)
+        await self.transmission.close()
         await self.video_in.close(1.0 - CLOSE_S)
         self.on_closed(self)
 

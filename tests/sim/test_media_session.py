@@ -94,6 +94,19 @@ async def test_an_estimate_of_the_peer_reaches_the_encoder() -> None:
         assert caller.board.camera.bitrates == [max(150_000, int(rate))]
 
 
+async def test_every_packet_both_ways_is_reported_on_by_the_peer() -> None:
+    async with pair() as (caller, callee):
+        await until(lambda: callee.session.video_in.decoded > 5)
+        sent, reported = caller.session.transmission, callee.session.transmission
+        await until(lambda: sent.reports_received > 20 and reported.reports_received > 20, what="reports")
+        assert sent.reports_malformed == reported.reports_malformed == 0
+        assert sent.packets_lost == 0
+        packets = sum(stream.counters.packets for stream in caller.session.outgoing.values())
+        assert packets - 60 < sent.packets_arrived <= packets + 60, "sound and picture, up to what is under way"
+        assert callee.session.incoming["video"].counters.packets > 0
+        assert caller.session.outgoing["video"].counters.estimate is None, "no REMB beside it"
+
+
 async def test_silence_is_told_and_sound_again() -> None:
     async with pair() as (_, callee):
         await callee.event(SessionUp)

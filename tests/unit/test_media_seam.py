@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import struct
 from typing import Any
 
@@ -12,10 +13,11 @@ from aiortc import RTCIceServer
 from aiortc.codecs import get_capabilities
 from aiortc.rtcdtlstransport import SRTP_PROFILES, RTCCertificate, RtpRouter
 from aiortc.rtcicetransport import RTCIceTransport
-from aiortc.rtp import RtcpByePacket, RtcpPsfbPacket, RtpPacket
+from aiortc.rtp import RtcpByePacket, RtcpPacket, RtcpPsfbPacket, RtcpRtpfbPacket, RtpPacket
 from OpenSSL import SSL
 
 from appliance.media import aiortc_seam as seam
+from appliance.media.congestion.transport_cc import URI, TransportFeedback
 from appliance.media.rtp_receive import RtpReceiveStream
 from appliance.media.rtp_send import RtpSendStream
 
@@ -198,9 +200,11 @@ async def test_a_bye_does_not_end_a_stream_and_nothing_is_joined() -> None:
     await peer.close()
 
 
-def peer_connection(servers: list[RTCIceServer] | None = None) -> seam.PeerConnection:
+def peer_connection(
+    servers: list[RTCIceServer] | None = None, wide: seam.TransportWide | None = None
+) -> seam.PeerConnection:
     return seam.PeerConnection(
-        servers or [], loopback=True, name="test",
+        servers or [], loopback=True, name="test", wide=wide,
         streams=lambda kind: (RtpSendStream(kind, "test"), RtpReceiveStream(kind, "test")),
         on_arrival=lambda: None, on_error=lambda error: None,
     )
@@ -248,3 +252,56 @@ async def test_feedback_waiting_for_the_transport_is_bounded() -> None:
         outlet.put([b"x"])
     assert outlet.dropped == 5
     await outlet.stop()
+
+
+async def test_transport_wide_feedback_is_offered_for_sound_and_picture() -> None:
+    peer = peer_connection()
+    for kind in ("audio", "video"):
+        peer.addTransceiver(kind).setCodecPreferences(seam.codec_preferences(kind))
+    offer = (await peer.createOffer()).sdp
+    for section in offer.split("m=")[1:]:
+        assert f"a=extmap:{seam.TRANSPORT_WIDE_ID} {URI}" in section
+        assert re.search(r"a=rtcp-fb:\d+ transport-cc", section)
+    await peer.close()
+
+
+class Wide:
+    """Notes what the transport hands over."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        self.packets: list[tuple[int, int]] = []
+
+    def report_as(self, ssrc: int, send: Any) -> None: ...
+
+    def on_packet(self, sequence: int, ssrc: int) -> None:
+        self.packets.append((sequence, ssrc))
+
+    def on_feedback(self, fci: bytes) -> None:
+        self.bodies.append(fci)
+
+
+async def test_transport_wide_feedback_is_not_read_as_a_nack() -> None:
+    feedback = TransportFeedback(7, 1, 0, (300, None, 310))
+    (misread,) = RtcpPacket.parse(feedback.packet(1, 5))
+    assert isinstance(misread, RtcpRtpfbPacket)
+    assert misread.lost, "stock takes its body for lost packets"
+    wide = Wide()
+    peer = peer_connection(wide=wide)
+    dtls = peer.addTransceiver("audio").sender.transport
+    seen: list[Any] = []
+
+    class Sender:
+        async def _handle_rtcp_packet(self, packet: Any) -> None:
+            seen.append(packet)
+
+    dtls._rtp_router.senders[5] = Sender()
+    nack = RtcpRtpfbPacket(fmt=1, ssrc=1, media_ssrc=5, lost=[9])
+    await dtls._handle_rtcp_data(bytes(nack) + feedback.packet(1, 5))
+    assert seen == [nack]
+    assert TransportFeedback.parse(wide.bodies[0]) == feedback
+    packet = RtpPacket(payload_type=1, ssrc=99)
+    packet.extensions.transport_sequence_number = 1234
+    assert dtls._rtp_router.route_rtp(packet) is None
+    assert wide.packets == [(1234, 99)], "also of packets that are nobody's"
+    await peer.close()
