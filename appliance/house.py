@@ -38,6 +38,7 @@ from appliance.intake import Handler, Intake
 from appliance.link.local import LocalBroker, LocalBrokerError
 from appliance.link.session import Session as MqttSession
 from appliance.media.api import IceServers
+from appliance.media.dscp import Marks
 from appliance.media.studio import Studio
 from appliance.providers.api import Peer
 from appliance.providers.direct.protocol import Party
@@ -140,7 +141,8 @@ class House:
         await self._open_store()
         self.board = await board
         self._facts()
-        self.studio = Studio(self.board, settings.video, half_duplex=settings.board.name == "auto")
+        self.studio = Studio(self.board, settings.video, half_duplex=settings.board.name == "auto",
+                             marks=Marks(settings.network.dscp_audio, settings.network.dscp_video))
         self._stack.push_async_callback(self.studio.close)
         await self.studio.open()
         self._open_link(await broker)
@@ -351,4 +353,5 @@ class House:
 
 def _ice(settings: Settings) -> IceServers:
     direct = settings.direct
-    return IceServers(direct.stun, direct.turn, direct.turn_username, direct.turn_password.reveal())
+    return IceServers(
+        direct.stun, direct.turn, direct.turn_username, direct.turn_password.reveal(), direct.turn_ca_file)

@@ -66,18 +66,18 @@ may_install() {
     "Ask an administrator to run: sudo $apt_line" "Then run this again."
 }
 
-# Debian starts the mosquitto service as it installs it. Ours is a child of the daemon on a port and folder of its own, so a
-# service that was not there before is stopped and kept from starting again.
-rest_mosquitto() {
-  [ -e /etc/init.d/mosquitto ] || return 0 # cut short before it came
+# Debian starts the services of mosquitto and coturn as it installs them. Ours are child processes on ports and in folders of
+# their own, so a service that was not there before is stopped and kept from starting again.
+rest_service() { # NAME
+  [ -e "/etc/init.d/$1" ] || return 0 # cut short before it came
   if [ -d /run/systemd/system ]; then
-    as_root systemctl disable --now --quiet mosquitto.service
+    as_root systemctl disable --now --quiet "$1.service"
   else
-    as_root service mosquitto stop >/dev/null 2>&1 || true # never started where a policy forbids it: then this fails
-    as_root update-rc.d mosquitto disable
+    as_root service "$1" stop >/dev/null 2>&1 || true # never started where a policy forbids it: then this fails
+    as_root update-rc.d "$1" disable
   fi
-  say "the system's mosquitto service came with the package: stopped and disabled (Edgecall runs its own, as you)"
-  say "to have it back: sudo systemctl enable --now mosquitto"
+  say "the system's $1 service came with the package: stopped and disabled (Edgecall runs its own, as you)"
+  say "to have it back: sudo systemctl enable --now $1"
 }
 
 # dpkg that was interrupted (by Ctrl-C, or long ago by somebody else) leaves its journal, with which apt-get installs nothing.
@@ -91,7 +91,10 @@ finish_dpkg() {
 after_install() {
   trap - EXIT INT
   finish_dpkg
-  [[ " ${missing[*]} " != *" mosquitto "* ]] || rest_mosquitto
+  local service
+  for service in mosquitto coturn; do
+    [[ " ${missing[*]} " != *" $service "* ]] || rest_service "$service"
+  done
 }
 
 # Installs what `want` found missing.

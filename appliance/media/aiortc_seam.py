@@ -1,4 +1,4 @@
-"""The seam to aiortc and aioice: every private name of theirs that Edgecall touches stands in this file.
+"""The seam to aiortc: every private name of its that Edgecall touches stands here, those of aioice in ``ice_seam``.
 
 What is used as it is: ICE checks, DTLS, SCTP, the SDP parser, the RTP and RTCP codecs. What is replaced, and why:
 
@@ -6,7 +6,7 @@ What is used as it is: ICE checks, DTLS, SCTP, the SDP parser, the RTP and RTCP 
 ``Sender``, ``Receiver``  stock ones ignore key-frame requests and REMB for encoded frames, mark every audio packet,
                           join the decoder thread inside the loop and queue without limit
 ``IceConnection``         consent of RFC 7675 (30 s since the last valid answer; stock closes a healthy call when the
-                          round trip is over 500 ms), loopback candidates, bounded receive queue
+                          round trip is over 500 ms), servers with fail-over (``ice_seam``)
 ``DtlsTransport``         tells of every authenticated arrival, survives malformed RTCP, RSA cipher suites,
                           transport-wide feedback (stock reads format 15 as if it were NACK)
 ``Router``                FIR by its FCI (RFC 5104 4.3.1.2), RTP by its mid (RFC 8843 9.2)
@@ -20,22 +20,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import struct
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from typing import Any, Final, Protocol
 
-from aioice import stun
-from aioice.candidate import Candidate
-from aioice.ice import CONSENT_INTERVAL, CandidatePair, Connection, StunProtocol
-from aiortc import RTCBundlePolicy, RTCConfiguration, RTCIceServer, RTCPeerConnection
+from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection
 from aiortc.codecs import CODECS, HEADER_EXTENSIONS, depayload, get_capabilities, is_rtx
 from aiortc.codecs.h264 import H264Encoder
 from aiortc.mediastreams import MediaStreamTrack
 from aiortc.rate import RemoteBitrateEstimator
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsTransport, RtpRouter, SRTPProtectionProfile, State
-from aiortc.rtcicetransport import RTCIceGatherer, RTCIceTransport, candidate_from_aioice, connection_kwargs
+from aiortc.rtcicetransport import RTCIceGatherer, RTCIceTransport, candidate_from_aioice
 from aiortc.rtcrtpparameters import (
     RTCRtcpFeedback,
     RTCRtpCodecCapability,
@@ -72,6 +68,8 @@ from aiortc.rtp import (
 from aiortc.sdp import candidate_from_sdp
 
 from appliance.media.congestion import transport_cc
+from appliance.media.ice_seam import IceConnection
+from appliance.media.servers import ServerPool
 from appliance.tasks import background, fail_loudly
 
 __all__ = [
@@ -98,7 +96,6 @@ __all__ = [
     "check_versions",
     "clamp_packets_lost",
     "codec_preferences",
-    "connection_kwargs",
     "depayload",
     "h264_payloads",
     "is_rtx",
@@ -111,12 +108,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 TESTED: Final = {"aiortc": "1.16.", "aioice": "0.13."}
-CONSENT_LIFETIME_S: Final = 30.0  # RFC 7675 5.1
-CONSENT_OUTSTANDING: Final = 8  # checks still answered for: 30 s at the fastest pace of 4 s
-RECEIVE_QUEUE: Final = 1024  # datagrams waiting for DTLS: 7 s of 720p; more means the loop stands still
-STUN_TIMEOUT_S: Final = 1  # gathering waits for STUN and TURN at most this long (stock: 5)
 TRANSPORT_WIDE_ID: Final = 4  # of the header extension, in our offers; free in aiortc's own numbering
-REMOTE_CANDIDATES: Final = 64  # more from one peer are ignored: each costs checks on the network
 
 # Stock offers ECDSA alone, which older gateways with RSA certificates cannot answer (aiortc #1434).
 CIPHERS: Final = (
@@ -143,7 +135,9 @@ def check_versions() -> None:
 
 check_versions()
 
-logging.getLogger("aioice").setLevel(logging.WARNING)  # its INFO lines are addresses of people, for every check
+# INFO lines of aioice are addresses of people, for every check; DEBUG ones of aiortc hold the passwords of ICE.
+for _talkative in ("aioice", "aiortc"):
+    logging.getLogger(_talkative).setLevel(logging.WARNING)
 
 
 def hidden(thing: object, owner: type, name: str) -> Any:
@@ -362,104 +356,10 @@ class Receiver(RTCRtpReceiver):
 # --- ICE --------------------------------------------------------------------------------------------------------------
 
 
-class ConsentCheck:
-    """One consent check on its way (RFC 7675 5.1); stands in aioice's table of transactions until answered."""
-
-    def __init__(self, key: bytes, on_answer: Callable[[], None]) -> None:
-        self._key = key
-        self._on_answer = on_answer
-
-    def response_received(self, message: stun.Message, addr: tuple[str, int]) -> None:
-        if message.message_class == stun.Class.RESPONSE and message.check_message_integrity(self._key):
-            self._on_answer()
-
-
-class IceConnection(Connection):
-    """aioice's Connection with consent by RFC 7675, loopback candidates and a bounded queue."""
-
-    def __init__(self, *, loopback: bool, on_arrival: Callable[[], None], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._loopback = loopback
-        self._on_arrival = on_arrival
-        self.overflow = 0  # datagrams thrown away because the loop did not take them
-        self.consent_lost = False
-
-    async def get_component_candidates(
-        self, component: int, addresses: list[str], timeout: int = STUN_TIMEOUT_S,  # noqa: ASYNC109 aioice's signature
-    ) -> list[Candidate]:
-        if self._loopback or not addresses:
-            addresses = [*addresses, "127.0.0.1", "::1"]
-        return await super().get_component_candidates(component, addresses, min(timeout, STUN_TIMEOUT_S))
-
-    async def add_remote_candidate(self, remote_candidate: Candidate | None) -> None:
-        if remote_candidate is None and self._remote_candidates_end:
-            return  # told twice: harmless, but aioice raises
-        if remote_candidate is not None and len(self._remote_candidates) >= REMOTE_CANDIDATES:
-            return
-        await super().add_remote_candidate(remote_candidate)
-
-    def check_incoming(self, message: stun.Message, addr: tuple[str, int], protocol: StunProtocol) -> None:
-        self._on_arrival()  # called for authenticated requests alone
-        super().check_incoming(message, addr, protocol)
-
-    def data_received(self, data: bytes, component: int) -> None:
-        if self._queue.qsize() >= RECEIVE_QUEUE:
-            self.overflow += 1
-            return
-        if data:  # an empty datagram would raise in RTCDtlsTransport and end the call
-            super().data_received(data, component)
-
-    async def query_consent(self) -> None:
-        """Check every 4 to 6 s, each a new transaction; any valid answer within the last 30 s is consent."""
-        _name_task("media.consent")
-        if self._closing:  # closed after the last check and before connect() was resumed: it starts this all the same
-            return
-        key = (self.remote_password or "").encode()
-        loop = asyncio.get_running_loop()
-        last = loop.time()
-
-        def answered() -> None:
-            nonlocal last
-            last = loop.time()
-            self._on_arrival()
-
-        waiting: list[tuple[dict[bytes, Any], bytes]] = []
-        try:
-            while loop.time() - last < CONSENT_LIFETIME_S:
-                waiting += [self._send_consent(pair, key, answered) for pair in list(self._nominated.values())]
-                for table, transaction in waiting[:-CONSENT_OUTSTANDING]:
-                    table.pop(transaction, None)
-                del waiting[:-CONSENT_OUTSTANDING]
-                await asyncio.sleep(CONSENT_INTERVAL * (0.8 + 0.4 * random.random()))  # noqa: S311 pacing
-        finally:
-            for table, transaction in waiting:
-                table.pop(transaction, None)
-        self.consent_lost = True
-        self._query_consent_task = None
-        await self.close()
-
-    def _send_consent(
-        self, pair: CandidatePair, key: bytes, answered: Callable[[], None]
-    ) -> tuple[dict[bytes, Any], bytes]:
-        request = self.build_request(pair, nominate=False)
-        request.add_message_integrity(key)
-        table: dict[bytes, Any] = pair.protocol.transactions
-        table[request.transaction_id] = ConsentCheck(key, answered)
-        pair.protocol.send_stun(request, pair.remote_addr)
-        return table, request.transaction_id
-
-    def selected(self) -> CandidatePair | None:
-        return next(iter(self._nominated.values()), None)
-
-
 class Gatherer(RTCIceGatherer):
-    def __init__(
-        self, servers: list[RTCIceServer], *, loopback: bool, on_arrival: Callable[[], None],
-    ) -> None:
+    def __init__(self, servers: ServerPool, *, loopback: bool, marking: int, on_arrival: Callable[[], None]) -> None:
         super().__init__(iceServers=[])
-        self._connection = IceConnection(
-            loopback=loopback, on_arrival=on_arrival, ice_controlling=False, **connection_kwargs(servers)
-        )
+        self._connection = IceConnection(servers=servers, loopback=loopback, marking=marking, on_arrival=on_arrival)
 
 
 # --- DTLS and SRTP ----------------------------------------------------------------------------------------------------
@@ -576,15 +476,16 @@ class PeerConnection(RTCPeerConnection):
     """
 
     def __init__(
-        self, servers: list[RTCIceServer], *, loopback: bool, name: str,
+        self, servers: ServerPool, *, loopback: bool, name: str, marking: int = 0,
         streams: Callable[[str], tuple[SendStream, ReceiveStream]],
         on_arrival: Callable[[], None], on_error: Callable[[Exception], None], wide: TransportWide | None = None,
     ) -> None:
         # A peer that bundles but not the second line of a kind breaks every other policy (aiortc #1, bridges).
-        super().__init__(RTCConfiguration(iceServers=servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+        super().__init__(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
         hide(self, RTCPeerConnection, "certificates", [Certificate.generateCertificate()])
         self._servers = servers
         self._loopback = loopback
+        self._marking = marking
         self._name = name
         self._streams = streams
         self._on_arrival = on_arrival
@@ -611,7 +512,9 @@ class PeerConnection(RTCPeerConnection):
             self._on_error(error)
 
     def _RTCPeerConnection__createDtlsTransport(self) -> RTCDtlsTransport:  # noqa: N802
-        gatherer = Gatherer(self._servers, loopback=self._loopback, on_arrival=self._on_arrival)
+        gatherer = Gatherer(
+            self._servers, loopback=self._loopback, marking=self._marking, on_arrival=self._on_arrival
+        )
         ice = RTCIceTransport(gatherer)
         dtls = DtlsTransport(ice, hidden(self, RTCPeerConnection, "certificates"), self._on_arrival, self._wide)
         gatherer.on("statechange", hidden(self, RTCPeerConnection, "updateIceGatheringState"))
@@ -672,6 +575,15 @@ class PeerConnection(RTCPeerConnection):
     def security(self) -> dict[str, str]:
         return self._dtls.security() if self._dtls is not None else {}
 
+    def mark(self, marking: int) -> None:
+        """Mark all that leaves with this DSCP code point."""
+        if self._ice is not None:
+            self._ice.mark(marking)
+
+    def local_address(self) -> str | None:
+        """The address of this machine that the path in use begins at; None before there is one."""
+        return self._ice.local_address() if self._ice is not None else None
+
     def failure(self) -> str:
         """Which part failed: ``iceFailed``, ``dtls``, ``lost`` (consent ran out), or ``""``."""
         ice, dtls = self._ice, self._dtls
@@ -694,7 +606,7 @@ class PeerConnection(RTCPeerConnection):
             "packetsSent": hidden(dtls, RTCDtlsTransport, "tx_packets"),
             "packetsReceived": hidden(dtls, RTCDtlsTransport, "rx_packets"),
             "iceRole": dtls.transport.role, "iceState": dtls.transport.state, "dtlsState": dtls.state,
-            "malformed": dtls.malformed, "overflow": ice.overflow,
+            "malformed": dtls.malformed + ice.malformed, "overflow": ice.overflow + ice.stalled,
         }
         pair = ice.selected()
         if pair is not None:

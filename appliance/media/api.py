@@ -30,12 +30,16 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class IceServers:
-    """STUN and TURN from settings; empty means host candidates only (never a public default)."""
+    """STUN and TURN from settings, best first; empty means host candidates only (never a public default).
 
-    stun: str = ""
-    turn: str = ""
+    The login is for all TURN servers. ``ca_file``: authority of the certificates of ``turns:`` ones, else the system's.
+    """
+
+    stun: tuple[str, ...] = ()
+    turn: tuple[str, ...] = ()
     username: str = ""
     password: str = field(default="", repr=False)
+    ca_file: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,14 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
-from aiortc import RTCDataChannel, RTCIceServer, RTCSessionDescription
+from aiortc import RTCDataChannel, RTCSessionDescription
 
-from appliance.errors import EdgecallError, Refused, SettingsError, SignalingError
+from appliance.errors import EdgecallError, Refused, SignalingError
 from appliance.media import sdp, stats
-from appliance.media.aiortc_seam import PeerConnection, candidate_from_sdp, codec_preferences, connection_kwargs
+from appliance.media.aiortc_seam import PeerConnection, candidate_from_sdp, codec_preferences
 from appliance.media.api import (
     DataMessage,
     Directions,
-    IceServers,
     SessionClosed,
     SessionEvent,
     SessionSilent,
@@ -25,15 +24,17 @@ from appliance.media.api import (
     SessionUp,
 )
 from appliance.media.downlink import Loudspeaker, Screen, VideoIn
+from appliance.media.dscp import Marks
 from appliance.media.playout import VoiceIn
 from appliance.media.rtp_receive import RtpReceiveStream
 from appliance.media.rtp_send import RtpSendStream
+from appliance.media.servers import ServerPool
 from appliance.media.transmission import Transmission
 from appliance.media.uplink import CameraFeed, CameraTrack, MicrophoneFeed, MicrophoneTrack
 from appliance.vocabulary import Json
 from hw.api import Picture
 
-__all__ = ["CHANNEL", "Session", "ice_servers"]
+__all__ = ["CHANNEL", "Session"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -55,12 +56,13 @@ class Session:
     """``media.api.Session`` over aiortc. Everything on the loop; made by ``Studio.session``."""
 
     def __init__(
-        self, name: str, *, wanted: Directions, servers: list[RTCIceServer], loopback: bool,
+        self, name: str, *, wanted: Directions, servers: ServerPool, loopback: bool, marks: Marks,
         microphone: MicrophoneFeed | None, camera: CameraFeed | None, loudspeaker: Loudspeaker, screen: Screen,
     ) -> None:
         self.name = name
         self._loop = asyncio.get_running_loop()
         self._wanted = wanted
+        self._marks = marks
         self._camera = camera
         self._loudspeaker = loudspeaker
         self._screen = screen
@@ -72,7 +74,7 @@ class Session:
         self.incoming: dict[str, RtpReceiveStream] = {}
         self.transmission = Transmission(name)
         self._pc = PeerConnection(
-            servers, loopback=loopback, name=name, streams=self._streams,
+            servers, loopback=loopback, name=name, marking=marks.of(video=wanted.send_video), streams=self._streams,
             on_arrival=self._on_arrival, on_error=self._on_connect_error, wide=self.transmission,
         )
         self._pc.on("connectionstatechange", self._on_connection_state)
@@ -227,6 +229,7 @@ class Session:
             self._microphone_track.set_sending(self._wanted.send_audio and sends_audio)
         if self._camera_track is not None:
             self._camera_track.set_sending(self._wanted.send_video and sends_video)
+        self._pc.mark(self._marks.of(video=self._wanted.send_video and sends_video))
         self.voice_in.playout.silent = not self._wanted.receive_audio
         self.video_in.show(self._wanted.receive_video)
         if not self._wanted.receive_video:
@@ -412,29 +415,6 @@ class Session:
 
     async def stats(self) -> Sequence[Json]:
         return stats.collect(self, self._pc)
-
-
-def ice_servers(servers: IceServers) -> list[RTCIceServer]:
-    """aiortc's list: what settings name and nothing else. Raises SettingsError for a malformed address."""
-    found = []
-    if servers.stun:
-        found.append(RTCIceServer(urls=_with_scheme(servers.stun, "stun")))
-    if servers.turn:
-        found.append(
-            RTCIceServer(
-                urls=_with_scheme(servers.turn, "turn"),
-                username=servers.username or None, credential=servers.password or None,
-            )
-        )
-    try:
-        connection_kwargs(found)
-    except ValueError as error:
-        raise SettingsError("direct.stun, direct.turn", [str(error)]) from error
-    return found
-
-
-def _with_scheme(address: str, scheme: str) -> str:
-    return address if address.startswith((f"{scheme}:", f"{scheme}s:")) else f"{scheme}:{address}"
 
 
 def _parse_message(message: str | bytes) -> DataMessage | None:

@@ -18,8 +18,10 @@ from av.video.codeccontext import VideoCodecContext
 from appliance.errors import EdgecallError
 from appliance.media.api import Directions, IceServers, Tone
 from appliance.media.downlink import Loudspeaker, Screen
+from appliance.media.dscp import Marks
 from appliance.media.echo import HalfDuplexGuard
-from appliance.media.session import Session, ice_servers
+from appliance.media.servers import ServerPool
+from appliance.media.session import Session
 from appliance.media.sound import BLOCK_MS, RATE, SILENCE, mean_square
 from appliance.media.uplink import RETRY_S, CameraFeed, MicrophoneFeed
 from appliance.settings import VideoSettings
@@ -40,7 +42,9 @@ class Studio:
     case and no echo cancellation (``--board auto``).
     """
 
-    def __init__(self, board: Board, video: VideoSettings, *, half_duplex: bool = False) -> None:
+    def __init__(
+        self, board: Board, video: VideoSettings, *, half_duplex: bool = False, marks: Marks | None = None
+    ) -> None:
         self._board = board
         self._mode = VideoMode(video.width, video.height, video.fps, video.bitrate)
         self._guard = HalfDuplexGuard() if half_duplex else None
@@ -48,6 +52,8 @@ class Studio:
         self._screen = Screen(board.display)
         self._microphone: MicrophoneFeed | None = None
         self._camera: CameraFeed | None = None
+        self._marks = marks or Marks()
+        self._servers: tuple[IceServers, ServerPool] | None = None
         self._executor = ThreadPoolExecutor(2, thread_name_prefix="media.device")
         self._sessions: set[Session] = set()
         self._names = itertools.count(1)
@@ -115,13 +121,19 @@ class Studio:
 
     def session(self, wanted: Directions, *, ice: IceServers, loopback: bool) -> Session:
         session = Session(
-            f"session-{next(self._names)}", wanted=wanted, servers=ice_servers(ice), loopback=loopback,
-            microphone=self._microphone if self._running else None, camera=self._camera,
+            f"session-{next(self._names)}", wanted=wanted, servers=self._pool(ice), loopback=loopback,
+            marks=self._marks, microphone=self._microphone if self._running else None, camera=self._camera,
             loudspeaker=self._loudspeaker, screen=self._screen,
         )
         self._sessions.add(session)
         session.on_closed = self._sessions.discard
         return session
+
+    def _pool(self, ice: IceServers) -> ServerPool:
+        """The servers with what is known of them; only those asked for last are remembered."""
+        if self._servers is None or self._servers[0] != ice:
+            self._servers = (ice, ServerPool(ice))
+        return self._servers[1]
 
     # -- sound
 

@@ -46,6 +46,7 @@ class _Spec:
     restart: bool = False
     example: str = ""
     computed: str = ""
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Field:
     """One declared setting. ``minimum``/``maximum``: of a number, else the length of a text or list.
 
     ``restart``: a change takes effect at the next start. ``computed``: words for a default found at load time.
-    ``element``: the section class of SECTION and SECTIONS.
+    ``element``: the section class of SECTION and SECTIONS. ``alone``: a text may stand for a list of it alone.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Field:
     example: str
     computed: str
     element: type[Any] = object
+    alone: bool = False
 
     @property
     def key(self) -> str:
@@ -95,13 +97,13 @@ class Field:
 def setting(
     default: T, words: str, *, unit: str = "", minimum: float | None = None, maximum: float | None = None,
     choices: tuple[str, ...] = (), format: Format | None = None, required: bool = False, restart: bool = False,
-    example: str = "", computed: str = "",
+    example: str = "", computed: str = "", alone: bool = False,
 ) -> T:
     """Declare one field of a section class; every number needs ``minimum`` and ``maximum``.
 
     ``example`` is a TOML value for the commented default file, shown where the default alone says little.
     """
-    spec = _Spec(words, unit, minimum, maximum, choices, format, required, restart, example, computed)
+    spec = _Spec(words, unit, minimum, maximum, choices, format, required, restart, example, computed, alone)
     declared: Any = field(default=default, metadata={_SPEC: spec})
     return declared  # type: ignore[no-any-return]  # a dataclass field stands for its type, as in dataclasses
 
@@ -129,7 +131,7 @@ def _declared(section: type[Any]) -> tuple[Field, ...]:
         declared.append(Field(
             one.name, shape, default, spec.help, spec.unit,
             spec.minimum if spec.minimum is not None else 0, spec.maximum if spec.maximum is not None else limit,
-            spec.choices, spec.format, spec.required, spec.restart, spec.example, spec.computed, element,
+            spec.choices, spec.format, spec.required, spec.restart, spec.example, spec.computed, element, spec.alone,
         ))
     return tuple(declared)
 

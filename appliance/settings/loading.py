@@ -237,6 +237,8 @@ def _text(one: Field, value: str) -> str:
 
 
 def _texts(one: Field, value: object) -> tuple[str, ...]:
+    if one.alone and isinstance(value, str):
+        value = [value] if value else []
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise _WrongTypeError('must be a list of texts, such as ["a", "b"]')
     if len(value) > one.maximum:

@@ -76,6 +76,8 @@ def _pairs(settings: Settings) -> Found:
         yield "mqtt.username", "is missing; mqtt.password_file needs it"
     if direct.turn_username and not direct.turn:
         yield "direct.turn", "is missing; direct.turn_username needs it"
+    if direct.turn_ca_file and not any(url.startswith("turns:") for url in direct.turn):
+        yield "direct.turn", "names no turns: server, which direct.turn_ca_file is for"
 
 
 def _broker(settings: Settings) -> Found:

@@ -23,6 +23,7 @@ __all__ = [
     "LogSettings",
     "MqttSettings",
     "MqttUserSettings",
+    "NetworkSettings",
     "PeerSettings",
     "Settings",
     "TokenSettings",
@@ -167,14 +168,28 @@ class DirectSettings:
 
     fleet: tuple[str, ...] = setting((), "Devices that may signal to us beside those of the address book.",
                                      format=formats.ID, maximum=1000, example='["lobby-2", "gate-1"]')
-    stun: str = setting("", "STUN server; none by default, public ones learn who calls whom.",
-                        format=formats.STUN, example='"stun:stun.example.org:3478"', restart=True)
-    turn: str = setting("", "TURN server, for peers behind firewalls.",
-                        format=formats.TURN, example='"turn:turn.example.org:3478?transport=udp"', restart=True)
-    turn_username: str = setting("", "Login name at the TURN server.", maximum=256, example='"door"', restart=True)
+    stun: tuple[str, ...] = setting((), "STUN servers, best first; none by default, public ones learn who calls whom.",
+                                    format=formats.STUN, maximum=8, alone=True, restart=True,
+                                    example='["stun:stun.example.org:3478"]')
+    turn: tuple[str, ...] = setting((), "TURN servers, for peers behind firewalls, best first; the next one is tried "
+                                    "when one does not answer.", format=formats.TURN, maximum=8, alone=True,
+                                    restart=True, example='["turn:turn.example.org", "turns:turn.example.org:443"]')
+    turn_ca_file: str = setting("", "Authority of the certificates of turns: servers; empty: those of the system.",
+                                format=formats.FILE, restart=True, example='"/etc/edgecall/turn-ca.crt"')
+    turn_username: str = setting("", "Login name at the TURN servers.", maximum=256, example='"door"', restart=True)
     turn_password: Secret = setting(Secret(), "Password of that login.",  # noqa: RUF009
                                     example='"credential:turn-password"', restart=True)
     peers: tuple[PeerSettings, ...] = setting((), "Appliances on the LAN.", restart=True)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSettings:
+    """How the network is used. Marks are DSCP code points (RFC 2474), for networks that give calls precedence."""
+
+    dscp_audio: int = setting(46, "Mark of a connection that sends sound alone; 46 is EF, 0 is none.",
+                              minimum=0, maximum=63, restart=True)
+    dscp_video: int = setting(34, "Mark of one that sends pictures; sound beside them has the same. 34 is AF41.",
+                              minimum=0, maximum=63, restart=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +236,7 @@ class Settings:
     http: HttpSettings = field(default_factory=HttpSettings)
     call: CallSettings = field(default_factory=CallSettings)
     direct: DirectSettings = field(default_factory=DirectSettings)
+    network: NetworkSettings = field(default_factory=NetworkSettings)
     video: VideoSettings = field(default_factory=VideoSettings)
     log: LogSettings = field(default_factory=LogSettings)
     book: tuple[BookSettings, ...] = setting((), "Entries of the address book.")

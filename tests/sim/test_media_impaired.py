@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from appliance.media import aiortc_seam
+from appliance.media import ice_seam
 from appliance.media.api import SessionClosed, SessionSilent, SessionSound, SessionUp
 from tests.support.impair import Conditions, relay
 from tests.support.media_pair import pair, until
@@ -15,8 +15,8 @@ from tests.support.media_pair import pair, until
 
 async def test_a_round_trip_of_600_ms_is_no_reason_to_hang_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Consent checks that give up before the answer can be there end the call after five of them."""
-    monkeypatch.setattr(aiortc_seam, "CONSENT_INTERVAL", 0.25)
-    monkeypatch.setattr(aiortc_seam, "CONSENT_LIFETIME_S", 2.0)
+    monkeypatch.setattr(ice_seam, "CONSENT_INTERVAL", 0.25)
+    monkeypatch.setattr(ice_seam, "CONSENT_LIFETIME_S", 2.0)
     async with relay(Conditions(delay_s=0.3)) as between, pair(between=between) as (caller, callee):
         await caller.event(SessionUp, 10)
         await callee.event(SessionUp, 10)

@@ -8,11 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from appliance.errors import EdgecallError, Refused, SettingsError, SignalingError
+from appliance.errors import EdgecallError, Refused, SignalingError
 from appliance.media import sdp
 from appliance.media.api import Directions, IceServers
 from appliance.media.downlink import Loudspeaker, Screen
-from appliance.media.session import Session, ice_servers
+from appliance.media.dscp import Marks
+from appliance.media.servers import ServerPool
+from appliance.media.session import Session
 
 AUDIO = (
     "m=audio 9 UDP/TLS/RTP/SAVPF 111 0\r\nc=IN IP4 0.0.0.0\r\na=mid:a\r\n"
@@ -119,8 +121,8 @@ def mutated(draw: st.DrawFn) -> str:
 
 def session() -> Session:
     return Session(
-        "fuzz", wanted=Directions(), servers=[], loopback=True, microphone=None, camera=None,
-        loudspeaker=Loudspeaker(), screen=Screen(None),
+        "fuzz", wanted=Directions(), servers=ServerPool(IceServers()), marks=Marks(), loopback=True, microphone=None,
+        camera=None, loudspeaker=Loudspeaker(), screen=Screen(None),
     )
 
 
@@ -147,12 +149,3 @@ async def test_garbage_answers_only_raise_our_errors(answer: str) -> None:
             await one.accept_answer(answer)
     finally:
         await one.close()
-
-
-def test_ice_servers_are_those_of_settings_and_none_else() -> None:
-    assert ice_servers(IceServers()) == []
-    stun, turn = ice_servers(IceServers("stun.example:3478", "turns:turn.example", "user", "secret"))
-    assert stun.urls == "stun:stun.example:3478"
-    with pytest.raises(SettingsError):
-        ice_servers(IceServers(stun="stun:"))
-    assert (turn.urls, turn.username, turn.credential) == ("turns:turn.example", "user", "secret")

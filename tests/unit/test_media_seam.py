@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from aioice import ice, stun
-from aiortc import RTCIceServer
+from aioice.candidate import Candidate
 from aiortc.codecs import get_capabilities
 from aiortc.rtcdtlstransport import SRTP_PROFILES, RTCCertificate, RtpRouter
 from aiortc.rtcicetransport import RTCIceTransport
@@ -17,9 +17,12 @@ from aiortc.rtp import RtcpByePacket, RtcpPacket, RtcpPsfbPacket, RtcpRtpfbPacke
 from OpenSSL import SSL
 
 from appliance.media import aiortc_seam as seam
+from appliance.media import ice_seam
+from appliance.media.api import IceServers
 from appliance.media.congestion.transport_cc import URI, TransportFeedback
 from appliance.media.rtp_receive import RtpReceiveStream
 from appliance.media.rtp_send import RtpSendStream
+from appliance.media.servers import ServerPool
 
 
 class Named:
@@ -70,10 +73,10 @@ def test_rsa_peers_find_a_cipher() -> None:
     assert any("ECDHE-RSA" in cipher for cipher in ciphers(seam.Certificate.generateCertificate()))
 
 
-def connection(**more: Any) -> seam.IceConnection:
-    return seam.IceConnection(
-        **{"loopback": False, "on_arrival": lambda: None, "ice_controlling": True, **more}
-    )
+def connection(**more: Any) -> ice_seam.IceConnection:
+    return ice_seam.IceConnection(**{
+        "servers": ServerPool(IceServers()), "loopback": False, "on_arrival": lambda: None, "ice_controlling": True,
+        **more})
 
 
 async def gathered(agent: ice.Connection, addresses: list[str]) -> set[str]:
@@ -91,12 +94,56 @@ async def test_loopback_is_gathered_when_asked_and_when_there_is_nothing_else() 
 
 async def test_datagrams_that_nobody_takes_are_bounded() -> None:
     agent = connection()
-    for _ in range(seam.RECEIVE_QUEUE + 10):
+    for _ in range(ice_seam.RECEIVE_QUEUE + 10):
         agent.data_received(b"x", 1)
-    assert agent._queue.qsize() == seam.RECEIVE_QUEUE
+    assert agent._queue.qsize() == ice_seam.RECEIVE_QUEUE
     assert agent.overflow == 10
     agent.data_received(b"", 1)  # would end RTCDtlsTransport with an IndexError
     await agent.close()
+
+
+@pytest.mark.parametrize("protocol_type", [ice.StunProtocol, ice_seam.GuardedProtocol])
+async def test_a_check_that_breaks_aioice_is_only_counted(protocol_type: type[ice.StunProtocol]) -> None:
+    agent = connection()
+    agent.remote_username, agent.remote_password = "user", "p" * 22
+    agent._early_checks_done = True
+    protocol = protocol_type(agent)
+    protocol.transport = Nowhere()  # type: ignore[assignment]
+    protocol.local_candidate = Candidate("1", 1, "udp", 1, "192.0.2.9", 9, "host")
+    check = stun.Message(message_method=stun.Method.BINDING, message_class=stun.Class.REQUEST)
+    check.attributes["USERNAME"] = f"{agent.local_username}:user"  # authentic, and without its PRIORITY
+    check.add_message_integrity(agent.local_password.encode())
+    if protocol_type is ice.StunProtocol:
+        with pytest.raises(KeyError):
+            protocol.datagram_received(bytes(check), ("192.0.2.1", 1))
+    else:
+        protocol.datagram_received(bytes(check), ("192.0.2.1", 1))
+        assert agent.malformed == 1
+    await agent.close()
+
+
+class Nowhere:
+    def sendto(self, data: bytes, addr: tuple[str, int]) -> None: ...
+
+
+async def test_a_stream_to_a_turn_server_that_stalls_holds_no_old_packets() -> None:
+    agent, sent = connection(), []
+
+    class Stream(asyncio.Transport):
+        def get_write_buffer_size(self) -> int:
+            return ice_seam.RELAY_BACKLOG + len(sent)
+
+    class Relayed(Wire):
+        transport = Stream()
+
+        async def send_data(self, data: bytes, addr: tuple[str, int]) -> None:
+            sent.append(data)
+
+    agent._nominated[1] = Pair(Relayed())  # type: ignore[assignment]
+    await agent.send(b"first")
+    await agent.send(b"second")
+    assert (sent, agent.stalled) == ([b"first"], 1)
+    agent._nominated.clear()
 
 
 class Wire:
@@ -148,7 +195,9 @@ class Hours:
         monkeypatch.setattr(seam.asyncio, "sleep", sleep)
 
 
-async def consent(monkeypatch: pytest.MonkeyPatch, each: Any) -> tuple[seam.IceConnection, Wire, float, list[float]]:
+async def consent(
+    monkeypatch: pytest.MonkeyPatch, each: Any
+) -> tuple[ice_seam.IceConnection, Wire, float, list[float]]:
     arrivals: list[float] = []
     agent = connection(on_arrival=lambda: arrivals.append(1))
     agent.remote_username, agent.remote_password = "user", "p" * 22
@@ -200,11 +249,9 @@ async def test_a_bye_does_not_end_a_stream_and_nothing_is_joined() -> None:
     await peer.close()
 
 
-def peer_connection(
-    servers: list[RTCIceServer] | None = None, wide: seam.TransportWide | None = None
-) -> seam.PeerConnection:
+def peer_connection(wide: seam.TransportWide | None = None) -> seam.PeerConnection:
     return seam.PeerConnection(
-        servers or [], loopback=True, name="test", wide=wide,
+        ServerPool(IceServers()), loopback=True, name="test", wide=wide,
         streams=lambda kind: (RtpSendStream(kind, "test"), RtpReceiveStream(kind, "test")),
         on_arrival=lambda: None, on_error=lambda error: None,
     )
@@ -219,7 +266,7 @@ async def test_all_lines_share_one_transport_with_our_parts() -> None:
     assert isinstance(dtls, seam.DtlsTransport)
     assert isinstance(dtls._rtp_router, seam.Router)
     assert isinstance(dtls.transport, RTCIceTransport)
-    assert isinstance(dtls.transport._connection, seam.IceConnection)
+    assert isinstance(dtls.transport._connection, ice_seam.IceConnection)
     assert dtls.transport._connection.stun_server is None, "a default STUN server"
     await peer.close()
 

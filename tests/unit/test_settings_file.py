@@ -115,6 +115,9 @@ def test_all_faults_are_told_at_once() -> None:
     ("[mqtt]\nhost = 'mqtt://broker'", "must be a host name or an IP address, without scheme and port"),
     ("[mqtt]\ntls = true", "mqtt.host: is missing"),
     ("[direct]\nstun = 'stun://stun.example.org'", "must be stun:HOST[:PORT]"),
+    ("[direct]\nstun = ['stun:a.example', 'stuns:b.example']", "'stuns:b.example': must be stun:HOST[:PORT]"),
+    ("[direct]\nturn = 'turn:a.example'\nturn_ca_file = '/etc/hostname'", "direct.turn: names no turns: server"),
+    ("[network]\ndscp_audio = 64", "must be 0 to 63"),
     ("[direct]\nturn = 'turn:user:pw@turn.example.org'", "a user name or password does not belong in an address"),
     ("[direct]\nfleet = ['ok-1', 'NO']", "'NO': must be 3 to 40"),
     ("[device]\nid = 'front'\n[direct]\nfleet = ['front']", "is this device itself"),
@@ -127,6 +130,12 @@ def test_all_faults_are_told_at_once() -> None:
 ])
 def test_a_fault_says_what_is_wrong(text: str, words: str) -> None:
     assert words in the_fault(text)
+
+
+def test_one_server_may_stand_alone_as_a_text() -> None:
+    direct = settings_of("[direct]\nstun = 'stun:a.example'\nturn = ['turn:b.example', 'turns:c.example']").direct
+    assert (direct.stun, direct.turn) == (("stun:a.example",), ("turn:b.example", "turns:c.example"))
+    assert settings_of("[direct]\nstun = ''").direct.stun == ()
 
 
 def test_a_national_number_needs_its_country() -> None:

@@ -1,0 +1,260 @@
+"""The seam to aioice: the ICE agent of a session, made of aioice's with what it lacks.
+
+Consent by RFC 7675, several STUN and TURN servers, TURN over TLS with an authority of one's own, loopback candidates,
+marked sockets, bounded queues. aioice's own gathering is used for host candidates alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import random
+import socket
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+from aioice import stun
+from aioice.candidate import Candidate, candidate_foundation, candidate_priority
+from aioice.ice import (
+    CONSENT_INTERVAL,
+    CandidatePair,
+    Connection,
+    StunProtocol,
+    relayed_candidate,
+    server_reflexive_candidate,
+)
+from aioice.turn import TurnTransport
+
+from appliance.media import dscp
+from appliance.media.servers import Server, ServerPool, first_answer
+
+__all__ = ["IceConnection"]
+
+log = logging.getLogger(__name__)
+
+CONSENT_LIFETIME_S: Final = 30.0  # RFC 7675 5.1
+CONSENT_OUTSTANDING: Final = 8  # checks still answered for: 30 s at the fastest pace of 4 s
+RECEIVE_QUEUE: Final = 1024  # datagrams waiting for DTLS: 7 s of 720p; more means the loop stands still
+REMOTE_CANDIDATES: Final = 64  # more from one peer are ignored: each costs checks on the network
+SOCKET_BUFFER: Final = 262_144  # bytes received while the loop is busy: aioice's own figure
+RELAY_BACKLOG: Final = 128 * 1024  # bytes waiting in a TCP connection to a TURN server: 0.7 s of 720p
+
+
+class ConsentCheck:
+    """One consent check on its way (RFC 7675 5.1); stands in aioice's table of transactions until answered."""
+
+    def __init__(self, key: bytes, on_answer: Callable[[], None]) -> None:
+        self._key = key
+        self._on_answer = on_answer
+
+    def response_received(self, message: stun.Message, addr: tuple[str, int]) -> None:
+        if message.message_class == stun.Class.RESPONSE and message.check_message_integrity(self._key):
+            self._on_answer()
+
+
+class GuardedProtocol(StunProtocol):
+    """What anybody on the network sends to a socket of ours; what cannot be parsed is counted and nothing else."""
+
+    receiver: IceConnection
+
+    def datagram_received(self, data: bytes | str, addr: tuple[Any, ...]) -> None:
+        try:
+            super().datagram_received(data, addr)
+        except Exception:
+            self.receiver.malformed += 1
+
+
+class IceConnection(Connection):
+    """aioice's Connection with consent by RFC 7675, servers with fail-over, loopback candidates and bounded queues."""
+
+    def __init__(
+        self, *, servers: ServerPool, loopback: bool, on_arrival: Callable[[], None], ice_controlling: bool = False,
+        marking: int = 0,
+    ) -> None:
+        super().__init__(ice_controlling=ice_controlling)
+        self._servers = servers
+        self._loopback = loopback
+        self._on_arrival = on_arrival
+        self._marking = marking
+        self.overflow = 0  # datagrams thrown away because the loop did not take them
+        self.stalled = 0  # datagrams thrown away because a TCP connection to a TURN server did not take them
+        self.malformed = 0  # datagrams that could not be parsed
+        self.consent_lost = False
+
+    # -- gathering
+
+    async def get_component_candidates(
+        self, component: int, addresses: list[str], timeout: int = 0,  # noqa: ASYNC109 - aioice's signature
+    ) -> list[Candidate]:
+        """Host candidates, then those by STUN and TURN, for which the pool of servers has its own patience."""
+        if self._loopback or not addresses:
+            addresses = [*addresses, "127.0.0.1", "::1"]
+        hosts = [
+            protocol for address in addresses if (protocol := await self._host_protocol(component, address)) is not None
+        ]
+        self._protocols += hosts
+        reflexive, relay = await asyncio.gather(
+            asyncio.gather(*(self._reflexive(protocol) for protocol in hosts)), self._relay(component)
+        )
+        candidates = [protocol.local_candidate for protocol in hosts]
+        candidates += [candidate for candidate in reflexive if candidate is not None]
+        if relay is not None:
+            self._protocols.append(relay)
+            candidates.append(relay.local_candidate)
+        if self._closing:  # closed meanwhile: aioice has let go of the sockets that it knew then
+            for protocol in self._protocols:
+                await protocol.close()
+            self._protocols.clear()
+        self.mark(self._marking)
+        return candidates
+
+    async def _host_protocol(self, component: int, address: str) -> StunProtocol | None:
+        try:
+            transport, protocol = await asyncio.get_running_loop().create_datagram_endpoint(
+                lambda: GuardedProtocol(self), local_addr=(address, 0)
+            )
+        except OSError as error:
+            log.debug("no host candidate on an address: %s", error)
+            return None
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER)
+        host, port = transport.get_extra_info("sockname")[:2]
+        protocol.local_candidate = Candidate(
+            foundation=candidate_foundation("host", "udp", host), component=component, transport="udp",
+            priority=candidate_priority(component, "host"), host=host, port=port, type="host",
+        )
+        return protocol
+
+    async def _reflexive(self, protocol: StunProtocol) -> Candidate | None:
+        """What a STUN server sees of one of our sockets; IPv4 alone needs it."""
+        address, servers = ipaddress.ip_address(protocol.local_candidate.host), self._servers.stun
+        if not servers or address.version != 4 or address.is_loopback:
+            return None
+
+        async def ask(server: Server) -> Candidate:
+            candidate, _ = await server_reflexive_candidate(protocol, (server.host, server.port))
+            return candidate
+
+        return await first_answer(self._servers, servers, ask, discard=_nothing)
+
+    async def _relay(self, component: int) -> StunProtocol | None:
+        servers = self._servers.turn
+        if not servers:
+            return None
+
+        async def ask(server: Server) -> StunProtocol:
+            _, protocol = await relayed_candidate(
+                component=component, hide_related_address=False, protocol_factory=lambda: GuardedProtocol(self),
+                turn_server=(server.host, server.port),
+                turn_username=server.username or None, turn_password=server.password or None,
+                turn_ssl=await self._servers.tls() if server.transport == "tls" else None,  # type: ignore[arg-type]
+                turn_transport="udp" if server.transport == "udp" else "tcp",
+            )
+            return protocol
+
+        return await first_answer(self._servers, servers, ask, discard=StunProtocol.close)
+
+    # -- marks and addresses
+
+    def mark(self, marking: int) -> None:
+        """Mark what leaves by any path from now on with this code point."""
+        self._marking = marking
+        for protocol in self._protocols:
+            if (sock := _carrier(protocol).get_extra_info("socket")) is not None:
+                dscp.mark(sock, marking)
+
+    def local_address(self) -> str | None:
+        """The address of this machine that the selected path begins at."""
+        pair = self.selected()
+        name = _carrier(pair.protocol).get_extra_info("sockname") if pair is not None else None
+        return str(name[0]) if name else None
+
+    async def sendto(self, data: bytes, component: int) -> None:
+        pair = self._nominated.get(component)
+        if pair is not None and _backlog(pair.protocol) > RELAY_BACKLOG:
+            self.stalled += 1
+            return
+        await super().sendto(data, component)
+
+    # -- what comes in
+
+    async def add_remote_candidate(self, remote_candidate: Candidate | None) -> None:
+        if remote_candidate is None and self._remote_candidates_end:
+            return  # told twice: harmless, but aioice raises
+        if remote_candidate is not None and len(self._remote_candidates) >= REMOTE_CANDIDATES:
+            return
+        await super().add_remote_candidate(remote_candidate)
+
+    def check_incoming(self, message: stun.Message, addr: tuple[str, int], protocol: StunProtocol) -> None:
+        self._on_arrival()  # called for authenticated requests alone
+        super().check_incoming(message, addr, protocol)
+
+    def data_received(self, data: bytes, component: int) -> None:
+        if self._queue.qsize() >= RECEIVE_QUEUE:
+            self.overflow += 1
+            return
+        if data:  # an empty datagram would raise in RTCDtlsTransport and end the call
+            super().data_received(data, component)
+
+    # -- consent
+
+    async def query_consent(self) -> None:
+        """Check every 4 to 6 s, each a new transaction; any valid answer within the last 30 s is consent."""
+        if (task := asyncio.current_task()) is not None:
+            task.set_name("media.consent")
+        if self._closing:  # closed after the last check and before connect() was resumed: it starts this all the same
+            return
+        key = (self.remote_password or "").encode()
+        loop = asyncio.get_running_loop()
+        last = loop.time()
+
+        def answered() -> None:
+            nonlocal last
+            last = loop.time()
+            self._on_arrival()
+
+        waiting: list[tuple[dict[bytes, Any], bytes]] = []
+        try:
+            while loop.time() - last < CONSENT_LIFETIME_S:
+                waiting += [self._send_consent(pair, key, answered) for pair in list(self._nominated.values())]
+                for table, transaction in waiting[:-CONSENT_OUTSTANDING]:
+                    table.pop(transaction, None)
+                del waiting[:-CONSENT_OUTSTANDING]
+                await asyncio.sleep(CONSENT_INTERVAL * (0.8 + 0.4 * random.random()))  # noqa: S311 pacing
+        finally:
+            for table, transaction in waiting:
+                table.pop(transaction, None)
+        self.consent_lost = True
+        self._query_consent_task = None
+        await self.close()
+
+    def _send_consent(
+        self, pair: CandidatePair, key: bytes, answered: Callable[[], None]
+    ) -> tuple[dict[bytes, Any], bytes]:
+        request = self.build_request(pair, nominate=False)
+        request.add_message_integrity(key)
+        table: dict[bytes, Any] = pair.protocol.transactions
+        table[request.transaction_id] = ConsentCheck(key, answered)
+        pair.protocol.send_stun(request, pair.remote_addr)
+        return table, request.transaction_id
+
+    def selected(self) -> CandidatePair | None:
+        return next(iter(self._nominated.values()), None)
+
+
+def _carrier(protocol: StunProtocol) -> asyncio.BaseTransport:
+    """The transport whose socket carries the datagrams: a relay's is the one to its TURN server."""
+    transport = protocol.transport
+    if isinstance(transport, TurnTransport):
+        return cast(asyncio.BaseTransport, transport._TurnTransport__inner_protocol.transport)  # type: ignore[attr-defined]
+    return transport
+
+
+def _backlog(protocol: StunProtocol) -> int:
+    """Bytes waiting in a stream to a TURN server; a datagram never waits."""
+    carrier = _carrier(protocol)
+    return carrier.get_write_buffer_size() if isinstance(carrier, asyncio.Transport) else 0
+
+
+async def _nothing(_: Candidate) -> None:
+    """A candidate holds nothing that must be let go."""

@@ -1,0 +1,180 @@
+"""The STUN and TURN servers of settings: which are tried first, and how long is waited for them.
+
+The ICE agent asks for one server of each kind. They stand in the order of the settings; one that did not answer stands
+behind the others for a while, so that a dead server costs time in one call and not in all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import ssl
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from appliance.errors import SettingsError
+from appliance.media.api import IceServers
+
+__all__ = ["Server", "ServerPool", "first_answer"]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+SET_BACK_S: Final = 120.0  # for so long a server that did not answer is tried last
+HEAD_START_S: Final = 0.4  # of a server before the next one is asked as well: TURN over TLS at 80 ms needs as much
+STUN_S: Final = 1.0  # an offer waits for gathering at most so long
+TURN_S: Final = 3.0  # for a TURN server: TLS and the allocation take five round trips
+DOWN_S: Final = 1.0  # where none of them answered the last time
+
+_URL: Final = re.compile(
+    r"(?P<scheme>stun|turns?):(?P<host>\[[0-9a-fA-F:.]+\]|[^\[\]:?/@]+)(:(?P<port>\d{1,5}))?"
+    r"(\?transport=(?P<transport>udp|tcp))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One server. ``transport``: udp, tcp or tls."""
+
+    scheme: str
+    host: str
+    port: int
+    transport: str
+    username: str = ""
+    password: str = field(default="", repr=False)
+
+    @classmethod
+    def parse(cls, url: str, username: str = "", password: str = "") -> Server:
+        """``stun:HOST[:PORT]`` (RFC 7064), ``turn:HOST[:PORT][?transport=udp|tcp]`` and ``turns:`` (RFC 7065).
+
+        Raises ValueError.
+        """
+        match = _URL.fullmatch(url)
+        if match is None:
+            raise ValueError(f"{url!r} is not stun:HOST[:PORT] or turn:HOST[:PORT][?transport=tcp]")
+        scheme, transport = match["scheme"], match["transport"]
+        if (scheme == "stun" and transport) or (scheme == "turns" and transport == "udp"):
+            raise ValueError(f"{url!r}: this transport is not served by {scheme}:")
+        port = int(match["port"] or (5349 if scheme == "turns" else 3478))
+        if not 0 < port < 65536:
+            raise ValueError(f"{url!r}: a port is 1 to 65535")
+        kind = "tls" if scheme == "turns" else transport or "udp"
+        return cls(scheme, match["host"].strip("[]"), port, kind, username, password)
+
+    def __str__(self) -> str:
+        return f"{self.scheme}:{self.host}:{self.port}" + (f" ({self.transport})" if self.scheme != "stun" else "")
+
+
+class ServerPool:
+    """The servers of one setting, shared by all sessions that use it. Lives on the loop."""
+
+    def __init__(self, servers: IceServers, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Raises SettingsError for an address that is none."""
+        self._monotonic = monotonic
+        self._ca_file = servers.ca_file
+        self._context: ssl.SSLContext | None = None
+        self._set_back: dict[Server, float] = {}
+        try:
+            self._stun = [Server.parse(_with_scheme(url, "stun")) for url in servers.stun]
+            self._turn = [
+                Server.parse(_with_scheme(url, "turn"), servers.username, servers.password) for url in servers.turn
+            ]
+        except ValueError as error:
+            raise SettingsError("direct.stun, direct.turn", [str(error)]) from error
+
+    @property
+    def stun(self) -> Sequence[Server]:
+        """In the order to try them."""
+        return self._ordered(self._stun)
+
+    @property
+    def turn(self) -> Sequence[Server]:
+        return self._ordered(self._turn)
+
+    def patience(self, servers: Sequence[Server]) -> float:
+        """Seconds that gathering may take with these."""
+        if all(self._is_set_back(server) for server in servers):
+            return DOWN_S
+        return STUN_S if servers[0].scheme == "stun" else TURN_S
+
+    def answered(self, server: Server) -> None:
+        if self._set_back.pop(server, None) is not None:
+            log.info("%s answers again", server)
+
+    def failed(self, server: Server, error: BaseException) -> None:
+        if server not in self._set_back:
+            log.warning("%s cannot be used: %s", server, str(error) or type(error).__name__)
+        self._set_back[server] = self._monotonic() + SET_BACK_S
+
+    async def tls(self) -> ssl.SSLContext:
+        """For TURN over TLS: certificate and name are checked, against the authority of the settings or the system's.
+
+        Raises OSError when that file cannot be read.
+        """
+        if self._context is None:
+            self._context = await asyncio.to_thread(ssl.create_default_context, cafile=self._ca_file or None)
+        return self._context
+
+    def _is_set_back(self, server: Server) -> bool:
+        return self._set_back.get(server, 0.0) > self._monotonic()
+
+    def _ordered(self, servers: list[Server]) -> Sequence[Server]:
+        return sorted(servers, key=self._is_set_back)
+
+
+async def first_answer(
+    pool: ServerPool, servers: Sequence[Server], ask: Callable[[Server], Coroutine[Any, Any, T]], *,
+    discard: Callable[[T], Awaitable[None]],
+) -> T | None:
+    """Ask the servers in order, each with a head start before the next; the first answer wins, the rest is cancelled.
+
+    ``discard`` lets go of an answer that came a moment too late. None when no server answered in time.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + pool.patience(servers)
+    waiting = deque(servers)
+    asked: dict[asyncio.Task[T], Server] = {}
+    answers: list[tuple[Server, T]] = []
+    try:
+        while not answers and (waiting or asked) and loop.time() < deadline:
+            if waiting:
+                server = waiting.popleft()
+                asked[asyncio.create_task(ask(server), name=f"media.gather {server}")] = server
+            left = deadline - loop.time()
+            await asyncio.wait(
+                asked, timeout=min(left, HEAD_START_S) if waiting else left, return_when=asyncio.FIRST_COMPLETED
+            )
+            answers += _answered(pool, asked)
+        winner, chosen = answers.pop(0) if answers else (None, None)
+        for server in servers[: servers.index(winner) if winner is not None else len(servers)]:
+            if server in asked.values():
+                pool.failed(server, TimeoutError("no answer in time"))
+        return chosen
+    finally:
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        for _, late in [*answers, *_answered(pool, asked)]:
+            await discard(late)
+
+
+def _answered(pool: ServerPool, asked: dict[asyncio.Task[T], Server]) -> list[tuple[Server, T]]:
+    """What the servers have answered; what failed is told, and both are asked no longer."""
+    answers = []
+    for task in [task for task in asked if task.done() and not task.cancelled()]:
+        server = asked.pop(task)
+        error = task.exception()
+        if error is None:
+            pool.answered(server)
+            answers.append((server, task.result()))
+        else:
+            pool.failed(server, error)
+    return answers
+
+
+def _with_scheme(address: str, scheme: str) -> str:
+    return address if address.startswith((f"{scheme}:", f"{scheme}s:")) else f"{scheme}:{address}"

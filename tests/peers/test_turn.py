@@ -1,0 +1,154 @@
+"""Calls through a real TURN server, by each of its transports, with servers that are dead, wrong or impostors."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from appliance.media.api import Directions, IceServers, SessionUp
+from appliance.media.session import Session
+from appliance.media.studio import Studio
+from appliance.settings import VideoSettings
+from tests.support.broker import free_port
+from tests.support.media_board import HandBoard
+from tests.support.media_pair import End, until
+from tests.support.turnserver import PASSWORD, USERNAME, Authority, TurnServer
+
+pytestmark = pytest.mark.peer
+
+CANDIDATES = re.compile(r"a=candidate:(?!.* typ relay)[^\r\n]*\r\n")
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[TurnServer]:
+    authority = Authority(tmp_path)
+    async with TurnServer(tmp_path, authority.issue("10.99.0.1")) as running:
+        yield running
+
+
+def trusted(tmp_path: Path) -> str:
+    return str(tmp_path / "authority.crt")
+
+
+@asynccontextmanager
+async def ends(*servers: IceServers) -> AsyncIterator[list[End]]:
+    """One end for each set of servers; the first hears 440 Hz, the second 1000 Hz."""
+    made, listening = [], []
+    for hertz, ice in zip((440.0, 1000.0), servers, strict=False):
+        studio = Studio(HandBoard(hertz), VideoSettings())
+        await studio.open()
+        end = End(studio._board, studio, studio.session(Directions(), ice=ice, loopback=False))  # type: ignore[arg-type]
+        made.append(end)
+        listening.append(asyncio.create_task(end.listen()))
+    try:
+        yield made
+    finally:
+        for end in made:
+            await end.studio.close()
+        for task in listening:
+            task.cancel()
+        await asyncio.gather(*listening, return_exceptions=True)
+
+
+def login(*turn: str, ca_file: str = "") -> IceServers:
+    return IceServers((), turn, USERNAME, PASSWORD, ca_file)
+
+
+def relayed(sdp: str) -> str:
+    """The description with its relayed candidates alone."""
+    return CANDIDATES.sub("", sdp)
+
+
+def relays(sdp: str) -> int:
+    """Different relayed candidates: each line of a description repeats them."""
+    return len({line for line in sdp.splitlines() if " typ relay" in line})
+
+
+async def is_a_call(caller: End, callee: End) -> None:
+    await caller.event(SessionUp, 10)
+    await callee.event(SessionUp, 10)
+    await until(lambda: caller.strength(1000) > 0.15 and callee.strength(440) > 0.15, 10, "tones")
+    await until(lambda: callee.session.video_in.decoded > 10, 10, "pictures")
+
+
+def kind_of_local(session: Session) -> str:
+    return str(session._pc.transport_facts()["local"].type)
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])
+async def test_a_call_goes_through_a_relay(
+    server: TurnServer, transport: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    ice = login(getattr(server, transport), ca_file=trusted(tmp_path))
+    async with ends(ice, ice) as (caller, callee):
+        offer = await caller.session.offer()
+        assert relays(offer) == 1
+        answer = await callee.session.answer(relayed(offer))
+        await caller.session.accept_answer(relayed(answer))
+        await is_a_call(caller, callee)
+        # the other side may well reach that relay from its own address: a peer-reflexive pair
+        assert "relay" in (kind_of_local(caller.session), kind_of_local(callee.session))
+        assert caller.session._pc.local_address() == "10.99.0.1"
+    assert PASSWORD not in caplog.text
+    assert USERNAME not in caplog.text
+
+
+async def test_a_dead_server_is_followed_by_the_next(server: TurnServer) -> None:
+    dead = [f"turn:10.99.0.1:{free_port()}?transport=tcp", f"turn:10.99.0.1:{free_port()}"]
+    async with ends(login(*dead, server.udp)) as (caller,):
+        began = time.monotonic()
+        offer = await caller.session.offer()
+        assert relays(offer) == 1
+        assert time.monotonic() - began < 2.0
+        again = caller.studio.session(Directions(), ice=login(*dead, server.udp), loopback=False)
+        began = time.monotonic()
+        assert relays(await again.offer()) == 1
+        assert time.monotonic() - began < 0.4, "the dead ones are asked first again"
+        await again.close()
+
+
+@pytest.mark.parametrize("fault", ["authority", "name", "password"])
+async def test_an_impostor_or_a_wrong_login_gives_no_relay(
+    tmp_path: Path, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    authority, other = Authority(tmp_path), Authority(tmp_path, "other")
+    certificate = authority.issue("10.99.0.9" if fault == "name" else "10.99.0.1")
+    async with TurnServer(tmp_path, certificate) as server:
+        ca_file = other.file if fault == "authority" else authority.file
+        password = "wrong-password" if fault == "password" else PASSWORD
+        ice = IceServers((), (server.tls,), USERNAME, password, str(ca_file))
+        async with ends(ice) as (caller,):
+            offer = await caller.session.offer()
+            assert relays(offer) == 0
+            assert " typ host" in offer, "the call goes on without it"
+    (told,) = [record for record in caplog.records if "cannot be used" in record.getMessage()]
+    assert ("ertificate" in told.getMessage()) == (fault != "password")
+    assert password not in caplog.text
+
+
+async def test_a_stun_server_that_is_dead_is_followed_by_the_next(server: TurnServer) -> None:
+    ice = IceServers(stun=(f"stun:10.99.0.1:{free_port()}", server.stun))
+    async with ends(ice) as (caller,):
+        assert " typ srflx" in await caller.session.offer()
+
+
+async def test_a_server_that_dies_in_a_call_is_noticed_and_the_next_call_goes_by_another(
+    server: TurnServer, tmp_path: Path
+) -> None:
+    ice = login(server.tcp, ca_file=trusted(tmp_path))
+    async with ends(ice, ice) as (caller, callee):
+        answer = await callee.session.answer(relayed(await caller.session.offer()))
+        await caller.session.accept_answer(relayed(answer))
+        await is_a_call(caller, callee)
+        began = time.monotonic()
+        await server.stop()
+        await until(lambda: any(type(event).__name__ in ("SessionSilent", "SessionClosed") for event in caller.told), 5)
+        assert time.monotonic() - began < 3.8
