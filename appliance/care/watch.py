@@ -154,6 +154,7 @@ class Watch:
         state = self._ports.media()
         audio, video = state["audio"], state["video"]
         capturing = bool(audio["actual"]["sending"] or video["actual"]["open"])
+        self._diagnostics.flag("incomingVideoStalled", bool(video["stalled"]))
         self._bulletin.set("media", {
             "capturing": capturing, "sessions": state["sessions"], "without": state["without"],
             "audio": {key: audio[key] for key in _AUDIO if key in audio},

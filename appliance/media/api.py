@@ -14,6 +14,7 @@ from typing import Protocol
 from appliance.vocabulary import Json
 
 __all__ = [
+    "AccessUnit",
     "DataMessage",
     "Directions",
     "IceServers",
@@ -40,6 +41,17 @@ class IceServers:
     username: str = ""
     password: str = field(default="", repr=False)
     ca_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessUnit:
+    """One encoded picture of the peer: H.264 in Annex B, as it came over the network."""
+
+    data: bytes
+    timestamp: int  # RTP, 90 kHz, 32 bits
+    key: bool  # an IDR picture with its parameter sets: decoding may begin here
+    began_s: float  # monotonic: when the first packet came that was needed for it
+    arrived_s: float  # monotonic: when it was complete and everything before it was handed on
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """Receiving: RTP packets of one peer to encoded frames in order, with loss repair and reports back.
 
-Video: a frame is released with its last packet (marker), a hole is asked for again on a timer and given up after
-``GIVE_UP_S``, after which nothing is shown until a key frame. Audio: packets are put in order with a little
+Video: see ``repair``. Audio: packets are put in order with a little
 patience and handed on with the number of those lost between them.
 """
 
@@ -33,6 +32,7 @@ from appliance.media.aiortc_seam import (
     transport_wide_id,
     unwrap_rtx,
 )
+from appliance.media.repair import VideoRepair, VideoSink
 from appliance.tasks import background, fail_loudly
 
 __all__ = [
@@ -41,29 +41,17 @@ __all__ = [
     "AudioSink",
     "Incoming",
     "RtpReceiveStream",
-    "VideoAssembler",
-    "VideoSink",
-    "is_key_frame",
 ]
 
 log = logging.getLogger(__name__)
 
-GIVE_UP_S: Final = 0.3  # a hole in video older than this is not waited for
-NACK_AGAIN_S: Final = 0.05
-NACK_TRIES: Final = 6
-VIDEO_PACKETS: Final = 1024  # buffered behind a hole at most: 7 s of 720p, far beyond GIVE_UP_S
 MAX_GAP: Final = 512  # a jump of sequence numbers beyond this is a new start, not a loss (RFC 3550 A.1: 3000)
-PLI_FIRST_S: Final = 0.3  # back-off of key-frame requests: asking faster made a thin link worse
-PLI_LAST_S: Final = 2.4
 AUDIO_WAIT_PACKETS: Final = 2  # an audio hole is given up when this many later packets are here: 40 ms
+RETURN_S: Final = 0.5  # a source that was replaced may come back when its successor was silent for so long
 REMB_FLOOR: Final = 150_000  # bits per second: the estimator drives a peer to 30 kbit/s when our own loop stalls
 REMB_START: Final = 1_500_000  # told with the first packet: Chromium jumps there (stock: 0.28 Mbit/s after 6 s)
 REMB_CEILING: Final = 3_000_000
 REMB_GROWTH: Final = 1.03  # per report, about every 0.4 s
-
-
-class VideoSink(Protocol):
-    def on_access_unit(self, data: bytes, timestamp: int, key: bool) -> None: ...
 
 
 class AudioSink(Protocol):
@@ -83,6 +71,8 @@ class Incoming:
     key_frames: int = 0
     given_up: int = 0  # holes in video
     discarded: int = 0  # packets too late or twice
+    malformed: int = 0  # packets that are not what their codec's payload format says
+    stray: int = 0  # packets of the source before this one
     resent_packets: int = 0
     nacks: int = 0
     plis: int = 0
@@ -153,19 +143,6 @@ def _signed(difference: int) -> int:
     return (difference + 0x8000 & 0xFFFF) - 0x8000
 
 
-def is_key_frame(access_unit: bytes) -> bool:
-    """Whether an Annex-B access unit holds an IDR slice (5); parameter sets (7) stand before one."""
-    at = access_unit.find(b"\x00\x00\x01")
-    while at != -1 and at + 3 < len(access_unit):
-        kind = access_unit[at + 3] & 0x1F
-        if kind in (5, 7):
-            return True
-        if kind == 1:
-            return False
-        at = access_unit.find(b"\x00\x00\x01", at + 3)
-    return False
-
-
 class Allowance:
     """What to let the peer send at most (REMB). Pure.
 
@@ -184,91 +161,6 @@ class Allowance:
             grown = max(estimate, round(self.bits_per_second * REMB_GROWTH))
             self.bits_per_second = max(self.bits_per_second, min(REMB_CEILING, grown))
         return self.bits_per_second
-
-
-class VideoAssembler:
-    """Packets of one video source to whole frames. Pure: the caller gives the time."""
-
-    def __init__(self) -> None:
-        self._packets: dict[int, tuple[int, bool, bytes]] = {}  # extended sequence -> (timestamp, marker, data)
-        self._next: int | None = None
-        self._highest = 0
-        self._missing: dict[int, tuple[float, float, int]] = {}  # -> (since, asked at, times asked)
-        self.wants_key = True  # nothing is handed on before a key frame
-        self.asks_key = False  # and one must be asked for: the first frame may well be one that is still coming
-        self.given_up = 0
-        self.discarded = 0
-
-    def add(self, sequence: int, timestamp: int, marker: bool, data: bytes, now: float) -> list[tuple[int, bytes]]:
-        """Take a packet (extended sequence number); returns the frames complete now as (timestamp, data)."""
-        if self._next is None or abs(sequence - self._highest) > MAX_GAP:
-            self._packets.clear()
-            self._missing.clear()
-            self._next = self._highest = sequence
-            self.wants_key = True
-        if sequence < self._next or sequence in self._packets:
-            self.discarded += 1
-            return []
-        self._missing.pop(sequence, None)
-        for hole in range(max(self._highest + 1, self._next), sequence):
-            self._missing[hole] = (now, 0.0, 0)
-        self._highest = max(self._highest, sequence)
-        self._packets[sequence] = (timestamp, marker, data)
-        if len(self._packets) > VIDEO_PACKETS:
-            self._give_up()
-        return self._release()
-
-    def tick(self, now: float) -> list[int]:
-        """Sequence numbers (16 bit) to ask for again now; gives up holes that are too old."""
-        if self._missing and now - min(since for since, _, _ in self._missing.values()) > GIVE_UP_S:
-            self._give_up()
-        again = []
-        for sequence, (since, asked, times) in self._missing.items():
-            if times < NACK_TRIES and now - asked >= NACK_AGAIN_S:
-                self._missing[sequence] = (since, now, times + 1)
-                again.append(sequence & 0xFFFF)
-        return sorted(again)
-
-    @property
-    def waiting(self) -> bool:
-        """Something is missing, so ``tick`` is needed."""
-        return bool(self._missing)
-
-    def _release(self) -> list[tuple[int, bytes]]:
-        frames = []
-        while (frame := self._next_frame()) is not None:
-            timestamp, data = frame
-            if self.wants_key and not is_key_frame(data):
-                self.asks_key = True
-                continue
-            self.wants_key = self.asks_key = False
-            frames.append((timestamp, data))
-        return frames
-
-    def _next_frame(self) -> tuple[int, bytes] | None:
-        if self._next is None or (first := self._packets.get(self._next)) is None:
-            return None
-        parts, at = [], self._next
-        while (packet := self._packets.get(at)) is not None and packet[0] == first[0]:
-            parts.append(packet[2])
-            at += 1
-            if packet[1]:
-                break
-        else:
-            if packet is None:  # neither its marker nor the next frame is here
-                return None
-        for sequence in range(self._next, at):
-            del self._packets[sequence]
-        self._next = at
-        return first[0], b"".join(parts)
-
-    def _give_up(self) -> None:
-        """Throw away all that waits: what follows a hole cannot be shown before a key frame."""
-        self.given_up += 1
-        self.wants_key = self.asks_key = True
-        self._packets.clear()
-        self._missing.clear()
-        self._next = self._highest + 1
 
 
 class AudioOrder:
@@ -303,15 +195,20 @@ class AudioOrder:
         return ready
 
 
+def _unknown() -> float | None:
+    return None
+
+
 class RtpReceiveStream:
     """One RTP stream in, on the loop. Give it a sink of its kind.
 
-    ``on_failure`` is told of the exception by which reporting ended.
+    ``round_trip`` is what RTCP measured to this peer, in seconds. ``on_failure`` is told of the exception by which
+    reporting ended.
     """
 
     def __init__(
         self, kind: str, name: str, *, video: VideoSink | None = None, audio: AudioSink | None = None,
-        on_media: Callable[[], None] | None = None,
+        on_media: Callable[[], None] | None = None, round_trip: Callable[[], float | None] = _unknown,
     ) -> None:
         self.kind = kind
         self.counters = Incoming()
@@ -325,26 +222,30 @@ class RtpReceiveStream:
         self._rtcp_ssrc = 0
         self._outlet: Outlet | None = None
         self._task: asyncio.Task[None] | None = None
-        self._repair: asyncio.TimerHandle | None = None
+        self._round_trip = round_trip
+        self._repair: VideoRepair | None = None
         self._estimator = RemoteBitrateEstimator() if kind == "video" else None
         self._allowance = Allowance()
-        self._assembler = VideoAssembler()
         self._order = AudioOrder()
         self._lsr: tuple[int, float] = (0, 0.0)
-        self._pli_at = 0.0
-        self._pli_pause = PLI_FIRST_S
+        self._heard_at = 0.0
+        self._retired: int | None = None  # the source before this one
         self._stopped = False
 
     # -- called through the seam
 
     def start(self, *, rtcp_ssrc: int, parameters: Any, send: Callable[[bytes], Awaitable[None]]) -> None:
-        self._codecs = {codec.payloadType: codec for codec in parameters.codecs}
+        self.negotiate(parameters)
         if transport_wide_id(parameters) is not None:
             self._estimator = None  # the peer estimates by itself; a REMB would only hold it down
         self._rtcp_ssrc, self._outlet = rtcp_ssrc, Outlet(send, self._name, failed=self._failed)
         self._task = background(
             self._report(), name=f"media.receiver-reports {self.kind} {self._name}", failed=self._failed
         )
+
+    def negotiate(self, parameters: Any) -> None:
+        """What was negotiated, at first or again: codecs by payload type."""
+        self._codecs = {codec.payloadType: codec for codec in parameters.codecs}
 
     def _failed(self, error: Exception) -> None:
         self.on_failure(error)
@@ -354,41 +255,45 @@ class RtpReceiveStream:
         if codec is None or self._stopped:
             return
         now = time.monotonic()
-        counters = self.counters
-        counters.payload_bytes += len(packet.payload)
-        counters.header_bytes += 12
         again = is_rtx(codec)
         if again:
             apt = codec.parameters.get("apt")
             if len(packet.payload) < 2 or apt not in self._codecs or self.reception is None:
                 return
-            counters.resent_packets += 1
-            packet = unwrap_rtx(packet, payload_type=apt, ssrc=counters.ssrc)
+            self.counters.resent_packets += 1
+            packet = unwrap_rtx(packet, payload_type=apt, ssrc=self.counters.ssrc)
             codec = self._codecs[apt]
-        elif packet.ssrc != counters.ssrc or self.reception is None:
-            self._new_source(packet.ssrc, codec.clockRate)
-        reception = self.reception
+        elif (packet.ssrc != self.counters.ssrc or self.reception is None) and not self._change_source(packet, now):
+            return
+        reception, counters = self.reception, self.counters
         if reception is None:
             return
+        counters.payload_bytes += len(packet.payload)
+        counters.header_bytes += 12
         if self._estimator is not None and packet.extensions.abs_send_time is not None:
             self._estimate(self._estimator, packet, arrival_ms)
         counters.packets += 1
         # a retransmission is another RTP stream (RFC 4588 4): it fills the hole, but not the peer's statistics
-        extended = (
-            reception.extend(packet.sequence_number) if again
-            else reception.add(packet.sequence_number, packet.timestamp, now)
-        )
+        if again:
+            extended = reception.extend(packet.sequence_number)
+        else:
+            extended = reception.add(packet.sequence_number, packet.timestamp, now)
+            self._heard_at = now
         if self._on_media is not None:
             self._on_media()
         try:
             data = depayload(codec, packet.payload) if packet.payload else b""
         except (ValueError, IndexError):
-            counters.discarded += 1
-            return
+            counters.malformed += 1
+            if self.kind == "audio":
+                return
+            data = b""  # asking for it again would bring the same
         if self.kind == "audio":
             self._take_audio(extended, data)
-        else:
-            self._take_video(extended, packet, data, now)
+        elif self._repair is not None:
+            self._repair.take(extended, packet.timestamp, bool(packet.marker), data, resent=again)
+            counters.frames, counters.key_frames = self._repair.frames, self._repair.key_frames
+            counters.given_up, counters.discarded = self._repair.given_up, self._repair.discarded
 
     def on_rtcp(self, packet: AnyRtcpPacket) -> None:
         if isinstance(packet, RtcpSrPacket):
@@ -402,7 +307,7 @@ class RtpReceiveStream:
     async def stop(self) -> None:
         self._stopped = True
         if self._repair is not None:
-            self._repair.cancel()
+            self._repair.stop()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -410,27 +315,49 @@ class RtpReceiveStream:
             await self._outlet.stop()
 
     def want_keyframe(self) -> None:
-        """Ask the peer for a key frame (RFC 4585 6.3.1), no faster than the back-off allows."""
-        now = time.monotonic()
-        if self.kind != "video" or self._stopped or now - self._pli_at < self._pli_pause or not self.counters.ssrc:
-            return
-        self._pli_at = now
-        self._pli_pause = min(PLI_LAST_S, self._pli_pause * 2)
-        self.counters.plis += 1
-        self._send_rtcp(RtcpPsfbPacket(fmt=FEEDBACK["pli"], ssrc=self._rtcp_ssrc, media_ssrc=self.counters.ssrc))
+        """Ask the peer for a key frame, no faster than the back-off allows."""
+        if self._repair is not None and not self._stopped:
+            self._repair.ask_key()
 
     def need_keyframe(self) -> None:
         """The decoder lost its place: nothing is handed on before the next key frame."""
-        self._assembler.wants_key = self._assembler.asks_key = True
-        self.want_keyframe()
+        if self._repair is not None and not self._stopped:
+            self._repair.need_key()
+
+    def asked_for(self, sequence: int) -> bool:
+        """Whether the packet with this number was asked for and has not come (RFC 4588 5.3)."""
+        return self._repair is not None and self._repair.asked_for(sequence)
+
+    @property
+    def repairs(self) -> frozenset[int]:
+        """Payload types of retransmissions."""
+        return frozenset(number for number, codec in self._codecs.items() if is_rtx(codec))
 
     # -- media
 
+    def _change_source(self, packet: RtpPacket, now: float) -> bool:
+        """A packet of another source than the one that plays. What the one before still had under way does not bring
+        it back: only when this one has gone silent does it count as returned."""
+        if packet.ssrc == self._retired and now - self._heard_at < RETURN_S:
+            self.counters.stray += 1
+            return False
+        if self.reception is not None:
+            self._retired = self.counters.ssrc
+        self._new_source(packet.ssrc, self._codecs[packet.payload_type].clockRate)
+        return True
+
     def _new_source(self, ssrc: int, clock_rate: int) -> None:
-        self.counters.ssrc = ssrc
+        self.counters = Incoming(ssrc=ssrc)
         self.reception = Reception(clock_rate)
-        self._assembler = VideoAssembler()
+        self._lsr = (0, 0.0)
         self._order = AudioOrder()
+        if self._repair is not None:
+            self._repair.stop()
+        if self._video is not None:
+            self._repair = VideoRepair(
+                self._video, send_nack=self._send_nack, send_pli=self._send_pli, round_trip=self._round_trip,
+            )
+            self._video.on_new_source()
         if self._estimator is not None:
             self._allow(self._allowance.bits_per_second)
 
@@ -441,36 +368,15 @@ class RtpReceiveStream:
                 self._audio.on_audio(payload, lost)
         self.counters.discarded = self._order.discarded
 
-    def _take_video(self, sequence: int, packet: RtpPacket, data: bytes, now: float) -> None:
-        assembler = self._assembler
-        for timestamp, frame in assembler.add(sequence, packet.timestamp, bool(packet.marker), data, now):
-            key = is_key_frame(frame)
-            self.counters.frames += 1
-            self.counters.key_frames += key
-            if key:
-                self._pli_pause = PLI_FIRST_S
-            if self._video is not None:
-                self._video.on_access_unit(frame, timestamp, key)
-        self._repair_now(now)
+    def _send_nack(self, lost: list[int]) -> None:
+        self.counters.nacks += 1
+        nack = RtcpRtpfbPacket(fmt=FEEDBACK["nack"], ssrc=self._rtcp_ssrc, media_ssrc=self.counters.ssrc)
+        nack.lost = lost
+        self._send_rtcp(nack)
 
-    def _on_repair_timer(self) -> None:
-        self._repair = None
-        if not self._stopped:
-            self._repair_now(time.monotonic())
-
-    def _repair_now(self, now: float) -> None:
-        lost = self._assembler.tick(now)
-        if lost:
-            self.counters.nacks += 1
-            nack = RtcpRtpfbPacket(fmt=FEEDBACK["nack"], ssrc=self._rtcp_ssrc, media_ssrc=self.counters.ssrc)
-            nack.lost = lost
-            self._send_rtcp(nack)
-        self.counters.given_up = self._assembler.given_up
-        self.counters.discarded = self._assembler.discarded
-        if self._assembler.asks_key:
-            self.want_keyframe()
-        if self._assembler.waiting and self._repair is None and not self._stopped:
-            self._repair = asyncio.get_running_loop().call_later(NACK_AGAIN_S, self._on_repair_timer)
+    def _send_pli(self) -> None:
+        self.counters.plis += 1
+        self._send_rtcp(RtcpPsfbPacket(fmt=FEEDBACK["pli"], ssrc=self._rtcp_ssrc, media_ssrc=self.counters.ssrc))
 
     def _estimate(self, estimator: RemoteBitrateEstimator, packet: RtpPacket, arrival_ms: int) -> None:
         estimate = estimator.add(

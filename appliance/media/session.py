@@ -23,7 +23,7 @@ from appliance.media.api import (
     SessionSound,
     SessionUp,
 )
-from appliance.media.downlink import Loudspeaker, Screen, VideoIn
+from appliance.media.downlink import Loudspeaker, Screen
 from appliance.media.dscp import Marks
 from appliance.media.playout import VoiceIn
 from appliance.media.rtp_receive import RtpReceiveStream
@@ -31,6 +31,7 @@ from appliance.media.rtp_send import RtpSendStream
 from appliance.media.servers import ServerPool
 from appliance.media.transmission import Transmission
 from appliance.media.uplink import CameraFeed, CameraTrack, MicrophoneFeed, MicrophoneTrack
+from appliance.media.video_in import VideoIn
 from appliance.vocabulary import Json
 from hw.api import Picture
 
@@ -69,7 +70,9 @@ class Session:
         self._microphone_track: MicrophoneTrack | None = microphone.track() if microphone is not None else None
         self._camera_track: CameraTrack | None = camera.track() if camera is not None else None
         self.voice_in = VoiceIn()
-        self.video_in = VideoIn(name, self._loop, on_picture=self._on_picture, on_lost=self._on_video_lost)
+        self.video_in = VideoIn(
+            name, self._loop, on_picture=self._on_picture, on_lost=self._on_video_lost, on_asked=self._on_video_asked,
+        )
         self.outgoing: dict[str, RtpSendStream] = {}
         self.incoming: dict[str, RtpReceiveStream] = {}
         self.transmission = Transmission(name)
@@ -199,7 +202,10 @@ class Session:
             incoming = RtpReceiveStream(kind, self.name, audio=self.voice_in, on_media=self._maybe_up)
         else:
             outgoing = RtpSendStream(kind, self.name, self._camera_track, self.transmission)
-            incoming = RtpReceiveStream(kind, self.name, video=self.video_in, on_media=self._maybe_up)
+            incoming = RtpReceiveStream(
+                kind, self.name, video=self.video_in, on_media=self._maybe_up,
+                round_trip=lambda: outgoing.counters.round_trip_s,
+            )
         outgoing.on_failure = incoming.on_failure = self._on_defect
         self.outgoing[kind], self.incoming[kind] = outgoing, incoming
         return outgoing, incoming
@@ -231,7 +237,7 @@ class Session:
             self._camera_track.set_sending(self._wanted.send_video and sends_video)
         self._pc.mark(self._marks.of(video=self._wanted.send_video and sends_video))
         self.voice_in.playout.silent = not self._wanted.receive_audio
-        self.video_in.show(self._wanted.receive_video)
+        self.video_in.show(self._wanted.receive_video and self._screen.present)
         if not self._wanted.receive_video:
             self._screen.picture(self, None)
 
@@ -242,6 +248,10 @@ class Session:
     def _on_video_lost(self) -> None:
         if "video" in self.incoming:
             self.incoming["video"].need_keyframe()
+
+    def _on_video_asked(self) -> None:
+        if "video" in self.incoming:
+            self.incoming["video"].want_keyframe()
 
     # -- data
 
@@ -362,6 +372,8 @@ class Session:
         elif not self._silent and now - self._heard_at >= SILENT_S and (self._owed("audio") or self._owed("video")):
             self._silent = True
             self._emit(SessionSilent(now - self._heard_at))
+        due = self._up and not self._silent and self._owed("video") and self._wanted.receive_video
+        self.video_in.look(now, due=due)
 
     def _finish(self, why: str, detail: str = "") -> None:
         if self._ended:
@@ -398,6 +410,11 @@ class Session:
     @property
     def up(self) -> bool:
         return self._up and not self._ended
+
+    @property
+    def stalled(self) -> bool:
+        """The peer says that it sends video and nothing has come of it for seconds."""
+        return self.video_in.stalled and not self._ended
 
     @property
     def sending(self) -> tuple[bool, bool]:

@@ -144,6 +144,7 @@ def _inbound_audio(session: Session) -> Json:
 
 def _inbound_video(session: Session) -> Json:
     counters, video = session.incoming["video"].counters, session.video_in
+    smoothness = video.smoothness
     return {
         "framesReceived": counters.frames,
         "framesDecoded": video.decoded,
@@ -151,7 +152,15 @@ def _inbound_video(session: Session) -> Json:
         "framesDropped": video.dropped,
         "frameWidth": video.size[0] or None,
         "frameHeight": video.size[1] or None,
+        "framesRendered": smoothness.frames_rendered,
+        "freezeCount": smoothness.freeze_count,
+        "totalFreezesDuration": smoothness.total_freezes_s,
+        "pauseCount": smoothness.pause_count,
+        "totalPausesDuration": smoothness.total_pauses_s,
+        "totalInterFrameDelay": smoothness.total_inter_frame_delay_s,
+        "totalSquaredInterFrameDelay": smoothness.total_squared_inter_frame_delay_s2,
         "totalDecodeTime": video.decode_s,
+        "totalProcessingDelay": video.processing_s,
         "pliCount": counters.plis,
     }
 

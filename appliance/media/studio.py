@@ -216,6 +216,7 @@ class Studio:
             },
             "actual": {"open": camera is not None and camera.mode is not None, "sending": any(v for _, v in sending)},
             "codec": "H264", "pictures": self._screen.pictures,
+            "stalled": sum(session.stalled for session in self._sessions),
         }
         if camera is not None:
             if camera.mode is not None and self._board.camera is not None:

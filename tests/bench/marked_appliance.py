@@ -22,7 +22,7 @@ from typing import Any
 import appliance.media.session as session
 import hw.sim.audio as audio
 from appliance.__main__ import main
-from appliance.media.downlink import VideoIn
+from appliance.media.video_in import VideoIn
 from hw.api import Picture
 from hw.sim import pattern
 from hw.sim.sounds import Sound, open_sound

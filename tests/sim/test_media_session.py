@@ -75,8 +75,7 @@ async def test_pli_reaches_the_camera_as_one_key_frame_request() -> None:
         await until(lambda: time.monotonic() - caller.board.camera.asked[-1] > 0.5)
         before, keys = len(caller.board.camera.asked), callee.session.video_in.key_decoded
         for _ in range(5):
-            callee.session.incoming["video"]._pli_at = 0.0
-            callee.session.incoming["video"].want_keyframe()
+            callee.session.incoming["video"]._send_pli()  # past the back-off
         await until(lambda: callee.session.video_in.key_decoded > keys, what="key frame")
         assert caller.session.outgoing["video"].counters.plis >= 5
         asked = caller.board.camera.asked[before - 1 :]

@@ -25,7 +25,7 @@ MEDIA: Json = {
     "audio": {"wanted": {"muted": False}, "actual": {"sending": False}, "codec": "opus", "rate": 48000,
               "missedBlocks": 3},
     "video": {"wanted": {"open": False, "bitrate": 1}, "actual": {"open": False, "bitrate": 5}, "codec": "H264",
-              "pictures": 17},
+              "pictures": 17, "stalled": 0},
     "sessions": 0, "without": {}}
 
 
@@ -323,7 +323,10 @@ async def test_media_and_providers_are_told_when_people_would_see_a_change() -> 
             assert world.bulletin.rev == revision, "counters and rates are for the statistics"
             world.media = {**MEDIA, "audio": {**MEDIA["audio"], "actual": {"sending": True}}}
             world.providers = {"direct": {"calls": 1}}
+            assert not world.diagnostics.raised("incomingVideoStalled")
+            world.media["video"] = {**MEDIA["video"], "stalled": 1}
             await asyncio.sleep(0.5)
+            assert world.diagnostics.raised("incomingVideoStalled")
             assert world.document("media")["capturing"] is True
             assert world.document("provider")["providers"]["direct"]["calls"] == 1
 

@@ -8,82 +8,9 @@ from hypothesis import strategies as st
 
 from appliance.media import rtp_receive
 from appliance.media.playout import LIMIT_BLOCKS, START_BLOCKS, Playout, VoiceDecoder, VoiceIn
-from appliance.media.rtp_receive import Allowance, AudioOrder, Reception, VideoAssembler, is_key_frame
+from appliance.media.rtp_receive import Allowance, AudioOrder, Reception
 from appliance.media.sound import BLOCK_BYTES
 from appliance.media.uplink import VoiceEncoder
-
-KEY = b"\0\0\0\1\x67sps\0\0\0\1\x68pps\0\0\0\1\x65idr"
-DELTA = b"\0\0\0\1\x41delta"
-
-
-def test_key_frames_are_recognised() -> None:
-    assert is_key_frame(KEY)
-    assert is_key_frame(b"\0\0\1\x09\xf0" + KEY)  # an access unit delimiter stands before
-    assert not is_key_frame(DELTA)
-    assert not is_key_frame(b"\0\0\1")
-
-
-def test_a_frame_is_released_by_its_marker_not_by_the_next_frame() -> None:
-    video = VideoAssembler()
-    assert video.add(10, 100, False, KEY, 0) == []
-    assert video.add(11, 100, True, b"rest", 0) == [(100, KEY + b"rest")]
-    assert video.add(12, 200, True, DELTA, 0) == [(200, DELTA)]
-
-
-def test_a_frame_without_marker_is_released_by_the_next() -> None:
-    video = VideoAssembler()
-    assert video.add(10, 100, False, KEY, 0) == []
-    assert video.add(11, 200, False, DELTA, 0) == [(100, KEY)]
-
-
-def test_nothing_is_shown_before_a_key_frame() -> None:
-    video = VideoAssembler()
-    assert video.add(10, 100, False, DELTA, 0) == []
-    assert not video.asks_key, "the first frame is still coming: it may be a key frame"
-    assert video.add(11, 100, True, b"", 0) == []
-    assert video.asks_key
-    assert video.add(12, 200, True, KEY, 0) == [(200, KEY)]
-    assert not video.wants_key
-    assert not video.asks_key
-
-
-def test_a_hole_is_asked_for_at_once_and_again_and_filled() -> None:
-    video = VideoAssembler()
-    video.add(65535, 100, True, KEY, 0)
-    assert video.add(65538, 300, True, DELTA, 1.0) == []
-    assert video.tick(1.0) == [0, 1]  # 65536 and 65537 on the wire
-    assert video.tick(1.01) == []
-    assert video.tick(1.06) == [0, 1]
-    assert video.add(65537, 200, True, DELTA, 1.07) == []
-    assert video.add(65536, 150, True, DELTA, 1.08) == [(150, DELTA), (200, DELTA), (300, DELTA)]
-    assert not video.waiting
-
-
-def test_a_hole_is_given_up_and_then_only_a_key_frame_helps() -> None:
-    video = VideoAssembler()
-    video.add(10, 100, True, KEY, 0)
-    video.add(12, 300, True, DELTA, 1.0)
-    assert video.tick(1.0 + rtp_receive.GIVE_UP_S + 0.01) == []
-    assert (video.given_up, video.wants_key, video.waiting) == (1, True, False)
-    assert video.add(13, 400, True, DELTA, 1.4) == []
-    assert video.add(14, 500, True, KEY, 1.5) == [(500, KEY)]
-
-
-def test_a_peer_that_starts_again_is_followed() -> None:
-    video = VideoAssembler()
-    video.add(10, 100, True, KEY, 0)
-    assert video.add(40_000, 5, True, KEY, 1) == [(5, KEY)]
-
-
-@given(st.permutations(list(range(12))), st.sets(st.integers(0, 11), max_size=3))
-def test_frames_come_in_order_whatever_the_network_does(order: list[int], lost: set[int]) -> None:
-    video, shown = VideoAssembler(), []
-    video.add(100, 0, True, KEY, 0)
-    for place in order:
-        if place not in lost:
-            shown += [stamp for stamp, _ in video.add(101 + place, 10 + place, True, DELTA, 0)]
-    assert shown == sorted(shown)
-    assert len(shown) == len(set(shown)) == min(lost, default=12)
 
 
 def test_audio_comes_in_order_with_what_was_lost() -> None:

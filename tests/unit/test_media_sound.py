@@ -8,11 +8,12 @@ from array import array
 import pytest
 
 from appliance.media.api import Tone
-from appliance.media.downlink import Loudspeaker, Screen, picture_of
+from appliance.media.downlink import Loudspeaker, Screen
 from appliance.media.echo import HOLD_BLOCKS, HalfDuplexGuard
 from appliance.media.playout import START_BLOCKS, Playout
 from appliance.media.sound import BLOCK_BYTES, SILENCE, attenuate, dbfs, mean_square, mix
 from appliance.media.tones import REPEATING, TonePlayer, tone_pcm
+from appliance.media.video_in import picture_of
 from hw.api import Picture
 from tests.support.media_board import HandDisplay
 from tests.support.media_pair import goertzel

@@ -1,0 +1,331 @@
+"""Packets of one video source to whole access units, and the holes between them asked for again.
+
+Pure: the caller gives the time, in seconds of one monotonic clock. Sequence numbers are extended (with wrap cycles).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from appliance.media.api import AccessUnit
+
+__all__ = ["LossList", "VideoAssembler", "is_key_frame"]
+
+MAX_GAP: Final = 512  # a jump of sequence numbers beyond this is a new start, not a loss (RFC 3550 A.1: 3000)
+MAX_HOLES: Final = 250  # missing at once; a key frame costs less than to send so much again (libwebrtc: 1000)
+MAX_BYTES: Final = 3_000_000  # buffered behind a hole: 8 s of 3 Mbit/s, far beyond the longest patience
+
+ROUND_TRIP_S: Final = 0.05  # until one is measured
+RETRY_MARGIN_S: Final = 0.01  # over the round trip, for the peer's own time and the jitter of the path
+RETRY_LEAST_S: Final = 0.03  # senders do not repeat a packet faster
+RETRY_MOST_S: Final = 1.0
+TRIES: Final = 10  # as libwebrtc
+SURELY_LATE: Final = 3  # requests: two retransmissions in a row are seldom lost (4 % of holes at 10 % loss both ways)
+ECHO_S: Final = 0.012  # under high loss the first request is repeated so soon: it may be lost too, and costs 16 bytes
+ECHO_LOSS: Final = 0.03  # share of packets lost from which on that is done
+LOSS_WEIGHT: Final = 1 / 256
+REORDER_MOST_S: Final = 0.02  # patience with packets that overtake each other, before the first request
+REORDER_DECAY: Final = 0.98  # per hole that reordering did not explain
+
+PLEAD_RETRIES: Final = 2.5  # a hole this many retry intervals old is worth a key frame, while it is still asked for
+PLEAD_LEAST_S: Final = 0.15
+GIVE_UP_RETRIES: Final = 4.5  # and so old it is not waited for any more
+GIVE_UP_LEAST_S: Final = 0.4
+GIVE_UP_MOST_S: Final = 3.0
+
+
+def is_key_frame(access_unit: bytes) -> bool:
+    """Whether an Annex-B access unit holds an IDR slice (5); parameter sets (7) stand before one."""
+    at = access_unit.find(b"\x00\x00\x01")
+    while at != -1 and at + 3 < len(access_unit):
+        kind = access_unit[at + 3] & 0x1F
+        if kind in (5, 7):
+            return True
+        if kind == 1:
+            return False
+        at = access_unit.find(b"\x00\x00\x01", at + 3)
+    return False
+
+
+def _begins_key_frame(data: bytes) -> bool:
+    """Whether a depayloaded packet is the first of a key frame: parameter sets, or an IDR slice of macroblock 0."""
+    at = data.find(b"\x00\x00\x01", 0, 4)
+    while at != -1 and at + 4 < len(data):
+        kind = data[at + 3] & 0x1F
+        if kind == 7 or (kind == 5 and data[at + 4] & 0x80):  # first_mb_in_slice is ue(v): 0 is the bit 1
+            return True
+        if kind not in (6, 9):  # SEI and the delimiter may stand before
+            return False
+        at = data.find(b"\x00\x00\x01", at + 3)
+    return False
+
+
+@dataclass(slots=True)
+class _Hole:
+    since: float
+    due: float  # of the next request
+    asked: float = 0.0
+    first_asked: float = 0.0
+    times: int = 0
+    echoed: bool = False
+
+
+class LossList:
+    """Missing packets: when to ask for each (RFC 4585 generic NACK), and when not to wait for it any more."""
+
+    def __init__(self) -> None:
+        self._holes: dict[int, _Hole] = {}
+        self._smoothed: float | None = None  # RFC 6298 SRTT and RTTVAR, from request to retransmission
+        self._variation = 0.0
+        self._reordering = 0.0
+        self._loss = 0.0
+        self.round_trip_hint: float | None = None  # seconds, by RTCP: holds until an own one is measured
+
+    def __len__(self) -> int:
+        return len(self._holes)
+
+    def __contains__(self, sequence: int) -> bool:
+        return sequence in self._holes
+
+    @property
+    def retry_s(self) -> float:
+        """Between two requests for one packet: a round trip with its variation."""
+        if self._smoothed is not None:
+            trip = self._smoothed + 2 * self._variation
+        else:
+            trip = ROUND_TRIP_S if self.round_trip_hint is None else self.round_trip_hint
+        return min(RETRY_MOST_S, max(RETRY_LEAST_S, trip + RETRY_MARGIN_S))
+
+    @property
+    def plead_s(self) -> float:
+        """Age of a hole at which a key frame is asked for beside the packet itself."""
+        return max(PLEAD_LEAST_S, PLEAD_RETRIES * self.retry_s)
+
+    @property
+    def give_up_s(self) -> float:
+        """Age of a hole at which it is not waited for any more."""
+        return min(GIVE_UP_MOST_S, max(GIVE_UP_LEAST_S, GIVE_UP_RETRIES * self.retry_s))
+
+    def seen(self) -> None:
+        """A packet came where it was expected."""
+        self._loss -= self._loss * LOSS_WEIGHT
+
+    def missing(self, first: int, end: int, now: float) -> None:
+        """``first`` up to ``end`` (exclusive) were skipped."""
+        for sequence in range(first, end):
+            self._loss += (1 - self._loss) * LOSS_WEIGHT
+            self._holes[sequence] = _Hole(now, now + self._reordering)
+
+    def found(self, sequence: int, now: float, *, resent: bool) -> None:
+        """A packet is here that may have been missing."""
+        hole = self._holes.pop(sequence, None)
+        if hole is None:
+            return
+        if resent and hole.times:
+            self._measure(hole, now)
+        elif not resent and (not hole.times or now - hole.first_asked < self.retry_s / 2):
+            self._reordering = min(REORDER_MOST_S, max(self._reordering, (now - hole.since) * 1.5))
+
+    def forget_before(self, sequence: int) -> None:
+        """Packets before ``sequence`` are not needed any more."""
+        for hole in [hole for hole in self._holes if hole < sequence]:
+            del self._holes[hole]
+
+    def clear(self) -> None:
+        self._holes.clear()
+
+    def due(self, now: float) -> list[int]:
+        """What to ask for now, as extended sequence numbers; each counts as asked."""
+        asking = []
+        for sequence, hole in self._holes.items():
+            if now < hole.due or hole.times >= TRIES:
+                continue
+            if not hole.times:
+                hole.first_asked = now
+                self._reordering *= REORDER_DECAY
+            if hole.times == 1 and not hole.echoed and self._loss >= ECHO_LOSS:
+                hole.echoed = True
+                hole.due = hole.asked + self.retry_s
+            else:
+                hole.times += 1
+                hole.asked = now
+                hole.due = now + (ECHO_S if hole.times == 1 and self._loss >= ECHO_LOSS else self.retry_s)
+            asking.append(sequence)
+        return asking
+
+    def asked(self) -> list[int]:
+        """What was asked for and has not come."""
+        return [sequence for sequence, hole in self._holes.items() if hole.times]
+
+    def oldest(self) -> float | None:
+        """Since when the oldest hole is one."""
+        return min((hole.since for hole in self._holes.values()), default=None)
+
+    def next_at(self) -> float | None:
+        """When ``due`` has something again; None: nothing is missing that may be asked for."""
+        return min((hole.due for hole in self._holes.values() if hole.times < TRIES), default=None)
+
+    def _measure(self, hole: _Hole, now: float) -> None:
+        """Karn's rule: of a packet asked for more than once nobody knows which request was answered. Of one asked for
+        many times it was rather the first, on a path longer than is believed, which could not be learnt otherwise."""
+        if hole.times == 1:
+            trip = now - hole.asked
+        elif hole.times >= SURELY_LATE:
+            trip = now - hole.first_asked
+        else:
+            return
+        if self._smoothed is None:
+            self._smoothed, self._variation = trip, trip / 4
+            return
+        self._variation += (abs(trip - self._smoothed) - self._variation) / 4
+        self._smoothed += (trip - self._smoothed) / 8
+
+
+class VideoAssembler:
+    """Packets to access units, in order, each as soon as its last packet (marker) is here.
+
+    Behind a hole everything waits, except for a whole key frame: it needs nothing that was before it. When a hole is
+    given up nothing is handed on before the next key frame.
+    """
+
+    def __init__(self) -> None:
+        self.losses = LossList()
+        self._packets: dict[int, tuple[int, bool, bytes, float]] = {}  # -> (timestamp, marker, data, arrival)
+        self._bytes = 0
+        self._first: int | None = None  # of the access unit that is being put together
+        self._at = 0  # first packet not looked at: all from _first to here are present and of one access unit
+        self._timestamp = 0
+        self._highest = 0
+        self._key_starts: list[int] = []  # first packets of key frames that came behind a hole
+        self.wants_key = True  # nothing is handed on before a key frame
+        self.asks_key = False  # and one must be asked for: the first frame may well be one that is still coming
+        self.given_up = 0
+        self.skipped = 0  # holes that a key frame made worthless
+        self.discarded = 0
+
+    @property
+    def buffered_bytes(self) -> int:
+        return self._bytes
+
+    def add(
+        self, sequence: int, timestamp: int, marker: bool, data: bytes, now: float, *, resent: bool = False,
+    ) -> list[AccessUnit]:
+        """Take a packet; returns the access units that are complete now."""
+        if self._first is None or abs(sequence - self._highest) > MAX_GAP:
+            self._start_at(sequence)
+        if sequence < self._at or sequence in self._packets:
+            self.discarded += 1
+            return []
+        if sequence <= self._highest:
+            self.losses.found(sequence, now, resent=resent)
+        else:
+            self.losses.seen()
+            if sequence > self._highest + 1:
+                self.losses.missing(max(self._highest + 1, self._at), sequence, now)
+            self._highest = sequence
+        self._packets[sequence] = (timestamp, marker, data, now)
+        self._bytes += len(data)
+        units: list[AccessUnit] = []
+        if sequence > self._at and self.losses and _begins_key_frame(data):
+            self._key_starts.append(sequence)
+        if self._key_starts:
+            self._jump()
+        self._advance(now, units)
+        if self._bytes > MAX_BYTES or len(self.losses) > MAX_HOLES:
+            self._give_up()
+        return units
+
+    def tick(self, now: float) -> list[int]:
+        """Extended sequence numbers to ask for now; gives up holes that are too old."""
+        oldest = self.losses.oldest()
+        if oldest is None:
+            return []
+        if now >= oldest + self.losses.give_up_s:
+            self._give_up()
+        elif now >= oldest + self.losses.plead_s:
+            self.asks_key = True
+        return self.losses.due(now)
+
+    def next_at(self) -> float | None:
+        """When ``tick`` has something to do again, None while nothing is missing."""
+        oldest = self.losses.oldest()
+        if oldest is None:
+            return None
+        moments = [oldest + self.losses.give_up_s]
+        if not self.asks_key:
+            moments.append(oldest + self.losses.plead_s)
+        due = self.losses.next_at()
+        return min([*moments, due] if due is not None else moments)
+
+    def need_key(self) -> None:
+        """The decoder lost its place."""
+        self.wants_key = self.asks_key = True
+
+    # -- private
+
+    def _start_at(self, sequence: int) -> None:
+        """A source begins, or begins again."""
+        if self._first is not None:
+            self.asks_key = True
+        self._packets.clear()
+        self._bytes = 0
+        self._key_starts.clear()
+        self.losses.clear()
+        self._first = self._at = sequence
+        self._highest = sequence - 1
+        self.wants_key = True
+
+    def _advance(self, now: float, units: list[AccessUnit]) -> None:
+        while (packet := self._packets.get(self._at)) is not None:
+            timestamp, marker, data, _ = packet
+            if self._at != self._first:
+                if timestamp != self._timestamp:  # the end of the one before was not marked
+                    self._finish(now, units)
+            elif not data:  # padding between two access units, which probes the path
+                del self._packets[self._at]
+                self._at += 1
+                self._first = self._at
+                continue
+            self._timestamp = timestamp
+            self._at += 1
+            if marker:
+                self._finish(now, units)
+
+    def _finish(self, now: float, units: list[AccessUnit]) -> None:
+        packets = [self._packets.pop(sequence) for sequence in range(self._first or 0, self._at)]
+        data = b"".join([packet[2] for packet in packets])
+        self._first = self._at
+        self._bytes -= len(data)
+        key = is_key_frame(data)
+        if key:
+            self.wants_key = self.asks_key = False
+        elif self.wants_key:
+            self.asks_key = True
+            return
+        units.append(AccessUnit(data, self._timestamp, key, min(packet[3] for packet in packets), now))
+
+    def _jump(self) -> None:
+        """Go on with a key frame that is whole although something before it is missing."""
+        self._key_starts = [start for start in self._key_starts if start > self._at]
+        for start in self._key_starts:
+            at, timestamp = start, self._packets[start][0]
+            while (packet := self._packets.get(at)) is not None and packet[0] == timestamp:
+                if packet[1]:
+                    self._drop_before(start)
+                    self.skipped += 1
+                    return
+                at += 1
+
+    def _give_up(self) -> None:
+        """Throw away what waits: behind a hole only a key frame can be shown. One that has begun to come is kept."""
+        self.given_up += 1
+        self.wants_key = self.asks_key = True
+        self._drop_before(next((start for start in self._key_starts if start > self._at), self._highest + 1))
+
+    def _drop_before(self, start: int) -> None:
+        for sequence in [sequence for sequence in self._packets if sequence < start]:
+            self._bytes -= len(self._packets.pop(sequence)[2])
+        self._first = self._at = start
+        self._key_starts = [other for other in self._key_starts if other > start]
+        self.losses.forget_before(start)

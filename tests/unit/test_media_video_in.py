@@ -1,0 +1,194 @@
+"""From access units to pictures: what is decoded, what is bounded, and a decoder that gets stuck."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import tracemalloc
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from appliance.media import video_in
+from appliance.media.api import AccessUnit
+from appliance.media.smoothness import RESTART_S
+from appliance.media.video_in import UNIT_BYTES, UNITS, VideoIn
+from hw.api import Picture
+from tests.support.coded_video import units
+from tests.support.media_pair import until
+
+
+@dataclass
+class World:
+    """A VideoIn and what it asked for."""
+
+    pictures: list[Picture] = field(default_factory=list)
+    lost: int = 0
+    asked: int = 0
+
+    def __post_init__(self) -> None:
+        self.video = VideoIn(
+            "test", asyncio.get_running_loop(), on_picture=self.pictures.append,
+            on_lost=lambda: setattr(self, "lost", self.lost + 1),
+            on_asked=lambda: setattr(self, "asked", self.asked + 1),
+        )
+
+    def put(self, all_units: list[AccessUnit]) -> None:
+        for unit in all_units:
+            self.video.on_access_unit(unit)
+
+    async def decode(self, all_units: list[AccessUnit]) -> None:
+        """At a pace the queue holds."""
+        for unit in all_units:
+            decoded = self.video.decoded
+            self.video.on_access_unit(unit)
+            await until(lambda before=decoded: self.video.decoded > before)
+
+
+class StuckCodec:
+    """Stands for a decoder that does not come back before it is told to."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.release = threading.Event()
+        self.thread_count = 0
+        self.options: dict[str, str] = {}
+
+    def decode(self, packet: Any) -> list[Any]:
+        self.entered.set()
+        self.release.wait(10)
+        return []
+
+
+@pytest.fixture
+def stuck(monkeypatch: pytest.MonkeyPatch) -> StuckCodec:
+    codec, create = StuckCodec(), video_in.av.CodecContext.create
+    monkeypatch.setattr(
+        video_in.av.CodecContext, "create", lambda name, mode: codec if mode == "r" else create(name, mode)
+    )
+    return codec
+
+
+async def test_pictures_come_with_size_and_position() -> None:
+    world = World()
+    await world.decode(units(10, size=(176, 144), begin=5_000))
+    await until(lambda: bool(world.pictures))
+    picture = world.pictures[0]
+    assert (picture.width, picture.height) == (176, 144) == world.video.size
+    assert len(picture.i420) == 176 * 144 * 3 // 2
+    assert world.video.position is not None
+    assert world.video.position[0] == 5_000 + 9 * 3_000
+    assert (world.video.decoded, world.video.key_decoded) == (10, 1)
+    assert world.video.smoothness.frames_rendered == 10
+    await world.video.close()
+
+
+async def test_nothing_is_decoded_that_nobody_sees() -> None:
+    world = World()
+    world.video.show(False)
+    assert not world.video.wants_video
+    world.put(units(3))
+    assert not any(thread.name.startswith("media.decode") for thread in threading.enumerate())
+    tap = world.video.encoded.open(1_000_000)
+    assert world.video.wants_video
+    assert world.asked == 1, "recording begins with a key frame"
+    world.put(units(3))
+    assert tap.waiting_bytes > 0
+    assert not any(thread.name.startswith("media.decode") for thread in threading.enumerate())
+    world.video.show(True)
+    assert world.lost == 1, "the decoder was not fed: it needs a key frame"
+    await world.video.close()
+    assert len([unit async for unit in tap]) == 3
+
+
+async def test_raw_pictures_are_decoded_for_a_tap_although_nothing_is_shown() -> None:
+    world = World()
+    world.video.show(False)
+    tap = world.video.pictures.open(10_000_000)
+    await world.decode(units(5))
+    await world.video.close()
+    assert len([picture async for picture in tap]) == 5
+    assert not world.pictures
+
+
+async def test_what_waits_for_a_slow_decoder_is_bounded_and_a_key_frame_is_asked_for(stuck: StuckCodec) -> None:
+    world = World()
+    coded = units(UNITS + 3)
+    world.put(coded)
+    assert world.video.dropped >= UNITS
+    assert world.lost == 1
+    big = AccessUnit(bytes(UNIT_BYTES // 2 + 1), 0, False, 0.0, 0.0)
+    world.put([big, big])
+    assert world.lost == 2
+    stuck.release.set()
+    await world.video.close()
+
+
+async def test_an_unread_peer_costs_less_than_10_mb(stuck: StuckCodec) -> None:
+    """A minute of 8 Mbit/s that neither decoder nor recording takes (stock aiortc: 97 MB in 10 s of 360p)."""
+    world = World()
+    tap = world.video.encoded.open(4_000_000)
+    tracemalloc.start()
+    try:
+        for number in range(60 * 30):
+            world.video.on_access_unit(AccessUnit(bytes(33_000), number, number % 60 == 0, 0.0, 0.0))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 10_000_000
+    assert tap.dropped > 1000
+    stuck.release.set()
+    await world.video.close()
+
+
+async def test_closing_does_not_wait_for_a_stuck_decoder(stuck: StuckCodec, caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    world.put(units(2))
+    await until(stuck.entered.is_set)
+    began = time.monotonic()
+    assert not await world.video.close(0.1)
+    assert time.monotonic() - began < 0.5
+    assert "did not end" in caplog.text
+    stuck.release.set()
+
+
+async def test_a_stuck_decoder_is_replaced_and_pictures_come_again(
+    stuck: StuckCodec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World()
+    coded = units(20, key_every=10)
+    world.video.look(10.0, due=True)
+    world.put(coded[:2])
+    await until(stuck.entered.is_set)
+    world.video.look(11.5, due=True)
+    assert world.asked == 1
+    monkeypatch.undo()
+    world.video.look(10.0 + RESTART_S + 0.1, due=True)
+    assert (world.video.restarts, world.lost) == (1, 1)
+    assert "replaced" in caplog.text
+    await world.decode(coded[10:])
+    await until(lambda: bool(world.pictures))
+    stuck.release.set()
+    assert await world.video.close()
+
+
+async def test_a_new_source_of_another_size_follows_without_a_black_picture() -> None:
+    world = World()
+    await world.decode(units(5))
+    await until(lambda: bool(world.pictures))
+    world.video.on_new_source()
+    await world.decode(units(5, size=(320, 192)))
+    await until(lambda: world.pictures[-1].width == 320)
+    assert all(picture.width in (160, 320) for picture in world.pictures)
+    assert world.video.undecodable == 0
+    await world.video.close()
+
+
+async def test_what_cannot_be_decoded_asks_for_a_key_frame() -> None:
+    world = World()
+    world.video.on_access_unit(AccessUnit(b"\0\0\0\1\x65\x88" + bytes(50), 0, True, 0.0, 0.0))
+    await until(lambda: world.lost == 1)
+    assert world.video.undecodable == 1
+    await world.video.close()
