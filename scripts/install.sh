@@ -45,6 +45,14 @@ want() { # PACKAGE COMMAND...: the package is missing if the command fails
 on_path() { command -v "$1"; }
 has_module() { [ -n "${python:-}" ] && "$python" -c "import ${1//,/, }"; }
 has_headers() { [ -n "${python:-}" ] && "$python" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")'; }
+# Debian's own Python has gi, whatever ours is. Says whether GStreamer and its registry know an element.
+has_gst() {
+  /usr/bin/python3 -c 'import sys, gi
+gi.require_version("Gst", "1.0")
+from gi.repository import Gst
+Gst.init(None)
+sys.exit(Gst.ElementFactory.find(sys.argv[1]) is None)' "$1"
+}
 
 as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
