@@ -14,6 +14,7 @@ Rules every implementation keeps:
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -197,12 +198,14 @@ class VideoMode:
 class EncodedFrame:
     """One Annex-B access unit, H.264 constrained baseline, SPS/PPS before every key frame.
 
-    ``pts_us`` is the monotonic capture time (CLOCK_MONOTONIC) in microseconds.
+    ``pts_us`` is the monotonic capture time (CLOCK_MONOTONIC) in microseconds, ``delivered_us`` the time at which the
+    encoder's output was here; between them lies what the encoder took.
     """
 
     data: bytes
     pts_us: int
     keyframe: bool
+    delivered_us: int = field(default_factory=lambda: time.monotonic_ns() // 1000)
 
 
 class Camera(Protocol):

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from appliance.faces import asyncapi, jsonschema, openapi, reference
+from appliance.faces import asyncapi, jsonschema, openapi, reference, statistics
 from appliance.vocabulary import Json
 
 __all__ = ["generated", "main", "stale"]
@@ -20,6 +20,7 @@ def generated() -> Mapping[str, str]:
         "config/edgecall.toml": reference.default_file(),
         "docs/configuration.md": reference.configuration(),
         "docs/reference.md": reference.reference(),
+        "docs/statistics.md": statistics.page(),
         "docs/schema.json": _json(jsonschema.document()),
         "docs/openapi.json": _json(openapi.document()),
         "docs/asyncapi.json": _json(asyncapi.document()),

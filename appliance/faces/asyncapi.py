@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from appliance.faces import statistics
 from appliance.faces.jsonschema import definitions, pascal, state
 from appliance.vocabulary import EVENTS, ID_PATTERN, MAX_PAYLOAD, ROOT, STATES, VERBS, Json, Verb
 
@@ -181,8 +182,7 @@ def _quality() -> Part:
         "properties": {
             "callId": {"type": ["string", "null"]}, "interval": {"type": "integer", "minimum": 1},
             "quality": {"type": "object", "description": "networkQualityLevel, mos, rtt, jitter, fractionLost"},
-            "stats": {"type": "array", "items": {
-                "type": "object", "description": "W3C webrtc-stats, SI units; type x-device: the device"}}},
+            "stats": statistics.report()},
     }
     return (
         {"stateQuality": _channel("state/quality", words, "Quality")},

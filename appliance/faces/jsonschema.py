@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from appliance.faces import statistics
 from appliance.faces.envelope import MAX_ID, MAX_NONCE, MAX_QUIET_TTL_S
 from appliance.vocabulary import (
     DIAGNOSTICS,
@@ -301,6 +302,7 @@ def definitions() -> Json:
     found.update((f"{pascal(name)}Event", event(name)) for name in EVENTS)
     found.update((f"{pascal(name)}State", state(name)) for name in STATES)
     found["Reason"] = _reason()
+    found.update(statistics.definitions())
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from appliance.faces import statistics
 from appliance.faces.jsonschema import DIALECT, answer, definitions, pascal
 from appliance.vocabulary import ID_PATTERN, STATES, VERBS, Json, Scope, Verb
 
@@ -117,8 +118,7 @@ _HEALTH: Final[Json] = {
 }
 _STATS: Final[Json] = {
     "type": "object", "required": ["stats"],
-    "properties": {"stats": {"type": "array", "items": {
-        "type": "object", "description": "a dictionary of W3C webrtc-stats, SI units; type x-device: the device"}}},
+    "properties": {"stats": statistics.report()},
 }
 
 

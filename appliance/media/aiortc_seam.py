@@ -19,9 +19,11 @@ Private names change without notice, so other versions than those tested are ref
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final, Protocol
 
@@ -30,7 +32,14 @@ from aiortc.codecs import CODECS, HEADER_EXTENSIONS, depayload, get_capabilities
 from aiortc.codecs.h264 import H264Encoder
 from aiortc.mediastreams import MediaStreamTrack
 from aiortc.rate import RemoteBitrateEstimator
-from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsTransport, RtpRouter, SRTPProtectionProfile, State
+from aiortc.rtcdtlstransport import (
+    RTCCertificate,
+    RTCDtlsTransport,
+    RtpRouter,
+    SRTPProtectionProfile,
+    State,
+    certificate_digest,
+)
 from aiortc.rtcicetransport import RTCIceGatherer, RTCIceTransport, candidate_from_aioice
 from aiortc.rtcrtpparameters import (
     RTCRtcpFeedback,
@@ -66,6 +75,7 @@ from aiortc.rtp import (
     unwrap_rtx,
 )
 from aiortc.sdp import candidate_from_sdp
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from appliance.media.congestion import transport_cc
 from appliance.media.ice_seam import IceConnection
@@ -73,8 +83,10 @@ from appliance.media.servers import ServerPool
 from appliance.tasks import background, fail_loudly
 
 __all__ = [
+    "CIPHERS",
     "FEEDBACK",
     "AnyRtcpPacket",
+    "CertificateFacts",
     "MediaStreamTrack",
     "Outlet",
     "PeerConnection",
@@ -412,6 +424,15 @@ class _DataTap:
         await self._receiver._handle_data(data)
 
 
+@dataclass(frozen=True, slots=True)
+class CertificateFacts:
+    """A certificate as W3C RTCCertificateStats has it."""
+
+    fingerprint: str
+    algorithm: str
+    base64: str  # DER
+
+
 class DtlsTransport(RTCDtlsTransport):
     """Tells of each authenticated packet; a packet that cannot be parsed is counted and never ends the call."""
 
@@ -423,6 +444,7 @@ class DtlsTransport(RTCDtlsTransport):
         self._rtp_router = Router(wide)
         self.wide = wide
         self._on_arrival = on_arrival
+        self._certificates: dict[str, CertificateFacts] = {}
         self.malformed = 0
 
     async def _handle_rtcp_data(self, data: bytes) -> None:
@@ -451,6 +473,18 @@ class DtlsTransport(RTCDtlsTransport):
             self.malformed += 1
             if self.malformed == 1:
                 log.warning("a packet from the peer could not be handled; further ones are only counted", exc_info=True)
+
+    def certificates(self) -> Mapping[str, CertificateFacts]:
+        """By side, ``local`` and ``remote``; empty before the handshake."""
+        if not self._certificates and self._ssl is not None and self._state == State.CONNECTED:
+            certificates = {"local": hidden(self, RTCDtlsTransport, "local_certificate")._cert,
+                            "remote": self._ssl.get_peer_certificate(as_cryptography=True)}
+            self._certificates = {
+                side: CertificateFacts(
+                    certificate_digest(certificate, "sha-256"), "sha-256",
+                    base64.b64encode(certificate.public_bytes(Encoding.DER)).decode("ascii"))
+                for side, certificate in certificates.items()}
+        return self._certificates
 
     def security(self) -> dict[str, str]:
         """Cipher names by IANA/OpenSSL, empty before the handshake."""
@@ -572,6 +606,10 @@ class PeerConnection(RTCPeerConnection):
                 return transceiver._codecs[0]
         return None
 
+    def mid(self, kind: str) -> str | None:
+        """Identification of the media line of ``kind`` (RFC 5888), once described."""
+        return next((one.mid for one in self.getTransceivers() if one.kind == kind), None)
+
     def security(self) -> dict[str, str]:
         return self._dtls.security() if self._dtls is not None else {}
 
@@ -583,6 +621,10 @@ class PeerConnection(RTCPeerConnection):
     def local_address(self) -> str | None:
         """The address of this machine that the path in use begins at; None before there is one."""
         return self._ice.local_address() if self._ice is not None else None
+
+    def certificates(self) -> Mapping[str, CertificateFacts]:
+        """Those of the handshake by side, ``local`` and ``remote``; empty before it."""
+        return self._dtls.certificates() if self._dtls is not None else {}
 
     def failure(self) -> str:
         """Which part failed: ``iceFailed``, ``dtls``, ``lost`` (consent ran out), or ``""``."""
@@ -606,7 +648,8 @@ class PeerConnection(RTCPeerConnection):
             "packetsSent": hidden(dtls, RTCDtlsTransport, "tx_packets"),
             "packetsReceived": hidden(dtls, RTCDtlsTransport, "rx_packets"),
             "iceRole": dtls.transport.role, "iceState": dtls.transport.state, "dtlsState": dtls.state,
-            "malformed": dtls.malformed + ice.malformed, "overflow": ice.overflow + ice.stalled,
+            "malformed": dtls.malformed + ice.malformed, "overflow": ice.overflow + ice.stalled, "checks": ice.checks,
+            "localUsername": ice.local_username, "remoteUsername": ice.remote_username,
         }
         pair = ice.selected()
         if pair is not None:

@@ -12,6 +12,7 @@ import logging
 import random
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from aioice import stun
@@ -42,15 +43,36 @@ RELAY_BACKLOG: Final = 128 * 1024  # bytes waiting in a TCP connection to a TURN
 
 
 class ConsentCheck:
-    """One consent check on its way (RFC 7675 5.1); stands in aioice's table of transactions until answered."""
+    """One consent check on its way (RFC 7675 5.1); stands in aioice's table of transactions until answered.
 
-    def __init__(self, key: bytes, on_answer: Callable[[], None]) -> None:
+    ``on_answer`` is told the round trip in seconds."""
+
+    def __init__(self, key: bytes, on_answer: Callable[[float], None]) -> None:
         self._key = key
         self._on_answer = on_answer
+        self._loop = asyncio.get_running_loop()
+        self._sent_at = self._loop.time()
 
     def response_received(self, message: stun.Message, addr: tuple[str, int]) -> None:
         if message.message_class == stun.Class.RESPONSE and message.check_message_integrity(self._key):
-            self._on_answer()
+            self._on_answer(self._loop.time() - self._sent_at)
+
+
+@dataclass(slots=True)
+class PathChecks:
+    """What the STUN checks of the selected pair tell (W3C RTCIceCandidatePairStats)."""
+
+    consents_sent: int = 0
+    answers: int = 0
+    requests: int = 0  # of the peer, authenticated
+    round_trip_s: float | None = None  # of the latest answered consent check
+    round_trip_total_s: float = 0.0
+    pair_changes: int = 0  # the first selection included
+
+    def answered(self, round_trip_s: float) -> None:
+        self.answers += 1
+        self.round_trip_s = round_trip_s
+        self.round_trip_total_s += round_trip_s
 
 
 class GuardedProtocol(StunProtocol):
@@ -81,6 +103,7 @@ class IceConnection(Connection):
         self.stalled = 0  # datagrams thrown away because a TCP connection to a TURN server did not take them
         self.malformed = 0  # datagrams that could not be parsed
         self.consent_lost = False
+        self.checks = PathChecks()
 
     # -- gathering
 
@@ -187,7 +210,13 @@ class IceConnection(Connection):
 
     def check_incoming(self, message: stun.Message, addr: tuple[str, int], protocol: StunProtocol) -> None:
         self._on_arrival()  # called for authenticated requests alone
+        self.checks.requests += 1
         super().check_incoming(message, addr, protocol)
+
+    def check_complete(self, pair: CandidatePair) -> None:
+        before = self._nominated.get(pair.component)
+        super().check_complete(pair)
+        self.checks.pair_changes += self._nominated.get(pair.component) is not before
 
     def data_received(self, data: bytes, component: int) -> None:
         if self._queue.qsize() >= RECEIVE_QUEUE:
@@ -208,9 +237,10 @@ class IceConnection(Connection):
         loop = asyncio.get_running_loop()
         last = loop.time()
 
-        def answered() -> None:
+        def answered(round_trip_s: float) -> None:
             nonlocal last
             last = loop.time()
+            self.checks.answered(round_trip_s)
             self._on_arrival()
 
         waiting: list[tuple[dict[bytes, Any], bytes]] = []
@@ -229,12 +259,13 @@ class IceConnection(Connection):
         await self.close()
 
     def _send_consent(
-        self, pair: CandidatePair, key: bytes, answered: Callable[[], None]
+        self, pair: CandidatePair, key: bytes, answered: Callable[[float], None]
     ) -> tuple[dict[bytes, Any], bytes]:
         request = self.build_request(pair, nominate=False)
         request.add_message_integrity(key)
         table: dict[bytes, Any] = pair.protocol.transactions
         table[request.transaction_id] = ConsentCheck(key, answered)
+        self.checks.consents_sent += 1
         pair.protocol.send_stun(request, pair.remote_addr)
         return table, request.transaction_id
 

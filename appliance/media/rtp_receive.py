@@ -66,7 +66,6 @@ class Incoming:
     ssrc: int = 0
     packets: int = 0
     payload_bytes: int = 0
-    header_bytes: int = 0
     frames: int = 0
     key_frames: int = 0
     given_up: int = 0  # holes in video
@@ -79,6 +78,9 @@ class Incoming:
     reports: int = 0  # sender reports of the peer
     peer_packets: int = 0
     peer_bytes: int = 0
+    peer_ntp: int = 0  # NTP time of its last sender report, 32.32 fixed point
+    last_at: float = 0.0  # monotonic time of the last packet
+    resent_bytes: int = 0
 
 
 class Reception:
@@ -262,6 +264,7 @@ class RtpReceiveStream:
                 return
             self.counters.resent_packets += 1
             packet = unwrap_rtx(packet, payload_type=apt, ssrc=self.counters.ssrc)
+            self.counters.resent_bytes += len(packet.payload)
             codec = self._codecs[apt]
         elif (packet.ssrc != self.counters.ssrc or self.reception is None) and not self._change_source(packet, now):
             return
@@ -269,7 +272,7 @@ class RtpReceiveStream:
         if reception is None:
             return
         counters.payload_bytes += len(packet.payload)
-        counters.header_bytes += 12
+        counters.last_at = now
         if self._estimator is not None and packet.extensions.abs_send_time is not None:
             self._estimate(self._estimator, packet, arrival_ms)
         counters.packets += 1
@@ -300,9 +303,15 @@ class RtpReceiveStream:
             self.counters.reports += 1
             self.counters.peer_packets = packet.sender_info.packet_count
             self.counters.peer_bytes = packet.sender_info.octet_count
+            self.counters.peer_ntp = packet.sender_info.ntp_timestamp
             self._lsr = (packet.sender_info.ntp_timestamp >> 16 & 0xFFFFFFFF, time.monotonic())
             if self._on_media is not None:
                 self._on_media()
+
+    @property
+    def allowed(self) -> int | None:
+        """Bits per second the peer was told it may send (REMB), None where it estimates itself or is yet silent."""
+        return self._allowance.bits_per_second if self._estimator is not None and self.counters.ssrc else None
 
     async def stop(self) -> None:
         self._stopped = True

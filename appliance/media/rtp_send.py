@@ -86,10 +86,12 @@ class Outgoing:
     frames: int = 0
     key_frames: int = 0
     resent_packets: int = 0
-    resent_bytes: int = 0
+    resent_bytes: int = 0  # payload
     nacks: int = 0
     plis: int = 0
     firs: int = 0
+    send_delay_s: float = 0.0  # sum over packets, from packetised to handed to the transport
+    capture_to_send_s: float | None = None  # of the latest frame, from the sensor to its last packet
     estimate: int | None = None  # bits per second, by the peer's last REMB
     reports: int = 0
     fraction_lost: float = 0.0
@@ -180,6 +182,11 @@ class RtpSendStream:
     def _failed(self, error: Exception) -> None:
         self.on_failure(error)
 
+    @property
+    def rtx_ssrc(self) -> int | None:
+        """SSRC of retransmissions (RFC 4588), None where they were not negotiated."""
+        return self._rtx_ssrc if self._rtx_type is not None else None
+
     def enable(self, enabled: bool) -> None:
         self._enabled = enabled
 
@@ -236,6 +243,7 @@ class RtpSendStream:
 
     async def _send_frame(self, payloads: list[bytes], packet: av.Packet[Any], track: EncodedTrack) -> None:
         counters = self.counters
+        packetised = time.monotonic()
         timestamp = (self._origin + (packet.pts or 0)) & 0xFFFFFFFF
         extension = self._extensions(track.level_dbov)
         last = len(payloads) - 1
@@ -256,12 +264,15 @@ class RtpSendStream:
             if self._rtx_type is not None:
                 self._history[sequence % HISTORY] = (sequence, data, len(header))
             await self._send_media(data)
+            counters.send_delay_s += time.monotonic() - packetised
             counters.packets += 1
             counters.payload_bytes += len(payload)
             counters.header_bytes += len(header)
         counters.frames += 1
         counters.key_frames += packet.is_keyframe and self.kind == "video"
-        self._last = (timestamp, track.captured_at(packet))
+        captured = track.captured_at(packet)
+        counters.capture_to_send_s = time.monotonic() - captured
+        self._last = (timestamp, captured)
 
     def _extensions(self, level: int | None) -> bytes:
         """Header extensions in the one-byte form (RFC 8285 4.2), the same for all packets of a frame. Those that
@@ -310,7 +321,8 @@ class RtpSendStream:
             self._resent_at[sequence] = now
             packet = self._retransmission(*kept)
             self.counters.resent_packets += 1
-            self.counters.resent_bytes += len(packet)
+            self.counters.resent_bytes += len(kept[1]) - kept[2]
+            self.counters.header_bytes += kept[2]
             again.append(packet)
         if again:
             self._outlet.put(again)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from aiortc import RTCDataChannel, RTCSessionDescription
@@ -29,13 +31,14 @@ from appliance.media.playout import VoiceIn
 from appliance.media.rtp_receive import RtpReceiveStream
 from appliance.media.rtp_send import RtpSendStream
 from appliance.media.servers import ServerPool
+from appliance.media.sound import Loudness
 from appliance.media.transmission import Transmission
 from appliance.media.uplink import CameraFeed, CameraTrack, MicrophoneFeed, MicrophoneTrack
 from appliance.media.video_in import VideoIn
 from appliance.vocabulary import Json
 from hw.api import Picture
 
-__all__ = ["CHANNEL", "Session"]
+__all__ = ["CHANNEL", "Channel", "Session"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -53,14 +56,27 @@ CHECK_S: Final = 0.25
 CLOSE_S: Final = 0.7
 
 
+@dataclass(slots=True)
+class Channel:
+    """A data channel and what went through it."""
+
+    channel: RTCDataChannel
+    sent: int = 0
+    sent_bytes: int = 0
+    received: int = 0
+    received_bytes: int = 0
+
+
 class Session:
     """``media.api.Session`` over aiortc. Everything on the loop; made by ``Studio.session``."""
 
     def __init__(
         self, name: str, *, wanted: Directions, servers: ServerPool, loopback: bool, marks: Marks,
         microphone: MicrophoneFeed | None, camera: CameraFeed | None, loudspeaker: Loudspeaker, screen: Screen,
+        voice: Loudness,
     ) -> None:
         self.name = name
+        self.voice = voice
         self._loop = asyncio.get_running_loop()
         self._wanted = wanted
         self._marks = marks
@@ -82,7 +98,7 @@ class Session:
         )
         self._pc.on("connectionstatechange", self._on_connection_state)
         self._pc.on("datachannel", self._on_channel)
-        self._channels: list[RTCDataChannel] = []
+        self._channels: list[Channel] = []
         self._rejected = sdp.Rejected()
         self.without: dict[str, str] = {}  # kind -> why it is not in this session
         self._peer_sends = {"audio": True, "video": True}
@@ -222,6 +238,8 @@ class Session:
     def peer_sends(self, *, audio: bool, video: bool) -> None:
         if video and not self._peer_sends["video"] and self._wanted.receive_video:
             self._on_video_lost()
+        if video is not self._peer_sends["video"]:
+            self.video_in.smoothness.interrupted()
         self._peer_sends = {"audio": audio, "video": video}
         if not video:
             self._screen.picture(self, None)
@@ -262,11 +280,13 @@ class Session:
                 f"a data message may have {MAX_MESSAGE // 1024} KiB; shorten it or send it in parts",
                 code=413, sub_code="tooLarge",
             )
-        for open_channel in self._channels:
-            if open_channel.readyState == "open":
-                if open_channel.bufferedAmount > MAX_BUFFERED:
+        for one in self._channels:
+            if one.channel.readyState == "open":
+                if one.channel.bufferedAmount > MAX_BUFFERED:
                     raise Refused("the peer does not take data as fast as it is sent", sub_code="dataBacklog")
-                open_channel.send(wire)
+                one.channel.send(wire)
+                one.sent += 1
+                one.sent_bytes += len(wire.encode())
                 return
         raise Refused("the data channel to the peer is not open", sub_code="noDataChannel")
 
@@ -275,10 +295,13 @@ class Session:
             self._adopt(channel)
 
     def _adopt(self, channel: RTCDataChannel) -> None:
-        self._channels.append(channel)
-        channel.on("message", self._on_message)
+        adopted = Channel(channel)
+        self._channels.append(adopted)
+        channel.on("message", functools.partial(self._on_message, adopted))
 
-    def _on_message(self, message: str | bytes) -> None:
+    def _on_message(self, channel: Channel, message: str | bytes) -> None:
+        channel.received += 1
+        channel.received_bytes += len(message if isinstance(message, bytes) else message.encode())
         event = _parse_message(message)
         if event is None:
             self.messages_dropped += 1
@@ -426,6 +449,22 @@ class Session:
     def sending_since(self) -> float | None:
         """Monotonic time since which the oldest frame is being sent; None while no stream has one in hand."""
         return min((at for stream in self.outgoing.values() if (at := stream.taken_at) is not None), default=None)
+
+    @property
+    def camera(self) -> CameraFeed | None:
+        return self._camera
+
+    @property
+    def microphone_track(self) -> MicrophoneTrack | None:
+        return self._microphone_track
+
+    @property
+    def camera_track(self) -> CameraTrack | None:
+        return self._camera_track
+
+    @property
+    def channels(self) -> Sequence[Channel]:
+        return self._channels
 
     def negotiated(self, kind: str) -> tuple[bool, bool]:
         return self._pc.negotiated(kind)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from operator import mul
 from typing import Final
 
-__all__ = ["BLOCK_BYTES", "BLOCK_MS", "RATE", "SILENCE", "attenuate", "dbfs", "mean_square", "mix"]
+__all__ = ["BLOCK_BYTES", "BLOCK_MS", "RATE", "SILENCE", "Loudness", "attenuate", "dbfs", "mean_square", "mix"]
 
 RATE: Final = 48_000
 """Hz, everywhere between the board and Opus."""
@@ -17,12 +17,34 @@ BLOCK_MS: Final = 10
 BLOCK_BYTES: Final = RATE * BLOCK_MS // 1000 * 2
 SILENCE: Final = bytes(BLOCK_BYTES)
 FULL_SCALE: Final = 32768.0
+LEVEL_S: Final = 0.1  # time over which a level is averaged
 
 
 def mean_square(block: bytes, step: int = 4) -> float:
     """Mean of the squared samples, 0..1 of full scale; every ``step``-th sample is enough for a meter."""
     samples = memoryview(block).cast("h")[::step].tolist()
     return sum(map(mul, samples, samples)) / (len(samples) * FULL_SCALE * FULL_SCALE) if samples else 0.0
+
+
+class Loudness:
+    """Level and energy of a sound as W3C webrtc-stats has them: ``audioLevel``, ``totalAudioEnergy``,
+    ``totalSamplesDuration``. One thread adds; others read."""
+
+    def __init__(self) -> None:
+        self._square = 0.0
+        self.energy = 0.0  # seconds of full scale
+        self.seconds = 0.0
+
+    def add(self, square: float, seconds: float = BLOCK_MS / 1000) -> None:
+        """``seconds`` of sound with this mean square."""
+        self._square += (square - self._square) * min(1.0, seconds / LEVEL_S)
+        self.energy += square * seconds
+        self.seconds += seconds
+
+    @property
+    def level(self) -> float:
+        """RMS over about the last 100 ms, 0..1 of full scale."""
+        return math.sqrt(self._square)
 
 
 def dbfs(square: float) -> float:

@@ -1,52 +1,94 @@
 """The report of one session: W3C webrtc-stats dictionaries (https://www.w3.org/TR/webrtc-stats/), in SI units.
 
 One function per type, one line per member. A member that is None is not known here and is left out: nothing is
-guessed.
+guessed. The names and units of what may stand in a report are declared in ``appliance.webrtc_stats``.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from appliance.media.aiortc_seam import PeerConnection
+from appliance.media.aiortc_seam import CertificateFacts, PeerConnection
 from appliance.media.rtp_receive import RtpReceiveStream
 from appliance.media.rtp_send import RtpSendStream
 from appliance.media.sound import BLOCK_MS, RATE
+from appliance.media.uplink import VOICE_BPS
 from appliance.vocabulary import Json
+from hw.api import EncoderKind
 
 if TYPE_CHECKING:
     from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 
-    from appliance.media.session import Session
+    from appliance.media.session import Channel, Session
 
 __all__ = ["collect"]
 
 BLOCK_SAMPLES: Final = RATE * BLOCK_MS // 1000
+NTP_UNIX_S: Final = 2_208_988_800  # seconds between 1900 and 1970
 TRANSPORT: Final = "transport"
 PLAYOUT: Final = "playout"
 PAIR: Final = "pair"
+TLS_VERSIONS: Final = {"DTLSv1": "FEFF", "DTLSv1.2": "FEFD", "DTLSv1.3": "FEFC"}
+CIPHERS: Final = {
+    "ECDHE-ECDSA-AES128-GCM-SHA256": "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    "ECDHE-ECDSA-CHACHA20-POLY1305": "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256": "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+    "ECDHE-RSA-CHACHA20-POLY1305": "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+    "ECDHE-ECDSA-AES128-SHA": "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA",
+    "ECDHE-ECDSA-AES256-SHA": "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA",
+    "ECDHE-RSA-AES128-SHA": "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA",
+}
+"""OpenSSL's names of the suites we negotiate, as the IANA registry has them."""
 
 
 def collect(session: Session, connection: PeerConnection) -> list[Json]:
     """The report of one session; timestamps in milliseconds since 1970 as W3C has them."""
-    stamp = time.time() * 1000
-    report: list[Json] = []
+    moment = _Moment(time.monotonic(), time.time() * 1000)
+    report: list[Json] = [_peer_connection(session)]
     for kind, outgoing in session.outgoing.items():
         sends, receives = connection.negotiated(kind)
         codec = connection.codec(kind)
-        if codec is not None and (sends or receives):
-            report.append(_codec(kind, codec))
+        if codec is None or not (sends or receives):
+            continue
+        report.append(_codec(kind, codec))
         if sends:
-            report += [_outbound(kind, outgoing), *_remote_inbound(kind, outgoing)]
+            report += _source(kind, session, moment)
+            report += [_outbound(kind, outgoing, session, connection, moment), *_remote_inbound(kind, outgoing)]
         if receives:
-            report += [*_inbound(kind, session), *_remote_outbound(kind, session.incoming[kind])]
-    report += [_media_playout(session), *_transport(connection)]
-    return [_known(entry, stamp) for entry in report]
+            report += _inbound(kind, session, connection, moment)
+            report += _remote_outbound(kind, session.incoming[kind])
+    report.append(_media_playout(session))
+    report += [_data_channel(number, one) for number, one in enumerate(session.channels)]
+    report += _transport(session, connection)
+    return [_known(entry, moment.stamp) for entry in report]
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """When the report is made: monotonic seconds, and W3C's milliseconds since 1970."""
+
+    monotonic: float
+    stamp: float
+
+    def wall(self, monotonic: float) -> float:
+        """Milliseconds since 1970 of a monotonic moment."""
+        return self.stamp - (self.monotonic - monotonic) * 1000
 
 
 def _known(entry: Json, stamp: float) -> Json:
     return {"timestamp": stamp, **{name: value for name, value in entry.items() if value is not None}}
+
+
+def _peer_connection(session: Session) -> Json:
+    states = [one.channel.readyState for one in session.channels]
+    return {
+        "type": "peer-connection", "id": "connection",
+        "dataChannelsOpened": sum(state in ("open", "closing", "closed") for state in states),
+        "dataChannelsClosed": states.count("closed"),
+    }
 
 
 def _codec(kind: str, codec: RTCRtpCodecParameters) -> Json:
@@ -63,27 +105,67 @@ def _codec(kind: str, codec: RTCRtpCodecParameters) -> Json:
 # --- what is sent -----------------------------------------------------------------------------------------------------
 
 
-def _outbound(kind: str, stream: RtpSendStream) -> Json:
+def _source(kind: str, session: Session, moment: _Moment) -> list[Json]:
+    """Microphone and camera: there when the session has them."""
+    entry: Json = {"type": "media-source", "id": f"source-{kind}", "kind": kind, "trackIdentifier": f"{kind}-out"}
+    if kind == "audio" and session.microphone_track is not None:
+        return [entry | {
+            "audioLevel": session.voice.level,
+            "totalAudioEnergy": session.voice.energy,
+            "totalSamplesDuration": session.voice.seconds,
+        }]
+    if kind == "video" and session.camera is not None:
+        mode, rate = session.camera.mode, session.camera.rate
+        return [entry | {
+            "width": mode.width if mode is not None else None,
+            "height": mode.height if mode is not None else None,
+            "frames": rate.frames,
+            "framesPerSecond": rate.per_second(moment.monotonic),
+        }]
+    return []
+
+
+def _outbound(
+    kind: str, stream: RtpSendStream, session: Session, connection: PeerConnection, moment: _Moment
+) -> Json:
     counters = stream.counters
+    audio, video = session.sending
     entry: Json = {
         "type": "outbound-rtp", "id": f"out-{kind}", "kind": kind, "ssrc": counters.ssrc,
         "transportId": TRANSPORT, "codecId": f"codec-{kind}",
         "remoteId": f"remote-in-{kind}" if counters.reports else None,
-        "packetsSent": counters.packets,
-        "bytesSent": counters.payload_bytes,
+        "mediaSourceId": f"source-{kind}" if _source(kind, session, moment) else None,
+        "mid": connection.mid(kind),
+        "rtxSsrc": stream.rtx_ssrc,
+        "active": audio if kind == "audio" else video,
+        "packetsSent": counters.packets + counters.resent_packets,
+        "bytesSent": counters.payload_bytes + counters.resent_bytes,
         "headerBytesSent": counters.header_bytes,
         "retransmittedPacketsSent": counters.resent_packets,
         "retransmittedBytesSent": counters.resent_bytes,
+        "totalPacketSendDelay": counters.send_delay_s,
         "nackCount": counters.nacks,
     }
-    if kind == "video":
-        entry |= {
-            "framesSent": counters.frames,
-            "keyFramesEncoded": counters.key_frames,
-            "pliCount": counters.plis,
-            "firCount": counters.firs,
-        }
-    return entry
+    return entry | (_outbound_video(stream, session, moment) if kind == "video" else {"targetBitrate": VOICE_BPS})
+
+
+def _outbound_video(stream: RtpSendStream, session: Session, moment: _Moment) -> Json:
+    counters, camera, track = stream.counters, session.camera, session.camera_track
+    mode = camera.mode if camera is not None else None
+    return {
+        "framesSent": counters.frames,
+        "framesEncoded": track.encoded if track is not None else 0,
+        "keyFramesEncoded": track.key_encoded if track is not None else 0,
+        "totalEncodeTime": track.encode_s if track is not None else 0.0,
+        "frameWidth": mode.width if mode is not None else None,
+        "frameHeight": mode.height if mode is not None else None,
+        "framesPerSecond": camera.rate.per_second(moment.monotonic) if camera is not None else 0.0,
+        "targetBitrate": camera.bitrate if camera is not None else None,
+        "encoderImplementation": camera.encoder.value if camera is not None else None,
+        "powerEfficientEncoder": camera.encoder is EncoderKind.HARDWARE if camera is not None else None,
+        "pliCount": counters.plis,
+        "firCount": counters.firs,
+    }
 
 
 def _remote_inbound(kind: str, stream: RtpSendStream) -> list[Json]:
@@ -106,7 +188,7 @@ def _remote_inbound(kind: str, stream: RtpSendStream) -> list[Json]:
 # --- what is received -------------------------------------------------------------------------------------------------
 
 
-def _inbound(kind: str, session: Session) -> list[Json]:
+def _inbound(kind: str, session: Session, connection: PeerConnection, moment: _Moment) -> list[Json]:
     stream = session.incoming[kind]
     counters, reception = stream.counters, stream.reception
     if reception is None:  # nothing has come: there is no stream yet
@@ -116,15 +198,17 @@ def _inbound(kind: str, session: Session) -> list[Json]:
         "transportId": TRANSPORT, "codecId": f"codec-{kind}",
         "remoteId": f"remote-out-{kind}" if counters.reports else None,
         "trackIdentifier": f"{kind}-in",
+        "mid": connection.mid(kind),
         "packetsReceived": counters.packets,
         "bytesReceived": counters.payload_bytes,
-        "headerBytesReceived": counters.header_bytes,
+        "lastPacketReceivedTimestamp": moment.wall(counters.last_at),
         "packetsLost": reception.lost,
         "jitter": reception.jitter_s,
         "packetsDiscarded": counters.discarded,
         "retransmittedPacketsReceived": counters.resent_packets,
+        "retransmittedBytesReceived": counters.resent_bytes,
         "nackCount": counters.nacks,
-        **(_inbound_audio(session) if kind == "audio" else _inbound_video(session)),
+        **(_inbound_audio(session) if kind == "audio" else _inbound_video(session, moment)),
     }]
 
 
@@ -142,10 +226,11 @@ def _inbound_audio(session: Session) -> Json:
     }
 
 
-def _inbound_video(session: Session) -> Json:
+def _inbound_video(session: Session, moment: _Moment) -> Json:
     counters, video = session.incoming["video"].counters, session.video_in
     smoothness = video.smoothness
     return {
+        "framesPerSecond": video.rate.per_second(moment.monotonic),
         "framesReceived": counters.frames,
         "framesDecoded": video.decoded,
         "keyFramesDecoded": video.key_decoded,
@@ -176,6 +261,7 @@ def _remote_outbound(kind: str, stream: RtpReceiveStream) -> list[Json]:
         "packetsSent": counters.peer_packets,
         "bytesSent": counters.peer_bytes,
         "reportsSent": counters.reports,
+        "remoteTimestamp": (counters.peer_ntp / (1 << 32) - NTP_UNIX_S) * 1000,
     }]
 
 
@@ -193,11 +279,25 @@ def _media_playout(session: Session) -> Json:
 # --- the way between --------------------------------------------------------------------------------------------------
 
 
-def _transport(connection: PeerConnection) -> list[Json]:
+def _data_channel(number: int, one: Channel) -> Json:
+    return {
+        "type": "data-channel", "id": f"channel-{number}",
+        "label": one.channel.label,
+        "protocol": one.channel.protocol,
+        "dataChannelIdentifier": one.channel.id,
+        "state": one.channel.readyState,
+        "messagesSent": one.sent,
+        "bytesSent": one.sent_bytes,
+        "messagesReceived": one.received,
+        "bytesReceived": one.received_bytes,
+    }
+
+
+def _transport(session: Session, connection: PeerConnection) -> list[Json]:
     facts = connection.transport_facts()
     if not facts:
         return []
-    security = connection.security()
+    security, certificates = connection.security(), connection.certificates()
     paired = "local" in facts
     report: list[Json] = [{
         "type": "transport", "id": TRANSPORT,
@@ -207,29 +307,46 @@ def _transport(connection: PeerConnection) -> list[Json]:
         "bytesReceived": facts["bytesReceived"],
         "iceRole": facts["iceRole"],
         "iceState": facts["iceState"],
+        "iceLocalUsernameFragment": facts["localUsername"],
         "dtlsState": facts["dtlsState"],
         "selectedCandidatePairId": PAIR if paired else None,
-        "tlsVersion": security.get("tlsVersion"),
-        "dtlsCipher": security.get("dtlsCipher"),
+        "selectedCandidatePairChanges": facts["checks"].pair_changes,
+        "localCertificateId": "certificate-local" if "local" in certificates else None,
+        "remoteCertificateId": "certificate-remote" if "remote" in certificates else None,
+        "tlsVersion": TLS_VERSIONS.get(security.get("tlsVersion", "")),
+        "dtlsCipher": CIPHERS.get(security.get("dtlsCipher", "")),
         "dtlsRole": security.get("dtlsRole"),
         "srtpCipher": security.get("srtpCipher"),
     }]
     if paired:
-        report.append(_candidate_pair())
-        report += [_candidate(side, facts[side]) for side in ("local", "remote")]
-    return report
+        report.append(_candidate_pair(session, facts))
+        report += [_candidate(side, facts[side], facts[f"{side}Username"]) for side in ("local", "remote")]
+    return report + [_certificate(side, one) for side, one in certificates.items()]
 
 
-def _candidate_pair() -> Json:
+def _candidate_pair(session: Session, facts: Mapping[str, Any]) -> Json:
+    checks = facts["checks"]
+    outgoing, incoming = session.outgoing.get("video"), session.incoming.get("video")
     return {
         "type": "candidate-pair", "id": PAIR, "transportId": TRANSPORT,
         "localCandidateId": "local", "remoteCandidateId": "remote",
         "state": "succeeded",
         "nominated": True,
+        "packetsSent": facts["packetsSent"],
+        "packetsReceived": facts["packetsReceived"],
+        "bytesSent": facts["bytesSent"],
+        "bytesReceived": facts["bytesReceived"],
+        "currentRoundTripTime": checks.round_trip_s,
+        "totalRoundTripTime": checks.round_trip_total_s,
+        "availableOutgoingBitrate": outgoing.counters.estimate if outgoing is not None else None,
+        "availableIncomingBitrate": incoming.allowed if incoming is not None else None,
+        "requestsReceived": checks.requests,
+        "responsesReceived": checks.answers,
+        "consentRequestsSent": checks.consents_sent,
     }
 
 
-def _candidate(side: str, candidate: Any) -> Json:
+def _candidate(side: str, candidate: Any, username: str) -> Json:
     return {
         "type": f"{side}-candidate", "id": side, "transportId": TRANSPORT,
         "address": candidate.ip,
@@ -237,4 +354,17 @@ def _candidate(side: str, candidate: Any) -> Json:
         "protocol": candidate.protocol,
         "candidateType": candidate.type,
         "priority": candidate.priority,
+        "foundation": candidate.foundation,
+        "relatedAddress": candidate.relatedAddress,
+        "relatedPort": candidate.relatedPort,
+        "usernameFragment": username,
+    }
+
+
+def _certificate(side: str, certificate: CertificateFacts) -> Json:
+    return {
+        "type": "certificate", "id": f"certificate-{side}",
+        "fingerprint": certificate.fingerprint,
+        "fingerprintAlgorithm": certificate.algorithm,
+        "base64Certificate": certificate.base64,
     }

@@ -22,7 +22,7 @@ from appliance.media.dscp import Marks
 from appliance.media.echo import HalfDuplexGuard
 from appliance.media.servers import ServerPool
 from appliance.media.session import Session
-from appliance.media.sound import BLOCK_MS, RATE, SILENCE, mean_square
+from appliance.media.sound import BLOCK_MS, RATE, SILENCE, Loudness, mean_square
 from appliance.media.uplink import RETRY_S, CameraFeed, MicrophoneFeed
 from appliance.settings import VideoSettings
 from appliance.vocabulary import Json
@@ -63,6 +63,7 @@ class Studio:
         self._audio_fault = ""
         self._tick = time.monotonic()
         self._missed = 0
+        self._voice = Loudness()  # of the microphone as it leaves
         self._heard: deque[float] = deque([0.0] * METER_BLOCKS, METER_BLOCKS)
         self._played: deque[float] = deque([0.0] * METER_BLOCKS, METER_BLOCKS)
 
@@ -123,7 +124,7 @@ class Studio:
         session = Session(
             f"session-{next(self._names)}", wanted=wanted, servers=self._pool(ice), loopback=loopback,
             marks=self._marks, microphone=self._microphone if self._running else None, camera=self._camera,
-            loudspeaker=self._loudspeaker, screen=self._screen,
+            loudspeaker=self._loudspeaker, screen=self._screen, voice=self._voice,
         )
         self._sessions.add(session)
         session.on_closed = self._sessions.discard
@@ -147,7 +148,9 @@ class Studio:
         if self._microphone is not None:
             self._microphone.put(SILENCE if self._muted else heard)
         sound = self._loudspeaker.block()
-        self._heard.append(mean_square(heard))  # muted too: who speaks into a muted microphone is told so
+        square = mean_square(heard)
+        self._heard.append(square)  # muted too: who speaks into a muted microphone is told so
+        self._voice.add(0.0 if self._muted else square)
         self._played.append(mean_square(sound) if sound is not SILENCE else 0.0)
         return sound
 

@@ -19,11 +19,12 @@ import av
 from av.audio.frame import AudioFrame
 
 from appliance.handover import Inbox
+from appliance.media.frame_rate import FrameRate
 from appliance.media.rtp_send import EncodedTrack
 from appliance.media.sound import BLOCK_BYTES, RATE, dbfs, mean_square
-from hw.api import Camera, DeviceMissingError, EncodedFrame, HardwareError, VideoMode
+from hw.api import Camera, DeviceMissingError, EncodedFrame, EncoderKind, HardwareError, VideoMode
 
-__all__ = ["RETRY_S", "CameraFeed", "CameraTrack", "MicrophoneFeed", "MicrophoneTrack"]
+__all__ = ["RETRY_S", "VOICE_BPS", "CameraFeed", "CameraTrack", "MicrophoneFeed", "MicrophoneTrack"]
 
 log = logging.getLogger(__name__)
 
@@ -195,12 +196,20 @@ class CameraTrack(EncodedTrack):
         self._sending = False
         self._wants_key = True
         self.dropped = 0
+        self.encoded = 0  # access units the encoder made for this session, sent or not
+        self.key_encoded = 0
+        self.encode_s = 0.0  # sum over them, from capture to the encoder's output
         self.estimate: int | None = None  # bits per second, this session's peer's
         self._recent: deque[tuple[int, int]] = deque(maxlen=60)  # (pts_us, bytes) of the last two seconds
 
     @property
     def sending(self) -> bool:
         return self._sending
+
+    @property
+    def waiting(self) -> int:
+        """Access units that are encoded and not yet being sent."""
+        return len(self._items)
 
     def set_sending(self, sending: bool) -> None:
         """True opens the camera (when nobody has yet) and asks it for a key frame; False lets it go."""
@@ -212,6 +221,9 @@ class CameraTrack(EncodedTrack):
         self._feed.changed(self)
 
     def push(self, frame: EncodedFrame) -> None:
+        self.encoded += 1
+        self.key_encoded += frame.keyframe
+        self.encode_s += max(0, frame.delivered_us - frame.pts_us) / 1e6
         if self._wants_key and not frame.keyframe:
             return
         if len(self._items) >= VIDEO_QUEUE:
@@ -289,13 +301,17 @@ class CameraFeed:
         self.mode: VideoMode | None = None  # what it really does, None while closed
         self.fault = ""  # why it is not open although wanted
         self.bitrate = mode.bitrate
-        self.frames = 0
+        self.rate = FrameRate()
         self.key_requests = 0
         self.dropped = 0
 
     @property
     def wanted(self) -> bool:
         return bool(self._holders or self._tracks)
+
+    @property
+    def encoder(self) -> EncoderKind:
+        return self._camera.encoder
 
     def track(self) -> CameraTrack:
         return CameraTrack(self)
@@ -440,7 +456,7 @@ class CameraFeed:
         await self._loop.run_in_executor(self._executor, self._camera.stop)
 
     def _deliver(self, frame: EncodedFrame) -> None:
-        self.frames += 1
+        self.rate.frame(frame.pts_us / 1e6)
         for track in list(self._tracks):
             track.push(frame)
 

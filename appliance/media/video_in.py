@@ -16,6 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 
 from appliance.media.api import AccessUnit
+from appliance.media.frame_rate import FrameRate
 from appliance.media.smoothness import Remedy, Smoothness, StallWatch
 from appliance.media.taps import TapPoint
 from hw.api import Picture
@@ -117,6 +118,7 @@ class VideoIn:
         self._units = 0
         self._decode_s = 0.0  # of decoders that have ended
         self.smoothness = Smoothness()
+        self.rate = FrameRate()
         self.position: tuple[int, float] | None = None
         """RTP timestamp of the picture shown last, and the monotonic time of that."""
         self.encoded: TapPoint[AccessUnit] = TapPoint(
@@ -238,6 +240,7 @@ class VideoIn:
         self.size = (frame.width, frame.height)
         self.processing_s += now - unit.began_s
         self.position = (unit.timestamp, now)
+        self.rate.frame(now)
         self.smoothness.rendered(now)
         show = self._showing and not self._handing and now - self._shown_at >= SHOW_INTERVAL_S
         if not show and not self.pictures.active:

@@ -164,7 +164,7 @@ async def test_data_both_ways(size: int) -> None:
     async with pair() as (caller, callee):
         text = "ä" * (size // 2)
         for here, there in ((caller, callee), (callee, caller)):
-            await until(lambda end=here: any(c.readyState == "open" for c in end.session._channels))
+            await until(lambda end=here: any(c.channel.readyState == "open" for c in end.session.channels))
             here.session.send("chat", text)
             assert await there.event(DataMessage) == DataMessage("chat", text)
         with pytest.raises(Refused, match="64 KiB"):
@@ -173,9 +173,9 @@ async def test_data_both_ways(size: int) -> None:
 
 async def test_data_that_is_not_ours_is_dropped() -> None:
     async with pair() as (caller, callee):
-        await until(lambda: any(c.readyState == "open" for c in caller.session._channels))
+        await until(lambda: any(c.channel.readyState == "open" for c in caller.session.channels))
         for message in ("[]", "{", "7", '{"channel": 1, "payload": "x"}', b"\xff", "[" * 5000):
-            caller.session._channels[0].send(message)
+            caller.session.channels[0].channel.send(message)
         caller.session.send("chat", "fine")
         assert await callee.event(DataMessage) == DataMessage("chat", "fine")
         assert callee.session.messages_dropped == 6

@@ -15,6 +15,7 @@ from appliance.media.downlink import Loudspeaker, Screen
 from appliance.media.dscp import Marks
 from appliance.media.servers import ServerPool
 from appliance.media.session import Session
+from appliance.media.sound import Loudness
 
 AUDIO = (
     "m=audio 9 UDP/TLS/RTP/SAVPF 111 0\r\nc=IN IP4 0.0.0.0\r\na=mid:a\r\n"
@@ -122,7 +123,7 @@ def mutated(draw: st.DrawFn) -> str:
 def session() -> Session:
     return Session(
         "fuzz", wanted=Directions(), servers=ServerPool(IceServers()), marks=Marks(), loopback=True, microphone=None,
-        camera=None, loudspeaker=Loudspeaker(), screen=Screen(None),
+        camera=None, loudspeaker=Loudspeaker(), screen=Screen(None), voice=Loudness(),
     )
 
 

@@ -236,6 +236,37 @@ async def test_an_answer_may_take_seconds(monkeypatch: pytest.MonkeyPatch) -> No
     assert lasted > 600
 
 
+async def test_consent_checks_measure_the_round_trip(monkeypatch: pytest.MonkeyPatch) -> None:
+    def each(wire: Wire, now: float) -> None:
+        if now < 1020 and len(wire.sent) > 1:
+            wire.answer(b"p" * 22, -2)
+
+    agent, wire, _, _ = await consent(monkeypatch, each)
+    checks = agent.checks
+    assert checks.consents_sent == len(wire.sent)
+    assert 2 <= checks.answers <= 4
+    assert checks.round_trip_s is not None
+    assert 8 <= checks.round_trip_s <= 12, "answered when two more checks were due"
+    assert checks.round_trip_total_s == pytest.approx(checks.round_trip_s * checks.answers, rel=0.3)
+
+
+async def test_a_change_of_the_selected_pair_is_counted() -> None:
+    agent = connection()
+    pairs = []
+    for port in (1, 2):
+        candidate = ice.Candidate("1", 1, "udp", port, "192.0.2.1", port, "host")
+        wire = Wire()
+        wire.local_candidate = candidate  # type: ignore[attr-defined]
+        pair = ice.CandidatePair(wire, candidate)  # type: ignore[arg-type]
+        pair.state, pair.nominated = ice.CandidatePair.State.SUCCEEDED, True
+        pairs.append(pair)
+    for pair in (pairs[0], pairs[0], pairs[1]):
+        agent.check_complete(pair)
+    assert agent.checks.pair_changes == 2
+    assert agent.selected() is pairs[1]
+    await agent.close()
+
+
 async def test_a_bye_does_not_end_a_stream_and_nothing_is_joined() -> None:
     peer = peer_connection()
     transceiver = peer.addTransceiver("video")
