@@ -40,6 +40,7 @@ from appliance.link.session import Session as MqttSession
 from appliance.media.api import IceServers
 from appliance.media.dscp import Marks
 from appliance.media.studio import Studio
+from appliance.network import NetworkWatch
 from appliance.providers.api import Peer
 from appliance.providers.direct.protocol import Party
 from appliance.providers.direct.provider import DirectProvider
@@ -144,6 +145,9 @@ class House:
         self.studio = Studio(self.board, settings.video, half_duplex=settings.board.name == "auto",
                              marks=Marks(settings.network.dscp_audio, settings.network.dscp_video))
         self._stack.push_async_callback(self.studio.close)
+        self.network = NetworkWatch()
+        self._background.append(("network", self.network.run))
+        self.network.on_change(self.studio.network_changed)
         await self.studio.open()
         self._open_link(await broker)
         self.duty = Duty(self.bulletin, self.diagnostics)
@@ -151,6 +155,7 @@ class House:
             Party(settings.device.id, settings.device.name), self.studio, self.clock, ice=_ice(settings),
             link=self.link, peers=settings.direct.peers, accept_from=self._accept_from, refused=self._refused,
             on_duty=self.duty.changed)
+        self.network.on_change(self.direct.network_changed)
         await self._open_calls()
         await self._open_doors()
 
@@ -218,6 +223,7 @@ class House:
         self.link = MqttSession(settings, self.settings.device.id, self.store, on_poison=self._poison,
                                 on_taken_over=lambda: self._refused("takenOver", self.settings.device.id))
         self._stack.push_async_callback(self.link.stop)
+        self.network.on_change(self.link.network_changed)
 
     async def _open_calls(self) -> None:
         settings = self.settings

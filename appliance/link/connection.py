@@ -13,8 +13,9 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Set
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, Final
 
 import paho.mqtt.client as paho
@@ -152,6 +153,17 @@ class Connection:
     def abandon(self, why: str) -> None:
         """Give it up: whoever watches closes it and makes a new one. The rest of what was under way is not blamed."""
         self._end(Ending(why, established=self._established, keepalive=True))
+
+    def is_cut_off(self, addresses: Set[str]) -> bool:
+        """Whether it begins at none of these addresses of this machine any more, or has not got so far as to begin."""
+        sock: Any = self._client.socket()
+        if sock is None:
+            return not self._established
+        try:
+            host = ip_address(sock.getsockname()[0])
+        except OSError:  # paho's thread has just closed it
+            return True
+        return str(host) not in addresses and not host.is_loopback and not host.is_link_local
 
     async def close(self, within_s: float = CONNECT_S) -> None:
         """Send DISCONNECT and wait until paho's thread is gone. May be called twice."""

@@ -18,6 +18,7 @@ from appliance.errors import StoreError
 from appliance.link.api import Message
 from appliance.link.connection import Connection, Ending, Will, tls_context
 from appliance.link.outbox import OutboxPump
+from appliance.network import Network
 from appliance.settings import MqttSettings
 from appliance.store import Store
 from appliance.vocabulary import ROOT
@@ -122,6 +123,13 @@ class Session:
         """The network or the broker is back: try at once instead of waiting out the delay."""
         self._try_now.set()
 
+    def network_changed(self, before: Network, now: Network) -> None:
+        """A connection that begins at an address which is gone is given up at once: TCP would not tell for long."""
+        connection = self._connection
+        if connection is not None and connection.is_cut_off(now.addresses):
+            connection.abandon("the network it went through is gone")
+        self.reconnect_now()
+
     async def stop(self) -> None:
         """Tell ``offline``, disconnect, within STOP_S. May be called twice."""
         task, self._task = self._task, None
@@ -186,6 +194,7 @@ class Session:
         log.info("connected to the broker %s:%d%s", self._settings.host, self._settings.port,
                  f" after {waited:.0f} s" if attempt else "")
         self._told = False
+        self._try_now.clear()
         self._announce(True)
         pump = asyncio.create_task(self._drain(connection), name="mqtt outbox")
         try:
@@ -229,7 +238,6 @@ class Session:
                 self._settings.host, self._settings.port, ending.words)
 
     async def _wait(self, attempt: int, ending: Ending) -> None:
-        self._try_now.clear()
         delay = retry_delay(attempt, ending)
         if ending.code == TAKEN_OVER:
             await asyncio.sleep(delay)
@@ -237,6 +245,7 @@ class Session:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay):
                 await self._try_now.wait()
+        self._try_now.clear()
 
     def _arrived(self, message: Message, acknowledge: Callable[[], None]) -> None:
         for topic_filter, receiver in self._receivers.items():

@@ -22,7 +22,7 @@ import asyncio
 import base64
 import logging
 import struct
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Set
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final, Protocol
@@ -618,9 +618,9 @@ class PeerConnection(RTCPeerConnection):
         if self._ice is not None:
             self._ice.mark(marking)
 
-    def local_address(self) -> str | None:
-        """The address of this machine that the path in use begins at; None before there is one."""
-        return self._ice.local_address() if self._ice is not None else None
+    def local_addresses(self) -> Set[str]:
+        """The address of this machine that the path in use begins at; before there is one all that were gathered."""
+        return self._ice.local_addresses() if self._ice is not None else frozenset()
 
     def certificates(self) -> Mapping[str, CertificateFacts]:
         """Those of the handshake by side, ``local`` and ``remote``; empty before it."""

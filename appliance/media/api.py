@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from appliance.network import Network
 from appliance.vocabulary import Json
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "SessionEvent",
     "SessionSilent",
     "SessionSound",
+    "SessionStranded",
     "SessionUp",
     "Studio",
     "Tone",
@@ -84,6 +86,17 @@ class SessionSound:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionStranded:
+    """The network of this machine is another one, and only a new session can use it (there is no ICE restart).
+
+    ``gone``: the address that the path begins at does not exist any more. Else the default route has changed: the path
+    may still carry, but a better one is there.
+    """
+
+    gone: bool
+
+
+@dataclass(frozen=True, slots=True)
 class DataMessage:
     channel: str
     payload: str
@@ -98,7 +111,7 @@ class SessionClosed:
     detail: str = ""
 
 
-SessionEvent = SessionUp | SessionSilent | SessionSound | DataMessage | SessionClosed
+SessionEvent = SessionUp | SessionSilent | SessionSound | SessionStranded | DataMessage | SessionClosed
 
 
 class Session(Protocol):
@@ -167,6 +180,9 @@ class Studio(Protocol):
 
     def mute_incoming(self, muted: bool) -> None:
         """Loudspeaker: received sound is not played (it is still received)."""
+
+    def network_changed(self, before: Network, now: Network) -> None:
+        """Sessions whose path begins where nothing is any more, or goes another way now, tell SessionStranded."""
 
     def play(self, tone: Tone | None) -> None:
         """Play a tone; None stops a repeating one."""

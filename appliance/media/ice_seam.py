@@ -11,7 +11,7 @@ import ipaddress
 import logging
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -186,11 +186,12 @@ class IceConnection(Connection):
             if (sock := _carrier(protocol).get_extra_info("socket")) is not None:
                 dscp.mark(sock, marking)
 
-    def local_address(self) -> str | None:
-        """The address of this machine that the selected path begins at."""
+    def local_addresses(self) -> Set[str]:
+        """The address of this machine that the selected path begins at, or that every possible one does."""
         pair = self.selected()
-        name = _carrier(pair.protocol).get_extra_info("sockname") if pair is not None else None
-        return str(name[0]) if name else None
+        protocols = [pair.protocol] if pair is not None else self._protocols
+        names = (_carrier(protocol).get_extra_info("sockname") for protocol in protocols)
+        return {str(name[0]) for name in names if name}
 
     async def sendto(self, data: bytes, component: int) -> None:
         pair = self._nominated.get(component)

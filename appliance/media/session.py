@@ -9,6 +9,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Final, TypeVar
 
 from aiortc import RTCDataChannel, RTCSessionDescription
@@ -23,6 +24,7 @@ from appliance.media.api import (
     SessionEvent,
     SessionSilent,
     SessionSound,
+    SessionStranded,
     SessionUp,
 )
 from appliance.media.downlink import Loudspeaker, Screen
@@ -35,6 +37,7 @@ from appliance.media.sound import Loudness
 from appliance.media.transmission import Transmission
 from appliance.media.uplink import CameraFeed, CameraTrack, MicrophoneFeed, MicrophoneTrack
 from appliance.media.video_in import VideoIn
+from appliance.network import Network
 from appliance.vocabulary import Json
 from hw.api import Picture
 
@@ -80,6 +83,7 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._wanted = wanted
         self._marks = marks
+        self._loopback = loopback
         self._camera = camera
         self._loudspeaker = loudspeaker
         self._screen = screen
@@ -427,6 +431,19 @@ class Session:
         await self.transmission.close()
         await self.video_in.close(1.0 - CLOSE_S)
         self.on_closed(self)
+
+    def network_changed(self, before: Network, now: Network) -> None:
+        """See SessionStranded. What began at a loopback address ends there too and is left alone."""
+        own = {address for address in self._pc.local_addresses() if not ip_address(address).is_loopback}
+        if self._ended or self._loopback:
+            return
+        if self._connected_at is None:  # what is new now was not gathered, and is not asked for any more
+            if own.isdisjoint(now.addresses) or now.addresses - before.addresses:
+                self._emit(SessionStranded(gone=True))
+        elif own and own.isdisjoint(now.addresses):
+            self._emit(SessionStranded(gone=True))
+        elif any(before.default(one) != now.default(one) for one in own):
+            self._emit(SessionStranded(gone=False))
 
     # -- facts
 

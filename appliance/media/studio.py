@@ -24,6 +24,7 @@ from appliance.media.servers import ServerPool
 from appliance.media.session import Session
 from appliance.media.sound import BLOCK_MS, RATE, SILENCE, Loudness, mean_square
 from appliance.media.uplink import RETRY_S, CameraFeed, MicrophoneFeed
+from appliance.network import Network
 from appliance.settings import VideoSettings
 from appliance.vocabulary import Json
 from hw.api import Audio, AudioBlock, Board, DeviceMissingError, HardwareError, VideoMode
@@ -135,6 +136,10 @@ class Studio:
         if self._servers is None or self._servers[0] != ice:
             self._servers = (ice, ServerPool(ice))
         return self._servers[1]
+
+    def network_changed(self, before: Network, now: Network) -> None:
+        for session in tuple(self._sessions):
+            session.network_changed(before, now)
 
     # -- sound
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.media.api import SessionClosed, SessionSilent, SessionSound, SessionUp
+from appliance.media.api import SessionClosed, SessionSilent, SessionSound, SessionStranded, SessionUp
 from appliance.providers import api
 from appliance.providers.direct import protocol as wire
 from appliance.providers.direct.dialog import (
@@ -207,6 +207,39 @@ def test_sound_on_the_old_connection_keeps_it() -> None:
     door = connected_caller()
     door.receive("olga", wire.Reoffer(CALL, 1, "offer-1"))
     assert of(door.receive("olga", wire.Settle(CALL, 0)), Drop) == [Drop(1)]
+
+
+def test_a_path_that_is_gone_is_lost_at_once_and_not_by_its_silence() -> None:
+    olga = connected_callee()
+    effects = olga.session(0, SessionStranded(gone=True))
+    assert told(effects) == [api.Lost("media")]
+    assert of(effects, MakeOffer) == [MakeOffer(1)]
+    door = connected_caller()
+    effects = door.session(0, SessionStranded(gone=True))
+    assert (told(effects), posted(effects)) == ([api.Lost("media")], [wire.MediaLost(CALL, 0)])
+
+
+def test_an_attempt_that_the_network_has_overtaken_is_made_again_at_once() -> None:
+    olga = connected_callee()
+    olga.session(0, SessionStranded(gone=True))
+    for _ in range(4):
+        olga.timeout(Timer.REPAIR)
+    assert olga.session(3, SessionStranded(gone=True)) == [], "an attempt that was replaced"
+    effects = olga.session(5, SessionStranded(gone=True))
+    assert of(effects, MakeOffer) == [MakeOffer(6)]
+    assert [e.seconds for e in of(effects, StartTimer)] == [0.5]
+
+
+def test_a_better_way_is_taken_without_losing_the_old_one() -> None:
+    olga, door = connected_callee(), connected_caller()
+    assert olga.session(0, SessionStranded(gone=False)) == [MakeOffer(1)]
+    assert posted(door.session(0, SessionStranded(gone=False))) == [wire.MediaLost(CALL, 0)]
+    assert posted(olga.offered(1, "offer-1")) == [wire.Reoffer(CALL, 1, "offer-1")]
+    effects = door.receive("olga", wire.Reoffer(CALL, 1, "offer-1"))
+    assert (told(effects), of(effects, Drop)) == ([], [])
+    for side in (olga, door):
+        effects = side.session(1, SessionUp())
+        assert (told(effects), of(effects, Drop)) == ([], [Drop(0)])
 
 
 def test_lost_signalling_alone_changes_nothing_and_with_lost_media_waits_for_it() -> None:

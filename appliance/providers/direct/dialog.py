@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from appliance.media.api import SessionClosed, SessionEvent, SessionSilent, SessionSound, SessionUp
+from appliance.media.api import SessionClosed, SessionEvent, SessionSilent, SessionSound, SessionStranded, SessionUp
 from appliance.providers import api
 from appliance.providers.direct import protocol as wire
 from appliance.vocabulary import END_REASONS, Reason
@@ -493,6 +493,8 @@ class Dialog:
                 return self._up(generation, api.Connected(security))
             case SessionSilent() if generation == self._active and self.phase is Phase.UP:
                 return self._lost()
+            case SessionStranded(gone=gone):
+                return self._stranded(generation, gone)
             case SessionSound() if generation == self._active and self.phase is Phase.LOST:
                 return self._sound(generation)
             case SessionClosed(why=why):
@@ -607,6 +609,17 @@ class Dialog:
             if self.phase is Phase.UP:
                 return effects + self._lost()
         return effects
+
+    def _stranded(self, generation: int, gone: bool) -> list[Effect]:
+        """Our own network changed. A path that still carries is kept until a new one is up."""
+        if self.phase is Phase.LOST and generation == self.generation:
+            self._attempts = 0
+            return self._repair()
+        if self.phase is not Phase.UP or generation != self._active:
+            return []
+        if gone:
+            return self._lost()
+        return self._offer() if self.offers else [Post(self._to, wire.MediaLost(self.call_id, generation))]
 
     def _lost(self) -> list[Effect]:
         self.phase = Phase.LOST

@@ -8,10 +8,11 @@ The connection is made for a call, comes back by itself while a call lives or it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Final
 
 import aiohttp
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 CONNECT_S: Final = 4.0
 SEND_S: Final = 5.0
+CLOSE_S: Final = 1.0  # for the other side's word at the end
 IDLE_S: Final = 10.0
 HEARTBEAT_S: Final = 5.0
 BACK_OFF_S: Final = (0.5, 1.0, 2.0, 4.0)
@@ -64,6 +66,9 @@ class _LanPeer:
         self._clock = clock
         self._token = ""
         self._task: asyncio.Task[None] | None = None
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._leaving: asyncio.Task[None] | None = None
+        self._try_now = asyncio.Event()
         peer = Peer(settings.name, f"lan:{settings.name}", settings.name, "device", verified=True)
         self.endpoint = Endpoint(f"lan:{settings.name}", peer, switchboard, clock, loopback=_is_loopback(self._url),
                                  on_signal=self._on_signal)
@@ -77,11 +82,28 @@ class _LanPeer:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name=f"direct.lan.{self._settings.name}")
 
+    def network_changed(self, addresses: Set[str]) -> None:
+        """Leave a connection that begins at none of these addresses any more, and try again without a pause."""
+        self._try_now.set()
+        if self._socket is None or (name := self._socket.get_extra_info("sockname")) is None:
+            return
+        host = ipaddress.ip_address(name[0])
+        if str(host) not in addresses and not host.is_loopback and not host.is_link_local and self._leaving is None:
+            self._leaving = asyncio.create_task(self._leave(self._socket), name=f"direct.lan.leave.{self.endpoint.key}")
+
+    async def _leave(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        """Its reader returns at once; the word of the other side, which cannot come, is waited for here."""
+        try:
+            await socket.close()
+        finally:
+            self._leaving = None
+
     async def close(self) -> None:
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        ending = [one for one in (task, self._leaving) if one is not None]
+        for one in ending:
+            one.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
         await self.endpoint.close()
 
     async def _run(self) -> None:
@@ -102,7 +124,10 @@ class _LanPeer:
                     return
                 pause = BACK_OFF_S[min(attempt, len(BACK_OFF_S) - 1)]
                 attempt += 1
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter is no secret
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause * random.uniform(0.5, 1.0)):  # noqa: S311 - jitter is no secret
+                        await self._try_now.wait()
+                self._try_now.clear()
 
     async def _talk(self, http: aiohttp.ClientSession) -> None:
         """One connection, until it breaks or has been idle for long."""
@@ -111,15 +136,18 @@ class _LanPeer:
         async with asyncio.timeout(CONNECT_S):
             socket = await http.ws_connect(
                 self._url / "v1" / "peer", ssl=tls, heartbeat=HEARTBEAT_S, max_msg_size=wire.MAX_SIGNAL + 1,
+                timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S),
                 headers={"Authorization": f"Bearer {self._settings.token.reveal()}"})
         async with socket:
             client = _Client(socket)
             hello = wire.Hello("appliance", self._token, self._me.identity, self._me.display_name)
             await client.send(wire.pack(hello, ts=self._clock.wall()), 0)
             self.endpoint.attach(client)
+            self._socket = socket
             try:
                 await self._read(socket)
             finally:
+                self._socket = None
                 self.endpoint.detach(client)
 
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
@@ -170,6 +198,10 @@ class LanPeers:
             self._peers[name] = _LanPeer(settings, self._me, self._switchboard, self._clock)
         self._peers[name].wake()
         return self._peers[name].endpoint
+
+    def network_changed(self, addresses: Set[str]) -> None:
+        for peer in self._peers.values():
+            peer.network_changed(addresses)
 
     async def close(self) -> None:
         """Close all connections. May be called twice."""

@@ -24,6 +24,7 @@ from appliance.errors import Refused
 from appliance.handover import PeerAttach
 from appliance.link.api import Link
 from appliance.media.api import Directions, IceServers, Session, Studio
+from appliance.network import Network
 from appliance.providers import api
 from appliance.providers.direct import protocol as wire
 from appliance.providers.direct.dialog import Dialog, Timings
@@ -166,6 +167,10 @@ class DirectProvider:
 
     def _make_session(self, wanted: Directions, loopback: bool) -> Session:
         return self._studio.session(wanted, ice=self._ice, loopback=loopback)
+
+    def network_changed(self, _before: Network, now: Network) -> None:
+        """Signalling that goes through a network which is gone is made anew at once."""
+        self._lan.network_changed(now.addresses)
 
     # --- the visitor's picture --------------------------------------------------------------------------------------
 
