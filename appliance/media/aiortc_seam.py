@@ -134,6 +134,11 @@ class UnsupportedVersionError(ImportError):
     """The installed aiortc or aioice is not one whose internals are known."""
 
 
+# What we tell of our own Opus decoder (RFC 7587 6.1); stock says nothing, so that peers send no FEC. Pauses (usedtx)
+# are understood and not asked for: encoders take a steady sound, an alarm or a hum, for noise and send nothing of it.
+OPUS_FORMAT: Final = {"minptime": 10, "useinbandfec": 1}
+
+
 def check_versions() -> None:
     """Raise UnsupportedVersionError, naming what is installed and what is needed."""
     for package, tested in TESTED.items():
@@ -146,6 +151,10 @@ def check_versions() -> None:
 
 
 check_versions()
+
+for _codec in CODECS["audio"]:
+    if _codec.mimeType == "audio/opus":
+        _codec.parameters = dict(OPUS_FORMAT)
 
 # INFO lines of aioice are addresses of people, for every check; DEBUG ones of aiortc hold the passwords of ICE.
 for _talkative in ("aioice", "aiortc"):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from appliance.media.playout import Playout
-from appliance.media.sound import SILENCE, mix
+from typing import Protocol
+
+from appliance.media.sound import SILENCE, Limiter
 from appliance.media.tones import TonePlayer
 from hw.api import Display, Picture, Tile
 
-__all__ = ["Loudspeaker", "Screen"]
+__all__ = ["Loudspeaker", "Screen", "Voice"]
+
+
+class Voice(Protocol):
+    def take(self) -> bytes | None:
+        """The next 10 ms, None where there is nothing to play. On the audio thread; never waits."""
 
 
 class Loudspeaker:
@@ -16,12 +22,13 @@ class Loudspeaker:
     def __init__(self) -> None:
         self.tones = TonePlayer()
         self.muted = False
-        self._playouts: tuple[Playout, ...] = ()  # replaced as a whole: the audio thread reads it without a lock
+        self._limiter = Limiter()
+        self._playouts: tuple[Voice, ...] = ()  # replaced as a whole: the audio thread reads it without a lock
 
-    def add(self, playout: Playout) -> None:
+    def add(self, playout: Voice) -> None:
         self._playouts = (*self._playouts, playout)
 
-    def remove(self, playout: Playout) -> None:
+    def remove(self, playout: Voice) -> None:
         self._playouts = tuple(other for other in self._playouts if other is not playout)
 
     def block(self) -> bytes:
@@ -31,7 +38,7 @@ class Loudspeaker:
         tone = self.tones.block()
         if tone is not None:
             sounds.append(tone)
-        return mix(sounds) if sounds else SILENCE
+        return self._limiter.mix(sounds) if sounds else SILENCE
 
 
 class Screen:

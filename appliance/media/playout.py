@@ -1,152 +1,411 @@
-"""Play-out of one peer's sound: Opus to PCM on the loop, a small adaptive buffer, 10 ms blocks to the audio thread.
+"""Play-out of one voice, pulled by the sound card: packets in on the loop, 10 ms blocks out on the audio thread.
 
-The audio thread never waits: what is missing is silence, and is counted (W3C ``concealedSamples``). Delay grows after
-an underrun and shrinks again, and clock drift is taken up by single blocks.
+The audio thread never waits. Time rules, not the number of packets: a sample is played a certain delay after the
+fastest packet would have brought it, and that delay follows ``jitter.DelayTarget``. It is changed by taking out or
+putting in single pitch periods, so clock drift between peer and card, and what is left of a burst, disappear the
+same way. What is missing when its time comes is, in this order: the copy the next packet carries (in-band FEC),
+comfort noise where the sender pauses, or extrapolated by the decoder and counted as concealed.
+
+While nothing at all has arrived, made-up sound is played *instead of* going on in the stream: what comes late after a
+stall is still heard, with more delay, which then shrinks.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections import deque
-from typing import Final
+import time
+from dataclasses import dataclass
+from typing import Final, Protocol
 
-import av
+from appliance.media.jitter import DelayTarget
+from appliance.media.opus import OpusDecoder
+from appliance.media.sound import BLOCK_BYTES, BLOCK_SAMPLES, RATE, audioop, crossfade
+from appliance.media.stretch import NEEDED, longer, shorter
 
-from appliance.media.sound import BLOCK_BYTES, RATE, SILENCE
+__all__ = ["Decoder", "Played", "Playout"]
 
-__all__ = ["Playout", "VoiceDecoder", "VoiceIn"]
+FRAME: Final = RATE // 50  # samples of a packet while none has told otherwise
+BUFFER_S: Final = 2.0  # of packets waiting; more means that nobody pulls
+CUT_S: Final = 0.4  # of delay above the target: not stretched away but left out
+STALL_S: Final = 1.0  # of made-up sound: then it is silence, and play-out begins again
+JUMP_S: Final = 10.0  # of RTP time, forward or back: the source began again
+EARLY_S: Final = 0.01  # of delay above the target before a period is taken out
+LATE_S: Final = 0.002  # below it, before one is put in
+ROUGH_S: Final = 0.06  # above it: also periods that are not quite alike
+SMOOTH: Final = 0.05  # per block: the delay is judged over 0.2 s, since packets and card are not even
+CALM_BLOCKS: Final = 5  # between two changes of length
+FADE_BYTES: Final = RATE * 5 // 1000 * 2
+QUIET: Final = 33  # RMS of 16 bits, -60 dBFS: silence to a listener
 
-log = logging.getLogger(__name__)
 
-START_BLOCKS: Final = 4  # of 10 ms: 40 ms before the first sound
-MAX_START_BLOCKS: Final = 16
-LIMIT_BLOCKS: Final = 40  # 400 ms; older sound is thrown away
-SHRINK_AFTER: Final = 25  # blocks (250 ms) in which more than needed waited all the time: some are dropped
-SHRINK_STEP: Final = 3  # at most, of one window: a burst at the start (Chromium: 150 ms) is gone within 2 s
-RELAX_AFTER: Final = 1000  # blocks (10 s) without an underrun: the start buffer shrinks by one
-MAX_LOST_PACKETS: Final = 10  # a longer gap is not filled: the sender paused
+class Decoder(Protocol):
+    """One codec's stream to 48 kHz mono s16, in order; used by one thread alone. Lengths are samples at 48 kHz."""
+
+    def duration(self, packet: bytes) -> int:
+        """Samples in ``packet``. Raises ValueError for what is not of this codec."""
+
+    def pauses(self, packet: bytes) -> bool:
+        """Whether the sender sends no sound after it (DTX, comfort noise)."""
+
+    def repeats(self, packet: bytes) -> bool:
+        """Whether ``packet`` carries a copy of the one before."""
+
+    def decode(self, packet: bytes) -> bytes: ...
+
+    def previous(self, packet: bytes, samples: int) -> bytes:
+        """The ``samples`` before ``packet``, from the copy it carries."""
+
+    def conceal(self, samples: int) -> bytes:
+        """``samples`` that go on from what was decoded last; comfort noise after a packet that pauses."""
 
 
-class VoiceDecoder:
-    """libopus to 48 kHz mono; a stereo stream is mixed down by the decoder itself."""
+@dataclass(slots=True)
+class Played:
+    """Counters of one voice, in samples at 48 kHz where not said otherwise (W3C webrtc-stats names)."""
 
-    def __init__(self) -> None:
-        codec = av.CodecContext.create("libopus", "r")
-        codec.sample_rate = RATE
-        codec.layout = "mono"
-        codec.format = av.AudioFormat("s16")
-        codec.open()
-        self._codec = codec
+    received: int = 0  # totalSamplesReceived: all that was played, made up or not
+    concealed: int = 0
+    silent_concealed: int = 0
+    concealments: int = 0  # events
+    repaired: int = 0  # from the copy in a later packet (FEC)
+    inserted: int = 0  # insertedSamplesForDeceleration
+    removed: int = 0  # removedSamplesForAcceleration, and what was left out
+    emitted: int = 0  # jitterBufferEmittedCount
+    delay_s: float = 0.0  # jitterBufferDelay: sum over the emitted samples
+    target_s: float = 0.0  # jitterBufferTargetDelay: likewise
+    late: int = 0  # packets
+    duplicates: int = 0  # packets
+    overflow: int = 0  # packets
+    undecodable: int = 0  # packets
+    resets: int = 0  # the source began again
+    energy: float = 0.0  # totalAudioEnergy
+    level: float = 0.0  # of the last block, RMS 0..1
 
-    def decode(self, data: bytes) -> bytes:
-        """PCM of one packet. Raises av.FFmpegError for a packet that is not Opus."""
-        pcm = b""
-        for frame in self._codec.decode(av.Packet(data)):
-            pcm += bytes(frame.planes[0])[: frame.samples * 2]
-        return pcm
+    @property
+    def discarded(self) -> int:
+        """Packets that came and were not played."""
+        return self.late + self.duplicates + self.overflow
 
 
 class Playout:
-    """Blocks between the loop (``put``) and the audio thread (``take``)."""
+    """The buffer and clock of one voice. ``put`` on the loop, ``take`` on the audio thread.
 
-    def __init__(self) -> None:
+    ``clock_rate`` is that of the RTP timestamps (48000 for Opus, 8000 for G.711 and, RFC 3551 4.5.2, G.722).
+    """
+
+    def __init__(self, decoder: Decoder | None = None, clock_rate: int = RATE) -> None:
+        self._decoder = decoder or OpusDecoder()
+        self._scale = RATE // clock_rate
+        self._clock_rate = clock_rate
         self._lock = threading.Lock()
-        self._blocks: deque[bytes] = deque()
-        self._rest = b""
+        self._packets: dict[int, bytes] = {}  # by extended RTP time, in samples at 48 kHz
+        self._highest: int | None = None
+        self._target = DelayTarget()
+        self._restart = False
+        # of the audio thread alone, from here on
+        self._next = 0  # the sample that follows what was decoded
+        self._pcm = b""  # decoded, not played yet
         self._playing = False
-        self._target = START_BLOCKS
+        self._pausing = False
+        self._frame = FRAME
+        self._held = 0  # samples made up without going on in the stream
+        self._concealing = False
+        self._delay = 0.0
+        self._smoothed: float | None = None
         self._calm = 0
-        self._least = LIMIT_BLOCKS
-        self._since_shrink = 0
-        self.silent = False  # received but not played (hold, speaker mute of this session)
-        self.played = 0  # blocks with sound of the peer
-        self.concealed = 0  # blocks of silence in its stead
-        self.underruns = 0
-        self.dropped = 0
-        self.delay_total = 0  # sum over played blocks of the blocks waiting behind them
+        self._position: tuple[int, float] | None = None
+        self.counters = Played()
+        self.silent = False
+        """Received but not played (hold, loudspeaker mute of this session)."""
+        self.minimum_delay_s = 0.0
+        """Delay at least, for lip-sync: sound waits for a picture that is slower."""
+        self.closed = False
 
-    def put(self, pcm: bytes) -> None:
-        with self._lock:
-            self._rest += pcm
-            while len(self._rest) >= BLOCK_BYTES:
-                self._blocks.append(self._rest[:BLOCK_BYTES])
-                self._rest = self._rest[BLOCK_BYTES:]
-            while len(self._blocks) > LIMIT_BLOCKS:
-                self._blocks.popleft()
-                self.dropped += 1
+    # -- on the loop
 
-    def take(self) -> bytes | None:
-        """The next 10 ms for the loudspeaker, None where there is nothing to play. Never waits."""
+    def put(self, timestamp: int, data: bytes, arrival: float) -> None:
+        """A packet with its RTP timestamp (32 bit), in any order; ``arrival`` in seconds of the monotonic clock."""
+        counters = self.counters
+        if self.closed:
+            return
+        try:
+            samples = self._decoder.duration(data)
+        except ValueError:
+            counters.undecodable += 1
+            return
         with self._lock:
-            waiting = len(self._blocks)
-            if not self._playing:
-                if waiting < self._target:
-                    return None
-                self._playing = True
-                while len(self._blocks) > self._target:  # nothing has been heard yet: no delay needs to be kept
-                    self._blocks.popleft()
-                    self.dropped += 1
-                waiting = len(self._blocks)
-                self._calm, self._least, self._since_shrink = 0, LIMIT_BLOCKS, 0
-            if not waiting:
-                self._playing = False
-                self.underruns += 1
-                self.concealed += 1
-                self._target = min(MAX_START_BLOCKS, self._target + 1)
-                return None
-            self._adapt(waiting)
-            self.played += 1
-            self.delay_total += len(self._blocks)
-            block = self._blocks.popleft()
-        return None if self.silent else block
+            at = self._extend(timestamp)
+            if at in self._packets:
+                counters.duplicates += 1
+                return
+            transit = arrival - at / RATE
+            self._target.add(transit, arrival, samples / RATE)
+            if self._playing and at < self._next and not self._restart and not self._pausing:
+                counters.late += 1
+                self._target.found()
+                return
+            if len(self._packets) * samples > BUFFER_S * RATE:
+                del self._packets[min(self._packets)]
+                counters.overflow += 1
+            self._packets[at] = data
+
+    def restart(self) -> None:
+        """Another source takes over (SSRC): what waits of the old one is thrown away, and time begins anew."""
+        with self._lock:
+            self._begin_again()
+            self._highest = None
+
+    def close(self) -> None:
+        """Nothing is taken in any more; what waits is thrown away."""
+        with self._lock:
+            self.closed = True
+            self._packets.clear()
 
     @property
-    def delay_ms(self) -> int:
-        return len(self._blocks) * 10
+    def position(self) -> tuple[int, float] | None:
+        """RTP timestamp (32 bit) of the sample given to the card last, and when (monotonic seconds)."""
+        return self._position
 
-    def _adapt(self, waiting: int) -> None:
-        self._least = min(self._least, waiting)
-        self._calm += 1
-        self._since_shrink += 1
-        if self._calm >= RELAX_AFTER:
-            self._calm = 0
-            self._target = max(START_BLOCKS, self._target - 1)
-        if self._since_shrink >= SHRINK_AFTER:
-            for _ in range(min(SHRINK_STEP, self._least - self._target)):
-                self._blocks.popleft()
-                self.dropped += 1
-            self._since_shrink, self._least = 0, LIMIT_BLOCKS
+    @property
+    def delay_s(self) -> float:
+        """Seconds that sound waits here now, beyond its fastest packet; 0 while nothing is played."""
+        return self._smoothed or 0.0 if self._playing else 0.0
 
+    def _extend(self, timestamp: int) -> int:
+        """The RTP time without wrap, in samples at 48 kHz."""
+        scale = self._scale
+        if self._highest is None:
+            self._highest = timestamp + (1 << 32)  # one cycle ahead: an early reordering stays positive
+            return self._highest * scale
+        distance = (timestamp - self._highest + 0x80000000 & 0xFFFFFFFF) - 0x80000000
+        if abs(distance) > JUMP_S * self._clock_rate and not self._pausing:
+            self._begin_again()
+        at = self._highest + distance
+        self._highest = max(self._highest, at) if abs(distance) <= JUMP_S * self._clock_rate else at
+        return at * scale
 
-class VoiceIn:
-    """Packets of one peer into its play-out. An AudioSink for RtpReceiveStream."""
+    def _begin_again(self) -> None:
+        self._packets.clear()
+        self._target.reset()
+        self._restart = True
+        self.counters.resets += 1
 
-    def __init__(self) -> None:
-        self.playout = Playout()
-        self._decoder = VoiceDecoder()
-        self._packet_bytes = 2 * BLOCK_BYTES
-        self.undecodable = 0
-        self.concealed_samples = 0
-        self.concealments = 0
-        self.samples = 0
+    # -- on the audio thread
 
-    def on_audio(self, data: bytes, lost: int) -> None:
-        if 0 < lost <= MAX_LOST_PACKETS:
-            self._conceal(lost)
-        try:
-            pcm = self._decoder.decode(data) if data else b""
-        except av.FFmpegError:
-            self.undecodable += 1
-            self._conceal(1)
+    def take(self, now: float | None = None) -> bytes | None:
+        """The next 10 ms for the loudspeaker, None where there is nothing to play. Never waits.
+
+        ``now`` in seconds of the monotonic clock.
+        """
+        now = time.monotonic() if now is None else now
+        if self._restart:
+            self._restart = False
+            self._stop()
+        if not self._playing and not self._start(now):
+            self._position = None
+            self.counters.level = 0.0
+            return None
+        self._judge(now)
+        while len(self._pcm) < BLOCK_BYTES:
+            if not self._produce(now):
+                return None
+        block, self._pcm = self._pcm[:BLOCK_BYTES], self._pcm[BLOCK_BYTES:]
+        self._count(block, now)
+        return None if self.silent else block
+
+    def _wanted(self, now: float) -> float:
+        return max(self._target.at(now), self.minimum_delay_s)
+
+    def _start(self, now: float) -> bool:
+        """Begin with the packet whose time has come; older ones are no reason for delay, nothing was heard yet."""
+        with self._lock:
+            base = self._target.base
+            if base is None or not self._packets:
+                return False
+            due = (now - base - self._wanted(now)) * RATE
+            ready = [at for at in self._packets if at <= due]
+            if not ready:
+                return False
+            first = max(ready)
+            for at in ready:
+                if at != first:
+                    del self._packets[at]
+                    self.counters.removed += self._frame
+            self._next, self._playing = first, True
+        self._pcm, self._held, self._smoothed, self._calm = b"", 0, None, 0
+        self._pausing = self._concealing = False
+        return True
+
+    def _stop(self) -> None:
+        self._playing, self._pcm = False, b""
+        self._smoothed, self._held = None, 0
+        self._pausing = self._concealing = False
+
+    def _judge(self, now: float) -> None:
+        """Note how late the sound played now is."""
+        base = self._target.base
+        if base is None:
             return
-        if pcm:
-            self._packet_bytes = len(pcm)
-            self.samples += len(pcm) // 2
-            self.playout.put(pcm)
+        playing = self._next - len(self._pcm) // 2
+        self._delay = now - base - playing / RATE
+        old = self._smoothed
+        self._smoothed = self._delay if old is None else old + (self._delay - old) * SMOOTH
 
-    def _conceal(self, packets: int) -> None:
-        self.concealments += 1
-        gap = self._packet_bytes * packets
-        self.concealed_samples += gap // 2
-        self.playout.put((SILENCE * (gap // BLOCK_BYTES + 1))[:gap])
+    def _produce(self, now: float) -> bool:
+        """Append what comes next to the decoded sound. False: play-out ended."""
+        with self._lock:
+            data = self._packets.pop(self._next, None)
+            first = min(self._packets) if data is None and self._packets else None
+            if first is not None:
+                if self._pausing:
+                    base = self._target.base or 0.0
+                    if now - base - first / RATE >= self._wanted(now) - BLOCK_SAMPLES / RATE:
+                        self._next = first  # the pause ends: it was as long as the delay needs it
+                        data = self._packets.pop(first)
+                else:
+                    passed = min(self._held, first - self._next)
+                    if passed:
+                        self._target.lost(now)
+                    self._next += passed
+                    self._held -= passed
+                    if self._next >= first:
+                        self._next = first
+                        data = self._packets.pop(first)
+                    elif first - self._next > CUT_S * RATE:
+                        self._next = first  # a pause without a word of it, or a long outage
+                        data = self._packets.pop(first)
+            following = None if first is None or self._pausing else self._packets.get(first)
+        if data is not None:
+            self._decode(data, now)
+        elif self._pausing:
+            self._append(self._made_up(self._frame))
+            self._next += self._frame
+        elif first is not None and following is not None:
+            self._bridge(first, following, now)
+        else:
+            return self._stall()
+        return True
+
+    def _decode(self, data: bytes, now: float) -> None:
+        try:
+            pcm = self._decoder.decode(data)
+        except ValueError:
+            self.counters.undecodable += 1
+            self._conceal(self._frame)
+            self._next += self._frame
+            return
+        self._frame = samples = len(pcm) // 2
+        self._next += samples
+        self._held = 0
+        self._pausing = self._decoder.pauses(data)
+        self._append(pcm)
+        self._adapt(now)
+
+    def _bridge(self, first: int, following: bytes, now: float) -> None:
+        """Something is missing before ``first``, which is here."""
+        gap = first - self._next
+        self._target.lost(now)
+        if gap <= self._frame and self._decoder.repeats(following):
+            try:
+                pcm = self._decoder.previous(following, gap)
+            except ValueError:
+                pcm = b""
+            if pcm:
+                self._append(pcm)
+                self._next = first
+                self.counters.repaired += gap
+                return
+        step = min(gap, self._frame)
+        self._conceal(step)
+        self._next += step
+
+    def _stall(self) -> bool:
+        """Nothing is here at all. Go on with made-up sound, but not in the stream."""
+        if self._held > STALL_S * RATE:
+            self._stop()
+            return False
+        step = BLOCK_SAMPLES
+        self._conceal(step)
+        self._held += step
+        return True
+
+    def _made_up(self, samples: int) -> bytes:
+        try:
+            return self._decoder.conceal(samples)
+        except ValueError:
+            return bytes(samples * 2)
+
+    def _conceal(self, samples: int) -> None:
+        counters = self.counters
+        if not self._concealing:
+            self._concealing = True
+            counters.concealments += 1
+        pcm = self._made_up(samples)
+        counters.concealed += samples
+        if audioop.rms(pcm, 2) < QUIET:
+            counters.silent_concealed += samples
+        self._pcm += pcm
+
+    def _append(self, pcm: bytes) -> None:
+        self._concealing = False
+        self._pcm += pcm
+
+    def _adapt(self, now: float) -> None:
+        """Bring the delay nearer to what is wanted: period by period, or at once where it is far too long."""
+        self._calm = max(0, self._calm - self._frame // BLOCK_SAMPLES)
+        smoothed = self._smoothed
+        if smoothed is None or self._pausing:
+            return
+        excess = smoothed - self._wanted(now)
+        if excess > CUT_S:
+            self._cut(excess)
+            return
+        if self._calm or len(self._pcm) < NEEDED * 2 or (excess < EARLY_S and excess > -LATE_S):
+            return
+        alike = 0.0 if excess > ROUGH_S else 0.6
+        if excess > 0 and self._delay - self._wanted(now) > 0:
+            changed = shorter(self._pcm, alike)
+            self.counters.removed += (len(self._pcm) - len(changed)) // 2
+        elif excess < 0:
+            changed = longer(self._pcm)
+            self.counters.inserted += (len(changed) - len(self._pcm)) // 2
+        else:
+            return
+        moved = (len(changed) - len(self._pcm)) / 2 / RATE
+        if moved:
+            self._smoothed = smoothed + moved
+            self._pcm = changed
+            self._calm = 0 if abs(excess) > ROUGH_S else CALM_BLOCKS
+
+    def _cut(self, excess: float) -> None:
+        """Leave out packets until the delay is what it should be; faded, so that nothing clicks."""
+        with self._lock:
+            keep = self._next + int(excess * RATE)
+            passed = sorted(at for at in self._packets if at < keep)
+            old = self._pcm
+            for at in passed[:-1]:
+                del self._packets[at]
+            if not passed:
+                return
+            data = self._packets.pop(passed[-1])
+            left_out = passed[-1] - self._next
+        try:
+            pcm = self._decoder.decode(data)
+        except ValueError:
+            return
+        width = min(len(old), len(pcm), FADE_BYTES)
+        self._pcm = crossfade(old[:width], pcm[:width]) + pcm[width:] if width else pcm
+        self._next = passed[-1] + len(pcm) // 2
+        self._smoothed = (self._smoothed or 0.0) - left_out / RATE
+        self.counters.removed += left_out
+
+    def _count(self, block: bytes, now: float) -> None:
+        counters = self.counters
+        counters.received += BLOCK_SAMPLES
+        counters.emitted += BLOCK_SAMPLES
+        counters.delay_s += max(0.0, self._delay) * BLOCK_SAMPLES
+        counters.target_s += self._wanted(now) * BLOCK_SAMPLES
+        counters.level = audioop.rms(block, 2) / 32768
+        counters.energy += counters.level**2 * BLOCK_SAMPLES / RATE
+        at = self._next - len(self._pcm) // 2
+        self._position = (at // self._scale & 0xFFFFFFFF, now)

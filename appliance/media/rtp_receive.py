@@ -1,7 +1,6 @@
 """Receiving: RTP packets of one peer to encoded frames in order, with loss repair and reports back.
 
-Video: see ``repair``. Audio: packets are put in order with a little
-patience and handed on with the number of those lost between them.
+Video: see ``repair``. Audio: packets are handed on as they come; the play-out buffer puts them in order.
 """
 
 from __future__ import annotations
@@ -37,7 +36,6 @@ from appliance.tasks import background, fail_loudly
 
 __all__ = [
     "Allowance",
-    "AudioOrder",
     "AudioSink",
     "Incoming",
     "RtpReceiveStream",
@@ -46,7 +44,6 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 MAX_GAP: Final = 512  # a jump of sequence numbers beyond this is a new start, not a loss (RFC 3550 A.1: 3000)
-AUDIO_WAIT_PACKETS: Final = 2  # an audio hole is given up when this many later packets are here: 40 ms
 RETURN_S: Final = 0.5  # a source that was replaced may come back when its successor was silent for so long
 REMB_FLOOR: Final = 150_000  # bits per second: the estimator drives a peer to 30 kbit/s when our own loop stalls
 REMB_START: Final = 1_500_000  # told with the first packet: Chromium jumps there (stock: 0.28 Mbit/s after 6 s)
@@ -55,8 +52,13 @@ REMB_GROWTH: Final = 1.03  # per report, about every 0.4 s
 
 
 class AudioSink(Protocol):
-    def on_audio(self, data: bytes, lost: int) -> None:
-        """One packet, with the number of packets lost before it."""
+    """A play-out buffer: puts packets in order by itself."""
+
+    def put(self, timestamp: int, data: bytes, arrival: float) -> None:
+        """A packet as it came: RTP timestamp, payload, monotonic seconds."""
+
+    def restart(self) -> None:
+        """What follows is of another source."""
 
 
 @dataclass(slots=True)
@@ -165,38 +167,6 @@ class Allowance:
         return self.bits_per_second
 
 
-class AudioOrder:
-    """Packets of one audio source in order, with the number lost between them. Pure."""
-
-    def __init__(self) -> None:
-        self._next: int | None = None
-        self._held: dict[int, bytes] = {}
-        self.discarded = 0
-
-    def add(self, sequence: int, data: bytes) -> list[tuple[bytes, int]]:
-        """Take a packet; returns (data, lost before it) for each that may be played now."""
-        if self._next is None or abs(sequence - self._next) > MAX_GAP:
-            self._held.clear()
-            self._next = sequence
-        if sequence < self._next or sequence in self._held:
-            self.discarded += 1
-            return []
-        self._held[sequence] = data
-        ready: list[tuple[bytes, int]] = []
-        lost = 0
-        while self._held:
-            if self._next in self._held:
-                ready.append((self._held.pop(self._next), lost))
-                lost = 0
-                self._next += 1
-            elif len(self._held) > AUDIO_WAIT_PACKETS:
-                lost = min(self._held) - self._next
-                self._next += lost
-            else:
-                break
-        return ready
-
-
 def _unknown() -> float | None:
     return None
 
@@ -228,7 +198,6 @@ class RtpReceiveStream:
         self._repair: VideoRepair | None = None
         self._estimator = RemoteBitrateEstimator() if kind == "video" else None
         self._allowance = Allowance()
-        self._order = AudioOrder()
         self._lsr: tuple[int, float] = (0, 0.0)
         self._heard_at = 0.0
         self._retired: int | None = None  # the source before this one
@@ -292,7 +261,7 @@ class RtpReceiveStream:
                 return
             data = b""  # asking for it again would bring the same
         if self.kind == "audio":
-            self._take_audio(extended, data)
+            self._take_audio(packet.timestamp, data, now)
         elif self._repair is not None:
             self._repair.take(extended, packet.timestamp, bool(packet.marker), data, resent=again)
             counters.frames, counters.key_frames = self._repair.frames, self._repair.key_frames
@@ -359,7 +328,8 @@ class RtpReceiveStream:
         self.counters = Incoming(ssrc=ssrc)
         self.reception = Reception(clock_rate)
         self._lsr = (0, 0.0)
-        self._order = AudioOrder()
+        if self._audio is not None:
+            self._audio.restart()
         if self._repair is not None:
             self._repair.stop()
         if self._video is not None:
@@ -370,12 +340,12 @@ class RtpReceiveStream:
         if self._estimator is not None:
             self._allow(self._allowance.bits_per_second)
 
-    def _take_audio(self, sequence: int, data: bytes) -> None:
-        for payload, lost in self._order.add(sequence, data):
-            self.counters.frames += 1
-            if self._audio is not None:
-                self._audio.on_audio(payload, lost)
-        self.counters.discarded = self._order.discarded
+    def _take_audio(self, timestamp: int, data: bytes, now: float) -> None:
+        if not data:
+            return  # padding alone
+        self.counters.frames += 1
+        if self._audio is not None:
+            self._audio.put(timestamp, data, now)
 
     def _send_nack(self, lost: list[int]) -> None:
         self.counters.nacks += 1

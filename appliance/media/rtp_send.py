@@ -114,6 +114,8 @@ class RtpSendStream:
         self.kind = kind
         self.counters = Outgoing()
         self.on_failure: Callable[[Exception], None] = fail_loudly
+        self.on_loss: Callable[[float], None] = _ignored
+        """Called with the share lost, 0..1, of every receiver report of the peer."""
         self._name = name
         self._feedback = feedback
         self._transmission = transmission or Transmission(name)
@@ -372,6 +374,7 @@ class RtpSendStream:
         counters.fraction_lost = report.fraction_lost / 256
         counters.packets_lost = report.packets_lost
         counters.jitter_s = report.jitter / self._clock_rate
+        self.on_loss(counters.fraction_lost)
         if self._report_sent is None or report.lsr != self._report_sent[0] or not report.dlsr:
             return
         round_trip = max(0.0, time.monotonic() - self._report_sent[1] - report.dlsr / 65536)
@@ -397,6 +400,10 @@ class RtpSendStream:
 
 def _one_payload(data: bytes) -> list[bytes]:
     return [data]
+
+
+def _ignored(_: float) -> None:
+    return None
 
 
 async def _nowhere(_: bytes) -> None:

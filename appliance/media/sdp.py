@@ -21,6 +21,7 @@ __all__ = [
     "admit_answer",
     "admit_offer",
     "finish_answer",
+    "format_parameters",
     "start_boldly",
 ]
 
@@ -188,6 +189,15 @@ def _reason_against(section: Section, taken: list[str]) -> str:
     if section.kind == "audio" and not _opus(section):
         return "the peer has no Opus"
     return ""
+
+
+def format_parameters(text: str, codec: str) -> dict[str, str]:
+    """``a=fmtp`` of the first payload type of ``codec`` (``opus/48000``, lower case) by name; empty without one."""
+    for section in SessionText.parse(text).sections:
+        for number, name in _codec_map(section).items():
+            if name.startswith(codec):
+                return _parameters(section, number)
+    return {}
 
 
 def _codec_map(section: Section) -> dict[str, str]:

@@ -29,7 +29,7 @@ from appliance.media.api import (
 )
 from appliance.media.downlink import Loudspeaker, Screen
 from appliance.media.dscp import Marks
-from appliance.media.playout import VoiceIn
+from appliance.media.playout import Playout
 from appliance.media.rtp_receive import RtpReceiveStream
 from appliance.media.rtp_send import RtpSendStream
 from appliance.media.servers import ServerPool
@@ -89,7 +89,7 @@ class Session:
         self._screen = screen
         self._microphone_track: MicrophoneTrack | None = microphone.track() if microphone is not None else None
         self._camera_track: CameraTrack | None = camera.track() if camera is not None else None
-        self.voice_in = VoiceIn()
+        self.voice_in = Playout()
         self.video_in = VideoIn(
             name, self._loop, on_picture=self._on_picture, on_lost=self._on_video_lost, on_asked=self._on_video_asked,
         )
@@ -120,7 +120,7 @@ class Session:
         self._silent = False
         self.messages_dropped = 0
         self.on_closed: Callable[[Session], None] = _nobody
-        loudspeaker.add(self.voice_in.playout)
+        loudspeaker.add(self.voice_in)
 
     # -- signalling
 
@@ -219,6 +219,7 @@ class Session:
             outgoing = RtpSendStream(kind, self.name, transmission=self.transmission)
             if self._microphone_track is not None:
                 self._microphone_track.on_pause = outgoing.paused
+                outgoing.on_loss = self._microphone_track.loss_reported
             incoming = RtpReceiveStream(kind, self.name, audio=self.voice_in, on_media=self._maybe_up)
         else:
             outgoing = RtpSendStream(kind, self.name, self._camera_track, self.transmission)
@@ -254,11 +255,12 @@ class Session:
         sends_audio, _ = self._pc.negotiated("audio")
         sends_video, _ = self._pc.negotiated("video")
         if self._microphone_track is not None:
+            self._microphone_track.negotiated(sdp.format_parameters(self._pc.remoteDescription.sdp, "opus/48000"))
             self._microphone_track.set_sending(self._wanted.send_audio and sends_audio)
         if self._camera_track is not None:
             self._camera_track.set_sending(self._wanted.send_video and sends_video)
         self._pc.mark(self._marks.of(video=self._wanted.send_video and sends_video))
-        self.voice_in.playout.silent = not self._wanted.receive_audio
+        self.voice_in.silent = not self._wanted.receive_audio
         self.video_in.show(self._wanted.receive_video and self._screen.present)
         if not self._wanted.receive_video:
             self._screen.picture(self, None)
@@ -414,7 +416,8 @@ class Session:
                 track.stop()
         if self._camera is not None:
             self._camera.hold(self, False)
-        self._loudspeaker.remove(self.voice_in.playout)
+        self._loudspeaker.remove(self.voice_in)
+        self.voice_in.close()
         self._screen.picture(self, None)
         self._closing = self._loop.create_task(self._tear_down(), name=f"media.close {self.name}")
 
@@ -482,6 +485,11 @@ class Session:
     @property
     def channels(self) -> Sequence[Channel]:
         return self._channels
+
+    @property
+    def voice_bitrate(self) -> int | None:
+        """Bits per second that the voice is encoded with; None without a microphone."""
+        return None if self._microphone_track is None else self._microphone_track.bit_rate
 
     def negotiated(self, kind: str) -> tuple[bool, bool]:
         return self._pc.negotiated(kind)

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from appliance.media.aiortc_seam import CertificateFacts, PeerConnection
 from appliance.media.rtp_receive import RtpReceiveStream
 from appliance.media.rtp_send import RtpSendStream
-from appliance.media.sound import BLOCK_MS, RATE
-from appliance.media.uplink import VOICE_BPS
+from appliance.media.sound import RATE
 from appliance.vocabulary import Json
 from hw.api import EncoderKind
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["collect"]
 
-BLOCK_SAMPLES: Final = RATE * BLOCK_MS // 1000
 NTP_UNIX_S: Final = 2_208_988_800  # seconds between 1900 and 1970
 TRANSPORT: Final = "transport"
 PLAYOUT: Final = "playout"
@@ -146,7 +144,7 @@ def _outbound(
         "totalPacketSendDelay": counters.send_delay_s,
         "nackCount": counters.nacks,
     }
-    return entry | (_outbound_video(stream, session, moment) if kind == "video" else {"targetBitrate": VOICE_BPS})
+    return entry | (_outbound_video(stream, session, moment) if kind == "video" else {"targetBitrate": session.voice_bitrate})
 
 
 def _outbound_video(stream: RtpSendStream, session: Session, moment: _Moment) -> Json:
@@ -204,7 +202,7 @@ def _inbound(kind: str, session: Session, connection: PeerConnection, moment: _M
         "lastPacketReceivedTimestamp": moment.wall(counters.last_at),
         "packetsLost": reception.lost,
         "jitter": reception.jitter_s,
-        "packetsDiscarded": counters.discarded,
+        "packetsDiscarded": counters.discarded + (session.voice_in.counters.discarded if kind == "audio" else 0),
         "retransmittedPacketsReceived": counters.resent_packets,
         "retransmittedBytesReceived": counters.resent_bytes,
         "nackCount": counters.nacks,
@@ -213,16 +211,21 @@ def _inbound(kind: str, session: Session, connection: PeerConnection, moment: _M
 
 
 def _inbound_audio(session: Session) -> Json:
-    voice, playout = session.voice_in, session.voice_in.playout
+    played = session.voice_in.counters
     return {
         "playoutId": PLAYOUT,
-        "totalSamplesReceived": voice.samples + voice.concealed_samples,
-        "concealedSamples": voice.concealed_samples,
-        "silentConcealedSamples": voice.concealed_samples,
-        "concealmentEvents": voice.concealments,
-        "jitterBufferDelay": playout.delay_total * BLOCK_MS / 1000 * BLOCK_SAMPLES,
-        "jitterBufferEmittedCount": playout.played * BLOCK_SAMPLES,
-        "removedSamplesForAcceleration": playout.dropped * BLOCK_SAMPLES,
+        "totalSamplesReceived": played.received,
+        "concealedSamples": played.concealed,
+        "silentConcealedSamples": played.silent_concealed,
+        "concealmentEvents": played.concealments,
+        "insertedSamplesForDeceleration": played.inserted,
+        "removedSamplesForAcceleration": played.removed,
+        "jitterBufferDelay": played.delay_s,
+        "jitterBufferTargetDelay": played.target_s,
+        "jitterBufferEmittedCount": played.emitted,
+        "audioLevel": played.level,
+        "totalAudioEnergy": played.energy,
+        "totalSamplesDuration": played.received / RATE,
     }
 
 
@@ -266,13 +269,13 @@ def _remote_outbound(kind: str, stream: RtpReceiveStream) -> list[Json]:
 
 
 def _media_playout(session: Session) -> Json:
-    playout = session.voice_in.playout
+    played = session.voice_in.counters
     return {
         "type": "media-playout", "id": PLAYOUT, "kind": "audio",
-        "totalSamplesCount": (playout.played + playout.concealed) * BLOCK_SAMPLES,
-        "totalSamplesDuration": (playout.played + playout.concealed) * BLOCK_MS / 1000,
-        "synthesizedSamplesDuration": playout.concealed * BLOCK_MS / 1000,
-        "synthesizedSamplesEvents": playout.underruns,
+        "totalSamplesCount": played.received,
+        "totalSamplesDuration": played.received / RATE,
+        "synthesizedSamplesDuration": played.concealed / RATE,
+        "synthesizedSamplesEvents": played.concealments,
     }
 
 

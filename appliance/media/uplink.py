@@ -9,27 +9,34 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from fractions import Fraction
 from typing import Any, Final
 
 import av
-from av.audio.frame import AudioFrame
 
 from appliance.handover import Inbox
 from appliance.media.frame_rate import FrameRate
+from appliance.media.opus import DTX_BYTES, OpusEncoder
 from appliance.media.rtp_send import EncodedTrack
 from appliance.media.sound import BLOCK_BYTES, RATE, dbfs, mean_square
 from hw.api import Camera, DeviceMissingError, EncodedFrame, EncoderKind, HardwareError, VideoMode
 
-__all__ = ["RETRY_S", "VOICE_BPS", "CameraFeed", "CameraTrack", "MicrophoneFeed", "MicrophoneTrack"]
+__all__ = ["RETRY_S", "CameraFeed", "CameraTrack", "MicrophoneFeed", "MicrophoneTrack"]
 
 log = logging.getLogger(__name__)
 
 VOICE_BPS: Final = 32_000  # Opus mono speech, transparent at 24-40 kbit/s (stock aiortc: stereo 96)
-VOICE_LOSS: Final = 5  # per cent of loss the in-band FEC is dimensioned for
+VOICE_LOSSY_BPS: Final = 40_000  # where copies of every frame travel along
+VOICE_LEAST_BPS: Final = 16_000  # a peer that asks for less (maxaveragebitrate) is not understood any more
+VOICE_COMPLEXITY: Final = 5  # of 10: two thirds of the CPU of the library's 9, which a small board feels
+LOSS_LEAST: Final = 5  # per cent of loss the in-band FEC is sized for while none is reported: the first one is repaired
+LOSS_MOST: Final = 30
+LOSS_HIGH: Final = 10  # from here on copies are worth more bits, and silence is not sent
+LOSS_FORGET: Final = 0.9  # per report, about one a second: what was lost counts half after 7 s
+DTX_REFRESH: Final = 20  # frames of a pause after which one is sent: 400 ms, keeps NAT bindings and the peer's noise
 FRAME_BLOCKS: Final = 2  # of 10 ms: one Opus frame of 20 ms
 VOICE_QUEUE: Final = 5  # encoded frames waiting in one session, 100 ms
 VIDEO_QUEUE: Final = 8  # access units waiting in one session
@@ -45,31 +52,6 @@ AUDIO_BASE: Final = Fraction(1, RATE)
 VIDEO_BASE: Final = Fraction(1, 90_000)
 
 
-class VoiceEncoder:
-    """libopus for speech: mono, 20 ms, in-band FEC (RFC 6716 2.1.7)."""
-
-    def __init__(self) -> None:
-        codec = av.CodecContext.create("libopus", "w")
-        codec.sample_rate = RATE
-        codec.layout = "mono"
-        codec.format = av.AudioFormat("s16")
-        codec.bit_rate = VOICE_BPS
-        codec.time_base = AUDIO_BASE
-        codec.options = {
-            "application": "voip", "frame_duration": "20", "fec": "1", "packet_loss": str(VOICE_LOSS), "vbr": "on",
-        }
-        codec.open()
-        self._codec = codec
-
-    def encode(self, pcm: bytes) -> list[bytes]:
-        """20 ms of PCM to packets (one, or none while the encoder looks ahead)."""
-        frame = AudioFrame(format="s16", layout="mono", samples=len(pcm) // 2)
-        frame.sample_rate = RATE
-        frame.planes[0].update(pcm)
-        frame.pts = None
-        return [bytes(packet) for packet in self._codec.encode(frame)]
-
-
 class MicrophoneTrack(EncodedTrack):
     """What one session sends of the microphone."""
 
@@ -81,7 +63,11 @@ class MicrophoneTrack(EncodedTrack):
         self._items: deque[av.Packet[Any]] = deque(maxlen=VOICE_QUEUE)
         self._ready = asyncio.Event()
         self._sending = False
+        self._paused = 0
+        self._format: Mapping[str, str] = {}
         self.dropped = 0
+        self.loss = 0.0
+        """Share of packets that the peer lost of late, 0..1."""
         self.on_pause: Callable[[], None] = _nothing
 
     def set_sending(self, sending: bool) -> None:
@@ -98,7 +84,39 @@ class MicrophoneTrack(EncodedTrack):
     def sending(self) -> bool:
         return self._sending
 
+    @property
+    def skips_silence(self) -> bool:
+        """DTX: where the peer prefers it, and where its path loses so much that fewer packets help."""
+        return self._format.get("usedtx") == "1" or self.loss * 100 >= LOSS_HIGH
+
+    @property
+    def bit_rate(self) -> int:
+        """Bits per second that the encoder is set to."""
+        return self._feed.bit_rate
+
+    @property
+    def most_bps(self) -> int:
+        asked = self._format.get("maxaveragebitrate", "")
+        return max(VOICE_LEAST_BPS, int(asked)) if asked.isdecimal() and len(asked) < 8 else VOICE_LOSSY_BPS
+
+    def negotiated(self, parameters: Mapping[str, str]) -> None:
+        """What the peer wishes of Opus (its ``a=fmtp``, RFC 7587 6.1)."""
+        self._format = parameters
+        self._feed.adapt()
+
+    def loss_reported(self, fraction: float) -> None:
+        """A receiver report of the peer: the share lost since the one before, 0..1."""
+        self.loss = max(fraction, self.loss * LOSS_FORGET)
+        self._feed.adapt()
+
     def push(self, packet: av.Packet[Any], level_dbov: int) -> None:
+        if self.skips_silence and packet.size <= DTX_BYTES:
+            self._paused += 1
+            if self._paused > 1 and self._paused % DTX_REFRESH:
+                self.on_pause()
+                return
+        else:
+            self._paused = 0
         self.dropped += len(self._items) == VOICE_QUEUE
         self._items.append(packet)
         self.level_dbov = level_dbov
@@ -123,7 +141,8 @@ class MicrophoneFeed:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._inbox: Inbox[bytes] = Inbox(loop, 5 // FRAME_BLOCKS + 1, "microphone", deliver=self._deliver)
-        self._encoder = VoiceEncoder()
+        self._encoder = OpusEncoder(VOICE_BPS, loss=LOSS_LEAST)
+        self._encoder.complexity(VOICE_COMPLEXITY)
         self._tracks: set[MicrophoneTrack] = set()
         self._half = b""
         self._pts = 0
@@ -134,6 +153,10 @@ class MicrophoneFeed:
     @property
     def dropped(self) -> int:
         return self._inbox.dropped
+
+    @property
+    def bit_rate(self) -> int:
+        return self._encoder.bit_rate
 
     def track(self) -> MicrophoneTrack:
         return MicrophoneTrack(self)
@@ -155,6 +178,18 @@ class MicrophoneFeed:
         else:
             self._tracks.discard(track)
         self.wanted = bool(self._tracks)
+        self.adapt()
+
+    def adapt(self) -> None:
+        """Size the encoder's copies, rate and pauses by the path that needs them most."""
+        worst = max((track.loss for track in self._tracks), default=0.0)
+        loss = max(LOSS_LEAST, min(LOSS_MOST, -(-int(worst * 100) // 5) * 5))
+        rate = VOICE_LOSSY_BPS if loss > LOSS_HIGH else VOICE_BPS
+        rate = min([rate, *(track.most_bps for track in self._tracks)])
+        dtx = any(track.skips_silence for track in self._tracks)
+        encoder = self._encoder
+        if (encoder.loss, encoder.bit_rate, encoder.dtx) != (loss, rate, dtx):
+            encoder.loss, encoder.bit_rate, encoder.dtx = loss, rate, dtx
 
     def captured_at(self, pts: int) -> float:
         return self._anchor + pts / RATE
@@ -173,13 +208,13 @@ class MicrophoneFeed:
             self._pts += int(behind * RATE) // 960 * 960
         else:
             self._anchor += behind * 0.01  # follows the drift between sound card and monotonic clock
-        level = round(dbfs(mean_square(pcm, 8)))
-        for data in self._encoder.encode(pcm):
-            self.encoded += 1
-            for track in list(self._tracks):
-                packet = av.Packet(data)
-                packet.pts, packet.time_base = self._pts, AUDIO_BASE
-                track.push(packet, level)
+        level = round(dbfs(mean_square(pcm)))
+        data = self._encoder.encode(pcm)
+        self.encoded += 1
+        for track in list(self._tracks):
+            packet = av.Packet(data)
+            packet.pts, packet.time_base = self._pts, AUDIO_BASE
+            track.push(packet, level)
         self._pts += BLOCK_BYTES // 2 * FRAME_BLOCKS
 
 

@@ -150,3 +150,12 @@ async def test_garbage_answers_only_raise_our_errors(answer: str) -> None:
             await one.accept_answer(answer)
     finally:
         await one.close()
+
+
+def test_format_parameters_are_those_of_the_codec() -> None:
+    text = (
+        "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111 0\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:111 Opus/48000/2\r\n"
+        "a=fmtp:111 minptime=10;UseInbandFec=1; usedtx=1\r\n"
+    )
+    assert sdp.format_parameters(text, "opus/48000") == {"minptime": "10", "useinbandfec": "1", "usedtx": "1"}
+    assert sdp.format_parameters(text, "g722/8000") == {}

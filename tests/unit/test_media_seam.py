@@ -382,4 +382,12 @@ async def test_transport_wide_feedback_is_not_read_as_a_nack() -> None:
     packet.extensions.transport_sequence_number = 1234
     assert dtls._rtp_router.route_rtp(packet) is None
     assert wide.packets == [(1234, 99)], "also of packets that are nobody's"
+
+
+async def test_peers_are_told_that_copies_are_understood() -> None:
+    """Stock says nothing of Opus, so that nobody sends FEC (RFC 7587 6.1: its default is 0)."""
+    peer = peer_connection()
+    peer.addTransceiver("audio")
+    offer = await peer.createOffer()
+    assert "minptime=10;useinbandfec=1" in offer.sdp
     await peer.close()

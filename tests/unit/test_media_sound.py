@@ -10,8 +10,7 @@ import pytest
 from appliance.media.api import Tone
 from appliance.media.downlink import Loudspeaker, Screen
 from appliance.media.echo import HOLD_BLOCKS, HalfDuplexGuard
-from appliance.media.playout import START_BLOCKS, Playout
-from appliance.media.sound import BLOCK_BYTES, SILENCE, attenuate, dbfs, mean_square, mix
+from appliance.media.sound import BLOCK_BYTES, SILENCE, Limiter, attenuate, audioop, dbfs, mean_square
 from appliance.media.tones import REPEATING, TonePlayer, tone_pcm
 from appliance.media.video_in import picture_of
 from hw.api import Picture
@@ -24,17 +23,41 @@ def sine(hertz: float, level: float, count: int = BLOCK_BYTES // 2) -> bytes:
 
 
 def test_levels_are_those_of_a_full_sine() -> None:
-    assert dbfs(mean_square(sine(1000, 1.0), 1)) == pytest.approx(-3.01, abs=0.05)
-    assert dbfs(mean_square(sine(440, 0.5), 4)) == pytest.approx(-9.03, abs=0.5)
+    assert dbfs(mean_square(sine(1000, 1.0))) == pytest.approx(-3.01, abs=0.05)
+    assert dbfs(mean_square(sine(440, 0.5))) == pytest.approx(-9.03, abs=0.5)
     assert dbfs(mean_square(SILENCE)) == -127
 
 
-def test_mixing_adds_and_limits() -> None:
-    assert mix([b"\1\0", b"\2\0"]) == b"\3\0"
-    loud = array("h", [30_000, -30_000]).tobytes()
-    assert array("h", mix([loud, loud])).tolist() == [32_767, -32_768]
-    assert mix([loud]) is loud
-    assert dbfs(mean_square(attenuate(sine(440, 0.5), 4), 1)) == pytest.approx(-9.03 - 24.08, abs=0.1)
+def test_mixing_adds_and_one_voice_is_handed_on() -> None:
+    limiter = Limiter()
+    quiet = sine(440, 0.2)
+    assert limiter.mix([quiet]) is quiet
+    both = limiter.mix([quiet, sine(1000, 0.3)])
+    assert (goertzel(both, 440), goertzel(both, 1000)) == pytest.approx((0.2, 0.3), abs=0.01)
+
+
+def test_nine_loud_voices_are_limited_without_clipping_and_the_level_returns() -> None:
+    limiter = Limiter()
+    voices = [sine(hertz, 0.4, 48_000) for hertz in (200, 300, 500, 700, 1100, 1300, 1700, 1900, 2300)]
+    for at in range(0, len(voices[0]), BLOCK_BYTES):
+        block = limiter.mix([voice[at : at + BLOCK_BYTES] for voice in voices])
+        if at > 10 * BLOCK_BYTES:
+            assert audioop.max(block, 2) <= 32_000
+    strengths = [goertzel(block, hertz) for hertz in (300, 1100, 2300)]
+    assert max(strengths) < 1.1 * min(strengths), "distortion is not even"
+    calm = sine(440, 0.1)
+    blocks = [limiter.mix([calm]) for _ in range(200)]
+    assert audioop.rms(blocks[0], 2) < audioop.rms(calm, 2)
+    assert blocks[-1] is calm
+
+
+def test_more_than_sixteen_voices_are_the_loudest_of_them() -> None:
+    block = Limiter().mix([*[sine(500, 0.001)] * 16, sine(1000, 0.2)])
+    assert goertzel(block, 1000) == pytest.approx(0.2, abs=0.01)
+
+
+def test_levels_of_a_quieter_block() -> None:
+    assert dbfs(mean_square(attenuate(sine(440, 0.5), 4))) == pytest.approx(-9.03 - 24.08, abs=0.1)
 
 
 @pytest.mark.parametrize("tone", list(Tone))
@@ -62,7 +85,7 @@ def test_the_guard_ducks_while_the_loudspeaker_is_loud_and_a_little_longer() -> 
     guard = HalfDuplexGuard()
     near, loud = sine(300, 0.05), sine(500, 0.3)
     assert guard(near, SILENCE) is near
-    assert dbfs(mean_square(guard(near, loud), 1)) < dbfs(mean_square(near, 1)) - 20
+    assert dbfs(mean_square(guard(near, loud))) < dbfs(mean_square(near)) - 20
     let_through = [guard(near, SILENCE) is near for _ in range(HOLD_BLOCKS + 2)]
     assert let_through == [False] * (HOLD_BLOCKS - 1) + [True] * 3
 
@@ -73,23 +96,31 @@ def test_the_guard_lets_a_near_talker_through() -> None:
     assert guard(near, quiet) is near
 
 
+class Voice:
+    """A play-out with as many blocks of one value as are wanted."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def take(self) -> bytes | None:
+        self.taken += 1
+        return b"\x10\0" * (BLOCK_BYTES // 2)
+
+
 def test_the_loudspeaker_mixes_peers_and_tones_and_mutes_peers_alone() -> None:
-    loudspeaker, playouts = Loudspeaker(), [Playout(), Playout()]
-    for playout in playouts:
-        loudspeaker.add(playout)
-        playout.put(b"\x10\0" * (BLOCK_BYTES // 2 * START_BLOCKS))
+    loudspeaker, voices = Loudspeaker(), [Voice(), Voice()]
+    for voice in voices:
+        loudspeaker.add(voice)
     assert loudspeaker.block() == b"\x20\0" * (BLOCK_BYTES // 2)
-    for playout in playouts:
-        playout.put(b"\x10\0" * (BLOCK_BYTES // 2 * 2))
     loudspeaker.muted = True
     assert loudspeaker.block() is SILENCE
-    assert playouts[0].played == 2, "muted sound is consumed: nothing old is heard after it"
+    assert voices[0].taken == 2, "muted sound is consumed: nothing old is heard after it"
     loudspeaker.tones.play(Tone.END)
     loudspeaker.block()
     assert loudspeaker.block() != SILENCE
-    loudspeaker.remove(playouts[0])
+    loudspeaker.remove(voices[0])
     loudspeaker.block()
-    assert (playouts[0].played, playouts[1].played) == (4, 5)
+    assert (voices[0].taken, voices[1].taken) == (4, 5)
 
 
 def test_the_screen_shows_every_peer_and_the_words() -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from appliance.media.sound import SILENCE
+from appliance.media.opus import has_fec
+from appliance.media.sound import BLOCK_BYTES, SILENCE
 from appliance.media.uplink import MIN_BPS, VIDEO_QUEUE, CameraFeed, MicrophoneFeed
 from hw.api import DeviceBusyError, EncodedFrame, EncoderKind, VideoMode
 from tests.support.media_pair import until
+from tests.support.voice_path import speech_like
 
 
 class Camera:
@@ -190,4 +193,56 @@ async def test_one_encoder_serves_all_sessions_and_a_stopped_one_gets_nothing() 
     assert not tracks[1]._items
     tracks[1].set_sending(True)
     assert paused == [1]
+    feed.close()
+
+
+async def say(feed: MicrophoneFeed, frames: Iterable[bytes]) -> None:
+    for frame_pcm in frames:
+        feed.put(frame_pcm[:BLOCK_BYTES])
+        feed.put(frame_pcm[BLOCK_BYTES:])
+        await asyncio.sleep(0)
+
+
+async def test_copies_and_rate_follow_the_loss_that_peers_report() -> None:
+    feed = MicrophoneFeed(asyncio.get_running_loop())
+    tracks = [feed.track(), feed.track()]
+    for track in tracks:
+        track.set_sending(True)
+    encoder = feed._encoder
+    assert (encoder.loss, encoder.bit_rate) == (5, 32_000)
+    tracks[1].loss_reported(0.12)
+    assert (encoder.loss, encoder.bit_rate) == (15, 40_000), "the worst path counts"
+    await say(feed, itertools.islice(speech_like(), 40, 80))
+    sent = [bytes(packet) for packet in tracks[0]._items]
+    assert any(map(has_fec, sent))
+    for _ in range(10):
+        tracks[1].loss_reported(0.0)
+    assert (encoder.loss, encoder.bit_rate) == (5, 32_000)
+    tracks[1].loss_reported(0.9)
+    assert encoder.loss == 30
+    tracks[1].set_sending(False)
+    assert encoder.loss == 5, "of one that has left nothing is left"
+    feed.close()
+
+
+async def test_silence_is_sent_to_a_peer_unless_it_prefers_none() -> None:
+    feed = MicrophoneFeed(asyncio.get_running_loop())
+    plain, saving = feed.track(), feed.track()
+    pauses: list[int] = []
+    saving.on_pause = lambda: pauses.append(1)
+    got: dict[str, int] = {"plain": 0, "saving": 0}
+    plain.set_sending(True)
+    saving.set_sending(True)
+    saving.negotiated({"usedtx": "1", "maxaveragebitrate": "20000"})
+    assert (feed._encoder.dtx, feed._encoder.bit_rate) == (True, 20_000)
+    for _ in range(100):
+        await say(feed, [SILENCE * 2])
+        for name, track in (("plain", plain), ("saving", saving)):
+            got[name] += len(track._items)
+            track._items.clear()
+    assert got["plain"] == 100
+    assert got["saving"] < 25
+    assert pauses
+    saving.negotiated({"maxaveragebitrate": "nonsense"})
+    assert (feed._encoder.dtx, feed._encoder.bit_rate) == (False, 32_000)
     feed.close()
