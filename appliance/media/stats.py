@@ -144,7 +144,8 @@ def _outbound(
         "totalPacketSendDelay": counters.send_delay_s,
         "nackCount": counters.nacks,
     }
-    return entry | (_outbound_video(stream, session, moment) if kind == "video" else {"targetBitrate": session.voice_bitrate})
+    own = _outbound_video(stream, session, moment) if kind == "video" else {"targetBitrate": session.voice_bitrate}
+    return entry | own
 
 
 def _outbound_video(stream: RtpSendStream, session: Session, moment: _Moment) -> Json:
