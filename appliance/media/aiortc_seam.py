@@ -1,4 +1,5 @@
-"""The seam to aiortc: every private name of its that Edgecall touches stands here, those of aioice in ``ice_seam``.
+"""The seam to aiortc: every private name of its that Edgecall touches stands here or in ``routing_seam``,
+those of aioice in ``ice_seam``.
 
 What is used as it is: ICE checks, DTLS, SCTP, the SDP parser, the RTP and RTCP codecs. What is replaced, and why:
 
@@ -9,7 +10,7 @@ What is used as it is: ICE checks, DTLS, SCTP, the SDP parser, the RTP and RTCP 
                           round trip is over 500 ms), servers with fail-over (``ice_seam``)
 ``DtlsTransport``         tells of every authenticated arrival, survives malformed RTCP, RSA cipher suites,
                           transport-wide feedback (stock reads format 15 as if it were NACK)
-``Router``                FIR by its FCI (RFC 5104 4.3.1.2), RTP by its mid (RFC 8843 9.2)
+``Router``                FIR by its FCI, RTP by MID and RID, retransmissions of unknown sources (``routing_seam``)
 ``PeerConnection``        builds all of these, bundles always, names its tasks, tells of failures
 ========================  ==========================================================================================
 
@@ -21,7 +22,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-import struct
 from collections.abc import Awaitable, Callable, Mapping, Set
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -35,7 +35,6 @@ from aiortc.rate import RemoteBitrateEstimator
 from aiortc.rtcdtlstransport import (
     RTCCertificate,
     RTCDtlsTransport,
-    RtpRouter,
     SRTPProtectionProfile,
     State,
     certificate_digest,
@@ -79,6 +78,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from appliance.media.congestion import transport_cc
 from appliance.media.ice_seam import IceConnection
+from appliance.media.routing_seam import Router
 from appliance.media.servers import ServerPool
 from appliance.tasks import background, fail_loudly
 
@@ -121,6 +121,9 @@ log = logging.getLogger(__name__)
 
 TESTED: Final = {"aiortc": "1.16.", "aioice": "0.13."}
 TRANSPORT_WIDE_ID: Final = 4  # of the header extension, in our offers; free in aiortc's own numbering
+STREAM_IDS: Final = (
+    (5, "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"), (6, "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id"),
+)
 
 # Stock offers ECDSA alone, which older gateways with RSA certificates cannot answer (aiortc #1434).
 CIPHERS: Final = (
@@ -204,6 +207,16 @@ def _offer_transport_wide() -> None:
 _offer_transport_wide()
 
 
+def _offer_stream_ids() -> None:
+    """Accept the RIDs of a room that sends neither SSRCs nor a MID with its retransmissions (RFC 8852)."""
+    for number, uri in STREAM_IDS:
+        if not any(extension.uri == uri for extension in HEADER_EXTENSIONS["video"]):
+            HEADER_EXTENSIONS["video"].append(RTCRtpHeaderExtensionParameters(id=number, uri=uri))
+
+
+_offer_stream_ids()
+
+
 def transport_wide_id(parameters: RTCRtpParameters) -> int | None:
     """Id of the header extension that carries the transport-wide sequence number, when both sides do transport-cc."""
     if not any(feedback.type == "transport-cc" for codec in parameters.codecs for feedback in codec.rtcpFeedback):
@@ -239,6 +252,12 @@ class ReceiveStream(Protocol):
     def on_rtp(self, packet: RtpPacket, arrival_ms: int) -> None: ...
 
     def on_rtcp(self, packet: AnyRtcpPacket) -> None: ...
+
+    def negotiate(self, parameters: RTCRtpReceiveParameters) -> None:
+        """The descriptions were exchanged again."""
+
+    def expects(self, packet: RtpPacket) -> bool:
+        """Whether a packet of unknown source is a retransmission that was asked for."""
 
     async def stop(self) -> None: ...
 
@@ -343,14 +362,25 @@ class Receiver(RTCRtpReceiver):
         self._report_ssrc = 0
 
     async def receive(self, parameters: RTCRtpReceiveParameters) -> None:
-        if self._running:
+        if self._running:  # negotiated again: perhaps with other sources on this line
+            self.stream.negotiate(parameters)
+            self._register(parameters)
             return
         self._running = True
         wide = self.transport.wide if isinstance(self.transport, DtlsTransport) else None
         if wide is not None and transport_wide_id(parameters) is not None:
             wide.report_as(self._report_ssrc, self.transport._send_rtp)
         self.stream.start(rtcp_ssrc=self._report_ssrc, parameters=parameters, send=self.transport._send_rtp)
+        self._register(parameters)
+
+    def _register(self, parameters: RTCRtpReceiveParameters) -> None:
         self.transport._register_rtp_receiver(self, parameters)
+        for encoding in parameters.encodings:
+            if encoding.rtx is not None:  # stock forgets it, and its packets where payload types are shared
+                self.transport._rtp_router.ssrc_table[encoding.rtx.ssrc] = self
+
+    def expects(self, packet: RtpPacket) -> bool:
+        return self._enabled and self._running and self.stream.expects(packet)
 
     async def stop(self) -> None:
         if self._running:
@@ -391,34 +421,6 @@ class Certificate(RTCCertificate):
         context = super()._create_ssl_context(srtp_profiles)
         context.set_cipher_list(CIPHERS)
         return context
-
-
-class Router(RtpRouter):
-    """Routes by mid first and FIR by its FCI; notes transport-wide sequence numbers, also of packets for nobody."""
-
-    def __init__(self, wide: TransportWide | None = None) -> None:
-        super().__init__()
-        self._wide = wide
-
-    def route_rtcp(self, packet: AnyRtcpPacket) -> Any:
-        recipients = super().route_rtcp(packet)
-        if isinstance(packet, RtcpPsfbPacket) and packet.fmt == RTCP_PSFB_FIR:
-            for offset in range(0, len(packet.fci) - 7, 8):
-                sender = self.senders.get(struct.unpack_from("!L", packet.fci, offset)[0])
-                if sender is not None:
-                    recipients.add(sender)
-        return recipients
-
-    def route_rtp(self, packet: RtpPacket) -> Any:
-        sequence = packet.extensions.transport_sequence_number
-        if sequence is not None and self._wide is not None:
-            self._wide.on_packet(sequence, packet.ssrc)
-        mid = packet.extensions.mid
-        receiver = self.mid_table.get(mid) if mid is not None else None
-        if receiver is None:
-            return super().route_rtp(packet)
-        self.ssrc_table[packet.ssrc] = receiver
-        return receiver
 
 
 class _DataTap:

@@ -17,6 +17,7 @@ MAX_HOLES: Final = 250  # missing at once; a key frame costs less than to send s
 MAX_BYTES: Final = 3_000_000  # buffered behind a hole: 8 s of 3 Mbit/s, far beyond the longest patience
 
 ROUND_TRIP_S: Final = 0.05  # until one is measured
+HINT_MARGIN: Final = 9 / 8  # over a round trip that RTCP measured: it knows nothing of the repair's own way
 RETRY_MARGIN_S: Final = 0.01  # over the round trip, for the peer's own time and the jitter of the path
 RETRY_LEAST_S: Final = 0.03  # senders do not repeat a packet faster
 RETRY_MOST_S: Final = 1.0
@@ -49,11 +50,12 @@ def is_key_frame(access_unit: bytes) -> bool:
 
 
 def _begins_key_frame(data: bytes) -> bool:
-    """Whether a depayloaded packet is the first of a key frame: parameter sets, or an IDR slice of macroblock 0."""
+    """Whether a depayloaded packet is the first of a key frame: its parameter sets. (An IDR slice of macroblock 0 is
+    not: the packet with the parameter sets may be what was lost.)"""
     at = data.find(b"\x00\x00\x01", 0, 4)
-    while at != -1 and at + 4 < len(data):
+    while at != -1 and at + 3 < len(data):
         kind = data[at + 3] & 0x1F
-        if kind == 7 or (kind == 5 and data[at + 4] & 0x80):  # first_mb_in_slice is ue(v): 0 is the bit 1
+        if kind == 7:
             return True
         if kind not in (6, 9):  # SEI and the delimiter may stand before
             return False
@@ -94,7 +96,7 @@ class LossList:
         if self._smoothed is not None:
             trip = self._smoothed + 2 * self._variation
         else:
-            trip = ROUND_TRIP_S if self.round_trip_hint is None else self.round_trip_hint
+            trip = ROUND_TRIP_S if self.round_trip_hint is None else HINT_MARGIN * self.round_trip_hint
         return min(RETRY_MOST_S, max(RETRY_LEAST_S, trip + RETRY_MARGIN_S))
 
     @property

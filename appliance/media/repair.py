@@ -54,7 +54,7 @@ class VideoRepair:
         self._timer: asyncio.TimerHandle | None = None
         self._wanted = True
         self._pli_at = float("-inf")
-        self._pli_pause = PLI_FIRST_S
+        self._pli_tries = 0  # since the last key frame
 
     @property
     def given_up(self) -> int:
@@ -83,7 +83,7 @@ class VideoRepair:
             self.frames += 1
             if unit.key:
                 self.key_frames += 1
-                self._pli_pause = PLI_FIRST_S
+                self._pli_tries = 0
             self._sink.on_access_unit(unit)
         if self._assembler.losses or self._assembler.asks_key:
             self._repair(now)
@@ -96,11 +96,11 @@ class VideoRepair:
     def ask_key(self) -> None:
         """Ask for a key frame (RFC 4585 6.3.1), no faster than the back-off allows."""
         now = self._loop.time()
-        pause = max(self._pli_pause, PLI_ROUND_TRIPS * self._assembler.losses.retry_s)
-        if now - self._pli_at < pause:
+        pause = min(PLI_LAST_S, PLI_FIRST_S * 2 ** max(0, self._pli_tries - 1))
+        if now - self._pli_at < max(pause, PLI_ROUND_TRIPS * self._assembler.losses.retry_s):
             return
         self._pli_at = now
-        self._pli_pause = min(PLI_LAST_S, self._pli_pause * 2)
+        self._pli_tries += 1
         self._send_pli()
 
     def stop(self) -> None:

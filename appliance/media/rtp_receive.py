@@ -302,14 +302,12 @@ class RtpReceiveStream:
         if self._repair is not None and not self._stopped:
             self._repair.need_key()
 
-    def asked_for(self, sequence: int) -> bool:
-        """Whether the packet with this number was asked for and has not come (RFC 4588 5.3)."""
-        return self._repair is not None and self._repair.asked_for(sequence)
-
-    @property
-    def repairs(self) -> frozenset[int]:
-        """Payload types of retransmissions."""
-        return frozenset(number for number, codec in self._codecs.items() if is_rtx(codec))
+    def expects(self, packet: RtpPacket) -> bool:
+        """Whether a packet of unknown source is a retransmission that was asked for (RFC 4588 5.3)."""
+        codec = self._codecs.get(packet.payload_type)
+        if codec is None or not is_rtx(codec) or len(packet.payload) < 2 or self._repair is None:
+            return False
+        return self._repair.asked_for(int.from_bytes(packet.payload[:2], "big"))
 
     # -- media
 

@@ -2,21 +2,59 @@
 
 from __future__ import annotations
 
+import asyncio
 from fractions import Fraction
+from typing import Any
 
 import av
 from av.video.frame import PictureType
 
 from appliance.media.api import AccessUnit
+from appliance.media.rtp_send import EncodedTrack
 
-__all__ = ["units"]
+__all__ = ["Film", "units"]
 
 CLOCK = 90_000
 
 
+class Film(EncodedTrack):
+    """A track that plays access units at their pace, over and over; it begins again with a key frame when asked."""
+
+    kind = "video"
+
+    def __init__(self, coded: list[AccessUnit], *, fps: int = 30) -> None:
+        super().__init__()
+        self._coded = coded
+        self._interval = 1 / fps
+        self._at = 0
+        self._number = 0
+        self._due = 0.0
+
+    def keyframe_wanted(self) -> None:
+        self._at = 0
+
+    def bitrate_wanted(self, bits_per_second: int) -> None: ...
+
+    async def recv(self) -> av.Packet[Any]:
+        loop = asyncio.get_running_loop()
+        self._due = max(self._due + self._interval, loop.time() - self._interval)
+        await asyncio.sleep(self._due - loop.time())
+        unit = self._coded[self._at]
+        self._at = (self._at + 1) % len(self._coded)
+        packet: av.Packet[Any] = av.Packet(unit.data)
+        packet.pts = round(self._number * self._interval * CLOCK)
+        packet.is_keyframe = unit.key
+        self._number += 1
+        return packet
+
+    def captured_at(self, packet: av.Packet[Any]) -> float:
+        return self._due
+
+
 def units(count: int, *, size: tuple[int, int] = (160, 96), fps: int = 30, key_every: int = 1000,
-          begin: int = 0) -> list[AccessUnit]:
-    """A moving grey picture: ``count`` frames, the first a key frame; RTP timestamps from ``begin`` on."""
+          begin: int = 0, slope: int = 0) -> list[AccessUnit]:
+    """A grey ramp that moves: ``count`` frames, the first a key frame; RTP timestamps from ``begin`` on. Films of
+    different ``slope`` have no frame in common."""
     width, height = size
     encoder = av.CodecContext.create("libx264", "w")
     encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
@@ -28,7 +66,8 @@ def units(count: int, *, size: tuple[int, int] = (160, 96), fps: int = 30, key_e
     for number in range(count):
         frame = av.VideoFrame(width, height, "yuv420p")
         for plane in frame.planes:
-            plane.update(bytes([number * 7 % 256]) * plane.buffer_size)
+            line = bytes((column * slope + number * 7) % 256 for column in range(plane.line_size))
+            plane.update(line * plane.height)
         frame.pts = number
         if number % key_every == 0:
             frame.pict_type = PictureType.I

@@ -13,11 +13,18 @@ from aioice.candidate import Candidate
 from aiortc.codecs import get_capabilities
 from aiortc.rtcdtlstransport import SRTP_PROFILES, RTCCertificate, RtpRouter
 from aiortc.rtcicetransport import RTCIceTransport
+from aiortc.rtcrtpparameters import (
+    RTCRtpCodecParameters,
+    RTCRtpDecodingParameters,
+    RTCRtpReceiveParameters,
+    RTCRtpRtxParameters,
+)
+from aiortc.rtcrtpreceiver import RemoteStreamTrack, RTCRtpReceiver
 from aiortc.rtp import RtcpByePacket, RtcpPacket, RtcpPsfbPacket, RtcpRtpfbPacket, RtpPacket
 from OpenSSL import SSL
 
 from appliance.media import aiortc_seam as seam
-from appliance.media import ice_seam
+from appliance.media import ice_seam, routing_seam
 from appliance.media.api import IceServers
 from appliance.media.congestion.transport_cc import URI, TransportFeedback
 from appliance.media.rtp_receive import RtpReceiveStream
@@ -26,8 +33,14 @@ from appliance.media.servers import ServerPool
 
 
 class Named:
-    def __init__(self, name: str) -> None:
+    """A receiver or sender; ``asked`` are the sequence numbers that it asked for again."""
+
+    def __init__(self, name: str, *asked: int) -> None:
         self.name = name
+        self.asked = asked
+
+    def expects(self, packet: RtpPacket) -> bool:
+        return int.from_bytes(packet.payload[:2], "big") in self.asked
 
 
 def test_other_versions_are_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,6 +68,104 @@ def test_rtp_finds_its_receiver_by_mid(router_type: type[RtpRouter]) -> None:
     assert router.route_rtp(packet) is (receivers[1] if router_type is seam.Router else None)
     packet.extensions.mid = None  # later packets leave it out: the source is known by then
     assert router.route_rtp(packet) is (receivers[1] if router_type is seam.Router else None)
+
+
+def two_videos(router_type: type[RtpRouter], *asked: int) -> tuple[RtpRouter, Named, Named]:
+    """Two receivers with the same payload types, as in a room: 96 media, 97 retransmissions."""
+    router, first, second = router_type(), Named("first", *asked), Named("second")
+    for mid, receiver in (("0", first), ("1", second)):
+        router.register_receiver(receiver, ssrcs=[], payload_types=[96, 97], mid=mid)  # type: ignore[arg-type]
+    return router, first, second
+
+
+def rtp(ssrc: int, *, payload_type: int = 96, payload: bytes = b"", **extensions: str) -> RtpPacket:
+    packet = RtpPacket(payload_type=payload_type, ssrc=ssrc, payload=payload)
+    for name, value in extensions.items():
+        setattr(packet.extensions, name, value)
+    return packet
+
+
+@pytest.mark.parametrize("router_type", [RtpRouter, seam.Router])
+def test_a_retransmission_of_an_unknown_source_finds_who_asked_for_it(router_type: type[RtpRouter]) -> None:
+    router, first, _ = two_videos(router_type, 0x1234)
+    again = rtp(70, payload_type=97, payload=b"\x12\x34data")
+    assert router.route_rtp(again) is (first if router_type is seam.Router else None)
+    if router_type is seam.Router:
+        assert router.route_rtp(rtp(70, payload_type=97, payload=b"\0\1data")) is first, "known from now on"
+
+
+def test_a_retransmission_that_two_asked_for_is_not_guessed() -> None:
+    router, _, second = two_videos(seam.Router, 5)
+    second.asked = (5,)
+    assert router.route_rtp(rtp(70, payload_type=97, payload=b"\0\5data")) is None
+    assert isinstance(router, seam.Router)
+    assert router.unrouted == 1
+
+
+@pytest.mark.parametrize("router_type", [RtpRouter, seam.Router])
+def test_a_source_that_names_only_its_rid_finds_its_receiver(router_type: type[RtpRouter]) -> None:
+    router, _, second = two_videos(router_type)
+    router.route_rtp(rtp(70, mid="1", rtp_stream_id="h"))
+    again = rtp(71, payload_type=97, payload=b"\0\1data", repaired_rtp_stream_id="h")
+    assert router.route_rtp(again) is (second if router_type is seam.Router else None)
+    router.route_rtp(rtp(72, mid="0", rtp_stream_id="h"))
+    assert router.route_rtp(rtp(73, rtp_stream_id="h")) is None, "two receivers have it"
+    router.unregister_receiver(second)  # type: ignore[arg-type]
+
+
+def test_a_source_moves_with_its_mid_and_an_unknown_mid_is_for_nobody() -> None:
+    router, first, second = two_videos(seam.Router)
+    assert router.route_rtp(rtp(70, mid="0")) is first
+    assert router.route_rtp(rtp(70, mid="1")) is second
+    assert router.route_rtp(rtp(70)) is second
+    assert router.route_rtp(rtp(99, mid="7")) is None
+
+
+def test_sources_that_were_not_signalled_are_bounded() -> None:
+    router = seam.Router()
+    router.register_receiver(Named("only"), ssrcs=[1], payload_types=[96])  # type: ignore[arg-type]
+    for ssrc in range(1000, 2000):
+        router.route_rtp(rtp(ssrc, rtp_stream_id=str(ssrc)))
+    assert len(router.ssrc_table) <= routing_seam.LEARNED + 1
+    assert 1 in router.ssrc_table, "a signalled one stays"
+    assert len(router._rids) <= routing_seam.RIDS
+
+
+class Stream(RtpReceiveStream):
+    """Notes what was negotiated."""
+
+    def __init__(self) -> None:
+        super().__init__("video", "test")
+        self.negotiated: list[Any] = []
+
+    def negotiate(self, parameters: Any) -> None:
+        super().negotiate(parameters)
+        self.negotiated.append(parameters)
+
+
+@pytest.mark.parametrize("stock", [True, False])
+async def test_a_line_that_is_negotiated_again_brings_other_sources(stock: bool) -> None:
+    peer = peer_connection()
+    transport, stream = peer.addTransceiver("video").receiver.transport, Stream()
+    receiver = RTCRtpReceiver("video", transport) if stock else seam.Receiver("video", transport, stream)
+    codec = RTCRtpCodecParameters(mimeType="video/H264", clockRate=90_000, payloadType=96)
+    table = transport._rtp_router.ssrc_table
+    for ssrc in (10, 20):
+        encoding = RTCRtpDecodingParameters(ssrc=ssrc, payloadType=96, rtx=RTCRtpRtxParameters(ssrc=ssrc + 1))
+        receiver._track = RemoteStreamTrack(kind="video")
+        await receiver.receive(RTCRtpReceiveParameters(codecs=[codec], encodings=[encoding], muxId="0"))
+    if stock:
+        assert set(table) == {10}
+    else:
+        assert all(table[ssrc] is receiver for ssrc in (10, 11, 20, 21)), "media and retransmissions, before and now"
+        assert len(stream.negotiated) == 2
+    await receiver.stop()
+    await peer.close()
+
+
+def test_rids_are_offered() -> None:
+    uris = {extension.uri for extension in get_capabilities("video").headerExtensions}
+    assert {uri for _, uri in seam.STREAM_IDS} <= uris
 
 
 def test_only_opus_and_h264_with_retransmission_are_negotiated() -> None:
