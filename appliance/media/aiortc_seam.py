@@ -179,13 +179,13 @@ def h264_payloads(access_unit: bytes) -> list[bytes]:
 
 
 def codec_preferences(kind: str) -> list[RTCRtpCodecCapability]:
-    """Opus, or constrained baseline and baseline H.264 with retransmission; nothing else is negotiated.
+    """Opus before G.722 and G.711 (RFC 7874 3), or constrained baseline and baseline H.264 with retransmission.
 
     Without this VP8 stands first and H.264 packets would leave under its payload type without any error.
     """
     codecs = get_capabilities(kind).codecs
     if kind == "audio":
-        return [codec for codec in codecs if codec.mimeType == "audio/opus"]
+        return [codec for codec in codecs if codec.mimeType in ("audio/opus", "audio/G722", "audio/PCMU", "audio/PCMA")]
     profiles = {"42e01f": 0, "42001f": 1}
     h264 = [codec for codec in codecs if codec.parameters.get("profile-level-id") in profiles]
     h264.sort(key=lambda codec: profiles[str(codec.parameters["profile-level-id"])])

@@ -95,6 +95,7 @@ class Playout:
 
     def __init__(self, decoder: Decoder | None = None, clock_rate: int = RATE) -> None:
         self._decoder = decoder or OpusDecoder()
+        self._arriving = self._decoder  # of the packets that are put; the audio thread follows at the restart
         self._scale = RATE // clock_rate
         self._clock_rate = clock_rate
         self._lock = threading.Lock()
@@ -129,7 +130,7 @@ class Playout:
         if self.closed:
             return
         try:
-            samples = self._decoder.duration(data)
+            samples = self._arriving.duration(data)
         except ValueError:
             counters.undecodable += 1
             return
@@ -152,6 +153,13 @@ class Playout:
     def restart(self) -> None:
         """Another source takes over (SSRC): what waits of the old one is thrown away, and time begins anew."""
         with self._lock:
+            self._begin_again()
+            self._highest = None
+
+    def use(self, decoder: Decoder, clock_rate: int) -> None:
+        """What follows is of another codec."""
+        with self._lock:
+            self._arriving, self._clock_rate, self._scale = decoder, clock_rate, RATE // clock_rate
             self._begin_again()
             self._highest = None
 
@@ -200,6 +208,7 @@ class Playout:
         now = time.monotonic() if now is None else now
         if self._restart:
             self._restart = False
+            self._decoder = self._arriving
             self._stop()
         if not self._playing and not self._start(now):
             self._position = None

@@ -31,7 +31,9 @@ from appliance.media.aiortc_seam import (
     transport_wide_id,
     unwrap_rtx,
 )
+from appliance.media.playout import Decoder
 from appliance.media.repair import VideoRepair, VideoSink
+from appliance.media.voice_codecs import NOISE, OPUS, VOICE_CODECS, Noise
 from appliance.tasks import background, fail_loudly
 
 __all__ = [
@@ -59,6 +61,9 @@ class AudioSink(Protocol):
 
     def restart(self) -> None:
         """What follows is of another source."""
+
+    def use(self, decoder: Decoder, clock_rate: int) -> None:
+        """What follows is of another codec, its timestamps at ``clock_rate`` Hz."""
 
 
 @dataclass(slots=True)
@@ -191,6 +196,7 @@ class RtpReceiveStream:
         self._audio = audio
         self._on_media = on_media
         self._codecs: dict[int, Any] = {}
+        self._voice = OPUS.mime_type  # what the play-out decodes
         self._rtcp_ssrc = 0
         self._outlet: Outlet | None = None
         self._task: asyncio.Task[None] | None = None
@@ -261,7 +267,7 @@ class RtpReceiveStream:
                 return
             data = b""  # asking for it again would bring the same
         if self.kind == "audio":
-            self._take_audio(packet.timestamp, data, now)
+            self._take_audio(codec.mimeType.lower(), packet.timestamp, data, now)
         elif self._repair is not None:
             self._repair.take(extended, packet.timestamp, bool(packet.marker), data, resent=again)
             counters.frames, counters.key_frames = self._repair.frames, self._repair.key_frames
@@ -338,12 +344,19 @@ class RtpReceiveStream:
         if self._estimator is not None:
             self._allow(self._allowance.bits_per_second)
 
-    def _take_audio(self, timestamp: int, data: bytes, now: float) -> None:
-        if not data:
+    def _take_audio(self, mime_type: str, timestamp: int, data: bytes, now: float) -> None:
+        if not data or self._audio is None:
             return  # padding alone
+        if mime_type == NOISE.lower():
+            data = Noise(data)
+        elif mime_type != self._voice:
+            codec = VOICE_CODECS.get(mime_type)
+            if codec is None:
+                return
+            self._voice = mime_type
+            self._audio.use(codec.decoder(), codec.clock_rate)
         self.counters.frames += 1
-        if self._audio is not None:
-            self._audio.put(timestamp, data, now)
+        self._audio.put(timestamp, data, now)
 
     def _send_nack(self, lost: list[int]) -> None:
         self.counters.nacks += 1

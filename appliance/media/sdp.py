@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from appliance.errors import Refused, SignalingError
+from appliance.media.voice_codecs import VOICE_CODECS
 
 __all__ = [
     "MAX_SDP",
@@ -29,6 +30,7 @@ MAX_SDP: Final = 64 * 1024  # bytes
 MAX_SECTIONS: Final = 16
 START_KBPS: Final = 1200
 KINDS: Final = ("audio", "video", "application")
+STATIC: Final = {"0": "pcmu/8000", "8": "pcma/8000", "9": "g722/8000"}
 _MEDIA_LINE: Final = re.compile(r"m=([a-z]+) (\d{1,5})(?:/\d+)? ([A-Z/]+) (.+)")
 _H264_PROFILES: Final = ("42e0", "42c0", "4200", "4280", "42a0", "4240", "4260")
 
@@ -130,7 +132,7 @@ def admit_offer(text: str) -> tuple[str, list[str], Rejected]:
             taken.append(section)
     if not any(section.kind in ("audio", "video") for section in taken):
         raise Refused(
-            "no media line of the offer has a codec in common: Edgecall speaks Opus and H.264 baseline",
+            "no media line of the offer has a codec in common: Edgecall speaks Opus, G.722, G.711 and H.264 baseline",
             code=488, sub_code="noCodec",
         )
     session.sections = taken
@@ -186,8 +188,8 @@ def _reason_against(section: Section, taken: list[str]) -> str:
         return "the peer rejected it"
     if section.kind == "video" and not _h264(section):
         return "the peer has no H.264 baseline, packetization-mode 1"
-    if section.kind == "audio" and not _opus(section):
-        return "the peer has no Opus"
+    if section.kind == "audio" and not _voices(section):
+        return "the peer has neither Opus nor G.711 nor G.722"
     return ""
 
 
@@ -201,8 +203,8 @@ def format_parameters(text: str, codec: str) -> dict[str, str]:
 
 
 def _codec_map(section: Section) -> dict[str, str]:
-    """Payload type -> name/clock in lower case."""
-    codecs = {}
+    """Payload type -> name/clock in lower case; those of RFC 3551 need no ``a=rtpmap``."""
+    codecs = {number: STATIC[number] for number in section.formats if section.kind == "audio" and number in STATIC}
     for line in section.lines:
         if line.startswith("a=rtpmap:"):
             number, _, codec = line[9:].partition(" ")
@@ -228,18 +230,26 @@ def _h264(section: Section) -> list[str]:
     return found
 
 
-def _opus(section: Section) -> list[str]:
-    return [number for number, codec in _codec_map(section).items() if codec.startswith("opus/48000")]
+def _voices(section: Section) -> list[str]:
+    return [
+        number for number, codec in _codec_map(section).items()
+        if codec.startswith(tuple(known.rtpmap for known in VOICE_CODECS.values()))
+    ]
 
 
 def _only_known_codecs(section: Section) -> None:
     """Remove every payload type but ours and its retransmission: less for aiortc to trip over."""
-    keep = _h264(section) if section.kind == "video" else _opus(section)
+    keep = _h264(section) if section.kind == "video" else _voices(section)
     keep += [
         number for number, codec in _codec_map(section).items()
         if codec == "rtx/90000" and _parameters(section, number).get("apt") in keep
     ]
-    section.formats = [number for number in section.formats if number in keep]
+    section.formats = keep = [number for number in section.formats if number in keep]
+    mapped = {_number(line) for line in section.lines if line.startswith("a=rtpmap:")}
+    section.lines += [  # aiortc knows no codec without one
+        f"a=rtpmap:{number} {STATIC[number].upper()}" for number in section.formats
+        if number in STATIC and number not in mapped
+    ]
     section.lines = [
         line for line in section.lines
         if not line.startswith(("a=rtpmap:", "a=fmtp:", "a=rtcp-fb:")) or _number(line) in (*keep, "*")

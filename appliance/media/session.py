@@ -37,6 +37,7 @@ from appliance.media.sound import Loudness
 from appliance.media.transmission import Transmission
 from appliance.media.uplink import CameraFeed, CameraTrack, MicrophoneFeed, MicrophoneTrack
 from appliance.media.video_in import VideoIn
+from appliance.media.voice_codecs import OPUS, VOICE_CODECS
 from appliance.network import Network
 from appliance.vocabulary import Json
 from hw.api import Picture
@@ -255,7 +256,10 @@ class Session:
         sends_audio, _ = self._pc.negotiated("audio")
         sends_video, _ = self._pc.negotiated("video")
         if self._microphone_track is not None:
-            self._microphone_track.negotiated(sdp.format_parameters(self._pc.remoteDescription.sdp, "opus/48000"))
+            agreed = self._pc.codec("audio")
+            codec = VOICE_CODECS.get(agreed.mimeType.lower(), OPUS) if agreed is not None else OPUS
+            wishes = sdp.format_parameters(self._pc.remoteDescription.sdp, codec.rtpmap)
+            self._microphone_track.negotiated(codec, wishes)
             self._microphone_track.set_sending(self._wanted.send_audio and sends_audio)
         if self._camera_track is not None:
             self._camera_track.set_sending(self._wanted.send_video and sends_video)

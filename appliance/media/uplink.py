@@ -22,6 +22,7 @@ from appliance.media.frame_rate import FrameRate
 from appliance.media.opus import DTX_BYTES, OpusEncoder
 from appliance.media.rtp_send import EncodedTrack
 from appliance.media.sound import BLOCK_BYTES, RATE, dbfs, mean_square
+from appliance.media.voice_codecs import OPUS, Encoder, VoiceCodec
 from hw.api import Camera, DeviceMissingError, EncodedFrame, EncoderKind, HardwareError, VideoMode
 
 __all__ = ["RETRY_S", "CameraFeed", "CameraTrack", "MicrophoneFeed", "MicrophoneTrack"]
@@ -48,7 +49,6 @@ BITRATE_STEP: Final = 0.05  # smaller changes are not worth a call to the encode
 SEEN_S: Final = 2.0  # the least time a camera that was looked through is told as open: a lamp people can notice
 RETRY_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)  # between attempts to open a device
 
-AUDIO_BASE: Final = Fraction(1, RATE)
 VIDEO_BASE: Final = Fraction(1, 90_000)
 
 
@@ -65,6 +65,7 @@ class MicrophoneTrack(EncodedTrack):
         self._sending = False
         self._paused = 0
         self._format: Mapping[str, str] = {}
+        self.codec = OPUS
         self.dropped = 0
         self.loss = 0.0
         """Share of packets that the peer lost of late, 0..1."""
@@ -87,21 +88,21 @@ class MicrophoneTrack(EncodedTrack):
     @property
     def skips_silence(self) -> bool:
         """DTX: where the peer prefers it, and where its path loses so much that fewer packets help."""
-        return self._format.get("usedtx") == "1" or self.loss * 100 >= LOSS_HIGH
+        return self.codec is OPUS and (self._format.get("usedtx") == "1" or self.loss * 100 >= LOSS_HIGH)
 
     @property
     def bit_rate(self) -> int:
         """Bits per second that the encoder is set to."""
-        return self._feed.bit_rate
+        return self._feed.bit_rate if self.codec is OPUS else self.codec.bit_rate
 
     @property
     def most_bps(self) -> int:
         asked = self._format.get("maxaveragebitrate", "")
         return max(VOICE_LEAST_BPS, int(asked)) if asked.isdecimal() and len(asked) < 8 else VOICE_LOSSY_BPS
 
-    def negotiated(self, parameters: Mapping[str, str]) -> None:
-        """What the peer wishes of Opus (its ``a=fmtp``, RFC 7587 6.1)."""
-        self._format = parameters
+    def negotiated(self, codec: VoiceCodec, parameters: Mapping[str, str]) -> None:
+        """The codec of this session, and what the peer wishes of it (its ``a=fmtp``; Opus: RFC 7587 6.1)."""
+        self.codec, self._format = codec, parameters
         self._feed.adapt()
 
     def loss_reported(self, fraction: float) -> None:
@@ -129,7 +130,7 @@ class MicrophoneTrack(EncodedTrack):
         return self._items.popleft()
 
     def captured_at(self, packet: av.Packet[Any]) -> float:
-        return self._feed.captured_at(packet.pts or 0)
+        return self._feed.captured_at((packet.pts or 0) * RATE // self.codec.clock_rate)
 
     def stop(self) -> None:
         self.set_sending(False)
@@ -143,6 +144,7 @@ class MicrophoneFeed:
         self._inbox: Inbox[bytes] = Inbox(loop, 5 // FRAME_BLOCKS + 1, "microphone", deliver=self._deliver)
         self._encoder = OpusEncoder(VOICE_BPS, loss=LOSS_LEAST)
         self._encoder.complexity(VOICE_COMPLEXITY)
+        self._others: dict[VoiceCodec, Encoder] = {}  # of codecs but Opus that some track sends
         self._tracks: set[MicrophoneTrack] = set()
         self._half = b""
         self._pts = 0
@@ -178,6 +180,8 @@ class MicrophoneFeed:
         else:
             self._tracks.discard(track)
         self.wanted = bool(self._tracks)
+        for codec in set(self._others) - {other.codec for other in self._tracks}:
+            del self._others[codec]
         self.adapt()
 
     def adapt(self) -> None:
@@ -209,13 +213,23 @@ class MicrophoneFeed:
         else:
             self._anchor += behind * 0.01  # follows the drift between sound card and monotonic clock
         level = round(dbfs(mean_square(pcm)))
-        data = self._encoder.encode(pcm)
-        self.encoded += 1
+        encoded: dict[VoiceCodec, bytes] = {}
         for track in list(self._tracks):
-            packet = av.Packet(data)
-            packet.pts, packet.time_base = self._pts, AUDIO_BASE
+            codec = track.codec
+            if codec not in encoded:
+                encoded[codec] = self._encode(codec, pcm)
+            packet = av.Packet(encoded[codec])
+            packet.pts, packet.time_base = self._pts * codec.clock_rate // RATE, Fraction(1, codec.clock_rate)
             track.push(packet, level)
         self._pts += BLOCK_BYTES // 2 * FRAME_BLOCKS
+
+    def _encode(self, codec: VoiceCodec, pcm: bytes) -> bytes:
+        self.encoded += 1
+        if codec.encoder is None:
+            return self._encoder.encode(pcm)
+        if codec not in self._others:
+            self._others[codec] = codec.encoder()
+        return self._others[codec].encode(pcm)
 
 
 class CameraTrack(EncodedTrack):

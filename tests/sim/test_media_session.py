@@ -6,6 +6,7 @@ import asyncio
 import gc
 import itertools
 import os
+import re
 import threading
 import time
 from itertools import pairwise
@@ -200,7 +201,7 @@ async def test_nothing_in_common_is_refused() -> None:
     async with pair(connected=False) as (caller, callee):
         offer = await caller.session.offer()
         with pytest.raises(Refused) as refused:
-            await callee.session.answer(offer.replace("H264/", "H265/").replace("opus/", "speex/"))
+            await callee.session.answer(re.sub(r"(a=rtpmap:\d+) (H264|opus|G722|PCMU|PCMA)/", r"\1 other/", offer))
         assert refused.value.key == "488/noCodec"
 
 
@@ -267,6 +268,24 @@ async def test_closing_one_end_tells_the_other() -> None:
         assert (await caller.event(SessionClosed)).why == "closed"
         assert (await callee.event(SessionClosed)).why == "lost"
         assert caller.studio.state()["sessions"] == 0
+
+
+@pytest.mark.parametrize("codec", ["PCMU", "PCMA", "G722"])
+async def test_a_gateway_that_speaks_a_codec_of_telephones_is_heard_and_hears(codec: str) -> None:
+    def only(description: str) -> str:
+        """The description of one that knows ``codec`` alone."""
+        number = {"PCMU": "0", "PCMA": "8", "G722": "9"}[codec]
+        voice = description.index("m=audio")
+        line = description[voice : description.index("\r\n", voice)]
+        return description.replace(line, " ".join([*line.split(" ")[:3], number]))
+
+    async with pair(connected=False) as (caller, callee):
+        await caller.session.accept_answer(await callee.session.answer(only(await caller.session.offer())))
+        await until(lambda: caller.strength(1000) > 0.15 and callee.strength(440) > 0.15, 5, "tones")
+        report = await callee.session.stats()
+        used = kinds(report, "codec")
+        assert (used["mimeType"], used["clockRate"]) == (f"audio/{codec}", 8000)
+        assert next(e for e in report if e["id"] == "out-audio")["targetBitrate"] == 64_000
 
 
 async def test_statistics_are_in_si_units_and_true() -> None:

@@ -18,8 +18,8 @@ from appliance.media.session import Session
 from appliance.media.sound import Loudness
 
 AUDIO = (
-    "m=audio 9 UDP/TLS/RTP/SAVPF 111 0\r\nc=IN IP4 0.0.0.0\r\na=mid:a\r\n"
-    "a=rtpmap:111 opus/48000/2\r\na=rtpmap:0 PCMU/8000"
+    "m=audio 9 UDP/TLS/RTP/SAVPF 111 3\r\nc=IN IP4 0.0.0.0\r\na=mid:a\r\n"
+    "a=rtpmap:111 opus/48000/2\r\na=rtpmap:3 GSM/8000"
 )
 VIDEO = (
     "m=video 9 UDP/TLS/RTP/SAVPF 96 97 102 103 104\r\na=mid:v\r\na=rtpmap:96 VP8/90000\r\na=rtpmap:97 rtx/90000\r\n"
@@ -159,3 +159,12 @@ def test_format_parameters_are_those_of_the_codec() -> None:
     )
     assert sdp.format_parameters(text, "opus/48000") == {"minptime": "10", "useinbandfec": "1", "usedtx": "1"}
     assert sdp.format_parameters(text, "g722/8000") == {}
+
+
+def test_a_telephone_gateway_is_understood_without_maps_of_its_codecs() -> None:
+    phone = "m=audio 9 UDP/TLS/RTP/SAVPF 8 13 101\r\na=mid:a\r\na=rtpmap:101 telephone-event/8000"
+    taken, kinds, rejected = sdp.admit_offer(text(phone + TRANSPORT))
+    assert (kinds, rejected.reasons) == (["audio"], {})
+    assert "m=audio 9 UDP/TLS/RTP/SAVPF 8\r\n" in taken
+    assert "a=rtpmap:8 PCMA/8000" in taken
+    assert "telephone-event" not in taken

@@ -168,12 +168,13 @@ def test_rids_are_offered() -> None:
     assert {uri for _, uri in seam.STREAM_IDS} <= uris
 
 
-def test_only_opus_and_h264_with_retransmission_are_negotiated() -> None:
+def test_what_is_negotiated_and_in_which_order() -> None:
     assert get_capabilities("video").codecs[0].mimeType == "video/VP8"  # what would carry our H.264 otherwise
     video = seam.codec_preferences("video")
     assert [codec.mimeType for codec in video] == ["video/H264", "video/H264", "video/rtx"]
     assert video[0].parameters["profile-level-id"] == "42e01f"
-    assert [codec.mimeType for codec in seam.codec_preferences("audio")] == ["audio/opus"]
+    audio = [codec.mimeType for codec in seam.codec_preferences("audio")]
+    assert audio == ["audio/opus", "audio/G722", "audio/PCMU", "audio/PCMA"]
 
 
 def test_rsa_peers_find_a_cipher() -> None:

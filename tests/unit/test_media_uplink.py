@@ -12,6 +12,7 @@ import pytest
 from appliance.media.opus import has_fec
 from appliance.media.sound import BLOCK_BYTES, SILENCE
 from appliance.media.uplink import MIN_BPS, VIDEO_QUEUE, CameraFeed, MicrophoneFeed
+from appliance.media.voice_codecs import OPUS, VOICE_CODECS
 from hw.api import DeviceBusyError, EncodedFrame, EncoderKind, VideoMode
 from tests.support.media_pair import until
 from tests.support.voice_path import speech_like
@@ -233,7 +234,7 @@ async def test_silence_is_sent_to_a_peer_unless_it_prefers_none() -> None:
     got: dict[str, int] = {"plain": 0, "saving": 0}
     plain.set_sending(True)
     saving.set_sending(True)
-    saving.negotiated({"usedtx": "1", "maxaveragebitrate": "20000"})
+    saving.negotiated(OPUS, {"usedtx": "1", "maxaveragebitrate": "20000"})
     assert (feed._encoder.dtx, feed._encoder.bit_rate) == (True, 20_000)
     for _ in range(100):
         await say(feed, [SILENCE * 2])
@@ -243,6 +244,25 @@ async def test_silence_is_sent_to_a_peer_unless_it_prefers_none() -> None:
     assert got["plain"] == 100
     assert got["saving"] < 25
     assert pauses
-    saving.negotiated({"maxaveragebitrate": "nonsense"})
+    saving.negotiated(OPUS, {"maxaveragebitrate": "nonsense"})
     assert (feed._encoder.dtx, feed._encoder.bit_rate) == (False, 32_000)
+    feed.close()
+
+
+async def test_each_session_gets_its_codec_and_one_that_nobody_needs_is_gone() -> None:
+    feed = MicrophoneFeed(asyncio.get_running_loop())
+    tracks = {name: feed.track() for name in ("audio/opus", "audio/pcmu", "audio/g722")}
+    for name, track in tracks.items():
+        track.negotiated(VOICE_CODECS[name], {})
+        track.set_sending(True)
+    await say(feed, itertools.islice(speech_like(), 3))
+    sent = {name: [(packet.pts, packet.size) for packet in track._items] for name, track in tracks.items()}
+    assert [size for _, size in sent["audio/pcmu"]] == [size for _, size in sent["audio/g722"]] == [160] * 3
+    assert [pts - sent["audio/pcmu"][0][0] for pts, _ in sent["audio/pcmu"]] == [0, 160, 320]
+    assert [pts - sent["audio/opus"][0][0] for pts, _ in sent["audio/opus"]] == [0, 960, 1920]
+    assert (tracks["audio/pcmu"].bit_rate, tracks["audio/opus"].bit_rate) == (64_000, 32_000)
+    tracks["audio/pcmu"].loss_reported(0.5)
+    assert not tracks["audio/pcmu"].skips_silence
+    tracks["audio/g722"].set_sending(False)
+    assert list(feed._others) == [VOICE_CODECS["audio/pcmu"]]
     feed.close()
