@@ -21,11 +21,13 @@ from appliance.calls.book import AddressBook, entries_of
 from appliance.calls.commands import CallCommands
 from appliance.calls.controller import CallController
 from appliance.care.board import BoardCare
+from appliance.care.call_quality import CallQuality
 from appliance.care.configuration import Configuration
 from appliance.care.diagnostics import Diagnostics
 from appliance.care.duty import Duty
 from appliance.care.restarts import Restarts, boot_name
-from appliance.care.sampling import Sampling
+from appliance.care.sampling import Sampling, SamplingPorts
+from appliance.care.summaries import Summaries
 from appliance.care.systemd import Notifier, Watchdog
 from appliance.care.watch import Watch, WatchPorts
 from appliance.clock import RateLimit, SystemClock
@@ -239,21 +241,26 @@ class House:
             log.error("%s cannot be read: the data folder does not answer; the entries of the settings apply", path)  # noqa: TRY400
         me = Peer(settings.device.id, f"device:{settings.device.id}", settings.device.name, "device", verified=True)
         providers = () if self._start.safe else (self.direct,)
+        self.quality = CallQuality(self.bulletin, self.diagnostics, self._call_stats,
+                                   lambda: self.settings.call.network_quality)
+        self.summaries = Summaries(self.quality, self.store.summary, self._keep_log)
         self.controller = CallController(
             me=me, settings=settings.call, providers=providers, studio=self.studio, book=book, book_path=path,
-            bulletin=self.bulletin, records=self.store, features=features)
+            bulletin=self.bulletin, records=self.store, conclusion=self.summaries, features=features)
         self._stack.push_async_callback(self.controller.stop)
         self.care = BoardCare(self.board, self.bulletin, self.diagnostics)
         self.watch = Watch(self.bulletin, self.diagnostics, self.clock, settings.data_dir, WatchPorts(
-            levels=self.studio.levels, stats=self.controller.stats, broker=self._broker_connected,
+            levels=self.studio.levels, broker=self._broker_connected,
             backlog=self._backlog, note_speaking=self.controller.note_speaking, media=self.studio.state,
             providers=lambda: {one.name: one.state() for one in providers}, health=self.board.health),
             started=self._started)
-        self.sampling = Sampling(self.bulletin, self.controller.stats, self._quality, self.board.health,
-                                 self._publish_sample)
+        self.sampling = Sampling(self.bulletin, SamplingPorts(
+            stats=self.controller.stats, earlier=self.quality.earlier, quality=self._quality,
+            health=self.board.health, lag=self.studio.lag, publish=self._publish_sample))
         watchdog = Watchdog(self._notifier)
         self._background += [("care.board", self.care.run), ("care.watch", self.watch.run),
-                             ("care.sampling", self.sampling.run), ("care.watchdog", watchdog.run)]
+                             ("care.quality", self.quality.run), ("care.sampling", self.sampling.run),
+                             ("care.watchdog", watchdog.run)]
         self._background.append(("care.watchdog.sending", lambda: watchdog.follow(
             "media sending", SENDING_STALL_S, lambda: self.studio.sending_tick)))
         if self.board.audio is not None:
@@ -264,14 +271,15 @@ class House:
         settings = self.settings
         handlers: dict[str, Handler] = {
             **CallCommands(self.controller).handlers(), **self.care.handlers(), **self.sampling.handlers(),
-            **self.configuration.handlers(), "state.rebirth": self._rebirth}
+            **self.summaries.handlers(), **self.configuration.handlers(), "state.rebirth": self._rebirth}
         self.intake = Intake(self.store, handlers, self.bulletin, self.clock)
         self._stack.push_async_callback(self.intake.stop)
         self.panel = self._panel_door(handlers)
         await self.controller.start()
         await self.intake.recover()
         self.http = HttpDoor(settings, self.intake, self.bulletin, ports=Ports(
-            snapshot=self.studio.snapshot, stats=self.sampling.report,
+            snapshot=self.studio.snapshot, stats=self.sampling.report, report=self.sampling.document,
+            summary=self.summaries.document,
             health=lambda: self.bulletin.document("health") or {"status": "ok"}, openapi=openapi.document,
             attach=None if self._start.safe else self.direct.attach, simulation=self.board.simulation))
         await self.http.start()
@@ -338,12 +346,19 @@ class House:
     async def _backlog(self) -> int:
         return (await self.store.backlog())[0]
 
+    async def _call_stats(self) -> list[Json]:
+        return await self.controller.stats()  # which is made after those that ask
+
     def _quality(self) -> Json:
-        return {} if self.watch.quality is None else self.watch.quality.payload()
+        return {} if self.quality.quality is None else self.quality.quality.payload()
 
     async def _publish_sample(self, sample: Json) -> None:
         if self.mqtt is not None:
             await self.mqtt.publish_quality(sample)
+
+    async def _keep_log(self, kind: str, document: Json) -> None:
+        if self.mqtt is not None:
+            await self.mqtt.keep_log(kind, document)
 
     async def _rebirth(self, _: Command) -> None:
         self.bulletin.republish()

@@ -176,10 +176,15 @@ class Answer:
         return body
 
 
+DIALECTS: Final = ("w3c", "acs")
+"""Names and units of statistics: W3C webrtc-stats, or Azure Communication Services."""
+
 # --- the verbs ------------------------------------------------------------------------------------------------------
 
 _TO = Arg("to", ArgType.STRING, "name in the address book, or URI (device:, operator:, lan:, tel:, sip:, room:)",
           positional=True, minimum=1, maximum=256)
+_DIALECT = Arg("dialect", ArgType.STRING, "names and units: of W3C (default), or of Azure Communication Services",
+               choices=DIALECTS)
 _CALL = Arg("callId", ArgType.STRING, "refuse unless this is the current call", maximum=64)
 
 VERBS: Final[tuple[Verb, ...]] = (
@@ -238,7 +243,13 @@ VERBS: Final[tuple[Verb, ...]] = (
     ), acts=True, idempotent=False),
     Verb("stats.subscribe", "Publish statistics for a minute; renew to go on.", (
         Arg("interval", ArgType.INTEGER, "seconds between samples", minimum=1, maximum=60, positional=True),
+        _DIALECT,
     )),
+    Verb("call.summary", "What a call that ended was like: its record, and count, sum, average, least and most of each "
+         "measure of its media.", (
+        Arg("callId", ArgType.STRING, "which call (default the last)", positional=True, maximum=64),
+        _DIALECT,
+    ), returns="the record of the call, with media"),
     Verb("state.rebirth", "Publish every state document again."),
     Verb("config.reload", "Read the settings file again.", scope=Scope.ADMIN),
     Verb("config.get", "The settings in force, without secrets.", scope=Scope.ADMIN, returns="settings"),
@@ -397,6 +408,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "call.participant.updated": "data: participant.",
     "media.reconnecting": "data: callId, cause.",
     "media.reconnected": "data: callId, seconds.",
+    "net.networkQualityLevelChanged": "data: callId, level (5 excellent to 1 bad, 0 broken), stats (by verbosity).",
     "diag.changed": "data: diagnostic, value, valueType, callId.",
     "devices.updated": "data: added, removed, devices.",
     "io.pressed": "data: name.",

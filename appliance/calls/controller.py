@@ -53,7 +53,7 @@ from appliance.vocabulary import (
     Reason,
 )
 
-__all__ = ["CallController", "Records"]
+__all__ = ["CallController", "Conclusion", "Records"]
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +75,21 @@ class Records(Protocol):
 
     async def calls(self, limit: int) -> list[Json]: ...
 
+    async def add_summary(self, call_id: str, summary: Json) -> None: ...
+
     async def get(self, name: str, default: str | None = None) -> str | None: ...
 
     async def set(self, name: str, value: str) -> None: ...
+
+
+class Conclusion(Protocol):
+    """What is made of the statistics of a call when it is over."""
+
+    def media(self, call_id: str, last: Sequence[Json]) -> Json:
+        """What the media were like; ``last`` is the last report of the call, empty when it had no media."""
+
+    async def tell(self, summary: Json) -> None:
+        """Publish the record of the call with its ``media``. Raises StoreError."""
 
 
 class CallController:
@@ -85,7 +97,7 @@ class CallController:
 
     def __init__(
         self, *, me: Peer, settings: CallSettings, providers: Sequence[CallProvider], studio: Studio,
-        book: AddressBook, book_path: Path, bulletin: Bulletin, records: Records,
+        book: AddressBook, book_path: Path, bulletin: Bulletin, records: Records, conclusion: Conclusion | None = None,
         features: Mapping[str, str] | None = None, local_time: Callable[[], datetime] = datetime.now,
     ) -> None:
         self._me = me
@@ -96,6 +108,7 @@ class CallController:
         self._book_path = book_path
         self._bulletin = bulletin
         self._records = records
+        self._conclusion = conclusion
         self._missing = dict(features or {})  # capability name -> why the device lacks it
         self._local_time = local_time
         self._schedule = [Window.parse(line) for line in settings.dnd]
@@ -561,6 +574,8 @@ class CallController:
                                 callerInfo=None if active.peer is None else _caller(active.peer))
         self._store(self._records.add_call(record), "call.record")
         self._store(self._records.set("active_call", ""), "call.forget")
+        if self._conclusion is not None:
+            self._store(self._conclude(active, record, self._conclusion), "call.summary")
         self._apply_media(active)
         if reason.sub_code == "busy":
             self._studio.play(Tone.BUSY)
@@ -568,6 +583,12 @@ class CallController:
             self._studio.play(Tone.END)
         active.closed.set()
         active.leg_changed.set()
+
+    async def _conclude(self, active: ActiveCall, record: Json, conclusion: Conclusion) -> None:
+        last = await active.leg.stats() if active.leg is not None else ()
+        summary = {**record, "media": conclusion.media(active.id, last)}
+        await self._records.add_summary(active.id, summary)
+        await conclusion.tell(summary)
 
     def _roster_change(self, active: ActiveCall, participant_id: str, *, told: bool = True, **changes: Any) -> None:
         roster = active.roster.changed(participant_id, **changes)

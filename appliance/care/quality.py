@@ -1,26 +1,61 @@
-"""Network quality of a call from its W3C statistics. Pure."""
+"""Network quality of a call from its W3C statistics: the level 5 to 1 for people, and good, poor, bad for diagnostics.
+
+The level is computed here, whatever carries the call: audio by the mean opinion score of Twilio's preflight test, video
+by freezes, frame rate against what is expected and bit rate against what is wanted; the call is as good as its worst
+part. Level 0 (broken) is told by the watch while the call reconnects. Pure.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
+from appliance.care.measures import Growth, Interval, lost_before_here, lost_on_the_way
 from appliance.vocabulary import Json
 
-__all__ = ["BAD", "GOOD", "POOR", "Quality", "judge", "mos"]
+__all__ = ["BAD", "GOOD", "POOR", "Judge", "Part", "Quality", "mos"]
 
 GOOD, POOR, BAD = 1, 2, 3
 """Values of a diagnostic of type quality."""
 
 _POOR: Final = {"jitter": 0.030, "rtt": 0.300, "loss": 0.03}  # seconds, seconds, share over the interval
 _BAD: Final = {"jitter": 0.100, "rtt": 0.500, "loss": 0.10}
+MUTE_BAD_S: Final = 2.0  # without RTP while the peer sends
 _LEVELS: Final = ((4.2, 5), (4.0, 4), (3.6, 3), (3.0, 2))
+_RATIOS: Final = ((0.9, 5), (0.75, 4), (0.5, 3), (0.25, 2))  # of frame rate, of bit rate
+_FREEZES: Final = ((0.0, 5), (0.03, 4), (0.08, 3), (0.20, 2))  # frozen share of the interval, at most
+EXPECTED_LOOKS: Final = 6  # the best frame rate of the last looks is what is expected: 30 s
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One direction of one kind over one interval. Bits per second, seconds, share; None: not known."""
+
+    level: int
+    actual: float | None = None
+    available: float | None = None
+    bandwidth_level: int = 5
+    jitter: float = 0.0
+    rtt: float | None = None
+    loss: float = 0.0
+
+    def payload(self) -> Json:
+        """As Twilio's NetworkQualityMediaStats has it."""
+        return {
+            "bandwidth": {"actual": self.actual, "available": self.available, "level": self.bandwidth_level},
+            "latency": {"jitter": round(self.jitter, 4), "rtt": self.rtt,
+                        "level": _level(mos(self.rtt or 0.0, self.jitter, 0.0))},
+            "fractionLost": {"fractionLost": round(self.loss, 4), "level": _level(mos(0.0, 0.0, self.loss))},
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """What one interval was like. ``level`` 5 excellent to 1 bad; ``send`` and ``receive`` 1 good, 2 poor, 3 bad."""
+    """What one interval was like. ``level`` 5 excellent to 1 bad; ``send`` and ``receive`` 1 good, 2 poor, 3 bad;
+    ``mos`` of the worse direction of sound; ``jitter`` and ``loss`` the worst of what is received; ``parts`` by kind
+    and direction, only of what flows."""
 
     send: int
     receive: int
@@ -29,10 +64,24 @@ class Quality:
     rtt: float | None
     jitter: float
     loss: float
+    sent_loss: float = 0.0
+    parts: Mapping[tuple[str, str], Part] = field(default_factory=dict)
 
     def payload(self) -> Json:
         return {"networkQualityLevel": self.level, "mos": round(self.mos, 2), "rtt": self.rtt,
-                "jitter": round(self.jitter, 4), "fractionLost": round(self.loss, 4)}
+                "jitter": round(self.jitter, 4), "fractionLost": round(self.loss, 4), "stats": self.stats(3)}
+
+    def stats(self, verbosity: int) -> Json:
+        """Levels per kind and direction (from verbosity 2 on), and what they are made of (3)."""
+        if verbosity < 2:
+            return {}
+        found: Json = {}
+        for (kind, direction), part in self.parts.items():
+            short = "send" if direction == "send" else "recv"
+            found.setdefault(kind, {})[short] = part.level
+            if verbosity > 2:
+                found[kind][f"{short}Stats"] = part.payload()
+        return found
 
 
 def mos(rtt: float, jitter: float, loss: float) -> float:
@@ -48,42 +97,93 @@ def mos(rtt: float, jitter: float, loss: float) -> float:
     return 1 + 0.035 * score + 7e-6 * score * (score - 60) * (100 - score)
 
 
-def judge(now: Iterable[Json], before: Iterable[Json]) -> Quality:
-    """Compare two samples of the same call; the first one is judged alone (``before`` empty)."""
-    after, earlier = _by_id(now), _by_id(before)
-    sent, received = _worst(after, earlier, "remote-inbound-rtp"), _worst(after, earlier, "inbound-rtp")
-    trips = [float(s["roundTripTime"]) for s in after.values() if s.get("roundTripTime") is not None]
-    rtt = max(trips) if trips else None
-    score = mos(rtt or 0.0, received["jitter"], received["loss"])
-    level = next((level for least, level in _LEVELS if score > least), 1)
-    return Quality(_grade({**sent, "rtt": rtt or 0.0}), _grade({**received, "rtt": rtt or 0.0}), level, score, rtt,
-                   received["jitter"], received["loss"])
+class Judge:
+    """Judges one call, look after look; every report is compared with the one before."""
+
+    def __init__(self) -> None:
+        self._before: Sequence[Json] = ()
+        self._rates: deque[float] = deque(maxlen=EXPECTED_LOOKS)  # frames received per second
+        self._wanted = 0.0  # bits per second of video: the most that was ever aimed at
+
+    def look(self, report: Sequence[Json]) -> Quality:
+        interval = Interval(report, self._before)
+        self._before = report
+        pair = interval.one("candidate-pair")
+        trips = [trip for one in interval.each("remote-inbound-rtp") if (trip := one.get("roundTripTime")) is not None]
+        rtt = max(trips) if trips else pair.get("currentRoundTripTime")
+        parts: dict[tuple[str, str], Part] = {}
+        for out in interval.each("outbound-rtp"):
+            if out.row.get("active", True) and (not out.before or out.by("packetsSent")):
+                parts[out.row["kind"], "send"] = self._sent(interval, out, rtt, pair)
+        for incoming in interval.each("inbound-rtp"):
+            if not incoming.before or incoming.by("packetsReceived") or _silent(interval, incoming):
+                parts[incoming.row["kind"], "receive"] = self._received(interval, incoming, rtt, pair)
+        sent = [part for (_, direction), part in parts.items() if direction == "send"]
+        received = [part for (_, direction), part in parts.items() if direction == "receive"]
+        cut_off = any(_silent(interval, incoming) for incoming in interval.each("inbound-rtp"))
+        scores = [mos(rtt or 0.0, part.jitter, part.loss) for (kind, _), part in parts.items() if kind == "audio"]
+        return Quality(
+            send=_grade(sent, rtt), receive=BAD if cut_off else _grade(received, rtt),
+            level=min((part.level for part in parts.values()), default=5),
+            mos=min(scores, default=mos(rtt or 0.0, 0.0, 0.0)), rtt=rtt,
+            jitter=max((part.jitter for part in received), default=0.0),
+            loss=max((part.loss for part in received), default=0.0),
+            sent_loss=max((part.loss for part in sent), default=0.0), parts=parts)
+
+    def _sent(self, interval: Interval, out: Growth, rtt: float | None, pair: Growth) -> Part:
+        remote = interval.named(out.row.get("remoteId"))
+        jitter, loss = remote.get("jitter") or 0.0, lost_on_the_way(interval, out)
+        available, target = pair.get("availableOutgoingBitrate"), out.get("targetBitrate")
+        bandwidth, level = 5, _level(mos(rtt or 0.0, jitter, loss))
+        if out.row["kind"] == "video":
+            self._wanted = max(self._wanted, target or 0.0)
+            bandwidth = _by_ratio(target or 0.0, self._wanted)
+            expected = interval.named(out.row.get("mediaSourceId")).get("framesPerSecond") or 0.0
+            rate = out.rate("framesSent")
+            level = min(bandwidth, _by_ratio(expected if rate is None else rate, expected))
+        return Part(level, out.rate("bytesSent", 8), available, bandwidth, jitter, rtt, loss)
+
+    def _received(self, interval: Interval, incoming: Growth, rtt: float | None, pair: Growth) -> Part:
+        jitter, loss = incoming.get("jitter") or 0.0, lost_before_here(incoming)
+        if incoming.row["kind"] == "video":
+            level = self._smooth(incoming)
+        else:
+            level = 1 if _silent(interval, incoming) else _level(mos(rtt or 0.0, jitter, loss))
+        available = pair.get("availableIncomingBitrate")
+        return Part(level, incoming.rate("bytesReceived", 8), available, 5, jitter, rtt, loss)
+
+    def _smooth(self, incoming: Growth) -> int:
+        """Level of received video: frozen share of the time, and frame rate against the best of late."""
+        seconds, frames = incoming.seconds, incoming.by("framesDecoded")
+        if not seconds:
+            return 5
+        # over the time in which pictures were due: a peer that stopped its video meanwhile has not become slower
+        rate = frames / (incoming.by("totalInterFrameDelay") or seconds)
+        self._rates.append(rate)
+        frozen = incoming.by("totalFreezesDuration") / seconds
+        smooth = next((level for most, level in _FREEZES if frozen <= most), 1)
+        return min(smooth, _by_ratio(rate, max(self._rates)))
 
 
-def _by_id(stats: Iterable[Json]) -> dict[str, Json]:
-    return {str(one.get("id")): one for one in stats}
+def _silent(interval: Interval, incoming: Growth) -> bool:
+    """The peer says that it sends, and nothing comes."""
+    last = incoming.get("lastPacketReceivedTimestamp")
+    quiet = last is not None and incoming.row["timestamp"] - last >= MUTE_BAD_S * 1000
+    return quiet and interval.named(incoming.row.get("remoteId")).by("packetsSent") > 0
 
 
-def _worst(after: Mapping[str, Json], earlier: Mapping[str, Json], kind: str) -> dict[str, float]:
-    """The worst jitter and loss of the streams of one type; counters are compared with the sample before."""
-    worst = {"jitter": 0.0, "loss": 0.0}
-    for key, one in after.items():
-        if one.get("type") != kind:
-            continue
-        worst["jitter"] = max(worst["jitter"], float(one.get("jitter") or 0.0))
-        worst["loss"] = max(worst["loss"], _loss(one, earlier.get(key, {})))
-    return worst
+def _level(score: float) -> int:
+    return next((level for least, level in _LEVELS if score > least), 1)
 
 
-def _loss(one: Mapping[str, Any], before: Mapping[str, Any]) -> float:
-    lost = max(0, int(one.get("packetsLost") or 0) - int(before.get("packetsLost") or 0))
-    came = int(one.get("packetsReceived") or 0) - int(before.get("packetsReceived") or 0)
-    if came > 0 or lost > 0:
-        return lost / (lost + max(0, came))
-    return float(one.get("fractionLost") or 0.0)
+def _by_ratio(value: float, whole: float) -> int:
+    ratio = value / whole if whole else 1.0
+    return next((level for least, level in _RATIOS if ratio >= least), 1)
 
 
-def _grade(measured: Mapping[str, float]) -> int:
+def _grade(parts: Sequence[Part], rtt: float | None) -> int:
+    measured = {"jitter": max((part.jitter for part in parts), default=0.0), "rtt": rtt or 0.0,
+                "loss": max((part.loss for part in parts), default=0.0)}
     if any(measured[name] > limit for name, limit in _BAD.items()):
         return BAD
     return POOR if any(measured[name] > limit for name, limit in _POOR.items()) else GOOD

@@ -1,6 +1,6 @@
-"""Statistics of the call and of the device, and their stream on ``state/quality``.
+"""Statistics of the call and of the device: a report when asked for, and a stream on ``state/quality`` by lease.
 
-The stream flows in a call, slowly; ``stats.subscribe`` opens one, in a call or not, that closes itself after a minute.
+Nothing is sampled for the stream while nobody asks; a lease ends by itself after a minute.
 """
 
 from __future__ import annotations
@@ -9,72 +9,114 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from appliance.bulletin import Bulletin
+from appliance.care import acs
+from appliance.errors import Refused
 from appliance.intake import Handler
 from appliance.vocabulary import Command, Json
 from hw.api import Health
 
-__all__ = ["Sampling"]
+__all__ = ["Sampling", "SamplingPorts"]
 
-SUBSCRIBED_S: Final = 60.0  # no forgotten firehose: who wants more asks again
-IN_CALL_S: Final = 5  # seconds between samples in a call that nobody subscribed to
+LEASE_S: Final = 60.0  # no forgotten firehose: who wants more asks again
+LEASES: Final = 16
 MEMORY: Final = Path("/proc/meminfo")
 
 
+@dataclass(frozen=True, slots=True)
+class SamplingPorts:
+    """What sampling asks. ``stats``: the W3C dictionaries of the call, empty without one; ``earlier``: a report of the
+    same call from before the given one; ``quality``: the verdict on the call; ``health``: the board's; ``lag``: encoded
+    pictures that wait, and seconds from sensor to wire, None while nothing is sent."""
+
+    stats: Callable[[], Awaitable[Sequence[Json]]]
+    earlier: Callable[[Sequence[Json]], Sequence[Json]]
+    quality: Callable[[], Json]
+    health: Callable[[], Health]
+    lag: Callable[[], tuple[int, float | None]]
+    publish: Callable[[Json], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Lease:
+    interval: int  # seconds
+    until: float  # of the loop's clock
+
+
 class Sampling:
-    """Every ``publish`` gets one document ``{callId, interval, quality, stats}``. ``run`` serves until cancelled.
+    """Every ``publish`` gets one document ``{callId, interval, quality, stats, acs}``, with ``stats`` or ``acs`` or
+    both, as the leases want. ``run`` serves until cancelled."""
 
-    ``stats`` gives the W3C dictionaries of the call, empty without one; ``quality`` the verdict of the watch;
-    ``health`` is the board's.
-    """
-
-    def __init__(self, bulletin: Bulletin, stats: Callable[[], Awaitable[Sequence[Json]]], quality: Callable[[], Json],
-                 health: Callable[[], Health], publish: Callable[[Json], Awaitable[None]]) -> None:
+    def __init__(self, bulletin: Bulletin, ports: SamplingPorts) -> None:
         self._bulletin = bulletin
-        self._stats = stats
-        self._quality = quality
-        self._health = health
-        self._publish = publish
-        self._interval = IN_CALL_S
-        self._until = float("-inf")
+        self._ports = ports
+        self._leases: dict[tuple[str, str, str], _Lease] = {}  # by origin, sender and dialect
         self._renewed = asyncio.Event()
+        self._before: Sequence[Json] = ()
 
     def handlers(self) -> Mapping[str, Handler]:
         return {"stats.subscribe": self._subscribe}
 
     async def report(self) -> list[Json]:
         """Now: what W3C knows of the call, if there is one, and ``x-device``."""
-        return [*await self._stats(), await self._device()]
+        return [*await self._ports.stats(), await self._device()]
+
+    async def document(self, dialect: str) -> Json:
+        """One report, now: ``{stats}``, or ``{acs}`` with rates since the last look at the call."""
+        if dialect != "acs":
+            return {"stats": await self.report()}
+        report = await self._ports.stats()
+        return {"acs": acs.sample(report, self._ports.earlier(report))}
 
     async def run(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            subscribed = loop.time() < self._until
-            interval = self._interval if subscribed else IN_CALL_S
             self._renewed.clear()
+            interval = self._interval()
             try:
                 async with asyncio.timeout(interval):
                     await self._renewed.wait()
             except TimeoutError:
-                report = await self.report()
-                if len(report) > 1 or subscribed:
-                    await self._publish({"callId": self._bulletin.document("call").get("callId"), "interval": interval,
-                                         "quality": self._quality(), "stats": report})
+                await self._publish(interval or 0)
+
+    def _interval(self) -> int | None:
+        """Seconds to the next sample, None while there is no lease."""
+        now = asyncio.get_running_loop().time()
+        self._leases = {who: lease for who, lease in self._leases.items() if lease.until > now}
+        if not self._leases:
+            self._before = ()
+        return min((lease.interval for lease in self._leases.values()), default=None)
+
+    async def _publish(self, interval: int) -> None:
+        report = await self._ports.stats()
+        dialects = {dialect for _, _, dialect in self._leases}
+        document: Json = {"callId": self._bulletin.document("call").get("callId"), "interval": interval,
+                          "quality": self._ports.quality()}
+        if "w3c" in dialects:
+            document["stats"] = [*report, await self._device()]
+        if "acs" in dialects:
+            document["acs"] = acs.sample(report, self._before or self._ports.earlier(report))
+        self._before = report
+        await self._ports.publish(document)
 
     async def _subscribe(self, command: Command) -> None:
-        self._interval = command.args.get("interval", 1)
-        self._until = asyncio.get_running_loop().time() + SUBSCRIBED_S
+        dialect = command.args.get("dialect", "w3c")
+        who = command.origin.value, command.sender, dialect
+        if who not in self._leases and len(self._leases) >= LEASES:
+            raise Refused("too many ask for statistics; try again within a minute", code=429, sub_code="tooMany")
+        self._leases[who] = _Lease(command.args.get("interval", 1), asyncio.get_running_loop().time() + LEASE_S)
         self._renewed.set()
 
     async def _device(self) -> Json:
-        health = self._health()
+        health = self._ports.health()
+        waiting, latency = self._ports.lag()
         row: Json = {"type": "x-device", "id": "device", "timestamp": time.time() * 1000,
-                     "cpuLoad": round(os.getloadavg()[0] / (os.cpu_count() or 1), 3),
-                     "memFree": await asyncio.to_thread(_memory_free)}
-        known = {"socTemperature": health.temperature_c, "throttled": health.throttled}
+                     "cpuLoad": round(os.getloadavg()[0] / (os.cpu_count() or 1), 3), "encoderQueue": waiting}
+        known = {"memFree": await asyncio.to_thread(_memory_free), "socTemperature": health.temperature_c,
+                 "throttled": health.throttled, "captureToSendLatency": latency}
         return row | {name: value for name, value in known.items() if value is not None}
 
 

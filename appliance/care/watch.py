@@ -1,4 +1,4 @@
-"""Watching what nobody reports: network, clock, storage, levels, call quality, ways into the world, memory.
+"""Watching what nobody reports: network, clock, storage, levels, ways into the world, memory.
 
 One task looks at each thing in its own rhythm and reports facts to the diagnostics and to the documents ``media``,
 ``provider``, ``net`` and ``health``. What blocks (files of /proc, statvfs) runs in the executor.
@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,7 @@ import ifaddr
 
 from appliance.bulletin import Bulletin
 from appliance.care.diagnostics import Diagnostics
-from appliance.care.quality import BAD, GOOD, POOR, Quality, judge
+from appliance.care.quality import BAD, GOOD, POOR
 from appliance.clock import Clock
 from appliance.errors import StoreError
 from appliance.vocabulary import CallState, Json
@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 
 LEVELS_S: Final = 0.25  # speakingWhileMicrophoneIsMuted within 1 s
 NETWORK_S: Final = 2.0  # noNetwork within 3 s
-QUALITY_S: Final = 5.0
 SLOW_S: Final = 30.0  # storage, memory, clock
 SPEECH_LEVEL: Final = 0.02  # RMS of full scale, -34 dBFS: a voice at arm's length, not a fan
 SPEECH_HOLD_S: Final = 1.0
@@ -49,10 +48,9 @@ _LIVE_MEDIA: Final = frozenset({CallState.CONNECTED, CallState.LOCAL_HOLD, CallS
 
 @dataclass(frozen=True, slots=True)
 class WatchPorts:
-    """What the watch asks. ``levels``: microphone and loudspeaker, 0..1; ``stats``: of the call, empty without one."""
+    """What the watch asks. ``levels``: microphone and loudspeaker, 0..1."""
 
     levels: Callable[[], tuple[float, float]]
-    stats: Callable[[], Awaitable[Sequence[Json]]]
     broker: Callable[[], bool | None]  # None: none is configured
     backlog: Callable[[], Awaitable[int]]  # rows in the outbox; StoreError when the store does not answer
     note_speaking: Callable[[bool], None]
@@ -87,23 +85,15 @@ class Watch:
         self._spoke_muted = float("-inf")  # somebody here
         self._muted = False  # at the last look
         self._reconnecting: tuple[str, float] | None = None  # call, since
-        self._sample: list[Json] = []
-        self._call: str | None = None
-        self._last_quality: Quality | None = None
         self._broker_lost: float | None = None
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             for look, every in ((self._levels, LEVELS_S), (self._media, LEVELS_S), (self._reconnect, LEVELS_S),
                                 (self._providers, LEVELS_S), (self._health, LEVELS_S), (self._network, NETWORK_S),
-                                (self._board, NETWORK_S), (self._quality, QUALITY_S), (self._slow, SLOW_S),
+                                (self._board, NETWORK_S), (self._slow, SLOW_S),
                                 (self._backlog, SLOW_S)):
                 group.create_task(self._repeat(look, every), name=f"care.watch{look.__name__}")
-
-    @property
-    def quality(self) -> Quality | None:
-        """Of the call in progress, at the last look."""
-        return self._last_quality
 
     async def _repeat(self, look: Callable[[], Awaitable[None]], every: float) -> None:
         failing = False
@@ -178,23 +168,6 @@ class Watch:
         lost = self._broker_lost is not None and now - self._broker_lost >= BROKER_GRACE_S
         self._diagnostics.flag("mqttDisconnected", lost)
         self._bulletin.merge("net", online=bool(own), addresses=own, brokerConnected=broker)
-
-    async def _quality(self) -> None:
-        call = self._bulletin.document("call")
-        if CallState(call.get("state", "None")) not in _LIVE_MEDIA:
-            self._sample, self._call, self._last_quality = [], None, None
-            for name in ("networkSendQuality", "networkReceiveQuality"):
-                self._diagnostics.quality(name, GOOD)
-            reconnecting = call.get("state") == CallState.RECONNECTING.value
-            self._bulletin.merge("net", networkQualityLevel=0 if reconnecting else None)
-            return
-        stats = list(await self._ports.stats())
-        before = self._sample if self._call == call["callId"] else []
-        self._sample, self._call = stats, call["callId"]
-        quality = self._last_quality = judge(stats, before)
-        self._diagnostics.quality("networkSendQuality", quality.send, loss=quality.loss)
-        self._diagnostics.quality("networkReceiveQuality", quality.receive, loss=quality.loss)
-        self._bulletin.merge("net", networkQualityLevel=quality.level)
 
     async def _slow(self) -> None:
         synchronised = self._clock.synchronised()

@@ -158,7 +158,7 @@ def _state(asked: Namespace) -> ExitCode:
 
 
 def _stats(asked: Namespace) -> ExitCode:
-    return _get(asked, "/v1/stats")
+    return _get(asked, f"/v1/stats?dialect={asked.dialect}")
 
 
 def _health(asked: Namespace) -> ExitCode:

@@ -7,6 +7,7 @@
                                           by a name he made up)
 ``.../state/<name>``                      retained, whole documents: ``v, ts, clock, boot, seq`` and the body
 ``.../state/quality``                     statistics, QoS 0, not retained
+``.../log/<kind>``                        logs and summaries, QoS 1, kept until the broker has them
 ``.../event/<first word of the type>``    CloudEvents 1.0 in JSON, through the outbox
 ========================================  ===========================================================================
 
@@ -115,6 +116,10 @@ class MqttDoor:
     async def publish_quality(self, document: Json) -> bool:
         """Statistics: QoS 0, not retained, gone when nobody listens."""
         return await self._link.publish(f"{self._root}/state/quality", self._document(document), qos=0)
+
+    async def keep_log(self, kind: str, document: Json) -> None:
+        """A log or summary: kept until the broker has it. Raises StoreError."""
+        await self._link.enqueue(f"{self._root}/log/{kind}", self._document(document))
 
     # --- commands
 

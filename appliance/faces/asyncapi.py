@@ -21,7 +21,7 @@ def event_topics() -> tuple[str, ...]:
 def document(version: str = "1") -> Json:
     """The whole document; the appliance is the application: it receives commands, sends the rest."""
     channels, operations, messages = _commands()
-    for part in (_states(), _events(), _signal(), _quality()):
+    for part in (_states(), _events(), _signal(), _quality(), _summary()):
         for target, found in zip((channels, operations, messages), part, strict=True):
             target.update(found)
     return {
@@ -176,18 +176,30 @@ def _events() -> Part:
 
 
 def _quality() -> Part:
-    words = "Statistics, in a call and while somebody subscribes by stats.subscribe."
+    words = "Statistics, while somebody subscribes by stats.subscribe."
     payload: Json = {
-        "type": "object", "required": ["interval", "quality", "stats"],
+        "type": "object", "required": ["interval", "quality"],
         "properties": {
             "callId": {"type": ["string", "null"]}, "interval": {"type": "integer", "minimum": 1},
-            "quality": {"type": "object", "description": "networkQualityLevel, mos, rtt, jitter, fractionLost"},
-            "stats": statistics.report()},
+            "quality": {"type": "object", "description": "networkQualityLevel, mos, rtt, jitter, fractionLost, stats"},
+            "stats": statistics.report(),
+            "acs": {"type": "object", "description": "MediaStatsReportSample, for who subscribed with dialect acs"}},
     }
     return (
         {"stateQuality": _channel("state/quality", words, "Quality")},
         {"tellQuality": _operation("send", "stateQuality", words, "Quality", 0)},
         {"Quality": _message("Quality", words, payload)},
+    )
+
+
+def _summary() -> Part:
+    words = "What a call was like, after its end: its record as in state/calls, and its media. Kept for the broker."
+    payload: Json = {"type": "object", "required": ["callId", "media"],
+                     "properties": {"callId": {"type": "string"}, "media": statistics.summary()}}
+    return (
+        {"logCallSummary": _channel("log/callSummary", words, "CallSummary")},
+        {"tellCallSummary": _operation("send", "logCallSummary", words, "CallSummary", 1)},
+        {"CallSummary": _message("CallSummary", words, payload)},
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Final
 
-from appliance.vocabulary import STATES, VERB, VERBS, Arg, ArgType, Json, Result, Verb
+from appliance.vocabulary import DIALECTS, STATES, VERB, VERBS, Arg, ArgType, Json, Result, Verb
 
 __all__ = [
     "OWN_COMMANDS", "ExitCode", "completion", "exit_code", "given_args", "joined", "option", "parser", "placeholder",
@@ -226,6 +226,8 @@ def _object(text: str) -> Json:
 def _add_own(one: argparse.ArgumentParser, name: str) -> None:
     if name == "state":
         one.add_argument("name", nargs="?", help=", ".join(STATES))
+    elif name == "stats":
+        one.add_argument("--dialect", choices=DIALECTS, default=DIALECTS[0], help="names and units")
     elif name == "events":
         one.add_argument("--states", action="store_true", help="state documents too, beginning with all of them")
         one.add_argument("--count", type=int, metavar="N", help="end after N lines")
@@ -281,6 +283,7 @@ def _words(name: str) -> list[str]:
     verb = VERB.get(name)
     if verb is None:
         fixed = {"state": list(STATES), "completion": ["bash", "zsh", "fish"], "events": ["--states", "--count"],
+                 "stats": ["--dialect", *DIALECTS],
                  "address": ["--operator", "--name", "--scope", "--json"],
                  "run": ["--config", "--data", "--board", "--port", "--no-broker", "--safe"]}
         return fixed.get(name, [])

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from appliance.faces import statistics
 from appliance.faces.jsonschema import DIALECT, answer, definitions, pascal
-from appliance.vocabulary import ID_PATTERN, STATES, VERBS, Json, Scope, Verb
+from appliance.vocabulary import DIALECTS, ID_PATTERN, STATES, VERBS, Json, Scope, Verb
 
 __all__ = ["document"]
 
@@ -117,13 +117,23 @@ _HEALTH: Final[Json] = {
     "type": "object", "required": ["status"], "properties": {"status": {"enum": ["ok", "degraded", "failed"]}},
 }
 _STATS: Final[Json] = {
-    "type": "object", "required": ["stats"],
-    "properties": {"stats": statistics.report()},
+    "type": "object",
+    "properties": {"stats": statistics.report(), "acs": {
+        "type": "object", "description": "with dialect=acs, in place of stats: a MediaStatsReportSample"}},
+}
+_SUMMARY: Final[Json] = {
+    "type": "object", "description": "the record of the call as in state/calls, and what its media were like",
+    "properties": {"media": statistics.summary(), "mediaStatsTimeSeries": {
+        "type": "array", "items": {"type": "object"},
+        "description": "with dialect=acs, in place of media: rows of CallClientMediaStatsTimeSeries"}},
 }
 
 
 def _state() -> Json:
     name = {"name": "name", "in": "path", "required": True, "schema": {"enum": list(STATES)}}
+    call = {"name": "call", "in": "path", "required": True, "schema": {"type": "string"},
+            "description": "id of the call, or last"}
+    dialect = {"name": "dialect", "in": "query", "schema": {"enum": list(DIALECTS), "default": DIALECTS[0]}}
     stream = ("Server-sent events: hello {boot, rev}, one state {name, rev, document} per document, then state and "
               "event (CloudEvents) as they come; cut {reason} before the appliance ends the stream.")
     text = {"schema": {"type": "string"}}
@@ -138,7 +148,10 @@ def _state() -> Json:
             "health", "Whether the appliance works; causes only for those who may know.",
             {"200": _reply("ok or degraded.", _HEALTH), "503": _reply("failed.", _HEALTH)}, scope=None)},
         "/v1/stats": {"get": _read("stats", "Statistics of the device and of the call, now.",
-                                   {"200": _reply("Samples.", _STATS)})},
+                                   {"200": _reply("Samples.", _STATS)}, parameters=[dialect])},
+        "/v1/calls/{call}/summary": {"get": _read(
+            "summary_of_call", "What a call that ended was like; 404 when it is not kept.",
+            {"200": _reply("Its summary.", _SUMMARY)}, parameters=[call, dialect])},
         "/v1/camera/snapshot": {"get": _read("snapshot", "A picture of the camera, now.", {
             "200": {"description": "The picture.", "content": {"image/jpeg": {}}}})},
         "/v1/openapi.json": {"get": _read("openapi", "This document.", {

@@ -7,7 +7,7 @@ from typing import Final
 from appliance.vocabulary import Json
 from appliance.webrtc_stats import COMMON, TYPES, Member, StatsType, Unit
 
-__all__ = ["definitions", "dictionary", "page", "report"]
+__all__ = ["definitions", "dictionary", "page", "report", "summary"]
 
 _SIGNED: Final = frozenset({Unit.SIGNED_PACKETS, Unit.DECIBEL, Unit.CELSIUS})
 
@@ -22,6 +22,28 @@ def report() -> Json:
     return {"type": "array", "items": {
         "description": "One dictionary of W3C webrtc-stats in SI units, or x-device: the device.",
         "oneOf": [{"$ref": f"#/components/schemas/{_name(one)}"} for one in TYPES]}}
+
+
+def summary() -> Json:
+    """The schema of what the media of a call were like."""
+    value: Json = {"type": "number"}
+    metric: Json = {
+        "type": "object", "additionalProperties": False,
+        "properties": {
+            "metricName": {"type": "string"}, "direction": {"enum": ["send", "receive", ""]},
+            "type": {"enum": ["audio", "video", "transport"]}, "codec": {"type": "string"},
+            "count": {"type": "integer", "minimum": 1, "description": "samples"},
+            "sum": value, "average": value, "minimum": value, "maximum": value,
+        },
+    }
+    metric["required"] = list(metric["properties"])
+    return {
+        "type": "object", "required": ["intervalSeconds", "seconds", "metrics"],
+        "properties": {
+            "intervalSeconds": {"type": "number", "description": "between two samples"},
+            "seconds": {"type": "number", "minimum": 0, "description": "between the first report and the last"},
+            "metrics": {"type": "array", "items": metric}},
+    }
 
 
 def dictionary(one: StatsType) -> Json:
@@ -59,6 +81,33 @@ tests hold the reports of live sessions against it, and compare them with what t
 | --- | --- |
 | `GET /v1/stats`, `edgecall stats` | one report, now |
 | `stats.subscribe` | a report on `state/quality` every `interval` seconds, for a minute; renew to go on |
+| `GET /v1/calls/ID/summary`, `call.summary`, `log/callSummary` | what a call that ended was like |
+
+With `dialect=acs` (`?dialect=acs`, or the argument of the verbs) names and units are those of Azure Communication
+Services, in `acs` in place of `stats`: `jitterInMs`, `healedRatio`, `bitrate` and so on, per sample. Rates are those
+since the report before. Nothing is published while nobody subscribes.
+
+The summary holds, per metric, direction, type and codec, `count`, `sum`, `average`, `minimum` and `maximum`. One sample
+is one look, every five seconds. Rates, averages and levels are values of the samples; counters are what came since the
+sample before, so that `sum` is that of the whole call.
+
+## Quality
+
+`state/net` has `networkQualityLevel` while there is a call, 5 excellent to 1 bad, 0 while it reconnects, and
+`net.networkQualityLevelChanged` tells its changes (`[call] network_quality` says how much it tells). It is the least
+of:
+
+| part | level 5, 4, 3, 2, else 1 |
+| --- | --- |
+| sound, each direction: mean opinion score of round trip, jitter and share lost | above 4.2, 4.0, 3.6, 3.0 |
+| picture received: share of the time that it was frozen | none, up to 3, 8, 20 % |
+| picture received: frame rate against the best of the last half minute | from 90, 75, 50, 25 % |
+| picture sent: frame rate against the camera's | from 90, 75, 50, 25 % |
+| picture sent: rate aimed at against the highest of the call | from 90, 75, 50, 25 % |
+
+The score is that of Twilio's preflight test: with *L* = round trip + 2 jitter + 10 ms, *R* = 94.768 - *L*/40 below
+160 ms, else 94.768 - (*L* - 120)/10, less 2.5 for each per cent lost; score = 1 + 0.035 *R* + 7e-6 *R* (*R* - 60)
+(100 - *R*). A level falls at once and rises when two looks in a row were better.
 
 Every dictionary has `type`, `id` and `timestamp` (milliseconds since 1970), and belongs to the one transport of the
 call. Counters begin at zero with every new connection, so also after a reconnection within the call; `ssrc` tells.

@@ -475,6 +475,14 @@ class Session:
         return min((at for stream in self.outgoing.values() if (at := stream.taken_at) is not None), default=None)
 
     @property
+    def lag(self) -> tuple[int, float] | None:
+        """Encoded pictures that wait to be sent, and seconds from sensor to wire of the latest; None: none is sent."""
+        track, stream = self._camera_track, self.outgoing.get("video")
+        if track is None or stream is None or not track.sending or stream.counters.capture_to_send_s is None:
+            return None
+        return track.waiting, stream.counters.capture_to_send_s
+
+    @property
     def camera(self) -> CameraFeed | None:
         return self._camera
 

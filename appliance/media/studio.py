@@ -204,6 +204,12 @@ class Studio:
 
     # -- facts
 
+    def lag(self) -> tuple[int, float | None]:
+        """Encoded pictures that wait in the session that lags most, and seconds from sensor to wire of the latest
+        picture; None while none is sent."""
+        lags = [lag for session in self._sessions if (lag := session.lag) is not None]
+        return max((waiting for waiting, _ in lags), default=0), max((seconds for _, seconds in lags), default=None)
+
     def state(self) -> Json:
         camera, microphone = self._camera, self._microphone
         sending = [session.sending for session in self._sessions]

@@ -173,7 +173,7 @@ class Leg(Protocol):
         """A data message, reliable and ordered. Raises Refused when there is no channel."""
 
     async def stats(self) -> Sequence[Json]:
-        """W3C webrtc-stats dictionaries (SI units)."""
+        """W3C webrtc-stats dictionaries (SI units); of a leg that is over, those at its end."""
 
 
 @dataclass(frozen=True, slots=True)

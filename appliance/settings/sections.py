@@ -144,6 +144,9 @@ class CallSettings:
                                unit="s", minimum=5, maximum=600)
     auto_answer_delay_s: float = setting(1.0, "Between the warning tone and an automatic answer.",
                                          unit="s", minimum=0, maximum=30)
+    network_quality: int = setting(
+        1, "What net.networkQualityLevelChanged tells: 0 it is not sent, 1 the level, 2 and levels per kind and "
+        "direction, 3 and what those are made of.", minimum=0, maximum=3)
     allow_unknown: bool = setting(False, "Let callers ring who are not in the address book.")
     dnd: tuple[str, ...] = setting((), "When incoming calls are refused with 480/doNotDisturb.",
                                    format=formats.DND, maximum=32,

@@ -175,6 +175,16 @@ class Store:
         """The newest records, newest first."""
         return [json.loads(text) for text in await self._ask(lambda: self._disk.do(lambda db: db.calls(limit)))]
 
+    async def add_summary(self, call_id: str, summary: Json) -> None:
+        """Keep what a call that ended was like; the newest KEEP_SUMMARIES are kept."""
+        text = json.dumps(summary, ensure_ascii=True, separators=(",", ":"))
+        await self._ask(lambda: self._disk.do(lambda db: db.add_summary(call_id, text)))
+
+    async def summary(self, call_id: str | None = None) -> Json | None:
+        """Of that call, or of the last one; None when it is not kept."""
+        text = await self._ask(lambda: self._disk.do(lambda db: db.summary(call_id)))
+        return None if text is None else json.loads(text)
+
     async def get(self, name: str, default: str | None = None) -> str | None:
         found = await self._ask(lambda: self._disk.do(lambda db: db.get(name)))
         return default if found is None else found

@@ -18,6 +18,7 @@ KEEP_COMMANDS_S: Final = 7 * 86_400.0
 KEEP_ALWAYS: Final = 1_000
 """Newest commands kept whatever their age: when a clock without battery jumps by years, age means nothing."""
 KEEP_CALLS: Final = 10_000
+KEEP_SUMMARIES: Final = 1_000  # of about 10 kB
 KEEP_QUARANTINED: Final = 100
 PRUNE_EVERY: Final = 256  # admissions
 
@@ -38,6 +39,10 @@ _SCHEMA: Final = (
         last REAL NOT NULL);
     CREATE TABLE calls (seq INTEGER PRIMARY KEY AUTOINCREMENT, record TEXT NOT NULL);
     CREATE TABLE small (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+    """,
+    """
+    CREATE TABLE summaries (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, call TEXT NOT NULL UNIQUE, summary TEXT NOT NULL);
     """,
 )
 
@@ -230,6 +235,16 @@ class Tables:
 
     def calls(self, limit: int) -> list[str]:
         return [text for (text,) in self.db.execute("SELECT record FROM calls ORDER BY seq DESC LIMIT ?", (limit,))]
+
+    def add_summary(self, call_id: str, summary: str) -> None:
+        self.db.execute("INSERT OR REPLACE INTO summaries (call, summary) VALUES (?, ?)", (call_id, summary))
+        self.db.execute("DELETE FROM summaries WHERE seq <= (SELECT MAX(seq) FROM summaries) - ?", (KEEP_SUMMARIES,))
+
+    def summary(self, call_id: str | None) -> str | None:
+        row = self.db.execute(
+            "SELECT summary FROM summaries WHERE ? IS NULL OR call = ? ORDER BY seq DESC LIMIT 1",
+            (call_id, call_id)).fetchone()
+        return None if row is None else str(row[0])
 
     def get(self, name: str) -> str | None:
         row = self.db.execute("SELECT value FROM small WHERE name = ?", (name,)).fetchone()

@@ -248,6 +248,9 @@ async def test_state_is_retained_whole_with_boot_and_seq(device, boss, broker):
     assert await device.door.publish_quality({"rtt": 5})
     quality = await boss.until(lambda m: m.topic == f"{ROOT}/state/quality")
     assert quality.qos == 0 and not quality.retained
+    await device.door.keep_log("callSummary", {"callId": "k"})
+    summary = await boss.until(lambda m: m.topic == f"{ROOT}/log/callSummary")
+    assert summary.qos == 1 and not summary.retained and json.loads(summary.payload)["callId"] == "k"
 
 
 async def test_offline_is_told_when_it_stops_and_when_it_vanishes(broker, boss, tmp_path):

@@ -14,7 +14,7 @@ from typing import Any
 from appliance.bulletin import Bulletin
 from appliance.calls.book import AddressBook, Entry
 from appliance.calls.commands import CallCommands
-from appliance.calls.controller import CallController
+from appliance.calls.controller import CallController, Conclusion
 from appliance.errors import Refused
 from appliance.media.api import Directions, IceServers, Session, Tone
 from appliance.providers.api import (
@@ -47,6 +47,7 @@ class ScriptedLeg:
         self.media: list[MediaWanted] = []
         self.told: list[dict[str, bool]] = []
         self.sent: list[tuple[str, str]] = []
+        self.report: list[Json] = []
         self.says_goodbye = True  # whether the peer confirms an end
         self._events: asyncio.Queue[LegEvent] = asyncio.Queue()
 
@@ -88,7 +89,7 @@ class ScriptedLeg:
         self.sent.append((channel, payload))
 
     async def stats(self) -> Sequence[Json]:
-        return []
+        return self.report
 
 
 class ScriptedProvider:
@@ -184,12 +185,16 @@ class MemoryRecords:
     def __init__(self) -> None:
         self.past: list[Json] = []
         self.values: dict[str, str] = {}
+        self.summaries: dict[str, Json] = {}
 
     async def add_call(self, record: Json) -> None:
         self.past.insert(0, record)
 
     async def calls(self, limit: int) -> list[Json]:
         return self.past[:limit]
+
+    async def add_summary(self, call_id: str, summary: Json) -> None:
+        self.summaries[call_id] = summary
 
     async def get(self, name: str, default: str | None = None) -> str | None:
         return self.values.get(name, default)
@@ -202,7 +207,8 @@ class House:
     """A controller with its rooms; use as ``async with House() as house``."""
 
     def __init__(self, folder: Path, *, entries: Sequence[Entry] = (), records: MemoryRecords | None = None,
-                 features: dict[str, str] | None = None, now: datetime = MONDAY_NOON, **call_settings: Any) -> None:
+                 conclusion: Conclusion | None = None, features: dict[str, str] | None = None,
+                 now: datetime = MONDAY_NOON, **call_settings: Any) -> None:
         self.now = now
         self.provider = ScriptedProvider()
         self.studio = RememberingStudio()
@@ -212,7 +218,8 @@ class House:
         self.controller = CallController(
             me=Peer("front-door", "device:front-door", "Front door"), settings=CallSettings(**call_settings),
             providers=[self.provider], studio=self.studio, book=AddressBook(entries), book_path=folder / "book.json",
-            bulletin=self.bulletin, records=self.records, features=features, local_time=lambda: self.now)
+            bulletin=self.bulletin, records=self.records, conclusion=conclusion, features=features,
+            local_time=lambda: self.now)
         self.handlers = CallCommands(self.controller).handlers()
         self._subscription = self.bulletin.subscribed(on_event=self.events.append)
         self._count = 0

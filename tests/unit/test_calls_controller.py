@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -195,6 +196,48 @@ async def test_auto_answer_only_for_proven_callers_and_never_without_a_tone(tmp_
         leg = house.provider.call_in(Peer("desk", "operator:desk", "claims to be the desk"))
         await asyncio.sleep(10)
         assert leg.accepted is None
+
+
+class Ledger:
+    """A Conclusion that writes down what it was given."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[str, list[Json]]] = []
+        self.told: list[Json] = []
+        self.broken = False
+
+    def media(self, call_id: str, last: Sequence[Json]) -> Json:
+        self.given.append((call_id, list(last)))
+        return {"metrics": ["of", call_id]}
+
+    async def tell(self, summary: Json) -> None:
+        if self.broken:
+            raise StoreError("The data folder is full.")
+        self.told.append(summary)
+
+
+@virtual_time
+async def test_a_call_that_ends_is_concluded_with_its_last_report_kept_and_told(tmp_path: Path) -> None:
+    ledger = Ledger()
+    async with House(tmp_path, entries=[OPERATORS], conclusion=ledger) as house:
+        leg = await connected(house)
+        leg.report = [{"type": "inbound-rtp"}]
+        call_id = house.call["callId"]
+        leg.peer_does(Ended(END_REASONS["0/remote"]))
+        await settle()
+        assert ledger.given == [(call_id, [{"type": "inbound-rtp"}])]
+        (told,) = ledger.told
+        assert (told["callId"], told["endReason"]["subCode"], told["media"]) == (
+            call_id, "remote", {"metrics": ["of", call_id]})
+        assert house.records.summaries == {call_id: told}
+        assert "media" not in house.records.past[0], "the list of calls stays small"
+        ledger.broken = True
+        leg = house.provider.call_in(OPERATOR, "call-2")
+        await settle()
+        leg.peer_does(Ended(END_REASONS["487/cancelled"]))
+        await settle()
+        assert house.records.summaries["call-2"]["media"] == {"metrics": ["of", "call-2"]}
+        assert house.call["state"] == "Disconnected"
 
 
 @virtual_time

@@ -1,47 +1,126 @@
-"""Quality of a call from its statistics: the published thresholds, and the score by hand."""
+"""Quality of a call from its statistics: the published score and thresholds, and each part of the level by hand."""
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
-from appliance.care.quality import judge, mos
+from appliance.care.quality import BAD, GOOD, POOR, Judge, Quality, mos
 from appliance.vocabulary import Json
+from tests.support.calm_call import CalmCall
 
 
-def sample(*, jitter: float = 0.0, lost: int = 0, came: int = 1000, rtt: float = 0.02) -> list[Json]:
-    return [
-        {"id": "in", "type": "inbound-rtp", "kind": "audio", "jitter": jitter, "packetsLost": lost,
-         "packetsReceived": came},
-        {"id": "rin", "type": "remote-inbound-rtp", "kind": "audio", "jitter": 0.0, "packetsLost": 0,
-         "packetsReceived": came, "roundTripTime": rtt},
-    ]
+def judged(call: CalmCall, *, seconds: float = 5.0, **changes: float) -> Quality:
+    """The third look: two saw a calm call, and what changed happened since."""
+    judge = Judge()
+    for _ in range(2):
+        judge.look(call.after(seconds))
+    for name, value in changes.items():
+        setattr(call, name, value)
+    return judge.look(call.after(seconds))
 
 
 def test_the_score_of_a_clean_line_and_of_a_bad_one() -> None:
     # R = 94.768 - (20+10)/40 = 94.018; MOS = 1 + 0.035 R + 7e-6 R (R-60)(100-R)
     assert mos(0.02, 0.0, 0.0) == pytest.approx(4.4245, abs=1e-3)
-    assert mos(0.3, 0.03, 0.05) < 3.6
+    # L = 300+60+10 = 370; R = 94.768 - 25 - 2.5*5 = 57.268
+    assert mos(0.3, 0.03, 0.05) == pytest.approx(1 + 0.035 * 57.268 + 7e-6 * 57.268 * -2.732 * 42.732, abs=1e-3)
     assert mos(2.0, 0.0, 0.0) == 1.0
 
 
 @pytest.mark.parametrize(("changes", "receive"), [
-    ({}, 1), ({"jitter": 0.04}, 2), ({"jitter": 0.2}, 3), ({"lost": 40}, 2), ({"lost": 200}, 3), ({"rtt": 0.4}, 2)])
-def test_thresholds_of_what_is_received(changes: Json, receive: int) -> None:
-    assert judge(sample(**changes), []).receive == receive
+    ({}, GOOD), ({"jitter": 0.04}, POOR), ({"jitter": 0.2}, BAD), ({"loss": 0.04}, POOR), ({"loss": 0.2}, BAD),
+    ({"rtt": 0.4}, POOR), ({"rtt": 0.6}, BAD)])
+def test_thresholds_of_what_is_received_and_sent(changes: dict[str, float], receive: int) -> None:
+    quality = judged(CalmCall(), **changes)
+    assert (quality.receive, quality.send) == (receive, receive)
+
+
+def test_the_level_follows_loss_and_delay_as_the_formula_has_it() -> None:
+    levels = {}
+    for loss, rtt in itertools.product((0.0, 0.01, 0.05, 0.15), (0.02, 0.3, 0.6)):
+        quality = judged(CalmCall(), loss=loss, rtt=rtt)
+        score = mos(rtt, 0.002, loss)
+        levels[loss, rtt] = quality.level
+        assert quality.level == 1 + sum(score > limit for limit in (3.0, 3.6, 4.0, 4.2))
+    for rtt in (0.02, 0.3, 0.6):
+        ordered = [levels[loss, rtt] for loss in (0.0, 0.01, 0.05, 0.15)]
+        assert ordered == sorted(ordered, reverse=True), "more loss, no better level"
+    assert (levels[0.0, 0.02], levels[0.15, 0.6]) == (5, 1)
+
+
+@pytest.mark.parametrize(("changes", "level"), [
+    ({"fps": 28}, 5), ({"fps": 24}, 4), ({"fps": 15}, 3), ({"fps": 8}, 2), ({"fps": 2}, 1), ({"fps": 0}, 1),
+    ({"sent_fps": 0}, 1), ({"frozen": 0.1}, 4), ({"frozen": 0.3}, 3), ({"frozen": 0.9}, 2), ({"frozen": 2.0}, 1),
+    ({"sent_fps": 24}, 4), ({"sent_fps": 10}, 2),
+    ({"target": 1_400_000}, 5), ({"target": 700_000}, 2), ({"target": 100_000}, 1)])
+def test_the_picture_is_judged_by_freezes_frame_rate_and_bit_rate(changes: dict[str, float], level: int) -> None:
+    quality = judged(CalmCall(), **changes)
+    assert quality.level == level
+    assert {part.level for (kind, _), part in quality.parts.items() if kind == "audio"} == {5}
+
+
+def test_what_is_expected_is_the_best_of_half_a_minute() -> None:
+    judge, call = Judge(), CalmCall()
+    for _ in range(3):
+        judge.look(call.after(5))
+    call.fps = 15
+    levels = [judge.look(call.after(5)).level for _ in range(8)]
+    assert levels[:4] == [3] * 4
+    assert levels[-1] == 5, "a peer that has settled at fifteen is not judged by thirty for ever"
 
 
 def test_loss_counts_since_the_sample_before() -> None:
-    before, now = sample(lost=500, came=1000), sample(lost=501, came=2000)
-    quality = judge(now, before)
-    assert quality.loss == pytest.approx(1 / 1001)
-    assert quality.receive == 1
+    call = CalmCall(loss=0.5)
+    quality = judged(call, seconds=20, loss=0.001)
+    assert quality.loss == pytest.approx(0.001, abs=1e-3)
+    assert (quality.receive, quality.level) == (GOOD, 5)
+
+
+def test_a_stream_that_begins_again_lost_nothing_and_grew_from_nothing() -> None:
+    judge, call = Judge(), CalmCall(loss=0.3)
+    judge.look(call.after(60))
+    again = CalmCall(ssrc=77)
+    again.now = 61.0
+    assert judge.look(again.report()).loss == 0
+
+
+def test_nothing_of_a_peer_that_sends_is_bad_and_the_worst_level() -> None:
+    judge, call = Judge(), CalmCall()
+    judge.look(call.after(5))
+    call.silent_since = 5.0
+    quality = judge.look(call.after(5))
+    assert (quality.receive, quality.level) == (BAD, 1)
+    assert quality.parts["audio", "receive"].level == 1
+
+
+def test_a_peer_that_stopped_its_picture_is_not_judged_by_it() -> None:
+    judge, call = Judge(), CalmCall()
+    judge.look(call.after(5))
+    report = call.after(5)
+    before = {row["id"]: row for row in CalmCall().after(5)}
+    for row in report:
+        if row["id"] in ("in-video", "remote-out-video"):
+            row.update({key: before[row["id"]][key] for key in row if key not in ("id", "timestamp", "type")})
+    quality = judge.look(report)
+    assert ("video", "receive") not in quality.parts
     assert quality.level == 5
 
 
-def test_counters_that_begin_again_are_no_loss() -> None:
-    assert judge(sample(lost=0, came=10), sample(lost=500, came=9000)).loss == 0
+def test_verbosity_says_how_much_is_told() -> None:
+    quality = judged(CalmCall(), loss=0.05)
+    assert quality.stats(0) == quality.stats(1) == {}
+    assert quality.stats(2) == {"audio": {"send": 4, "recv": 4}, "video": {"send": 5, "recv": 5}}
+    detail = quality.stats(3)["audio"]["recvStats"]
+    assert set(detail) == {"bandwidth", "latency", "fractionLost"}
+    assert detail["fractionLost"]["fractionLost"] == pytest.approx(0.05, abs=0.01)
+    assert detail["latency"] == {"jitter": 0.002, "rtt": 0.02, "level": 5}
+    assert quality.stats(3)["video"]["sendStats"]["bandwidth"]["available"] == 2_000_000
+    payload: Json = quality.payload()
+    assert payload["networkQualityLevel"] == quality.level == 4
 
 
 def test_without_statistics_nothing_is_wrong() -> None:
-    quality = judge([], [])
-    assert (quality.send, quality.receive, quality.rtt) == (1, 1, None)
+    quality = Judge().look([])
+    assert (quality.send, quality.receive, quality.rtt, quality.level) == (GOOD, GOOD, None, 5)

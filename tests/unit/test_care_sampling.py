@@ -1,4 +1,4 @@
-"""Statistics: what is in a report, when it is published, and that no subscription is forgotten. On virtual time."""
+"""Statistics: what is in a report, when it is published, and that no lease is forgotten. On virtual time."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ import pytest
 
 from appliance.bulletin import Bulletin
 from appliance.care import sampling as module
-from appliance.care.sampling import Sampling
+from appliance.care.sampling import Sampling, SamplingPorts
+from appliance.errors import Refused
 from appliance.vocabulary import VERB, Command, Json, Origin
 from hw.api import Health
+from tests.support.calm_call import CalmCall
 from tests.support.clock import virtual_time
+from tests.support.reports import faults
 
 STREAM: Json = {"type": "inbound-rtp", "id": "in", "packetsReceived": 7}
 
@@ -24,20 +27,29 @@ class Scene:
     def __init__(self) -> None:
         self.bulletin = Bulletin("boot-1")
         self.call: list[Json] = []
+        self.line: CalmCall | None = None
+        self.earlier: list[Json] = []
         self.health = Health()
+        self.lag: tuple[int, float | None] = (0, None)
+        self.asked = 0
         self.published: list[tuple[float, Json]] = []
-        self.sampling = Sampling(self.bulletin, self._stats, lambda: {"networkQualityLevel": 5}, lambda: self.health,
-                                 self._publish)
+        self.sampling = Sampling(self.bulletin, SamplingPorts(
+            self._stats, lambda _: self.earlier, lambda: {"networkQualityLevel": 5}, lambda: self.health,
+            lambda: self.lag, self._publish))
 
     async def _stats(self) -> Sequence[Json]:
+        self.asked += 1
+        if self.line is not None:
+            self.line.after(asyncio.get_running_loop().time() - self.line.now)
+            return self.line.report()
         return self.call
 
     async def _publish(self, document: Json) -> None:
         self.published.append((asyncio.get_running_loop().time(), document))
 
-    async def subscribe(self, **args: int) -> None:
+    async def subscribe(self, sender: str = "", **args: int | str) -> None:
         await self.sampling.handlers()["stats.subscribe"](
-            Command("c1", VERB["stats.subscribe"], args, Origin.INTERNAL))
+            Command("c1", VERB["stats.subscribe"], args, Origin.INTERNAL, sender))
 
     def times(self) -> list[float]:
         return [at for at, _ in self.published]
@@ -55,23 +67,12 @@ async def scene() -> AsyncIterator[Scene]:
 
 
 @virtual_time
-async def test_without_a_call_and_without_anybody_asking_nothing_is_published() -> None:
-    async with scene() as s:
-        await asyncio.sleep(60)
-        assert s.published == []
-
-
-@virtual_time
-async def test_a_call_is_sampled_every_five_seconds() -> None:
+async def test_without_anybody_asking_nothing_is_sampled_in_a_call_or_not() -> None:
     async with scene() as s:
         s.call = [STREAM]
         s.bulletin.set("call", {"callId": "call-1", "state": "Connected"})
-        await asyncio.sleep(21)
-        assert len(s.published) == 4
-        document = s.published[0][1]
-        assert (document["callId"], document["interval"], document["quality"]) == (
-            "call-1", 5, {"networkQualityLevel": 5})
-        assert [row["type"] for row in document["stats"]] == ["inbound-rtp", "x-device"]
+        await asyncio.sleep(600)
+        assert (s.published, s.asked) == ([], 0)
 
 
 @virtual_time
@@ -94,17 +95,72 @@ async def test_who_subscribes_gets_samples_at_once_for_a_minute_also_without_a_c
 
 
 @virtual_time
+async def test_a_sample_tells_call_quality_streams_and_device() -> None:
+    async with scene() as s:
+        s.call = [STREAM]
+        s.bulletin.set("call", {"callId": "call-1", "state": "Connected"})
+        await s.subscribe(interval=5)
+        await asyncio.sleep(6)
+        ((_, document),) = s.published
+        assert (document["callId"], document["interval"], document["quality"]) == (
+            "call-1", 5, {"networkQualityLevel": 5})
+        assert [row["type"] for row in document["stats"]] == ["inbound-rtp", "x-device"]
+        assert "acs" not in document
+
+
+@virtual_time
+async def test_each_lease_has_its_dialect_and_the_most_eager_sets_the_pace() -> None:
+    async with scene() as s:
+        s.line = CalmCall()
+        await s.subscribe("anna", interval=10)
+        await asyncio.sleep(25)
+        await s.subscribe("bert", interval=2, dialect="acs")
+        await asyncio.sleep(20)
+        documents = [document for _, document in s.published]
+        assert "acs" not in documents[0]
+        assert {"stats", "acs"} <= set(documents[-1])
+        assert documents[-1]["acs"]["audio"]["send"][0]["packetsPerSecond"] == pytest.approx(50, rel=0.02)
+        await asyncio.sleep(20)
+        assert "stats" not in s.published[-1][1], "the first lease has ended"
+
+
+@virtual_time
+async def test_one_report_in_the_other_dialect_has_the_rates_since_the_look_before() -> None:
+    async with scene() as s:
+        s.line = CalmCall()
+        s.earlier = s.line.after(2)
+        await asyncio.sleep(4)
+        acs = (await s.sampling.document("acs"))["acs"]
+        assert acs["video"]["receive"][0]["frameRateDecoded"] == pytest.approx(30, rel=0.02)
+        assert set(await s.sampling.document("w3c")) == {"stats"}
+
+
+@virtual_time
+async def test_leases_are_limited() -> None:
+    async with scene() as s:
+        for number in range(module.LEASES):
+            await s.subscribe(f"user-{number}")
+        await s.subscribe("user-3")
+        with pytest.raises(Refused) as refused:
+            await s.subscribe("one-more")
+        assert refused.value.key == "429/tooMany"
+        await asyncio.sleep(70)
+        await s.subscribe("one-more")
+
+
+@virtual_time
 async def test_the_device_is_in_every_report_with_what_its_board_knows() -> None:
     async with scene() as s:
         (row,) = await s.sampling.report()
-        assert row["type"] == "x-device"
+        assert faults([row]) == []
         assert row["memFree"] > 1 << 20
-        assert row["cpuLoad"] >= 0
-        assert "socTemperature" not in row
-        s.health, s.call = Health(temperature_c=61.5, throttled=False), [STREAM]
+        assert not {"socTemperature", "captureToSendLatency"} & set(row)
+        s.health, s.call, s.lag = Health(temperature_c=61.5, throttled=False), [STREAM], (3, 0.021)
         first, row = await s.sampling.report()
         assert first is STREAM
-        assert (row["socTemperature"], row["throttled"]) == (61.5, False)
+        assert faults([row]) == []
+        assert (row["socTemperature"], row["throttled"], row["encoderQueue"], row["captureToSendLatency"]) == (
+            61.5, False, 3, 0.021)
 
 
 @virtual_time
@@ -112,4 +168,4 @@ async def test_a_system_that_does_not_tell_its_memory_is_no_failure() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "MEMORY", Path("/nowhere"))
         async with scene() as s:
-            assert (await s.sampling.report())[0]["memFree"] is None
+            assert "memFree" not in (await s.sampling.report())[0]

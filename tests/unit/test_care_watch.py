@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +34,6 @@ class World:
     """What the watch looks at; the test changes it."""
 
     levels: tuple[float, float] = (0.0, 0.0)
-    stats: list[Json] = field(default_factory=list)
     broker: bool | None = None
     backlog: int = 0
     store_hangs: bool = False
@@ -54,9 +53,6 @@ class World:
 
     def now(self) -> float:
         return asyncio.get_running_loop().time()
-
-    async def ask_stats(self) -> Sequence[Json]:
-        return self.stats
 
     async def ask_backlog(self) -> int:
         if self.store_hangs:
@@ -93,7 +89,7 @@ async def watched(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> AsyncIterato
     monkeypatch.setattr(module, "addresses", lambda: world.addresses)
     monkeypatch.setattr(module, "_storage", lambda _folder: world.storage)
     watch = Watch(world.bulletin, world.diagnostics, WorldClock(world), Path("/nowhere"), WatchPorts(
-        levels=lambda: world.levels, stats=world.ask_stats, broker=lambda: world.broker, backlog=world.ask_backlog,
+        levels=lambda: world.levels, broker=lambda: world.broker, backlog=world.ask_backlog,
         note_speaking=world.speaking.append, media=lambda: world.media, providers=lambda: world.providers,
         health=lambda: world.health), started=0.0)
     world.watch = watch
@@ -142,10 +138,7 @@ async def test_lost_media_without_a_network_are_bad() -> None:
             world.call(CallState.RECONNECTING)
             await asyncio.sleep(1)
             assert [value for _, value in world.edges("networkReconnect")] == [3]
-            assert world.document("net") | {"online": False, "addresses": [], "networkQualityLevel": None} == (
-                world.document("net"))
-            await asyncio.sleep(5)
-            assert world.document("net")["networkQualityLevel"] == 0, "broken"
+            assert world.document("net") | {"online": False, "addresses": []} == world.document("net")
 
 
 @virtual_time
@@ -223,38 +216,6 @@ async def test_the_other_side_speaks_while_it_is_heard_and_a_second_longer() -> 
             assert world.speaking[-1] is True
             await asyncio.sleep(1)
             assert world.speaking[-1] is False
-
-
-def stream(came: int, lost: int, jitter: float = 0.0) -> list[Json]:
-    return [{"id": "in", "type": "inbound-rtp", "jitter": jitter, "packetsLost": lost, "packetsReceived": came},
-            {"id": "rin", "type": "remote-inbound-rtp", "jitter": 0.0, "packetsLost": 0, "packetsReceived": came,
-             "roundTripTime": 0.02}]
-
-
-@virtual_time
-async def test_quality_is_told_within_five_seconds_and_belongs_to_the_call() -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        async with watched(patch, stats=stream(1000, 0)) as world:
-            await asyncio.sleep(1)
-            assert world.watch.quality is None
-            world.call(CallState.CONNECTED)
-            await asyncio.sleep(5)
-            assert world.document("net")["networkQualityLevel"] == 5
-            world.stats = stream(1400, 100)  # a fifth of the interval
-            await asyncio.sleep(5)
-            assert world.edges("networkReceiveQuality")[-1][1] == 3
-            assert world.edges("networkSendQuality") == []
-            assert world.watch.quality is not None
-            assert world.watch.quality.payload()["fractionLost"] == 0.2
-            world.stats = stream(2400, 100)
-            await asyncio.sleep(5)
-            assert world.edges("networkReceiveQuality")[-1][1] == 1
-            world.stats = stream(2500, 400)
-            await asyncio.sleep(5)
-            world.call(CallState.DISCONNECTED)
-            await asyncio.sleep(5)
-            assert world.edges("networkReceiveQuality")[-1][1] == 1
-            assert (world.document("net")["networkQualityLevel"], world.watch.quality) == (None, None)
 
 
 @virtual_time

@@ -64,7 +64,7 @@ async def test_another_appliance_may_call_and_nothing_else(tmp_path: Path) -> No
                  not in {"/", "/operator", "/enter", "/console/{name}", "/favicon.ico", "/v1/health", "/v1/peer"}]
         assert len(gated) >= 12
         for route in gated:
-            path = route.resource.canonical.format(verb="io.set", name="call")
+            path = route.resource.canonical.format(verb="io.set", name="call", call="last")
             async with at.http.request(route.method, at.base + path, headers=at.bearer(DEVICE)) as response:
                 assert response.status == 403, path
                 if route.method != "HEAD":

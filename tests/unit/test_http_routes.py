@@ -186,6 +186,33 @@ async def test_the_snapshot_is_a_picture_or_a_reason(tmp_path: Path) -> None:
             assert (response.status, body["message"]) == (503, "camera 0 is unplugged")
 
 
+async def test_statistics_and_summaries_have_a_dialect(tmp_path: Path) -> None:
+    asked: list[tuple[str | None, str]] = []
+
+    async def report(dialect: str) -> dict[str, Any]:
+        return {"stats": []} if dialect == "w3c" else {"acs": {}}
+
+    async def summary(call_id: str | None, dialect: str) -> dict[str, Any]:
+        asked.append((call_id, dialect))
+        return {"callId": "call-1"}
+
+    async with running_door(tmp_path, Ports(report=report, summary=summary)) as at:
+        async def get(path: str) -> tuple[int, Any]:
+            async with at.http.get(f"{at.base}/v1/{path}", headers=at.bearer(OPERATOR)) as response:
+                return response.status, await response.json()
+
+        assert await get("stats") == (200, {"stats": []})
+        assert await get("stats?dialect=acs") == (200, {"acs": {}})
+        status, refusal = await get("stats?dialect=x")
+        assert (status, refusal["subCode"]) == (400, "dialect")
+        assert "w3c, acs" in refusal["message"]
+        assert await get("calls/last/summary") == (200, {"callId": "call-1"})
+        await get("calls/call-1/summary?dialect=acs")
+        assert asked == [(None, "w3c"), ("call-1", "acs")]
+    async with running_door(tmp_path, Ports()) as at:
+        assert (await get("calls/last/summary"))[0] == 404
+
+
 async def test_metrics_count_calls_requests_and_rates(tmp_path: Path) -> None:
     async def stats() -> Sequence[dict[str, Any]]:
         return [{"type": "inbound-rtp", "kind": "audio", "id": "a\"1", "packetsReceived": 7, "jitter": 0.002}]

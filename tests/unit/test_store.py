@@ -124,6 +124,12 @@ async def test_calls_and_small_values(store, monkeypatch, tmp_path):
     for n in range(5):
         await store.add_call({"n": n, "wer": "ä"})
     assert [call["n"] for call in await store.calls()] == [4, 3, 2] and (await store.calls(1))[0]["wer"] == "ä"
+    monkeypatch.setattr(tables_module, "KEEP_SUMMARIES", 2)
+    assert await store.summary() is None
+    for call in ("a", "b", "c"):
+        await store.add_summary(call, {"callId": call, "wer": "ä"})
+    assert await store.summary() == await store.summary("c") == {"callId": "c", "wer": "ä"}
+    assert [await store.summary(call) for call in ("a", "b")] == [None, {"callId": "b", "wer": "ä"}]
     assert [await store.count("boot"), await store.count("boot")] == [1, 2]
     await store.set("contact", "x")
     assert await store.get("contact") == "x" and await store.get("none", "d") == "d"

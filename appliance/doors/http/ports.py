@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from appliance.errors import Refused
 from appliance.handover import PeerAttach
 from appliance.vocabulary import Json
 from hw.api import Simulation
@@ -20,6 +21,14 @@ async def _no_stats() -> Sequence[Json]:
     return ()
 
 
+async def _no_report(_dialect: str) -> Json:
+    return {"stats": []}
+
+
+async def _no_summary(_call_id: str | None, _dialect: str) -> Json:
+    raise Refused("This device keeps no calls.", code=404, sub_code="notFound", retryable=False)
+
+
 def _healthy() -> Json:
     return {"status": "ok"}
 
@@ -30,6 +39,8 @@ class Ports:
 
     ``snapshot``: JPEG of the camera; raises HardwareError or FileNotFoundError when there is none.
     ``stats``: W3C webrtc-stats dictionaries of the running call, if there is one, and ``x-device``.
+    ``report``: a report as the document that ``GET /v1/stats`` answers, in a dialect of ``DIALECTS``.
+    ``summary``: what a call that ended was like, None for the last, in such a dialect; raises Refused when not kept.
     ``health``: the document of ``state/health``; its ``status`` is ``ok``, ``degraded`` or ``failed``.
     ``openapi``: the OpenAPI document, or None where it was not built in.
     ``attach``: takes a WebSocket whose identity is proven and speaks signalling over it; None: no direct calls.
@@ -38,6 +49,8 @@ class Ports:
 
     snapshot: Callable[[], Awaitable[bytes]] = _no_picture
     stats: Callable[[], Awaitable[Sequence[Json]]] = _no_stats
+    report: Callable[[str], Awaitable[Json]] = _no_report
+    summary: Callable[[str | None, str], Awaitable[Json]] = _no_summary
     health: Callable[[], Json] = _healthy
     openapi: Callable[[], Json] | None = None
     attach: PeerAttach | None = None

@@ -24,7 +24,7 @@ from appliance.doors.http.replies import json_reply
 from appliance.doors.http.sim import SimStream
 from appliance.errors import BadRequest, NotPermitted, Refused
 from appliance.settings import DeviceSettings
-from appliance.vocabulary import DIAGNOSTICS, END_REASONS, ID_PATTERN, STATES, Scope
+from appliance.vocabulary import DIAGNOSTICS, DIALECTS, END_REASONS, ID_PATTERN, STATES, Scope
 
 __all__ = ["Routes", "address_grant"]
 
@@ -76,6 +76,7 @@ class Routes:
             web.delete("/v1/session", self._gated(operator, self._sign_out)),
             web.post("/v1/address", self._gated(admin, self._address)),
             web.get("/v1/stats", self._gated(operator, self._stats)),
+            web.get("/v1/calls/{call}/summary", self._gated(operator, self._summary)),
             web.get("/v1/camera/snapshot", self._gated(operator, self._snapshot), allow_head=False),
             web.get("/v1/openapi.json", self._gated(operator, self._openapi)),
             web.get("/metrics", self._gated(operator, self._metrics)),
@@ -194,8 +195,12 @@ class Routes:
         with self._lease(request, caller) as session:
             return await self.events.serve(request, None if session is None else session.on_end)
 
-    async def _stats(self, _request: web.Request, _caller: Caller) -> web.StreamResponse:
-        return json_reply({"stats": list(await self.ports.stats())})
+    async def _stats(self, request: web.Request, _caller: Caller) -> web.StreamResponse:
+        return json_reply(await self.ports.report(_dialect(request)))
+
+    async def _summary(self, request: web.Request, _caller: Caller) -> web.StreamResponse:
+        call_id = request.match_info["call"]
+        return json_reply(await self.ports.summary(None if call_id == "last" else call_id, _dialect(request)))
 
     async def _snapshot(self, _request: web.Request, _caller: Caller) -> web.StreamResponse:
         try:
@@ -237,3 +242,11 @@ class Routes:
         finally:
             session.leases -= 1
             session.used = self.gate.sessions.now()
+
+
+def _dialect(request: web.Request) -> str:
+    """Names and units asked for by ``?dialect=``. Raises BadRequest."""
+    dialect = request.query.get("dialect", DIALECTS[0])
+    if dialect not in DIALECTS:
+        raise BadRequest(f"There is no dialect {dialect[:40]!r}. Known: {', '.join(DIALECTS)}.", sub_code="dialect")
+    return dialect

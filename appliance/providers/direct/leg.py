@@ -111,6 +111,7 @@ class DirectLeg:
         self._endpoints: dict[str, Endpoint] = {}
         self._sessions: dict[int, Session] = {}
         self._current: Session | None = None
+        self._last_stats: Sequence[Json] = ()  # of a leg that is over
         self._peer_sends = (True, True)
         self._facts = Facts()
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
@@ -163,7 +164,7 @@ class DirectLeg:
         self._facts.put(api.DataSent(channel, len(payload.encode())))
 
     async def stats(self) -> Sequence[Json]:
-        return await self._current.stats() if self._current is not None else []
+        return await self._current.stats() if self._current is not None else self._last_stats
 
     # --- for the provider and the endpoints -------------------------------------------------------------------------
 
@@ -399,6 +400,15 @@ class DirectLeg:
             log.error("media of a call failed", exc_info=task.exception())
             self._carry_out(self._dialog.end(END_REASONS["500/internal"]))
 
+    async def _note_stats(self) -> None:
+        if self._current is None:
+            return
+        (stats,) = await asyncio.gather(self._current.stats(), return_exceptions=True)
+        if isinstance(stats, BaseException):  # a call ends whatever its statistics do
+            log.error("the last statistics of a call could not be taken; this is a defect", exc_info=stats)
+        else:
+            self._last_stats = stats
+
     # --- the end ----------------------------------------------------------------------------------------------------
 
     async def _finish(self, reason: Reason) -> None:
@@ -406,6 +416,7 @@ class DirectLeg:
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.wait([self._worker], timeout=CLOSE_S)
+        await self._note_stats()
         sessions, self._sessions, self._current = list(self._sessions.values()), {}, None
         flushes = [asyncio.create_task(e.flush(FLUSH_S), name="direct.flush") for e in self._endpoints.values()]
         closes = [asyncio.create_task(s.close(), name="direct.close") for s in sessions]

@@ -1,0 +1,51 @@
+"""What a call was like, told when it is over: published, kept with the past calls, and found again by its id."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
+
+from appliance.care import acs
+from appliance.care.call_quality import LOOK_S, CallQuality
+from appliance.errors import Refused
+from appliance.intake import Handler
+from appliance.vocabulary import Command, Json
+
+__all__ = ["Summaries"]
+
+LOG: Final = "callSummary"
+
+
+class Summaries:
+    """``find`` looks a summary up by the id of its call, None for the last; ``publish`` takes a kind of log and the
+    document, and raises StoreError when it cannot be kept for the broker."""
+
+    def __init__(self, quality: CallQuality, find: Callable[[str | None], Awaitable[Json | None]],
+                 publish: Callable[[str, Json], Awaitable[None]]) -> None:
+        self._quality = quality
+        self._find = find
+        self._publish = publish
+
+    def handlers(self) -> Mapping[str, Handler]:
+        return {"call.summary": self._command}
+
+    def media(self, call_id: str, last: Sequence[Json]) -> Json:
+        """Metrics of a call that ended; ``last`` is its last report, empty when it had no media."""
+        return {"intervalSeconds": LOOK_S, **self._quality.conclude(call_id, last)}
+
+    async def tell(self, summary: Json) -> None:
+        await self._publish(LOG, summary)
+
+    async def document(self, call_id: str | None, dialect: str) -> Json:
+        """The summary of a call. Raises Refused(404/notFound) when it is not kept, or not any more."""
+        summary = await self._find(call_id)
+        if summary is None:
+            raise Refused("There is no such call, or its summary is not kept any more; see state/calls.", code=404,
+                          sub_code="notFound", retryable=False)
+        if dialect != "acs":
+            return summary
+        media = summary.pop("media")
+        return summary | {"mediaStatsTimeSeries": acs.time_series(media, interval_s=media["intervalSeconds"])}
+
+    async def _command(self, command: Command) -> Json:
+        return await self.document(command.args.get("callId"), command.args.get("dialect", "w3c"))

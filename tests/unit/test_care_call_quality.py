@@ -1,0 +1,208 @@
+"""The quality of a call as it goes: level, event, diagnostics, and the summary after it. On virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from appliance.bulletin import Bulletin
+from appliance.care.call_quality import CallQuality
+from appliance.care.diagnostics import Diagnostics
+from appliance.care.summaries import Summaries
+from appliance.errors import Refused
+from appliance.vocabulary import VERB, CallState, Command, Event, Json, Origin
+from tests.support.calm_call import CalmCall
+from tests.support.clock import virtual_time
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.bulletin = Bulletin("boot-1")
+        self.line: CalmCall | None = None
+        self.began = 0.0
+        self.verbosity = 1
+        self.asked = 0
+        self.events: list[Event] = []
+        self.kept: dict[str | None, Json] = {}
+        self.logs: list[tuple[str, Json]] = []
+        self.quality = CallQuality(self.bulletin, Diagnostics(self.bulletin), self._stats, lambda: self.verbosity)
+        self.summaries = Summaries(self.quality, self._find, self._publish)
+
+    async def _stats(self) -> Sequence[Json]:
+        self.asked += 1
+        if self.line is None:
+            return []
+        now = asyncio.get_running_loop().time() - self.began
+        return self.line.after(now - self.line.now)
+
+    async def _find(self, call_id: str | None) -> Json | None:
+        found = self.kept.get(call_id)
+        return None if found is None else dict(found)
+
+    async def _publish(self, kind: str, document: Json) -> None:
+        self.logs.append((kind, document))
+
+    def state(self, state: CallState, call_id: str = "call-1") -> None:
+        self.bulletin.set("call", {"callId": call_id, "state": state.value})
+
+    def connect(self, call_id: str = "call-1", **line: float) -> None:
+        self.began, self.line = asyncio.get_running_loop().time(), CalmCall(**line)  # type: ignore[arg-type]
+        self.state(CallState.CONNECTED, call_id)
+
+    @property
+    def level(self) -> int | None:
+        return self.bulletin.document("net").get("networkQualityLevel")
+
+    def levels(self) -> list[int]:
+        return [event.data["level"] for event in self.events if event.type == "net.networkQualityLevelChanged"]
+
+    def diagnostic(self, name: str) -> int | None:
+        return self.bulletin.document("diag").get(name, {}).get("value")
+
+
+@asynccontextmanager
+async def scene() -> AsyncIterator[Scene]:
+    found = Scene()
+    with found.bulletin.subscribed(on_event=found.events.append):
+        running = asyncio.create_task(found.quality.run(), name="quality")
+        try:
+            yield found
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+@virtual_time
+async def test_without_a_call_nothing_is_asked_or_told() -> None:
+    async with scene() as s:
+        await asyncio.sleep(60)
+        assert (s.asked, s.events, s.level, s.quality.quality) == (0, [], None, None)
+
+
+@virtual_time
+async def test_the_level_is_told_with_the_connection_and_with_every_change() -> None:
+    async with scene() as s:
+        await asyncio.sleep(1)
+        s.connect()
+        await asyncio.sleep(0.1)
+        assert (s.level, s.levels()) == (5, [5])
+        await asyncio.sleep(10)
+        assert s.line is not None
+        s.line.loss = 0.12
+        await asyncio.sleep(5)
+        assert (s.level, s.levels()) == (2, [5, 2])
+        assert (s.diagnostic("networkReceiveQuality"), s.diagnostic("networkSendQuality")) == (3, 3)
+        assert next(event for event in s.events if event.type.startswith("net.")).data["callId"] == "call-1"
+        s.line.loss = 0.0
+        await asyncio.sleep(5)
+        assert s.level == 2, "one better look is not yet a better line"
+        await asyncio.sleep(5)
+        assert (s.level, s.levels()) == (5, [5, 2, 5])
+        assert s.diagnostic("networkReceiveQuality") == 1
+
+
+@virtual_time
+async def test_a_line_that_wavers_makes_few_events() -> None:
+    async with scene() as s:
+        s.connect()
+        await asyncio.sleep(1)
+        for _ in range(20):
+            assert s.line is not None
+            s.line.loss = 0.0 if s.line.loss else 0.05
+            await asyncio.sleep(5)
+        assert s.levels() == [5, 4]
+
+
+@virtual_time
+async def test_reconnecting_is_broken_at_once_and_the_level_comes_back_at_once() -> None:
+    async with scene() as s:
+        s.connect()
+        await asyncio.sleep(7)
+        s.state(CallState.RECONNECTING)
+        await asyncio.sleep(0.1)
+        assert (s.level, s.levels(), s.quality.quality) == (0, [5, 0], None)
+        await asyncio.sleep(20)
+        s.connect()
+        await asyncio.sleep(0.1)
+        assert (s.level, s.levels()) == (5, [5, 0, 5])
+        s.state(CallState.DISCONNECTED)
+        await asyncio.sleep(0.1)
+        assert (s.level, s.quality.quality) == (None, None)
+
+
+@pytest.mark.parametrize(("verbosity", "events", "stats"), [(0, 0, None), (1, 1, set()), (2, 1, {"audio", "video"})])
+@virtual_time
+async def test_verbosity_says_what_the_event_tells(verbosity: int, events: int, stats: set[str] | None) -> None:
+    async with scene() as s:
+        s.verbosity = verbosity
+        s.connect()
+        await asyncio.sleep(1)
+        assert (s.level, len(s.levels())) == (5, events)
+        if stats is not None:
+            assert set(s.events[-1].data["stats"]) == stats
+
+
+@virtual_time
+async def test_the_report_before_is_of_this_call_and_old_enough() -> None:
+    async with scene() as s:
+        s.connect()
+        await asyncio.sleep(6)
+        assert s.line is not None
+        now = s.line.after(0.0)
+        before = s.quality.earlier(now)
+        assert before[0]["timestamp"] <= now[0]["timestamp"] - 1000
+        assert s.quality.earlier(now, 60) == ()
+        s.state(CallState.DISCONNECTED)
+        await asyncio.sleep(1)
+        assert s.quality.earlier(now) == ()
+
+
+@virtual_time
+async def test_a_summary_is_of_the_whole_call_its_last_seconds_and_a_reconnection_included() -> None:
+    async with scene() as s:
+        s.connect()
+        await asyncio.sleep(12)  # looks at 0, 5 and 10
+        s.state(CallState.RECONNECTING)
+        await asyncio.sleep(4)
+        s.connect(ssrc=99, rtt=0.2)
+        await asyncio.sleep(7)  # looks at 0 and 5
+        assert s.line is not None
+        s.state(CallState.DISCONNECTED)
+        summary = {"callId": "call-1", "media": s.summaries.media("call-1", s.line.after(2.0))}
+        metrics = {(row["metricName"], row["direction"], row["type"]): row for row in summary["media"]["metrics"]}
+        sent = metrics["packetsSent", "send", "audio"]
+        assert sent["sum"] == 50 * 10 + 50 * 7, "but for the two seconds that the lost connection did not tell of"
+        trips = metrics["roundTripTime", "send", "video"]
+        assert (trips["minimum"], trips["maximum"], trips["count"]) == (0.02, 0.2, 6)
+        assert metrics["bitrate", "receive", "audio"]["average"] == pytest.approx(40_000, rel=0.02)
+        assert metrics["bitrate", "receive", "audio"]["codec"] == "opus"
+        assert summary["media"]["intervalSeconds"] == 5
+        await s.summaries.tell(summary)
+        assert s.logs == [("callSummary", summary)]
+        assert s.summaries.media("call-1", [])["metrics"] == [], "told once"
+
+
+@virtual_time
+async def test_a_summary_is_found_again_in_both_dialects() -> None:
+    async with scene() as s:
+        s.connect()
+        await asyncio.sleep(11)
+        s.kept["call-1"] = s.kept[None] = {"callId": "call-1", "media": s.summaries.media("call-1", [])}
+        verb = VERB["call.summary"]
+        handle = s.summaries.handlers()["call.summary"]
+        ours = await handle(Command("c1", verb, {}, Origin.INTERNAL))
+        assert ours == s.kept["call-1"]
+        theirs = await handle(Command("c2", verb, {"callId": "call-1", "dialect": "acs"}, Origin.INTERNAL))
+        assert theirs is not None
+        rows = {(row["MetricName"], row["MediaStreamDirection"], row["MediaStreamType"]): row
+                for row in theirs["mediaStatsTimeSeries"]}
+        row = rows["rttInMs", "Outbound", "Audio"]
+        assert (row["Count"], row["Average"], row["MediaStreamCodec"], row["AggregationIntervalSeconds"]) == (
+            3, 20.0, "opus", 5)
+        assert "media" not in theirs
+        with pytest.raises(Refused) as refused:
+            await handle(Command("c3", verb, {"callId": "call-9"}, Origin.INTERNAL))
+        assert refused.value.key == "404/notFound"
