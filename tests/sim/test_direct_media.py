@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -94,6 +95,25 @@ async def test_a_connection_that_dies_is_rebuilt_and_heard_again(who: str) -> No
         assert len(alpha.studio._sessions) == len(bravo.studio._sessions) == 1
         await mine.leg.end(END_REASONS["0/local"])
         await until(lambda: theirs.ended == "0/remote")
+
+
+async def test_silence_is_told_within_3_s_and_the_same_call_goes_on() -> None:
+    async with two() as (_broker, alpha, bravo):
+        mine, theirs = await call(alpha, bravo)
+        await until(lambda: bravo.hears(440) > 0.15 and alpha.hears(1000) > 0.15, 10.0, "tones")
+        (session,) = alpha.studio._sessions
+        connection = session._pc._ice
+        assert connection is not None
+        began = time.monotonic()
+        connection.data_received = lambda _data, _component: None  # type: ignore[method-assign]
+        connection.request_received = lambda *_: None  # type: ignore[method-assign]
+        await until(lambda: api.Lost("media") in mine.events, 4.0, "told")
+        assert 2.5 < time.monotonic() - began < 3.6
+        lost = time.monotonic()
+        await until(lambda: "Recovered" in mine.kinds and "Recovered" in theirs.kinds, 5.0, "recovered")
+        assert time.monotonic() - lost < 5.0
+        await until(lambda: bravo.hears(440) > 0.15 and alpha.hears(1000) > 0.15, 10.0, "tones")
+        assert mine.kinds.count("Connected") == 1, "the call is the same"
 
 
 async def test_ten_calls_leave_nothing() -> None:

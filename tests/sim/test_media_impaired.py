@@ -30,6 +30,21 @@ async def test_a_round_trip_of_600_ms_is_no_reason_to_hang_up(monkeypatch: pytes
         assert 0.59 < trip < 0.9
 
 
+async def test_a_round_trip_of_1_5_s_is_set_up_and_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A satellite, or a queue that somebody else keeps full. The times of consent are six times shorter here, and its
+    answers still come more than one check late."""
+    monkeypatch.setattr(ice_seam, "CONSENT_INTERVAL", 0.8)
+    monkeypatch.setattr(ice_seam, "CONSENT_LIFETIME_S", 5.0)
+    async with relay(Conditions(delay_s=0.75)) as between, pair(between=between) as (caller, callee):
+        await caller.event(SessionUp, 20)
+        await callee.event(SessionUp, 20)
+        await until(lambda: caller.strength(1000) > 0.15 and callee.strength(440) > 0.15, 10, "tones")
+        await asyncio.sleep(7.0)  # longer than consent lasts: that nothing ends is what is tested
+        for end, hertz in ((caller, 1000), (callee, 440)):
+            assert not any(isinstance(event, SessionClosed | SessionSilent) for event in end.told), end.told
+            assert end.strength(hertz) > 0.15
+
+
 async def test_a_black_out_is_told_in_time_and_so_is_its_end() -> None:
     async with relay() as between, pair(between=between) as (caller, callee):
         await caller.event(SessionUp)
