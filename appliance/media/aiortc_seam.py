@@ -1,5 +1,5 @@
-"""The seam to aiortc: every private name of its that Edgecall touches stands here or in ``routing_seam``,
-those of aioice in ``ice_seam``.
+"""The seam to aiortc: every private name of its that Edgecall touches stands here or in ``routing_seam`` and
+``sctp_seam``, those of aioice in ``ice_seam``.
 
 What is used as it is: ICE checks, DTLS, SCTP, the SDP parser, the RTP and RTCP codecs. What is replaced, and why:
 
@@ -79,6 +79,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from appliance.media.congestion import transport_cc
 from appliance.media.ice_seam import IceConnection
 from appliance.media.routing_seam import Router
+from appliance.media.sctp_seam import DataGate
 from appliance.media.servers import ServerPool
 from appliance.tasks import background, fail_loudly
 
@@ -423,16 +424,6 @@ class Certificate(RTCCertificate):
         return context
 
 
-class _DataTap:
-    """Stands between DTLS and SCTP: data is an arrival too."""
-
-    def __init__(self, receiver: Any, on_arrival: Callable[[], None]) -> None:
-        self._receiver = receiver
-        self._on_arrival = on_arrival
-
-    async def _handle_data(self, data: bytes) -> None:
-        self._on_arrival()
-        await self._receiver._handle_data(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,32 +449,47 @@ class DtlsTransport(RTCDtlsTransport):
         self._certificates: dict[str, CertificateFacts] = {}
         self.malformed = 0
 
+    async def _recv_next(self) -> None:
+        """The outermost boundary of what comes from the network: only the end of the transport ends its task."""
+        try:
+            await super()._recv_next()
+        except ConnectionError:
+            raise
+        except Exception as error:
+            self._note_malformed(error)
+
     async def _handle_rtcp_data(self, data: bytes) -> None:
-        self._on_arrival()
+        await self._guard(self._handle_compound(data))
+
+    async def _handle_compound(self, data: bytes) -> None:
         if self.wide is not None:
             data, bodies = transport_cc.split_compound(data)
             for fci in bodies:
                 self.wide.on_feedback(fci)
-        await self._guard(super()._handle_rtcp_data(data))
+        await super()._handle_rtcp_data(data)
 
     async def _handle_rtp_data(self, data: bytes, arrival_time_ms: int) -> None:
-        self._on_arrival()
         await self._guard(super()._handle_rtp_data(data, arrival_time_ms))
 
     def _register_data_receiver(self, receiver: Any) -> None:
-        super()._register_data_receiver(_DataTap(receiver, self._on_arrival))
+        super()._register_data_receiver(DataGate(receiver, self._guard))
 
     def _unregister_data_receiver(self, receiver: Any) -> None:
         self._data_receiver = None
 
     async def _guard(self, handling: Awaitable[None]) -> None:
-        """An exception here would end RTCDtlsTransport's task and with it the call (seen: struct.error on bad RTCP)."""
+        """Handle what came authenticated. An exception would end RTCDtlsTransport's task and with it the call (seen:
+        struct.error on bad RTCP)."""
+        self._on_arrival()
         try:
             await handling
-        except Exception:
-            self.malformed += 1
-            if self.malformed == 1:
-                log.warning("a packet from the peer could not be handled; further ones are only counted", exc_info=True)
+        except Exception as error:
+            self._note_malformed(error)
+
+    def _note_malformed(self, error: Exception) -> None:
+        self.malformed += 1
+        if self.malformed == 1:
+            log.warning("a packet from the peer could not be handled; further ones are only counted", exc_info=error)
 
     def certificates(self) -> Mapping[str, CertificateFacts]:
         """By side, ``local`` and ``remote``; empty before the handshake."""

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 CONSENT_LIFETIME_S: Final = 30.0  # RFC 7675 5.1
 CONSENT_OUTSTANDING: Final = 8  # checks still answered for: 30 s at the fastest pace of 4 s
+DATAGRAM: Final = 1500  # bytes: more than any path carries in one piece, and all that libsrtp has room for
 RECEIVE_QUEUE: Final = 1024  # datagrams waiting for DTLS: 7 s of 720p; more means the loop stands still
 REMOTE_CANDIDATES: Final = 64  # more from one peer are ignored: each costs checks on the network
 SOCKET_BUFFER: Final = 262_144  # bytes received while the loop is busy: aioice's own figure
@@ -223,7 +224,7 @@ class IceConnection(Connection):
         if self._queue.qsize() >= RECEIVE_QUEUE:
             self.overflow += 1
             return
-        if data:  # an empty datagram would raise in RTCDtlsTransport and end the call
+        if 0 < len(data) <= DATAGRAM:  # others raise in RTCDtlsTransport and in libsrtp, which would end the call
             super().data_received(data, component)
 
     # -- consent

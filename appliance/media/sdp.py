@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Final
 
 from appliance.errors import Refused, SignalingError
@@ -24,6 +25,7 @@ __all__ = [
     "finish_answer",
     "format_parameters",
     "start_boldly",
+    "usable_candidate",
 ]
 
 MAX_SDP: Final = 64 * 1024  # bytes
@@ -31,7 +33,15 @@ MAX_SECTIONS: Final = 16
 START_KBPS: Final = 1200
 KINDS: Final = ("audio", "video", "application")
 STATIC: Final = {"0": "pcmu/8000", "8": "pcma/8000", "9": "g722/8000"}
-_MEDIA_LINE: Final = re.compile(r"m=([a-z]+) (\d{1,5})(?:/\d+)? ([A-Z/]+) (.+)")
+MAX_LINES: Final = 512  # of one media section; a browser's with simulcast has 150
+MAX_FORMATS: Final = 128  # payload types there can be
+MAX_CANDIDATES: Final = 64  # of one media section, and in trickling
+_MEDIA_LINE: Final = re.compile(r"m=(\S+) (\d{1,5})(?:/\d{1,5})? (\S+) (\S.*)")
+_CANDIDATE: Final = re.compile(  # RFC 8839 5.1
+    r"(?:a=)?candidate:[A-Za-z0-9+/]{1,32} (?P<component>\d{1,3}) (?P<transport>[A-Za-z]{3,8}) (?P<priority>\d{1,10}) "
+    r"(?P<host>[A-Za-z0-9.:%_-]{1,255}) (?P<port>\d{1,5}) typ (?P<type>[a-z]{1,16})"
+    r"(?: raddr [A-Za-z0-9.:%_-]{1,255} rport \d{1,5})?(?: (?!raddr |rport )\S{1,64} \S{1,255})* *"
+)
 _H264_PROFILES: Final = ("42e0", "42c0", "4200", "4280", "42a0", "4240", "4260")
 
 
@@ -81,11 +91,15 @@ class SessionText:
                 if match is None:
                     raise SignalingError("the session description has a malformed media line", sub_code="badSdp")
                 kind, port, proto, formats = match.groups()
+                if int(port) > 65535:
+                    raise SignalingError("the session description has a malformed media line", sub_code="badSdp")
                 sections.append(Section(kind, int(port), proto, formats.split(), []))
             elif sections:
                 sections[-1].lines.append(line)
             else:
                 head.append(line)
+        if any(len(section.lines) > MAX_LINES or len(section.formats) > MAX_FORMATS for section in sections):
+            raise SignalingError("a media section has more lines or formats than any real one", sub_code="badSdp")
         if not sections or len(sections) > MAX_SECTIONS:
             raise SignalingError(f"the session description has {len(sections)} media sections", sub_code="badSdp")
         return cls(head, sections)
@@ -103,6 +117,41 @@ class Rejected:
     places: dict[int, Section] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)  # kind -> why, for people
     order: list[int] = field(default_factory=list)  # places of the sections that are taken
+
+
+def usable_candidate(text: str) -> bool:
+    """Whether a candidate line is one to check: RTP over UDP, to an address that can be a peer's.
+
+    Raises SignalingError for what is no candidate at all.
+    """
+    match = _CANDIDATE.fullmatch(text.strip())
+    if match is None or not 0 < int(match["port"]) < 65536 or not 0 <= int(match["priority"]) < 1 << 32:
+        raise SignalingError("that is no ICE candidate", sub_code="badCandidate")
+    if match["transport"].lower() != "udp" or match["component"] != "1":
+        return False
+    if match["type"] not in ("host", "srflx", "prflx", "relay"):
+        return False
+    if match["host"].endswith(".local"):
+        return True
+    try:
+        address = ip_address(match["host"])
+    except ValueError:
+        return False  # a name: RFC 8839 lets one ignore it
+    return not (address.is_multicast or address.is_unspecified)
+
+
+def _only_usable_candidates(section: Section) -> None:
+    """Remove candidates that nobody could check (RFC 8839 5.1: they are ignored, the description is not)."""
+    candidates = [line for line in section.lines if line.startswith("a=candidate:") and _is_usable(line)]
+    keep = set(candidates[:MAX_CANDIDATES])
+    section.lines = [line for line in section.lines if not line.startswith("a=candidate:") or line in keep]
+
+
+def _is_usable(line: str) -> bool:
+    try:
+        return usable_candidate(line)
+    except SignalingError:
+        return False
 
 
 def start_boldly(text: str) -> str:
@@ -128,6 +177,7 @@ def admit_offer(text: str) -> tuple[str, list[str], Rejected]:
         else:
             if section.kind != "application":
                 _only_known_codecs(section)
+            _only_usable_candidates(section)
             rejected.order.append(place)
             taken.append(section)
     if not any(section.kind in ("audio", "video") for section in taken):
@@ -168,6 +218,7 @@ def admit_answer(text: str, offer: str) -> tuple[str, dict[str, str]]:
         if not reason:
             if section.kind != "application":
                 _only_known_codecs(section)
+            _only_usable_candidates(section)
             continue
         reasons[section.kind] = reason
         if model is not None:
@@ -180,8 +231,8 @@ def admit_answer(text: str, offer: str) -> tuple[str, dict[str, str]]:
 
 
 def _reason_against(section: Section, taken: list[str]) -> str:
-    if section.kind not in KINDS:
-        return f"{section.kind} is not supported"
+    if section.kind not in KINDS or (section.kind == "application" and not section.proto.endswith("SCTP")):
+        return f"{section.kind} over {section.proto} is not supported"
     if section.kind in taken:
         return f"one {section.kind} line is supported"
     if not section.port and "a=bundle-only" not in section.lines:

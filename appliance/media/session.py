@@ -187,10 +187,11 @@ class Session:
         place = self._rejected.order[0] if self._rejected.order else 0
         if mid != first.mid if mid is not None else line != place:
             return  # of a line that is bundled into the first
+        if not sdp.usable_candidate(candidate):
+            return
         parsed = candidate_from_sdp(candidate.removeprefix("candidate:"))
         parsed.sdpMid = first.mid
-        if parsed.protocol.lower() == "udp":
-            await self._pc.addIceCandidate(parsed)
+        await self._pc.addIceCandidate(parsed)
 
     async def _boundary(self, work: Awaitable[T], what: str) -> T:
         """The one place where text of a peer meets aiortc: any exception means that the text is bad."""

@@ -59,6 +59,30 @@ def test_lines_we_do_not_speak_are_rejected_in_their_place() -> None:
     assert "a=group:BUNDLE a d w" in answer
 
 
+@pytest.mark.parametrize("line", [
+    "m=image 9 udptl t38", "m=x-hologram.2 9 FOO/1.0 a b", "m=application 9 TCP/TLS/BFCP *", "m=text 9 RTP/SAVPF 98 99",
+    "m=message 9/2 TCP/TLS/MSRP *",
+])
+def test_a_line_that_nobody_knows_is_rejected_by_itself(line: str) -> None:
+    admitted, kinds, rejected = sdp.admit_offer(text(AUDIO, line + "\r\na=mid:x", DATA))
+    assert kinds == ["audio", "application"]
+    assert line not in admitted
+    answer = sdp.SessionText.parse(sdp.finish_answer(text(AUDIO, DATA), rejected)).sections
+    assert [section.port for section in answer] == [9, 0, 9]
+    assert (answer[1].proto, answer[1].mid) == (line.split(" ")[2], "x")
+
+
+def test_a_line_of_ours_that_the_peer_does_not_know_leaves_the_others() -> None:
+    """Whatever it answers in its place; only the kind must be the one we offered (RFC 3264 6)."""
+    for refusal in ("m=video 0 UDP/TLS/RTP/SAVPF 0", "m=video 0 RTP/AVP 31", VIDEO.replace("H264", "FOO") + TRANSPORT):
+        admitted, reasons = sdp.admit_answer(
+            text(AUDIO + TRANSPORT, refusal, DATA + TRANSPORT), text(AUDIO, VIDEO, DATA))
+        assert set(reasons) == {"video"}
+        sections = sdp.SessionText.parse(admitted).sections
+        assert "a=inactive" in sections[1].lines
+        assert "a=inactive" not in sections[0].lines + sections[2].lines
+
+
 def test_only_h264_gets_the_start_hint() -> None:
     hinted = sdp.start_boldly(text(AUDIO, VIDEO))
     assert hinted.count("x-google-start-bitrate=1200") == 2
