@@ -227,6 +227,18 @@ class Camera(Protocol):
     def set_bitrate(self, bits_per_second: int) -> None:
         """Change the encoder's target while it runs; clamped to what the encoder survives."""
 
+    def set_mode(self, mode: VideoMode) -> None:
+        """Change size, frame rate and target while it runs, at most to the mode it was started with.
+
+        Never blocks. Within 500 ms the frames are of the new size, from a key frame on; until then those of the old
+        one go on. The sensor stays open. Nothing happens while the camera is stopped, or where the pictures come
+        encoded (``EncoderKind.RECORDED``): ``mode`` tells.
+        """
+
+    @property
+    def mode(self) -> VideoMode | None:
+        """What it really does now; None while it is stopped."""
+
     def snapshot(self, deadline_s: float = 2.0) -> bytes:
         """A JPEG of what the camera sees now. Blocking: call it off the loop. Raises HardwareError.
 

@@ -87,5 +87,8 @@ class V4l2Source:
             raise SourceError("failed", f"{self._path}: {error}") from error
         return self._fitter.fit(frame)
 
+    def resize(self, mode: VideoMode) -> None:
+        self._fitter = Fitter(mode)
+
     def close(self) -> None:
         self._container.close()

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -73,7 +73,8 @@ class _Start:
     """One ``start``: what was asked, who gets it, and what the sensor said."""
 
     generation: int
-    mode: VideoMode
+    opened: VideoMode  # what the sensor is opened with
+    mode: VideoMode  # what is made of it now
     sink: Callable[[EncodedFrame], None]
     watch: FrameWatch
     answered: threading.Event
@@ -135,7 +136,7 @@ class ProcessCamera:
                 raise DeviceFailedError(f"camera {self._device}: the board is closed")
             self._generation += 1
             start = _Start(
-                self._generation, mode, sink, FrameWatch(mode.fps, time.monotonic()), threading.Event()
+                self._generation, mode, mode, sink, FrameWatch(mode.fps, time.monotonic()), threading.Event()
             )
             self._start = start
             self._tell_start()
@@ -151,6 +152,19 @@ class ProcessCamera:
             if self._start is not None:
                 self._start.mode = replace(self._start.mode, bitrate=bits_per_second)
                 self._tell(do="bitrate", value=bits_per_second)
+
+    def set_mode(self, mode: VideoMode) -> None:
+        with self._lock:
+            if self._start is None or self._recorded:
+                return
+            self._start.mode = mode
+            self._start.watch.retimed(mode.fps)
+            self._tell_mode()
+
+    @property
+    def mode(self) -> VideoMode | None:
+        start = self._start
+        return start.mode if start is not None else None
 
     def snapshot(self, deadline_s: float = 2.0) -> bytes:
         still = _Still(threading.Event())
@@ -245,11 +259,14 @@ class ProcessCamera:
         with self._lock:
             start = self._start
             if start is not None:
-                mode = start.mode
-                self._tell(
-                    do="start", generation=start.generation,
-                    width=mode.width, height=mode.height, fps=mode.fps, bitrate=mode.bitrate,
-                )  # fmt: skip
+                self._tell(do="start", generation=start.generation, **asdict(start.opened))
+                if start.mode != start.opened and not self._recorded:
+                    self._tell_mode()
+
+    def _tell_mode(self) -> None:
+        with self._lock:
+            if self._start is not None:
+                self._tell(do="mode", **asdict(self._start.mode))
 
     def _tell_all(self) -> None:
         """Everything a new process must know."""
@@ -257,9 +274,8 @@ class ProcessCamera:
             self._ready = True
             if self._physics:
                 self._tell(do="faults", active=sorted(self._physics))
-            warm = self._warm
             if self._start is None:
-                self._tell(do="warm", width=warm.width, height=warm.height, fps=warm.fps, bitrate=warm.bitrate)
+                self._tell(do="warm", **asdict(self._warm))
             self._tell_start()
             for number in self._stills:
                 self._tell(do="snapshot", id=number)
@@ -386,7 +402,9 @@ class ProcessCamera:
             case "started":
                 start = self._start
                 if start is not None and start.generation == event["generation"]:
-                    start.mode = VideoMode(event["width"], event["height"], event["fps"], event["bitrate"])
+                    opened = VideoMode(event["width"], event["height"], event["fps"], event["bitrate"])
+                    if opened != start.opened or self._recorded:
+                        start.opened = start.mode = opened
                     if self._obstructed():
                         start.watch = FrameWatch(start.mode.fps, time.monotonic())
                     else:

@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from av.video.frame import VideoFrame
@@ -44,8 +45,9 @@ class Sensor:
     def __init__(self, spec: str, output: int) -> None:
         self._spec = spec
         self._output = output
-        self._wanted: tuple[int, VideoMode] | None = None
-        self._mode = DEFAULT_MODE
+        self._wanted: tuple[int, VideoMode] | None = None  # number of the start, what the sensor is opened with
+        self._asked: VideoMode | None = None  # changed to while open
+        self._mode = DEFAULT_MODE  # what is made now
         self._faults: set[str] = set()
         self._source: PictureSource | None = None
         self._clip: Clip | None = None
@@ -55,6 +57,7 @@ class Sensor:
         self._last: VideoFrame | None = None
         self._counter = 0
         self._due_us = 0
+        self._encode_us = 0  # a sensor that is faster than asked is thinned out
         self._dark = False
         # Made before it is needed: painting the still part of the picture and x264's tables take 60 ms.
         self._warm: tuple[str, VideoMode, PictureSource, H264Encoder] | None = None
@@ -80,8 +83,11 @@ class Sensor:
             case "start":
                 self._close()
                 mode = VideoMode(fields["width"], fields["height"], fields["fps"], fields["bitrate"])
-                self._wanted = (fields["generation"], mode)
+                self._wanted, self._asked = (fields["generation"], mode), None
                 self._open()
+            case "mode":
+                self._asked = VideoMode(fields["width"], fields["height"], fields["fps"], fields["bitrate"])
+                self._change_mode()
             case "stop":
                 self._close()
                 self._wanted = None
@@ -149,16 +155,27 @@ class Sensor:
             self.tell("device", why=error.why, detail=str(error))
             return
         self._mode = mode
-        self._due_us = _now_us()
+        self._due_us = self._encode_us = _now_us()
         self._dark = False  # the board forgets it with every start
         self.tell(
             "started", generation=generation, width=mode.width, height=mode.height, fps=mode.fps, bitrate=mode.bitrate
         )
+        self._change_mode()
+
+    def _change_mode(self) -> None:
+        """Make pictures as asked from the next one on: a new encoder begins with a key frame. The sensor stays."""
+        mode = self._asked
+        if mode is None or mode == self._mode or self._source is None:
+            return
+        if (mode.width, mode.height) != (self._mode.width, self._mode.height):
+            self._source.resize(mode)
+        self._mode, self._last = mode, None
+        self._encoder = H264Encoder(mode)
 
     def _open_source(self, mode: VideoMode) -> VideoMode:
         kind, _, path = self._spec.partition(":")
         if kind == "clip":
-            self._clip = Clip(path)
+            self._clip, self._asked = Clip(path), None
             return self._clip.mode
         warm, self._warm = self._warm, None
         if warm is not None and warm[:2] == (self._spec, mode):
@@ -221,12 +238,22 @@ class Sensor:
             picture = self._source.picture(self._counter, now)
             if self._source.live:
                 now = self._due_us = _now_us()  # it has just been captured; the next one is waited for at once
+                if self._thinned(now):
+                    return None
         if self._counter % max(1, self._mode.fps // 2) == 0:
             self._judge_light(picture)
         self._last = picture
         if self._encoder is None:
             self._encoder = H264Encoder(self._mode)
         return self._encoder.encode(picture, now)
+
+    def _thinned(self, now: int) -> bool:
+        """Whether a picture comes too early for the rate that is asked."""
+        period = 1_000_000 // self._mode.fps
+        if now < self._encode_us - period // 4:  # sensors are not that regular
+            return True
+        self._encode_us = max(self._encode_us + period, now)
+        return False
 
     def _judge_light(self, picture: VideoFrame) -> None:
         sample = bytes(memoryview(picture.planes[0])[::1009])  # a prime: no column is favoured
@@ -243,8 +270,8 @@ class Sensor:
 
     def _set_bitrate(self, value: int) -> None:
         if self._wanted is not None:
-            generation, mode = self._wanted
-            self._wanted = (generation, VideoMode(mode.width, mode.height, mode.fps, value))
+            self._mode = replace(self._mode, bitrate=value)
+            self._asked = replace(self._asked or self._wanted[1], bitrate=value)
         if self._encoder is not None:
             self._encoder.set_bitrate(value)
 

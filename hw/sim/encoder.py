@@ -20,9 +20,12 @@ MAX_BITRATE: Final = 14_000_000
 KEYFRAME_S: Final = 3
 """Seconds between key frames nobody asked for."""
 
-HEADROOM: Final = 1.25
-"""The rate control's ceiling over the target it was opened with. x264 follows a new target while it runs, but not
-above this ceiling, and loosely far below it: outside 0.5 to HEADROOM the encoder is opened anew."""
+HEADROOM: Final = 2.0
+"""The rate control's ceiling over the target it was opened for. x264 follows a new target while it runs only at a
+constant rate (ceiling and rate the same when it is opened; else it stays where it was), and never above the ceiling."""
+
+LOWEST: Final = 0.15
+"""Of the ceiling: its buffer would hold more than a second of a lower rate, and key frames fill the buffer."""
 
 
 class H264Encoder:
@@ -30,31 +33,31 @@ class H264Encoder:
 
     def __init__(self, mode: VideoMode) -> None:
         self._mode = mode
-        self._target = self._opened_for = _clamp(mode.bitrate)
+        self._target = self._ceiling = _clamp(mode.bitrate)
         self._context = self._open()
         self._force = False
 
     def _open(self) -> VideoCodecContext:
-        mode, target = self._mode, self._target
+        mode = self._mode
+        self._ceiling = min(MAX_BITRATE, int(self._target * HEADROOM))
         context = av.CodecContext.create("libx264", "w")
         context.width, context.height, context.pix_fmt = mode.width, mode.height, "yuv420p"
         context.time_base, context.framerate = Fraction(1, 1_000_000), Fraction(mode.fps, 1)
-        context.bit_rate = target
+        context.bit_rate = self._ceiling
         context.gop_size = mode.fps * KEYFRAME_S
         context.max_b_frames = 0
         context.thread_count = 1
-        ceiling = int(target * HEADROOM)
         context.options = {
             "preset": "superfast",
             "tune": "zerolatency",
             "profile": "baseline",  # x264's baseline has neither FMO nor ASO: constraint_set1 is set
             "level": _level(mode),
-            "maxrate": str(ceiling),
-            "bufsize": str(ceiling // 2),  # half a second: a key frame may be a burst, not a wall
+            "maxrate": str(self._ceiling),
+            "bufsize": str(self._ceiling // 4),  # half a second of the target: a key frame may be a burst, not a wall
             "x264-params": "repeat-headers=1:annexb=1:scenecut=0:intra-refresh=0:threads=1",
         }
         context.open()
-        self._opened_for = target
+        context.bit_rate = self._target
         return context
 
     @property
@@ -68,7 +71,7 @@ class H264Encoder:
     def set_bitrate(self, bits_per_second: int) -> int:
         """Follow a new target from the next picture on; returns the target after clamping."""
         self._target = _clamp(bits_per_second)
-        if 0.5 * self._opened_for <= self._target <= HEADROOM * self._opened_for:
+        if LOWEST * self._ceiling <= self._target <= self._ceiling:
             self._context.bit_rate = self._target  # libx264 reads it before every picture
         else:
             # Opening costs 3 ms and a key frame; the time line goes on, pts are the caller's.

@@ -41,6 +41,9 @@ class PictureSource(Protocol):
 
     def picture(self, counter: int, clock_us: int) -> VideoFrame: ...
 
+    def resize(self, mode: VideoMode) -> None:
+        """Pictures have that size from now on; nothing is opened anew."""
+
     def close(self) -> None: ...
 
 
@@ -56,6 +59,10 @@ class _Pattern:
         for plane, data in zip(frame.planes, self._painter.paint(counter, clock_us), strict=True):
             _fill(plane, data)
         return frame
+
+    def resize(self, mode: VideoMode) -> None:
+        self._painter = PatternPainter(mode.width, mode.height)
+        self._mode = mode
 
     def close(self) -> None:
         pass
@@ -151,6 +158,10 @@ class _VideoFile:
         elif self._current is None:
             self._current = self._fitter.fit(self._next[1])
         return self._current
+
+    def resize(self, mode: VideoMode) -> None:
+        self._fitter = Fitter(mode)
+        self._current = None
 
     def close(self) -> None:
         self._frames = iter(())
@@ -292,7 +303,7 @@ class Lent:
         if now_us - self._arrived_us >= self.FRESH_US:
             self._jpeg, self._frame = b"", None
             return None
-        if self._frame is None:
+        if self._frame is None or self._mode != mode:
             decoder = av.CodecContext.create("mjpeg", "r")
             try:
                 frames = decoder.decode(av.Packet(self._jpeg))

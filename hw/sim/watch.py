@@ -40,6 +40,12 @@ class FrameWatch:
             self._first, self._opened, self._last, self._slow = None, now, now, False
             self._recent.clear()
 
+    def retimed(self, fps: int) -> None:
+        """Another rate is wanted from now on; what was seen before says nothing about it."""
+        self._fps = fps
+        self._recent = deque(maxlen=int(fps * RATE_WINDOW_S) + 1)
+        self._first, self._slow = (None if self._first is None else self._last), False
+
     def frame(self, now: float) -> None:
         if self._first is None or now - self._last >= STALL_S:
             self._first = now  # after a standstill the rate is judged from the beginning

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import av
 import psutil
@@ -372,6 +373,44 @@ def test_bitrate_follows_while_the_stream_goes_on(board: Board, quiet: None) -> 
     assert low < 450_000
     stamps = [unit.pts_us for _, unit in frames.frames]
     assert all(0 < after - before < 250_000 for before, after in itertools.pairwise(stamps))
+
+
+@once
+def test_size_and_rate_change_while_the_stream_goes_on(board: Board, quiet: None) -> None:
+    camera = board.camera
+    assert camera is not None
+    camera.set_mode(VideoMode(320, 180, 15, 100_000))
+    assert camera.mode is None, "stopped: nothing to change"
+    frames = Frames()
+    camera.start(MODE, frames)
+    frames.wait(15)
+    small = VideoMode(320, 180, 15, 150_000)
+    began = time.monotonic()
+    camera.set_mode(small)
+    assert time.monotonic() - began < 0.05
+    assert camera.mode == small
+    frames.wait(45)
+    camera.set_bitrate(120_000)
+    assert camera.mode == replace(small, bitrate=120_000)
+    frames.wait(50)
+    back = time.monotonic()
+    camera.set_mode(MODE)
+    frames.wait(70)
+    camera.stop()
+    assert camera.mode is None
+
+    decoder = av.CodecContext.create("h264", "r")
+    sizes = []
+    for at, unit in frames.frames:
+        (picture,) = decoder.decode(av.Packet(unit.data))
+        sizes.append((at, unit, picture.width))
+    assert [width for width, _ in itertools.groupby(width for *_, width in sizes)] == [640, 320, 640]
+    changes = [after for before, after in itertools.pairwise(sizes) if after[2] != before[2]]
+    for asked, (at, unit, _) in zip((began, back), changes, strict=True):
+        assert unit.keyframe
+        assert at - asked < 0.5
+    steps = [after[1].pts_us - before[1].pts_us for before, after in itertools.pairwise(sizes) if after[2] == 320]
+    assert 55_000 < sorted(steps)[len(steps) // 2] < 78_000, "15 a second"
 
 
 def test_snapshot_of_a_stopped_camera(board: Board) -> None:

@@ -73,6 +73,7 @@ class HandCamera:
     def __init__(self) -> None:
         self.asked: list[float] = []
         self.bitrates: list[int] = []
+        self.modes: list[VideoMode] = []
         self.starts = 0
         self.key_frames = 0
         self._force = False
@@ -96,6 +97,13 @@ class HandCamera:
 
     def set_bitrate(self, bits_per_second: int) -> None:
         self.bitrates.append(bits_per_second)
+
+    def set_mode(self, mode: VideoMode) -> None:
+        self.modes.append(mode)
+
+    @property
+    def mode(self) -> VideoMode | None:
+        return VideoMode(160, 96, 30) if self._thread is not None else None
 
     def snapshot(self, deadline_s: float = 2.0) -> bytes:
         encoder = av.CodecContext.create("mjpeg", "w")

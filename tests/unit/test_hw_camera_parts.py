@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw.api import FaultKind, VideoMode
-from hw.sim.encoder import MAX_BITRATE, MIN_BITRATE, H264Encoder
+from hw.sim.encoder import MAX_BITRATE, MIN_BITRATE, H264Encoder, jpeg
 from hw.sim.pattern import read
 from hw.sim.sources import Clip, Lent, SourceError, nal_units, open_source
 from hw.sim.watch import STALL_S, START_TIMEOUT_S, FrameWatch
@@ -202,3 +202,27 @@ def test_a_lent_picture_is_fitted_counts_for_a_second_and_garbage_counts_for_not
 def test_unknown_sources_are_named(spec: str) -> None:
     with pytest.raises(SourceError, match="camera"):
         open_source(spec, MODE)
+
+
+def test_a_rate_that_is_asked_anew_is_judged_anew() -> None:
+    watch = FrameWatch(30, 0.0)
+    for number in range(90):
+        watch.frame(number / 30)
+    watch.retimed(10)
+    for number in range(1, 60):
+        watch.frame(3.0 + number / 10)
+        assert watch.faults(3.0 + number / 10) == frozenset()
+    watch.retimed(30)
+    for number in range(1, 60):
+        watch.frame(8.9 + number / 10)
+    assert FaultKind.SLOW in watch.faults(14.8)
+    assert FaultKind.STALLED in watch.faults(14.8 + STALL_S), "a standstill is seen across the change"
+
+
+def test_a_lent_picture_takes_the_size_that_is_asked_now() -> None:
+    lent = Lent()
+    lent.offer(jpeg(VideoFrame(64, 36, "yuv420p")), 0)
+    for width, height in ((320, 180), (160, 90)):
+        picture = lent.picture(VideoMode(width, height, 15, 100_000), 10)
+        assert picture is not None
+        assert (picture.width, picture.height) == (width, height)
