@@ -22,7 +22,6 @@ from appliance.media.aiortc_seam import (
     FEEDBACK,
     AnyRtcpPacket,
     MediaStreamTrack,
-    Outlet,
     RtcpPsfbPacket,
     RtcpRrPacket,
     RtcpRtpfbPacket,
@@ -44,9 +43,7 @@ log = logging.getLogger(__name__)
 
 HISTORY: Final = 512  # packets kept for retransmission: 3 s of 720p at 1.5 Mbit/s (stock: 128)
 RESEND_HOLDOFF_S: Final = 0.03  # the same packet is not repeated faster: a NACK storm multiplied traffic 3.5 times
-RESEND_SHARE: Final = 0.3  # of the bytes of the last second, beside a floor of 20 kB
-BURST_PACKETS: Final = 12  # leave at once; a 40 kB key frame is spread instead of overrunning small buffers
-BURST_PAUSE_S: Final = 0.004
+PADDING_MAX: Final = 255  # RFC 3550 5.1: the last byte counts it
 RTT_WEIGHT: Final = 1 / 8  # RFC 6298 alpha
 
 URI_MID: Final = "urn:ietf:params:rtp-hdrext:sdes:mid"
@@ -72,7 +69,8 @@ class Feedback(Protocol):
 
     def keyframe_wanted(self) -> None: ...
 
-    def bitrate_wanted(self, bits_per_second: int) -> None: ...
+    def lost(self) -> None:
+        """A picture was thrown away on its way out: what follows it is of no use before a key frame."""
 
 
 @dataclass(slots=True)
@@ -87,6 +85,8 @@ class Outgoing:
     key_frames: int = 0
     resent_packets: int = 0
     resent_bytes: int = 0  # payload
+    not_resent: int = 0  # asked for and over the budget
+    padding_packets: int = 0  # of probes: nothing but header and padding
     nacks: int = 0
     plis: int = 0
     firs: int = 0
@@ -121,12 +121,9 @@ class RtpSendStream:
         self._transmission = transmission or Transmission(name)
         self._enabled = True
         self._send: Callable[[bytes], Awaitable[None]] = _nowhere
-        self._outlet = Outlet(_nowhere, name)
         self._tasks: list[asyncio.Task[None]] = []
         self._history: dict[int, tuple[int, bytes, int]] = {}  # slot -> (sequence, packet, size of header)
         self._resent_at: dict[int, float] = {}
-        self._budget = 0.0
-        self._budget_at = 0.0
         self._sequence = int.from_bytes(os.urandom(2), "big") % 0x8000  # lower half: no wrap while SRTP settles
         self._rtx_sequence = int.from_bytes(os.urandom(2), "big") % 0x8000
         self._origin = int.from_bytes(os.urandom(4), "big")
@@ -157,13 +154,14 @@ class RtpSendStream:
     ) -> None:
         """Begin to send ``track`` with what was negotiated. ``send`` protects and sends one packet."""
         self.counters.ssrc, self._rtx_ssrc, self._send = ssrc, rtx_ssrc, send
-        self._outlet = Outlet(self._send_media, self._name, failed=self._failed)
+        self._transmission.attach(send)
         codec = parameters.codecs[0]
         self._payload_type, self._clock_rate = codec.payloadType, codec.clockRate
         self._cname = parameters.rtcp.cname
         for other in parameters.codecs:
             if is_rtx(other) and other.parameters.get("apt") == codec.payloadType:
                 self._rtx_type = other.payloadType
+                self._transmission.pad_with(self._padding)
         self._wide_extension = transport_wide_id(parameters)
         for extension in parameters.headerExtensions:
             if extension.uri == URI_MID and parameters.muxId:
@@ -216,7 +214,6 @@ class RtpSendStream:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._outlet.stop()
         if self._tasks:
             self._tasks = []
             try:
@@ -236,25 +233,24 @@ class RtpSendStream:
                 packet = await track.recv()
                 self._taken_at = time.monotonic()
                 if self._enabled:
-                    await self._send_frame(pack(bytes(packet)), packet, track)
+                    await self._send_frame(self._packets(pack(bytes(packet)), packet, track), packet, track)
         except ConnectionError:
             log.debug("%s stream ends: the transport is gone", self.kind)
         finally:
             self._taken_at = None
             track.stop()
 
-    async def _send_frame(self, payloads: list[bytes], packet: av.Packet[Any], track: EncodedTrack) -> None:
+    def _packets(self, payloads: list[bytes], packet: av.Packet[Any], track: EncodedTrack) -> list[Outbound]:
+        """The RTP packets of one frame."""
         counters = self.counters
-        packetised = time.monotonic()
         timestamp = (self._origin + (packet.pts or 0)) & 0xFFFFFFFF
         extension = self._extensions(track.level_dbov)
         last = len(payloads) - 1
         # RFC 3551 4.1: the marker of audio means the first packet after silence; of video the end of the frame.
         talkspurt = self.kind == "audio" and self._paused
         self._paused = False
+        packets = []
         for index, payload in enumerate(payloads):
-            if index and index % BURST_PACKETS == 0:
-                await asyncio.sleep(BURST_PAUSE_S)
             marker = index == last if self.kind == "video" else talkspurt
             sequence = self._sequence
             self._sequence = (sequence + 1) & 0xFFFF
@@ -265,16 +261,26 @@ class RtpSendStream:
             data = header + payload
             if self._rtx_type is not None:
                 self._history[sequence % HISTORY] = (sequence, data, len(header))
-            await self._send_media(data)
-            counters.send_delay_s += time.monotonic() - packetised
+            packets.append(self._outbound(data))
             counters.packets += 1
             counters.payload_bytes += len(payload)
             counters.header_bytes += len(header)
         counters.frames += 1
         counters.key_frames += packet.is_keyframe and self.kind == "video"
-        captured = track.captured_at(packet)
-        counters.capture_to_send_s = time.monotonic() - captured
-        self._last = (timestamp, captured)
+        self._last = (timestamp, track.captured_at(packet))
+        return packets
+
+    async def _send_frame(self, packets: list[Outbound], packet: av.Packet[Any], track: EncodedTrack) -> None:
+        packetised = time.monotonic()
+        if self.kind == "audio":
+            for sound in packets:
+                await self._transmission.send_audio(sound)
+        else:
+            self._taken_at = None  # waiting for the pacer is no standstill of ours
+            if not await self._transmission.send_frame(packets, packet.size) and self._feedback is not None:
+                self._feedback.lost()
+        self.counters.send_delay_s += sum(max(0.0, each.sent_at - packetised) for each in packets)
+        self.counters.capture_to_send_s = time.monotonic() - track.captured_at(packet)
 
     def _extensions(self, level: int | None) -> bytes:
         """Header extensions in the one-byte form (RFC 8285 4.2), the same for all packets of a frame. Those that
@@ -292,12 +298,12 @@ class RtpSendStream:
         block += bytes(-len(block) % 4)
         return struct.pack("!HH", 0xBEDE, len(block) // 4) + block
 
-    async def _send_media(self, packet: bytes) -> None:
-        """Send ``packet`` with what ``_extensions`` left open written into it."""
+    def _outbound(self, packet: bytes) -> Outbound:
+        """``packet`` with the places that ``_extensions`` left open."""
         first = 17  # header, head of the extensions, head of the first one
         wide_at = first if self._wide_extension is not None else None
         time_at = None if self._time_extension is None else first if wide_at is None else first + 3
-        await self._transmission.send(Outbound(bytearray(packet), wide_at, time_at), self._send)
+        return Outbound(bytearray(packet), wide_at, time_at)
 
     def paused(self) -> None:
         """The source stopped for a while: the next audio packet begins a talkspurt."""
@@ -307,17 +313,15 @@ class RtpSendStream:
 
     def _resend(self, lost: list[int]) -> None:
         now = time.monotonic()
-        rate = self.counters.payload_bytes / max(1.0, self.counters.packets) * 150
-        self._budget = min(20_000 + rate * RESEND_SHARE, self._budget + (now - self._budget_at) * (20_000 + rate))
-        self._budget_at = now
-        again: list[bytes] = []
+        holdoff = max(RESEND_HOLDOFF_S, (self.counters.round_trip_s or 0.0) / 2)
+        again: list[Outbound] = []
         for sequence in lost[:HISTORY]:
             kept = self._history.get(sequence % HISTORY)
-            if kept is None or kept[0] != sequence or now - self._resent_at.get(sequence, 0.0) < RESEND_HOLDOFF_S:
+            if kept is None or kept[0] != sequence or now - self._resent_at.get(sequence, -holdoff) < holdoff:
                 continue
-            if self._budget < len(kept[1]):
-                break
-            self._budget -= len(kept[1])
+            if not self._transmission.may_resend(len(kept[1])):
+                self.counters.not_resent += 1
+                continue
             if len(self._resent_at) > HISTORY:
                 self._resent_at.clear()
             self._resent_at[sequence] = now
@@ -325,9 +329,24 @@ class RtpSendStream:
             self.counters.resent_packets += 1
             self.counters.resent_bytes += len(kept[1]) - kept[2]
             self.counters.header_bytes += kept[2]
-            again.append(packet)
+            again.append(self._outbound(packet))
         if again:
-            self._outlet.put(again)
+            self._transmission.resend(again)
+
+    def _padding(self, size: int) -> Outbound | None:
+        """A packet of about ``size`` bytes that carries nothing, on the stream of retransmissions: there it leaves no
+        gap in the picture's numbers (RFC 4588 4)."""
+        if self._rtx_type is None or self._last is None:
+            return None
+        extension = self._extensions(None)
+        header = struct.pack(
+            "!BBHLL", 0xB0 if extension else 0xA0, self._rtx_type, self._rtx_sequence, self._last[0], self._rtx_ssrc
+        ) + extension
+        self._rtx_sequence = (self._rtx_sequence + 1) & 0xFFFF
+        padding = max(1, min(PADDING_MAX, size - len(header)))
+        self.counters.padding_packets += 1
+        self.counters.header_bytes += len(header) + padding  # W3C counts padding there
+        return self._outbound(header + bytes(padding - 1) + bytes([padding]))
 
     def _retransmission(self, sequence: int, packet: bytes, header: int) -> bytes:
         if self._rtx_type is None:
@@ -375,6 +394,8 @@ class RtpSendStream:
         counters.packets_lost = report.packets_lost
         counters.jitter_s = report.jitter / self._clock_rate
         self.on_loss(counters.fraction_lost)
+        if self.kind == "video":
+            self._transmission.on_report(report.highest_sequence, counters.fraction_lost)
         if self._report_sent is None or report.lsr != self._report_sent[0] or not report.dlsr:
             return
         round_trip = max(0.0, time.monotonic() - self._report_sent[1] - report.dlsr / 65536)
@@ -394,8 +415,7 @@ class RtpSendStream:
             return  # another application's message
         if self.counters.ssrc in sources:
             self.counters.estimate = estimate
-            if self._feedback is not None:
-                self._feedback.bitrate_wanted(estimate)
+            self._transmission.on_remb(estimate)
 
 
 def _one_payload(data: bytes) -> list[bytes]:

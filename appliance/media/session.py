@@ -27,6 +27,7 @@ from appliance.media.api import (
     SessionStranded,
     SessionUp,
 )
+from appliance.media.congestion.allocation import Allocation
 from appliance.media.downlink import Loudspeaker, Screen
 from appliance.media.dscp import Marks
 from appliance.media.playout import Playout
@@ -97,6 +98,9 @@ class Session:
         self.outgoing: dict[str, RtpSendStream] = {}
         self.incoming: dict[str, RtpReceiveStream] = {}
         self.transmission = Transmission(name)
+        self.transmission.on_allocation = self._on_allocation
+        self.transmission.on_failure = self._on_defect
+        self.transmission.demand = self._demand
         self._pc = PeerConnection(
             servers, loopback=loopback, name=name, marking=marks.of(video=wanted.send_video), streams=self._streams,
             on_arrival=self._on_arrival, on_error=self._on_connect_error, wide=self.transmission,
@@ -269,6 +273,16 @@ class Session:
         self.video_in.show(self._wanted.receive_video and self._screen.present)
         if not self._wanted.receive_video:
             self._screen.picture(self, None)
+
+    def _demand(self) -> int | None:
+        """Bits per second of picture that this session would send at most; None: none."""
+        if self._camera is None or self._camera_track is None or not self._camera_track.sending:
+            return None
+        return self._camera.ladder.demand
+
+    def _on_allocation(self, allocation: Allocation) -> None:
+        if self._camera_track is not None and self._camera_track.sending:
+            self._camera_track.allocate(allocation.video, allocation.lasting)
 
     def _on_picture(self, picture: Picture) -> None:
         if not self._ended and self._wanted.receive_video and self._peer_sends["video"]:
@@ -473,7 +487,8 @@ class Session:
     @property
     def sending_since(self) -> float | None:
         """Monotonic time since which the oldest frame is being sent; None while no stream has one in hand."""
-        return min((at for stream in self.outgoing.values() if (at := stream.taken_at) is not None), default=None)
+        begun = [self.transmission.sending_since, *(stream.taken_at for stream in self.outgoing.values())]
+        return min((at for at in begun if at is not None), default=None)
 
     @property
     def lag(self) -> tuple[int, float] | None:
@@ -482,6 +497,17 @@ class Session:
         if track is None or stream is None or not track.sending or stream.counters.capture_to_send_s is None:
             return None
         return track.waiting, stream.counters.capture_to_send_s
+
+    @property
+    def video_paused(self) -> bool:
+        """Our picture is wanted, but the path carries no more than the sound."""
+        return self._camera_track is not None and self._camera_track.sending and self._camera_track.paused
+
+    @property
+    def video_limit(self) -> str | None:
+        """Why our picture is not what is wanted (W3C qualityLimitationReason); None while none is sent."""
+        track = self._camera_track
+        return track.quality.reason.value if track is not None and track.sending else None
 
     @property
     def camera(self) -> CameraFeed | None:

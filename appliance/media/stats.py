@@ -162,6 +162,9 @@ def _outbound_video(stream: RtpSendStream, session: Session, moment: _Moment) ->
         "targetBitrate": camera.bitrate if camera is not None else None,
         "encoderImplementation": camera.encoder.value if camera is not None else None,
         "powerEfficientEncoder": camera.encoder is EncoderKind.HARDWARE if camera is not None else None,
+        "qualityLimitationReason": track.quality.reason.value if track is not None else None,
+        "qualityLimitationDurations": track.quality.durations(moment.monotonic) if track is not None else None,
+        "qualityLimitationResolutionChanges": track.quality.resolution_changes if track is not None else None,
         "pliCount": counters.plis,
         "firCount": counters.firs,
     }
@@ -330,7 +333,7 @@ def _transport(session: Session, connection: PeerConnection) -> list[Json]:
 
 def _candidate_pair(session: Session, facts: Mapping[str, Any]) -> Json:
     checks = facts["checks"]
-    outgoing, incoming = session.outgoing.get("video"), session.incoming.get("video")
+    incoming = session.incoming.get("video")
     return {
         "type": "candidate-pair", "id": PAIR, "transportId": TRANSPORT,
         "localCandidateId": "local", "remoteCandidateId": "remote",
@@ -342,7 +345,7 @@ def _candidate_pair(session: Session, facts: Mapping[str, Any]) -> Json:
         "bytesReceived": facts["bytesReceived"],
         "currentRoundTripTime": checks.round_trip_s,
         "totalRoundTripTime": checks.round_trip_total_s,
-        "availableOutgoingBitrate": outgoing.counters.estimate if outgoing is not None else None,
+        "availableOutgoingBitrate": session.transmission.available_bps,
         "availableIncomingBitrate": incoming.allowed if incoming is not None else None,
         "requestsReceived": checks.requests,
         "responsesReceived": checks.answers,

@@ -238,7 +238,13 @@ class Studio:
                     "width": camera.mode.width, "height": camera.mode.height, "fps": camera.mode.fps,
                     "bitrate": camera.bitrate, "encoder": self._board.camera.encoder.value,
                 }
-            video |= {"droppedFrames": camera.dropped, "keyFrameRequests": camera.key_requests}
+            video |= {
+                "droppedFrames": camera.dropped, "keyFrameRequests": camera.key_requests,
+                "rates": {"allocated": camera.narrowest, "configured": camera.bitrate, "produced": camera.produced()},
+                "paused": sum(session.video_paused for session in self._sessions),
+                "qualityLimitationReasons": sorted({reason for session in self._sessions
+                                                    if (reason := session.video_limit) is not None}),
+            }
             if camera.fault:
                 video["reason"] = camera.fault
         else:

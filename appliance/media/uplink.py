@@ -18,8 +18,11 @@ from typing import Any, Final
 import av
 
 from appliance.handover import Inbox
+from appliance.media.congestion.allocation import Meter
 from appliance.media.frame_rate import FrameRate
+from appliance.media.ladder import Constraints, Ladder, Rung
 from appliance.media.opus import DTX_BYTES, OpusEncoder
+from appliance.media.quality_limit import Limit, QualityLimit
 from appliance.media.rtp_send import EncodedTrack
 from appliance.media.sound import BLOCK_BYTES, RATE, dbfs, mean_square
 from appliance.media.voice_codecs import OPUS, Encoder, VoiceCodec
@@ -29,24 +32,20 @@ __all__ = ["RETRY_S", "CameraFeed", "CameraTrack", "MicrophoneFeed", "Microphone
 
 log = logging.getLogger(__name__)
 
-# Opus mono speech with copies of every frame in the next one (stock aiortc: stereo 96 kbit/s without). Measured with
-# recorded speech, PESQ wideband without loss and at 2, 5 and 10 %: 3.99 3.80 3.65 2.79; 32 kbit/s without copies:
-# 4.01 3.26 2.48 1.73. So copies are always there: the first loss is repaired as well.
-VOICE_BPS: Final = 40_000
+VOICE_BPS: Final = 32_000  # Opus mono speech, transparent at 24-40 kbit/s (stock aiortc: stereo 96)
+VOICE_LOSSY_BPS: Final = 40_000  # where copies of every frame travel along
 VOICE_LEAST_BPS: Final = 16_000  # a peer that asks for less (maxaveragebitrate) is not understood any more
 VOICE_COMPLEXITY: Final = 5  # of 10: two thirds of the CPU of the library's 9, which a small board feels
-LOSS_LEAST: Final = 10  # per cent of loss that the copies are sized for at least: the library makes none below 6
-LOSS_MOST: Final = 20
-LOSS_HIGH: Final = 10  # from here on silence is not sent: fewer packets on a bad path
+LOSS_LEAST: Final = 5  # per cent of loss the in-band FEC is sized for while none is reported: the first one is repaired
+LOSS_MOST: Final = 30
+LOSS_HIGH: Final = 10  # from here on copies are worth more bits, and silence is not sent
 LOSS_FORGET: Final = 0.9  # per report, about one a second: what was lost counts half after 7 s
 DTX_REFRESH: Final = 20  # frames of a pause after which one is sent: 400 ms, keeps NAT bindings and the peer's noise
 FRAME_BLOCKS: Final = 2  # of 10 ms: one Opus frame of 20 ms
 VOICE_QUEUE: Final = 5  # encoded frames waiting in one session, 100 ms
 VIDEO_QUEUE: Final = 8  # access units waiting in one session
+VIDEO_STALE: Final = 3  # so many waiting are thrown away for a key frame: it shows what they would have, sooner
 KEY_INTERVAL_S: Final = 0.5  # key frames on request, all sessions together
-MIN_BPS: Final = 150_000  # an encoder of the bcm2835 stalls below (picamera2 #1228)
-ESTIMATE_FLOOR_BPS: Final = 30_000  # an estimate below is noise of a peer that has just begun
-SELF_LIMITED: Final = 0.75  # of the estimate: who sends less is limited by the picture, not by the path
 BITRATE_STEP: Final = 0.05  # smaller changes are not worth a call to the encoder
 SEEN_S: Final = 2.0  # the least time a camera that was looked through is told as open: a lamp people can notice
 RETRY_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)  # between attempts to open a device
@@ -100,7 +99,7 @@ class MicrophoneTrack(EncodedTrack):
     @property
     def most_bps(self) -> int:
         asked = self._format.get("maxaveragebitrate", "")
-        return max(VOICE_LEAST_BPS, int(asked)) if asked.isdecimal() and len(asked) < 8 else VOICE_BPS
+        return max(VOICE_LEAST_BPS, int(asked)) if asked.isdecimal() and len(asked) < 8 else VOICE_LOSSY_BPS
 
     def negotiated(self, codec: VoiceCodec, parameters: Mapping[str, str]) -> None:
         """The codec of this session, and what the peer wishes of it (its ``a=fmtp``; Opus: RFC 7587 6.1)."""
@@ -190,7 +189,8 @@ class MicrophoneFeed:
         """Size the encoder's copies, rate and pauses by the path that needs them most."""
         worst = max((track.loss for track in self._tracks), default=0.0)
         loss = max(LOSS_LEAST, min(LOSS_MOST, -(-int(worst * 100) // 5) * 5))
-        rate = min([VOICE_BPS, *(track.most_bps for track in self._tracks)])
+        rate = VOICE_LOSSY_BPS if loss > LOSS_HIGH else VOICE_BPS
+        rate = min([rate, *(track.most_bps for track in self._tracks)])
         dtx = any(track.skips_silence for track in self._tracks)
         encoder = self._encoder
         if (encoder.loss, encoder.bit_rate, encoder.dtx) != (loss, rate, dtx):
@@ -249,12 +249,29 @@ class CameraTrack(EncodedTrack):
         self.encoded = 0  # access units the encoder made for this session, sent or not
         self.key_encoded = 0
         self.encode_s = 0.0  # sum over them, from capture to the encoder's output
-        self.estimate: int | None = None  # bits per second, this session's peer's
-        self._recent: deque[tuple[int, int]] = deque(maxlen=60)  # (pts_us, bytes) of the last two seconds
+        self.quality = QualityLimit()
+        self._allocated: int | None = None
+        self._lasting = 0
+        self._paused = False
 
     @property
     def sending(self) -> bool:
         return self._sending
+
+    @property
+    def paused(self) -> bool:
+        """Wanted, but its path is too thin for any picture."""
+        return self._paused
+
+    @property
+    def allocated(self) -> int | None:
+        """Bits per second this session's path leaves for the picture; None while nothing is known to limit it."""
+        return self._allocated
+
+    @property
+    def lasting(self) -> int | None:
+        """The same once no queue has to be emptied on the path."""
+        return None if self._allocated is None else self._lasting
 
     @property
     def waiting(self) -> int:
@@ -268,14 +285,32 @@ class CameraTrack(EncodedTrack):
         self._sending = sending
         self._items.clear()
         self._wants_key = True
+        self._allocated, self._paused = None, False
         self._feed.changed(self)
+
+    def allocate(self, bits_per_second: int | None, lasting: int | None = None) -> None:
+        """What the path leaves for the picture; None: so little that it pauses, and the sound has it all. ``lasting``,
+        where it is more, is what it leaves once its queue is empty: that decides on size and frame rate."""
+        paused = bits_per_second is None
+        if self._sending and paused != self._paused:
+            self._paused = paused
+            self._items.clear()
+            self._wants_key = True
+            if not paused:
+                self._feed.want_keyframe()
+        self._allocated = 0 if bits_per_second is None else bits_per_second
+        self._lasting = max(self._allocated, lasting or 0)
+        self._feed.adapt()
 
     def push(self, frame: EncodedFrame) -> None:
         self.encoded += 1
         self.key_encoded += frame.keyframe
         self.encode_s += max(0, frame.delivered_us - frame.pts_us) / 1e6
-        if self._wants_key and not frame.keyframe:
+        if self._paused or (self._wants_key and not frame.keyframe):
             return
+        if frame.keyframe and len(self._items) >= VIDEO_STALE:
+            self.dropped += len(self._items)
+            self._items.clear()
         if len(self._items) >= VIDEO_QUEUE:
             self.dropped += len(self._items) + 1
             self._items.clear()
@@ -283,7 +318,6 @@ class CameraTrack(EncodedTrack):
             self._feed.want_keyframe()
             return
         self._wants_key = False
-        self._recent.append((frame.pts_us, len(frame.data)))
         packet = av.Packet(frame.data)
         packet.pts, packet.time_base = frame.pts_us * 9 // 100, VIDEO_BASE
         packet.is_keyframe = frame.keyframe
@@ -294,6 +328,7 @@ class CameraTrack(EncodedTrack):
         """Frames were thrown away on the way here."""
         self._items.clear()
         self._wants_key = True
+        self._feed.want_keyframe()
 
     async def recv(self) -> av.Packet[Any]:
         while not self._items:
@@ -308,21 +343,6 @@ class CameraTrack(EncodedTrack):
 
     def keyframe_wanted(self) -> None:
         self._feed.want_keyframe()
-
-    def bitrate_wanted(self, bits_per_second: int) -> None:
-        """A REMB of the peer. Its estimator never exceeds 1.5 times what it receives, so an estimate well above what
-        we send says nothing about the path: a still picture must not squeeze the encoder for ever."""
-        if bits_per_second < ESTIMATE_FLOOR_BPS:
-            return
-        self.estimate = None if self._rate() < SELF_LIMITED * bits_per_second else bits_per_second
-        self._feed.adapt()
-
-    def _rate(self) -> float:
-        """Bits per second over the last frames."""
-        if len(self._recent) < 2:
-            return 0.0
-        span = self._recent[-1][0] - self._recent[0][0]
-        return sum(size for _, size in self._recent) * 8e6 / span if span > 0 else 0.0
 
     def stop(self) -> None:
         self.set_sending(False)
@@ -348,6 +368,9 @@ class CameraFeed:
         self._closing = False
         self._key_at = -KEY_INTERVAL_S
         self._key_timer: asyncio.TimerHandle | None = None
+        self.ladder = Ladder(mode)
+        self._rung = self.ladder.rung  # what the camera was last told to do
+        self._produced = Meter()
         self.mode: VideoMode | None = None  # what it really does, None while closed
         self.fault = ""  # why it is not open although wanted
         self.bitrate = mode.bitrate
@@ -403,7 +426,7 @@ class CameraFeed:
                 self._ask_keyframe()  # a new viewer does not wait for the shared interval
         else:
             self._tracks.discard(track)
-            track.estimate = None
+            track.quality.stop(self._loop.time())
             self.adapt()
         self._nudge()
 
@@ -418,16 +441,61 @@ class CameraFeed:
             self._key_timer = self._loop.call_later(wait, self._ask_keyframe)
 
     def adapt(self) -> None:
-        """Set the encoder to what the narrowest session can take."""
+        """Set the encoder to what the narrowest session can take: the size and frame rate that are worth it, and the
+        bit rate. A session whose picture pauses narrows nobody."""
         if self.mode is None:
             return
-        estimates = [track.estimate for track in self._tracks if track.estimate is not None]
-        target = max(MIN_BPS, min([self._wanted_mode.bitrate, *estimates]))
-        if abs(target - self.bitrate) > self.bitrate * BITRATE_STEP or (
-            target != self.bitrate and target == self._wanted_mode.bitrate
+        now = self._loop.time()
+        lasting = self._narrowest([track.lasting for track in self._sending()])
+        for track in self._tracks:
+            track.quality.update(self._limit_of(track, lasting), now)
+        if self._camera.encoder is EncoderKind.RECORDED:
+            return
+        rung = self.ladder.choose(lasting, now)
+        target = max(rung.floor, int(self._narrowest([track.allocated for track in self._sending()])))
+        if rung != self._rung:
+            self._change(rung, target)
+        elif abs(target - self.bitrate) > self.bitrate * BITRATE_STEP or (
+            target != self.bitrate and target == self.ladder.demand
         ):
             self.bitrate = target
             self._camera.set_bitrate(target)
+
+    def _sending(self) -> list[CameraTrack]:
+        return [track for track in self._tracks if not track.paused]
+
+    def _narrowest(self, allocated: list[int | None]) -> int:
+        if self._tracks and not allocated:
+            return 0  # all pause; whoever begins again begins small
+        return min([self.ladder.demand, *(bits for bits in allocated if bits is not None)])
+
+    def _limit_of(self, track: CameraTrack, narrowest: int) -> Limit:
+        """Why this session's picture is not what is wanted."""
+        demand = self.ladder.demand
+        if track.paused or (track.lasting is not None and track.lasting < demand):
+            return Limit.BANDWIDTH
+        return Limit.OTHER if narrowest < demand else Limit.NONE  # another session's path: there is one encoder
+
+    def _change(self, rung: Rung, target: int) -> None:
+        for track in self._tracks:
+            track.quality.resolution_changes += (rung.height != self._rung.height) and track.quality.limited
+        self._rung, self.bitrate = rung, target
+        self._camera.set_mode(rung.mode(target))
+        self.mode = self._camera.mode or self.mode
+
+    def constrain(self, constraints: Constraints) -> None:
+        """Other limits from now on; nothing is opened anew."""
+        self.ladder.constrain(constraints)
+        self.adapt()
+
+    @property
+    def narrowest(self) -> int:
+        """Bits per second that the narrowest session leaves for the picture."""
+        return self._narrowest([track.allocated for track in self._sending()])
+
+    def produced(self) -> float | None:
+        """Bits per second the encoder made over the last second; None before the first one is over."""
+        return self._produced.bps(time.monotonic())
 
     async def close(self) -> None:
         """Let the camera go, also one that is just being opened; within the board's own deadlines."""
@@ -491,7 +559,8 @@ class CameraFeed:
             self.fault = str(error)
             return False
         self._inbox, self.mode, self.fault = inbox, mode, ""
-        self.bitrate = mode.bitrate
+        self.ladder = Ladder(self._wanted_mode, self.ladder.constraints)
+        self._rung, self.bitrate = Ladder(self._wanted_mode).rung, mode.bitrate
         self._ask_keyframe()
         self.adapt()
         return True
@@ -507,6 +576,7 @@ class CameraFeed:
 
     def _deliver(self, frame: EncodedFrame) -> None:
         self.rate.frame(frame.pts_us / 1e6)
+        self._produced.add(len(frame.data), time.monotonic())
         for track in list(self._tracks):
             track.push(frame)
 
@@ -514,7 +584,6 @@ class CameraFeed:
         self.dropped += 1
         for track in self._tracks:
             track.lost()
-        self.want_keyframe()
 
 
 def _nothing() -> None:

@@ -32,8 +32,7 @@
   }
 
   async function listen(track, name) {
-    // Room for a second: what a busy page does not read in time is dropped otherwise.
-    const reader = new MediaStreamTrackProcessor({ track, maxBufferSize: 100 }).readable.getReader();
+    const reader = new MediaStreamTrackProcessor({ track }).readable.getReader();
     for (;;) {
       const { value, done } = await reader.read();
       if (done) return;
@@ -68,9 +67,8 @@
         if (buffer.length < size) buffer = new Uint8Array(size);
         const [luma] = await value.copyTo(buffer, { rect });
         const seen = read(buffer.subarray(luma.offset), luma.stride, width, height);
-        const kept = bench.kept[name] ??= { frames: [], times: [], unread: 0, width, height };
+        const kept = bench.kept[name] ??= { frames: [], unread: 0, width, height };
         Object.assign(kept, { width, height });
-        kept.times.push(now);
         if (seen) kept.frames.push([now, value.timestamp, ...seen]);
         else kept.unread += 1;
       }

@@ -83,15 +83,16 @@ async def test_pli_reaches_the_camera_as_one_key_frame_request() -> None:
         assert all(later - earlier > 0.45 for earlier, later in pairwise(asked))
 
 
-async def test_an_estimate_of_the_peer_reaches_the_encoder() -> None:
+async def test_what_the_path_leaves_reaches_the_encoder() -> None:
     async with pair() as (caller, callee):
         await until(lambda: callee.session.video_in.decoded > 5)
-        track = caller.session._camera_track
-        rate = track._rate()
-        track.bitrate_wanted(3_000_000)  # far above what is sent: says nothing
-        assert caller.board.camera.bitrates == []
-        track.bitrate_wanted(int(rate))
-        assert caller.board.camera.bitrates == [max(150_000, int(rate))]
+        sent = caller.session.transmission
+        await until(lambda: sent.reported and sent.allocation.video is not None)
+        sent.on_remb(400_000)  # a wish beside transport-wide feedback
+        camera = caller.board.camera
+        await until(lambda: camera.modes[-1:] and camera.modes[-1].height < 720, what="a smaller picture")
+        assert 150_000 < camera.modes[-1].bitrate < 400_000
+        await until(lambda: camera.modes[-1].height == 720 or camera.bitrates[-1] == 1_500_000, 20, "the full one")
 
 
 async def test_every_packet_both_ways_is_reported_on_by_the_peer() -> None:
@@ -441,13 +442,15 @@ async def test_a_frame_that_is_stuck_in_sending_is_seen_by_the_watchdog() -> Non
         await until(lambda: stream.counters.frames > 5)
         assert time.monotonic() - caller.studio.sending_tick < 0.1
         released = asyncio.Event()
-        real = stream._send
+        transmission = caller.session.transmission
+        real = transmission._send
+        assert real is not None
 
         async def stuck(data: bytes) -> None:
             await released.wait()
             await real(data)
 
-        stream._send = stuck
+        transmission._send = stuck
         before = await until(lambda: time.monotonic() - caller.studio.sending_tick > 0.3)
         assert before < 1.0
         first = caller.studio.sending_tick

@@ -9,9 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from appliance.media.ladder import Constraints
 from appliance.media.opus import has_fec
+from appliance.media.quality_limit import Limit
 from appliance.media.sound import BLOCK_BYTES, SILENCE
-from appliance.media.uplink import MIN_BPS, VIDEO_QUEUE, CameraFeed, MicrophoneFeed
+from appliance.media.uplink import VIDEO_QUEUE, CameraFeed, MicrophoneFeed
 from appliance.media.voice_codecs import OPUS, VOICE_CODECS
 from hw.api import DeviceBusyError, EncodedFrame, EncoderKind, VideoMode
 from tests.support.media_pair import until
@@ -26,6 +28,8 @@ class Camera:
     def __init__(self) -> None:
         self.keys = 0
         self.bitrates: list[int] = []
+        self.modes: list[VideoMode] = []
+        self.mode: VideoMode | None = None
         self.sink: Callable[[EncodedFrame], None] | None = None
         self.broken = ""
         self.starts = 0
@@ -42,6 +46,10 @@ class Camera:
 
     def set_bitrate(self, bits_per_second: int) -> None:
         self.bitrates.append(bits_per_second)
+
+    def set_mode(self, mode: VideoMode) -> None:
+        self.modes.append(mode)
+        self.mode = mode
 
     def snapshot(self, deadline_s: float = 2.0) -> bytes:
         return b""
@@ -126,26 +134,93 @@ async def test_a_session_begins_with_a_key_frame_and_so_after_an_overflow(feed: 
     assert track.captured_at(packet) == pytest.approx(23 / 30, abs=0.001)
 
 
-async def test_the_narrowest_peer_sets_the_bitrate(feed: CameraFeed, camera: Camera) -> None:
+async def test_the_narrowest_session_sets_size_and_bitrate(feed: CameraFeed, camera: Camera) -> None:
     tracks = [feed.track(), feed.track()]
     for track in tracks:
         track.set_sending(True)
     await until(lambda: feed.mode is not None)
-    for number in range(30):
-        for track in tracks:
-            track.push(frame(number, key=number == 0, size=5000))  # 1.2 Mbit/s
-            await track.recv()
-    tracks[0].bitrate_wanted(900_000)
-    tracks[1].bitrate_wanted(600_000)
-    tracks[1].bitrate_wanted(590_000)  # too small a change to bother the encoder
-    tracks[0].bitrate_wanted(10)  # noise of a peer that has just begun
+    tracks[0].allocate(900_000)
+    tracks[1].allocate(600_000)
+    tracks[1].allocate(590_000)  # too small a change to bother the encoder
     assert camera.bitrates == [900_000, 600_000]
+    assert camera.modes == []
     tracks[1].set_sending(False)
     assert camera.bitrates[-1] == 900_000
-    tracks[0].bitrate_wanted(40_000)
-    assert camera.bitrates[-1] == MIN_BPS
-    tracks[0].bitrate_wanted(5_000_000)
+    tracks[0].allocate(100_000)  # far below: not a moment longer at this size
+    assert [(mode.height, mode.fps, mode.bitrate) for mode in camera.modes] == [(240, 15, 100_000)]
+    assert feed.mode == camera.modes[-1]
+    tracks[0].allocate(5_000_000)
     assert camera.bitrates[-1] == 1_500_000
+    assert len(camera.modes) == 1, "larger only when it has been enough for a while"
+
+
+async def test_a_picture_that_pauses_narrows_nobody_and_begins_again_with_a_key_frame(
+    feed: CameraFeed, camera: Camera
+) -> None:
+    thin, wide = feed.track(), feed.track()
+    thin.set_sending(True)
+    wide.set_sending(True)
+    await until(lambda: feed.mode is not None)
+    wide.allocate(1_200_000)
+    thin.allocate(60_000)
+    assert camera.modes[-1].height == 180
+    assert wide.quality.reason is Limit.BANDWIDTH
+    wide.allocate(2_000_000)
+    assert wide.quality.reason is Limit.OTHER, "one encoder serves both"
+    thin.allocate(None)
+    assert thin.paused
+    assert thin.quality.reason is Limit.BANDWIDTH
+    assert wide.quality.reason is Limit.NONE
+    assert camera.bitrates[-1] == 1_500_000
+    for track in (thin, wide):
+        track.push(frame(0, key=True))
+    assert not thin.waiting
+    assert wide.waiting
+    wide.allocate(None)
+    assert camera.bitrates[-1] == camera.modes[-1].bitrate or camera.modes[-1].height == 180
+    keys = camera.keys
+    thin.allocate(100_000)
+    await until(lambda: camera.keys > keys, what="a key frame for the one that begins again")
+    thin.push(frame(1))
+    assert not thin.waiting
+    thin.push(frame(2, key=True))
+    assert thin.waiting
+    assert thin.quality.durations(asyncio.get_running_loop().time())["bandwidth"] > 0
+
+
+async def test_a_key_frame_overtakes_what_waits_for_a_slow_path(feed: CameraFeed) -> None:
+    track = feed.track()
+    track.set_sending(True)
+    await until(lambda: feed.mode is not None)
+    track.push(frame(0, key=True))
+    for number in range(1, 4):
+        track.push(frame(number))
+    track.push(frame(4, key=True))
+    assert track.waiting == 1
+    assert (await track.recv()).is_keyframe
+    assert track.dropped == 4
+
+
+async def test_limits_that_are_asked_for_are_obeyed_at_once_and_given_up(feed: CameraFeed, camera: Camera) -> None:
+    track = feed.track()
+    track.set_sending(True)
+    await until(lambda: feed.mode is not None)
+    track.allocate(3_000_000)
+    feed.constrain(Constraints(send_height=400, send_fps=15, send_bitrate=400_000))
+    assert camera.modes[-1] == VideoMode(640, 360, 15, 400_000)
+    assert track.quality.reason is Limit.NONE, "wanted, not suffered"
+    feed.constrain(Constraints())
+    assert camera.modes[-1] == VideoMode()
+
+
+async def test_pictures_that_come_encoded_are_left_alone(feed: CameraFeed, camera: Camera) -> None:
+    camera.encoder = EncoderKind.RECORDED
+    track = feed.track()
+    track.set_sending(True)
+    await until(lambda: feed.mode is not None)
+    track.allocate(100_000)
+    assert camera.modes == []
+    assert camera.bitrates == []
 
 
 async def test_a_busy_camera_is_told_and_tried_again(feed: CameraFeed, camera: Camera) -> None:
@@ -204,25 +279,25 @@ async def say(feed: MicrophoneFeed, frames: Iterable[bytes]) -> None:
         await asyncio.sleep(0)
 
 
-async def test_copies_are_always_sent_and_follow_the_loss_that_peers_report() -> None:
+async def test_copies_and_rate_follow_the_loss_that_peers_report() -> None:
     feed = MicrophoneFeed(asyncio.get_running_loop())
     tracks = [feed.track(), feed.track()]
     for track in tracks:
         track.set_sending(True)
     encoder = feed._encoder
-    assert (encoder.loss, encoder.bit_rate) == (10, 40_000)
+    assert (encoder.loss, encoder.bit_rate) == (5, 32_000)
+    tracks[1].loss_reported(0.12)
+    assert (encoder.loss, encoder.bit_rate) == (15, 40_000), "the worst path counts"
     await say(feed, itertools.islice(speech_like(), 40, 80))
     sent = [bytes(packet) for packet in tracks[0]._items]
-    assert any(map(has_fec, sent)), "before any loss is known"
-    tracks[1].loss_reported(0.12)
-    assert encoder.loss == 15, "the worst path counts"
+    assert any(map(has_fec, sent))
     for _ in range(10):
         tracks[1].loss_reported(0.0)
-    assert encoder.loss == 10
+    assert (encoder.loss, encoder.bit_rate) == (5, 32_000)
     tracks[1].loss_reported(0.9)
-    assert encoder.loss == 20
+    assert encoder.loss == 30
     tracks[1].set_sending(False)
-    assert encoder.loss == 10, "of one that has left nothing is left"
+    assert encoder.loss == 5, "of one that has left nothing is left"
     feed.close()
 
 
@@ -245,7 +320,7 @@ async def test_silence_is_sent_to_a_peer_unless_it_prefers_none() -> None:
     assert got["saving"] < 25
     assert pauses
     saving.negotiated(OPUS, {"maxaveragebitrate": "nonsense"})
-    assert (feed._encoder.dtx, feed._encoder.bit_rate) == (False, 40_000)
+    assert (feed._encoder.dtx, feed._encoder.bit_rate) == (False, 32_000)
     feed.close()
 
 
@@ -260,7 +335,7 @@ async def test_each_session_gets_its_codec_and_one_that_nobody_needs_is_gone() -
     assert [size for _, size in sent["audio/pcmu"]] == [size for _, size in sent["audio/g722"]] == [160] * 3
     assert [pts - sent["audio/pcmu"][0][0] for pts, _ in sent["audio/pcmu"]] == [0, 160, 320]
     assert [pts - sent["audio/opus"][0][0] for pts, _ in sent["audio/opus"]] == [0, 960, 1920]
-    assert (tracks["audio/pcmu"].bit_rate, tracks["audio/opus"].bit_rate) == (64_000, 40_000)
+    assert (tracks["audio/pcmu"].bit_rate, tracks["audio/opus"].bit_rate) == (64_000, 32_000)
     tracks["audio/pcmu"].loss_reported(0.5)
     assert not tracks["audio/pcmu"].skips_silence
     tracks["audio/g722"].set_sending(False)

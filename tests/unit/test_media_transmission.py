@@ -1,0 +1,160 @@
+"""What leaves through one transport: stamped, paced, allotted; and what feedback of any kind does to it."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from appliance.media.congestion.allocation import Allocation
+from appliance.media.congestion.estimator import START_BPS
+from appliance.media.congestion.transport_cc import Arrivals
+from appliance.media.transmission import Outbound, Transmission
+from tests.support.media_pair import until
+
+HEAD = bytes(16)
+
+
+def packet(size: int, *, wide: bool = True) -> Outbound:
+    return Outbound(bytearray(size), 17 if wide else None, 20)
+
+
+class Peer:
+    """Takes what is sent and reports on it."""
+
+    def __init__(self) -> None:
+        self.packets: list[tuple[float, bytes]] = []
+        self.arrivals = Arrivals()
+
+    async def send(self, data: bytes) -> None:
+        now = time.monotonic()
+        self.packets.append((now, data))
+        self.arrivals.add(struct.unpack_from("!H", data, 17)[0], now)
+
+    @property
+    def numbers(self) -> list[int]:
+        return [struct.unpack_from("!H", data, 17)[0] for _, data in self.packets]
+
+
+@pytest.fixture
+def peer() -> Peer:
+    return Peer()
+
+
+@pytest.fixture
+async def transmission(peer: Peer) -> AsyncIterator[Transmission]:
+    made = Transmission("test")
+    made.attach(peer.send)
+    yield made
+    await made.close()
+    await made.close()
+
+
+async def test_sound_picture_and_repair_share_one_count(transmission: Transmission, peer: Peer) -> None:
+    await transmission.send_audio(packet(100))
+    assert await transmission.send_frame([packet(1000), packet(1000)], 1900)
+    transmission.resend([packet(1000)])
+    await until(lambda: len(peer.packets) == 4)
+    assert peer.numbers == [0, 1, 2, 3]
+    assert all(data[20:23] != bytes(3) for _, data in peer.packets), "the time of sending stands in each"
+
+
+async def test_a_large_frame_is_spread_and_sound_overtakes_it(transmission: Transmission, peer: Peer) -> None:
+    frame = [packet(1200) for _ in range(30)]
+    sending = asyncio.create_task(transmission.send_frame(frame, 30 * 1180))
+    await until(lambda: len(peer.packets) >= 4)
+    assert not sending.done()
+    await transmission.send_audio(packet(77))
+    assert len(peer.packets[-1][1]) == 77
+    assert await sending
+    assert [len(data) for _, data in peer.packets].count(1200) == 30
+    took = peer.packets[-1][0] - peer.packets[0][0]
+    assert took > 0.8 * 30 * 1244 * 8 / (2.5 * START_BPS)
+    assert all(each.sent_at > 0 for each in frame)
+
+
+async def test_reports_set_the_estimate_and_probes_raise_it(transmission: Transmission, peer: Peer) -> None:
+    told: list[Allocation] = []
+    transmission.on_allocation = told.append
+    transmission.demand = lambda: 1_500_000
+    transmission.pad_with(lambda size: packet(max(40, min(280, size))))
+    assert transmission.available_bps is None, "nothing is known yet"
+    await transmission.send_audio(packet(100))
+    assert transmission.available_bps == START_BPS
+    began = time.monotonic()
+    while time.monotonic() - began < 3 and transmission.target_bps < 1_500_000:
+        await transmission.send_frame([packet(1000)], 980)
+        for report in peer.arrivals.reports():
+            transmission.on_feedback(report.fci())
+        await asyncio.sleep(0.02)
+    assert transmission.target_bps >= 1_500_000
+    assert transmission.probes > 0
+    assert transmission.packets_arrived > 10
+    assert transmission.packets_lost == 0
+    assert told[-1].video is not None
+    assert told[-1].video > 1_000_000
+
+
+async def test_malformed_feedback_is_counted_and_changes_nothing(transmission: Transmission) -> None:
+    await transmission.send_audio(packet(100))
+    transmission.on_feedback(b"")
+    transmission.on_feedback(bytes(40))
+    assert transmission.reports_malformed == 2
+    assert transmission.target_bps == START_BPS
+
+
+async def test_without_transport_wide_feedback_remb_and_loss_must_do(transmission: Transmission) -> None:
+    transmission.demand = lambda: 1_500_000
+    await transmission.send_frame([packet(1000, wide=False)], 900)
+    assert transmission.available_bps is None
+    transmission.on_remb(2_000_000)
+    assert transmission.available_bps is None, "far above what is sent"
+    assert transmission.allocation.video is not None
+    assert transmission.allocation.video >= 1_500_000
+    for _ in range(60):
+        await transmission.send_frame([packet(1200, wide=False)] * 3, 3500)
+        await asyncio.sleep(0.02)
+    transmission.on_remb(400_000)
+    assert transmission.available_bps == 400_000
+    assert transmission.allocation.video < 400_000
+
+
+async def test_a_wish_of_the_peer_limits_what_the_path_would_carry(transmission: Transmission) -> None:
+    await transmission.send_audio(packet(100))
+    transmission.on_remb(300_000)
+    assert transmission.target_bps == 300_000
+    assert transmission.available_bps == START_BPS, "the estimate itself is another matter"
+
+
+async def test_retransmissions_are_limited(transmission: Transmission) -> None:
+    allowed = sum(transmission.may_resend(1200) for _ in range(1000))
+    assert 5 <= allowed < 40
+
+
+async def test_a_transport_that_is_gone_ends_the_waiting(transmission: Transmission) -> None:
+    async def gone(_: bytes) -> None:
+        raise ConnectionError("closed")
+
+    transmission.attach(gone)
+    with pytest.raises(ConnectionError):
+        await asyncio.wait_for(transmission.send_frame([packet(1000)], 980), 1)
+    with pytest.raises(ConnectionError):
+        await asyncio.wait_for(transmission.send_frame([packet(1000)], 980), 1)
+    with pytest.raises(ConnectionError):
+        await transmission.send_audio(packet(100))
+
+
+async def test_closing_in_the_middle_of_a_frame_leaves_nothing(peer: Peer) -> None:
+    transmission = Transmission("test")
+    transmission.attach(peer.send)
+    async def send() -> None:
+        with pytest.raises(ConnectionError):
+            await transmission.send_frame([packet(1200) for _ in range(200)], 200 * 1180)
+
+    async with asyncio.timeout(2), asyncio.TaskGroup() as tasks:
+        tasks.create_task(send())
+        await until(lambda: len(peer.packets) > 2)
+        await transmission.close()
