@@ -20,6 +20,7 @@ from appliance.bulletin import Bulletin
 from appliance.calls.book import AddressBook, entries_of
 from appliance.calls.commands import CallCommands
 from appliance.calls.controller import CallController
+from appliance.care.acoustics import AcousticsCare
 from appliance.care.board import BoardCare
 from appliance.care.call_quality import CallQuality
 from appliance.care.configuration import Configuration
@@ -144,7 +145,7 @@ class House:
         await self._open_store()
         self.board = await board
         self._facts()
-        self.studio = Studio(self.board, settings.video, half_duplex=settings.board.name == "auto",
+        self.studio = Studio(self.board, settings.video, settings.audio,
                              marks=Marks(settings.network.dscp_audio, settings.network.dscp_video))
         self._stack.push_async_callback(self.studio.close)
         self.network = NetworkWatch()
@@ -249,6 +250,7 @@ class House:
             bulletin=self.bulletin, records=self.store, conclusion=self.summaries, features=features)
         self._stack.push_async_callback(self.controller.stop)
         self.care = BoardCare(self.board, self.bulletin, self.diagnostics)
+        self.acoustics = AcousticsCare(self.studio, self.store, self.diagnostics, idle=lambda: self.controller.idle)
         self.watch = Watch(self.bulletin, self.diagnostics, self.clock, settings.data_dir, WatchPorts(
             levels=self.studio.levels, broker=self._broker_connected,
             backlog=self._backlog, note_speaking=self.controller.note_speaking, media=self.studio.state,
@@ -258,8 +260,9 @@ class House:
             stats=self.controller.stats, earlier=self.quality.earlier, quality=self._quality,
             health=self.board.health, lag=self.studio.lag, publish=self._publish_sample))
         watchdog = Watchdog(self._notifier)
-        self._background += [("care.board", self.care.run), ("care.watch", self.watch.run),
-                             ("care.quality", self.quality.run), ("care.sampling", self.sampling.run),
+        self._background += [("care.board", self.care.run), ("care.acoustics", self.acoustics.run),
+                             ("care.watch", self.watch.run), ("care.quality", self.quality.run),
+                             ("care.sampling", self.sampling.run),
                              ("care.watchdog", watchdog.run)]
         self._background.append(("care.watchdog.sending", lambda: watchdog.follow(
             "media sending", SENDING_STALL_S, lambda: self.studio.sending_tick)))
@@ -270,8 +273,9 @@ class House:
     async def _open_doors(self) -> None:
         settings = self.settings
         handlers: dict[str, Handler] = {
-            **CallCommands(self.controller).handlers(), **self.care.handlers(), **self.sampling.handlers(),
-            **self.summaries.handlers(), **self.configuration.handlers(), "state.rebirth": self._rebirth}
+            **CallCommands(self.controller).handlers(), **self.care.handlers(), **self.acoustics.handlers(),
+            **self.sampling.handlers(), **self.summaries.handlers(), **self.configuration.handlers(),
+            "state.rebirth": self._rebirth}
         self.intake = Intake(self.store, handlers, self.bulletin, self.clock)
         self._stack.push_async_callback(self.intake.stop)
         self.panel = self._panel_door(handlers)
@@ -305,7 +309,7 @@ class House:
             return None
         door = PanelDoor(
             self.board.panel, self.intake, self.bulletin, settings=self.settings.call, show=self.studio.show,
-            on_hardware_mute=self.controller.hardware_mute, flag=self.diagnostics.flag)
+            on_hardware_mute=self.controller.hardware_mute, on_talk=self.studio.talk, flag=self.diagnostics.flag)
         handlers |= door.handlers()
         self._background.append(("doors.panel", door.run))
         return door
@@ -316,6 +320,7 @@ class House:
         self.settings = settings
         self._start.set_log_level(settings.log.level)
         self.controller.reconfigure(settings.call, entries_of(settings.book))
+        self.studio.acoustics.configure(settings.audio)
         if self.panel is not None:
             self.panel.reconfigure(settings.call)
 

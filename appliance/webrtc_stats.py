@@ -1,4 +1,4 @@
-"""What stands in a statistics report: types, members and units of W3C webrtc-stats, and ``x-device`` of our own.
+"""What stands in a statistics report: types, members and units of W3C webrtc-stats, and ``x-`` types of our own.
 
 The names and units are those of https://www.w3.org/TR/webrtc-stats/. Only what the appliance publishes
 is declared: a member that is not here is in no report. JSON Schema, reference and the tests of live reports are made of
@@ -261,6 +261,14 @@ TYPES: Final[tuple[StatsType, ...]] = (
     StatsType("certificate", "A certificate of the DTLS handshake.", (
         _always("fingerprint", Unit.TEXT), _always("fingerprintAlgorithm", Unit.TEXT),
         _always("base64Certificate", Unit.TEXT),
+    )),
+    StatsType("x-echo", "The echo of the loudspeaker in the microphone, while it is processed; not of W3C.", (
+        _always("mediaSourceId", Unit.IDENTITY), _always("duplex", Unit.TEXT, "full", "half", "pushToTalk"),
+        _always("farEndDuration", Unit.SECONDS, note="in which the microphone heard the loudspeaker"),
+        _always("doubleTalkDuration", Unit.SECONDS, note="of these, with somebody talking at the microphone as well"),
+        _known("residualEchoLevel", Unit.DECIBEL, note="relative to full scale, after cancelling"),
+        _known("noiseLevel", Unit.DECIBEL, note="relative to full scale, of the place when it is quietest"),
+        _always("gain", Unit.DECIBEL, note="added by the automatic gain"),
     )),
     StatsType("x-device", "The device itself; not of W3C.", (
         _always("cpuLoad", Unit.NUMBER, note="load average over a minute, per processor"),

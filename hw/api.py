@@ -172,6 +172,10 @@ class Audio(Protocol):
     @property
     def volume(self) -> int: ...
 
+    @property
+    def echoes(self) -> bool:
+        """Whether the microphone may hear the loudspeaker, so that an echo has to be cancelled. Cheap."""
+
 
 # --- camera ---------------------------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ RECONNECT_BAD_S: Final = 6.0
 """Media that are lost for so long did not come back by themselves. With the 3 s in which the loss is noticed, and the
 time between two looks, networkReconnect is Bad within 10 s."""
 STORAGE_LOW: Final = 64 * 1024 * 1024  # bytes
-_AUDIO: Final = ("wanted", "actual", "codec", "rate", "halfDuplex", "reason")
+_AUDIO: Final = ("wanted", "actual", "codec", "rate", "processing", "reason")
 _VIDEO: Final = ("wanted", "actual", "codec", "reason")
 UNABLE: Final = (frozenset({"safeMode"}), frozenset({"noMicrophoneDevicesEnumerated", "noSpeakerDevicesEnumerated"}))
 """With all of one of these nobody can talk through the device: its health is failed, and no longer just degraded."""

@@ -2,7 +2,8 @@
 
 Button ``call``, by the state of the call: without one a press dials the configured target, a long one the second
 target; while somebody calls a press answers, a long one declines; in a call (also one that is not answered yet) both
-hang up. Button ``mute``: mutes and unmutes. Input ``hardware_mute`` is the truth for mute. The lamp ``capture`` follows
+hang up. Button ``mute``: mutes and unmutes. Input ``hardware_mute`` is the truth for mute, input ``talk`` the key of
+push-to-talk. The lamp ``capture`` follows
 what is really captured, never what was asked for.
 """
 
@@ -63,7 +64,7 @@ class PanelDoor:
 
     def __init__(
         self, panel: Panel, submit: Submit, bulletin: Bulletin, *, settings: CallSettings,
-        show: Callable[[str, str], None], on_hardware_mute: Callable[[bool], None],
+        show: Callable[[str, str], None], on_hardware_mute: Callable[[bool], None], on_talk: Callable[[bool], None],
         flag: Callable[[str, bool], None],
     ) -> None:
         self._panel = panel
@@ -72,6 +73,7 @@ class PanelDoor:
         self._settings = settings
         self._show = show
         self._on_hardware_mute = on_hardware_mute
+        self._on_talk = on_talk
         self._flag = flag
         self._inbox: Inbox[Press] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -146,6 +148,8 @@ class PanelDoor:
         self._bulletin.post("io.input", name=name, closed=closed)
         if name == "hardware_mute":
             self._on_hardware_mute(closed)
+        elif name == "talk":
+            self._on_talk(closed)
         elif name == "tamper":
             self._flag("tamper", closed)
 

@@ -38,6 +38,7 @@ from appliance.media.sound import Loudness
 from appliance.media.transmission import Transmission
 from appliance.media.uplink import CameraFeed, CameraTrack, MicrophoneFeed, MicrophoneTrack
 from appliance.media.video_in import VideoIn
+from appliance.media.voice import VoiceProcessing
 from appliance.media.voice_codecs import OPUS, VOICE_CODECS
 from appliance.network import Network
 from appliance.vocabulary import Json
@@ -79,6 +80,7 @@ class Session:
         self, name: str, *, wanted: Directions, servers: ServerPool, loopback: bool, marks: Marks,
         microphone: MicrophoneFeed | None, camera: CameraFeed | None, loudspeaker: Loudspeaker, screen: Screen,
         voice: Loudness,
+        processing: VoiceProcessing | None = None,
     ) -> None:
         self.name = name
         self.voice = voice
@@ -91,6 +93,7 @@ class Session:
         self._screen = screen
         self._microphone_track: MicrophoneTrack | None = microphone.track() if microphone is not None else None
         self._camera_track: CameraTrack | None = camera.track() if camera is not None else None
+        self.processing = processing  # of the microphone; one for all sessions
         self.voice_in = Playout()
         self.video_in = VideoIn(
             name, self._loop, on_picture=self._on_picture, on_lost=self._on_video_lost, on_asked=self._on_video_asked,

@@ -58,7 +58,7 @@ def collect(session: Session, connection: PeerConnection) -> list[Json]:
         if receives:
             report += _inbound(kind, session, connection, moment)
             report += _remote_outbound(kind, session.incoming[kind])
-    report.append(_media_playout(session))
+    report += [_media_playout(session), *_echo(session)]
     report += [_data_channel(number, one) for number, one in enumerate(session.channels)]
     report += _transport(session, connection)
     return [_known(entry, moment.stamp) for entry in report]
@@ -111,6 +111,7 @@ def _source(kind: str, session: Session, moment: _Moment) -> list[Json]:
             "audioLevel": session.voice.level,
             "totalAudioEnergy": session.voice.energy,
             "totalSamplesDuration": session.voice.seconds,
+            **(session.processing.source_stats() if session.processing is not None else {}),
         }]
     if kind == "video" and session.camera is not None:
         mode, rate = session.camera.mode, session.camera.rate
@@ -121,6 +122,14 @@ def _source(kind: str, session: Session, moment: _Moment) -> list[Json]:
             "framesPerSecond": rate.per_second(moment.monotonic),
         }]
     return []
+
+
+def _echo(session: Session) -> list[Json]:
+    """What W3C has no name for, while the microphone's sound is processed."""
+    processing = session.processing
+    if processing is None or not processing.active:
+        return []
+    return [{"type": "x-echo", "id": "echo", "mediaSourceId": "source-audio", **processing.echo_stats()}]
 
 
 def _outbound(

@@ -16,16 +16,16 @@ import av
 from av.video.codeccontext import VideoCodecContext
 
 from appliance.errors import EdgecallError
+from appliance.media.acoustics import Acoustics
 from appliance.media.api import Directions, IceServers, Tone
 from appliance.media.downlink import Loudspeaker, Screen
 from appliance.media.dscp import Marks
-from appliance.media.echo import HalfDuplexGuard
 from appliance.media.servers import ServerPool
 from appliance.media.session import Session
 from appliance.media.sound import BLOCK_MS, RATE, SILENCE, Loudness, mean_square
 from appliance.media.uplink import RETRY_S, CameraFeed, MicrophoneFeed
 from appliance.network import Network
-from appliance.settings import VideoSettings
+from appliance.settings import AudioSettings, VideoSettings
 from appliance.vocabulary import Json
 from hw.api import Audio, AudioBlock, Board, DeviceMissingError, HardwareError, VideoMode
 
@@ -34,21 +34,19 @@ __all__ = ["Studio"]
 log = logging.getLogger(__name__)
 
 METER_BLOCKS: Final = 100 // BLOCK_MS
+TALK_KEY: Final = "talk"  # the input of a board that has a key for push-to-talk
 
 
 class Studio:
-    """``media.api.Studio`` over a board.
-
-    ``half_duplex`` puts the guard of ``echo`` between loudspeaker and microphone: for a board that has both in one
-    case and no echo cancellation (``--board auto``).
-    """
+    """``media.api.Studio`` over a board."""
 
     def __init__(
-        self, board: Board, video: VideoSettings, *, half_duplex: bool = False, marks: Marks | None = None
+        self, board: Board, video: VideoSettings, audio: AudioSettings | None = None, *, marks: Marks | None = None
     ) -> None:
         self._board = board
         self._mode = VideoMode(video.width, video.height, video.fps, video.bitrate)
-        self._guard = HalfDuplexGuard() if half_duplex else None
+        self.acoustics = Acoustics(audio or AudioSettings(), self._echoes,
+                                   talk_key=board.panel is not None and TALK_KEY in board.panel.inputs)
         self._loudspeaker = Loudspeaker()
         self._screen = Screen(board.display)
         self._microphone: MicrophoneFeed | None = None
@@ -77,6 +75,7 @@ class Studio:
             self._audio_fault = "the board has neither microphone nor loudspeaker"
         else:
             self._microphone = MicrophoneFeed(loop)
+            await self.acoustics.settle()
             if not await self._start_audio(self._board.audio):
                 self._retry = loop.create_task(self._try_again(self._board.audio), name="media.audio")
         if self._board.camera is not None:
@@ -122,10 +121,12 @@ class Studio:
     # -- sessions
 
     def session(self, wanted: Directions, *, ice: IceServers, loopback: bool) -> Session:
+        self.acoustics.interrupt()
         session = Session(
             f"session-{next(self._names)}", wanted=wanted, servers=self._pool(ice), loopback=loopback,
             marks=self._marks, microphone=self._microphone if self._running else None, camera=self._camera,
             loudspeaker=self._loudspeaker, screen=self._screen, voice=self._voice,
+            processing=self.acoustics.voice,
         )
         self._sessions.add(session)
         session.on_closed = self._sessions.discard
@@ -147,17 +148,38 @@ class Studio:
         """On ``hw.audio``, every 10 ms: what the microphone heard leaves, the next block of the loudspeaker returns."""
         self._tick = time.monotonic()
         self._missed += block.missed
-        heard = block.heard
-        if self._guard is not None:
-            heard = self._guard(heard, block.played)
+        probe = self.acoustics.probe
+        if probe is not None:
+            return probe.exchange(block)
+        voice, heard = self.acoustics.voice, block.heard
+        if voice.active and self._wanted():
+            heard = voice.process(heard, block.played)
         if self._microphone is not None:
             self._microphone.put(SILENCE if self._muted else heard)
         sound = self._loudspeaker.block()
+        if voice.quiet:
+            sound = SILENCE
         square = mean_square(heard)
         self._heard.append(square)  # muted too: who speaks into a muted microphone is told so
         self._voice.add(0.0 if self._muted else square)
         self._played.append(mean_square(sound) if sound is not SILENCE else 0.0)
         return sound
+
+    def _wanted(self) -> bool:
+        """Whether anybody is sent the microphone: a canceller without a call would only warm the board."""
+        return self._microphone is not None and self._microphone.wanted
+
+    def _echoes(self) -> bool:
+        return self._board.audio is not None and self._board.audio.echoes
+
+    @property
+    def sounding(self) -> bool:
+        """Whether a sound device runs."""
+        return self._running
+
+    def talk(self, held: bool) -> None:
+        """The talk key of push-to-talk."""
+        self.acoustics.voice.talking = held
 
     def mute(self, muted: bool) -> None:
         self._muted = muted
@@ -166,6 +188,8 @@ class Studio:
         self._loudspeaker.muted = muted
 
     def play(self, tone: Tone | None) -> None:
+        if tone is not None:
+            self.acoustics.interrupt()
         self._loudspeaker.tones.play(tone)
 
     def levels(self) -> tuple[float, float]:
@@ -219,7 +243,7 @@ class Studio:
                 "running": self._running, "sending": any(audio for audio, _ in sending) and not self._muted,
                 "playing": any(session.up for session in self._sessions),
             },
-            "codec": "opus", "rate": RATE, "halfDuplex": self._guard is not None, "missedBlocks": self._missed,
+            "codec": "opus", "rate": RATE, "processing": self.acoustics.facts(), "missedBlocks": self._missed,
             "droppedBlocks": microphone.dropped if microphone is not None else 0,
         }
         video: Json = {

@@ -13,6 +13,7 @@ from appliance.settings.loading import default_device_id, load
 from appliance.settings.schedule import Window
 from appliance.settings.secret import Secret
 from appliance.settings.sections import (
+    AudioSettings,
     BoardSettings,
     BookSettings,
     CallSettings,
@@ -32,6 +33,7 @@ from appliance.settings.sections import (
 __all__ = [
     "EXIT_CONFIG",
     "LAST_GOOD",
+    "AudioSettings",
     "BoardSettings",
     "BookSettings",
     "CallSettings",

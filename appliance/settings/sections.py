@@ -14,6 +14,7 @@ from appliance.settings.fields import setting
 from appliance.settings.secret import Secret
 
 __all__ = [
+    "AudioSettings",
     "BoardSettings",
     "BookSettings",
     "CallSettings",
@@ -207,6 +208,23 @@ class VideoSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AudioSettings:
+    """What is done to the microphone's sound; the verb audio.filters changes it until the next start."""
+
+    echo: str = setting("auto", "auto: cancel the loudspeaker's echo where the microphone can hear it, and do "
+                        "nothing of this section elsewhere; cancel: always; none: never, for a speakerphone that "
+                        "cancels its own.",
+                        choices=("auto", "cancel", "none"))
+    noise_suppression: str = setting("low", "Take steady noise away: by 12 dB (low) or 21 dB (high).",
+                                     choices=("off", "low", "high"))
+    automatic_gain: bool = setting(False, "Raise quiet voices by up to 24 dB.")
+    high_pass: bool = setting(True, "Take rumble below 100 Hz away; cancelling does so by itself.")
+    half_duplex: str = setting("auto", "One side at a time. auto: when the room defeats the canceller; "
+                               "pushToTalk: the microphone is open only while the talk key is held.",
+                               choices=("off", "auto", "on", "pushToTalk"))
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     """What is written to the journal."""
 
@@ -241,6 +259,7 @@ class Settings:
     direct: DirectSettings = field(default_factory=DirectSettings)
     network: NetworkSettings = field(default_factory=NetworkSettings)
     video: VideoSettings = field(default_factory=VideoSettings)
+    audio: AudioSettings = field(default_factory=AudioSettings)
     log: LogSettings = field(default_factory=LogSettings)
     book: tuple[BookSettings, ...] = setting((), "Entries of the address book.")
     data_dir: Path = Path("~/.local/share/edgecall")

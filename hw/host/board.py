@@ -23,7 +23,6 @@ __all__ = ["HostBoard"]
 
 _log = logging.getLogger("hw.host")
 
-HALF_DUPLEX = "half-duplex: no echo cancellation yet"
 
 
 class HostBoard:
@@ -77,7 +76,7 @@ class HostBoard:
             except HardwareError as error:
                 note = str(error)
             else:
-                fact = DeviceFact(Kind.MICROPHONE, "default", name, note=HALF_DUPLEX)
+                fact = DeviceFact(Kind.MICROPHONE, "default", name)
                 return card, (fact, replace(fact, kind=Kind.SPEAKER))
         _log.info("sound: simulated, because %s", note)
         echo = EchoPath(options.echo_delay_ms, options.echo_loss_db)

@@ -1,4 +1,4 @@
-"""The computer's own sound card by ALSA (pyalsaaudio). Half-duplex use: no echo cancellation yet.
+"""The computer's own sound card by ALSA (pyalsaaudio).
 
 Two cards' clocks are never the same: capture paces ``hw.audio``; playback takes a block per captured block, and
 what drifts apart is dropped or filled, one block at a time, and counted.
@@ -144,6 +144,10 @@ class AlsaAudio:
     @property
     def volume(self) -> int:
         return self._volume
+
+    @property
+    def echoes(self) -> bool:
+        return True  # of a headset too nobody tells us that it is one
 
     # --- hw.audio
 

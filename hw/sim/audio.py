@@ -11,12 +11,15 @@ import wave
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hw.api import AudioBlock, DeviceBusyError, DeviceFailedError, DeviceMissingError, FaultKind, Kind
 from hw.sim.faults import FaultLine
 from hw.sim.hearing import Hearing
 from hw.sim.sounds import RATE, LentSound, mix, open_sound, scale
+
+if TYPE_CHECKING:
+    from hw.sim.room import Room
 
 __all__ = ["EchoPath", "SimAudio"]
 
@@ -36,13 +39,14 @@ _SPEAKER_GONE: Final = frozenset({"speaker.unplug", "speaker.busy", "speaker.sta
 
 
 class EchoPath:
-    """The air from loudspeaker to microphone: a delay and a loss, sample-accurate, changeable while it runs."""
+    """The air from loudspeaker to microphone: a delay and a loss, sample-accurate, and a room where one is asked for
+    (``furnish``); changeable while it runs."""
 
     MAX_DELAY_MS: Final = 1000.0
 
     def __init__(self, delay_ms: float = 0.0, loss_db: float | None = None) -> None:
         self._history = bytes(0)
-        self._keep = 0
+        self._room: Room | None = None
         self.set(delay_ms, loss_db)
 
     def set(self, delay_ms: float, loss_db: float | None) -> None:
@@ -52,6 +56,16 @@ class EchoPath:
         self.delay_ms, self.loss_db = delay_ms, loss_db
         self._delay = round(delay_ms * RATE / 1000) * 2
         self._gain = 0.0 if loss_db is None else 10.0 ** (-loss_db / 20.0)
+
+    def furnish(self, reverberation_ms: float, *, place: int = 1, drive_db: float = 0.0) -> None:
+        """Reverberation, and saturation of the loudspeaker; both 0: a plain path again. Raises ValueError outside 0 to
+        1000 ms and 0 to 40 dB. Blocking: it may load numpy."""
+        if reverberation_ms == drive_db == 0.0:
+            self._room = None
+            return
+        from hw.sim.room import Room
+
+        self._room = Room(reverberation_ms, place, drive_db)
 
     def add(self, heard: bytes, played: bytes) -> bytes:
         """``heard`` plus what was played ``delay_ms`` ago; ``played`` sounds at the same moment as ``heard``."""
@@ -63,6 +77,9 @@ class EchoPath:
         part = history[max(0, end - len(played)) : max(0, end)]
         part = bytes(len(played) - len(part)) + part
         self._history = history[-(self._delay + len(played)) :]
+        room = self._room
+        if room is not None:
+            part = room.pass_through(part)
         return mix(heard, part, self._gain) if any(part) else heard
 
 
@@ -182,6 +199,10 @@ class SimAudio:
     @property
     def volume(self) -> int:
         return self._volume
+
+    @property
+    def echoes(self) -> bool:
+        return self.echo.loss_db is not None
 
     # --- for the board
 

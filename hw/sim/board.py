@@ -25,12 +25,17 @@ SOUND_FAULTS: Final = (
 )  # fmt: skip
 OTHER_FAULTS: Final = (
     "power.undervoltage", "thermal", "storage.full", "button.stuck", "echo.path", "echo.delayMs", "echo.erlDb",
+    "echo.roomMs", "echo.moved", "echo.distortion",
 )  # fmt: skip
 
 FAULTS: Final = (*CAMERA_FAULTS, *SOUND_FAULTS, *OTHER_FAULTS)
 """Every fault of this board by the names of ``sim.fault``. Values: ``mic.noise`` level in dBFS (-20), ``thermal``
-°C (85), ``echo.path`` and ``echo.erlDb`` loss in dB (20), ``echo.delayMs`` delay in ms (100)."""
+°C (85), ``echo.path`` and ``echo.erlDb`` loss in dB (20), ``echo.delayMs`` delay in ms (100), ``echo.roomMs``
+reverberation in ms (300), ``echo.moved`` another place in that room (2), ``echo.distortion`` drive of the loudspeaker
+into saturation in dB (12)."""
 
+ROOM_MS: Final = 300.0
+DRIVE_DB: Final = 12.0
 COOL_C: Final = 45.0
 HOT_C: Final = 85.0
 THROTTLE_C: Final = 80.0
@@ -92,6 +97,14 @@ class SimHands:
             wanted = active.get("echo.delayMs")
             delay = wanted if wanted is not None else (delay or 100.0)
         audio.echo.set(delay, loss)
+        self._furnish(audio)
+
+    def _furnish(self, audio: SimAudio) -> None:
+        moved, distorted = self.active("echo.moved"), self.active("echo.distortion")
+        audio.echo.furnish(
+            self.value("echo.roomMs", ROOM_MS) if moved or self.active("echo.roomMs") else 0.0,
+            place=round(self.value("echo.moved", 2.0)) if moved else 1,
+            drive_db=self.value("echo.distortion", DRIVE_DB) if distorted else 0.0)
 
     def active(self, name: str) -> bool:
         return name in self._active

@@ -45,7 +45,7 @@ class Pins:
 
 SIM_PINS: Final = Pins(
     buttons={"call": 17, "mute": 27},
-    inputs={"door": 22, "tamper": 23, "hook": 24, "hardware_mute": 25},
+    inputs={"door": 22, "tamper": 23, "hook": 24, "hardware_mute": 25, "talk": 16},
     lamps={"call": 5, "mute": 6, "status": 13, "capture": 19},
     relays={"door": 26},
 )

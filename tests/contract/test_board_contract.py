@@ -803,6 +803,48 @@ def test_the_echo_path_is_physical(board: Board, hands: Simulation, quiet: None)
     hands.source(Kind.MICROPHONE, "tone:1000")
 
 
+def test_the_room_of_the_echo_path_rings_saturates_and_changes(board: Board, hands: Simulation, quiet: None) -> None:
+    assert board.audio is not None
+    hands.source(Kind.MICROPHONE, "silence")
+
+    def answer(peak: bytes) -> list[int]:
+        """What one loud sample makes the microphone hear in the next 200 ms."""
+        heard: list[bytes] = []
+        done = threading.Event()
+
+        def exchange(block: AudioBlock) -> bytes:
+            heard.append(block.heard)
+            if len(heard) == 25:
+                done.set()
+            return peak + bytes(958) if len(heard) == 3 else bytes(960)
+
+        board.audio.start(48_000, 10, exchange)
+        assert done.wait(3.0)
+        board.audio.stop()
+        return list(memoryview(b"".join(heard)).cast("h"))
+
+    hands.fault("echo.erlDb", active=True, value=0.0)
+    hands.fault("echo.delayMs", active=True, value=20.0)
+    assert board.audio.echoes
+    plain = answer(b"\xff\x7f")
+    assert sum(abs(value) > 3 for value in plain) == 1
+    hands.fault("echo.roomMs", active=True, value=200.0)
+    ringing = answer(b"\xff\x7f")
+    assert sum(abs(value) > 3 for value in ringing) > 1000
+    hands.fault("echo.moved", active=True)
+    assert answer(b"\xff\x7f") != ringing
+    hands.fault("echo.roomMs", active=False)
+    hands.fault("echo.moved", active=False)
+    hands.fault("echo.distortion", active=True, value=20.0)
+    assert max(answer(b"\xff\x7f")) < 4000, "a tenth of full scale is all that gets through"
+    with pytest.raises(ValueError, match="room"):
+        hands.fault("echo.roomMs", active=True, value=5000.0)
+    for name in ("echo.delayMs", "echo.erlDb", "echo.distortion"):
+        hands.fault(name, active=False)
+    assert not board.audio.echoes
+    hands.source(Kind.MICROPHONE, "tone:1000")
+
+
 def test_heat_and_weak_supply_are_told() -> None:
     sim = open_board("sim", OPTIONS)
     try:

@@ -37,6 +37,7 @@ class HandAudio:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.volume = 50
+        self.echoes = False
 
     def set_volume(self, percent: int) -> None:
         self.volume = percent

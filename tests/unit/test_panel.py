@@ -38,10 +38,11 @@ class Front:
         self.diagnostics = Diagnostics(self.bulletin)
         self.screen: list[tuple[str, str]] = []
         self.hardware_mute: list[bool] = []
+        self.talk: list[bool] = []
         self.events: list[Event] = []
         self.changed = asyncio.Event()
         self.door = PanelDoor(panel, self.desk, self.bulletin, settings=CallSettings(**settings),
-                              show=self._show,
+                              show=self._show, on_talk=self.talk.append,
                               on_hardware_mute=self.hardware_mute.append, flag=self.diagnostics.flag)
 
     def _show(self, banner: str, hint: str) -> None:
@@ -245,6 +246,14 @@ async def test_inputs_are_told_and_the_hardware_mute_is_handed_on() -> None:
         assert front.lit("mute", ON), "also without a call: nobody would be heard"
         front.panel.set_input("hardware_mute", False)
         await front.until(lambda: front.hardware_mute == [True, False])
+
+
+async def test_the_talk_key_is_handed_on_for_as_long_as_it_is_held() -> None:
+    async with standing_at() as front:
+        front.panel.set_input("talk", True)
+        await front.until(lambda: front.talk == [True])
+        front.panel.set_input("talk", False)
+        await front.until(lambda: front.talk == [True, False])
 
 
 LAMPS = {
