@@ -32,7 +32,8 @@
   }
 
   async function listen(track, name) {
-    const reader = new MediaStreamTrackProcessor({ track }).readable.getReader();
+    // Room for a second: what a busy page does not read in time is dropped otherwise.
+    const reader = new MediaStreamTrackProcessor({ track, maxBufferSize: 100 }).readable.getReader();
     for (;;) {
       const { value, done } = await reader.read();
       if (done) return;
@@ -67,8 +68,9 @@
         if (buffer.length < size) buffer = new Uint8Array(size);
         const [luma] = await value.copyTo(buffer, { rect });
         const seen = read(buffer.subarray(luma.offset), luma.stride, width, height);
-        const kept = bench.kept[name] ??= { frames: [], unread: 0, width, height };
+        const kept = bench.kept[name] ??= { frames: [], times: [], unread: 0, width, height };
         Object.assign(kept, { width, height });
+        kept.times.push(now);
         if (seen) kept.frames.push([now, value.timestamp, ...seen]);
         else kept.unread += 1;
       }

@@ -74,7 +74,7 @@ class Probe:
                 found[name] = Sound(samples, starts, one["count"], one["rate"])
             else:
                 frames = [(self.ours(now), stamp / 1e6, counter, clock) for now, stamp, counter, clock in one["frames"]]
-                found[name] = {**one, "frames": frames}
+                found[name] = {**one, "frames": frames, "times": [self.ours(at) for at in one["times"]]}
         return found
 
     async def transport(self) -> dict[str, Any]:
