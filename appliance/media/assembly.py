@@ -13,18 +13,22 @@ from appliance.media.api import AccessUnit
 __all__ = ["LossList", "VideoAssembler", "is_key_frame"]
 
 MAX_GAP: Final = 512  # a jump of sequence numbers beyond this is a new start, not a loss (RFC 3550 A.1: 3000)
-MAX_HOLES: Final = 250  # missing at once; a key frame costs less than to send so much again (libwebrtc: 1000)
+MAX_HOLES: Final = 128  # missing at once; a key frame costs less than to send so much again (libwebrtc: 1000)
+BLACKOUT: Final = 16  # missing after a gap as long as the patience: what was in them is too old to be asked for
 MAX_BYTES: Final = 3_000_000  # buffered behind a hole: 8 s of 3 Mbit/s, far beyond the longest patience
 
 ROUND_TRIP_S: Final = 0.05  # until one is measured
 HINT_MARGIN: Final = 9 / 8  # over a round trip that RTCP measured: it knows nothing of the repair's own way
-RETRY_MARGIN_S: Final = 0.01  # over the round trip, for the peer's own time and the jitter of the path
+VARIATIONS: Final = 2  # of the measured round trip, that a retry waits over it
+LONG_MARGIN: Final = 1 / 16  # or such a share of a long round trip, where a second request costs more than its wait
+RETRY_MARGIN_S: Final = 0.005  # or so much: each millisecond counts three times in a repair that fails twice
 RETRY_LEAST_S: Final = 0.03  # senders do not repeat a packet faster
 RETRY_MOST_S: Final = 1.0
 TRIES: Final = 10  # as libwebrtc
 SURELY_LATE: Final = 3  # requests: two retransmissions in a row are seldom lost (4 % of holes at 10 % loss both ways)
-ECHO_S: Final = 0.012  # under high loss the first request is repeated so soon: it may be lost too, and costs 16 bytes
-ECHO_LOSS: Final = 0.03  # share of packets lost from which on that is done
+ECHOES: Final = 1  # repetitions of a request under high loss, and of each retry: it may be lost too, and costs 16 bytes
+ECHO_S: Final = 0.012  # after it, so that the sender takes both for one
+ECHO_LOSS: Final = 0.03  # share of packets lost from which on even the first request is repeated
 LOSS_WEIGHT: Final = 1 / 256
 REORDER_MOST_S: Final = 0.02  # patience with packets that overtake each other, before the first request
 REORDER_DECAY: Final = 0.98  # per hole that reordering did not explain
@@ -70,7 +74,7 @@ class _Hole:
     asked: float = 0.0
     first_asked: float = 0.0
     times: int = 0
-    echoed: bool = False
+    echoes: int = 0  # repetitions of the last request that are still to come
 
 
 class LossList:
@@ -80,6 +84,7 @@ class LossList:
         self._holes: dict[int, _Hole] = {}
         self._smoothed: float | None = None  # RFC 6298 SRTT and RTTVAR, from request to retransmission
         self._variation = 0.0
+        self._doubtful = 0  # times in a row that nobody knew which request was answered
         self._reordering = 0.0
         self._loss = 0.0
         self.round_trip_hint: float | None = None  # seconds, by RTCP: holds until an own one is measured
@@ -94,10 +99,10 @@ class LossList:
     def retry_s(self) -> float:
         """Between two requests for one packet: a round trip with its variation."""
         if self._smoothed is not None:
-            trip = self._smoothed + 2 * self._variation
+            trip = self._smoothed + max(RETRY_MARGIN_S, VARIATIONS * self._variation, self._smoothed * LONG_MARGIN)
         else:
             trip = ROUND_TRIP_S if self.round_trip_hint is None else HINT_MARGIN * self.round_trip_hint
-        return min(RETRY_MOST_S, max(RETRY_LEAST_S, trip + RETRY_MARGIN_S))
+        return min(RETRY_MOST_S, max(RETRY_LEAST_S, trip))
 
     @property
     def plead_s(self) -> float:
@@ -146,13 +151,13 @@ class LossList:
             if not hole.times:
                 hole.first_asked = now
                 self._reordering *= REORDER_DECAY
-            if hole.times == 1 and not hole.echoed and self._loss >= ECHO_LOSS:
-                hole.echoed = True
-                hole.due = hole.asked + self.retry_s
+            if hole.echoes:
+                hole.echoes -= 1
             else:
                 hole.times += 1
                 hole.asked = now
-                hole.due = now + (ECHO_S if hole.times == 1 and self._loss >= ECHO_LOSS else self.retry_s)
+                hole.echoes = ECHOES if hole.times > 1 or self._loss >= ECHO_LOSS else 0
+            hole.due = now + ECHO_S if hole.echoes else hole.asked + self.retry_s
             asking.append(sequence)
         return asking
 
@@ -172,11 +177,15 @@ class LossList:
         """Karn's rule: of a packet asked for more than once nobody knows which request was answered. Of one asked for
         many times it was rather the first, on a path longer than is believed, which could not be learnt otherwise."""
         if hole.times == 1:
+            self._doubtful = 0
             trip = now - hole.asked
-        elif hole.times >= SURELY_LATE:
-            trip = now - hole.first_asked
+            if self._smoothed is not None and self._smoothed < trip < self._smoothed + ECHOES * ECHO_S:
+                trip = max(self._smoothed, trip - ECHOES * ECHO_S)  # the repetition may be what was answered
         else:
-            return
+            self._doubtful += hole.times >= SURELY_LATE
+            if self._doubtful < SURELY_LATE:
+                return
+            trip = now - hole.first_asked
         if self._smoothed is None:
             self._smoothed, self._variation = trip, trip / 4
             return
@@ -199,6 +208,7 @@ class VideoAssembler:
         self._at = 0  # first packet not looked at: all from _first to here are present and of one access unit
         self._timestamp = 0
         self._highest = 0
+        self._heard = 0.0  # when the highest came
         self._key_starts: list[int] = []  # first packets of key frames that came behind a hole
         self.wants_key = True  # nothing is handed on before a key frame
         self.asks_key = False  # and one must be asked for: the first frame may well be one that is still coming
@@ -219,13 +229,15 @@ class VideoAssembler:
         if sequence < self._at or sequence in self._packets:
             self.discarded += 1
             return []
+        blackout = False
         if sequence <= self._highest:
             self.losses.found(sequence, now, resent=resent)
         else:
             self.losses.seen()
             if sequence > self._highest + 1:
                 self.losses.missing(max(self._highest + 1, self._at), sequence, now)
-            self._highest = sequence
+            blackout = now - self._heard >= self.losses.give_up_s and len(self.losses) >= BLACKOUT
+            self._highest, self._heard = sequence, now
         self._packets[sequence] = (timestamp, marker, data, now)
         self._bytes += len(data)
         units: list[AccessUnit] = []
@@ -234,7 +246,7 @@ class VideoAssembler:
         if self._key_starts:
             self._jump()
         self._advance(now, units)
-        if self._bytes > MAX_BYTES or len(self.losses) > MAX_HOLES:
+        if blackout or self._bytes > MAX_BYTES or len(self.losses) > MAX_HOLES:
             self._give_up()
         return units
 

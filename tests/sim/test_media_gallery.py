@@ -78,6 +78,8 @@ async def gallery(films: list[Film]) -> AsyncIterator[tuple[PeerConnection, Gall
     finally:
         await room.close()
         await wall.close()
+        await there.close()
+        await here.close()
 
 
 def bodies(coded: list[AccessUnit]) -> set[bytes]:

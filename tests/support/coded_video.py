@@ -15,10 +15,12 @@ from appliance.media.rtp_send import EncodedTrack
 __all__ = ["Film", "units"]
 
 CLOCK = 90_000
+KEY_INTERVAL_S = 0.5
 
 
 class Film(EncodedTrack):
-    """A track that plays access units at their pace, over and over; it begins again with a key frame when asked."""
+    """A track that plays access units at their pace, over and over; it begins again with a key frame when asked, at
+    most twice a second. ``captured``: loop time by pts."""
 
     kind = "video"
 
@@ -29,11 +31,14 @@ class Film(EncodedTrack):
         self._at = 0
         self._number = 0
         self._due = 0.0
+        self._key_at = 0.0
+        self.captured: dict[int, float] = {}
 
     def keyframe_wanted(self) -> None:
-        self._at = 0
+        if self._due >= self._key_at + KEY_INTERVAL_S:
+            self._at = 0
 
-    def bitrate_wanted(self, bits_per_second: int) -> None: ...
+    def lost(self) -> None: ...
 
     async def recv(self) -> av.Packet[Any]:
         loop = asyncio.get_running_loop()
@@ -41,10 +46,13 @@ class Film(EncodedTrack):
         await asyncio.sleep(self._due - loop.time())
         unit = self._coded[self._at]
         self._at = (self._at + 1) % len(self._coded)
+        if unit.key:
+            self._key_at = self._due
         packet: av.Packet[Any] = av.Packet(unit.data)
         packet.pts = round(self._number * self._interval * CLOCK)
         packet.is_keyframe = unit.key
         self._number += 1
+        self.captured[packet.pts] = self._due
         return packet
 
     def captured_at(self, packet: av.Packet[Any]) -> float:

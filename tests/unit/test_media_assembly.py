@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.media.assembly import (
     ECHO_S,
+    ECHOES,
     MAX_BYTES,
     MAX_HOLES,
     REORDER_MOST_S,
@@ -179,8 +178,9 @@ def test_a_long_round_trip_is_waited_for() -> None:
     video.losses.round_trip_hint = 0.6
     shown(video, 12, 300, True, DELTA, 1.0)
     asked = [moment / 100 for moment in range(100, 250) if video.tick(moment / 100)]
-    assert len(asked) == 3
-    assert all(later - earlier >= 0.6 for earlier, later in pairwise(asked))
+    assert asked[0] == 1.0
+    assert all(later - asked[0] >= 0.6 for later in asked[1:])
+    assert len(asked) <= 5, "the first, and two more that are said twice"
     assert video.given_up == 0
     assert len(shown(video, 11, 200, True, DELTA, 2.3, resent=True)) == 2
 
@@ -199,14 +199,14 @@ def test_a_path_turns_out_to_be_long_and_the_requests_become_fewer() -> None:
         for _ in range(50):  # else the loss would be so high that each request is said twice
             video.losses.seen()
     assert asked[0] >= 4
-    assert asked[-1] == 1, f"requests per loss: {asked}"
+    assert set(asked[-4:]) == {1}, f"requests per loss: {asked}"
     assert video.losses.retry_s > 0.3
 
 
 def test_requests_are_limited_in_tries_and_in_number() -> None:
     losses = LossList()
     losses.missing(5, 6, 0.0)
-    assert sum(len(losses.due(moment * 0.1)) for moment in range(1000)) == TRIES
+    assert TRIES <= sum(len(losses.due(moment * 0.1)) for moment in range(1000)) <= TRIES * (1 + ECHOES)
     assert losses.next_at() is None
     video = begun()
     shown(video, 12 + MAX_HOLES, 300, True, DELTA, 1.0)
@@ -251,7 +251,7 @@ def test_packets_that_overtake_each_other_are_waited_for_a_little() -> None:
 def test_the_retry_interval_follows_the_measured_round_trip() -> None:
     losses = LossList()
     losses.round_trip_hint = 0.2
-    assert losses.retry_s == pytest.approx(0.235)
+    assert losses.retry_s == pytest.approx(0.225)
     for sequence in range(100):
         losses.missing(sequence, sequence + 1, sequence)
         losses.due(sequence)
@@ -262,6 +262,15 @@ def test_the_retry_interval_follows_the_measured_round_trip() -> None:
         losses.due(sequence)
         losses.found(sequence, sequence + 0.002, resent=True)
     assert losses.retry_s == RETRY_LEAST_S
+
+
+def test_after_a_black_out_a_key_frame_is_asked_for_and_not_what_is_old() -> None:
+    video = begun()
+    assert shown(video, 30, 300, True, DELTA, 1.0) == []
+    assert video.tick(1.0) == []
+    assert (video.asks_key, video.wants_key) == (True, True)
+    assert shown(video, 31, 400, True, KEY, 1.1) == [(400, KEY)]
+    assert shown(video, 32, 500, True, DELTA, 9.0) == [(500, DELTA)], "a pause in which nothing is lost is none"
 
 
 # --- bounds -----------------------------------------------------------------------------------------------------------
