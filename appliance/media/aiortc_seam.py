@@ -447,6 +447,7 @@ class DtlsTransport(RTCDtlsTransport):
         self.wide = wide
         self._on_arrival = on_arrival
         self._certificates: dict[str, CertificateFacts] = {}
+        self._security: dict[str, str] = {}
         self.malformed = 0
 
     async def _recv_next(self) -> None:
@@ -505,14 +506,14 @@ class DtlsTransport(RTCDtlsTransport):
 
     def security(self) -> dict[str, str]:
         """Cipher names by IANA/OpenSSL, empty before the handshake."""
-        if self._ssl is None or self._state != State.CONNECTED:
-            return {}
-        return {
-            "tlsVersion": self._ssl.get_protocol_version_name(),
-            "dtlsCipher": self._ssl.get_cipher_name() or "",
-            "srtpCipher": self._ssl.get_selected_srtp_profile().decode(),
-            "dtlsRole": self._role,
-        }
+        if not self._security and self._ssl is not None and self._state == State.CONNECTED:
+            self._security = {
+                "tlsVersion": self._ssl.get_protocol_version_name(),
+                "dtlsCipher": self._ssl.get_cipher_name() or "",
+                "srtpCipher": self._ssl.get_selected_srtp_profile().decode(),
+                "dtlsRole": self._role,
+            }
+        return self._security
 
 
 # --- the peer connection ----------------------------------------------------------------------------------------------

@@ -53,8 +53,11 @@ def collect(session: Session, connection: PeerConnection) -> list[Json]:
             continue
         report.append(_codec(kind, codec))
         if sends:
-            report += _source(kind, session, moment)
-            report += [_outbound(kind, outgoing, session, connection, moment), *_remote_inbound(kind, outgoing)]
+            sources = _source(kind, session, moment)
+            outbound = _outbound(kind, outgoing, session, connection, moment)
+            if sources:
+                outbound["mediaSourceId"] = sources[0]["id"]
+            report += [*sources, outbound, *_remote_inbound(kind, outgoing)]
         if receives:
             report += _inbound(kind, session, connection, moment)
             report += _remote_outbound(kind, session.incoming[kind])
@@ -77,7 +80,10 @@ class _Moment:
 
 
 def _known(entry: Json, stamp: float) -> Json:
-    return {"timestamp": stamp, **{name: value for name, value in entry.items() if value is not None}}
+    entry["timestamp"] = stamp
+    for name in [name for name, value in entry.items() if value is None]:
+        del entry[name]
+    return entry
 
 
 def _peer_connection(session: Session) -> Json:
@@ -141,7 +147,6 @@ def _outbound(
         "type": "outbound-rtp", "id": f"out-{kind}", "kind": kind, "ssrc": counters.ssrc,
         "transportId": TRANSPORT, "codecId": f"codec-{kind}",
         "remoteId": f"remote-in-{kind}" if counters.reports else None,
-        "mediaSourceId": f"source-{kind}" if _source(kind, session, moment) else None,
         "mid": connection.mid(kind),
         "rtxSsrc": stream.rtx_ssrc,
         "active": audio if kind == "audio" else video,

@@ -28,6 +28,7 @@ BENCHES: Final = {
     "send_path": "CPU of sending a pre-encoded picture beside stock aiortc",
     "media_loop": "the media engine alone, both ends in one process",
     "media": "the media engine beside stock aiortc and Chromium on a bad network",
+    "statistics": "what a report of a call costs the loop",
 }
 LONG: Final = {"media"}
 """Only by name: it takes longer than all the others together."""
