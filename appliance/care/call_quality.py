@@ -21,6 +21,7 @@ from appliance.vocabulary import CallState, Json
 __all__ = ["LOOK_S", "CallQuality"]
 
 LOOK_S: Final = 5.0
+FIRST_S: Final = 1.0  # after a connection is there: both ends have reported once
 KEPT: Final = 4  # summaries of calls that ended and were not asked for yet
 BROKEN: Final = 0  # level while reconnecting
 _LIVE: Final = frozenset({CallState.CONNECTED, CallState.LOCAL_HOLD, CallState.REMOTE_HOLD})
@@ -38,6 +39,7 @@ class CallQuality:
         self._verbosity = verbosity
         self._judge = Judge()
         self._call: str | None = None
+        self._watching = False  # a connection of that call
         self._level: int | None = None
         self._better = False  # the look before was better than the level told
         self._summaries: dict[str, MediaSummary] = {}
@@ -51,9 +53,9 @@ class CallQuality:
         with self._bulletin.subscribed(on_document=self._on_document):
             while True:
                 self._changed.clear()
-                await self._look()
+                pause = await self._look()
                 try:
-                    async with asyncio.timeout(LOOK_S):
+                    async with asyncio.timeout(pause):
                         await self._changed.wait()
                 except TimeoutError:
                     continue
@@ -77,34 +79,39 @@ class CallQuality:
             if self._state in _LIVE or self._state is CallState.RECONNECTING or self._call is not None:
                 self._changed.set()
 
-    async def _look(self) -> None:
+    async def _look(self) -> float:
+        """Seconds until the next look is due."""
         call = self._bulletin.document("call")
         state = self._state = CallState(call.get("state", "None"))
         if state is CallState.RECONNECTING:
             self._forget()
             self._tell(call["callId"], BROKEN, {})
-            return
+            return LOOK_S
         if state not in _LIVE:
             self._forget()
             self._call = self._level = None
             self._bulletin.merge("net", networkQualityLevel=None)
-            return
+            return LOOK_S
         if self._call != call["callId"]:
             self._forget()
             self._call, self._level = call["callId"], None
+        if not self._watching:
+            self._watching = True
+            return FIRST_S
         report = list(await self._stats())
         if not report:
-            return
+            return LOOK_S
         self._reports.append(report)
         self._summary(call["callId"]).add(report)
         quality = self.quality = self._judge.look(report)
         self._diagnostics.quality("networkSendQuality", quality.send, loss=quality.sent_loss)
         self._diagnostics.quality("networkReceiveQuality", quality.receive, loss=quality.loss)
         self._tell(call["callId"], self._steady(quality.level), quality.stats(self._verbosity()))
+        return LOOK_S
 
     def _forget(self) -> None:
         """What was seen belongs to a connection that is gone."""
-        self.quality = None
+        self.quality, self._watching = None, False
         self._judge, self._better = Judge(), False
         self._reports.clear()
         for name in ("networkSendQuality", "networkReceiveQuality"):

@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from appliance.vocabulary import ROOT
+from appliance.faces.acl import User
+from appliance.vocabulary import ROOT, Scope
 from tests.support.appliance import Appliance, Json, Panel
 from tests.support.broker import Broker, Client, Relay, Seen, free_port
 from tests.support.pair import connect, online
+from tests.support.reports import faults
 
 pytestmark = [pytest.mark.peer, pytest.mark.asyncio(loop_scope="module")]
 
@@ -89,7 +91,8 @@ class Pair:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
     folder = tmp_path_factory.mktemp("pair")
-    broker = Broker(folder / "broker", devices=["door-1", "lobby-2", "spare-3", "mallory"])
+    devices = ["door-1", "lobby-2", "spare-3", "mallory"]
+    broker = Broker(folder / "broker", users=[User("boss", Scope.ADMIN)], devices=devices)
     await broker.start()
     settings = {"call.ring_s": 8, "call.reconnect_s": 20, **VIDEO}
     async with AsyncExitStack() as stack:
@@ -150,6 +153,49 @@ async def test_the_door_calls_the_lobby_and_both_see_and_hear(pair: Pair) -> Non
     await pair.at_lobby.hears(DOOR_HERTZ)
     await pair.door.give("call.hangup")
     await asyncio.gather(pair.door.ended("0/local"), pair.lobby.ended("0/remote"))
+
+
+def metric(summary: Json, name: str, direction: str, kind: str) -> Json:
+    return next(row for row in summary["media"]["metrics"]
+                if (row["metricName"], row["direction"], row["type"]) == (name, direction, kind))
+
+
+async def test_a_call_is_sampled_for_who_subscribes_and_summed_up_at_its_end(pair: Pair) -> None:
+    quality, log = f"{ROOT}/door-1/state/quality", f"{ROOT}/door-1/log/callSummary"
+    async with pair.door.commander() as boss:
+        await boss.subscribe(log)
+        call_id = await call(pair)
+        await media_flows(pair)
+        await pair.door.wait_for_state("net", lambda net: net.get("networkQualityLevel"))
+        assert not boss.of(quality), "nobody has asked yet"
+        for dialect in ("w3c", "acs"):
+            assert (await pair.door.publish(boss, "stats.subscribe", interval=1, dialect=dialect))["result"] == "done"
+        await boss.until(lambda m: len(boss.of(quality)) >= 4)
+        samples = [json.loads(message.payload) for message in boss.of(quality)][-2:]
+        assert samples[-1]["callId"] == call_id and "networkQualityLevel" in samples[-1]["quality"]
+        assert faults(samples[-1]["stats"]) == []
+        assert 0.5 < samples[-1]["ts"] - samples[-2]["ts"] < 2
+        assert samples[-1]["acs"]["video"]["send"][0]["codecName"] == "H264"
+        device = next(row for row in samples[-1]["stats"] if row["type"] == "x-device")
+        assert 0 < device["captureToSendLatency"] < 1
+        lobby = (await pair.lobby.get("/v1/stats"))["stats"]
+        assert faults(lobby) == []
+        await pair.door.give("call.hangup")
+        ended = time.monotonic()
+        await asyncio.gather(pair.door.ended("0/local"), pair.lobby.ended("0/remote"))
+        told = json.loads((await boss.until(lambda m: m.topic == log)).payload)
+        assert time.monotonic() - ended < 5
+        assert (told["callId"], told["endReason"]["subCode"]) == (call_id, "local")
+        assert {name: told[name] for name in told if name not in ("v", "ts", "clock", "boot", "seq")} == (
+            await pair.door.get("/v1/calls/last/summary"))
+        answer = await pair.lobby.give("call.summary", callId=call_id)
+        for kind in ("audio", "video"):
+            sent = metric(told, "packetsSent", "send", kind)["sum"]
+            came = metric(answer["data"], "packetsReceived", "receive", kind)["sum"]
+            assert came == pytest.approx(sent, rel=0.05, abs=30), "but for what was on its way when it ended"
+        series = (await pair.lobby.get(f"/v1/calls/{call_id}/summary?dialect=acs"))["mediaStatsTimeSeries"]
+        assert {"healedRatio", "jitterInMs", "frameRateReceived"} <= {row["MetricName"] for row in series}
+        assert "media" not in pair.door.state("calls")["calls"][0]
 
 
 async def test_the_one_who_was_called_hangs_up(pair: Pair) -> None:

@@ -276,6 +276,12 @@ class Appliance:
         async with self.http.post(f"http://edgecall/v1/cmd/{verb}?wait={wait:g}", data=data) as response:
             return dict(await response.json())
 
+    async def get(self, path: str) -> Json:
+        """A document over the Unix socket."""
+        async with self.http.get(f"http://edgecall{path}") as response:
+            response.raise_for_status()
+            return dict(await response.json())
+
     async def publish(self, client: Client, verb: str, body: Json | None = None, **args: Any) -> Json:
         """One command over MQTT; the final answer. ``client`` must have subscribed to the answers."""
         body = body or envelope(verb, args)

@@ -87,7 +87,7 @@ async def test_the_level_is_told_with_the_connection_and_with_every_change() -> 
     async with scene() as s:
         await asyncio.sleep(1)
         s.connect()
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(1.1)
         assert (s.level, s.levels()) == (5, [5])
         await asyncio.sleep(10)
         assert s.line is not None
@@ -108,7 +108,7 @@ async def test_the_level_is_told_with_the_connection_and_with_every_change() -> 
 async def test_a_line_that_wavers_makes_few_events() -> None:
     async with scene() as s:
         s.connect()
-        await asyncio.sleep(1)
+        await asyncio.sleep(2)
         for _ in range(20):
             assert s.line is not None
             s.line.loss = 0.0 if s.line.loss else 0.05
@@ -126,7 +126,7 @@ async def test_reconnecting_is_broken_at_once_and_the_level_comes_back_at_once()
         assert (s.level, s.levels(), s.quality.quality) == (0, [5, 0], None)
         await asyncio.sleep(20)
         s.connect()
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(1.1)
         assert (s.level, s.levels()) == (5, [5, 0, 5])
         s.state(CallState.DISCONNECTED)
         await asyncio.sleep(0.1)
@@ -139,7 +139,7 @@ async def test_verbosity_says_what_the_event_tells(verbosity: int, events: int, 
     async with scene() as s:
         s.verbosity = verbosity
         s.connect()
-        await asyncio.sleep(1)
+        await asyncio.sleep(2)
         assert (s.level, len(s.levels())) == (5, events)
         if stats is not None:
             assert set(s.events[-1].data["stats"]) == stats
@@ -149,9 +149,9 @@ async def test_verbosity_says_what_the_event_tells(verbosity: int, events: int, 
 async def test_the_report_before_is_of_this_call_and_old_enough() -> None:
     async with scene() as s:
         s.connect()
-        await asyncio.sleep(6)
+        await asyncio.sleep(7)
         assert s.line is not None
-        now = s.line.after(0.0)
+        now = s.line.after(0.5)
         before = s.quality.earlier(now)
         assert before[0]["timestamp"] <= now[0]["timestamp"] - 1000
         assert s.quality.earlier(now, 60) == ()
@@ -164,17 +164,17 @@ async def test_the_report_before_is_of_this_call_and_old_enough() -> None:
 async def test_a_summary_is_of_the_whole_call_its_last_seconds_and_a_reconnection_included() -> None:
     async with scene() as s:
         s.connect()
-        await asyncio.sleep(12)  # looks at 0, 5 and 10
+        await asyncio.sleep(12)  # looks at 1, 6 and 11
         s.state(CallState.RECONNECTING)
         await asyncio.sleep(4)
         s.connect(ssrc=99, rtt=0.2)
-        await asyncio.sleep(7)  # looks at 0 and 5
+        await asyncio.sleep(7)  # looks at 1 and 6
         assert s.line is not None
         s.state(CallState.DISCONNECTED)
         summary = {"callId": "call-1", "media": s.summaries.media("call-1", s.line.after(2.0))}
         metrics = {(row["metricName"], row["direction"], row["type"]): row for row in summary["media"]["metrics"]}
         sent = metrics["packetsSent", "send", "audio"]
-        assert sent["sum"] == 50 * 10 + 50 * 7, "but for the two seconds that the lost connection did not tell of"
+        assert sent["sum"] == 50 * 11 + 50 * 8, "but for the second that of which the lost connection did not tell"
         trips = metrics["roundTripTime", "send", "video"]
         assert (trips["minimum"], trips["maximum"], trips["count"]) == (0.02, 0.2, 6)
         assert metrics["bitrate", "receive", "audio"]["average"] == pytest.approx(40_000, rel=0.02)
@@ -201,7 +201,7 @@ async def test_a_summary_is_found_again_in_both_dialects() -> None:
                 for row in theirs["mediaStatsTimeSeries"]}
         row = rows["rttInMs", "Outbound", "Audio"]
         assert (row["Count"], row["Average"], row["MediaStreamCodec"], row["AggregationIntervalSeconds"]) == (
-            3, 20.0, "opus", 5)
+            2, 20.0, "opus", 5)
         assert "media" not in theirs
         with pytest.raises(Refused) as refused:
             await handle(Command("c3", verb, {"callId": "call-9"}, Origin.INTERNAL))
