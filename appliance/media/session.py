@@ -284,6 +284,8 @@ class Session:
         return self._camera.ladder.demand
 
     def _on_allocation(self, allocation: Allocation) -> None:
+        if self._microphone_track is not None:
+            self._microphone_track.path(allocation.total)
         if self._camera_track is not None and self._camera_track.sending:
             self._camera_track.allocate(allocation.video, allocation.lasting)
 

@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 # recorded speech, PESQ wideband without loss and at 2, 5 and 10 %: 3.99 3.80 3.65 2.79; 32 kbit/s without copies:
 # 4.01 3.26 2.48 1.73. So copies are always there: the first loss is repaired as well.
 VOICE_BPS: Final = 40_000
+VOICE_THIN_BPS: Final = 24_000  # on a path so thin that the picture has to pause for the voice
+THIN_PATH_BPS: Final = (130_000, 180_000)  # which begins below the first and ends above the second
 VOICE_LEAST_BPS: Final = 16_000  # a peer that asks for less (maxaveragebitrate) is not understood any more
 VOICE_COMPLEXITY: Final = 5  # of 10: two thirds of the CPU of the library's 9, which a small board feels
 LOSS_LEAST: Final = 10  # per cent of loss that the copies are sized for at least: the library makes none below 6
@@ -68,6 +70,7 @@ class MicrophoneTrack(EncodedTrack):
         self._sending = False
         self._paused = 0
         self._format: Mapping[str, str] = {}
+        self._thin = False
         self.codec = OPUS
         self.dropped = 0
         self.loss = 0.0
@@ -100,8 +103,17 @@ class MicrophoneTrack(EncodedTrack):
 
     @property
     def most_bps(self) -> int:
+        """What the path carries and the peer wishes, in bits per second of Opus."""
+        most = VOICE_THIN_BPS if self._thin else VOICE_BPS
         asked = self._format.get("maxaveragebitrate", "")
-        return max(VOICE_LEAST_BPS, int(asked)) if asked.isdecimal() and len(asked) < 8 else VOICE_BPS
+        return min(most, max(VOICE_LEAST_BPS, int(asked))) if asked.isdecimal() and len(asked) < 8 else most
+
+    def path(self, bits_per_second: float) -> None:
+        """What the path to this peer carries in all."""
+        thin = bits_per_second < THIN_PATH_BPS[self._thin]
+        if thin is not self._thin:
+            self._thin = thin
+            self._feed.adapt()
 
     def negotiated(self, codec: VoiceCodec, parameters: Mapping[str, str]) -> None:
         """The codec of this session, and what the peer wishes of it (its ``a=fmtp``; Opus: RFC 7587 6.1)."""

@@ -301,6 +301,21 @@ async def test_copies_are_always_sent_and_follow_the_loss_that_peers_report() ->
     feed.close()
 
 
+async def test_a_thin_path_gets_a_thinner_voice() -> None:
+    feed = MicrophoneFeed(asyncio.get_running_loop())
+    track = feed.track()
+    track.set_sending(True)
+    rates = []
+    for carried in (1e6, 150_000, 120_000, 150_000, 200_000):
+        track.path(carried)
+        rates.append(track.bit_rate)
+    assert rates == [40_000, 40_000, 24_000, 24_000, 40_000]
+    track.path(100_000)
+    track.set_sending(False)
+    assert feed.bit_rate == 40_000, "of one that has left nothing is left"
+    feed.close()
+
+
 async def test_silence_is_sent_to_a_peer_unless_it_prefers_none() -> None:
     feed = MicrophoneFeed(asyncio.get_running_loop())
     plain, saving = feed.track(), feed.track()

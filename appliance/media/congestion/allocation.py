@@ -7,7 +7,7 @@ from typing import Final
 
 __all__ = ["AUDIO_BPS", "Allocation", "Allocator", "Meter"]
 
-AUDIO_BPS: Final = 60_000  # on the wire until it is measured: 32 kbit/s of Opus, 50 times a second with all headers
+AUDIO_BPS: Final = 65_000  # on the wire until it is measured: 40 kbit/s of Opus, 50 times a second with all headers
 AUDIO_LEAST_BPS: Final = 30_000  # kept for it while it is silent: it may speak at any moment
 OVERHEAD: Final = (0.05, 0.4)  # of the picture's bits are headers: never less, never believed to be more
 VIDEO_LEAST_BPS: Final = 55_000
