@@ -31,6 +31,7 @@ from appliance.media.aiortc_seam import (
     transport_wide_id,
     unwrap_rtx,
 )
+from appliance.media.lipsync import SenderClock
 from appliance.media.playout import Decoder
 from appliance.media.repair import VideoRepair, VideoSink
 from appliance.media.voice_codecs import NOISE, OPUS, VOICE_CODECS, Noise
@@ -205,6 +206,7 @@ class RtpReceiveStream:
         self._estimator = RemoteBitrateEstimator() if kind == "video" else None
         self._allowance = Allowance()
         self._lsr: tuple[int, float] = (0, 0.0)
+        self._sender_clock: SenderClock | None = None
         self._heard_at = 0.0
         self._retired: int | None = None  # the source before this one
         self._stopped = False
@@ -279,9 +281,16 @@ class RtpReceiveStream:
             self.counters.peer_packets = packet.sender_info.packet_count
             self.counters.peer_bytes = packet.sender_info.octet_count
             self.counters.peer_ntp = packet.sender_info.ntp_timestamp
+            if self._sender_clock is not None:
+                self._sender_clock.report(packet.sender_info.ntp_timestamp, packet.sender_info.rtp_timestamp)
             self._lsr = (packet.sender_info.ntp_timestamp >> 16 & 0xFFFFFFFF, time.monotonic())
             if self._on_media is not None:
                 self._on_media()
+
+    def captured_at(self, timestamp: int) -> float | None:
+        """When the peer captured what carries this RTP timestamp, in seconds since 1900 by its own clock (NTP); None
+        until it has reported."""
+        return self._sender_clock.captured_at(timestamp) if self._sender_clock is not None else None
 
     @property
     def allowed(self) -> int | None:
@@ -331,6 +340,7 @@ class RtpReceiveStream:
     def _new_source(self, ssrc: int, clock_rate: int) -> None:
         self.counters = Incoming(ssrc=ssrc)
         self.reception = Reception(clock_rate)
+        self._sender_clock = SenderClock(clock_rate)
         self._lsr = (0, 0.0)
         if self._audio is not None:
             self._audio.restart()

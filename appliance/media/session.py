@@ -30,6 +30,7 @@ from appliance.media.api import (
 from appliance.media.congestion.allocation import Allocation
 from appliance.media.downlink import Loudspeaker, Screen
 from appliance.media.dscp import Marks
+from appliance.media.lipsync import LipSync
 from appliance.media.playout import Playout
 from appliance.media.rtp_receive import RtpReceiveStream
 from appliance.media.rtp_send import RtpSendStream
@@ -95,6 +96,8 @@ class Session:
         self._camera_track: CameraTrack | None = camera.track() if camera is not None else None
         self.processing = processing  # of the microphone; one for all sessions
         self.voice_in = Playout()
+        self.lip_sync = LipSync()
+        self._seen_last: tuple[int, float] | None = None
         self.video_in = VideoIn(
             name, self._loop, on_picture=self._on_picture, on_lost=self._on_video_lost, on_asked=self._on_video_asked,
         )
@@ -427,6 +430,20 @@ class Session:
             self._emit(SessionSilent(now - self._heard_at))
         due = self._up and not self._silent and self._owed("video") and self._wanted.receive_video
         self.video_in.look(now, due=due)
+        self._keep_in_step(due=due)
+
+    def _keep_in_step(self, *, due: bool) -> None:
+        """Sound and picture of the peer: the earlier one waits."""
+        sync, voice, video = self.lip_sync, self.voice_in, self.video_in
+        heard, seen = voice.position, video.position
+        if not due or seen is None or not self._owed("audio"):
+            sync.rest()
+        elif heard is not None and seen != self._seen_last:
+            self._seen_last = seen
+            spoken, shot = self.incoming["audio"].captured_at(heard[0]), self.incoming["video"].captured_at(seen[0])
+            if spoken is not None and shot is not None:
+                sync.update(heard[1] - spoken, seen[1] - shot, voice.delay_s)
+        video.delay_s, voice.minimum_delay_s = sync.video_delay_s, sync.audio_delay_s
 
     def _finish(self, why: str, detail: str = "") -> None:
         if self._ended:

@@ -17,6 +17,7 @@ from av.video.plane import VideoPlane
 
 from appliance.media.api import AccessUnit
 from appliance.media.frame_rate import FrameRate
+from appliance.media.lipsync import Pace
 from appliance.media.smoothness import Remedy, Smoothness, StallWatch
 from appliance.media.taps import TapPoint
 from hw.api import Picture
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 UNITS: Final = 12  # access units waiting for the decoder: 0.4 s at 30 fps; more means that it is too slow
 UNIT_BYTES: Final = 4_000_000  # and so many bytes of them
+HELD_BYTES: Final = 2_000_000  # of access units that wait for their sound: five times what 0.4 s of 3 Mbit/s are
+GRAIN_S: Final = 0.002  # due so soon is due now
 SHOW_INTERVAL_S: Final = 1 / 45  # between two pictures handed to the screen: all of a 30 fps source, half of 60
 
 
@@ -119,6 +122,12 @@ class VideoIn:
         self._decode_s = 0.0  # of decoders that have ended
         self.smoothness = Smoothness()
         self.rate = FrameRate()
+        self.delay_s = 0.0
+        """That pictures wait, beyond the fastest of them, for the sound that belongs to them."""
+        self._pace = Pace()
+        self._held: deque[tuple[float, AccessUnit]] = deque()  # with the time each is due
+        self._held_bytes = 0
+        self._release: asyncio.TimerHandle | None = None
         self.position: tuple[int, float] | None = None
         """RTP timestamp of the picture shown last, and the monotonic time of that."""
         self.encoded: TapPoint[AccessUnit] = TapPoint(
@@ -139,6 +148,8 @@ class VideoIn:
         """False: nothing is decoded for the screen, so that a picture nobody sees costs nothing."""
         if showing and not self._showing:
             self._on_look()
+        elif not showing:
+            self._forget_held()
         self._showing = showing
 
     @property
@@ -163,16 +174,22 @@ class VideoIn:
         self.encoded.put(unit)
         if not self._decodes:
             return
-        if self._decoder is None:
-            self._decoder = _Decoder(self._name, self._on_frame, lambda: self._tell(self._on_bad))
-        self._units += 1
-        if dropped := self._decoder.put(unit):
-            self.dropped += dropped
-            self._on_lost()
+        due = self._pace.due(unit.timestamp, unit.arrived_s, self.delay_s)
+        if not self._held and due <= unit.arrived_s + GRAIN_S:
+            self._decode(unit)
+            return
+        self._held.append((due, unit))
+        self._held_bytes += len(unit.data)
+        if self._release is None:
+            self._on_release()
+        while self._held_bytes > HELD_BYTES:
+            self._decode_held()
 
     def on_new_source(self) -> None:
         """Another encoder from here on; the last picture stays until its first one."""
+        self._forget_held()
         self._replace_decoder()
+        self._pace = Pace()
         self.smoothness.interrupted()
         self.position = None
 
@@ -205,6 +222,7 @@ class VideoIn:
     async def close(self, deadline_s: float = 0.5) -> bool:
         """End the thread; never joined inside the loop. False when the decoder did not come back in time."""
         self._closed = True
+        self._forget_held()
         self.encoded.close()
         self.pictures.close()
         self._replace_decoder()
@@ -218,6 +236,35 @@ class VideoIn:
         return not stuck
 
     # -- private
+
+    def _decode(self, unit: AccessUnit) -> None:
+        if self._decoder is None:
+            self._decoder = _Decoder(self._name, self._on_frame, lambda: self._tell(self._on_bad))
+        self._units += 1
+        if dropped := self._decoder.put(unit):
+            self.dropped += dropped
+            self._on_lost()
+
+    def _decode_held(self) -> None:
+        _, unit = self._held.popleft()
+        self._held_bytes -= len(unit.data)
+        self._decode(unit)
+
+    def _on_release(self) -> None:
+        """Decode what is due and come back for the next."""
+        self._release = None
+        now = self._loop.time()
+        while self._held and self._held[0][0] <= now + GRAIN_S:
+            self._decode_held()
+        if self._held:
+            self._release = self._loop.call_at(self._held[0][0], self._on_release)
+
+    def _forget_held(self) -> None:
+        self._held.clear()
+        self._held_bytes = 0
+        if self._release is not None:
+            self._release.cancel()
+            self._release = None
 
     def _replace_decoder(self) -> None:
         if self._decoder is not None:

@@ -356,6 +356,19 @@ async def test_five_per_cent_of_loss_are_repaired() -> None:
                 assert entry["packetsLost"] > 0
 
 
+async def test_the_picture_waits_for_the_sound_that_belongs_to_it() -> None:
+    async with pair() as (_, callee):
+        await callee.event(SessionUp)
+        sync, video = callee.session.lip_sync, callee.session.video_in
+        loop, take = asyncio.get_running_loop(), callee.session.voice_in.put
+        callee.session.voice_in.put = lambda stamp, data, at: loop.call_later(0.15, take, stamp, data, at + 0.15)
+        await until(lambda: sync.video_delay_s > 0.1, 8, "the picture waits")
+        await until(lambda: sync.offset_s is not None and abs(sync.offset_s) <= 0.040, 10, "in step within 40 ms")
+        assert video.delay_s == sync.video_delay_s
+        callee.session.peer_sends(audio=False, video=True)
+        await until(lambda: video.delay_s == 0.0, 1, "there is no sound to wait for")
+
+
 async def test_sound_comes_when_its_device_does() -> None:
     board = HandBoard()
     assert board.audio is not None

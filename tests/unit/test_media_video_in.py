@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 import tracemalloc
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ import pytest
 from appliance.media import video_in
 from appliance.media.api import AccessUnit
 from appliance.media.smoothness import RESTART_S
-from appliance.media.video_in import UNIT_BYTES, UNITS, VideoIn
+from appliance.media.video_in import HELD_BYTES, UNIT_BYTES, UNITS, VideoIn
 from hw.api import Picture
 from tests.support.coded_video import units
 from tests.support.media_pair import until
@@ -191,4 +191,35 @@ async def test_what_cannot_be_decoded_asks_for_a_key_frame() -> None:
     world.video.on_access_unit(AccessUnit(b"\0\0\0\1\x65\x88" + bytes(50), 0, True, 0.0, 0.0))
     await until(lambda: world.lost == 1)
     assert world.video.undecodable == 1
+    await world.video.close()
+
+
+async def test_pictures_that_wait_for_their_sound_come_late_in_order_and_all() -> None:
+    world = World()
+    loop, coded = asyncio.get_running_loop(), units(20)
+    world.video.delay_s = 0.1
+    began = loop.time()
+    for number, unit in enumerate(coded):
+        arrived = began + number / 30
+        await asyncio.sleep(max(0.0, arrived - loop.time()))
+        world.video.on_access_unit(replace(unit, arrived_s=loop.time()))
+        if loop.time() < began + 0.09:
+            assert world.video.decoded == 0
+    await until(lambda: world.video.decoded == 20)
+    assert 0.09 < loop.time() - (began + 19 / 30) < 0.5
+    world.video.delay_s = 0.0
+    await world.decode([replace(unit, arrived_s=loop.time()) for unit in units(3, begin=20 * 3000)])
+    assert world.video.dropped == 0
+    await world.video.close()
+
+
+async def test_what_waits_for_its_sound_is_bounded_in_bytes() -> None:
+    world = World()
+    world.video.delay_s = 0.4
+    now = asyncio.get_running_loop().time()
+    for number in range(8):
+        world.video.on_access_unit(AccessUnit(bytes(HELD_BYTES // 4), number, False, now, now))
+    assert world.video._held_bytes <= HELD_BYTES
+    world.video.show(False)
+    assert world.video._held_bytes == 0
     await world.video.close()
