@@ -9,12 +9,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
+from appliance.media.taps import Tap
 from appliance.network import Network
 from appliance.vocabulary import Json
+from hw.api import Picture
 
 __all__ = [
+    "ENCODED_LIMIT",
+    "PICTURES_LIMIT",
+    "SOUND_LIMIT",
     "AccessUnit",
     "DataMessage",
     "Directions",
@@ -26,9 +31,14 @@ __all__ = [
     "SessionSound",
     "SessionStranded",
     "SessionUp",
+    "SoundBlock",
     "Studio",
     "Tone",
 ]
+
+ENCODED_LIMIT: Final = 4_000_000  # bytes that wait for a consumer at most: 10 s of 3 Mbit/s
+PICTURES_LIMIT: Final = 8_000_000  # five pictures of 720p
+SOUND_LIMIT: Final = 480_000  # 5 s
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +64,14 @@ class AccessUnit:
     key: bool  # an IDR picture with its parameter sets: decoding may begin here
     began_s: float  # monotonic: when the first packet came that was needed for it
     arrived_s: float  # monotonic: when it was complete and everything before it was handed on
+
+
+@dataclass(frozen=True, slots=True)
+class SoundBlock:
+    """10 ms of sound: 480 samples of 16 bit, little-endian, mono at 48 kHz."""
+
+    pcm: bytes
+    at_s: float  # monotonic: when the sound card took or gave it
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +162,13 @@ class Session(Protocol):
         the JSON text ``{"channel": text, "payload": text}``, at most 64 KiB. Raises Refused when the channel is not
         open (409/noDataChannel), backed up (409/dataBacklog) or the message too large (413/tooLarge)."""
 
+    def tap_encoded(self, limit_bytes: int = ENCODED_LIMIT) -> Tap[AccessUnit]:
+        """The peer's pictures as they came, from the next key frame on, which is asked for: what a recording keeps
+        without encoding it again. Nothing is decoded for it."""
+
+    def tap_pictures(self, limit_bytes: int = PICTURES_LIMIT) -> Tap[Picture]:
+        """The peer's pictures decoded, also while they are not shown."""
+
     async def stats(self) -> Sequence[Json]: ...
 
     async def close(self) -> None:
@@ -183,6 +208,13 @@ class Studio(Protocol):
 
     def network_changed(self, before: Network, now: Network) -> None:
         """Sessions whose path begins where nothing is any more, or goes another way now, tell SessionStranded."""
+
+    def tap_received(self, limit_bytes: int = SOUND_LIMIT) -> Tap[SoundBlock]:
+        """What all peers say, mixed, also while the loudspeaker is muted and without the device's own tones. A block
+        every 10 ms, silence too."""
+
+    def tap_microphone(self, limit_bytes: int = SOUND_LIMIT) -> Tap[SoundBlock]:
+        """What leaves for the peers before it is encoded: without the echo, and silence while muted."""
 
     def play(self, tone: Tone | None) -> None:
         """Play a tone; None stops a repeating one."""

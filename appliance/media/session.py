@@ -18,6 +18,9 @@ from appliance.errors import EdgecallError, Refused, SignalingError
 from appliance.media import sdp, stats
 from appliance.media.aiortc_seam import PeerConnection, candidate_from_sdp, codec_preferences
 from appliance.media.api import (
+    ENCODED_LIMIT,
+    PICTURES_LIMIT,
+    AccessUnit,
     DataMessage,
     Directions,
     SessionClosed,
@@ -36,6 +39,7 @@ from appliance.media.rtp_receive import RtpReceiveStream
 from appliance.media.rtp_send import RtpSendStream
 from appliance.media.servers import ServerPool
 from appliance.media.sound import Loudness
+from appliance.media.taps import Tap
 from appliance.media.transmission import Transmission
 from appliance.media.uplink import CameraFeed, CameraTrack, MicrophoneFeed, MicrophoneTrack
 from appliance.media.video_in import VideoIn
@@ -303,6 +307,12 @@ class Session:
     def _on_video_asked(self) -> None:
         if "video" in self.incoming:
             self.incoming["video"].want_keyframe()
+
+    def tap_encoded(self, limit_bytes: int = ENCODED_LIMIT) -> Tap[AccessUnit]:
+        return self.video_in.encoded.open(limit_bytes)
+
+    def tap_pictures(self, limit_bytes: int = PICTURES_LIMIT) -> Tap[Picture]:
+        return self.video_in.pictures.open(limit_bytes)
 
     # -- data
 

@@ -17,12 +17,13 @@ from av.video.codeccontext import VideoCodecContext
 
 from appliance.errors import EdgecallError
 from appliance.media.acoustics import Acoustics
-from appliance.media.api import Directions, IceServers, Tone
+from appliance.media.api import SOUND_LIMIT, Directions, IceServers, SoundBlock, Tone
 from appliance.media.downlink import Loudspeaker, Screen
 from appliance.media.dscp import Marks
 from appliance.media.servers import ServerPool
 from appliance.media.session import Session
 from appliance.media.sound import BLOCK_MS, RATE, SILENCE, Loudness, mean_square
+from appliance.media.taps import Tap, TapPoint
 from appliance.media.uplink import RETRY_S, CameraFeed, MicrophoneFeed
 from appliance.network import Network
 from appliance.settings import AudioSettings, VideoSettings
@@ -48,6 +49,7 @@ class Studio:
         self.acoustics = Acoustics(audio or AudioSettings(), self._echoes,
                                    talk_key=board.panel is not None and TALK_KEY in board.panel.inputs)
         self._loudspeaker = Loudspeaker()
+        self._leaving: TapPoint[SoundBlock] = TapPoint(lambda block: len(block.pcm))
         self._screen = Screen(board.display)
         self._microphone: MicrophoneFeed | None = None
         self._camera: CameraFeed | None = None
@@ -95,6 +97,8 @@ class Studio:
             await loop.run_in_executor(self._executor, self._board.audio.stop)
         if self._microphone is not None:
             self._microphone.close()
+        self._loudspeaker.received.close()
+        self._leaving.close()
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _try_again(self, audio: Audio) -> None:
@@ -154,8 +158,11 @@ class Studio:
         voice, heard = self.acoustics.voice, block.heard
         if voice.active and self._wanted():
             heard = voice.process(heard, block.played)
+        leaving = SILENCE if self._muted else heard
         if self._microphone is not None:
-            self._microphone.put(SILENCE if self._muted else heard)
+            self._microphone.put(leaving)
+        if self._leaving.active:
+            self._leaving.put(SoundBlock(leaving, self._tick))
         sound = self._loudspeaker.block()
         if voice.quiet:
             sound = SILENCE
@@ -180,6 +187,12 @@ class Studio:
     def talk(self, held: bool) -> None:
         """The talk key of push-to-talk."""
         self.acoustics.voice.talking = held
+
+    def tap_received(self, limit_bytes: int = SOUND_LIMIT) -> Tap[SoundBlock]:
+        return self._loudspeaker.received.open(limit_bytes)
+
+    def tap_microphone(self, limit_bytes: int = SOUND_LIMIT) -> Tap[SoundBlock]:
+        return self._leaving.open(limit_bytes)
 
     def mute(self, muted: bool) -> None:
         self._muted = muted

@@ -92,13 +92,12 @@ class TapPoint(Generic[T]):
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, *, size: Callable[[T], int],
-        begins: Callable[[T], bool] | None = None,
+        self, size: Callable[[T], int], *, begins: Callable[[T], bool] | None = None,
         on_open: Callable[[], None] | None = None, on_loss: Callable[[], None] | None = None,
     ) -> None:
         self.size = size
         self.begins = begins or _any
-        self._loop = loop
+        self._loop: asyncio.AbstractEventLoop | None = None  # of the consumers
         self._on_open = on_open
         self._on_loss = on_loss
         self._taps: tuple[Tap[T], ...] = ()  # replaced as a whole: other threads read it without a lock
@@ -109,7 +108,8 @@ class TapPoint(Generic[T]):
         return bool(self._taps)
 
     def open(self, limit_bytes: int) -> Tap[T]:
-        """A new consumer, with so many bytes waiting for it at most."""
+        """A new consumer on the running loop, with so many bytes waiting for it at most."""
+        self._loop = asyncio.get_running_loop()
         tap = Tap(self, limit_bytes)
         self._taps = (*self._taps, tap)
         if self._on_open is not None:
@@ -133,6 +133,8 @@ class TapPoint(Generic[T]):
             tap.close()
 
     def on_loop(self, callback: Callable[[], object]) -> None:
+        if self._loop is None:
+            return
         try:
             self._loop.call_soon_threadsafe(callback)
         except RuntimeError:  # the loop has ended: nobody is left to tell

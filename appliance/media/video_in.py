@@ -131,9 +131,9 @@ class VideoIn:
         self.position: tuple[int, float] | None = None
         """RTP timestamp of the picture shown last, and the monotonic time of that."""
         self.encoded: TapPoint[AccessUnit] = TapPoint(
-            loop, size=lambda unit: len(unit.data), begins=lambda unit: unit.key, on_open=on_asked, on_loss=on_asked,
+            lambda unit: len(unit.data), begins=lambda unit: unit.key, on_open=on_asked, on_loss=on_asked,
         )
-        self.pictures: TapPoint[Picture] = TapPoint(loop, size=lambda picture: len(picture.i420), on_open=self._on_look)
+        self.pictures: TapPoint[Picture] = TapPoint(lambda picture: len(picture.i420), on_open=self._on_look)
         self.decoded = 0
         self.key_decoded = 0
         self.dropped = 0

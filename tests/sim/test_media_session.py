@@ -9,9 +9,13 @@ import os
 import re
 import threading
 import time
+from collections import deque
+from collections.abc import AsyncIterator
+from io import BytesIO
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
+import av
 import psutil
 import pytest
 
@@ -25,14 +29,18 @@ from appliance.media.api import (
     SessionSilent,
     SessionSound,
     SessionUp,
+    SoundBlock,
     Tone,
 )
 from appliance.media.sound import dbfs, mean_square
 from appliance.media.studio import Studio
+from appliance.media.taps import Tap
 from appliance.settings import VideoSettings
 from hw.api import DeviceBusyError
 from tests.support.media_board import HandBoard
-from tests.support.media_pair import End, connect, pair, until
+from tests.support.media_pair import End, connect, goertzel, pair, until
+
+T = TypeVar("T")
 
 
 def kinds(report: Any, kind: str) -> dict[str, Any]:
@@ -367,6 +375,69 @@ async def test_the_picture_waits_for_the_sound_that_belongs_to_it() -> None:
         assert video.delay_s == sync.video_delay_s
         callee.session.peer_sends(audio=False, video=True)
         await until(lambda: video.delay_s == 0.0, 1, "there is no sound to wait for")
+
+
+async def test_a_recording_keeps_the_picture_as_it_came() -> None:
+    async with pair() as (_, callee):
+        await callee.event(SessionUp)
+        await until(lambda: callee.session.video_in.decoded > 10)
+        callee.session.set_directions(Directions(receive_video=False))
+        decoded = callee.session.video_in.decoded
+        tap = callee.session.tap_encoded()
+        recorded = [unit async for unit in take(tap, 30)]
+        tap.close()
+        assert recorded[0].key
+        assert callee.session.video_in.decoded <= decoded + 1, "recording costs no decoding"
+        steps = {later.timestamp - earlier.timestamp & 0xFFFFFFFF for earlier, later in pairwise(recorded)}
+        assert all(1_000 < step < 20_000 for step in steps), "30 a second, on a busy machine less"
+        with av.open(BytesIO(b"".join(unit.data for unit in recorded)), format="h264") as film:
+            assert len(list(film.decode(video=0))) == 30
+
+
+async def test_sound_is_tapped_as_it_leaves_and_as_it_is_heard() -> None:
+    async with pair() as (_, callee):
+        received, microphone = callee.studio.tap_received(), callee.studio.tap_microphone()
+        callee.studio.mute_incoming(True)
+        callee.studio.play(Tone.RINGBACK)
+        heard = await until_heard(received, 440)  # although the loudspeaker is muted
+        assert goertzel(heard, 425) < 0.05, "the tone is not theirs"
+        await until_heard(microphone, 1000)
+        callee.studio.mute(True)
+        async for block in microphone:
+            if not any(block.pcm):
+                break
+        last = block.at_s
+        async for block in take(microphone, 20):
+            assert len(block.pcm) == 960
+            assert last < block.at_s < last + 1
+            last = block.at_s
+    assert len([block async for block in microphone]) < 500, "it ends with the studio"
+
+
+async def until_heard(tap: Tap[SoundBlock], hertz: float) -> bytes:
+    """The 200 ms in which the tone is heard for the first time."""
+    blocks: deque[bytes] = deque(maxlen=20)
+    async for block in tap:
+        blocks.append(block.pcm)
+        if goertzel(sound := b"".join(blocks), hertz) > 0.15:
+            return sound
+    raise AssertionError(f"no {hertz} Hz")
+
+
+async def test_pictures_are_tapped_while_they_are_not_shown() -> None:
+    async with pair() as (_, callee):
+        await callee.event(SessionUp)
+        callee.session.set_directions(Directions(receive_video=False))
+        tap = callee.session.tap_pictures()
+        pictures = [picture async for picture in take(tap, 5)]
+        assert all((picture.width, picture.height) == (160, 96) for picture in pictures)
+        tap.close()
+
+
+async def take(tap: Tap[T], count: int) -> AsyncIterator[T]:
+    """The first ``count`` items."""
+    for _ in range(count):
+        yield await anext(tap)
 
 
 async def test_sound_comes_when_its_device_does() -> None:

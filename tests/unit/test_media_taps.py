@@ -17,9 +17,7 @@ class Unit:
 
 
 async def point(**more: object) -> TapPoint[Unit]:
-    return TapPoint(
-        asyncio.get_running_loop(), size=lambda unit: unit.size, begins=lambda unit: unit.key, **more,  # type: ignore[arg-type]
-    )
+    return TapPoint(lambda unit: unit.size, begins=lambda unit: unit.key, **more)  # type: ignore[arg-type]
 
 
 async def numbers(tap: Tap[Unit]) -> list[int]:
