@@ -43,6 +43,7 @@ _CANDIDATE: Final = re.compile(  # RFC 8839 5.1
     r"(?: raddr [A-Za-z0-9.:%_-]{1,255} rport \d{1,5})?(?: (?!raddr |rport )\S{1,64} \S{1,255})* *"
 )
 _H264_PROFILES: Final = ("42e0", "42c0", "4200", "4280", "42a0", "4240", "4260")
+_OF_GATHERING: Final = ("a=candidate:", "a=end-of-candidates")
 
 
 @dataclass(slots=True)
@@ -147,6 +148,19 @@ def _only_usable_candidates(section: Section) -> None:
     section.lines = [line for line in section.lines if not line.startswith("a=candidate:") or line in keep]
 
 
+def _share_candidates(sections: list[Section]) -> None:
+    """Give every line the candidates of the first that has any: all are bundled into one transport.
+
+    A browser's answer has them in its first line alone, its offer others in each line, of which only those of the first
+    remain (RFC 9143 7.3.1); aiortc takes those of the last line. It would not send a check of its own to the right
+    place, without which no NAT lets the peer's in.
+    """
+    kept = [[line for line in section.lines if line.startswith(_OF_GATHERING)] for section in sections]
+    shared = next((lines for lines in kept if any(line.startswith("a=candidate:") for line in lines)), [])
+    for section in sections:
+        section.lines = [line for line in section.lines if not line.startswith(_OF_GATHERING)] + shared
+
+
 def _is_usable(line: str) -> bool:
     try:
         return usable_candidate(line)
@@ -186,6 +200,7 @@ def admit_offer(text: str) -> tuple[str, list[str], Rejected]:
             code=488, sub_code="noCodec",
         )
     session.sections = taken
+    _share_candidates(taken)
     return session.text(), [section.kind for section in taken], rejected
 
 
@@ -227,6 +242,7 @@ def admit_answer(text: str, offer: str) -> tuple[str, dict[str, str]]:
         section.kind in ("audio", "video") and section.kind not in reasons for section in session.sections
     ):
         raise Refused("the peer has no codec in common with us", code=488, sub_code="noCodec")
+    _share_candidates(session.sections)
     return session.text(), reasons
 
 

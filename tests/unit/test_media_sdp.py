@@ -46,6 +46,20 @@ def test_an_offer_keeps_what_we_speak() -> None:
     assert "a=rtcp-fb:102 nack pli" in admitted
 
 
+FIRST = "\r\na=candidate:1 1 udp 5 192.0.2.1 1000 typ host\r\na=end-of-candidates"
+OTHER = "\r\na=candidate:1 1 udp 5 192.0.2.1 2000 typ host"
+
+
+@pytest.mark.parametrize("others", ["", OTHER])
+def test_every_line_has_the_candidates_of_the_first(others: str) -> None:
+    """aiortc takes those of the last line; a browser means those of the first."""
+    lines = [AUDIO + TRANSPORT + FIRST, VIDEO + TRANSPORT + others, DATA + TRANSPORT + others]
+    for admitted in (sdp.admit_offer(text(*lines))[0], sdp.admit_answer(text(*lines), text(AUDIO, VIDEO, DATA))[0]):
+        for section in sdp.SessionText.parse(admitted).sections:
+            found = [line for line in section.lines if line.startswith(("a=candidate", "a=end-of"))]
+            assert found == FIRST.split("\r\n")[1:]
+
+
 def test_lines_we_do_not_speak_are_rejected_in_their_place() -> None:
     vp8 = VIDEO.replace("H264", "AV1")
     admitted, kinds, rejected = sdp.admit_offer(text(vp8, AUDIO, DATA, VIDEO.replace("a=mid:v", "a=mid:w"), AUDIO))
