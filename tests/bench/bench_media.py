@@ -219,7 +219,8 @@ async def busy(stage: Stage, end: End) -> dict[str, float]:
     await asyncio.sleep(stage.cpu_s)
     after, ended = await end.numbers(), loop.time()
     frames = after.get("framesDecoded", 0) - before.get("framesDecoded", 0)
-    return {"cpu": (after["cpu"] - before["cpu"]) / (ended - begun) * 100, "decoded": frames / (ended - begun)}
+    found = {"cpu": (after["cpu"] - before["cpu"]) / (ended - begun) * 100}
+    return found | ({"decoded": frames / (ended - begun)} if frames else {})
 
 
 async def processor(stage: Stage, system: str) -> dict[str, dict[str, float]]:

@@ -40,6 +40,7 @@ from typing import Any, Final, Protocol
 import av
 import numpy as np
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamError
 
 from appliance.media.aiortc_seam import codec_preferences
 from appliance.media.api import Directions, IceServers, SessionClosed, SessionUp
@@ -342,7 +343,10 @@ class Stock:
         eye = self._board.display
         assert isinstance(eye, Eye)
         while True:
-            frame = await track.recv()
+            try:
+                frame = await track.recv()
+            except MediaStreamError:
+                return
             if isinstance(frame, av.VideoFrame):
                 eye.shown += 1
                 self._numbers["framesDecoded"] += 1
