@@ -4,36 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
-from appliance.media.api import Directions, IceServers, SessionUp
-from appliance.media.studio import Studio
-from appliance.settings import VideoSettings
-from hw.sim import pattern
+from appliance.media.api import SessionUp
 from tests.support.gstreamer import HERTZ, GStreamer, Received, gstreamer
-from tests.support.media_board import HandBoard
-from tests.support.media_pair import End, goertzel, until
+from tests.support.media_pair import End, goertzel, marks, one_end, until
 
 pytestmark = pytest.mark.peer
 OURS: float = 440
-
-
-@asynccontextmanager
-async def ours() -> AsyncIterator[End]:
-    board = HandBoard(OURS)
-    studio = Studio(board, VideoSettings())
-    await studio.open()
-    end = End(board, studio, studio.session(Directions(), ice=IceServers(), loopback=False))
-    listening = asyncio.create_task(end.listen())
-    try:
-        yield end
-    finally:
-        await studio.close()
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
 
 
 async def received(peer: GStreamer, frames: int, within_s: float = 10.0) -> Received:
@@ -45,12 +24,6 @@ async def received(peer: GStreamer, frames: int, within_s: float = 10.0) -> Rece
             return got
         assert time.monotonic() < deadline, f"{got.frames} pictures, tone {goertzel(got.sound, OURS)}, {got.state}"
         await asyncio.sleep(0.05)
-
-
-def marks(end: End) -> list[int]:
-    """The counters of the peer's test pictures that were shown."""
-    read = [pattern.read(picture.i420, picture.width, picture.height) for picture in end.board.display.pictures[-30:]]
-    return [mark.counter for mark in read if mark is not None]
 
 
 async def judge(end: End, peer: GStreamer) -> None:
@@ -69,12 +42,12 @@ async def judge(end: End, peer: GStreamer) -> None:
 
 
 async def test_we_offer_and_it_answers() -> None:
-    async with gstreamer() as peer, ours() as end:
+    async with gstreamer() as peer, one_end(OURS) as end:
         await end.session.accept_answer(await peer.answer(await end.session.offer()))
         await judge(end, peer)
 
 
 async def test_it_offers_and_we_answer() -> None:
-    async with gstreamer() as peer, ours() as end:
+    async with gstreamer() as peer, one_end(OURS) as end:
         await peer.accept(await end.session.answer(await peer.offer()))
         await judge(end, peer)

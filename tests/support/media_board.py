@@ -29,10 +29,15 @@ BLOCK = 480
 
 
 class HandAudio:
-    """Hears a tone of ``hertz``; keeps what was played."""
+    """Hears a tone of ``hertz``; keeps what was played.
 
-    def __init__(self, hertz: float = 440.0) -> None:
+    ``swing`` (0 to 1): how far its amplitude falls four times a second, as a voice's does. A steady tone is no voice:
+    with discontinuous transmission little of it is sent.
+    """
+
+    def __init__(self, hertz: float = 440.0, *, swing: float = 0.0) -> None:
         self.hertz = hertz
+        self.swing = swing
         self.played: list[bytes] = []
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -58,8 +63,9 @@ class HandAudio:
         due, sample, played = time.monotonic(), 0, bytes(BLOCK * 2)
         while not self._stop.wait(max(0.0, due - time.monotonic())):
             due += 0.01
+            peak = 8000 * (1 - self.swing * (0.5 - 0.5 * math.cos(2 * math.pi * 4 * sample / RATE)))
             heard = array(
-                "h", [int(8000 * math.sin(2 * math.pi * self.hertz * (sample + n) / RATE)) for n in range(BLOCK)]
+                "h", [int(peak * math.sin(2 * math.pi * self.hertz * (sample + n) / RATE)) for n in range(BLOCK)]
             ).tobytes()
             sample += BLOCK
             played = exchange(AudioBlock(heard, played))

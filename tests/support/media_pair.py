@@ -15,6 +15,7 @@ from appliance.media.api import Directions, IceServers, SessionEvent
 from appliance.media.session import Session
 from appliance.media.studio import Studio
 from appliance.settings import VideoSettings
+from hw.sim import pattern
 from tests.support.impair import Relay
 from tests.support.media_board import RATE, HandBoard
 
@@ -72,6 +73,28 @@ async def connect(caller: Session, callee: Session, between: Relay | None = None
     else:
         answer = await callee.answer(between.from_left(offer))
         await caller.accept_answer(between.from_right(answer))
+
+
+def marks(end: End) -> list[int]:
+    """The counters of the test pictures among the last 30 that an end has shown."""
+    read = [pattern.read(picture.i420, picture.width, picture.height) for picture in end.board.display.pictures[-30:]]
+    return [mark.counter for mark in read if mark is not None]
+
+
+@asynccontextmanager
+async def one_end(hertz: float) -> AsyncIterator[End]:
+    """An end that hears ``hertz``, for a call with a peer of another make: no path over loopback."""
+    board = HandBoard(hertz)
+    studio = Studio(board, VideoSettings())
+    await studio.open()
+    end = End(board, studio, studio.session(Directions(), ice=IceServers(), loopback=False))
+    listening = asyncio.create_task(end.listen())
+    try:
+        yield end
+    finally:
+        await studio.close()
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
 
 
 @asynccontextmanager
