@@ -27,6 +27,7 @@ BENCHES: Final = {
     "latency": "picture and sound latency beside two Chromium pages",
     "send_path": "CPU of sending a pre-encoded picture beside stock aiortc",
     "media_loop": "the media engine alone, both ends in one process",
+    "echo": "the echo canceller in the simulated room",
     "media": "the media engine beside stock aiortc and Chromium on a bad network",
     "statistics": "what a report of a call costs the loop",
 }
@@ -38,8 +39,8 @@ LONG_LIMIT_S: Final = 3 * 3600.0
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 OPENING: Final = "<!-- figures, written by scripts/bench --publish -->"
 CLOSING: Final = "<!-- end of figures -->"
-MEDIA_OPENING: Final = "<!-- figures of media, written by scripts/bench --only media --publish -->"
-MEDIA_CLOSING: Final = "<!-- end of figures of media -->"
+APART: Final = ("echo", "media")
+"""Those that give a table of their own, with a place of its own on the page."""
 
 
 def run(name: str, *, quick: bool) -> dict[str, Any]:
@@ -86,11 +87,12 @@ def main() -> int:
         print(f"== {name}: {results[name].get('error', 'done')} after {time.monotonic() - begun:.0f} s",
               file=sys.stderr, flush=True)
     document = report(facts, results)
-    figures: list[Figure] = [figure_from(one) for name, result in results.items() if name not in LONG
+    figures: list[Figure] = [figure_from(one) for name, result in results.items() if name not in APART
                              for one in result["figures"]]
-    media = results.get("media", {}).get("detail", {}).get("table", "")
+    own = {name: result["detail"]["table"] for name, result in results.items()
+           if name in APART and "error" not in result}
     texts = [table(figures)] if figures else []
-    print("\n" + "\n\n".join([machine.described(facts), *texts, *([media] if media else [])]))
+    print("\n" + "\n\n".join([machine.described(facts), *texts, *own.values()]))
     failed = {name: result["error"] for name, result in results.items() if "error" in result}
     for name, why in failed.items():
         print(f"{name}: NOT MEASURED, {why}")
@@ -100,8 +102,10 @@ def main() -> int:
         arguments.json.write_text(json.dumps(document, indent=1) + "\n")
     if arguments.publish and figures:
         publish(f"{machine.described(facts)}\n\n{table(figures, markdown=True)}")
-    if arguments.publish and media:
-        publish(f"{machine.described(facts)}\n\n{media}", between=(MEDIA_OPENING, MEDIA_CLOSING))
+    for name, text in own.items() if arguments.publish else ():
+        publish(f"{machine.described(facts)}\n\n{text}", between=(
+            f"<!-- figures of {name}, written by scripts/bench --only {name} --publish -->",
+            f"<!-- end of figures of {name} -->"))
     return 1 if failed else 0
 
 
