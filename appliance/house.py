@@ -258,7 +258,7 @@ class House:
             started=self._started)
         self.sampling = Sampling(self.bulletin, SamplingPorts(
             stats=self.controller.stats, earlier=self.quality.earlier, quality=self._quality,
-            health=self.board.health, lag=self.studio.lag, publish=self._publish_sample))
+            health=self.board.health, lag=self.studio.lag, rates=self.studio.rates, publish=self._publish_sample))
         watchdog = Watchdog(self._notifier)
         self._background += [("care.board", self.care.run), ("care.acoustics", self.acoustics.run),
                              ("care.watch", self.watch.run), ("care.quality", self.quality.run),

@@ -56,7 +56,8 @@ class ArgType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Arg:
-    """One argument of a verb. ``minimum``/``maximum`` bound a number, or the length of a string or array."""
+    """One argument of a verb. ``minimum``/``maximum`` bound a number, or the length of a string or array; ``fields``
+    are the members of an object, which then has no others."""
 
     name: str
     type: ArgType
@@ -68,6 +69,7 @@ class Arg:
     pattern: str | None = None
     positional: bool = False  # the CLI takes it without its name
     secret: bool = False  # never logged
+    fields: tuple[Arg, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +214,19 @@ VERBS: Final[tuple[Verb, ...]] = (
     Verb("call.unmuteIncoming", "Play what the other side says again.", acts=True),
     Verb("video.start", "Send the camera's picture.", acts=True, max_ttl_s=5),
     Verb("video.stop", "Stop sending the camera's picture; the sensor closes."),
+    Verb("video.constraints", "Limit the picture, live; 0 lifts a limit, what is left out stays.", (
+        Arg("send", ArgType.OBJECT, "limits on what is sent", fields=(
+            Arg("frameHeight", ArgType.INTEGER, "lines; the next lower step is taken", minimum=0, maximum=2160),
+            Arg("frameRate", ArgType.INTEGER, "pictures per second", minimum=0, maximum=60),
+            Arg("bitrate", ArgType.INTEGER, "bits per second", minimum=0, maximum=50_000_000),
+        )),
+        Arg("recv", ArgType.OBJECT, "limits on what each peer is asked to send", fields=(
+            Arg("frameHeight", ArgType.INTEGER, "lines; told as the bit rate that they take", minimum=0, maximum=2160),
+            Arg("maxBitrate", ArgType.INTEGER, "bits per second", minimum=0, maximum=50_000_000),
+        )),
+        Arg("degradationPreference", ArgType.STRING, "what is kept when the network carries less",
+            choices=("balanced", "maintain-framerate", "maintain-resolution")),
+    ), returns="constraints"),
     Verb("devices.volume", "Loudspeaker volume.", (
         Arg("percent", ArgType.INTEGER, "0 to 100", required=True, positional=True, minimum=0, maximum=100),
     )),

@@ -274,6 +274,9 @@ TYPES: Final[tuple[StatsType, ...]] = (
         _always("cpuLoad", Unit.NUMBER, note="load average over a minute, per processor"),
         _known("memFree", Unit.BYTES), _known("socTemperature", Unit.CELSIUS), _known("throttled", Unit.FLAG),
         _known("encoderQueue", Unit.FRAMES, note="encoded and not yet sent, of the session that lags most"),
+        _known("videoAllocatedBitrate", Unit.BITS_PER_SECOND, note="what the narrowest path leaves for the picture"),
+        _known("videoConfiguredBitrate", Unit.BITS_PER_SECOND, note="what the encoder is set to"),
+        _known("videoProducedBitrate", Unit.BITS_PER_SECOND, note="what it made in the last second"),
         _known("captureToSendLatency", Unit.SECONDS, note="of the latest frame, from the sensor to its last packet"),
     )),
 )

@@ -32,6 +32,7 @@ class CallCommands:
             "call.resume": self._signal(Signal.RESUME), "call.mute": self._mute, "call.unmute": self._unmute,
             "call.muteIncoming": self._incoming(muted=True), "call.unmuteIncoming": self._incoming(muted=False),
             "video.start": self._video_start, "video.stop": self._video_stop,
+            "video.constraints": self._video_constraints,
             "data.send": self._data_send, "dnd.set": self._dnd,
             "book.list": self._book_list, "book.put": self._book_put, "book.remove": self._book_remove,
         }
@@ -105,6 +106,9 @@ class CallCommands:
         active = self._the_call(command)
         active.media = replace(active.media, send_video=on)
         self._controller.media_changed(active)
+
+    async def _video_constraints(self, command: Command) -> Json:
+        return {"constraints": self._controller.limit_video(command.args)}
 
     async def _data_send(self, command: Command) -> None:
         active = self._the_call(command)

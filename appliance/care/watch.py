@@ -40,7 +40,7 @@ RECONNECT_BAD_S: Final = 6.0
 time between two looks, networkReconnect is Bad within 10 s."""
 STORAGE_LOW: Final = 64 * 1024 * 1024  # bytes
 _AUDIO: Final = ("wanted", "actual", "codec", "rate", "processing", "reason")
-_VIDEO: Final = ("wanted", "actual", "codec", "reason")
+_VIDEO: Final = ("wanted", "actual", "codec", "limits", "paused", "qualityLimitationReasons", "reason")
 UNABLE: Final = (frozenset({"safeMode"}), frozenset({"noMicrophoneDevicesEnumerated", "noSpeakerDevicesEnumerated"}))
 """With all of one of these nobody can talk through the device: its health is failed, and no longer just degraded."""
 _LIVE_MEDIA: Final = frozenset({CallState.CONNECTED, CallState.LOCAL_HOLD, CallState.REMOTE_HOLD})

@@ -293,6 +293,13 @@ def _check_arg(arg: Arg, value: Any) -> None:
             _bad("badArg", f"{arg.name!r} must be one of {', '.join(arg.choices)}.{_suggest(value, arg.choices)}")
         if arg.pattern is not None and re.fullmatch(arg.pattern, value) is None:
             _bad("badArg", f"{arg.name!r} has the wrong form: {arg.help}.")
+    if isinstance(value, Mapping) and arg.fields:
+        _check_names(value, [field.name for field in arg.fields], f"member of {arg.name!r}", "unknownArg")
+        for field in arg.fields:
+            if field.name in value:
+                _check_arg(field, value[field.name])
+            elif field.required:
+                _bad("missingArg", f"{arg.name!r} needs {field.name!r}: {field.help}.")
     if isinstance(value, bool | Mapping):
         return
     measure, unit = (value, "") if isinstance(value, int | float) else (len(value), _UNITS[arg.type])

@@ -74,6 +74,9 @@ def _object(properties: Json, required: tuple[str, ...] = (), *, closed: bool = 
 
 def _argument(arg: Arg) -> Json:
     schema: Json = {**_TYPES[arg.type], "description": arg.help}
+    if arg.fields:
+        schema |= _object({field.name: _argument(field) for field in arg.fields},
+                          tuple(field.name for field in arg.fields if field.required), closed=True)
     if arg.choices:
         schema["enum"] = list(arg.choices)
     if arg.pattern is not None:

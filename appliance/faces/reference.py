@@ -103,8 +103,14 @@ def _verb(verb: Verb) -> str:
     text = f"#### {verb.name}\n\n{verb.summary} {' '.join(notes)}\n\n"
     if verb.args:
         text += _table(("argument", "type", "", "meaning"), [
-            (f"`{arg.name}`", _type(arg), "required" if arg.required else "", arg.help) for arg in verb.args])
+            (f"`{name}`", _type(arg), "required" if arg.required else "", arg.help) for name, arg in _rows(verb)])
     return text + f"```sh\n{_usage(verb)}\n```\n\n"
+
+
+def _rows(verb: Verb) -> list[tuple[str, Arg]]:
+    """Every argument, and the members of objects behind them by their path."""
+    return [(f"{arg.name}.{field.name}" if field is not arg else arg.name, field)
+            for arg in verb.args for field in (arg, *arg.fields)]
 
 
 def _type(arg: Arg) -> str:

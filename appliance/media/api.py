@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Protocol
 
+from appliance.media.ladder import Constraints
 from appliance.media.taps import Tap
 from appliance.network import Network
 from appliance.vocabulary import Json
@@ -218,6 +219,14 @@ class Studio(Protocol):
 
     def play(self, tone: Tone | None) -> None:
         """Play a tone; None stops a repeating one."""
+
+    @property
+    def constraints(self) -> Constraints:
+        """Limits on the picture that somebody asked for."""
+
+    def constrain(self, constraints: Constraints) -> None:
+        """Take other limits, at once and for sessions to come: on what is sent by the encoder's size, rate and bit
+        rate, on what is received by telling each peer."""
 
     async def warm_camera(self, warm: bool) -> None:
         """Open the camera before a call is answered (the visitor's picture), or let it go; sessions keep it too."""

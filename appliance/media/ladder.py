@@ -6,10 +6,12 @@ encoders stall (picamera2 #1228): each step has the rate it is worth from, which
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
+from appliance.vocabulary import Json
 from hw.api import VideoMode
 
 __all__ = ["Constraints", "Ladder", "Preference", "Rung"]
@@ -24,6 +26,8 @@ DOWN_AFTER_S: Final = 0.6  # below the step's rate: longer than a probe or a key
 DOWN_NOW: Final = 0.6  # of the step's rate: not a moment longer
 UP_FACTOR: Final = 1.25  # times the higher step's rate must be there
 UP_AFTER_S: Final = 4.0  # as long: each change costs a key frame
+UP_SURE: Final = 3.0  # times the higher step's rate: a probe has shown it, there is nothing to wait for
+UP_SURE_AFTER_S: Final = 1.0
 RATE_POWER: Final = 0.6  # bits grow slower than the frame rate: closer frames differ less
 
 
@@ -55,6 +59,25 @@ class Constraints:
         if self.receive_height and higher:
             limits.append(round(LEAST_30[higher[-1]] * UP_FACTOR) - 1)
         return min(limits, default=0)
+
+
+    def document(self) -> Json:
+        """As ``video.constraints`` takes it."""
+        return {
+            "send": {"frameHeight": self.send_height, "frameRate": self.send_fps, "bitrate": self.send_bitrate},
+            "recv": {"frameHeight": self.receive_height, "maxBitrate": self.receive_bitrate},
+            "degradationPreference": self.preference.value,
+        }
+
+    def changed(self, wish: Mapping[str, Any]) -> Constraints:
+        """With what ``wish`` (in that form) names; what it leaves out stays."""
+        send, receive = wish.get("send", {}), wish.get("recv", {})
+        return Constraints(
+            send.get("frameHeight", self.send_height), send.get("frameRate", self.send_fps),
+            send.get("bitrate", self.send_bitrate), receive.get("frameHeight", self.receive_height),
+            receive.get("maxBitrate", self.receive_bitrate),
+            Preference(wish.get("degradationPreference", self.preference)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +135,8 @@ class Ladder:
             self._candidate = None
             return self.rung
         self._wait(higher[0], now, lower=False)
-        if self._waited(now) >= UP_AFTER_S:
+        sure = bits_per_second >= UP_SURE * higher[0].least
+        if self._waited(now) >= (UP_SURE_AFTER_S if sure else UP_AFTER_S):
             self._step_to(higher[0])
         return self.rung
 

@@ -51,6 +51,7 @@ RETURN_S: Final = 0.5  # a source that was replaced may come back when its succe
 REMB_FLOOR: Final = 150_000  # bits per second: the estimator drives a peer to 30 kbit/s when our own loop stalls
 REMB_START: Final = 1_500_000  # told with the first packet: Chromium jumps there (stock: 0.28 Mbit/s after 6 s)
 REMB_CEILING: Final = 3_000_000
+REMB_LIFTED: Final = 100_000_000  # what lifts an earlier limit: senders keep the last one they were told
 REMB_GROWTH: Final = 1.03  # per report, about every 0.4 s
 
 
@@ -205,6 +206,7 @@ class RtpReceiveStream:
         self._repair: VideoRepair | None = None
         self._estimator = RemoteBitrateEstimator() if kind == "video" else None
         self._allowance = Allowance()
+        self._limit = 0  # bits per second somebody asked for, 0: none
         self._lsr: tuple[int, float] = (0, 0.0)
         self._sender_clock: SenderClock | None = None
         self._heard_at = 0.0
@@ -353,6 +355,8 @@ class RtpReceiveStream:
             self._video.on_new_source()
         if self._estimator is not None:
             self._allow(self._allowance.bits_per_second)
+        elif self._limit:
+            self._allow(self._limit)
 
     def _take_audio(self, mime_type: str, timestamp: int, data: bytes, now: float) -> None:
         if not data or self._audio is None:
@@ -386,7 +390,21 @@ class RtpReceiveStream:
         if estimate is not None:
             self._allow(self._allowance.update(estimate[0], estimator.incoming_bitrate.rate(arrival_ms)))
 
+    def limit(self, bits_per_second: int) -> None:
+        """The most the peer is to send, 0: as its path carries. Told by REMB, which a sender with an estimate of its
+        own takes for a ceiling."""
+        lifted = self._limit and not bits_per_second
+        self._limit = bits_per_second
+        if not self.counters.ssrc:
+            return
+        if self._estimator is not None:
+            self._allow(self._allowance.bits_per_second)
+        elif lifted or bits_per_second:
+            self._allow(bits_per_second or REMB_LIFTED)
+
     def _allow(self, bits_per_second: int) -> None:
+        if self._limit:
+            bits_per_second = min(bits_per_second, self._limit)
         fci = pack_remb_fci(bits_per_second, [self.counters.ssrc])
         self._send_rtcp(RtcpPsfbPacket(fmt=FEEDBACK["app"], ssrc=self._rtcp_ssrc, media_ssrc=0, fci=fci))
 
@@ -402,6 +420,8 @@ class RtpReceiveStream:
             dlsr = min(0xFFFFFFFF, int((time.monotonic() - at) * 65536)) if lsr else 0
             report = self.reception.report(self.counters.ssrc, lsr, dlsr)
             self._send_rtcp(RtcpRrPacket(ssrc=self._rtcp_ssrc, reports=[report]))
+            if self._limit and self._estimator is None:
+                self._allow(self._limit)  # a wish that is not repeated is forgotten
 
     def _send_rtcp(self, packet: AnyRtcpPacket) -> None:
         if self._outlet is not None:

@@ -105,6 +105,7 @@ class Session:
         self.video_in = VideoIn(
             name, self._loop, on_picture=self._on_picture, on_lost=self._on_video_lost, on_asked=self._on_video_asked,
         )
+        self._receive_limit = 0
         self.outgoing: dict[str, RtpSendStream] = {}
         self.incoming: dict[str, RtpReceiveStream] = {}
         self.transmission = Transmission(name)
@@ -243,6 +244,7 @@ class Session:
                 kind, self.name, video=self.video_in, on_media=self._maybe_up,
                 round_trip=lambda: outgoing.counters.round_trip_s,
             )
+            incoming.limit(self._receive_limit)
         outgoing.on_failure = incoming.on_failure = self._on_defect
         self.outgoing[kind], self.incoming[kind] = outgoing, incoming
         return outgoing, incoming
@@ -295,6 +297,12 @@ class Session:
             self._microphone_track.path(allocation.total)
         if self._camera_track is not None and self._camera_track.sending:
             self._camera_track.allocate(allocation.video, allocation.lasting)
+
+    def limit_received(self, bits_per_second: int) -> None:
+        """The most picture the peer is to send, in bits per second; 0: as its path carries."""
+        self._receive_limit = bits_per_second
+        if "video" in self.incoming:
+            self.incoming["video"].limit(bits_per_second)
 
     def _on_picture(self, picture: Picture) -> None:
         if not self._ended and self._wanted.receive_video and self._peer_sends["video"]:

@@ -20,6 +20,7 @@ from appliance.media.acoustics import Acoustics
 from appliance.media.api import SOUND_LIMIT, Directions, IceServers, SoundBlock, Tone
 from appliance.media.downlink import Loudspeaker, Screen
 from appliance.media.dscp import Marks
+from appliance.media.ladder import Constraints
 from appliance.media.servers import ServerPool
 from appliance.media.session import Session
 from appliance.media.sound import BLOCK_MS, RATE, SILENCE, Loudness, mean_square
@@ -59,6 +60,7 @@ class Studio:
         self._sessions: set[Session] = set()
         self._names = itertools.count(1)
         self._muted = False
+        self._constraints = Constraints()
         self._running = False
         self._retry: asyncio.Task[None] | None = None
         self._audio_fault = ""
@@ -132,6 +134,7 @@ class Studio:
             loudspeaker=self._loudspeaker, screen=self._screen, voice=self._voice,
             processing=self.acoustics.voice,
         )
+        session.limit_received(self._constraints.receive_limit)
         self._sessions.add(session)
         session.on_closed = self._sessions.discard
         return session
@@ -221,6 +224,28 @@ class Studio:
 
     # -- pictures
 
+    @property
+    def constraints(self) -> Constraints:
+        return self._constraints
+
+    def constrain(self, constraints: Constraints) -> None:
+        self._constraints = constraints
+        if self._camera is not None:
+            self._camera.constrain(constraints)
+        for session in self._sessions:
+            session.limit_received(constraints.receive_limit)
+
+    def rates(self) -> Json:
+        """Bits per second of the picture: what the narrowest path leaves, what the encoder is set to, what it made in
+        the last second; empty while the camera is closed."""
+        if self._camera is None or self._camera.mode is None:
+            return {}
+        produced = self._camera.produced()
+        return {
+            "videoAllocatedBitrate": self._camera.narrowest, "videoConfiguredBitrate": self._camera.bitrate,
+            **({} if produced is None else {"videoProducedBitrate": produced}),
+        }
+
     async def warm_camera(self, warm: bool) -> None:
         if self._camera is not None:
             self._camera.hold("warm", warm)
@@ -277,7 +302,7 @@ class Studio:
                 }
             video |= {
                 "droppedFrames": camera.dropped, "keyFrameRequests": camera.key_requests,
-                "rates": {"allocated": camera.narrowest, "configured": camera.bitrate, "produced": camera.produced()},
+                "limits": self._constraints.document(),
                 "paused": sum(session.video_paused for session in self._sessions),
                 "qualityLimitationReasons": sorted({reason for session in self._sessions
                                                     if (reason := session.video_limit) is not None}),

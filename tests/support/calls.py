@@ -17,6 +17,7 @@ from appliance.calls.commands import CallCommands
 from appliance.calls.controller import CallController, Conclusion
 from appliance.errors import Refused
 from appliance.media.api import Directions, IceServers, Session, Tone
+from appliance.media.ladder import Constraints
 from appliance.providers.api import (
     Accepted,
     Connected,
@@ -145,6 +146,10 @@ class RememberingStudio:
         self.tone: Tone | None = None
         self.tones: list[Tone] = []
         self.warm = False
+        self.constraints = Constraints()
+
+    def constrain(self, constraints: Constraints) -> None:
+        self.constraints = constraints
 
     async def open(self) -> None: ...
 

@@ -12,6 +12,7 @@ import pytest
 from appliance.calls.book import Entry
 from appliance.errors import EdgecallError, Refused, StoreError
 from appliance.media.api import Tone
+from appliance.media.ladder import Constraints, Preference
 from appliance.providers.api import (
     Accepted,
     Connected,
@@ -602,3 +603,15 @@ async def test_the_address_book_is_kept(tmp_path: Path) -> None:
         assert "Anna" in (tmp_path / "book.json").read_text()
         await house.give("book.remove", name="Anna")
         assert (await house.give("book.list") or {})["entries"] == []
+
+
+@virtual_time
+async def test_limits_on_the_picture_are_taken_live_and_kept_until_lifted(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        answer = await house.give("video.constraints", send={"frameHeight": 360, "bitrate": 400_000},
+                                  recv={"maxBitrate": 300_000}, degradationPreference="maintain-resolution")
+        assert answer == {"constraints": {
+            "send": {"frameHeight": 360, "frameRate": 0, "bitrate": 400_000},
+            "recv": {"frameHeight": 0, "maxBitrate": 300_000}, "degradationPreference": "maintain-resolution"}}
+        await house.give("video.constraints", send={"frameHeight": 0, "frameRate": 15})
+        assert house.studio.constraints == Constraints(0, 15, 400_000, 0, 300_000, Preference.RESOLUTION)

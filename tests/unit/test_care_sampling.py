@@ -35,7 +35,7 @@ class Scene:
         self.published: list[tuple[float, Json]] = []
         self.sampling = Sampling(self.bulletin, SamplingPorts(
             self._stats, lambda _: self.earlier, lambda: {"networkQualityLevel": 5}, lambda: self.health,
-            lambda: self.lag, self._publish))
+            lambda: self.lag, lambda: {"videoConfiguredBitrate": 1_500_000}, self._publish))
 
     async def _stats(self) -> Sequence[Json]:
         self.asked += 1

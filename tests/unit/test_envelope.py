@@ -100,6 +100,11 @@ def test_the_scope_is_checked_before_the_arguments():
     ("book.put", {"name": "a", "uris": []}, "badArg"),
     ("book.put", {"name": "a", "uris": ["device:a", 5]}, "badArg"),
     ("book.put", {"name": "a", "uris": "device:a"}, "badArg"),
+    ("video.constraints", {"send": 360}, "badArg"),
+    ("video.constraints", {"send": {"frameHeight": "360"}}, "badArg"),
+    ("video.constraints", {"send": {"frameRate": 61}}, "badArg"),
+    ("video.constraints", {"send": {"height": 360}}, "unknownArg"),
+    ("video.constraints", {"degradationPreference": "best"}, "badArg"),
 ])
 def test_arguments_are_checked_against_the_vocabulary(verb, args, key):
     assert refused(verb, {"id": "1", "args": args}).key == f"400/{key}"

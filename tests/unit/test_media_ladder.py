@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.media.ladder import DOWN_AFTER_S, LEAST_BPS, UP_AFTER_S, Constraints, Ladder, Preference
+from appliance.media.ladder import DOWN_AFTER_S, LEAST_BPS, UP_AFTER_S, UP_SURE_AFTER_S, Constraints, Ladder, Preference
 from appliance.media.quality_limit import Limit, QualityLimit
 from hw.api import VideoMode
 
@@ -46,12 +46,19 @@ def test_down_soon_and_up_when_it_has_been_enough_for_a_while() -> None:
     assert ladder.choose(400_000, 1.4).height == 720
     assert ladder.choose(400_000, 1.4 + DOWN_AFTER_S).height == 540
     assert ladder.choose(60_000, 3.0).height == 180, "far below: at once"
-    assert ladder.choose(1_500_000, 4.0).height == 180
-    assert ladder.choose(1_500_000, 4.0 + UP_AFTER_S / 2).height == 180
+    assert ladder.choose(900_000, 4.0).height == 180
+    assert ladder.choose(900_000, 4.0 + UP_AFTER_S / 2).height == 180
     assert ladder.choose(450_000, 4.1 + UP_AFTER_S / 2).height == 180
-    assert ladder.choose(1_500_000, 4.0 + UP_AFTER_S).height == 540, "as far as it has been enough for all the while"
-    assert ladder.choose(1_500_000, 9.0).height == 540
-    assert ladder.choose(1_500_000, 9.0 + UP_AFTER_S).height == 720
+    assert ladder.choose(900_000, 4.0 + UP_AFTER_S).height == 540, "as far as it has been enough for all the while"
+    assert ladder.choose(900_000, 9.0).height == 540
+    assert ladder.choose(900_000, 9.0 + UP_AFTER_S).height == 720
+
+
+def test_what_is_far_more_than_enough_is_not_waited_for() -> None:
+    ladder = Ladder(VideoMode())
+    ladder.choose(60_000, 0.0)
+    assert ladder.choose(1_500_000, 1.0).height == 180
+    assert ladder.choose(1_500_000, 1.0 + UP_SURE_AFTER_S).height == 720
 
 
 def test_at_the_border_nothing_flutters() -> None:
