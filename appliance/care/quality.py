@@ -15,7 +15,7 @@ from typing import Final
 from appliance.care.measures import Growth, Interval, lost_before_here, lost_on_the_way
 from appliance.vocabulary import Json
 
-__all__ = ["BAD", "GOOD", "POOR", "Judge", "Part", "Quality", "mos"]
+__all__ = ["BAD", "GOOD", "POOR", "Judge", "Part", "Quality", "level_of", "mos"]
 
 GOOD, POOR, BAD = 1, 2, 3
 """Values of a diagnostic of type quality."""
@@ -46,8 +46,8 @@ class Part:
         return {
             "bandwidth": {"actual": self.actual, "available": self.available, "level": self.bandwidth_level},
             "latency": {"jitter": round(self.jitter, 4), "rtt": self.rtt,
-                        "level": _level(mos(self.rtt or 0.0, self.jitter, 0.0))},
-            "fractionLost": {"fractionLost": round(self.loss, 4), "level": _level(mos(0.0, 0.0, self.loss))},
+                        "level": level_of(mos(self.rtt or 0.0, self.jitter, 0.0))},
+            "fractionLost": {"fractionLost": round(self.loss, 4), "level": level_of(mos(0.0, 0.0, self.loss))},
         }
 
 
@@ -97,6 +97,11 @@ def mos(rtt: float, jitter: float, loss: float) -> float:
     return 1 + 0.035 * score + 7e-6 * score * (score - 60) * (100 - score)
 
 
+def level_of(score: float) -> int:
+    """Level 5 to 1 of a mean opinion score."""
+    return next((level for least, level in _LEVELS if score > least), 1)
+
+
 class Judge:
     """Judges one call, look after look; every report is compared with the one before."""
 
@@ -113,7 +118,8 @@ class Judge:
         rtt = max(trips) if trips else pair.get("currentRoundTripTime")
         parts: dict[tuple[str, str], Part] = {}
         for out in interval.each("outbound-rtp"):
-            if out.row.get("active", True) and (not out.before or out.by("packetsSent")):
+            silence = out.row["kind"] == "audio" and out.before and not out.by("packetsSent")  # DTX, or mute
+            if out.row.get("active", True) and not silence:  # a picture that the network holds back is no silence
                 parts[out.row["kind"], "send"] = self._sent(interval, out, rtt, pair)
         for incoming in interval.each("inbound-rtp"):
             if not incoming.before or incoming.by("packetsReceived") or _silent(interval, incoming):
@@ -134,10 +140,11 @@ class Judge:
         remote = interval.named(out.row.get("remoteId"))
         jitter, loss = remote.get("jitter") or 0.0, lost_on_the_way(interval, out)
         available, target = pair.get("availableOutgoingBitrate"), out.get("targetBitrate")
-        bandwidth, level = 5, _level(mos(rtt or 0.0, jitter, loss))
+        bandwidth, level = 5, level_of(mos(rtt or 0.0, jitter, loss))
         if out.row["kind"] == "video":
             self._wanted = max(self._wanted, target or 0.0)
-            bandwidth = _by_ratio(target or 0.0, self._wanted)
+            if out.row.get("qualityLimitationReason", "bandwidth") == "bandwidth":  # fewer bits by wish are no fault
+                bandwidth = _by_ratio(target or 0.0, self._wanted)
             expected = interval.named(out.row.get("mediaSourceId")).get("framesPerSecond") or 0.0
             rate = out.rate("framesSent")
             level = min(bandwidth, _by_ratio(expected if rate is None else rate, expected))
@@ -148,7 +155,7 @@ class Judge:
         if incoming.row["kind"] == "video":
             level = self._smooth(incoming)
         else:
-            level = 1 if _silent(interval, incoming) else _level(mos(rtt or 0.0, jitter, loss))
+            level = 1 if _silent(interval, incoming) else level_of(mos(rtt or 0.0, jitter, loss))
         available = pair.get("availableIncomingBitrate")
         return Part(level, incoming.rate("bytesReceived", 8), available, 5, jitter, rtt, loss)
 
@@ -170,10 +177,6 @@ def _silent(interval: Interval, incoming: Growth) -> bool:
     last = incoming.get("lastPacketReceivedTimestamp")
     quiet = last is not None and incoming.row["timestamp"] - last >= MUTE_BAD_S * 1000
     return quiet and interval.named(incoming.row.get("remoteId")).by("packetsSent") > 0
-
-
-def _level(score: float) -> int:
-    return next((level for least, level in _LEVELS if score > least), 1)
 
 
 def _by_ratio(value: float, whole: float) -> int:

@@ -103,7 +103,7 @@ of:
 | picture received: share of the time that it was frozen | none, up to 3, 8, 20 % |
 | picture received: frame rate against the best of the last half minute | from 90, 75, 50, 25 % |
 | picture sent: frame rate against the camera's | from 90, 75, 50, 25 % |
-| picture sent: rate aimed at against the highest of the call | from 90, 75, 50, 25 % |
+| picture sent, held down by bandwidth: rate aimed at against the highest of the call | from 90, 75, 50, 25 % |
 
 The score is that of Twilio's preflight test: with *L* = round trip + 2 jitter + 10 ms, *R* = 94.768 - *L*/40 below
 160 ms, else 94.768 - (*L* - 120)/10, less 2.5 for each per cent lost; score = 1 + 0.035 *R* + 7e-6 *R* (*R* - 60)

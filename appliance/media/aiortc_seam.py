@@ -667,6 +667,7 @@ class PeerConnection(RTCPeerConnection):
             "packetsReceived": hidden(dtls, RTCDtlsTransport, "rx_packets"),
             "iceRole": dtls.transport.role, "iceState": dtls.transport.state, "dtlsState": dtls.state,
             "malformed": dtls.malformed + ice.malformed, "overflow": ice.overflow + ice.stalled, "checks": ice.checks,
+            "discardedOnSend": ice.stalled,
             "localUsername": ice.local_username, "remoteUsername": ice.remote_username,
         }
         pair = ice.selected()

@@ -267,6 +267,10 @@ def _inbound_video(session: Session, moment: _Moment) -> Json:
         "totalSquaredInterFrameDelay": smoothness.total_squared_inter_frame_delay_s2,
         "totalDecodeTime": video.decode_s,
         "totalProcessingDelay": video.processing_s,
+        "jitterBufferDelay": video.buffered_s,
+        "jitterBufferEmittedCount": video.emitted,
+        "decoderImplementation": "FFmpeg",
+        "powerEfficientDecoder": False,
         "pliCount": counters.plis,
     }
 
@@ -364,6 +368,7 @@ def _candidate_pair(session: Session, facts: Mapping[str, Any]) -> Json:
         "requestsReceived": checks.requests,
         "responsesReceived": checks.answers,
         "consentRequestsSent": checks.consents_sent,
+        "packetsDiscardedOnSend": facts["discardedOnSend"],
     }
 
 

@@ -139,6 +139,8 @@ class VideoIn:
         self.dropped = 0
         self.undecodable = 0
         self.restarts = 0  # of the decoder, because it gave no picture
+        self.emitted = 0  # access units in order, from the assembly of packets
+        self.buffered_s = 0.0  # from the first packet of each to that, summed
         self.processing_s = 0.0  # from the first packet of each picture to its decoding, summed
         self.size = (0, 0)
 
@@ -171,6 +173,8 @@ class VideoIn:
     def on_access_unit(self, unit: AccessUnit) -> None:
         if self._closed:
             return
+        self.emitted += 1
+        self.buffered_s += time.monotonic() - unit.began_s
         self.encoded.put(unit)
         if not self._decodes:
             return

@@ -7,7 +7,10 @@ import itertools
 
 import pytest
 
+from appliance.care.quality import BAD, POOR, Judge, level_of, mos
+from appliance.care.summary import MediaSummary
 from appliance.media.api import Directions, SessionUp
+from tests.support.impair import Conditions, relay
 from tests.support.media_board import HandBoard
 from tests.support.media_pair import End, connect, pair, until
 from tests.support.reports import faults, row
@@ -165,3 +168,63 @@ async def test_data_messages_are_counted_at_both_ends() -> None:
         sent, came = [row(await end.session.stats(), "data-channel") for end in (caller, callee)]
         assert (sent["messagesSent"], came["messagesReceived"]) == (1, 1)
         assert sent["bytesSent"] == came["bytesReceived"] == len('{"channel":"chat","payload":"häuschen"}'.encode())
+
+
+@pytest.mark.parametrize(("loss", "delay_s"), [(0.05, 0.01), (0.15, 0.15)])
+async def test_the_level_on_a_bad_network_is_that_of_the_formula(loss: float, delay_s: float) -> None:
+    """Loss and delay are the relay's, known to nobody else."""
+    async with relay(Conditions(delay_s=delay_s), seed=3) as between, pair(between=between) as (caller, callee):
+        await callee.event(SessionUp, 10)
+        await settled(caller, callee)
+        between.change(Conditions(loss=loss, delay_s=delay_s))
+        judge = Judge()
+        judge.look(await callee.session.stats())
+        await asyncio.sleep(8)  # 400 packets of sound
+        report = await callee.session.stats()
+        assert faults(report) == []
+        quality = judge.look(report)
+        part = quality.parts["audio", "receive"]
+        assert part.rtt == pytest.approx(2 * delay_s, abs=0.05 + delay_s / 2)
+        expected = level_of(mos(2 * delay_s, row(report, "inbound-rtp", "audio")["jitter"], loss))
+        assert abs(part.level - expected) <= 1
+        assert quality.level <= part.level
+        assert quality.receive == (BAD if loss > 0.1 else POOR)
+
+
+async def test_without_impairment_every_part_is_excellent() -> None:
+    async with pair() as (caller, callee):
+        await settled(caller, callee)
+        judge = Judge()
+        judge.look(await callee.session.stats())
+        await asyncio.sleep(3)
+        quality = judge.look(await callee.session.stats())
+        assert {part.level for (kind, _), part in quality.parts.items() if kind == "audio"} == {5}
+        assert set(quality.parts) == {(kind, way) for kind in ("audio", "video") for way in ("send", "receive")}
+        assert quality.mos > 4.2
+
+
+async def test_a_summary_adds_up_to_what_both_ends_counted() -> None:
+    async with pair() as (caller, callee):
+        await settled(caller, callee)
+        ends = (caller, callee)
+        sums = [MediaSummary(), MediaSummary()]
+        for _ in range(4):
+            for end, summary in zip(ends, sums, strict=True):
+                summary.add(await end.session.stats())
+            await asyncio.sleep(0.5)
+        for end in ends:
+            end.session.set_directions(Directions(send_audio=False, send_video=False))
+        await asyncio.sleep(0.4)
+        reports = [await end.session.stats() for end in ends]
+        told = []
+        for report, summary in zip(reports, sums, strict=True):
+            summary.add(report)
+            told.append({(one["metricName"], one["direction"], one["type"]): one
+                         for one in summary.payload()["metrics"]})
+        for kind in ("audio", "video"):
+            for mine, theirs, report in ((told[0], told[1], reports[0]), (told[1], told[0], reports[1])):
+                sent = mine["packetsSent", "send", kind]["sum"]
+                assert sent == row(report, "outbound-rtp", kind)["packetsSent"]
+                assert sent == theirs["packetsReceived", "receive", kind]["sum"]
+        assert told[0]["framesSent", "send", "video"]["sum"] == told[1]["framesDecoded", "receive", "video"]["sum"]
+        assert 20 < told[1]["framesPerSecond", "receive", "video"]["maximum"] < 45

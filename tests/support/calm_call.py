@@ -20,6 +20,7 @@ class CalmCall:
     sent_fps: float = 30.0
     target: float = 1_500_000
     ssrc: int = 1
+    limited_by: str = "bandwidth"
 
     def __post_init__(self) -> None:
         self.now = 0.0
@@ -64,7 +65,8 @@ class CalmCall:
         by_id["in-audio"] |= {"totalSamplesReceived": round(self.now * 48_000), "concealedSamples": 4800,
                               "silentConcealedSamples": 480, "audioLevel": 0.5, "jitterBufferDelay": self.now * 2880,
                               "jitterBufferEmittedCount": round(self.now * 48_000)}
-        by_id["out-video"] |= {"framesSent": round(self.frames_sent), "framesEncoded": round(self.frames_sent),
+        by_id["out-video"] |= {"qualityLimitationReason": self.limited_by,
+                               "framesSent": round(self.frames_sent), "framesEncoded": round(self.frames_sent),
                                "frameWidth": 1280, "frameHeight": 720, "totalEncodeTime": self.frames_sent * 0.01}
         by_id["in-video"] |= {"framesDecoded": round(self.frames), "framesReceived": round(self.frames),
                               "totalFreezesDuration": self.frozen, "freezeCount": round(self.frozen > 0)}

@@ -61,6 +61,11 @@ def test_the_picture_is_judged_by_freezes_frame_rate_and_bit_rate(changes: dict[
     assert {part.level for (kind, _), part in quality.parts.items() if kind == "audio"} == {5}
 
 
+def test_fewer_bits_by_wish_are_no_fault_of_the_network() -> None:
+    assert judged(CalmCall(limited_by="none"), target=300_000).level == 5
+    assert judged(CalmCall(limited_by="bandwidth"), target=300_000).level == 1
+
+
 def test_what_is_expected_is_the_best_of_half_a_minute() -> None:
     judge, call = Judge(), CalmCall()
     for _ in range(3):
@@ -106,6 +111,19 @@ def test_a_peer_that_stopped_its_picture_is_not_judged_by_it() -> None:
     quality = judge.look(report)
     assert ("video", "receive") not in quality.parts
     assert quality.level == 5
+
+
+def test_a_picture_that_the_network_holds_back_is_the_worst_and_silence_is_not_judged() -> None:
+    judge, call = Judge(), CalmCall()
+    before = {row["id"]: row for row in call.after(5)}
+    judge.look(list(before.values()))
+    report = call.after(5)
+    for row in report:
+        if row["id"] in ("out-audio", "out-video"):
+            row.update({key: before[row["id"]][key] for key in row if key.endswith("Sent")})
+    parts = judge.look(report).parts
+    assert parts["video", "send"].level == 1
+    assert ("audio", "send") not in parts
 
 
 def test_verbosity_says_how_much_is_told() -> None:

@@ -219,6 +219,7 @@ async def test_metrics_count_calls_requests_and_rates(tmp_path: Path) -> None:
 
     async with running_door(tmp_path, Ports(stats=stats)) as at:
         at.bulletin.set("call", {"state": "Connected"})
+        at.bulletin.set("net", {"networkQualityLevel": 4})
         at.bulletin.set("diag", {"cameraFreeze": {"value": True}, "noNetwork": {"value": False}})
         at.bulletin.post("call.ended", callId="x", reason={"code": 487, "subCode": "noAnswer"})
         async with at.http.get(f"{at.base}/metrics", headers=at.bearer(OPERATOR)) as response:
@@ -226,7 +227,7 @@ async def test_metrics_count_calls_requests_and_rates(tmp_path: Path) -> None:
         for line in ('edgecall_call_state{state="Connected"} 1', 'edgecall_diagnostic{name="cameraFreeze"} 1',
                      'edgecall_diagnostic{name="noNetwork"} 0', 'edgecall_calls_ended_total{reason="487/noAnswer"} 1',
                      'edgecall_rtp_received_packets_total{type="inbound-rtp",kind="audio",id="a\\"1"} 7',
-                     'edgecall_health{status="ok"} 1'):
+                     'edgecall_health{status="ok"} 1', "edgecall_network_quality_level 4"):
             assert line in text.splitlines()
         assert "edgecall_memory_pss_bytes" in text
 

@@ -31,6 +31,10 @@ _RTP: Final = (
     ("roundTripTime", "edgecall_rtp_round_trip_seconds", "gauge", "Round-trip time by RTCP."),
     ("framesSent", "edgecall_video_sent_frames_total", "counter", "Pictures sent."),
     ("framesDecoded", "edgecall_video_decoded_frames_total", "counter", "Pictures decoded."),
+    ("freezeCount", "edgecall_video_freezes_total", "counter", "Freezes of the received picture (W3C freezeCount)."),
+    ("totalFreezesDuration", "edgecall_video_frozen_seconds_total", "counter", "Time the received picture was frozen."),
+    ("concealedSamples", "edgecall_audio_concealed_samples_total", "counter", "Samples played in place of lost sound."),
+    ("availableOutgoingBitrate", "edgecall_available_outgoing_bits_per_second", "gauge", "What the path may carry."),
 )
 
 
@@ -99,6 +103,10 @@ class Metrics:
         now = self._bulletin.document("call").get("state", CallState.NONE.value)
         yield _family("edgecall_call_state", "gauge", "1 for the present state of the call.",
                       [({"state": state.value}, now == state.value) for state in CallState])
+        level = self._bulletin.document("net").get("networkQualityLevel")
+        if level is not None:
+            yield _family("edgecall_network_quality_level", "gauge", "5 excellent to 1 bad, 0 while reconnecting.",
+                          [({}, level)])
         yield _family("edgecall_calls_started_total", "counter", "Calls connected.",
                       [({"direction": key}, value) for key, value in self._started.items()])
         yield _family("edgecall_calls_ended_total", "counter", "Calls ended, by reason.",
