@@ -115,7 +115,7 @@ _INBOUND: Final = (
     _known("mid", Unit.TEXT), _known("remoteId", Unit.IDENTITY),
     _always("packetsReceived", Unit.PACKETS, note="retransmissions included"),
     _always("bytesReceived", Unit.BYTES, note="payload, retransmissions included"),
-    _known("headerBytesReceived", Unit.BYTES),
+    _always("headerBytesReceived", Unit.BYTES, note="padding included"),
     _always("packetsLost", Unit.SIGNED_PACKETS), _always("jitter", Unit.SECONDS),
     _always("packetsDiscarded", Unit.PACKETS, note="too late, or twice"),
     _always("nackCount", Unit.COUNT),

@@ -8,6 +8,7 @@ wear the flash and nobody's eyes.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
@@ -19,6 +20,8 @@ from appliance.care.summary import MediaSummary
 from appliance.vocabulary import CallState, Json
 
 __all__ = ["LOOK_S", "CallQuality"]
+
+log = logging.getLogger(__name__)
 
 LOOK_S: Final = 5.0
 FIRST_S: Final = 1.0  # after a connection is there: both ends have reported once
@@ -40,6 +43,7 @@ class CallQuality:
         self._judge = Judge()
         self._call: str | None = None
         self._watching = False  # a connection of that call
+        self._failing = False
         self._level: int | None = None
         self._better = False  # the look before was better than the level told
         self._summaries: dict[str, MediaSummary] = {}
@@ -53,7 +57,14 @@ class CallQuality:
         with self._bulletin.subscribed(on_document=self._on_document):
             while True:
                 self._changed.clear()
-                pause = await self._look()
+                try:
+                    pause = await self._look()
+                    self._failing = False
+                except Exception:  # a call must not end because its statistics have a defect
+                    pause = LOOK_S
+                    log.log(logging.DEBUG if self._failing else logging.ERROR,
+                            "a look at the quality of the call failed; this is a defect", exc_info=True)
+                    self._failing = True
                 try:
                     async with asyncio.timeout(pause):
                         await self._changed.wait()

@@ -6,6 +6,7 @@ Nothing is sampled for the stream while nobody asks; a lease ends by itself afte
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -21,6 +22,8 @@ from appliance.vocabulary import Command, Json
 from hw.api import Health
 
 __all__ = ["Sampling", "SamplingPorts"]
+
+log = logging.getLogger(__name__)
 
 LEASE_S: Final = 60.0  # no forgotten firehose: who wants more asks again
 LEASES: Final = 16
@@ -59,6 +62,7 @@ class Sampling:
         self._leases: dict[tuple[str, str, str], _Lease] = {}  # by origin, sender and dialect
         self._renewed = asyncio.Event()
         self._before: Sequence[Json] = ()
+        self._failing = False
 
     def handlers(self) -> Mapping[str, Handler]:
         return {"stats.subscribe": self._subscribe}
@@ -82,7 +86,15 @@ class Sampling:
                 async with asyncio.timeout(interval):
                     await self._renewed.wait()
             except TimeoutError:
-                await self._publish(interval or 0)
+                await self._sample(interval or 0)
+
+    async def _sample(self, interval: int) -> None:
+        try:
+            await self._publish(interval)
+            self._failing = False
+        except Exception:  # a call must not end because its statistics have a defect
+            log.log(logging.DEBUG if self._failing else logging.ERROR, "no sample: this is a defect", exc_info=True)
+            self._failing = True
 
     def _interval(self) -> int | None:
         """Seconds to the next sample, None while there is no lease."""

@@ -250,7 +250,8 @@ class ReceiveStream(Protocol):
         self, *, rtcp_ssrc: int, parameters: RTCRtpReceiveParameters, send: Callable[[bytes], Awaitable[None]],
     ) -> None: ...
 
-    def on_rtp(self, packet: RtpPacket, arrival_ms: int) -> None: ...
+    def on_rtp(self, packet: RtpPacket, arrival_ms: int, overhead: int = 12) -> None:
+        """A packet of this stream; ``overhead``: its bytes of header, extensions and padding."""
 
     def on_rtcp(self, packet: AnyRtcpPacket) -> None: ...
 
@@ -402,7 +403,8 @@ class Receiver(RTCRtpReceiver):
 
     async def _handle_rtp_packet(self, packet: RtpPacket, arrival_time_ms: int) -> None:
         if self._enabled and self._running:
-            self.stream.on_rtp(packet, arrival_time_ms)
+            size = self.transport.arriving if isinstance(self.transport, DtlsTransport) else 0
+            self.stream.on_rtp(packet, arrival_time_ms, max(12, size - len(packet.payload)))
 
 
 # --- ICE --------------------------------------------------------------------------------------------------------------
@@ -449,6 +451,7 @@ class DtlsTransport(RTCDtlsTransport):
         self._certificates: dict[str, CertificateFacts] = {}
         self._security: dict[str, str] = {}
         self.malformed = 0
+        self.arriving = 0  # bytes of the RTP packet that is being handled
 
     async def _recv_next(self) -> None:
         """The outermost boundary of what comes from the network: only the end of the transport ends its task."""
@@ -470,6 +473,7 @@ class DtlsTransport(RTCDtlsTransport):
         await super()._handle_rtcp_data(data)
 
     async def _handle_rtp_data(self, data: bytes, arrival_time_ms: int) -> None:
+        self.arriving = len(data)
         await self._guard(super()._handle_rtp_data(data, arrival_time_ms))
 
     def _register_data_receiver(self, receiver: Any) -> None:

@@ -75,6 +75,7 @@ class Incoming:
     ssrc: int = 0
     packets: int = 0
     payload_bytes: int = 0
+    header_bytes: int = 0  # extensions and padding included
     frames: int = 0
     key_frames: int = 0
     given_up: int = 0  # holes in video
@@ -231,7 +232,7 @@ class RtpReceiveStream:
     def _failed(self, error: Exception) -> None:
         self.on_failure(error)
 
-    def on_rtp(self, packet: RtpPacket, arrival_ms: int) -> None:
+    def on_rtp(self, packet: RtpPacket, arrival_ms: int, overhead: int = 12) -> None:
         codec = self._codecs.get(packet.payload_type)
         if codec is None or self._stopped:
             return
@@ -240,6 +241,7 @@ class RtpReceiveStream:
         if again:
             apt = codec.parameters.get("apt")
             if len(packet.payload) < 2 or apt not in self._codecs or self.reception is None:
+                self.counters.header_bytes += overhead  # padding, which W3C counts there
                 return
             self.counters.resent_packets += 1
             packet = unwrap_rtx(packet, payload_type=apt, ssrc=self.counters.ssrc)
@@ -251,6 +253,7 @@ class RtpReceiveStream:
         if reception is None:
             return
         counters.payload_bytes += len(packet.payload)
+        counters.header_bytes += overhead
         counters.last_at = now
         if self._estimator is not None and packet.extensions.abs_send_time is not None:
             self._estimate(self._estimator, packet, arrival_ms)

@@ -217,6 +217,7 @@ def _inbound(kind: str, session: Session, connection: PeerConnection, moment: _M
         "mid": connection.mid(kind),
         "packetsReceived": counters.packets,
         "bytesReceived": counters.payload_bytes,
+        "headerBytesReceived": counters.header_bytes,
         "lastPacketReceivedTimestamp": moment.wall(counters.last_at),
         "packetsLost": reception.lost,
         "jitter": reception.jitter_s,

@@ -66,6 +66,7 @@ async def test_our_numbers_are_those_of_the_browser() -> None:
             incoming, out = row(ours, "inbound-rtp", kind), by_kind(theirs, "outbound-rtp", kind)
             assert agrees(incoming["packetsReceived"], out["packetsSent"], least=60)  # on their way until it stopped
             assert incoming["ssrc"] == out["ssrc"]
+            assert agrees(incoming["headerBytesReceived"], out["headerBytesSent"], least=2000)
             assert incoming["packetsLost"] == 0
             assert incoming["jitter"] == pytest.approx(by_kind(theirs, "remote-inbound-rtp", kind)["jitter"], abs=MS)
             assert by_kind(theirs, "remote-outbound-rtp", kind)["packetsSent"] <= sent["packetsSent"]

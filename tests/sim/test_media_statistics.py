@@ -67,6 +67,7 @@ async def test_what_one_side_sent_is_what_the_other_received() -> None:
             sent, came = row(here, "outbound-rtp", kind), row(there, "inbound-rtp", kind)
             assert sent["packetsSent"] == came["packetsReceived"] > 20
             assert sent["bytesSent"] == came["bytesReceived"]
+            assert sent["headerBytesSent"] == came["headerBytesReceived"]
             assert (sent["ssrc"], came["packetsLost"]) == (came["ssrc"], 0)
             assert row(there, "remote-outbound-rtp", kind)["packetsSent"] <= sent["packetsSent"]
         video = row(there, "inbound-rtp", "video")

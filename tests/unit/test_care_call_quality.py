@@ -24,6 +24,7 @@ class Scene:
         self.line: CalmCall | None = None
         self.began = 0.0
         self.verbosity = 1
+        self.broken = False
         self.asked = 0
         self.events: list[Event] = []
         self.kept: dict[str | None, Json] = {}
@@ -33,6 +34,8 @@ class Scene:
 
     async def _stats(self) -> Sequence[Json]:
         self.asked += 1
+        if self.broken:
+            raise KeyError("ssrc")
         if self.line is None:
             return []
         now = asyncio.get_running_loop().time() - self.began
@@ -102,6 +105,18 @@ async def test_the_level_is_told_with_the_connection_and_with_every_change() -> 
         await asyncio.sleep(5)
         assert (s.level, s.levels()) == (5, [5, 2, 5])
         assert s.diagnostic("networkReceiveQuality") == 1
+
+
+@virtual_time
+async def test_a_defect_in_the_statistics_is_told_once_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async with scene() as s:
+        s.connect()
+        s.broken = True
+        await asyncio.sleep(20)
+        assert [record.levelname for record in caplog.records] == ["ERROR"]
+        s.broken = False
+        await asyncio.sleep(6)
+        assert s.level == 5
 
 
 @virtual_time

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -133,6 +134,19 @@ async def test_one_report_in_the_other_dialect_has_the_rates_since_the_look_befo
         acs = (await s.sampling.document("acs"))["acs"]
         assert acs["video"]["receive"][0]["frameRateDecoded"] == pytest.approx(30, rel=0.02)
         assert set(await s.sampling.document("w3c")) == {"stats"}
+
+
+@virtual_time
+async def test_a_defect_in_the_statistics_is_told_once_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async with scene() as s:
+        s.call = [{"id": "pair", "type": "candidate-pair"}]  # without its members
+        await s.subscribe(interval=1, dialect="acs")
+        s.earlier = [{"id": "pair", "type": "candidate-pair", "bytesSent": 0}]
+        await asyncio.sleep(5)
+        assert [record.levelname for record in caplog.records if record.levelno >= logging.WARNING] == ["ERROR"]
+        s.call, s.earlier = [], []
+        await asyncio.sleep(2)
+        assert s.published, "it goes on"
 
 
 @virtual_time
