@@ -20,6 +20,7 @@ from appliance.vocabulary import END_REASONS
 from tests.support.direct_parts import LoopClock, MemoryBroker, Told
 from tests.support.media_board import HandBoard
 from tests.support.media_pair import goertzel, until
+from tests.support.reports import faults, row
 
 
 @dataclass
@@ -80,6 +81,25 @@ async def test_both_appliances_hear_and_see_each_other() -> None:
         await until(lambda: api.DataReceived("text", "hello") in theirs.events)
         await theirs.leg.end(END_REASONS["0/local"])
         await until(lambda: mine.ended == "0/remote" and theirs.ended == "0/local")
+
+
+@pytest.mark.parametrize("first", ["word", "connection"])
+async def test_the_last_statistics_outlive_the_call_whatever_ends_first(first: str) -> None:
+    async with two() as (_broker, alpha, bravo):
+        mine, theirs = await call(alpha, bravo)
+        await until(lambda: bravo.hears(440) > 0.15 and alpha.hears(1000) > 0.15, 10.0, "tones")
+        if first == "connection":
+            (session,) = alpha.studio._sessions
+            await session.close()
+            await until(lambda: "Lost" in theirs.kinds or "Lost" in mine.kinds, 10.0, "lost")
+        await mine.leg.end(END_REASONS["0/local"])
+        await until(lambda: theirs.ended == "0/remote" and mine.ended == "0/local")
+        for told in (mine, theirs):
+            report = await told.leg.stats()
+            assert faults(report) == []
+            for kind in ("audio", "video"):
+                assert row(report, "outbound-rtp", kind)["packetsSent"] > 0
+                assert row(report, "inbound-rtp", kind)["packetsReceived"] > 0
 
 
 @pytest.mark.parametrize("who", ["caller", "callee"])

@@ -111,6 +111,7 @@ class DirectLeg:
         self._endpoints: dict[str, Endpoint] = {}
         self._sessions: dict[int, Session] = {}
         self._current: Session | None = None
+        self._lost: Session | None = None  # the one that was dropped last
         self._last_stats: Sequence[Json] = ()  # of a leg that is over
         self._peer_sends = (True, True)
         self._facts = Facts()
@@ -368,6 +369,7 @@ class DirectLeg:
             return
         if self._current is session:
             self._current = next(iter(self._sessions.values()), None)
+            self._lost = session
         self._spawn(session.close(), f"direct.close.{self._id[:12]}.{generation}")
 
     def _do(self, job: Callable[[], Awaitable[None]]) -> None:
@@ -401,13 +403,17 @@ class DirectLeg:
             self._carry_out(self._dialog.end(END_REASONS["500/internal"]))
 
     async def _note_stats(self) -> None:
-        if self._current is None:
-            return
-        (stats,) = await asyncio.gather(self._current.stats(), return_exceptions=True)
-        if isinstance(stats, BaseException):  # a call ends whatever its statistics do
-            log.error("the last statistics of a call could not be taken; this is a defect", exc_info=stats)
-        else:
-            self._last_stats = stats
+        """Of the connection in use, or of the lost one where a new one carries nothing yet."""
+        for session in (self._current, self._lost):
+            if session is None:
+                continue
+            (stats,) = await asyncio.gather(session.stats(), return_exceptions=True)
+            if isinstance(stats, BaseException):  # a call ends whatever its statistics do
+                log.error("the last statistics of a call could not be taken; this is a defect", exc_info=stats)
+            elif any(one["type"] == "inbound-rtp" for one in stats):
+                self._last_stats = stats
+                break
+        self._lost = None
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
