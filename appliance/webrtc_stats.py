@@ -128,7 +128,8 @@ _INBOUND: Final = (
     _known("jitterBufferMinimumDelay", Unit.SECONDS, note="sum over what was emitted"),
     _known("jitterBufferEmittedCount", Unit.SAMPLES, note="samples of audio, frames of video"),
     _known("totalProcessingDelay", Unit.SECONDS, note="sum over decoded frames, from the first packet"),
-    _known("estimatedPlayoutTimestamp", Unit.MILLISECONDS, note="of the sender's clock"),
+    _known("estimatedPlayoutTimestamp", Unit.MILLISECONDS,
+           note="by the peer's clock, when it captured what is heard or seen now"),
 )
 
 _QUALITY_REASON: Final = ("none", "cpu", "bandwidth", "other")

@@ -97,7 +97,8 @@ class Outgoing:
     fraction_lost: float = 0.0
     packets_lost: int = 0
     jitter_s: float = 0.0
-    round_trip_s: float | None = None
+    round_trip_s: float | None = None  # smoothed
+    latest_round_trip_s: float | None = None
     round_trip_total_s: float = 0.0
     round_trips: int = 0
 
@@ -401,6 +402,7 @@ class RtpSendStream:
         round_trip = max(0.0, time.monotonic() - self._report_sent[1] - report.dlsr / 65536)
         counters.round_trips += 1
         counters.round_trip_total_s += round_trip
+        counters.latest_round_trip_s = round_trip
         old = counters.round_trip_s
         counters.round_trip_s = round_trip if old is None else old + (round_trip - old) * RTT_WEIGHT
 

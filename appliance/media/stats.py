@@ -195,7 +195,7 @@ def _remote_inbound(kind: str, stream: RtpSendStream) -> list[Json]:
         "fractionLost": counters.fraction_lost,
         "packetsLost": counters.packets_lost,
         "jitter": counters.jitter_s,
-        "roundTripTime": counters.round_trip_s,
+        "roundTripTime": counters.latest_round_trip_s,
         "totalRoundTripTime": counters.round_trip_total_s,
         "roundTripTimeMeasurements": counters.round_trips,
     }]
@@ -222,11 +222,21 @@ def _inbound(kind: str, session: Session, connection: PeerConnection, moment: _M
         "packetsLost": reception.lost,
         "jitter": reception.jitter_s,
         "packetsDiscarded": counters.discarded + (session.voice_in.counters.discarded if kind == "audio" else 0),
+        "estimatedPlayoutTimestamp": _playing(kind, session, moment),
         "retransmittedPacketsReceived": counters.resent_packets,
         "retransmittedBytesReceived": counters.resent_bytes,
         "nackCount": counters.nacks,
         **(_inbound_audio(session) if kind == "audio" else _inbound_video(session, moment)),
     }]
+
+
+def _playing(kind: str, session: Session, moment: _Moment) -> float | None:
+    """When the peer captured what is heard or seen now, by the peer's own clock; None before it reported that."""
+    position = session.voice_in.position if kind == "audio" else session.video_in.position
+    captured = session.incoming[kind].captured_at(position[0]) if position is not None else None
+    if position is None or captured is None:
+        return None
+    return (captured - NTP_UNIX_S + moment.monotonic - position[1]) * 1000
 
 
 def _inbound_audio(session: Session) -> Json:

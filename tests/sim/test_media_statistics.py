@@ -96,6 +96,11 @@ async def test_sources_and_sinks_tell_what_the_board_does() -> None:
         assert came["totalInterFrameDelay"] == pytest.approx(came["framesDecoded"] / 30, rel=0.3)
         assert 0 < out["totalEncodeTime"] / out["framesEncoded"] < 0.1
         assert 0 <= out["totalPacketSendDelay"] / out["packetsSent"] < 0.1
+        for kind in ("audio", "video"):
+            incoming = row(report, "inbound-rtp", kind)
+            behind = incoming["timestamp"] - incoming["estimatedPlayoutTimestamp"]
+            assert 0 < behind < 500, "ms from capture to play-out, both on this machine's clock"
+            assert incoming["jitterBufferDelay"] / incoming["jitterBufferEmittedCount"] < 0.3
         caller.studio.mute(True)
         await until(lambda: caller.session.voice.level < 0.001, what="a muted microphone is silent")
 
@@ -185,7 +190,7 @@ async def test_the_level_on_a_bad_network_is_that_of_the_formula(loss: float, de
         assert faults(report) == []
         quality = judge.look(report)
         part = quality.parts["audio", "receive"]
-        assert part.rtt == pytest.approx(2 * delay_s, abs=0.05 + delay_s / 2)
+        assert part.rtt == pytest.approx(2 * delay_s, abs=0.05)
         expected = level_of(mos(2 * delay_s, row(report, "inbound-rtp", "audio")["jitter"], loss))
         assert abs(part.level - expected) <= 1
         assert quality.level <= part.level
