@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-__all__ = ["LEAST_S", "MOST_S", "DelayTarget"]
+__all__ = ["LEAST_S", "MOST_S", "DelayTarget", "Lag"]
 
 LEAST_S: Final = 0.02
 MOST_S: Final = 0.2
@@ -23,6 +23,7 @@ BUCKETS: Final = 80
 FORGET: Final = 0.93  # per interval: an entry weighs half after 5 s
 QUANTILE: Final = 0.95
 LOSS_MEMORY_S: Final = 10.0
+LAG_BLOCKS: Final = 50
 
 
 class DelayTarget:
@@ -93,3 +94,32 @@ class DelayTarget:
             if total >= limit - 1e-12:
                 self._quantile_s = (index + 1) * BUCKET_S
                 return
+
+
+class Lag:
+    """The delay of what is played, judged by the least of the last half second. Pure.
+
+    A thread that pulls late, and then several blocks at once, sees more delay than the card plays with: going by the
+    mean would shrink the buffer by just what the thread's next turn in time needs.
+    """
+
+    def __init__(self) -> None:
+        self._seen: deque[float] = deque(maxlen=LAG_BLOCKS)
+        self._moved = 0.0
+
+    @property
+    def least(self) -> float | None:
+        """Seconds; None before anything was noted."""
+        return min(self._seen) + self._moved if self._seen else None
+
+    def note(self, delay: float) -> None:
+        """A block is pulled whose sound is ``delay`` seconds old beyond its fastest packet."""
+        self._seen.append(delay - self._moved)
+
+    def moved(self, seconds: float) -> None:
+        """From now on everything is played so much later (or, below zero, earlier) than before."""
+        self._moved += seconds
+
+    def reset(self) -> None:
+        self._seen.clear()
+        self._moved = 0.0

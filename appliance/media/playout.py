@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from appliance.media.jitter import DelayTarget
+from appliance.media.jitter import DelayTarget, Lag
 from appliance.media.opus import OpusDecoder
 from appliance.media.sound import BLOCK_BYTES, BLOCK_SAMPLES, RATE, audioop, crossfade
 from appliance.media.stretch import NEEDED, longer, shorter
@@ -32,7 +32,6 @@ JUMP_S: Final = 10.0  # of RTP time, forward or back: the source began again
 EARLY_S: Final = 0.01  # of delay above the target before a period is taken out
 LATE_S: Final = 0.002  # below it, before one is put in
 ROUGH_S: Final = 0.06  # above it: also periods that are not quite alike
-SMOOTH: Final = 0.05  # per block: the delay is judged over 0.2 s, since packets and card are not even
 CALM_BLOCKS: Final = 5  # between two changes of length
 FADE_BYTES: Final = RATE * 5 // 1000 * 2
 QUIET: Final = 33  # RMS of 16 bits, -60 dBFS: silence to a listener
@@ -112,7 +111,7 @@ class Playout:
         self._held = 0  # samples made up without going on in the stream
         self._concealing = False
         self._delay = 0.0
-        self._smoothed: float | None = None
+        self._lag = Lag()
         self._calm = 0
         self._position: tuple[int, float] | None = None
         self.counters = Played()
@@ -177,7 +176,7 @@ class Playout:
     @property
     def delay_s(self) -> float:
         """Seconds that sound waits here now, beyond its fastest packet; 0 while nothing is played."""
-        return self._smoothed or 0.0 if self._playing else 0.0
+        return self._lag.least or 0.0 if self._playing else 0.0
 
     def _extend(self, timestamp: int) -> int:
         """The RTP time without wrap, in samples at 48 kHz."""
@@ -241,13 +240,15 @@ class Playout:
                     del self._packets[at]
                     self.counters.removed += self._frame
             self._next, self._playing = first, True
-        self._pcm, self._held, self._smoothed, self._calm = b"", 0, None, 0
+        self._pcm, self._held, self._calm = b"", 0, 0
+        self._lag.reset()
         self._pausing = self._concealing = False
         return True
 
     def _stop(self) -> None:
         self._playing, self._pcm = False, b""
-        self._smoothed, self._held = None, 0
+        self._held = 0
+        self._lag.reset()
         self._pausing = self._concealing = False
 
     def _judge(self, now: float) -> None:
@@ -257,8 +258,7 @@ class Playout:
             return
         playing = self._next - len(self._pcm) // 2
         self._delay = now - base - playing / RATE
-        old = self._smoothed
-        self._smoothed = self._delay if old is None else old + (self._delay - old) * SMOOTH
+        self._lag.note(self._delay)
 
     def _produce(self, now: float) -> bool:
         """Append what comes next to the decoded sound. False: play-out ended."""
@@ -270,6 +270,7 @@ class Playout:
                     base = self._target.base or 0.0
                     if now - base - first / RATE >= self._wanted(now) - BLOCK_SAMPLES / RATE:
                         self._next = first  # the pause ends: it was as long as the delay needs it
+                        self._lag.reset()
                         data = self._packets.pop(first)
                 else:
                     passed = min(self._held, first - self._next)
@@ -277,11 +278,13 @@ class Playout:
                         self._target.lost(now)
                     self._next += passed
                     self._held -= passed
+                    self._lag.moved(-passed / RATE)
                     if self._next >= first:
                         self._next = first
                         data = self._packets.pop(first)
                     elif first - self._next > CUT_S * RATE:
                         self._next = first  # a pause without a word of it, or a long outage
+                        self._lag.reset()
                         data = self._packets.pop(first)
             following = None if first is None or self._pausing else self._packets.get(first)
         if data is not None:
@@ -336,6 +339,7 @@ class Playout:
         step = BLOCK_SAMPLES
         self._conceal(step)
         self._held += step
+        self._lag.moved(step / RATE)
         return True
 
     def _made_up(self, samples: int) -> bytes:
@@ -362,27 +366,25 @@ class Playout:
     def _adapt(self, now: float) -> None:
         """Bring the delay nearer to what is wanted: period by period, or at once where it is far too long."""
         self._calm = max(0, self._calm - self._frame // BLOCK_SAMPLES)
-        smoothed = self._smoothed
-        if smoothed is None or self._pausing:
+        lag = self._lag.least
+        if lag is None or self._pausing:
             return
-        excess = smoothed - self._wanted(now)
+        excess = lag - self._wanted(now)
         if excess > CUT_S:
             self._cut(excess)
             return
         if self._calm or len(self._pcm) < NEEDED * 2 or (excess < EARLY_S and excess > -LATE_S):
             return
         alike = 0.0 if excess > ROUGH_S else 0.6
-        if excess > 0 and self._delay - self._wanted(now) > 0:
+        if excess > 0:
             changed = shorter(self._pcm, alike)
             self.counters.removed += (len(self._pcm) - len(changed)) // 2
-        elif excess < 0:
+        else:
             changed = longer(self._pcm)
             self.counters.inserted += (len(changed) - len(self._pcm)) // 2
-        else:
-            return
         moved = (len(changed) - len(self._pcm)) / 2 / RATE
         if moved:
-            self._smoothed = smoothed + moved
+            self._lag.moved(moved)
             self._pcm = changed
             self._calm = 0 if abs(excess) > ROUGH_S else CALM_BLOCKS
 
@@ -405,7 +407,7 @@ class Playout:
         width = min(len(old), len(pcm), FADE_BYTES)
         self._pcm = crossfade(old[:width], pcm[:width]) + pcm[width:] if width else pcm
         self._next = passed[-1] + len(pcm) // 2
-        self._smoothed = (self._smoothed or 0.0) - left_out / RATE
+        self._lag.moved(-left_out / RATE)
         self.counters.removed += left_out
 
     def _count(self, block: bytes, now: float) -> None:

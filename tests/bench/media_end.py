@@ -68,6 +68,8 @@ SILENCE: Final = bytes(BLOCK * 2)
 class Card:
     """A sound card: speech at the microphone, what is played is kept while ``recording``."""
 
+    echoes = False
+
     def __init__(self, spoken: bytes) -> None:
         self._spoken = spoken
         self._stop = threading.Event()

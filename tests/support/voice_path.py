@@ -45,6 +45,8 @@ class Path:
     """``delay`` gives the transit of the packet sent at a time, in seconds; None loses it."""
 
     delay: Callable[[float], float | None] = lambda at: 0.03
+    pull_late: Callable[[float], float] = lambda at: 0.0
+    """How much after its time the card's thread pulls the block that is due at a time; never before the one before."""
     drift: float = 0.0
     """How much faster the sender's clock runs, as a share."""
     playout: Playout = field(default_factory=Playout)
@@ -59,18 +61,20 @@ class Path:
     _frames: int = 0
     _silent: int = 0
     _due: float = 100.0
+    _pulled: float = 0.0
 
     def run(self, seconds: float) -> None:
         """The card pulls a block every 10 ms, until ``seconds`` have passed."""
         end = self.now + seconds
         while self.now < end - 1e-9:
-            while self._due <= self.now:
+            pulled = self._pulled = max(self._pulled, self.now + self.pull_late(self.now))
+            while self._due <= pulled:
                 self._send(self._due)
                 self._due += 0.02 / (1 + self.drift)
-            while self._coming and self._coming[0][0] <= self.now:
+            while self._coming and self._coming[0][0] <= pulled:
                 arrival, _, timestamp, data = heapq.heappop(self._coming)
                 self.playout.put(timestamp, data, arrival)
-            block = self.playout.take(self.now)
+            block = self.playout.take(pulled)
             assert block is None or len(block) == BLOCK_BYTES
             self.played.append(block)
             self.delays.append(self.playout.delay_s)

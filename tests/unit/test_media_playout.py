@@ -205,6 +205,15 @@ def test_clocks_that_drift_neither_fill_nor_empty_the_buffer(drift: float) -> No
     assert changed / RATE == pytest.approx(0.06, abs=0.03)
 
 
+def test_a_thread_that_pulls_late_and_then_in_a_burst_costs_nothing() -> None:
+    path = Path(pull_late=lambda at: 0.06 if at * 2 % 1 < 0.5 else 0.0)
+    path.run(20)
+    counters = path.playout.counters
+    assert counters.concealed / counters.received < 0.003
+    assert counters.removed / RATE < 0.03, "the delay it sees now and then is not there"
+    assert path.delay_now() < 0.04
+
+
 def test_pauses_are_comfort_noise_and_not_loss() -> None:
     path = Path(source=speech_like(pauses=True), encoder=OpusEncoder(32_000, dtx=True))
     path.run(20)
