@@ -118,7 +118,6 @@ class VideoIn:
         self._handing = False
         self._showing = True
         self._watch = StallWatch()
-        self._units = 0
         self._decode_s = 0.0  # of decoders that have ended
         self.smoothness = Smoothness()
         self.rate = FrameRate()
@@ -139,8 +138,8 @@ class VideoIn:
         self.dropped = 0
         self.undecodable = 0
         self.restarts = 0  # of the decoder, because it gave no picture
-        self.emitted = 0  # access units in order, from the assembly of packets
-        self.buffered_s = 0.0  # from the first packet of each to that, summed
+        self.emitted = 0  # access units given to a decoder
+        self.buffered_s = 0.0  # from the first packet of each to that, its wait for the sound included, summed
         self.processing_s = 0.0  # from the first packet of each picture to its decoding, summed
         self.size = (0, 0)
 
@@ -173,8 +172,6 @@ class VideoIn:
     def on_access_unit(self, unit: AccessUnit) -> None:
         if self._closed:
             return
-        self.emitted += 1
-        self.buffered_s += time.monotonic() - unit.began_s
         self.encoded.put(unit)
         if not self._decodes:
             return
@@ -202,7 +199,7 @@ class VideoIn:
         if not due:
             self.smoothness.interrupted()
         remedy = self._watch.look(
-            now, due=due and self._decodes and not self._closed, units=self._units, decoded=self.decoded,
+            now, due=due and self._decodes and not self._closed, units=self.emitted, decoded=self.decoded,
             interval_s=self.smoothness.average_s,
         )
         if remedy is Remedy.NEW_DECODER:
@@ -244,7 +241,8 @@ class VideoIn:
     def _decode(self, unit: AccessUnit) -> None:
         if self._decoder is None:
             self._decoder = _Decoder(self._name, self._on_frame, lambda: self._tell(self._on_bad))
-        self._units += 1
+        self.emitted += 1
+        self.buffered_s += self._loop.time() - unit.began_s
         if dropped := self._decoder.put(unit):
             self.dropped += dropped
             self._on_lost()

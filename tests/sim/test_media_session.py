@@ -373,6 +373,11 @@ async def test_the_picture_waits_for_the_sound_that_belongs_to_it() -> None:
         await until(lambda: sync.video_delay_s > 0.1, 8, "the picture waits")
         await until(lambda: sync.offset_s is not None and abs(sync.offset_s) <= 0.040, 10, "in step within 40 ms")
         assert video.delay_s == sync.video_delay_s
+        report = {entry["id"]: entry for entry in await callee.session.stats()}
+        heard, seen = (report[f"in-{kind}"]["estimatedPlayoutTimestamp"] / 1000 for kind in ("audio", "video"))
+        assert 0 < time.time() - heard < 2, "what is heard now is not long ago"
+        assert abs(heard - seen) < 0.5, "on a busy machine either may be held up now and then"
+        assert report["in-video"]["jitterBufferDelay"] > 0.05 * report["in-video"]["jitterBufferEmittedCount"]
         callee.session.peer_sends(audio=False, video=True)
         await until(lambda: video.delay_s == 0.0, 1, "there is no sound to wait for")
 
