@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Set
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -69,12 +70,14 @@ from aiortc.rtp import (
     RtcpSrPacket,
     RtpPacket,
     clamp_packets_lost,
+    is_rtcp,
     pack_remb_fci,
     unpack_remb_fci,
     unwrap_rtx,
 )
 from aiortc.sdp import candidate_from_sdp
 from cryptography.hazmat.primitives.serialization import Encoding
+from pylibsrtp import Error as SrtpError
 
 from appliance.media.congestion import transport_cc
 from appliance.media.ice_seam import IceConnection
@@ -401,10 +404,9 @@ class Receiver(RTCRtpReceiver):
         if not isinstance(packet, RtcpByePacket):
             self.stream.on_rtcp(packet)
 
-    async def _handle_rtp_packet(self, packet: RtpPacket, arrival_time_ms: int) -> None:
+    def take(self, packet: RtpPacket, arrival_time_ms: int, overhead: int) -> None:
         if self._enabled and self._running:
-            size = self.transport.arriving if isinstance(self.transport, DtlsTransport) else 0
-            self.stream.on_rtp(packet, arrival_time_ms, max(12, size - len(packet.payload)))
+            self.stream.on_rtp(packet, arrival_time_ms, overhead)
 
 
 # --- ICE --------------------------------------------------------------------------------------------------------------
@@ -413,7 +415,12 @@ class Receiver(RTCRtpReceiver):
 class Gatherer(RTCIceGatherer):
     def __init__(self, servers: ServerPool, *, loopback: bool, marking: int, on_arrival: Callable[[], None]) -> None:
         super().__init__(iceServers=[])
-        self._connection = IceConnection(servers=servers, loopback=loopback, marking=marking, on_arrival=on_arrival)
+        self._agent = IceConnection(servers=servers, loopback=loopback, marking=marking, on_arrival=on_arrival)
+        self._connection = self._agent
+
+    def hand_media(self, take: Callable[[bytes], bool]) -> None:
+        """``take`` is given each datagram first, and says whether it was its."""
+        self._agent.take_media = take
 
 
 # --- DTLS and SRTP ----------------------------------------------------------------------------------------------------
@@ -440,6 +447,9 @@ class CertificateFacts:
 class DtlsTransport(RTCDtlsTransport):
     """Tells of each authenticated packet; a packet that cannot be parsed is counted and never ends the call."""
 
+    _RTCDtlsTransport__rx_bytes: int
+    _RTCDtlsTransport__rx_packets: int
+
     def __init__(
         self, transport: RTCIceTransport, certificates: list[RTCCertificate], on_arrival: Callable[[], None],
         wide: TransportWide | None = None,
@@ -451,7 +461,6 @@ class DtlsTransport(RTCDtlsTransport):
         self._certificates: dict[str, CertificateFacts] = {}
         self._security: dict[str, str] = {}
         self.malformed = 0
-        self.arriving = 0  # bytes of the RTP packet that is being handled
 
     async def _recv_next(self) -> None:
         """The outermost boundary of what comes from the network: only the end of the transport ends its task."""
@@ -472,9 +481,33 @@ class DtlsTransport(RTCDtlsTransport):
                 self.wide.on_feedback(fci)
         await super()._handle_rtcp_data(data)
 
+    def take_media(self, data: bytes) -> bool:
+        """A datagram as the socket gives it. RTP is handled at once: on the way through aioice's queue and aiortc's
+        task each packet costs a turn of the loop and five coroutines. False: it is for that task."""
+        srtp = self._rx_srtp
+        if srtp is None or self._state != State.CONNECTED or not 127 < data[0] < 192 or is_rtcp(data):
+            return False
+        self._RTCDtlsTransport__rx_bytes += len(data)
+        self._RTCDtlsTransport__rx_packets += 1
+        try:
+            plain = srtp.unprotect(data)
+        except SrtpError:
+            return True  # not from the peer, or twice
+        self._take_rtp(plain, int(time.time() * 1000))
+        return True
+
     async def _handle_rtp_data(self, data: bytes, arrival_time_ms: int) -> None:
-        self.arriving = len(data)
-        await self._guard(super()._handle_rtp_data(data, arrival_time_ms))
+        self._take_rtp(data, arrival_time_ms)
+
+    def _take_rtp(self, data: bytes, arrival_time_ms: int) -> None:
+        self._on_arrival()
+        try:
+            packet = RtpPacket.parse(data, self._rtp_header_extensions_map)
+            receiver = self._rtp_router.route_rtp(packet)
+            if isinstance(receiver, Receiver):
+                receiver.take(packet, arrival_time_ms, len(data) - len(packet.payload))
+        except Exception as error:
+            self._note_malformed(error)
 
     def _register_data_receiver(self, receiver: Any) -> None:
         super()._register_data_receiver(DataGate(receiver, self._guard))
@@ -573,6 +606,7 @@ class PeerConnection(RTCPeerConnection):
         )
         ice = RTCIceTransport(gatherer)
         dtls = DtlsTransport(ice, hidden(self, RTCPeerConnection, "certificates"), self._on_arrival, self._wide)
+        gatherer.hand_media(dtls.take_media)
         gatherer.on("statechange", hidden(self, RTCPeerConnection, "updateIceGatheringState"))
         ice.on("statechange", hidden(self, RTCPeerConnection, "updateIceConnectionState"))
         ice.on("statechange", hidden(self, RTCPeerConnection, "updateConnectionState"))

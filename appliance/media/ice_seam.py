@@ -83,9 +83,16 @@ class GuardedProtocol(StunProtocol):
 
     def datagram_received(self, data: bytes | str, addr: tuple[Any, ...]) -> None:
         try:
+            if isinstance(data, bytes) and data and 127 < data[0] < 192:  # RFC 7983: media; need not be tried as STUN
+                self.receiver.data_received(data, self.local_candidate.component)
+                return
             super().datagram_received(data, addr)
         except Exception:
             self.receiver.malformed += 1
+
+
+def _nobody(_: bytes) -> bool:
+    return False
 
 
 class IceConnection(Connection):
@@ -103,6 +110,7 @@ class IceConnection(Connection):
         self.overflow = 0  # datagrams thrown away because the loop did not take them
         self.stalled = 0  # datagrams thrown away because a TCP connection to a TURN server did not take them
         self.malformed = 0  # datagrams that could not be parsed
+        self.take_media: Callable[[bytes], bool] = _nobody
         self.consent_lost = False
         self.checks = PathChecks()
 
@@ -224,7 +232,8 @@ class IceConnection(Connection):
         if self._queue.qsize() >= RECEIVE_QUEUE:
             self.overflow += 1
             return
-        if 0 < len(data) <= DATAGRAM:  # others raise in RTCDtlsTransport and in libsrtp, which would end the call
+        # others raise in RTCDtlsTransport and in libsrtp, which would end the call
+        if 0 < len(data) <= DATAGRAM and not self.take_media(data):
             super().data_received(data, component)
 
     # -- consent

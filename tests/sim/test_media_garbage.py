@@ -69,13 +69,13 @@ async def test_an_authentic_peer_whose_packets_are_wrong(monkeypatch: pytest.Mon
     chance = random.Random(2)
     async with undisturbed(monkeypatch) as (caller, callee):
         dtls: Any = callee.session._pc._dtls
-        seen: dict[str, list[bytes]] = {"_handle_rtp_data": [], "_handle_rtcp_data": []}
+        seen: dict[str, list[bytes]] = {"_take_rtp": [], "_handle_rtcp_data": []}
         for name, packets in seen.items():
             real = getattr(dtls, name)
 
-            def tapped(data: bytes, *, real: Any = real, packets: list[bytes] = packets, **more: Any) -> Any:
+            def tapped(data: bytes, *more: Any, real: Any = real, packets: list[bytes] = packets) -> Any:
                 packets.append(data)
-                return real(data, **more)
+                return real(data, *more)
 
             setattr(dtls, name, tapped)
         gate = dtls._data_receiver
@@ -89,12 +89,12 @@ async def test_an_authentic_peer_whose_packets_are_wrong(monkeypatch: pytest.Mon
         gate._handle_data = data_tapped
         await until(lambda: any(one.channel.readyState == "open" for one in caller.session._channels))
         caller.session.send("chat", "first")
-        await until(lambda: len(seen["_handle_rtp_data"]) > 60 and len(seen["_handle_rtcp_data"]) > 3, 10)
+        await until(lambda: len(seen["_take_rtp"]) > 60 and len(seen["_handle_rtcp_data"]) > 3, 10)
         await until(lambda: bool(sctp))
         for name in seen:
             setattr(dtls, name, getattr(type(dtls), name).__get__(dtls))
         for n in range(ROUNDS):
-            await dtls._handle_rtp_data(mutated(chance.choice(seen["_handle_rtp_data"]), chance), n)
+            dtls._take_rtp(mutated(chance.choice(seen["_take_rtp"]), chance), n)
             await dtls._handle_rtcp_data(mutated(chance.choice(seen["_handle_rtcp_data"]), chance))
             await real_data(mutated(chance.choice(sctp), chance))
             if n % 50 == 0:

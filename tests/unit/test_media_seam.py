@@ -7,11 +7,12 @@ import re
 import struct
 from typing import Any
 
+import pylibsrtp
 import pytest
 from aioice import ice, stun
 from aioice.candidate import Candidate
 from aiortc.codecs import get_capabilities
-from aiortc.rtcdtlstransport import SRTP_PROFILES, RTCCertificate, RtpRouter
+from aiortc.rtcdtlstransport import SRTP_PROFILES, RTCCertificate, RtpRouter, State
 from aiortc.rtcicetransport import RTCIceTransport
 from aiortc.rtcrtpparameters import (
     RTCRtpCodecParameters,
@@ -428,6 +429,39 @@ async def test_a_packet_that_breaks_its_handler_does_not_end_the_call(caplog: py
     await dtls._handle_rtcp_data(bad)
     assert dtls.malformed == 2
     assert len(caplog.records) == 1, "told once, then counted"
+    await peer.close()
+
+
+async def test_media_is_taken_as_the_socket_gives_it() -> None:
+    """Stock puts each packet into a queue and wakes a task for it."""
+    peer = peer_connection()
+    receiver = peer.addTransceiver("video").receiver
+    dtls = receiver.transport
+    assert isinstance(dtls, seam.DtlsTransport)
+    ice_agent = dtls.transport._connection
+    taken: list[int] = []
+    receiver._running = True
+    receiver.stream.on_rtp = lambda packet, arrival, overhead: taken.append(packet.sequence_number)  # type: ignore[method-assign]
+    dtls._rtp_router.register_receiver(receiver, ssrcs=[9], payload_types=[96])
+    good, forged = (RtpPacket(payload_type=96, sequence_number=n, ssrc=9, payload=b"x").serialize() for n in (1, 2))
+
+    class Srtp:
+        def unprotect(self, data: bytes) -> bytes:
+            if data == forged:
+                raise pylibsrtp.Error("authentication failure")
+            return data
+
+    ice_agent.data_received(good, 1)
+    assert ice_agent._queue.qsize() == 1, "before the handshake it waits for it"
+    dtls._rx_srtp, dtls._state = Srtp(), State.CONNECTED  # type: ignore[assignment]
+    for data in (good, forged, b"\x80"):
+        ice_agent.data_received(data, 1)
+    assert taken == [1]
+    assert ice_agent._queue.qsize() == 1
+    assert dtls.malformed == 1, "one byte is no packet"
+    ice_agent.data_received(bytes(RtcpPsfbPacket(fmt=1, ssrc=1, media_ssrc=5)), 1)
+    assert ice_agent._queue.qsize() == 2, "reports go by the task"
+    receiver._running = False
     await peer.close()
 
 

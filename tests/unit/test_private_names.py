@@ -41,5 +41,5 @@ def test_a_name_that_went_and_a_method_that_is_called_otherwise_are_told() -> No
 def test_the_installed_packages_have_what_the_seam_touches() -> None:
     uses = set().union(*(private_names.used(path.read_text()) for path in private_names.MEDIA.glob("*_seam.py")))
     names = private_names.touched(uses, private_names.installed())
-    assert "_handle_rtp_packet" in names["aiortc.rtcrtpreceiver.RTCRtpReceiver"]
+    assert "_handle_rtcp_packet" in names["aiortc.rtcrtpreceiver.RTCRtpReceiver"]
     assert "_nominated" in names["aioice.ice.Connection"]
