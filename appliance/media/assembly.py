@@ -276,19 +276,24 @@ class VideoAssembler:
         """The decoder lost its place."""
         self.wants_key = self.asks_key = True
 
+    def forget(self) -> None:
+        """Keep nothing but the counters and what is known of the path; the next packet is a beginning."""
+        self._packets.clear()
+        self._bytes = 0
+        self._key_starts.clear()
+        self.losses.clear()
+        self._first = None
+        self.wants_key = True
+
     # -- private
 
     def _start_at(self, sequence: int) -> None:
         """A source begins, or begins again."""
         if self._first is not None:
             self.asks_key = True
-        self._packets.clear()
-        self._bytes = 0
-        self._key_starts.clear()
-        self.losses.clear()
+        self.forget()
         self._first = self._at = sequence
         self._highest = sequence - 1
-        self.wants_key = True
 
     def _advance(self, now: float, units: list[AccessUnit]) -> None:
         while (packet := self._packets.get(self._at)) is not None:

@@ -115,7 +115,7 @@ class VideoRepair:
         if self._wanted:
             self._wanted = False
             self.stop()
-            self._assembler = VideoAssembler()
+            self._assembler.forget()
 
     def _on_timer(self) -> None:
         self._timer = None

@@ -198,6 +198,15 @@ async def test_nothing_is_asked_for_that_nobody_wants() -> None:
     assert not world.nacks()
     assert not world.plis()
     assert world.stream.counters.packets == 5
+    world.sink.wants_video = True
+    for packet in packets(units(9), sequence=109):
+        world.take(packet)
+    assert len(world.sink.units) == 9
+    before = world.stream.counters.discarded
+    world.take(packets(units(9), sequence=109)[0])
+    world.sink.wants_video = False
+    world.take(packets(units(9), sequence=118)[0])
+    assert world.stream.counters.discarded == before + 1, "counters do not go back"
     await world.stream.stop()
 
 
