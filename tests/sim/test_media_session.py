@@ -21,6 +21,7 @@ import pytest
 
 from appliance.errors import Refused, SignalingError
 from appliance.media import session as session_module
+from appliance.media import smoothness
 from appliance.media.api import (
     DataMessage,
     Directions,
@@ -380,6 +381,26 @@ async def test_the_picture_waits_for_the_sound_that_belongs_to_it() -> None:
         assert report["in-video"]["jitterBufferDelay"] > 0.05 * report["in-video"]["jitterBufferEmittedCount"]
         callee.session.peer_sends(audio=False, video=True)
         await until(lambda: video.delay_s == 0.0, 1, "there is no sound to wait for")
+
+
+async def test_a_picture_that_is_due_and_does_not_come_is_asked_for_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smoothness, "STALLED_S", 2.0)
+    async with pair() as (caller, callee):
+        await callee.event(SessionUp)
+        await until(lambda: callee.session.video_in.decoded > 5)
+        asked = callee.session.incoming["video"].counters.plis
+        caller.session.set_directions(Directions(send_video=False))  # and says nothing of it
+        await until(lambda: callee.studio.state()["video"]["stalled"] == 1, 6, "told")
+        assert callee.session.incoming["video"].counters.plis > asked
+        callee.session.peer_sends(audio=True, video=False)
+        await until(lambda: callee.studio.state()["video"]["stalled"] == 0, 2, "it is not due any more")
+        freezes = callee.session.video_in.smoothness.freeze_count
+        callee.session.peer_sends(audio=True, video=True)
+        decoded = callee.session.video_in.decoded
+        caller.session.set_directions(Directions())
+        await until(lambda: callee.session.video_in.decoded > decoded + 5, 5, "pictures again")
+        assert callee.session.video_in.smoothness.pause_count == 0
+        assert callee.session.video_in.smoothness.freeze_count <= freezes + 1, "what was agreed on is no freeze"
 
 
 async def test_a_recording_keeps_the_picture_as_it_came() -> None:
