@@ -15,8 +15,8 @@ __all__ = ["LipSync", "Pace", "SenderClock"]
 VIDEO_CLOCK: Final = 90_000  # Hz, of RTP timestamps (RFC 6184 8.2.1)
 NTP_UNIT: Final = 1 << 32  # of a second, in NTP timestamps
 
-IN_STEP_S: Final = 0.03  # less is not seen (ITU-R BT.1359: sound early from 45 ms on, late from 125), and not corrected
-AIM_S: Final = 0.015  # that the picture is left to be early when it waits: each millisecond of it is delay of the call
+IN_STEP_S: Final = 0.035  # less is not seen (ITU-R BT.1359: sound early from 45 ms on, late from 125): left as it is
+AIM_S: Final = 0.025  # that the picture is left to be early when it waits: each millisecond of it is delay of the call
 SAMPLES: Final = 5  # measurements whose median is acted on: a picture that was repaired is late by itself
 PATIENCE: Final = 12  # measurements before sound is told to wait: that hurts a conversation, a busy moment is no reason
 SETTLE: Final = 6  # measurements that are left out after the sound was told to wait: it stretches slowly
