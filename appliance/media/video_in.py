@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 UNITS: Final = 12  # access units waiting for the decoder: 0.4 s at 30 fps; more means that it is too slow
 UNIT_BYTES: Final = 4_000_000  # and so many bytes of them
 HELD_BYTES: Final = 2_000_000  # of access units that wait for their sound: five times what 0.4 s of 3 Mbit/s are
+STUCK: Final = 3  # decoders that were replaced and have not ended: no further one would do better
 GRAIN_S: Final = 0.002  # due so soon is due now
 SHOW_INTERVAL_S: Final = 1 / 45  # between two pictures handed to the screen: all of a 30 fps source, half of 60
 
@@ -132,7 +133,7 @@ class VideoIn:
         self.encoded: TapPoint[AccessUnit] = TapPoint(
             lambda unit: len(unit.data), begins=lambda unit: unit.key, on_open=on_asked, on_loss=on_asked,
         )
-        self.pictures: TapPoint[Picture] = TapPoint(lambda picture: len(picture.i420), on_open=self._on_look)
+        self.pictures: TapPoint[Picture] = TapPoint(lambda picture: len(picture.i420), on_open=self._on_tapped)
         self.decoded = 0
         self.key_decoded = 0
         self.dropped = 0
@@ -149,7 +150,7 @@ class VideoIn:
         """False: nothing is decoded for the screen, so that a picture nobody sees costs nothing."""
         if showing and not self._showing:
             self._on_look()
-        elif not showing:
+        elif not showing and not self.pictures.active:
             self._forget_held()
         self._showing = showing
 
@@ -163,9 +164,12 @@ class VideoIn:
 
     def _on_look(self) -> None:
         """Decoding begins: what was before is not there to build on."""
-        if not self._decodes:
-            self.smoothness.interrupted()
+        self.smoothness.interrupted()
         self._on_lost()
+
+    def _on_tapped(self) -> None:
+        if not self._showing:
+            self._on_look()
 
     # -- from the network
 
@@ -202,12 +206,13 @@ class VideoIn:
             now, due=due and self._decodes and not self._closed, units=self.emitted, decoded=self.decoded,
             interval_s=self.smoothness.average_s,
         )
-        if remedy is Remedy.NEW_DECODER:
+        stuck = sum(decoder.thread.is_alive() for decoder in self._left)
+        if remedy is Remedy.NEW_DECODER and stuck < STUCK:
             log.warning("a video decoder gives no picture; it is replaced")
             self.restarts += 1
             self._replace_decoder()
             self._on_lost()
-        elif remedy is Remedy.KEY_FRAME:
+        elif remedy is not Remedy.NONE:
             self._on_asked()
 
     @property

@@ -14,7 +14,7 @@ import pytest
 from appliance.media import video_in
 from appliance.media.api import AccessUnit
 from appliance.media.smoothness import RESTART_S
-from appliance.media.video_in import HELD_BYTES, UNIT_BYTES, UNITS, VideoIn
+from appliance.media.video_in import HELD_BYTES, STUCK, UNIT_BYTES, UNITS, VideoIn
 from hw.api import Picture
 from tests.support.coded_video import units
 from tests.support.media_pair import until
@@ -52,11 +52,13 @@ class StuckCodec:
 
     def __init__(self) -> None:
         self.entered = threading.Event()
+        self.entries = 0
         self.release = threading.Event()
         self.thread_count = 0
         self.options: dict[str, str] = {}
 
     def decode(self, packet: Any) -> list[Any]:
+        self.entries += 1
         self.entered.set()
         self.release.wait(10)
         return []
@@ -108,9 +110,13 @@ async def test_raw_pictures_are_decoded_for_a_tap_although_nothing_is_shown() ->
     world.video.show(False)
     tap = world.video.pictures.open(10_000_000)
     await world.decode(units(5))
+    assert not world.pictures
+    world.video.show(True)
+    lost = world.lost
+    world.video.pictures.open(10_000_000).close()
+    assert world.lost == lost, "who looks is not disturbed by one more who does"
     await world.video.close()
     assert len([picture async for picture in tap]) == 5
-    assert not world.pictures
 
 
 async def test_what_waits_for_a_slow_decoder_is_bounded_and_a_key_frame_is_asked_for(stuck: StuckCodec) -> None:
@@ -170,6 +176,19 @@ async def test_a_stuck_decoder_is_replaced_and_pictures_come_again(
     assert "replaced" in caplog.text
     await world.decode(coded[10:])
     await until(lambda: bool(world.pictures))
+    stuck.release.set()
+    assert await world.video.close()
+
+
+async def test_decoders_that_get_stuck_again_and_again_are_not_replaced_without_end(stuck: StuckCodec) -> None:
+    world = World()
+    coded = units(2)
+    for second in range(0, 100, 2):
+        world.put(coded)
+        await until(lambda: stuck.entries > world.video.restarts)
+        world.video.look(10.0 + second, due=True)
+    assert world.video.restarts == STUCK
+    assert world.asked > 10
     stuck.release.set()
     assert await world.video.close()
 
