@@ -411,6 +411,12 @@ class ProcessCamera:
                         start.watch.reopened(time.monotonic())
                     start.answered.set()
                 self._clear(_OBSTACLES)
+            case "mode":
+                with self._lock:
+                    start = self._start
+                    if start is not None and start.generation == event["generation"]:
+                        size = {name: event[name] for name in ("width", "height", "fps")}
+                        start.mode = replace(start.mode, **size)
             case "stopped":
                 self._stopped.set()
             case "device":

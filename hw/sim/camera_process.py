@@ -88,6 +88,9 @@ class Sensor:
             case "mode":
                 self._asked = VideoMode(fields["width"], fields["height"], fields["fps"], fields["bitrate"])
                 self._change_mode()
+                generation = 0 if self._wanted is None else self._wanted[0]
+                mode = self._mode
+                self.tell("mode", generation=generation, width=mode.width, height=mode.height, fps=mode.fps)
             case "stop":
                 self._close()
                 self._wanted = None

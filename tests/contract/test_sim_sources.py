@@ -65,6 +65,9 @@ def test_a_clip_is_passed_through_and_says_what_it_is(clip: str) -> None:
         camera.request_keyframe()
         frames.wait(asked + 4)
         assert any(unit.keyframe for unit in frames.units[asked : asked + 3])
+        camera.set_mode(VideoMode(160, 90, 10))
+        frames.wait(len(frames.units) + 4)
+        assert camera.mode == actual, "encoded already: nothing to change"
         stamps = [unit.pts_us for unit in frames.units]
         assert stamps == sorted(set(stamps))
         shot = Image.open(io.BytesIO(camera.snapshot()))
@@ -98,6 +101,28 @@ def test_the_source_changes_while_the_camera_runs(clip: str) -> None:
         marks = [read(bytes(f.planes[0]), 320, 180, f.planes[0].line_size) for f in pictures]
         stamps = [unit.pts_us // 1000 for unit in frames.units[first:]]
         assert [mark.clock_ms for mark in marks if mark] == stamps[: len(marks)]  # the clock of now, not the film's
+    finally:
+        board.close()
+
+
+def test_a_change_of_size_outlives_a_change_of_source(clip: str) -> None:
+    board = open_board("sim", BoardOptions(camera=f"file:{clip}"))
+    try:
+        camera, frames = board.camera, Frames()
+        camera.start(VideoMode(320, 180, 30, 300_000), frames)
+        frames.wait(5)
+        small = VideoMode(160, 90, 10, 100_000)
+        camera.set_mode(small)
+        frames.wait(10)
+        count = len(frames.units)
+        board.simulation.source(Kind.CAMERA, "pattern")
+        frames.wait(count + 10)
+        assert camera.mode == small
+        camera.stop()
+        first = next(n for n, unit in enumerate(frames.units) if n >= count and unit.keyframe)
+        decoder = av.CodecContext.create("h264", "r")
+        sizes = {(f.width, f.height) for unit in frames.units[first:] for f in decoder.decode(av.Packet(unit.data))}
+        assert sizes == {(160, 90)}
     finally:
         board.close()
 
