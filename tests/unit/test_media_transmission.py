@@ -122,6 +122,18 @@ async def test_without_transport_wide_feedback_remb_and_loss_must_do(transmissio
     assert transmission.allocation.video < 400_000
 
 
+async def test_a_peer_that_promised_reports_and_gives_none_is_not_waited_for(
+    transmission: Transmission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await transmission.send_audio(packet(100))
+    assert transmission.reported
+    monkeypatch.setattr("appliance.media.transmission.UNREPORTED_S", 0.0)
+    assert not transmission.reported
+    transmission.on_remb(400_000)
+    assert transmission.available_bps is None, "far above what is sent: the picture is the limit"
+    assert transmission.target_bps > 1_000_000
+
+
 async def test_a_wish_of_the_peer_limits_what_the_path_would_carry(transmission: Transmission) -> None:
     await transmission.send_audio(packet(100))
     transmission.on_remb(300_000)
