@@ -1,6 +1,7 @@
 """The media engine beside stock aiortc and Chromium, through the same bad network in the same run.
 
-    python -m tests.bench.bench_media [--quick] [--part NAME ...] [--seeds N] [--json FILE]   (scripts/netns)
+    python -m tests.bench.bench_media [--quick] [--part NAME ...] [--seeds N] [--first N] [--json FILE] (scripts/netns)
+    python -m tests.bench.bench_media --merge FILE ...        one table of what several runs have written
 
 Three systems, each calling itself through one relay (``tests/support/impair.py``): ours, stock aiortc, and two headless
 Chromiums. All send 1280x720 at 30 a second and recorded speech from a mouth to an ear. The systems take turns within
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import statistics
 import sys
 import tempfile
@@ -263,7 +265,12 @@ async def main() -> None:
     parser.add_argument("--seeds", type=int, default=0, help="how many; 5 by default, 1 with --quick")
     parser.add_argument("--system", action="append", choices=SYSTEMS, help="may be given more than once")
     parser.add_argument("--json")
+    parser.add_argument("--first", type=int, default=1, metavar="N", help="the first seed")
+    parser.add_argument("--merge", nargs="+", type=Path, metavar="FILE", help="measure nothing, print these runs")
     arguments = parser.parse_args()
+    if arguments.merge:
+        print(tables(await asyncio.to_thread(merged, arguments.merge), SYSTEMS))
+        return
     parts, systems = arguments.part or PARTS, arguments.system or SYSTEMS
     seeds = arguments.seeds or (1 if arguments.quick else 5)
     results: Results = defaultdict(list)
@@ -291,7 +298,7 @@ async def main() -> None:
         wav = await asyncio.to_thread(speech_wav, folder / "speech.wav")
         async with browsers(folder, wav) as both:
             stage = Stage(both, wav, quick=arguments.quick)
-            for seed in range(1, seeds + 1):
+            for seed in range(arguments.first, arguments.first + seeds):
                 networks = (LOSSES if "loss" in parts else {}) | (FAR if "trip" in parts else {})
                 for condition, conditions in networks.items():
                     for system in systems:
@@ -308,7 +315,18 @@ async def main() -> None:
     if arguments.json:
         figures = [Figure(f"{condition}: {measure}, {system}", UNITS[measure], tuple(values))
                    for (condition, measure, system), values in results.items()]
-        await asyncio.to_thread(write, arguments.json, figures, {"table": text, "failures": failures, "seeds": seeds})
+        await asyncio.to_thread(write, arguments.json, figures, {
+            "table": text, "failures": failures, "firstSeed": arguments.first, "seeds": seeds,
+            "results": [[*key, values] for key, values in results.items()]})
+
+
+def merged(files: Sequence[Path]) -> Results:
+    """What several runs have written, as one; the same seeds for all systems are the caller's business."""
+    results: Results = defaultdict(list)
+    for path in files:
+        for condition, measure, system, values in json.loads(path.read_text())["detail"]["results"]:
+            results[condition, measure, system] += values
+    return results
 
 
 UNITS: Final = {row.measure: row.unit for row in (*LATENCY, *CAPPED, *BUSY)}

@@ -162,8 +162,8 @@ class _Page:
         self._page = probe.page
         self._wish = wish
         self._options = {
-            "send": wish.sends, "receive": wish.receives, "processing": False, "shown": wish.watched,
-            "width": wish.width, "height": wish.height, "steady": False,
+            "send": wish.sends, "receive": wish.receives, "processing": wish.sends and wish.receives,
+            "shown": wish.watched, "width": wish.width, "height": wish.height, "steady": False,
         }
 
     async def offer(self) -> str:

@@ -66,12 +66,14 @@ SILENCE: Final = bytes(BLOCK * 2)
 
 
 class Card:
-    """A sound card: speech at the microphone, what is played is kept while ``recording``."""
+    """A sound card: speech at the microphone, what is played is kept while ``recording``.
 
-    echoes = False
+    ``echoes``: whether the board's voice processing is to run; nothing of what is played reaches this microphone.
+    """
 
-    def __init__(self, spoken: bytes) -> None:
+    def __init__(self, spoken: bytes, *, echoes: bool) -> None:
         self._spoken = spoken
+        self.echoes = echoes
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.recording = False
@@ -387,7 +389,7 @@ class End:
         if arguments.speech is not None:
             with wave.open(str(arguments.speech)) as source:
                 spoken = source.readframes(source.getnframes())
-        self._card, self._eye = Card(spoken), Eye()
+        self._card, self._eye = Card(spoken, echoes=arguments.sends and arguments.receives), Eye()
         self._camera: ProcessCamera | None = None
         board = HandBoard(camera=False)
         board.audio, board.display = self._card, self._eye  # type: ignore[assignment]
