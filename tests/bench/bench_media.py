@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import statistics
 import sys
 import tempfile
@@ -271,6 +272,9 @@ async def main() -> None:
     if arguments.merge:
         print(tables(await asyncio.to_thread(merged, arguments.merge), SYSTEMS))
         return
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # the browsers end with it
     parts, systems = arguments.part or PARTS, arguments.system or SYSTEMS
     seeds = arguments.seeds or (1 if arguments.quick else 5)
     results: Results = defaultdict(list)
