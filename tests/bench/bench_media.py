@@ -26,7 +26,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -61,7 +61,7 @@ Results = dict[tuple[str, str, str], list[float]]
 class Stage:
     """Where the ends come from, and how long everything takes."""
 
-    def __init__(self, both: Browsers, wav: Path, *, quick: bool) -> None:
+    def __init__(self, both: Browsers | None, wav: Path, *, quick: bool) -> None:
         self._both = both
         self._wav = wav
         self.warm_s = 3.0
@@ -71,6 +71,7 @@ class Stage:
 
     def end(self, system: str, side: int, wish: Wish) -> AbstractAsyncContextManager[End]:
         if system == "chromium":
+            assert self._both is not None, "no browser was started"
             return page_end(self._both, side, wish)
         return python_end(system, wish, self._wav)
 
@@ -300,7 +301,8 @@ async def main() -> None:
     with tempfile.TemporaryDirectory(prefix="edgecall-bench-") as name:
         folder = Path(name)
         wav = await asyncio.to_thread(speech_wav, folder / "speech.wav")
-        async with browsers(folder, wav) as both:
+        async with AsyncExitStack() as stack:
+            both = await stack.enter_async_context(browsers(folder, wav)) if "chromium" in systems else None
             stage = Stage(both, wav, quick=arguments.quick)
             for seed in range(arguments.first, arguments.first + seeds):
                 networks = (LOSSES if "loss" in parts else {}) | (FAR if "trip" in parts else {})

@@ -13,25 +13,30 @@ FRAMES: Final = 30
 """A freeze is judged against the average of this many intervals (webrtc-stats, freezeCount)."""
 
 
-def freezes(times: Sequence[float]) -> list[float]:
+def freezes(times: Sequence[float]) -> list[tuple[float, float]]:
     """The intervals between pictures that are freezes by the W3C rule: longer than three times the average interval of
     the last 30 pictures, and than that average plus 150 ms. ``times`` rises; seconds."""
-    found: list[float] = []
+    found: list[tuple[float, float]] = []
     kept: list[float] = []
     for earlier, later in pairwise(times):
         interval = later - earlier
         if kept:
             average = sum(kept) / len(kept)
             if interval > max(3 * average, average + 0.15):
-                found.append(interval)
+                found.append((earlier, later))
         kept = [*kept[1 - FRAMES:], interval]
     return found
 
 
 def frozen_s(times: Sequence[float], begin: float, end: float) -> float:
-    """Seconds of a window in which the picture stood: its freezes, and the whole of a window without a picture."""
-    inside = [at for at in times if begin <= at < end]
-    return sum(freezes([begin, *inside, end])) if inside else end - begin
+    """Seconds of a window in which the picture stood: its part of all freezes, the last of which may not have ended,
+    and the whole of a window before the first picture."""
+    seen = [at for at in times if at < end]
+    if not seen:
+        return end - begin
+    if seen[0] > begin:
+        seen = [begin, *seen]
+    return sum(max(0.0, min(later, end) - max(earlier, begin)) for earlier, later in freezes([*seen, end]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,15 +18,17 @@ def test_a_freeze_is_longer_than_three_intervals_and_than_one_and_150_ms() -> No
     """The rule of webrtc-stats, freezeCount."""
     assert freezes(STEADY) == []
     assert freezes([*STEADY, STEADY[-1] + 0.18]) == []  # 33 + 150 ms is more
-    assert freezes([*STEADY, STEADY[-1] + 0.19]) == [pytest.approx(0.19)]
+    assert freezes([*STEADY, STEADY[-1] + 0.19]) == [(STEADY[-1], STEADY[-1] + 0.19)]
     slow = [number / 2 for number in range(40)]
     assert freezes([*slow, slow[-1] + 1.4]) == []
-    assert freezes([*slow, slow[-1] + 1.6]) == [pytest.approx(1.6)]
+    assert freezes([*slow, slow[-1] + 1.6]) == [(slow[-1], slow[-1] + 1.6)]
 
 
-def test_a_window_without_a_picture_is_frozen_as_a_whole() -> None:
+def test_only_the_part_of_a_freeze_within_the_window_counts() -> None:
     assert frozen_s([], 10, 20) == 10
-    assert frozen_s([1.0, 30.0], 10, 20) == 10
+    early = [8 + at for at in STEADY]  # the last picture before a window that has none
+    assert frozen_s(early, 10, 20) == 10
+    assert frozen_s([*early, 12.0, 30.0], 10, 20) == pytest.approx(2 + 8)
     assert frozen_s([10 + at for at in STEADY], 10, 15) == pytest.approx(3.0 + 1 / 30)
 
 
