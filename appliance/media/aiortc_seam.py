@@ -124,6 +124,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 TESTED: Final = {"aiortc": "1.16.", "aioice": "0.13."}
+ONE_BYTE_ID: Final = 14  # the highest id of the one-byte form (RFC 8285 4.2), which is the only one we write
 TRANSPORT_WIDE_ID: Final = 4  # of the header extension, in our offers; free in aiortc's own numbering
 STREAM_IDS: Final = (
     (5, "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"), (6, "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id"),
@@ -225,7 +226,8 @@ def transport_wide_id(parameters: RTCRtpParameters) -> int | None:
     """Id of the header extension that carries the transport-wide sequence number, when both sides do transport-cc."""
     if not any(feedback.type == "transport-cc" for codec in parameters.codecs for feedback in codec.rtcpFeedback):
         return None
-    return next((each.id for each in parameters.headerExtensions if each.uri == transport_cc.URI), None)
+    ids = (each.id for each in parameters.headerExtensions if each.uri == transport_cc.URI)
+    return next((number for number in ids if 1 <= number <= ONE_BYTE_ID), None)
 
 
 # --- what a stream of ours looks like to aiortc -----------------------------------------------------------------------

@@ -15,8 +15,11 @@ from aiortc.codecs import get_capabilities
 from aiortc.rtcdtlstransport import SRTP_PROFILES, RTCCertificate, RtpRouter, State
 from aiortc.rtcicetransport import RTCIceTransport
 from aiortc.rtcrtpparameters import (
+    RTCRtcpFeedback,
     RTCRtpCodecParameters,
     RTCRtpDecodingParameters,
+    RTCRtpHeaderExtensionParameters,
+    RTCRtpParameters,
     RTCRtpReceiveParameters,
     RTCRtpRtxParameters,
 )
@@ -537,3 +540,14 @@ async def test_peers_are_told_that_copies_are_understood() -> None:
     offer = await peer.createOffer()
     assert "minptime=10;useinbandfec=1" in offer.sdp
     await peer.close()
+
+
+@pytest.mark.parametrize(("number", "found"), [(1, 1), (14, 14), (15, None), (200, None)])
+def test_an_id_that_does_not_fit_one_byte_is_not_used(number: int, found: int | None) -> None:
+    parameters = RTCRtpParameters(
+        codecs=[RTCRtpCodecParameters("video/H264", 90_000, rtcpFeedback=[RTCRtcpFeedback("transport-cc")])],
+        headerExtensions=[RTCRtpHeaderExtensionParameters(number, URI)],
+    )
+    assert seam.transport_wide_id(parameters) == found
+    parameters.codecs[0].rtcpFeedback.clear()
+    assert seam.transport_wide_id(parameters) is None, "numbers that nobody reports on"
