@@ -235,6 +235,11 @@ class Transmission:
         """Share of our packets that got lost lately."""
         return self._estimator.loss if self.reported else self._remb.loss
 
+    @property
+    def round_trip_s(self) -> float | None:
+        """Seconds from sending to the report on it, of the last one; its waiting at the peer included."""
+        return self._estimator.round_trip_s
+
     def on_feedback(self, fci: bytes) -> None:
         try:
             feedback = TransportFeedback.parse(fci)

@@ -84,3 +84,27 @@ async def test_a_call_through_a_bad_network_stays_a_call(browser: Chromium) -> N
         for link in (between.left_to_right, between.right_to_left):
             assert link.counters.arrived > 200
             assert link.counters.lost > 5
+
+
+@pytest.mark.parametrize("offers", ["we", "it"])
+async def test_each_estimates_the_path_by_what_the_other_reports(browser: Chromium, offers: str) -> None:
+    """Its answer is no REMB of ours: ours would hold its estimate down."""
+    async with media_page(browser) as peer, one_end(OURS) as end:
+        if offers == "we":
+            await end.session.accept_answer(await peer.answer(await end.session.offer()))
+        else:
+            await peer.accept(await end.session.answer(await peer.offer()))
+        await end.event(SessionUp, 10)
+        ours = end.session.transmission
+        await until(lambda: ours.reports_received > 30 and ours.reports_sent > 30, 10, "reports both ways")
+        assert ours.reported
+        assert ours.reports_malformed == 0
+        assert ours.packets_lost < ours.packets_arrived / 20
+        assert (ours.round_trip_s or 9) < 1
+        assert end.session.outgoing["video"].counters.estimate is None
+        assert end.session.incoming["video"].allowed is None
+        await peer.page.wait_for_function(
+            """async () => [...(await peer.stats()).values()].some((row) =>
+                 row.type === "candidate-pair" && row.nominated && row.availableOutgoingBitrate > 600_000)""")
+        await until(lambda: (ours.available_bps or 0) > 1_500_000, 10, "probes went through its RTX")
+        assert end.session.outgoing["video"].counters.padding_packets > 0
