@@ -31,7 +31,7 @@ def test_a_cap_is_used_and_left_behind(link: Link, seed: int) -> None:
     before = rate(simulation.run(8)[3:])
     link.rate = CAP
     capped = simulation.run(20)
-    assert rate(capped[3:6]) > 0.8 * CAP, "settled within 3 s"
+    assert rate(capped[3:6]) > 0.75 * CAP, "settled within 3 s"
     assert rate(capped[3:]) > 0.85 * CAP
     assert percentile([delay for second in capped[3:] for delay in second.audio_delays], 0.5) < 0.08 + link.delay_s
     resting = [second.padding_bits / CAP for second in capped]

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from appliance.media.congestion.allocation import Allocation
-from appliance.media.congestion.estimator import START_BPS
+from appliance.media.congestion.estimator import PACING, START_BPS
 from appliance.media.congestion.transport_cc import Arrivals
 from appliance.media.transmission import Outbound, Transmission
 from tests.support.media_pair import until
@@ -72,7 +72,7 @@ async def test_a_large_frame_is_spread_and_sound_overtakes_it(transmission: Tran
     assert await sending
     assert [len(data) for _, data in peer.packets].count(1200) == 30
     took = peer.packets[-1][0] - peer.packets[0][0]
-    assert took > 0.8 * 30 * 1244 * 8 / (2.5 * START_BPS)
+    assert took > 0.8 * 30 * 1244 * 8 / (PACING[0] * START_BPS)
     assert all(each.sent_at > 0 for each in frame)
 
 

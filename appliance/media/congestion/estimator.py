@@ -29,7 +29,7 @@ QUEUE_S: Final = 0.02  # of queueing is let be
 STANDING_S: Final = 0.008  # the least delay of a report over the path's own, when a queue really grows
 DRAIN_S: Final = 0.25  # a longer queue is emptied in about this time
 DRAIN_LEAST: Final = 0.5  # of the estimate is used meanwhile at the least
-PACING: Final = (2.5, 1.25)  # times the estimate: while nothing is known of the capacity, and close to it
+PACING: Final = (6.0, 1.6)  # times the estimate: while nothing is known of the capacity, and close to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,7 @@ class Estimator:
         self._cut_at = 0.0
         self._delays: deque[tuple[float, float]] = deque()  # (time, least one-way delay of a report, clocks apart)
         self.queue_s = 0.0  # delay of the last report over the path's own
+        self._close = False  # to the capacity, as far as it is known
         self.round_trip_s: float | None = None  # of the last report, its waiting at the peer included
 
     @property
@@ -72,7 +73,7 @@ class Estimator:
     @property
     def pacing_bps(self) -> float:
         """How fast packets may leave: a key frame has several times the size of others."""
-        return self.bits_per_second * PACING[self._delay.near_capacity]
+        return self.bits_per_second * PACING[self._close]
 
     @property
     def limits(self) -> Limits:
@@ -132,6 +133,7 @@ class Estimator:
         lost = len(told) - len(arrived)
         self._loss.update(len(told) - late, lost - late, self.bits_per_second, self._round_trip(), now)
         self._bound(now)
+        self._close = self._delay.near_capacity(now)
 
     def _measure_queue(self, delay: float, now: float) -> None:
         delays = self._delays  # ascending in both: what is not less than its successors can never be the least

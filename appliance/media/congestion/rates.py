@@ -17,6 +17,8 @@ PEAK_SAMPLES: Final = 3
 BACK_OFF: Final = 0.85  # of what arrives, when the queue grows (gcc-02 6: 0.8 to 0.95)
 GROWTH_PER_S: Final = 1.08  # while the capacity is not known
 GROWTH_LIMIT: Final = (1.5, 10_000)  # no further than so many times what arrives, and some bits
+NEAR: Final = 1.25  # times where the queue grew: a probe that has shown more makes that history
+NEAR_S: Final = 6.0  # at a real limit the queue grows more often than that
 LEAST_GROWTH: Final = 4_000  # bits per second, each second
 RESPONSE_S: Final = 0.1  # over the round trip: until an increase shows itself
 FRAME_S: Final = 1 / 30
@@ -103,6 +105,7 @@ class DelayBound:
         self.value = start
         self._capacity = _Capacity()
         self._changed_at: float | None = None
+        self._cut_at = -math.inf
         self._hold = False
 
     def update(
@@ -120,10 +123,10 @@ class DelayBound:
             self._grow(arriving, since, round_trip)
             self._changed_at = now
 
-    @property
-    def near_capacity(self) -> bool:
+    def near_capacity(self, now: float) -> bool:
         """The queue grew not long ago, at about this rate."""
-        return self._capacity.mean is not None
+        mean = self._capacity.mean
+        return mean is not None and self.value < NEAR * mean * 1000 and now - self._cut_at < NEAR_S
 
     def raise_to(self, value: float, now: float) -> None:
         """A probe has shown that the path carries ``value``."""
@@ -143,7 +146,7 @@ class DelayBound:
                 self._capacity.forget()
             self._capacity.add(arriving / 1000)
             self.value = min(self.value, BACK_OFF * arriving)
-        self._hold, self._changed_at = True, now
+        self._hold, self._changed_at, self._cut_at = True, now, now
 
     def _grow(self, arriving: float | None, since: float, round_trip: float) -> None:
         if arriving is None:
