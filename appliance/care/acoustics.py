@@ -27,6 +27,7 @@ __all__ = ["AcousticsCare"]
 log = logging.getLogger(__name__)
 
 LOOK_S: Final = 1.0
+TALK_S: Final = 30.0  # a talk key held by command, and not again: who held it may be gone
 REMEMBERED: Final = "audio.echoPath"
 DELAY_CHANGED_MS: Final = 5.0  # 1.7 m of air: no door or visitor makes that much
 LOSS_CHANGED_DB: Final = 10.0  # a covered microphone, a torn membrane
@@ -41,17 +42,21 @@ class AcousticsCare:
         self._marks = marks
         self._diagnostics = diagnostics
         self._idle = idle
+        self._letting_go: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         try:
             self._acoustics.know(_path_of(await self._marks.get(REMEMBERED)))
         except StoreError as error:
             log.warning("the measured echo path is not known: %s", error.message)
-        while True:
-            await self._acoustics.settle()
-            self._diagnostics.flag("echoHigh", self._acoustics.voice.defeated, cause="room",
-                                   duplex=self._acoustics.voice.duplex.value)
-            await asyncio.sleep(LOOK_S)
+        try:
+            while True:
+                await self._acoustics.settle()
+                self._diagnostics.flag("echoHigh", self._acoustics.voice.defeated, cause="room",
+                                       duplex=self._acoustics.voice.duplex.value)
+                await asyncio.sleep(LOOK_S)
+        finally:
+            self._let_go()
 
     def handlers(self) -> Mapping[str, Handler]:
         return {"audio.filters": self._filters, "audio.calibrate": self._calibrate,
@@ -79,10 +84,18 @@ class AcousticsCare:
         return {"echoPath": None if found is None else found.document()}
 
     async def _talk(self, _: Command) -> None:
+        self._let_go()
         self._studio.talk(True)
+        self._letting_go = asyncio.get_running_loop().call_later(TALK_S, self._let_go)
 
     async def _listen(self, _: Command) -> None:
-        self._studio.talk(False)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._letting_go is not None:
+            self._letting_go.cancel()
+            self._letting_go = None
+            self._studio.talk(False)
 
 
 def _differ(one: AcousticPath, other: AcousticPath) -> bool:

@@ -130,6 +130,9 @@ def same(answers: dict[str, Json]) -> Json:
     ("io.set", {"relay": "moon", "seconds": 1}, "rejected", None),
     ("call.dial", {"to": "sip:desk@example.org"}, "rejected", "501/FeatureNotSupported"),
     ("book.list", {}, "done", "0/"),
+    ("audio.filters", {"ns": "low", "halfDuplex": "auto"}, "done", "0/"),
+    ("audio.filters", {"ns": "loud"}, "rejected", "400/badArg"),
+    ("audio.listen", {}, "done", "0/"),
 ])
 async def test_every_door_gives_the_same_answer(
         doors: Doors, verb: str, args: Json, result: str, key: str | None) -> None:

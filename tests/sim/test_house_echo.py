@@ -6,13 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.house import Running, house, start_of
+from appliance.care import acoustics
+from tests.support.house import house, start_of
+from tests.support.media_pair import until
 
 ECHO = {"mqtt.enabled": False, "board.microphone": "silence", "board.echo_delay_ms": 85.0, "board.echo_loss_db": 14.0}
-
-
-async def actual(running: Running, **wanted: object) -> None:
-    await running.until(lambda: wanted.items() <= running.document("media")["audio"]["processing"]["actual"].items())
 
 
 async def test_a_board_that_hears_itself_is_treated_and_another_is_not(tmp_path: Path) -> None:
@@ -33,6 +31,24 @@ async def test_filters_are_told_as_wanted(tmp_path: Path) -> None:
             "aec": True, "ns": "high", "agc": True, "highpass": True, "halfDuplex": "on"}
         assert (await running.give("audio.filters", ns="loud"))["result"] == "rejected"
         await running.until(lambda: running.document("media")["audio"]["processing"]["wanted"]["agc"])
+
+
+async def test_push_to_talk_by_command_ends_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acoustics, "TALK_S", 0.5)
+    async with house(await start_of(tmp_path, ECHO)) as running:
+        voice = running.house.studio.acoustics.voice
+        assert (await running.give("audio.filters", halfDuplex="pushToTalk"))["result"] == "done"
+        assert (await running.give("audio.talk"))["result"] == "done"
+        assert voice.talking
+        assert voice.quiet
+        await until(lambda: not voice.talking, 3)
+        await running.give("audio.talk")
+        assert (await running.give("audio.listen"))["result"] == "done"
+        assert not voice.talking
+        await running.give("sim.input", input="talk", closed=True)
+        await until(lambda: voice.talking, 3)
+        await running.give("sim.input", input="talk", closed=False)
+        await until(lambda: not voice.talking, 3)
 
 
 async def test_the_chirp_measures_the_path_and_a_restart_remembers_it(tmp_path: Path) -> None:
