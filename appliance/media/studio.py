@@ -159,7 +159,9 @@ class Studio:
         if probe is not None:
             return probe.exchange(block)
         voice, heard = self.acoustics.voice, block.heard
-        if voice.active and self._wanted():
+        if not self._wanted():
+            voice.rest()
+        elif voice.active:
             heard = voice.process(heard, block.played)
         leaving = SILENCE if self._muted else heard
         if self._microphone is not None:

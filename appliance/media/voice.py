@@ -149,6 +149,18 @@ class VoiceProcessing:
             self._policy.judge(verdict, self.meter, ducked=ducked == WINDOW_BLOCKS, talk_key=self._talk_key)
         return self._limit(cleaned, played)
 
+    def rest(self) -> None:
+        """A block that nobody is sent: what is wanted is taken over at once, for there is nothing to fade."""
+        coming = self._next
+        if coming is not None:
+            self._take_over(coming)
+
+    def _take_over(self, coming: _Chain) -> None:
+        self._chain = coming
+        self.meter.restart()
+        if self._next is coming:  # else another is wanted since: the next block begins with it
+            self._next = None
+
     def _clean(self, heard: bytes, played: bytes) -> bytes:
         cleaned = self._chain.process(heard, played)
         coming = self._next
@@ -158,10 +170,7 @@ class VoiceProcessing:
         self._overlap -= 1
         if self._overlap > 0:
             return cleaned
-        self._chain = coming
-        self.meter.restart()
-        if self._next is coming:  # else another is wanted since: the next block begins with it
-            self._next = None
+        self._take_over(coming)
         return crossfade(cleaned, other)
 
     def _limit(self, cleaned: bytes, played: bytes) -> bytes:

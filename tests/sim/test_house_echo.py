@@ -21,6 +21,7 @@ async def test_a_board_that_hears_itself_is_treated_and_another_is_not(tmp_path:
         assert (await running.give("sim.fault", fault="echo.path", value=10.0))["result"] == "done"
         await running.until(lambda: running.document("media")["audio"]["processing"]["wanted"] == {
             "aec": True, "ns": "low", "agc": False, "highpass": True, "halfDuplex": "auto"})
+        await running.until(lambda: running.document("media")["audio"]["processing"]["actual"]["aec"])
 
 
 async def test_filters_are_told_as_wanted(tmp_path: Path) -> None:

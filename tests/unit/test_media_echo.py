@@ -177,6 +177,13 @@ def test_a_new_chain_runs_beside_the_old_one_and_is_faded_in() -> None:
     assert not of.active
 
 
+def test_between_calls_what_is_wanted_is_taken_over_at_once() -> None:
+    of = voice(Treatment(Filters(aec=True)))
+    of.rest()
+    assert of.cancelling
+    assert levels(of, 1) == pytest.approx([dbfs(mean_square(VOICE)) - 6.02], abs=0.05)
+
+
 def test_the_last_wish_of_several_wins() -> None:
     of = voice(Treatment(Filters(aec=True)))
     levels(of, 10)
