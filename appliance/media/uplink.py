@@ -42,7 +42,8 @@ VOICE_LEAST_BPS: Final = 16_000  # a peer that asks for less (maxaveragebitrate)
 VOICE_COMPLEXITY: Final = 5  # of 10: two thirds of the CPU of the library's 9, which a small board feels
 LOSS_LEAST: Final = 10  # per cent of loss that the copies are sized for at least: the library makes none below 6
 LOSS_MOST: Final = 20
-LOSS_HIGH: Final = 10  # from here on silence is not sent: fewer packets on a bad path
+LOSS_HIGH: Final = 10  # above, for a while, silence is not sent: fewer packets on a bad path
+LASTING: Final = 0.1  # weight of a report in the loss that counts for that: one bad second is no bad path
 LOSS_FORGET: Final = 0.9  # per report, about one a second: what was lost counts half after 7 s
 DTX_REFRESH: Final = 20  # frames of a pause after which one is sent: 400 ms, keeps NAT bindings and the peer's noise
 FRAME_BLOCKS: Final = 2  # of 10 ms: one Opus frame of 20 ms
@@ -74,7 +75,8 @@ class MicrophoneTrack(EncodedTrack):
         self.codec = OPUS
         self.dropped = 0
         self.loss = 0.0
-        """Share of packets that the peer lost of late, 0..1."""
+        """Share of packets that the peer lost of late, 0..1: the worst, slowly forgotten."""
+        self._lasting = 0.0
         self.on_pause: Callable[[], None] = _nothing
 
     def set_sending(self, sending: bool) -> None:
@@ -94,7 +96,7 @@ class MicrophoneTrack(EncodedTrack):
     @property
     def skips_silence(self) -> bool:
         """DTX: where the peer prefers it, and where its path loses so much that fewer packets help."""
-        return self.codec is OPUS and (self._format.get("usedtx") == "1" or self.loss * 100 >= LOSS_HIGH)
+        return self.codec is OPUS and (self._format.get("usedtx") == "1" or self._lasting * 100 > LOSS_HIGH)
 
     @property
     def bit_rate(self) -> int:
@@ -123,6 +125,7 @@ class MicrophoneTrack(EncodedTrack):
     def loss_reported(self, fraction: float) -> None:
         """A receiver report of the peer: the share lost since the one before, 0..1."""
         self.loss = max(fraction, self.loss * LOSS_FORGET)
+        self._lasting += (fraction - self._lasting) * LASTING
         self._feed.adapt()
 
     def push(self, packet: av.Packet[Any], level_dbov: int) -> None:

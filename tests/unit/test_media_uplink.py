@@ -296,6 +296,10 @@ async def test_copies_are_always_sent_and_follow_the_loss_that_peers_report() ->
     assert encoder.loss == 10
     tracks[1].loss_reported(0.9)
     assert encoder.loss == 20
+    assert not encoder.dtx, "one bad second"
+    for _ in range(10):
+        tracks[1].loss_reported(0.3)
+    assert encoder.dtx, "a bad path is spared what is silent"
     tracks[1].set_sending(False)
     assert encoder.loss == 10, "of one that has left nothing is left"
     feed.close()
