@@ -83,6 +83,9 @@ tests hold the reports of live sessions against it, and compare them with what t
 | `stats.subscribe` | a report on `state/quality` every `interval` seconds, for a minute; renew to go on |
 | `GET /v1/calls/ID/summary`, `call.summary`, `log/callSummary` | what a call that ended was like |
 
+Every dictionary has `type`, `id` and `timestamp` (milliseconds since 1970), and belongs to the one transport of the
+call. Counters begin at zero with every new connection, so also after a reconnection within the call; `ssrc` tells.
+
 With `dialect=acs` (`?dialect=acs`, or the argument of the verbs) names and units are those of Azure Communication
 Services, in `acs` in place of `stats`: `jitterInMs`, `healedRatio`, `bitrate` and so on, per sample. Rates are those
 since the report before. Nothing is published while nobody subscribes.
@@ -108,9 +111,6 @@ of:
 The score is that of Twilio's preflight test: with *L* = round trip + 2 jitter + 10 ms, *R* = 94.768 - *L*/40 below
 160 ms, else 94.768 - (*L* - 120)/10, less 2.5 for each per cent lost; score = 1 + 0.035 *R* + 7e-6 *R* (*R* - 60)
 (100 - *R*). A level falls at once and rises when two looks in a row were better.
-
-Every dictionary has `type`, `id` and `timestamp` (milliseconds since 1970), and belongs to the one transport of the
-call. Counters begin at zero with every new connection, so also after a reconnection within the call; `ssrc` tells.
 
 ## Types
 

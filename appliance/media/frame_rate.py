@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from typing import Final
 
@@ -24,4 +25,5 @@ class FrameRate:
 
     def per_second(self, now: float) -> float:
         """Pictures of the last second."""
-        return float(sum(now - WINDOW_S < at for at in tuple(self._recent)))
+        recent = list(self._recent)
+        return float(len(recent) - bisect_right(recent, now - WINDOW_S))
