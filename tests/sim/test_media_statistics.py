@@ -73,7 +73,7 @@ async def test_what_one_side_sent_is_what_the_other_received() -> None:
         video = row(there, "inbound-rtp", "video")
         assert row(here, "outbound-rtp", "video")["framesSent"] == video["framesReceived"] == video["framesDecoded"]
         assert row(here, "outbound-rtp", "video")["keyFramesEncoded"] >= video["keyFramesDecoded"] >= 1
-        assert row(here, "transport")["selectedCandidatePairChanges"] == 1
+        assert row(here, "transport")["selectedCandidatePairChanges"] >= 1  # more, where a better pair came later
         assert (row(here, "transport")["tlsVersion"], row(here, "transport")["dtlsCipher"]) == (
             "FEFD", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256")
         mine = next(one for one in here if one["id"] == "certificate-local")
