@@ -225,6 +225,9 @@ class VideoAssembler:
     ) -> list[AccessUnit]:
         """Take a packet; returns the access units that are complete now."""
         if self._first is None or abs(sequence - self._highest) > MAX_GAP:
+            if resent:  # long given up, or padding of a peer that probes its path (libwebrtc): no source begins so
+                self.discarded += 1
+                return []
             self._start_at(sequence)
         if sequence < self._at or sequence in self._packets:
             self.discarded += 1
@@ -316,6 +319,8 @@ class VideoAssembler:
         data = b"".join([packet[2] for packet in packets])
         self._first = self._at
         self._bytes -= len(data)
+        if not data:  # padding alone: to a decoder it would mean the end of the stream
+            return
         key = is_key_frame(data)
         if key:
             self.wants_key = self.asks_key = False

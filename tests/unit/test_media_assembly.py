@@ -86,6 +86,24 @@ def test_a_peer_that_starts_again_is_followed() -> None:
     assert shown(video, 40_001, 5, True, KEY, 1) == [(5, KEY)]
 
 
+def test_a_retransmission_of_long_ago_begins_nothing() -> None:
+    """Peers repeat old packets as padding when they probe the path; some come long after they were given up."""
+    video = VideoAssembler()
+    assert shown(video, 7, 90, True, KEY, resent=True) == [], "of the source before this one"
+    assert shown(video, 1000, 100, True, KEY) == [(100, KEY)]
+    assert shown(video, 400, 50, True, DELTA, resent=True) == []
+    assert video.discarded == 2
+    assert shown(video, 1001, 200, True, DELTA) == [(200, DELTA)]
+    assert not video.asks_key
+
+
+def test_padding_behind_a_frame_without_marker_is_no_frame() -> None:
+    video = begun()
+    assert shown(video, 11, 200, False, DELTA) == []
+    assert shown(video, 12, 300, False, b"") == [(200, DELTA)]
+    assert shown(video, 13, 400, True, DELTA) == [(400, DELTA)], "an empty unit would end the decoder's stream"
+
+
 @given(st.permutations(list(range(12))), st.sets(st.integers(0, 11), max_size=3))
 def test_frames_come_in_order_whatever_the_network_does(order: list[int], lost: set[int]) -> None:
     video = VideoAssembler()
