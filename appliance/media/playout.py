@@ -264,7 +264,7 @@ class Playout:
         """Append what comes next to the decoded sound. False: play-out ended."""
         with self._lock:
             data = self._packets.pop(self._next, None)
-            first = min(self._packets) if data is None and self._packets else None
+            first = self._first_waiting() if data is None else None
             if first is not None:
                 if self._pausing:
                     base = self._target.base or 0.0
@@ -273,7 +273,7 @@ class Playout:
                         self._lag.reset()
                         data = self._packets.pop(first)
                 else:
-                    passed = min(self._held, first - self._next)
+                    passed = max(0, min(self._held, first - self._next))  # packets of some senders overlap a little
                     if passed:
                         self._target.lost(now)
                     self._next += passed
@@ -297,6 +297,16 @@ class Playout:
         else:
             return self._stall()
         return True
+
+    def _first_waiting(self) -> int | None:
+        """The earliest packet that is here. One that came while it was being made up is late: its time has passed."""
+        while self._packets:
+            first = min(self._packets)
+            if self._pausing or first + self._frame > self._next:
+                return first
+            del self._packets[first]
+            self.counters.late += 1
+        return None
 
     def _decode(self, data: bytes, now: float) -> None:
         try:

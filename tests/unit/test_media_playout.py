@@ -304,6 +304,29 @@ def test_silenced_sound_is_consumed_and_a_closed_one_takes_nothing() -> None:
     assert path.played[-1] is None
 
 
+def test_a_packet_that_comes_while_it_is_made_up_is_late_and_time_goes_on() -> None:
+    encoder, voice = OpusEncoder(32_000, loss=0), speech_like()
+    packets = [encoder.encode(next(voice)) for _ in range(10)]
+    missing = [packets[4]]
+
+    class Interrupted(OpusDecoder):
+        def conceal(self, samples: int) -> bytes:
+            if missing:
+                playout.put(4 * FRAME, missing.pop(), 0.2)  # by the loop's thread, between the audio thread's locks
+            return super().conceal(samples)
+
+    playout = Playout(Interrupted())
+    for n in (*range(4), *range(5, 10)):
+        playout.put(n * FRAME, packets[n], n * 0.02)
+    heard = [
+        playout.position[0] for block in range(40)
+        if playout.take(0.1 + block * 0.01) is not None and playout.position is not None
+    ]
+    assert heard == sorted(heard)
+    assert max(heard) > 9 * FRAME
+    assert playout.counters.late == 1
+
+
 def test_nobody_who_pulls_costs_no_memory() -> None:
     playout, data = Playout(), OpusEncoder(32_000).encode(bytes(FRAME * 2))
     for n in range(1000):
