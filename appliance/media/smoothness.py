@@ -64,7 +64,8 @@ class Smoothness:
     @property
     def average_s(self) -> float:
         """Mean interval of the last frames, 0 while none is known."""
-        return sum(self._intervals) / len(self._intervals) if self._intervals else 0.0
+        intervals = tuple(self._intervals)  # the loop may clear them while the decoder's thread asks, and vice versa
+        return sum(intervals) / len(intervals) if intervals else 0.0
 
 
 class Remedy(Enum):

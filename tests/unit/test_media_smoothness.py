@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+
 import pytest
 
 from appliance.media.smoothness import ASK_S, RESTART_S, STALLED_S, Remedy, Smoothness, StallWatch
@@ -86,6 +89,19 @@ def test_what_is_not_due_does_not_stall() -> None:
     assert not watch.stalled
     assert watch.look(100.0, due=True, units=0, decoded=0) is Remedy.NONE, "the time before does not count"
     assert watch.look(100.5, due=True, units=0, decoded=0) is Remedy.NONE
+
+
+def test_the_average_stands_what_another_thread_does_meanwhile() -> None:
+    class Interrupted(deque[float]):
+        def __iter__(self) -> Iterator[float]:
+            known = list(super().__iter__())
+            self.clear()
+            return iter(known)
+
+    smoothness = Smoothness()
+    smoothness._intervals = Interrupted([0.02, 0.04])
+    assert smoothness.average_s == pytest.approx(0.03)
+    assert smoothness.average_s == 0.0
 
 
 def test_a_peer_with_few_pictures_is_given_time() -> None:
