@@ -34,7 +34,7 @@ from appliance.media.aiortc_seam import (
     transport_wide_id,
     unpack_remb_fci,
 )
-from appliance.media.transmission import NTP_UNIX_S, Outbound, Transmission
+from appliance.media.transmission import Outbound, Transmission
 from appliance.tasks import background, fail_loudly
 
 __all__ = ["EncodedTrack", "Feedback", "Outgoing", "RtpSendStream"]
@@ -374,7 +374,7 @@ class RtpSendStream:
                 now = time.monotonic()
                 # the RTP timestamp of this moment, by the capture clock: encoding delay is no lip-sync error
                 timestamp = (timestamp + round((now - captured) * self._clock_rate)) & 0xFFFFFFFF
-                ntp = int((time.time() + NTP_UNIX_S) * (1 << 32)) & 0xFFFFFFFFFFFFFFFF
+                ntp = int(self._transmission.ntp(now) * (1 << 32)) & 0xFFFFFFFFFFFFFFFF
                 info = RtcpSenderInfo(
                     ntp_timestamp=ntp, rtp_timestamp=timestamp,
                     packet_count=self.counters.packets & 0xFFFFFFFF,

@@ -62,6 +62,7 @@ class Transmission:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._ntp_origin = time.time() - time.monotonic() + NTP_UNIX_S
         self._send: Callable[[bytes], Awaitable[None]] | None = None
         self._sent = SentLog()
         self._estimator = Estimator()
@@ -99,6 +100,11 @@ class Transmission:
         self.probes = 0
 
     # -- out
+
+    def ntp(self, now: float) -> float:
+        """Seconds since 1900 at the monotonic time ``now``. A clock that is set in the middle of a call, as on a device
+        without a battery, does not move it: at the peer sound and picture would come apart."""
+        return self._ntp_origin + now
 
     def attach(self, send: Callable[[bytes], Awaitable[None]]) -> None:
         """``send`` protects and sends one packet; the same for all streams of the transport."""
@@ -155,7 +161,7 @@ class Transmission:
             self._first_sent_at = now
             self._tick()
         if packet.time_at is not None:
-            stamp = int((time.time() + NTP_UNIX_S) * 262_144) & 0xFFFFFF  # 6.18 fixed point seconds
+            stamp = int(self.ntp(now) * 262_144) & 0xFFFFFF  # 6.18 fixed point seconds
             data[packet.time_at : packet.time_at + 3] = stamp.to_bytes(3, "big")
         if packet.wide_at is not None:
             sequence = self._sent.add(len(data), now, probe)

@@ -62,6 +62,18 @@ async def test_sound_picture_and_repair_share_one_count(transmission: Transmissi
     assert all(data[20:23] != bytes(3) for _, data in peer.packets), "the time of sending stands in each"
 
 
+async def test_setting_the_clock_does_not_move_the_times_of_a_call(
+    transmission: Transmission, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wall = time.time
+    assert transmission.ntp(time.monotonic()) == pytest.approx(wall() + 2_208_988_800, abs=1)
+    await transmission.send_audio(packet(100))
+    monkeypatch.setattr(time, "time", lambda: wall() + 3610)
+    await transmission.send_audio(packet(100))
+    first, second = (int.from_bytes(data[20:23], "big") for _, data in peer.packets)
+    assert (second - first) % (1 << 24) < 1 << 18, "in 2^-18 s: less than a second apart"
+
+
 async def test_a_large_frame_is_spread_and_sound_overtakes_it(transmission: Transmission, peer: Peer) -> None:
     frame = [packet(1200) for _ in range(30)]
     sending = asyncio.create_task(transmission.send_frame(frame, 30 * 1180))
