@@ -57,6 +57,7 @@ class Acoustics:
         self.voice = VoiceProcessing(Treatment(), find, talk_key=talk_key)
         self.path: AcousticPath | None = None
         self.probe: Probe | None = None
+        self._interruptions = 0
 
     def configure(self, settings: AudioSettings) -> None:
         """Other settings; ``settle`` takes them over."""
@@ -88,10 +89,14 @@ class Acoustics:
 
         Raises Refused when a measurement runs, when a call comes between, and where numpy is missing.
         """
+        calls = self._interruptions
+        sound = await asyncio.to_thread(chirp)
         if self.probe is not None:
             raise Refused("a measurement is running", sub_code="busy")
-        self.probe = probe = Probe(await asyncio.to_thread(chirp))
+        self.probe = probe = Probe(sound)
         try:
+            if self._interruptions != calls:  # while the chirp was made
+                probe.interrupt()
             found = await probe.path()
         except ImportError as error:
             raise Refused("measuring needs numpy, which is not installed for this computer", code=501,
@@ -103,6 +108,7 @@ class Acoustics:
 
     def interrupt(self) -> None:
         """The loudspeaker is needed now."""
+        self._interruptions += 1
         if self.probe is not None:
             self.probe.interrupt()
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import threading
 from array import array
 
 import pytest
 
+from appliance.errors import Refused
+from appliance.media import acoustics as acoustics_module
 from appliance.media.acoustics import Acoustics, Override
 from appliance.media.canceller import EchoCanceller, Filters, NoiseSuppression
 from appliance.media.echo import WINDOW_BLOCKS, Duplex, DuplexPolicy, DuplexWanted, EchoMeter, HalfDuplexGuard, Verdict
@@ -247,3 +251,34 @@ async def test_a_command_goes_before_the_settings_until_it_is_taken_back() -> No
     acoustics.configure(AudioSettings(high_pass=False, automatic_gain=True))
     await acoustics.settle()
     assert acoustics.voice.wanted == Treatment(Filters(agc=True), DuplexWanted.ON)
+
+
+async def test_a_measurement_makes_way_while_its_chirp_is_still_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = threading.Event()
+
+    def slowly() -> bytes:
+        made.wait(5)
+        return SILENCE
+
+    monkeypatch.setattr(acoustics_module, "chirp", slowly)
+    acoustics = Acoustics(AudioSettings(), lambda: True, find=lambda: factory)
+    measuring = asyncio.create_task(acoustics.calibrate())
+    await asyncio.sleep(0)
+    acoustics.interrupt()
+    made.set()
+    with pytest.raises(Refused) as call:
+        await measuring
+    assert call.value.sub_code == "inCall"
+    assert acoustics.probe is None
+
+
+async def test_of_two_measurements_at_once_one_is_refused() -> None:
+    acoustics = Acoustics(AudioSettings(), lambda: True, find=lambda: factory)
+    both = {asyncio.create_task(acoustics.calibrate()) for _ in range(2)}
+    done, measuring = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    assert [getattr(task.exception(), "sub_code", "") for task in done] == ["busy"]
+    assert acoustics.probe is not None
+    acoustics.interrupt()
+    for task in measuring:
+        with pytest.raises(Refused):
+            await task
