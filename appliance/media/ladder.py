@@ -60,7 +60,6 @@ class Constraints:
             limits.append(round(LEAST_30[higher[-1]] * UP_FACTOR) - 1)
         return min(limits, default=0)
 
-
     def document(self) -> Json:
         """As ``video.constraints`` takes it."""
         return {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from appliance.media.congestion.delay import DelayDetector, Usage
@@ -13,7 +12,7 @@ from appliance.media.congestion.probing import Cluster, Prober
 from appliance.media.congestion.rates import AcknowledgedRate, DelayBound, LossBound
 from appliance.media.congestion.sent import SentPacket
 
-__all__ = ["FLOOR_BPS", "START_BPS", "Estimator", "Limits"]
+__all__ = ["FLOOR_BPS", "START_BPS", "Estimator"]
 
 START_BPS: Final = 800_000
 FLOOR_BPS: Final = 40_000  # sound with its headers; less is no call
@@ -30,14 +29,6 @@ STANDING_S: Final = 0.008  # the least delay of a report over the path's own, wh
 DRAIN_S: Final = 0.25  # a longer queue is emptied in about this time
 DRAIN_LEAST: Final = 0.5  # of the estimate is used meanwhile at the least
 PACING: Final = (6.0, 1.6)  # times the estimate: while nothing is known of the capacity, and close to it
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What bounds the estimate at this moment, in bits per second; ``math.inf`` where nothing does."""
-
-    delay: float
-    loss: float
 
 
 class Estimator:
@@ -74,10 +65,6 @@ class Estimator:
     def pacing_bps(self) -> float:
         """How fast packets may leave: a key frame has several times the size of others."""
         return self.bits_per_second * PACING[self._close]
-
-    @property
-    def limits(self) -> Limits:
-        return Limits(self._delay.value, self._loss.value)
 
     @property
     def loss(self) -> float:

@@ -1,4 +1,5 @@
-"""When each packet leaves: in bursts of at most 5 ms, sound first, then what was lost, then the picture.
+"""When each packet leaves: in bursts of at most 5 ms, what was lost before the picture. Sound never waits here; it
+is only charged for.
 
 There is no tick: the first burst of a frame leaves at once, and only what is over budget waits.
 """
@@ -29,10 +30,8 @@ RESEND_LEAST: Final = 12_000  # bytes: the lost packets of one small key frame
 class Priority(IntEnum):
     """What goes first."""
 
-    AUDIO = 0
-    RETRANSMISSION = 1
-    VIDEO = 2
-    PADDING = 3
+    RETRANSMISSION = 0
+    VIDEO = 1
 
 
 class Sized(Protocol):
@@ -65,7 +64,6 @@ class Pacer(Generic[P]):
         self._cluster_free_at = 0.0
         self.rate = rate  # bits per second at which packets leave while any wait
         self.dropped = 0
-        self.padding_bytes = 0
 
     def put(self, packet: P, priority: Priority) -> bool:
         """False: too much waits, it is dropped and counted."""
@@ -88,9 +86,6 @@ class Pacer(Generic[P]):
     def waiting(self) -> int:
         """Packets of the picture that wait."""
         return len(self._queues[Priority.VIDEO])
-
-    def drop(self, priority: Priority) -> None:
-        self._queues[priority].clear()
 
     def take(self, now: float) -> Release[P]:
         """All that may leave now."""
