@@ -43,6 +43,7 @@ from aiortc.rtcdtlstransport import (
 from aiortc.rtcicetransport import RTCIceGatherer, RTCIceTransport, candidate_from_aioice
 from aiortc.rtcrtpparameters import (
     RTCRtcpFeedback,
+    RTCRtcpParameters,
     RTCRtpCodecCapability,
     RTCRtpCodecParameters,
     RTCRtpHeaderExtensionParameters,
@@ -59,7 +60,9 @@ from aiortc.rtp import (
     RTCP_PSFB_PLI,
     RTCP_RTPFB_NACK,
     AnyRtcpPacket,
+    HeaderExtensionsMap,
     RtcpByePacket,
+    RtcpPacket,
     RtcpPsfbPacket,
     RtcpReceiverInfo,
     RtcpRrPacket,
@@ -80,6 +83,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pylibsrtp import Error as SrtpError
 
 from appliance.media.congestion import transport_cc
+from appliance.media.dscp import Marks
 from appliance.media.ice_seam import IceConnection
 from appliance.media.routing_seam import Router
 from appliance.media.sctp_seam import DataGate
@@ -91,11 +95,17 @@ __all__ = [
     "FEEDBACK",
     "AnyRtcpPacket",
     "CertificateFacts",
+    "HeaderExtensionsMap",
     "MediaStreamTrack",
     "Outlet",
     "PeerConnection",
+    "RTCRtcpParameters",
+    "RTCRtpCodecParameters",
+    "RTCRtpReceiveParameters",
+    "RTCRtpSendParameters",
     "ReceiveStream",
     "RemoteBitrateEstimator",
+    "RtcpPacket",
     "RtcpPsfbPacket",
     "RtcpReceiverInfo",
     "RtcpRrPacket",
@@ -649,6 +659,11 @@ class PeerConnection(RTCPeerConnection):
         connection = dtls.transport._connection if dtls is not None else None
         return connection if isinstance(connection, IceConnection) else None
 
+    @property
+    def state(self) -> str:
+        """``connectionState`` by the name that every transport has."""
+        return str(self.connectionState)
+
     def negotiated(self, kind: str) -> tuple[bool, bool]:
         """Whether ``kind`` is sent and received by the descriptions exchanged so far."""
         for transceiver in self.getTransceivers():
@@ -671,10 +686,10 @@ class PeerConnection(RTCPeerConnection):
     def security(self) -> dict[str, str]:
         return self._dtls.security() if self._dtls is not None else {}
 
-    def mark(self, marking: int) -> None:
-        """Mark all that leaves with this DSCP code point."""
+    def mark(self, marks: Marks, *, video: bool) -> None:
+        """One mark for all: the lines share the transport."""
         if self._ice is not None:
-            self._ice.mark(marking)
+            self._ice.mark(marks.of(video=video))
 
     def local_addresses(self) -> Set[str]:
         """The address of this machine that the path in use begins at; before there is one all that were gathered."""

@@ -1,27 +1,26 @@
-"""One peer connection: offer/answer, what it sends and plays, and the facts of its life as events."""
+"""One session over one transport: what it sends and plays, and the facts of its life as events.
+
+Whatever carries it (``transport.MediaTransport``): ``webrtc.WebRtcSession`` puts it on a peer connection,
+``plain_rtp.PlainSession`` on RTP over UDP.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import json
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Final, TypeVar
+from typing import Final, NotRequired, TypedDict
 
-from aiortc import RTCDataChannel, RTCSessionDescription
+from aiortc import RTCDataChannel
 
-from appliance.errors import EdgecallError, Refused, SignalingError
-from appliance.media import sdp, stats
-from appliance.media.aiortc_seam import PeerConnection, candidate_from_sdp, codec_preferences
+from appliance.media import stats
 from appliance.media.api import (
     ENCODED_LIMIT,
     PICTURES_LIMIT,
     AccessUnit,
-    DataMessage,
     Directions,
     SessionClosed,
     SessionEvent,
@@ -37,26 +36,22 @@ from appliance.media.lipsync import LipSync
 from appliance.media.playout import Playout
 from appliance.media.rtp_receive import RtpReceiveStream
 from appliance.media.rtp_send import RtpSendStream
-from appliance.media.servers import ServerPool
 from appliance.media.sound import Loudness
 from appliance.media.taps import Tap
 from appliance.media.transmission import Transmission
+from appliance.media.transport import MediaTransport
 from appliance.media.uplink import CameraFeed, CameraTrack, MicrophoneFeed, MicrophoneTrack
 from appliance.media.video_in import VideoIn
 from appliance.media.voice import VoiceProcessing
-from appliance.media.voice_codecs import OPUS, VOICE_CODECS
+from appliance.media.voice_codecs import OPUS, VOICE_CODECS, VoiceCodec
 from appliance.network import Network
 from appliance.vocabulary import Json
 from hw.api import Picture
 
-__all__ = ["CHANNEL", "Channel", "Session"]
+__all__ = ["MAX_EVENTS", "Channel", "Session", "SessionParts"]
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
-CHANNEL: Final = "edgecall"
-MAX_MESSAGE: Final = 64 * 1024  # bytes of one data message on the wire
-MAX_BUFFERED: Final = 1024 * 1024  # bytes waiting in the data channel
 MAX_EVENTS: Final = 256  # events nobody took: data messages beyond are dropped
 EARLY_CANDIDATES: Final = 64
 
@@ -78,21 +73,33 @@ class Channel:
     received_bytes: int = 0
 
 
+class SessionParts(TypedDict):
+    """What the sessions of one board are made of."""
+
+    marks: Marks
+    microphone: MicrophoneFeed | None
+    camera: CameraFeed | None
+    loudspeaker: Loudspeaker
+    screen: Screen
+    voice: Loudness
+    processing: NotRequired[VoiceProcessing | None]
+
+
 class Session:
-    """``media.api.Session`` over aiortc. Everything on the loop; made by ``Studio.session``."""
+    """Everything on the loop; made by ``Studio``. Who derives from it sets ``_transport`` and calls ``_described``."""
+
+    _transport: MediaTransport
 
     def __init__(
-        self, name: str, *, wanted: Directions, servers: ServerPool, loopback: bool, marks: Marks,
+        self, name: str, *, wanted: Directions, marks: Marks,
         microphone: MicrophoneFeed | None, camera: CameraFeed | None, loudspeaker: Loudspeaker, screen: Screen,
-        voice: Loudness,
-        processing: VoiceProcessing | None = None,
+        voice: Loudness, processing: VoiceProcessing | None = None,
     ) -> None:
         self.name = name
         self.voice = voice
         self._loop = asyncio.get_running_loop()
         self._wanted = wanted
         self._marks = marks
-        self._loopback = loopback
         self._camera = camera
         self._loudspeaker = loudspeaker
         self._screen = screen
@@ -112,17 +119,8 @@ class Session:
         self.transmission.on_allocation = self._on_allocation
         self.transmission.on_failure = self._on_defect
         self.transmission.demand = self._demand
-        self._pc = PeerConnection(
-            servers, loopback=loopback, name=name, marking=marks.of(video=wanted.send_video), streams=self._streams,
-            on_arrival=self._on_arrival, on_error=self._on_connect_error, wide=self.transmission,
-        )
-        self._pc.on("connectionstatechange", self._on_connection_state)
-        self._pc.on("datachannel", self._on_channel)
-        self._channels: list[Channel] = []
-        self._rejected = sdp.Rejected()
         self.without: dict[str, str] = {}  # kind -> why it is not in this session
         self._peer_sends = {"audio": True, "video": True}
-        self._early: list[tuple[str, str | None, int | None]] | None = []
         self._events: deque[SessionEvent] = deque()
         self._event_ready = asyncio.Event()
         self._ended = False
@@ -138,98 +136,15 @@ class Session:
         self.on_closed: Callable[[Session], None] = _nobody
         loudspeaker.add(self.voice_in)
 
-    # -- signalling
-
-    async def offer(self) -> str:
-        self._prepare_camera()
-        self._add_line("audio")
-        self._add_line("video")
-        # after the first transceiver: with MAX_BUNDLE the other order never connects (aiortc 1.16)
-        self._adopt(self._pc.createDataChannel(CHANNEL))
-        await self._pc.setLocalDescription(await self._pc.createOffer())
-        return sdp.start_boldly(self._pc.localDescription.sdp)
-
-    async def answer(self, offer: str) -> str:
-        return await self._boundary(self._answer(offer), "offer")
-
-    async def accept_answer(self, answer: str) -> None:
-        await self._boundary(self._accept(answer), "answer")
-
-    async def add_candidate(self, candidate: str, mid: str | None, line: int | None) -> None:
-        if self._ended:
-            return
-        if self._early is not None:
-            if len(self._early) < EARLY_CANDIDATES:
-                self._early.append((candidate, mid, line))
-            return
-        await self._boundary(self._add_candidate(candidate, mid, line), "candidate")
-
-    async def _answer(self, offer: str) -> str:
-        text, kinds, self._rejected = sdp.admit_offer(offer)
-        self._prepare_camera()
-        self.without.update(self._rejected.reasons)
-        for kind in kinds:
-            if kind != "application":
-                self._add_line(kind)
-        await self._pc.setRemoteDescription(RTCSessionDescription(sdp=text, type="offer"))
-        await self._pc.setLocalDescription(await self._pc.createAnswer())
-        answer = sdp.start_boldly(sdp.finish_answer(self._pc.localDescription.sdp, self._rejected))
-        await self._described()
-        return answer
-
-    async def _accept(self, answer: str) -> None:
-        local = self._pc.localDescription
-        if local is None or local.type != "offer" or self._described_at is not None:
-            raise SignalingError("an answer came without an offer of ours", sub_code="order")
-        text, reasons = sdp.admit_answer(answer, local.sdp)
-        self.without.update(reasons)
-        await self._pc.setRemoteDescription(RTCSessionDescription(sdp=text, type="answer"))
-        await self._described()
-
-    async def _described(self) -> None:
-        self._described_at = self._loop.time()
-        self._checked_at = self._described_at
-        early, self._early = self._early or [], None
-        for candidate in early:
-            await self._add_candidate(*candidate)
+    def _described(self) -> None:
+        """Both sides know what is agreed: the time to connect in runs from here."""
+        self._described_at = self._checked_at = self._loop.time()
         self._check()
-
-    async def _add_candidate(self, candidate: str, mid: str | None, line: int | None) -> None:
-        first = self._pc.getTransceivers()[0]
-        if candidate == "":
-            await self._pc.addIceCandidate(None)
-            return
-        place = self._rejected.order[0] if self._rejected.order else 0
-        if mid != first.mid if mid is not None else line != place:
-            return  # of a line that is bundled into the first
-        if not sdp.usable_candidate(candidate):
-            return
-        parsed = candidate_from_sdp(candidate.removeprefix("candidate:"))
-        parsed.sdpMid = first.mid
-        await self._pc.addIceCandidate(parsed)
-
-    async def _boundary(self, work: Awaitable[T], what: str) -> T:
-        """The one place where text of a peer meets aiortc: any exception means that the text is bad."""
-        try:
-            return await work
-        except EdgecallError:
-            raise
-        except Exception as error:
-            raise SignalingError(
-                f"the peer's {what} cannot be used ({type(error).__name__}: {error})", sub_code="badSdp"
-            ) from error
 
     def _prepare_camera(self) -> None:
         """Open it while the transport connects."""
         if self._camera is not None and not self._ended:
             self._camera.hold(self, self._wanted.send_video and self._connected_at is None)
-
-    def _add_line(self, kind: str) -> None:
-        track = self._microphone_track if kind == "audio" else self._camera_track
-        if track is None:
-            self.without[kind] = f"no {'microphone' if kind == 'audio' else 'camera'}: {kind} is only received"
-        transceiver = self._pc.addTransceiver(track or kind, direction="sendrecv" if track else "recvonly")
-        transceiver.setCodecPreferences(codec_preferences(kind))
 
     def _streams(self, kind: str) -> tuple[RtpSendStream, RtpReceiveStream]:
         if kind == "audio":
@@ -270,17 +185,16 @@ class Session:
         self._maybe_up()
 
     def _apply(self) -> None:
-        sends_audio, _ = self._pc.negotiated("audio")
-        sends_video, _ = self._pc.negotiated("video")
+        sends_audio, _ = self._transport.negotiated("audio")
+        sends_video, _ = self._transport.negotiated("video")
         if self._microphone_track is not None:
-            agreed = self._pc.codec("audio")
+            agreed = self._transport.codec("audio")
             codec = VOICE_CODECS.get(agreed.mimeType.lower(), OPUS) if agreed is not None else OPUS
-            wishes = sdp.format_parameters(self._pc.remoteDescription.sdp, codec.rtpmap)
-            self._microphone_track.negotiated(codec, wishes)
+            self._microphone_track.negotiated(codec, self._wishes(codec))
             self._microphone_track.set_sending(self._wanted.send_audio and sends_audio)
         if self._camera_track is not None:
             self._camera_track.set_sending(self._wanted.send_video and sends_video)
-        self._pc.mark(self._marks.of(video=self._wanted.send_video and sends_video))
+        self._transport.mark(self._marks, video=self._wanted.send_video and sends_video)
         self.voice_in.silent = not self._wanted.receive_audio
         self.video_in.show(self._wanted.receive_video and self._screen.present)
         if not self._wanted.receive_video:
@@ -304,6 +218,10 @@ class Session:
         if "video" in self.incoming:
             self.incoming["video"].limit(bits_per_second)
 
+    def _wishes(self, codec: VoiceCodec) -> Mapping[str, str]:
+        """What the peer asks of the voice we send, in the words of its ``a=fmtp``."""
+        return {}
+
     def _on_picture(self, picture: Picture) -> None:
         if not self._ended and self._wanted.receive_video and self._peer_sends["video"]:
             self._screen.picture(self, picture)
@@ -322,46 +240,6 @@ class Session:
     def tap_pictures(self, limit_bytes: int = PICTURES_LIMIT) -> Tap[Picture]:
         return self.video_in.pictures.open(limit_bytes)
 
-    # -- data
-
-    def send(self, channel: str, payload: str) -> None:
-        wire = json.dumps({"channel": channel, "payload": payload}, ensure_ascii=False, separators=(",", ":"))
-        if len(wire.encode()) > MAX_MESSAGE:
-            raise Refused(
-                f"a data message may have {MAX_MESSAGE // 1024} KiB; shorten it or send it in parts",
-                code=413, sub_code="tooLarge",
-            )
-        for one in self._channels:
-            if one.channel.readyState == "open":
-                if one.channel.bufferedAmount > MAX_BUFFERED:
-                    raise Refused("the peer does not take data as fast as it is sent", sub_code="dataBacklog")
-                one.channel.send(wire)
-                one.sent += 1
-                one.sent_bytes += len(wire.encode())
-                return
-        raise Refused("the data channel to the peer is not open", sub_code="noDataChannel")
-
-    def _on_channel(self, channel: RTCDataChannel) -> None:
-        if channel.label == CHANNEL and len(self._channels) < 4:
-            self._adopt(channel)
-
-    def _adopt(self, channel: RTCDataChannel) -> None:
-        adopted = Channel(channel)
-        self._channels.append(adopted)
-        channel.on("message", functools.partial(self._on_message, adopted))
-
-    def _on_message(self, channel: Channel, message: str | bytes) -> None:
-        channel.received += 1
-        channel.received_bytes += len(message if isinstance(message, bytes) else message.encode())
-        event = _parse_message(message)
-        if event is None:
-            self.messages_dropped += 1
-            return
-        if len(self._events) >= MAX_EVENTS:
-            self.messages_dropped += 1
-            return
-        self._emit(event)
-
     # -- events
 
     async def events(self) -> AsyncIterator[SessionEvent]:
@@ -379,16 +257,18 @@ class Session:
         self._event_ready.set()
 
     def _owed(self, kind: str) -> bool:
-        return self._peer_sends[kind] and self._pc.negotiated(kind)[1]
+        return self._peer_sends[kind] and self._transport.negotiated(kind)[1]
 
-    def _on_arrival(self) -> None:
+    def on_arrival(self) -> None:
+        """Of the transport: something of the peer arrived."""
         self._heard_at = self._loop.time()
         if self._silent:
             self._silent = False
             self._emit(SessionSound())
 
-    def _on_connection_state(self) -> None:
-        state = self._pc.connectionState
+    def on_state(self) -> None:
+        """Of the transport: it may be up, or gone."""
+        state = self._transport.state
         if self._ended:
             return
         if state == "connected" and self._connected_at is None:
@@ -398,12 +278,8 @@ class Session:
                 self._camera.hold(self, False)
             self._maybe_up()
         elif state in ("failed", "closed"):
-            why = self._pc.failure() or "lost"
-            self._finish(why, "" if self._pc.failure() else "the peer closed the connection")
-
-    def _on_connect_error(self, error: Exception) -> None:
-        log.warning("connecting failed inside the media stack: %s", type(error).__name__, exc_info=error)
-        self._finish("dtls", f"{type(error).__name__}: {error}")
+            why = self._transport.failure() or "lost"
+            self._finish(why, "" if self._transport.failure() else "the peer closed the connection")
 
     def _on_defect(self, error: Exception) -> None:
         """A task of a stream ended by a fault of ours: the connection is of no use any more, a new one may well be."""
@@ -423,7 +299,7 @@ class Session:
                 return
         self._up = True
         self._heard_at = self._loop.time()
-        self._emit(SessionUp({**self._pc.security(), "verified": True}))
+        self._emit(SessionUp({**self._transport.security(), "verified": True}))
 
     def _seen(self, kind: str) -> bool:
         stream = self.incoming.get(kind)
@@ -487,7 +363,7 @@ class Session:
 
     async def _tear_down(self) -> None:
         try:
-            await asyncio.wait_for(self._pc.close(), CLOSE_S)
+            await asyncio.wait_for(self._transport.close(), CLOSE_S)
         except TimeoutError:
             log.warning("a peer connection did not close within %.1f s", CLOSE_S)
         await self.transmission.close()
@@ -496,8 +372,8 @@ class Session:
 
     def network_changed(self, before: Network, now: Network) -> None:
         """See SessionStranded. What began at a loopback address ends there too and is left alone."""
-        own = {address for address in self._pc.local_addresses() if not ip_address(address).is_loopback}
-        if self._ended or self._loopback:
+        own = {address for address in self._transport.local_addresses() if not ip_address(address).is_loopback}
+        if self._ended:
             return
         if self._connected_at is None:  # what is new now was not gathered, and is not asked for any more
             if own.isdisjoint(now.addresses) or now.addresses - before.addresses:
@@ -563,7 +439,8 @@ class Session:
 
     @property
     def channels(self) -> Sequence[Channel]:
-        return self._channels
+        """Of data, where the transport has any."""
+        return ()
 
     @property
     def voice_bitrate(self) -> int | None:
@@ -571,22 +448,10 @@ class Session:
         return None if self._microphone_track is None else self._microphone_track.bit_rate
 
     def negotiated(self, kind: str) -> tuple[bool, bool]:
-        return self._pc.negotiated(kind)
+        return self._transport.negotiated(kind)
 
     async def stats(self) -> Sequence[Json]:
-        return stats.collect(self, self._pc)
-
-
-def _parse_message(message: str | bytes) -> DataMessage | None:
-    """The message on the wire, ``{"channel": text, "payload": text}``; None for anything else."""
-    if len(message) > MAX_MESSAGE:
-        return None
-    try:
-        parsed = json.loads(message)
-        channel, payload = parsed["channel"], parsed["payload"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return DataMessage(channel, payload) if isinstance(channel, str) and isinstance(payload, str) else None
+        return stats.collect(self, self._transport)
 
 
 def _nobody(_: Session) -> None:

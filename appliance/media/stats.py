@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from appliance.media.aiortc_seam import CertificateFacts, PeerConnection
+from appliance.media.aiortc_seam import CertificateFacts
 from appliance.media.rtp_receive import RtpReceiveStream
 from appliance.media.rtp_send import RtpSendStream
 from appliance.media.sound import RATE
+from appliance.media.transport import MediaTransport
 from appliance.vocabulary import Json
 from hw.api import EncoderKind
 
@@ -42,7 +43,7 @@ CIPHERS: Final = {
 """OpenSSL's names of the suites we negotiate, as the IANA registry has them."""
 
 
-def collect(session: Session, connection: PeerConnection) -> list[Json]:
+def collect(session: Session, connection: MediaTransport) -> list[Json]:
     """The report of one session; timestamps in milliseconds since 1970 as W3C has them."""
     moment = _Moment(time.monotonic(), time.time() * 1000)
     report: list[Json] = [_peer_connection(session)]
@@ -139,7 +140,7 @@ def _echo(session: Session) -> list[Json]:
 
 
 def _outbound(
-    kind: str, stream: RtpSendStream, session: Session, connection: PeerConnection, moment: _Moment
+    kind: str, stream: RtpSendStream, session: Session, connection: MediaTransport, moment: _Moment
 ) -> Json:
     counters = stream.counters
     audio, video = session.sending
@@ -204,7 +205,7 @@ def _remote_inbound(kind: str, stream: RtpSendStream) -> list[Json]:
 # --- what is received -------------------------------------------------------------------------------------------------
 
 
-def _inbound(kind: str, session: Session, connection: PeerConnection, moment: _Moment) -> list[Json]:
+def _inbound(kind: str, session: Session, connection: MediaTransport, moment: _Moment) -> list[Json]:
     stream = session.incoming[kind]
     counters, reception = stream.counters, stream.reception
     if reception is None:  # nothing has come: there is no stream yet
@@ -329,7 +330,7 @@ def _data_channel(number: int, one: Channel) -> Json:
     }
 
 
-def _transport(session: Session, connection: PeerConnection) -> list[Json]:
+def _transport(session: Session, connection: MediaTransport) -> list[Json]:
     facts = connection.transport_facts()
     if not facts:
         return []
@@ -341,12 +342,12 @@ def _transport(session: Session, connection: PeerConnection) -> list[Json]:
         "packetsReceived": facts["packetsReceived"],
         "bytesSent": facts["bytesSent"],
         "bytesReceived": facts["bytesReceived"],
-        "iceRole": facts["iceRole"],
-        "iceState": facts["iceState"],
-        "iceLocalUsernameFragment": facts["localUsername"],
-        "dtlsState": facts["dtlsState"],
+        "iceRole": facts.get("iceRole"),
+        "iceState": facts.get("iceState"),
+        "iceLocalUsernameFragment": facts.get("localUsername"),
+        "dtlsState": facts.get("dtlsState"),
         "selectedCandidatePairId": PAIR if paired else None,
-        "selectedCandidatePairChanges": facts["checks"].pair_changes,
+        "selectedCandidatePairChanges": facts["checks"].pair_changes if "checks" in facts else None,
         "localCertificateId": "certificate-local" if "local" in certificates else None,
         "remoteCertificateId": "certificate-remote" if "remote" in certificates else None,
         "tlsVersion": TLS_VERSIONS.get(security.get("tlsVersion", "")),

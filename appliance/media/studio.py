@@ -10,7 +10,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from io import BytesIO
-from typing import Final
+from typing import Final, TypeVar
 
 import av
 from av.video.codeccontext import VideoCodecContext
@@ -21,11 +21,13 @@ from appliance.media.api import SOUND_LIMIT, Directions, IceServers, SoundBlock,
 from appliance.media.downlink import Loudspeaker, Screen
 from appliance.media.dscp import Marks
 from appliance.media.ladder import Constraints
+from appliance.media.plain_rtp import CLEAR, PlainSession, Protection
 from appliance.media.servers import ServerPool
-from appliance.media.session import Session
+from appliance.media.session import Session, SessionParts
 from appliance.media.sound import BLOCK_MS, RATE, SILENCE, Loudness, mean_square
 from appliance.media.taps import Tap, TapPoint
 from appliance.media.uplink import RETRY_S, CameraFeed, MicrophoneFeed
+from appliance.media.webrtc import WebRtcSession
 from appliance.network import Network
 from appliance.settings import AudioSettings, VideoSettings
 from appliance.vocabulary import Json
@@ -34,6 +36,7 @@ from hw.api import Audio, AudioBlock, Board, DeviceMissingError, HardwareError, 
 __all__ = ["Studio"]
 
 log = logging.getLogger(__name__)
+S = TypeVar("S", bound=Session)
 
 METER_BLOCKS: Final = 100 // BLOCK_MS
 TALK_KEY: Final = "talk"  # the input of a board that has a key for push-to-talk
@@ -126,14 +129,29 @@ class Studio:
 
     # -- sessions
 
-    def session(self, wanted: Directions, *, ice: IceServers, loopback: bool) -> Session:
-        self.acoustics.interrupt()
-        session = Session(
-            f"session-{next(self._names)}", wanted=wanted, servers=self._pool(ice), loopback=loopback,
+    def session(self, wanted: Directions, *, ice: IceServers, loopback: bool) -> WebRtcSession:
+        return self._kept(WebRtcSession(
+            self._name(), wanted=wanted, servers=self._pool(ice), loopback=loopback, **self._parts()))
+
+    def plain_session(
+        self, wanted: Directions, *, mux: bool = False, symmetric: bool = True, protection: Protection = CLEAR
+    ) -> PlainSession:
+        """A session over RTP on UDP, for who signals by other means than WebRTC's; see ``plain_rtp``."""
+        return self._kept(PlainSession(
+            self._name(), wanted=wanted, mux=mux, symmetric=symmetric, protection=protection, **self._parts()))
+
+    def _name(self) -> str:
+        return f"session-{next(self._names)}"
+
+    def _parts(self) -> SessionParts:
+        return SessionParts(
             marks=self._marks, microphone=self._microphone if self._running else None, camera=self._camera,
             loudspeaker=self._loudspeaker, screen=self._screen, voice=self._voice,
             processing=self.acoustics.voice,
         )
+
+    def _kept(self, session: S) -> S:
+        self.acoustics.interrupt()
         session.limit_received(self._constraints.receive_limit)
         self._sessions.add(session)
         session.on_closed = self._sessions.discard

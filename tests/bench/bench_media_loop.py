@@ -22,8 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from appliance.media.api import Directions, IceServers
-from appliance.media.session import Session
 from appliance.media.studio import Studio
+from appliance.media.webrtc import WebRtcSession
 from appliance.settings import VideoSettings
 from hw.api import AudioBlock
 from tests.bench.figures import Figure, table, write
@@ -81,7 +81,7 @@ async def clicks(mouth: ClickAudio, ear: ClickAudio, count: int) -> list[float]:
     return delays
 
 
-async def set_up(studios: list[Studio]) -> tuple[float, list[Session]]:
+async def set_up(studios: list[Studio]) -> tuple[float, list[WebRtcSession]]:
     sessions = [studio.session(Directions(), ice=IceServers(), loopback=True) for studio in studios]
     begun = time.monotonic()
     await connect(*sessions)

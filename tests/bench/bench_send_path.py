@@ -32,10 +32,13 @@ import numpy as np
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
 from appliance.media.aiortc_seam import codec_preferences
-from appliance.media.api import Directions, SessionClosed
+from appliance.media.api import Directions, IceServers, SessionClosed
 from appliance.media.downlink import Loudspeaker, Screen
-from appliance.media.session import Session
+from appliance.media.dscp import Marks
+from appliance.media.servers import ServerPool
+from appliance.media.sound import Loudness
 from appliance.media.uplink import CameraFeed, CameraTrack
+from appliance.media.webrtc import WebRtcSession
 from hw.api import EncodedFrame, EncoderKind, VideoMode
 from tests.bench.figures import Figure, table, write
 
@@ -145,9 +148,9 @@ async def capture(feed: CameraFeed) -> AsyncIterator[FarEnd | None]:
 
 @asynccontextmanager
 async def ours(feed: CameraFeed) -> AsyncIterator[FarEnd | None]:
-    session = Session(
-        "bench", wanted=Directions(), servers=[], loopback=True, microphone=None, camera=feed,
-        loudspeaker=Loudspeaker(), screen=Screen(None),
+    session = WebRtcSession(
+        "bench", wanted=Directions(), servers=ServerPool(IceServers()), loopback=True, marks=Marks(), microphone=None,
+        camera=feed, loudspeaker=Loudspeaker(), screen=Screen(None), voice=Loudness(),
     )
     session.peer_sends(audio=False, video=False)
     far = FarEnd()

@@ -44,8 +44,8 @@ from aiortc.mediastreams import MediaStreamError
 
 from appliance.media.aiortc_seam import codec_preferences
 from appliance.media.api import Directions, IceServers, SessionClosed, SessionUp
-from appliance.media.session import Session
 from appliance.media.studio import Studio
+from appliance.media.webrtc import WebRtcSession
 from appliance.settings import VideoSettings
 from hw.api import AudioBlock, EncodedFrame, Tile, VideoMode
 from hw.sim.camera import ProcessCamera
@@ -148,9 +148,9 @@ class Ours:
         self._opened = asyncio.ensure_future(self._studio.open())
         self._wanted = Directions(sends, sends, receives, receives)
         self._sends, self._receives = sends, receives
-        self._sessions: list[Session] = []
+        self._sessions: list[WebRtcSession] = []
 
-    async def _session(self) -> Session:
+    async def _session(self) -> WebRtcSession:
         await self._opened
         session = self._studio.session(self._wanted, ice=IceServers(), loopback=True)
         session.peer_sends(audio=self._receives, video=self._receives)

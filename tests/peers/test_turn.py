@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from appliance.media.api import Directions, IceServers, SessionUp
-from appliance.media.session import Session
 from appliance.media.studio import Studio
+from appliance.media.webrtc import WebRtcSession
 from appliance.settings import VideoSettings
 from tests.support.broker import free_port
 from tests.support.media_board import HandBoard
@@ -78,7 +78,7 @@ async def is_a_call(caller: End, callee: End) -> None:
     await until(lambda: callee.session.video_in.decoded > 10, 10, "pictures")
 
 
-def kind_of_local(session: Session) -> str:
+def kind_of_local(session: WebRtcSession) -> str:
     return str(session._pc.transport_facts()["local"].type)
 
 

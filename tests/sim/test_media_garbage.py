@@ -13,7 +13,7 @@ import pytest
 
 from appliance.media import uplink
 from appliance.media.api import DataMessage, SessionClosed, SessionUp
-from appliance.media.session import Session
+from appliance.media.webrtc import WebRtcSession
 from tests.support.media_pair import End, pair, until
 from tests.support.mutation import mutated
 
@@ -38,7 +38,7 @@ async def undisturbed(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[En
     assert faults == []
 
 
-def ports(session: Session) -> list[tuple[str, int]]:
+def ports(session: WebRtcSession) -> list[tuple[str, int]]:
     ice = session._pc._ice
     assert ice is not None
     return [(candidate.host, candidate.port) for candidate in ice.local_candidates]

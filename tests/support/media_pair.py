@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from appliance.media.api import Directions, IceServers, SessionEvent
-from appliance.media.session import Session
 from appliance.media.studio import Studio
+from appliance.media.webrtc import WebRtcSession
 from appliance.settings import VideoSettings
 from hw.sim import pattern
 from tests.support.impair import Relay
@@ -28,7 +28,7 @@ class End:
 
     board: HandBoard
     studio: Studio
-    session: Session
+    session: WebRtcSession
     told: list[SessionEvent] = field(default_factory=list)
 
     async def listen(self) -> None:
@@ -65,7 +65,7 @@ def goertzel(pcm: bytes, hertz: float) -> float:
     return 2 * math.hypot(real, imaginary) / len(samples) / 32768 if samples else 0.0
 
 
-async def connect(caller: Session, callee: Session, between: Relay | None = None) -> None:
+async def connect(caller: WebRtcSession, callee: WebRtcSession, between: Relay | None = None) -> None:
     """Offer and answer; ``between`` carries the media, the caller being its left peer."""
     offer = await caller.offer()
     if between is None:

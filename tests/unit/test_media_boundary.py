@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from appliance.errors import SignalingError
 from appliance.media import ice_seam, sctp_seam, sdp
 from appliance.media.aiortc_seam import candidate_from_sdp
-from appliance.media.session import _parse_message
+from appliance.media.webrtc import _parse_message
 from tests.support.mutation import mutated
 from tests.unit.test_media_seam import connection, peer_connection
 

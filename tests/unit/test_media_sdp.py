@@ -14,8 +14,8 @@ from appliance.media.api import Directions, IceServers
 from appliance.media.downlink import Loudspeaker, Screen
 from appliance.media.dscp import Marks
 from appliance.media.servers import ServerPool
-from appliance.media.session import Session
 from appliance.media.sound import Loudness
+from appliance.media.webrtc import WebRtcSession
 
 AUDIO = (
     "m=audio 9 UDP/TLS/RTP/SAVPF 111 3\r\nc=IN IP4 0.0.0.0\r\na=mid:a\r\n"
@@ -158,8 +158,8 @@ def mutated(draw: st.DrawFn) -> str:
     return "\r\n".join(lines)
 
 
-def session() -> Session:
-    return Session(
+def session() -> WebRtcSession:
+    return WebRtcSession(
         "fuzz", wanted=Directions(), servers=ServerPool(IceServers()), marks=Marks(), loopback=True, microphone=None,
         camera=None, loudspeaker=Loudspeaker(), screen=Screen(None), voice=Loudness(),
     )

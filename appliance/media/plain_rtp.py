@@ -1,0 +1,437 @@
+"""RTP and RTCP over UDP without ICE and DTLS (RFC 3550), each line on ports of its own: what telephones speak.
+
+The peer is where its description says, or where its first packet comes from: it may be behind a translator that its
+description knows nothing of. From then on its address is locked until the next description. ``Protection`` is where
+SRTP comes in (its keys are signalling's: RFC 4568).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, Unpack
+
+from appliance.media import dscp
+from appliance.media.aiortc_seam import (
+    HeaderExtensionsMap,
+    RtcpPacket,
+    RtcpPsfbPacket,
+    RtcpRtpfbPacket,
+    RtcpSrPacket,
+    RTCRtcpParameters,
+    RTCRtpCodecParameters,
+    RTCRtpReceiveParameters,
+    RTCRtpSendParameters,
+    RtpPacket,
+)
+from appliance.media.api import Directions
+from appliance.media.dscp import Marks
+from appliance.media.packet_time import PacketTimeTrack
+from appliance.media.rtp_receive import RtpReceiveStream
+from appliance.media.rtp_send import EncodedTrack, RtpSendStream
+from appliance.media.session import Session, SessionParts
+from appliance.media.transport import StreamFormat, TransportListener
+
+__all__ = ["CLEAR", "Line", "PlainSession", "PlainTransport", "Protection", "SourceGate"]
+
+log = logging.getLogger(__name__)
+
+DATAGRAM: Final = 1500  # bytes
+BIND_TRIES: Final = 64
+SEQUENTIAL: Final = 2  # packets in sequence that make a source (RFC 3550 A.1)
+CHANGE_S: Final = 1.0  # between two changes of source
+FRAME_MS: Final = 20  # of the encoder
+
+Address = tuple[str, int]
+
+
+class Protection(Protocol):
+    """What is done to packets on their way; ``rtcp`` tells the two kinds apart, which SRTP counts by themselves."""
+
+    def protect(self, packet: bytes, *, rtcp: bool) -> bytes: ...
+
+    def unprotect(self, packet: bytes, *, rtcp: bool) -> bytes:
+        """Raises ValueError for what is not authentic."""
+
+    def security(self) -> Mapping[str, str]: ...
+
+
+class _Clear:
+    def protect(self, packet: bytes, *, rtcp: bool) -> bytes:
+        return packet
+
+    def unprotect(self, packet: bytes, *, rtcp: bool) -> bytes:
+        return packet
+
+    def security(self) -> Mapping[str, str]:
+        return {}
+
+
+CLEAR: Final[Protection] = _Clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What signalling agreed for one line: the format, and where the peer takes RTP and RTCP (None: one port above, or
+    the same where RTCP is multiplexed)."""
+
+    format: StreamFormat
+    remote: Address
+    remote_rtcp: Address | None = None
+
+
+class SourceGate:
+    """Which source (SSRC) speaks on a line. The first is taken at once; another after two packets in sequence and at
+    most once a second, so that stray packets do not tear the play-out to and fro. Pure."""
+
+    def __init__(self) -> None:
+        self._ssrc: int | None = None
+        self._changed_at = float("-inf")
+        self._candidate: tuple[int, int, int] | None = None  # (SSRC, next sequence number, packets in sequence)
+
+    def admit(self, ssrc: int, sequence: int, now: float) -> bool:
+        if ssrc == self._ssrc:
+            return True
+        if self._ssrc is None:
+            self._ssrc = ssrc
+            return True
+        known, due, count = self._candidate or (ssrc, sequence, 0)
+        count = count + 1 if known == ssrc and due == sequence else 1
+        self._candidate = (ssrc, sequence + 1 & 0xFFFF, count)
+        if count < SEQUENTIAL or now - self._changed_at < CHANGE_S:
+            return False
+        self._ssrc, self._changed_at, self._candidate = ssrc, now, None
+        return True
+
+
+class _Port(asyncio.DatagramProtocol):
+    def __init__(self, received: Callable[[bytes, Address], None]) -> None:
+        self._received = received
+
+    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        self._received(data, (str(addr[0]), int(addr[1])))
+
+
+class _Flow:
+    """The sockets of one line and the streams on it."""
+
+    def __init__(self, owner: PlainTransport) -> None:
+        self._owner = owner
+        self.line: Line | None = None
+        self.outgoing: RtpSendStream | None = None
+        self.incoming: RtpReceiveStream | None = None
+        self.codec: RTCRtpCodecParameters | None = None
+        self.ssrc = secrets.randbits(32)
+        self._rtp: asyncio.DatagramTransport | None = None
+        self._rtcp: asyncio.DatagramTransport | None = None  # the same one where RTCP is multiplexed
+        self._to_rtp: Address | None = None
+        self._to_rtcp: Address | None = None
+        self._locked = False
+        self._locked_rtcp = False
+        self._gate = SourceGate()
+        self._extensions = HeaderExtensionsMap()
+
+    # -- life
+
+    async def open(self, host: str, *, mux: bool) -> tuple[int, int]:
+        loop = asyncio.get_running_loop()
+        first, second = _bind(host, mux=mux)
+        self._rtp, _ = await loop.create_datagram_endpoint(lambda: _Port(self._on_rtp_port), sock=first)
+        self._rtcp = self._rtp
+        if second is not None:
+            self._rtcp, _ = await loop.create_datagram_endpoint(lambda: _Port(self._on_rtcp_port), sock=second)
+        return self._rtp.get_extra_info("sockname")[1], self._rtcp.get_extra_info("sockname")[1]
+
+    def agree(self, line: Line) -> None:
+        """What was agreed, at first or again: the address is learnt anew."""
+        self.line = line
+        agreed = line.format
+        self.codec = RTCRtpCodecParameters(
+            mimeType=agreed.mime_type, clockRate=agreed.clock_rate, channels=agreed.channels,
+            payloadType=agreed.payload_type, parameters=dict(agreed.parameters),
+        )
+        host, port = line.remote
+        self._to_rtp = line.remote
+        self._to_rtcp = line.remote_rtcp or (host, port if self._rtcp is self._rtp else port + 1)
+        self._locked = self._locked_rtcp = not self._owner.symmetric
+
+    def start(self, outgoing: RtpSendStream, incoming: RtpReceiveStream, track: EncodedTrack | None) -> None:
+        codec, line = self.codec, self.line
+        if codec is None or line is None:
+            raise RuntimeError("nothing is agreed for this line yet")
+        self.outgoing, self.incoming = outgoing, incoming
+        rtcp = RTCRtcpParameters(cname=secrets.token_hex(12), mux=self._rtcp is self._rtp)  # RFC 7022 4.2
+        incoming.start(
+            rtcp_ssrc=self.ssrc, parameters=RTCRtpReceiveParameters(codecs=[codec], rtcp=rtcp), send=self._owner.send
+        )
+        outgoing.start(
+            ssrc=self.ssrc, rtx_ssrc=0, parameters=RTCRtpSendParameters(codecs=[codec], rtcp=rtcp),
+            send=self._owner.send, track=_timed(track, line.format),
+        )
+
+    async def close(self) -> None:
+        for stream in (self.outgoing, self.incoming):
+            if stream is not None:
+                await stream.stop()  # its BYE still leaves
+        for port in (self._rtp, self._rtcp):
+            if port is not None:
+                port.close()
+
+    def mark(self, marking: int) -> None:
+        for port in (self._rtp, self._rtcp):
+            if port is not None:
+                dscp.mark(port.get_extra_info("socket"), marking)
+
+    @property
+    def address(self) -> str | None:
+        name = self._rtp.get_extra_info("sockname") if self._rtp is not None else None
+        return str(name[0]) if name else None
+
+    # -- out
+
+    def send(self, packet: bytes, *, rtcp: bool) -> None:
+        port, to = (self._rtcp, self._to_rtcp) if rtcp else (self._rtp, self._to_rtp)
+        if port is None or to is None or port.is_closing():
+            raise ConnectionError("the transport is not open")
+        port.sendto(self._owner.protection.protect(packet, rtcp=rtcp), to)
+
+    # -- in
+
+    def _on_rtp_port(self, data: bytes, addr: Address) -> None:
+        rtcp = self._rtcp is self._rtp and len(data) > 1 and 192 <= data[1] <= 223  # RFC 5761 4
+        self._received(data, addr, rtcp=rtcp)
+
+    def _on_rtcp_port(self, data: bytes, addr: Address) -> None:
+        self._received(data, addr, rtcp=True)
+
+    def _received(self, data: bytes, addr: Address, *, rtcp: bool) -> None:
+        """The boundary: whatever a packet does to us, it is one packet."""
+        owner = self._owner
+        if self.line is None or len(data) > DATAGRAM or not self._is_peer(addr, rtcp=rtcp):
+            owner.strangers += 1
+            return
+        try:
+            clear = owner.protection.unprotect(data, rtcp=rtcp)
+            taken = self._take_rtcp(clear) if rtcp else self._take_rtp(clear)
+        except Exception:
+            owner.malformed += 1
+            return
+        if taken:
+            self._lock(addr, rtcp=rtcp)
+            owner.arrived(len(data))
+        else:
+            owner.unrouted += 1
+
+    def _is_peer(self, addr: Address, *, rtcp: bool) -> bool:
+        if rtcp and self._rtcp is not self._rtp:
+            if self._locked_rtcp:
+                return addr == self._to_rtcp
+            return not self._locked or self._to_rtp is None or addr[0] == self._to_rtp[0]
+        return not self._locked or addr == self._to_rtp
+
+    def _lock(self, addr: Address, *, rtcp: bool) -> None:
+        """Symmetric RTP (RFC 4961): from here on this is where the peer is."""
+        if rtcp and self._rtcp is not self._rtp:
+            self._to_rtcp, self._locked_rtcp = addr, True
+        elif not self._locked:
+            self._to_rtp, self._locked = addr, True
+            if self._rtcp is self._rtp:
+                self._to_rtcp = addr
+
+    def _take_rtp(self, data: bytes) -> bool:
+        line, incoming = self.line, self.incoming
+        packet = RtpPacket.parse(data, self._extensions)
+        if line is None or incoming is None or packet.payload_type != line.format.payload_type:
+            return False
+        if not self._gate.admit(packet.ssrc, packet.sequence_number, time.monotonic()):
+            return False
+        if line.format.receives:
+            incoming.on_rtp(packet, int(time.time() * 1000))
+        return True
+
+    def _take_rtcp(self, data: bytes) -> bool:
+        outgoing, incoming = self.outgoing, self.incoming
+        packets = RtcpPacket.parse(data)
+        if outgoing is None or incoming is None:
+            return False
+        for packet in packets:
+            if isinstance(packet, RtcpRtpfbPacket | RtcpPsfbPacket) and packet.media_ssrc not in (0, self.ssrc):
+                continue
+            outgoing.on_rtcp(packet)
+            if isinstance(packet, RtcpSrPacket):
+                incoming.on_rtcp(packet)
+        return bool(packets)
+
+
+class PlainTransport:
+    """A ``MediaTransport``. ``open`` gives the ports for a description, ``agree`` takes the peer's, ``start`` begins.
+
+    ``symmetric``: learn the peer's address from its first packet. ``mux``: RTCP on the port of RTP (RFC 5761).
+    """
+
+    def __init__(
+        self, listener: TransportListener, marks: Marks, *, mux: bool = False, symmetric: bool = True,
+        protection: Protection = CLEAR,
+    ) -> None:
+        self._listener = listener
+        self._marks = marks
+        self._mux = mux
+        self.symmetric = symmetric
+        self.protection = protection
+        self._flows: dict[str, _Flow] = {}
+        self._state = "new"
+        self.malformed = 0
+        self.strangers = 0  # packets from where the peer is not
+        self.unrouted = 0  # packets of no stream: another payload type, a source that is not taken yet
+        self._sent = [0, 0]  # packets, bytes
+        self._received = [0, 0]
+
+    async def open(self, host: str, kinds: Sequence[str]) -> Mapping[str, tuple[int, int]]:
+        """Bind at ``host``: the ports of RTP and RTCP of each kind. Raises OSError."""
+        ports = {}
+        for kind in kinds:
+            flow = self._flows[kind] = _Flow(self)
+            ports[kind] = await flow.open(host, mux=self._mux)
+            flow.mark(self._marks.of(video=kind == "video"))
+        return ports
+
+    def agree(self, kind: str, line: Line) -> None:
+        self._flows[kind].agree(line)
+
+    def start(
+        self, kind: str, outgoing: RtpSendStream, incoming: RtpReceiveStream, track: EncodedTrack | None
+    ) -> None:
+        """Begin to send ``track`` and to hand over what comes, as agreed."""
+        self._flows[kind].start(outgoing, incoming, track)
+        self._state = "connected"
+
+    async def send(self, packet: bytes) -> None:
+        """Raises ConnectionError when it is not open."""
+        rtcp = 192 <= packet[1] <= 223
+        ssrc = int.from_bytes(packet[4:8] if rtcp else packet[8:12], "big")
+        flow = next((flow for flow in self._flows.values() if flow.ssrc == ssrc), None)
+        if flow is None:
+            raise ConnectionError("the transport is not open")
+        flow.send(packet, rtcp=rtcp)
+        self._sent = [self._sent[0] + 1, self._sent[1] + len(packet)]
+
+    def arrived(self, size: int) -> None:
+        self._received = [self._received[0] + 1, self._received[1] + size]
+        self._listener.on_arrival()
+
+    # -- MediaTransport
+
+    @property
+    def state(self) -> str:
+        return self._state
+
+    def negotiated(self, kind: str) -> tuple[bool, bool]:
+        flow = self._flows.get(kind)
+        agreed = flow.line.format if flow is not None and flow.line is not None else None
+        return (agreed.sends, agreed.receives) if agreed is not None else (False, False)
+
+    def codec(self, kind: str) -> RTCRtpCodecParameters | None:
+        flow = self._flows.get(kind)
+        return flow.codec if flow is not None else None
+
+    def mid(self, kind: str) -> str | None:
+        return None
+
+    def security(self) -> Mapping[str, str]:
+        return self.protection.security()
+
+    def certificates(self) -> Mapping[str, Any]:
+        return {}
+
+    def failure(self) -> str:
+        return ""
+
+    def mark(self, marks: Marks, *, video: bool) -> None:
+        """Each kind has its own transport here and keeps its own mark."""
+
+    def local_addresses(self) -> Set[str]:
+        return {flow.address for flow in self._flows.values() if flow.address is not None}
+
+    def transport_facts(self) -> dict[str, Any]:
+        return {
+            "packetsSent": self._sent[0], "bytesSent": self._sent[1],
+            "packetsReceived": self._received[0], "bytesReceived": self._received[1],
+            "malformed": self.malformed, "overflow": 0, "strangers": self.strangers,
+        }
+
+    async def close(self) -> None:
+        flows, self._flows = list(self._flows.values()), {}
+        for flow in flows:
+            await flow.close()
+        self._state = "closed"
+
+
+class PlainSession(Session):
+    """A session whose signalling is somebody else's: ``open``, tell the ports, then ``agree`` whenever it is agreed."""
+
+    def __init__(
+        self, name: str, *, wanted: Directions, mux: bool = False, symmetric: bool = True,
+        protection: Protection = CLEAR, **parts: Unpack[SessionParts],
+    ) -> None:
+        super().__init__(name, wanted=wanted, **parts)
+        self._transport = self._plain = PlainTransport(
+            self, parts["marks"], mux=mux, symmetric=symmetric, protection=protection
+        )
+
+    async def open(self, host: str, kinds: Sequence[str] = ("audio",)) -> Mapping[str, tuple[int, int]]:
+        """Bind at ``host``: the ports of RTP and RTCP of each kind, for our description. Raises OSError."""
+        return await self._plain.open(host, kinds)
+
+    def agree(self, lines: Mapping[str, Line]) -> None:
+        """What both descriptions agree on, by kind; again with every new one."""
+        first = not self.outgoing
+        for kind, line in lines.items():
+            self._plain.agree(kind, line)
+            if kind not in self.outgoing:
+                track = self.microphone_track if kind == "audio" else self.camera_track
+                self._plain.start(kind, *self._streams(kind), track)
+        if first:
+            self._prepare_camera()
+            self._described()
+            self.on_state()
+        else:
+            self._apply()
+
+
+def _timed(track: EncodedTrack | None, agreed: StreamFormat) -> EncodedTrack | None:
+    """``track`` in packets of the agreed length."""
+    if track is None or agreed.kind != "audio" or agreed.packet_time_ms == FRAME_MS:
+        return track
+    opus = agreed.mime_type.lower() == "audio/opus"
+    return PacketTimeTrack(track, agreed.packet_time_ms, agreed.clock_rate, opus=opus)
+
+
+def _bind(host: str, *, mux: bool) -> tuple[socket.socket, socket.socket | None]:
+    """One socket, or an even port for RTP and the one above for RTCP (RFC 3550 11). Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for _ in range(BIND_TRIES):
+        first = _bound(family, host, 0)
+        if mux:
+            return first, None
+        port = first.getsockname()[1]
+        if port % 2 == 0:
+            with contextlib.suppress(OSError):
+                return first, _bound(family, host, port + 1)
+        first.close()
+    raise OSError(f"no two ports side by side are free at {host}")
+
+
+def _bound(family: int, host: str, port: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,205 @@
+"""A session on a peer connection: offer and answer, candidates, and the data channel beside the media."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Final, TypeVar, Unpack
+
+from aiortc import RTCDataChannel, RTCSessionDescription
+
+from appliance.errors import EdgecallError, Refused, SignalingError
+from appliance.media import sdp
+from appliance.media.aiortc_seam import PeerConnection, candidate_from_sdp, codec_preferences
+from appliance.media.api import DataMessage, Directions
+from appliance.media.servers import ServerPool
+from appliance.media.session import MAX_EVENTS, Channel, Session, SessionParts
+from appliance.media.voice_codecs import VoiceCodec
+from appliance.network import Network
+
+__all__ = ["CHANNEL", "WebRtcSession"]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+CHANNEL: Final = "edgecall"
+MAX_MESSAGE: Final = 64 * 1024  # bytes of one data message on the wire
+MAX_BUFFERED: Final = 1024 * 1024  # bytes waiting in the data channel
+EARLY_CANDIDATES: Final = 64
+
+
+class WebRtcSession(Session):
+    """``media.api.Session`` over aiortc."""
+
+    def __init__(
+        self, name: str, *, wanted: Directions, servers: ServerPool, loopback: bool, **parts: Unpack[SessionParts],
+    ) -> None:
+        super().__init__(name, wanted=wanted, **parts)
+        marking = parts["marks"].of(video=wanted.send_video)
+        self._loopback = loopback
+        self._transport = self._pc = PeerConnection(
+            servers, loopback=loopback, name=name, marking=marking, streams=self._streams,
+            on_arrival=self.on_arrival, on_error=self._on_connect_error, wide=self.transmission,
+        )
+        self._pc.on("connectionstatechange", self.on_state)
+        self._pc.on("datachannel", self._on_channel)
+        self._channels: list[Channel] = []
+        self._rejected = sdp.Rejected()
+        self._early: list[tuple[str, str | None, int | None]] | None = []
+
+    # -- signalling
+
+    async def offer(self) -> str:
+        self._prepare_camera()
+        self._add_line("audio")
+        self._add_line("video")
+        # after the first transceiver: with MAX_BUNDLE the other order never connects (aiortc 1.16)
+        self._adopt(self._pc.createDataChannel(CHANNEL))
+        await self._pc.setLocalDescription(await self._pc.createOffer())
+        return sdp.start_boldly(self._pc.localDescription.sdp)
+
+    async def answer(self, offer: str) -> str:
+        return await self._boundary(self._answer(offer), "offer")
+
+    async def accept_answer(self, answer: str) -> None:
+        await self._boundary(self._accept(answer), "answer")
+
+    async def add_candidate(self, candidate: str, mid: str | None, line: int | None) -> None:
+        if self._ended:
+            return
+        if self._early is not None:
+            if len(self._early) < EARLY_CANDIDATES:
+                self._early.append((candidate, mid, line))
+            return
+        await self._boundary(self._add_candidate(candidate, mid, line), "candidate")
+
+    async def _answer(self, offer: str) -> str:
+        text, kinds, self._rejected = sdp.admit_offer(offer)
+        self._prepare_camera()
+        self.without.update(self._rejected.reasons)
+        for kind in kinds:
+            if kind != "application":
+                self._add_line(kind)
+        await self._pc.setRemoteDescription(RTCSessionDescription(sdp=text, type="offer"))
+        await self._pc.setLocalDescription(await self._pc.createAnswer())
+        answer = sdp.start_boldly(sdp.finish_answer(self._pc.localDescription.sdp, self._rejected))
+        await self._take_early()
+        return answer
+
+    async def _accept(self, answer: str) -> None:
+        local = self._pc.localDescription
+        if local is None or local.type != "offer" or self._described_at is not None:
+            raise SignalingError("an answer came without an offer of ours", sub_code="order")
+        text, reasons = sdp.admit_answer(answer, local.sdp)
+        self.without.update(reasons)
+        await self._pc.setRemoteDescription(RTCSessionDescription(sdp=text, type="answer"))
+        await self._take_early()
+
+    async def _take_early(self) -> None:
+        """The description is there: what was trickled before it can be used."""
+        self._described()
+        early, self._early = self._early or [], None
+        for candidate in early:
+            await self._add_candidate(*candidate)
+
+    async def _add_candidate(self, candidate: str, mid: str | None, line: int | None) -> None:
+        first = self._pc.getTransceivers()[0]
+        if candidate == "":
+            await self._pc.addIceCandidate(None)
+            return
+        place = self._rejected.order[0] if self._rejected.order else 0
+        if mid != first.mid if mid is not None else line != place:
+            return  # of a line that is bundled into the first
+        if not sdp.usable_candidate(candidate):
+            return
+        parsed = candidate_from_sdp(candidate.removeprefix("candidate:"))
+        parsed.sdpMid = first.mid
+        await self._pc.addIceCandidate(parsed)
+
+    async def _boundary(self, work: Awaitable[T], what: str) -> T:
+        """The one place where text of a peer meets aiortc: any exception means that the text is bad."""
+        try:
+            return await work
+        except EdgecallError:
+            raise
+        except Exception as error:
+            raise SignalingError(
+                f"the peer's {what} cannot be used ({type(error).__name__}: {error})", sub_code="badSdp"
+            ) from error
+
+    def _add_line(self, kind: str) -> None:
+        track = self._microphone_track if kind == "audio" else self._camera_track
+        if track is None:
+            self.without[kind] = f"no {'microphone' if kind == 'audio' else 'camera'}: {kind} is only received"
+        transceiver = self._pc.addTransceiver(track or kind, direction="sendrecv" if track else "recvonly")
+        transceiver.setCodecPreferences(codec_preferences(kind))
+
+    def _on_connect_error(self, error: Exception) -> None:
+        log.warning("connecting failed inside the media stack: %s", type(error).__name__, exc_info=error)
+        self._finish("dtls", f"{type(error).__name__}: {error}")
+
+    def _wishes(self, codec: VoiceCodec) -> Mapping[str, str]:
+        return sdp.format_parameters(self._pc.remoteDescription.sdp, codec.rtpmap)
+
+    def network_changed(self, before: Network, now: Network) -> None:
+        """See SessionStranded. What began at a loopback address ends there too and is left alone."""
+        if not self._loopback:
+            super().network_changed(before, now)
+
+    # -- data
+
+    def send(self, channel: str, payload: str) -> None:
+        wire = json.dumps({"channel": channel, "payload": payload}, ensure_ascii=False, separators=(",", ":"))
+        if len(wire.encode()) > MAX_MESSAGE:
+            raise Refused(
+                f"a data message may have {MAX_MESSAGE // 1024} KiB; shorten it or send it in parts",
+                code=413, sub_code="tooLarge",
+            )
+        for one in self._channels:
+            if one.channel.readyState == "open":
+                if one.channel.bufferedAmount > MAX_BUFFERED:
+                    raise Refused("the peer does not take data as fast as it is sent", sub_code="dataBacklog")
+                one.channel.send(wire)
+                one.sent += 1
+                one.sent_bytes += len(wire.encode())
+                return
+        raise Refused("the data channel to the peer is not open", sub_code="noDataChannel")
+
+    def _on_channel(self, channel: RTCDataChannel) -> None:
+        if channel.label == CHANNEL and len(self._channels) < 4:
+            self._adopt(channel)
+
+    def _adopt(self, channel: RTCDataChannel) -> None:
+        adopted = Channel(channel)
+        self._channels.append(adopted)
+        channel.on("message", functools.partial(self._on_message, adopted))
+
+    def _on_message(self, channel: Channel, message: str | bytes) -> None:
+        channel.received += 1
+        channel.received_bytes += len(message if isinstance(message, bytes) else message.encode())
+        event = _parse_message(message)
+        if event is None:
+            self.messages_dropped += 1
+            return
+        if len(self._events) >= MAX_EVENTS:
+            self.messages_dropped += 1
+            return
+        self._emit(event)
+
+    @property
+    def channels(self) -> Sequence[Channel]:
+        return self._channels
+
+
+def _parse_message(message: str | bytes) -> DataMessage | None:
+    """The message on the wire, ``{"channel": text, "payload": text}``; None for anything else."""
+    if len(message) > MAX_MESSAGE:
+        return None
+    try:
+        parsed = json.loads(message)
+        channel, payload = parsed["channel"], parsed["payload"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return DataMessage(channel, payload) if isinstance(channel, str) and isinstance(payload, str) else None
