@@ -27,6 +27,7 @@ __all__ = [
     "IceServers",
     "Session",
     "SessionClosed",
+    "SessionDigit",
     "SessionEvent",
     "SessionSilent",
     "SessionSound",
@@ -116,6 +117,13 @@ class SessionStranded:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionDigit:
+    """The peer pressed a key of its telephone: ``0`` to ``9``, ``*``, ``#``, ``A`` to ``D``."""
+
+    digit: str
+
+
+@dataclass(frozen=True, slots=True)
 class DataMessage:
     channel: str
     payload: str
@@ -130,7 +138,7 @@ class SessionClosed:
     detail: str = ""
 
 
-SessionEvent = SessionUp | SessionSilent | SessionSound | SessionStranded | DataMessage | SessionClosed
+SessionEvent = SessionUp | SessionSilent | SessionSound | SessionStranded | SessionDigit | DataMessage | SessionClosed
 
 
 class Session(Protocol):

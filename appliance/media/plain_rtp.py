@@ -30,8 +30,9 @@ from appliance.media.aiortc_seam import (
     RTCRtpSendParameters,
     RtpPacket,
 )
-from appliance.media.api import Directions
+from appliance.media.api import Directions, SessionDigit
 from appliance.media.dscp import Marks
+from appliance.media.events import EVENT_MIME, EventPacket, EventReader, packets_of
 from appliance.media.packet_time import PacketTimeTrack
 from appliance.media.rtp_receive import RtpReceiveStream
 from appliance.media.rtp_send import EncodedTrack, RtpSendStream
@@ -127,6 +128,7 @@ class _Flow:
         self.outgoing: RtpSendStream | None = None
         self.incoming: RtpReceiveStream | None = None
         self.codec: RTCRtpCodecParameters | None = None
+        self._events: RTCRtpCodecParameters | None = None
         self.ssrc = secrets.randbits(32)
         self._rtp: asyncio.DatagramTransport | None = None
         self._rtcp: asyncio.DatagramTransport | None = None  # the same one where RTCP is multiplexed
@@ -135,6 +137,7 @@ class _Flow:
         self._locked = False
         self._locked_rtcp = False
         self._gate = SourceGate()
+        self._digits = EventReader()
         self._extensions = HeaderExtensionsMap()
 
     # -- life
@@ -156,6 +159,8 @@ class _Flow:
             mimeType=agreed.mime_type, clockRate=agreed.clock_rate, channels=agreed.channels,
             payloadType=agreed.payload_type, parameters=dict(agreed.parameters),
         )
+        self._events = None if agreed.event_type is None else RTCRtpCodecParameters(
+            mimeType=EVENT_MIME, clockRate=agreed.clock_rate, payloadType=agreed.event_type)
         host, port = line.remote
         self._to_rtp = line.remote
         self._to_rtcp = line.remote_rtcp or (host, port if self._rtcp is self._rtp else port + 1)
@@ -168,12 +173,34 @@ class _Flow:
         self.outgoing, self.incoming = outgoing, incoming
         rtcp = RTCRtcpParameters(cname=secrets.token_hex(12), mux=self._rtcp is self._rtp)  # RFC 7022 4.2
         incoming.start(
-            rtcp_ssrc=self.ssrc, parameters=RTCRtpReceiveParameters(codecs=[codec], rtcp=rtcp), send=self._owner.send
+            rtcp_ssrc=self.ssrc, parameters=RTCRtpReceiveParameters(codecs=self._received_codecs(), rtcp=rtcp),
+            send=self._owner.send,
         )
         outgoing.start(
             ssrc=self.ssrc, rtx_ssrc=0, parameters=RTCRtpSendParameters(codecs=[codec], rtcp=rtcp),
             send=self._owner.send, track=_timed(track, line.format),
         )
+
+    def _received_codecs(self) -> list[RTCRtpCodecParameters]:
+        return [one for one in (self.codec, self._events) if one is not None]
+
+    async def send_digit(self, digit: str, seconds: float) -> None:
+        """In the place of sound, in real time. Raises ValueError for no digit, ConnectionError when it is over."""
+        line, outgoing = self.line, self.outgoing
+        if line is None or outgoing is None or line.format.event_type is None:
+            raise ConnectionError("telephone events are not agreed on this line")
+        step_s = line.format.packet_time_ms / 1000
+        packets = list(packets_of(digit, seconds, line.format.clock_rate, step_s))
+        timestamp = outgoing.timestamp_at(time.monotonic())
+        outgoing.enable(False)
+        try:
+            for number, packet in enumerate(packets):
+                await outgoing.send_event(line.format.event_type, packet.pack(), timestamp, first=number == 0)
+                if not packet.end:
+                    await asyncio.sleep(step_s)
+        finally:
+            outgoing.enable(line.format.sends)
+            outgoing.paused()  # what follows begins a talkspurt
 
     async def close(self) -> None:
         for stream in (self.outgoing, self.incoming):
@@ -247,12 +274,17 @@ class _Flow:
     def _take_rtp(self, data: bytes) -> bool:
         line, incoming = self.line, self.incoming
         packet = RtpPacket.parse(data, self._extensions)
-        if line is None or incoming is None or packet.payload_type != line.format.payload_type:
+        types = () if line is None else (line.format.payload_type, line.format.event_type)
+        if line is None or incoming is None or packet.payload_type not in types:
             return False
         if not self._gate.admit(packet.ssrc, packet.sequence_number, time.monotonic()):
             return False
         if line.format.receives:
             incoming.on_rtp(packet, int(time.time() * 1000))
+        if packet.payload_type == line.format.event_type:
+            digit = self._digits.take(packet.timestamp, EventPacket.parse(packet.payload))
+            if digit is not None:
+                self._owner.on_digit(digit)
         return True
 
     def _take_rtcp(self, data: bytes) -> bool:
@@ -284,6 +316,7 @@ class PlainTransport:
         self._mux = mux
         self.symmetric = symmetric
         self.protection = protection
+        self.on_digit: Callable[[str], None] = _ignored
         self._flows: dict[str, _Flow] = {}
         self._state = "new"
         self.malformed = 0
@@ -310,6 +343,13 @@ class PlainTransport:
         """Begin to send ``track`` and to hand over what comes, as agreed."""
         self._flows[kind].start(outgoing, incoming, track)
         self._state = "connected"
+
+    async def send_digit(self, digit: str, seconds: float) -> None:
+        """See ``PlainSession.send_digit``."""
+        flow = self._flows.get("audio")
+        if flow is None:
+            raise ConnectionError("the transport is not open")
+        await flow.send_digit(digit, seconds)
 
     async def send(self, packet: bytes) -> None:
         """Raises ConnectionError when it is not open."""
@@ -383,6 +423,8 @@ class PlainSession(Session):
         self._transport = self._plain = PlainTransport(
             self, parts["marks"], mux=mux, symmetric=symmetric, protection=protection
         )
+        self._plain.on_digit = self._on_digit
+        self._pressing = asyncio.Lock()
 
     async def open(self, host: str, kinds: Sequence[str] = ("audio",)) -> Mapping[str, tuple[int, int]]:
         """Bind at ``host``: the ports of RTP and RTCP of each kind, for our description. Raises OSError."""
@@ -402,6 +444,22 @@ class PlainSession(Session):
             self.on_state()
         else:
             self._apply()
+
+    async def send_digit(self, digit: str, seconds: float = 0.1, pause_s: float = 0.1) -> None:
+        """Press a key: one event (RFC 4733) in the place of sound, then a pause; several wait for each other.
+
+        Raises ValueError for what is no digit or too long or short, ConnectionError where events are not agreed.
+        """
+        async with self._pressing:
+            await self._plain.send_digit(digit, seconds)
+            await asyncio.sleep(pause_s)
+
+    def _on_digit(self, digit: str) -> None:
+        self._emit(SessionDigit(digit))
+
+
+def _ignored(_: str) -> None:
+    return None
 
 
 def _timed(track: EncodedTrack | None, agreed: StreamFormat) -> EncodedTrack | None:

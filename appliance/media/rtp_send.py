@@ -271,6 +271,25 @@ class RtpSendStream:
         self._last = (timestamp, track.captured_at(packet))
         return packets
 
+    async def send_event(self, payload_type: int, payload: bytes, timestamp: int, *, first: bool) -> None:
+        """One packet of a telephone event (RFC 4733) in the place of sound; ``timestamp`` is that of its beginning."""
+        sequence = self._sequence
+        self._sequence = (sequence + 1) & 0xFFFF
+        extension = self._extensions(None)
+        header = struct.pack(
+            "!BBHLL", 0x90 if extension else 0x80, payload_type | (0x80 if first else 0), sequence, timestamp,
+            self.counters.ssrc,
+        ) + extension
+        await self._transmission.send_audio(self._outbound(header + payload))
+        self.counters.packets += 1
+        self.counters.payload_bytes += len(payload)
+        self.counters.header_bytes += len(header)
+
+    def timestamp_at(self, moment: float) -> int:
+        """The RTP timestamp of a monotonic moment, by the capture clock of what was sent last."""
+        timestamp, captured = self._last or (self._origin, moment)
+        return (timestamp + round((moment - captured) * self._clock_rate)) & 0xFFFFFFFF
+
     async def _send_frame(self, packets: list[Outbound], packet: av.Packet[Any], track: EncodedTrack) -> None:
         packetised = time.monotonic()
         if self.kind == "audio":
@@ -370,10 +389,9 @@ class RtpSendStream:
                 if self._last is None:
                     continue
                 pause = 0.5 + random.random()  # noqa: S311 spreads reports, no secret
-                timestamp, captured = self._last
                 now = time.monotonic()
                 # the RTP timestamp of this moment, by the capture clock: encoding delay is no lip-sync error
-                timestamp = (timestamp + round((now - captured) * self._clock_rate)) & 0xFFFFFFFF
+                timestamp = self.timestamp_at(now)
                 ntp = int(self._transmission.ntp(now) * (1 << 32)) & 0xFFFFFFFFFFFFFFFF
                 info = RtcpSenderInfo(
                     ntp_timestamp=ntp, rtp_timestamp=timestamp,

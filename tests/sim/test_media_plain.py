@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from appliance.media import session as session_module
-from appliance.media.api import Directions, SessionClosed, SessionEvent, SessionSilent, SessionUp
+from appliance.media.api import Directions, SessionClosed, SessionDigit, SessionEvent, SessionSilent, SessionUp
 from appliance.media.plain_rtp import Line, PlainSession
 from appliance.media.studio import Studio
 from appliance.media.transport import StreamFormat
@@ -105,6 +105,28 @@ async def test_voice_in_every_codec_and_packet_time(agreed: StreamFormat) -> Non
         blocks = len(first.board.audio.played) - captured  # type: ignore[union-attr]
         each = max(20 if agreed.mime_type == OPUS.mime_type else 0, agreed.packet_time_ms)  # Opus in whole frames
         assert blocks * 10 / 20 == pytest.approx(each, rel=0.3)
+
+
+@pytest.mark.parametrize("agreed", [replace(PCMU, event_type=101), replace(OPUS, event_type=110)],
+                         ids=lambda one: one.mime_type[6:])
+async def test_digits_go_through_as_events_and_the_voice_goes_on(agreed: StreamFormat) -> None:
+    async with called(agreed) as (first, second):
+        await tones(first, second)
+        for digit in "1#":
+            await first.session.send_digit(digit)
+        await until(lambda: [one.digit for one in second.told if isinstance(one, SessionDigit)] == ["1", "#"], 3)
+        await tones(first, second)
+        received = second.session.incoming["audio"].reception
+        assert received is not None
+        assert received.lost == 0, "events have their numbers in the voice's own sequence"
+        with pytest.raises(ValueError, match="no digit"):
+            await first.session.send_digit("x")
+
+
+async def test_digits_need_their_payload_type() -> None:
+    async with called(PCMU) as (first, _):
+        with pytest.raises(ConnectionError, match="not agreed"):
+            await first.session.send_digit("1")
 
 
 async def test_a_peer_that_falls_silent_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
