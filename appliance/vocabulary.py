@@ -238,7 +238,7 @@ VERBS: Final[tuple[Verb, ...]] = (
         Arg("halfDuplex", ArgType.STRING, "one side at a time; auto: when the room defeats the canceller",
             choices=("off", "auto", "on", "pushToTalk")),
     ), returns="processing"),
-    Verb("audio.calibrate", "Measure the way from loudspeaker to microphone with a chirp of one second; not in a call.",
+    Verb("audio.calibrate", "Measure the way from loudspeaker to microphone with a chirp, played twice; not in a call.",
          acts=True, max_ttl_s=5, idempotent=False, long=True, returns="echoPath"),
     Verb("audio.talk", "Push to talk: hold the talk key, for 30 s unless it is given again.", acts=True, max_ttl_s=5),
     Verb("audio.listen", "Push to talk: let the talk key go."),

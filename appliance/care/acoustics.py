@@ -68,6 +68,7 @@ class AcousticsCare:
         await self._acoustics.override(Override(
             args.get("aec"), None if ns is None else NoiseSuppression(ns), args.get("agc"), args.get("highpass"),
             None if duplex is None else DuplexWanted(duplex)))
+        await self._acoustics.in_force()
         return {"processing": self._acoustics.facts()}
 
     async def _calibrate(self, _: Command) -> Json:
@@ -75,6 +76,8 @@ class AcousticsCare:
             raise Refused("the echo path is measured between calls, not in one", sub_code="inCall")
         if not self._studio.sounding:
             raise Refused("there is no sound device to measure with", code=503, sub_code="noSound")
+        if lacking := self._studio.lacks_for_measuring():
+            raise Refused(f"the echo path cannot be measured: {lacking}", code=409, sub_code="noSound")
         before = self._acoustics.path
         found = await self._acoustics.calibrate()
         self._diagnostics.flag("speakerPathBroken", found is None, cause="chirp")

@@ -105,7 +105,10 @@ class BoardCare:
                              sub_code="notFound")
         value = command.args.get("value")
         active = command.args.get("active", True)
-        await asyncio.to_thread(simulation.fault, name, active, None if value is None else float(value))
+        try:
+            await asyncio.to_thread(simulation.fault, name, active, None if value is None else float(value))
+        except ValueError as error:  # a value that the fault cannot have
+            raise BadRequest(str(error), sub_code="value") from error
 
     async def _source(self, simulation: Simulation, command: Command) -> None:
         kind, spec = Kind(command.args["device"]), command.args["source"]

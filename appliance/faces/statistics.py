@@ -80,7 +80,7 @@ tests hold the reports of live sessions against it, and compare them with what t
 | where | what |
 | --- | --- |
 | `GET /v1/stats`, `edgecall stats` | one report, now |
-| `stats.subscribe` | a report on `state/quality` every `interval` seconds, for a minute; renew to go on |
+| `stats.subscribe` | over MQTT: a report on `state/quality` every `interval` seconds, for a minute; renew to go on |
 | `GET /v1/calls/ID/summary`, `call.summary`, `log/callSummary` | what a call that ended was like |
 
 Every dictionary has `type`, `id` and `timestamp` (milliseconds since 1970), and belongs to the one transport of the

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,6 +69,15 @@ class Acoustics:
         self._override = self._override.merged(override)
         await self.settle()
 
+    async def in_force(self, within_s: float = 1.0) -> None:
+        """Wait until the audio thread has taken over what is wanted; not longer, for without a device it never does."""
+        loop, taken = asyncio.get_running_loop(), asyncio.Event()
+        self.voice.on_taken = lambda: _tell(loop, taken)
+        if not self.voice.settled:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    await taken.wait()
+
     async def settle(self) -> None:
         """Bring what is in force to what is wanted. May be called as often as one likes."""
         async with self._settling:
@@ -85,7 +95,7 @@ class Acoustics:
             self.voice.set_path(round(path.delay_ms))
 
     async def calibrate(self) -> AcousticPath | None:
-        """Play the chirp and listen: the path found, None when nothing of it was heard. Takes two seconds.
+        """Play the chirp and listen: the path found, None when nothing of it was heard. Takes four seconds.
 
         Raises Refused when a measurement runs, when a call comes between, and where numpy is missing.
         """
@@ -115,6 +125,11 @@ class Acoustics:
     def facts(self) -> Json:
         """For ``state/media``."""
         return self.voice.facts() | ({} if self.path is None else {"echoPath": self.path.document()})
+
+
+def _tell(loop: asyncio.AbstractEventLoop, taken: asyncio.Event) -> None:
+    with suppress(RuntimeError):  # the loop has ended: nobody waits any more
+        loop.call_soon_threadsafe(taken.set)
 
 
 def _treatment(settings: AudioSettings, echoes: bool) -> Treatment:

@@ -1,7 +1,8 @@
 """The way from loudspeaker to microphone, measured with a chirp: delay, loss, and whether there is one at all.
 
-An exponential sweep (Farina 2000) is played once; dividing the spectrum heard by the spectrum played gives the impulse
-response. Delay is exact to a sample; half a second of chirp is enough at 0 dB above the noise.
+An exponential sweep (Farina 2000) is played twice; dividing the spectrum heard by the spectrum played gives the impulse
+response. Delay is exact to a sample; half a second of chirp is enough at 0 dB above the noise. Speech into the
+microphone can look like a path, but not twice like the same one.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ ARRIVAL: Final = 0.5  # of the peak: the first to reach it is the direct sound
 RESPONSE_S: Final = 0.3  # counted as echo after the direct sound
 FULL_SCALE: Final = 32_767
 DEADLINE_S: Final = 5.0
+SAME_MS: Final = 1.0  # between the delays of two measurements of one path
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +95,8 @@ class Probe:
     def __init__(self, sound: bytes) -> None:
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
-        self._sound = sound
+        self._sound = (sound + SILENCE * TAIL_BLOCKS) * 2
         self._at = 0
-        self._length = len(sound) + TAIL_BLOCKS * BLOCK_BYTES
         self._played: list[bytes] = []
         self._heard: list[bytes] = []
 
@@ -105,7 +106,7 @@ class Probe:
         self._heard.append(block.heard)
         part = self._sound[self._at : self._at + BLOCK_BYTES]
         self._at += BLOCK_BYTES
-        if self._at == self._length:
+        if self._at == len(self._sound):
             self._loop.call_soon_threadsafe(self._end, None)
         return part or SILENCE
 
@@ -120,7 +121,18 @@ class Probe:
                 await self._over
         except TimeoutError:
             raise Refused("the sound device stands still", code=503, sub_code="noSound") from None
-        return await asyncio.to_thread(find_path, b"".join(self._played), b"".join(self._heard))
+        return await asyncio.to_thread(self._agreed)
+
+    def _agreed(self) -> AcousticPath | None:
+        """What both measurements found; None where they differ."""
+        half = len(self._sound) // BLOCK_BYTES // 2
+        first, second = (
+            find_path(b"".join(self._played[begin : begin + half]), b"".join(self._heard[begin : begin + half]))
+            for begin in (0, half)
+        )
+        if first is None or second is None or abs(first.delay_ms - second.delay_ms) > SAME_MS:
+            return None
+        return first if first.peak_db >= second.peak_db else second
 
     def _end(self, error: Refused | None) -> None:
         if self._over.done():

@@ -31,7 +31,7 @@ from appliance.media.webrtc import WebRtcSession
 from appliance.network import Network
 from appliance.settings import AudioSettings, VideoSettings
 from appliance.vocabulary import Json
-from hw.api import Audio, AudioBlock, Board, DeviceMissingError, HardwareError, VideoMode
+from hw.api import Audio, AudioBlock, Board, DeviceMissingError, HardwareError, Kind, VideoMode
 
 __all__ = ["Studio"]
 
@@ -207,6 +207,15 @@ class Studio:
         """Whether a sound device runs."""
         return self._running
 
+    def lacks_for_measuring(self) -> str:
+        """What keeps the loudspeaker from being heard by the microphone, with what to do; empty when nothing does."""
+        for fact in self._board.devices():
+            if fact.kind in (Kind.MICROPHONE, Kind.SPEAKER) and fact.selected and not fact.present:
+                return f"{fact.name} is not there; plug it in"
+        if self._board.audio is not None and self._board.audio.volume == 0:
+            return "the loudspeaker's volume is 0; raise it with devices.volume"
+        return ""
+
     def talk(self, held: bool) -> None:
         """The talk key of push-to-talk."""
         self.acoustics.voice.talking = held
@@ -295,11 +304,14 @@ class Studio:
     def state(self) -> Json:
         camera, microphone = self._camera, self._microphone
         sending = [session.sending for session in self._sessions]
+        missing = {fact.kind: f"{fact.name} is not there" for fact in self._board.devices()
+                   if fact.selected and not fact.present}
         audio: Json = {
             "wanted": {"muted": self._muted, "speakerMuted": self._loudspeaker.muted},
             "actual": {
-                "running": self._running, "sending": any(audio for audio, _ in sending) and not self._muted,
-                "playing": any(session.up for session in self._sessions),
+                "running": self._running,
+                "sending": any(a for a, _ in sending) and not self._muted and Kind.MICROPHONE not in missing,
+                "playing": any(session.up for session in self._sessions) and Kind.SPEAKER not in missing,
             },
             "codec": "opus", "rate": RATE, "processing": self.acoustics.facts(), "missedBlocks": self._missed,
             "droppedBlocks": microphone.dropped if microphone is not None else 0,
@@ -310,7 +322,10 @@ class Studio:
                 "width": self._mode.width, "height": self._mode.height, "fps": self._mode.fps,
                 "bitrate": self._mode.bitrate,
             },
-            "actual": {"open": camera is not None and camera.mode is not None, "sending": any(v for _, v in sending)},
+            "actual": {
+                "open": camera is not None and camera.mode is not None and Kind.CAMERA not in missing,
+                "sending": any(v for _, v in sending) and Kind.CAMERA not in missing,
+            },
             "codec": "H264", "pictures": self._screen.pictures,
             "stalled": sum(session.stalled for session in self._sessions),
         }
@@ -327,12 +342,13 @@ class Studio:
                 "qualityLimitationReasons": sorted({reason for session in self._sessions
                                                     if (reason := session.video_limit) is not None}),
             }
-            if camera.fault:
-                video["reason"] = camera.fault
+            if reason := camera.fault or missing.get(Kind.CAMERA):
+                video["reason"] = reason
         else:
             video["reason"] = "the board has no camera"
-        if self._audio_fault:
-            audio["reason"] = self._audio_fault
+        lacking = [missing[kind] for kind in (Kind.MICROPHONE, Kind.SPEAKER) if kind in missing]
+        if reason := self._audio_fault or "; ".join(lacking):
+            audio["reason"] = reason
         without = {kind: why for session in self._sessions for kind, why in session.without.items()}
         return {"audio": audio, "video": video, "sessions": len(self._sessions), "without": without}
 

@@ -67,6 +67,8 @@ class VoiceProcessing:
         self._policy = DuplexPolicy()
         self.meter = EchoMeter()
         self.talking = False  # the talk key is held
+        self.on_taken: Callable[[], None] = _nobody
+        """Called on the audio thread when the wanted filters have come into force."""
 
     # -- on the loop
 
@@ -110,6 +112,11 @@ class VoiceProcessing:
     def active(self) -> bool:
         """Whether ``process`` has anything to do."""
         return self._wanted.any or self._chain.filters.any or self._next is not None
+
+    @property
+    def settled(self) -> bool:
+        """The wanted filters are in force."""
+        return self._next is None
 
     @property
     def cancelling(self) -> bool:
@@ -160,6 +167,7 @@ class VoiceProcessing:
         self.meter.restart()
         if self._next is coming:  # else another is wanted since: the next block begins with it
             self._next = None
+            self.on_taken()
 
     def _clean(self, heard: bytes, played: bytes) -> bytes:
         cleaned = self._chain.process(heard, played)
@@ -221,3 +229,7 @@ class VoiceProcessing:
 
 def _document(filters: Filters) -> Json:
     return {"aec": filters.aec, "ns": filters.ns.value, "agc": filters.agc, "highpass": filters.highpass}
+
+
+def _nobody() -> None:
+    return None

@@ -100,6 +100,8 @@ async def test_hands_press_buttons_and_close_contacts(scene: Scene) -> None:
     ("sim.press", {"button": "bell"}, "no button 'bell'; there are: call, mute"),
     ("sim.input", {"input": "roof", "closed": True}, "no input 'roof'; there are: door"),
     ("sim.fault", {"fault": "camera.fire"}, "no fault 'camera.fire'; there are: camera.freeze"),
+    ("sim.fault", {"fault": "echo.delayMs", "value": -5}, "outside 0 to 1000 ms"),
+    ("sim.fault", {"fault": "echo.erlDb", "value": 5000}, "outside 0 to 1000 ms and 0 to 120 dB"),
     ("sim.source", {"device": "microphone", "source": "wav:/nowhere.wav"}, "no file '/nowhere.wav'"),
     ("sim.source", {"device": "microphone", "source": "radio"}, "radio")])
 async def test_what_is_not_there_is_named_with_what_is(scene: Scene, verb: str, args: Json, words: str) -> None:

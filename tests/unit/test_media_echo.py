@@ -6,6 +6,8 @@ import asyncio
 import math
 import threading
 from array import array
+from collections import deque
+from collections.abc import Callable
 
 import pytest
 
@@ -13,10 +15,12 @@ from appliance.errors import Refused
 from appliance.media import acoustics as acoustics_module
 from appliance.media.acoustics import Acoustics, Override
 from appliance.media.canceller import EchoCanceller, Filters, NoiseSuppression
+from appliance.media.chirp import AcousticPath, Probe, chirp
 from appliance.media.echo import WINDOW_BLOCKS, Duplex, DuplexPolicy, DuplexWanted, EchoMeter, HalfDuplexGuard, Verdict
-from appliance.media.sound import BLOCK_BYTES, SILENCE, dbfs, mean_square
+from appliance.media.sound import BLOCK_BYTES, SILENCE, attenuate, dbfs, mean_square
 from appliance.media.voice import OVERLAP_BLOCKS, Treatment, VoiceProcessing
 from appliance.settings import AudioSettings
+from hw.api import AudioBlock
 
 NOISE = 10 ** (-80 / 10)
 VOICE = array("h", [int(8000 * math.sin(2 * math.pi * 700 * n / 48_000)) for n in range(BLOCK_BYTES // 2)]).tobytes()
@@ -282,3 +286,53 @@ async def test_of_two_measurements_at_once_one_is_refused() -> None:
     for task in measuring:
         with pytest.raises(Refused):
             await task
+
+
+async def measured(heard: Callable[[int, bytes], bytes]) -> AcousticPath | None:
+    """What a probe finds when block ``n``, during which the second argument was played, sounds like ``heard``."""
+    probe, played = Probe(chirp()), SILENCE
+    for number in range(len(probe._sound) // BLOCK_BYTES):
+        played = probe.exchange(AudioBlock(heard(number, played), played))
+    return await probe.path()
+
+
+async def test_the_same_path_twice_is_one() -> None:
+    echo: deque[bytes] = deque([SILENCE] * 5)
+
+    def room(_: int, played: bytes) -> bytes:
+        echo.append(attenuate(played, 2))
+        return echo.popleft()
+
+    path = await measured(room)
+    assert path is not None
+    assert path.delay_ms == pytest.approx(50, abs=1)
+    assert path.loss_db == pytest.approx(12, abs=1)
+
+
+async def test_what_looks_like_a_path_only_once_is_none() -> None:
+    """Speech into the microphone of a board without a path: a delay, but each time another."""
+    blocks = [chirp()[at : at + BLOCK_BYTES] for at in range(0, len(chirp()), BLOCK_BYTES)]
+    begins = (7, 170 + 31)
+
+    def voice(number: int, _: bytes) -> bytes:
+        for begin in begins:
+            if begin <= number < begin + len(blocks):
+                return blocks[number - begin]
+        return SILENCE
+
+    assert await measured(voice) is None
+
+
+async def test_who_changed_a_filter_is_told_when_it_is_in_force() -> None:
+    acoustics = Acoustics(AudioSettings(), lambda: True, find=lambda: factory)
+    await acoustics.settle()
+    acoustics.voice.rest()
+    await acoustics.override(Override(agc=True))
+    assert not acoustics.voice.settled
+    waiting = asyncio.create_task(acoustics.in_force(10))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(acoustics.voice.rest)
+    await asyncio.wait_for(waiting, 5)
+    assert acoustics.facts()["actual"]["agc"] is True
+    await acoustics.override(Override(agc=False))
+    await acoustics.in_force(0.01)  # nobody pulls: it does not wait for ever

@@ -10,7 +10,7 @@ import pytest
 from appliance.media import uplink
 from appliance.media.studio import Studio
 from appliance.settings import VideoSettings
-from hw.api import DeviceBusyError, HardwareError, VideoMode
+from hw.api import DeviceBusyError, DeviceFact, HardwareError, Kind, VideoMode
 from tests.support.media_board import HandBoard, HandCamera
 from tests.support.media_pair import until
 
@@ -83,3 +83,21 @@ async def test_the_meter_hears_the_microphone_while_it_is_muted(studio: Studio) 
     await asyncio.sleep(0.25)  # the meter covers the last 100 ms
     assert studio.levels()[0] > 0.1
     assert studio.state()["audio"]["actual"]["sending"] is False
+
+
+async def test_a_device_that_is_not_there_is_told_in_the_state(board: HandBoard, studio: Studio) -> None:
+    assert studio.state()["video"].get("reason") is None
+    board.devices = lambda: (  # type: ignore[method-assign]
+        DeviceFact(Kind.CAMERA, "cam0", "Front camera", present=False),
+        DeviceFact(Kind.MICROPHONE, "mic0", "Front microphone", present=False),
+        DeviceFact(Kind.SPEAKER, "spk1", "Spare loudspeaker", present=False, selected=False),
+    )
+    state = studio.state()
+    assert (state["video"]["reason"], state["audio"]["reason"]) == (
+        "Front camera is not there", "Front microphone is not there")
+    assert not state["video"]["actual"]["open"]
+    assert studio.lacks_for_measuring() == "Front microphone is not there; plug it in"
+    board.devices = lambda: ()  # type: ignore[method-assign]
+    assert board.audio is not None
+    board.audio.volume = 0
+    assert "volume is 0" in studio.lacks_for_measuring()
