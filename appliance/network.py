@@ -7,6 +7,7 @@ The kernel's notices are taken only as a sign to look: it does not tell of every
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 import struct
@@ -110,7 +111,11 @@ class NetworkWatch:
         with _netlink(_GROUPS) as sock:
             self._take(await read_network())  # after the socket is there: nothing falls between
             while True:
-                await loop.sock_recv(sock, BUFFER)
+                try:
+                    await loop.sock_recv(sock, BUFFER)
+                except OSError as error:
+                    if error.errno != errno.ENOBUFS:  # more notices than fit: a notice as well
+                        raise
                 await asyncio.sleep(SETTLE_S)
                 _drain(sock)
                 self._take(await read_network())

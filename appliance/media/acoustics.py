@@ -107,12 +107,14 @@ class Acoustics:
         try:
             if self._interruptions != calls:  # while the chirp was made
                 probe.interrupt()
+            await probe.listened()
+        finally:
+            self.probe = None  # a call that comes while the result is worked out has its sound
+        try:
             found = await probe.path()
         except ImportError as error:
             raise Refused("measuring needs numpy, which is not installed for this computer", code=501,
                           sub_code="FeatureNotSupported", retryable=False) from error
-        finally:
-            self.probe = None
         self.know(found)
         return found
 

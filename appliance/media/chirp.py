@@ -114,13 +114,17 @@ class Probe:
         """Something more important needs the loudspeaker."""
         self._end(Refused("a call came between; measure again when it is over", sub_code="inCall"))
 
-    async def path(self) -> AcousticPath | None:
-        """Wait for the end and judge. Raises Refused after ``interrupt`` or when the sound device stands still."""
+    async def listened(self) -> None:
+        """Wait for the end. Raises Refused after ``interrupt`` or when the sound device stands still."""
         try:
             async with asyncio.timeout(DEADLINE_S):
                 await self._over
         except TimeoutError:
             raise Refused("the sound device stands still", code=503, sub_code="noSound") from None
+
+    async def path(self) -> AcousticPath | None:
+        """Judge what was heard, waiting for it as ``listened`` does. Raises ImportError without numpy."""
+        await self.listened()
         return await asyncio.to_thread(self._agreed)
 
     def _agreed(self) -> AcousticPath | None:

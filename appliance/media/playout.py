@@ -185,7 +185,7 @@ class Playout:
             self._highest = timestamp + (1 << 32)  # one cycle ahead: an early reordering stays positive
             return self._highest * scale
         distance = (timestamp - self._highest + 0x80000000 & 0xFFFFFFFF) - 0x80000000
-        if abs(distance) > JUMP_S * self._clock_rate and not self._pausing:
+        if distance < -JUMP_S * self._clock_rate or (distance > JUMP_S * self._clock_rate and not self._pausing):
             self._begin_again()
         at = self._highest + distance
         self._highest = max(self._highest, at) if abs(distance) <= JUMP_S * self._clock_rate else at

@@ -365,6 +365,8 @@ class RtpReceiveStream:
         if not data or self._audio is None:
             return  # padding alone
         if mime_type == NOISE.lower():
+            if self._voice == OPUS.mime_type:
+                return  # which makes its own
             data = Noise(data)
         elif mime_type != self._voice:
             codec = VOICE_CODECS.get(mime_type)

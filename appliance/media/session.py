@@ -366,9 +366,13 @@ class Session:
             await asyncio.wait_for(self._transport.close(), CLOSE_S)
         except TimeoutError:
             log.warning("a peer connection did not close within %.1f s", CLOSE_S)
-        await self.transmission.close()
-        await self.video_in.close(1.0 - CLOSE_S)
-        self.on_closed(self)
+        except Exception:
+            log.exception("a peer connection did not close as it should")
+        try:
+            await self.transmission.close()
+            await self.video_in.close(1.0 - CLOSE_S)
+        finally:
+            self.on_closed(self)
 
     def network_changed(self, before: Network, now: Network) -> None:
         """See SessionStranded. What began at a loopback address ends there too and is left alone."""
@@ -376,7 +380,7 @@ class Session:
         if self._ended:
             return
         if self._connected_at is None:  # what is new now was not gathered, and is not asked for any more
-            if own.isdisjoint(now.addresses) or now.addresses - before.addresses:
+            if (own and own.isdisjoint(now.addresses)) or now.addresses - before.addresses:
                 self._emit(SessionStranded(gone=True))
         elif own and own.isdisjoint(now.addresses):
             self._emit(SessionStranded(gone=True))

@@ -126,7 +126,7 @@ class WebRtcSession(Session):
             raise
         except Exception as error:
             raise SignalingError(
-                f"the peer's {what} cannot be used ({type(error).__name__}: {error})", sub_code="badSdp"
+                f"the peer's {what} cannot be used ({type(error).__name__})", sub_code="badSdp"
             ) from error
 
     def _add_line(self, kind: str) -> None:

@@ -569,3 +569,17 @@ async def test_a_frame_that_is_stuck_in_sending_is_seen_by_the_watchdog() -> Non
         assert caller.studio.sending_tick == first
         released.set()
         await until(lambda: time.monotonic() - caller.studio.sending_tick < 0.1)
+
+
+async def test_a_transport_that_fails_to_close_keeps_no_session(caplog: pytest.LogCaptureFixture) -> None:
+    async with pair(connected=False) as (caller, _):
+        real = caller.session._transport.close
+
+        async def broken() -> None:
+            await real()
+            raise OSError("gone already")
+
+        caller.session._transport.close = broken  # type: ignore[method-assign]
+        await caller.session.close()
+        assert caller.studio.state()["sessions"] == 0
+        assert "did not close as it should" in caplog.text
