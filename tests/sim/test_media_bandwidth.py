@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from appliance.media.api import Directions
 from appliance.media.ladder import Constraints
@@ -148,10 +149,10 @@ async def test_limits_are_obeyed_both_ways() -> None:
         limits = Constraints(send_height=360, send_fps=15, send_bitrate=400_000, receive_bitrate=500_000)
         caller.studio.constrain(limits)
         assert boards[0].load.modes[-1] == VideoMode(640, 360, 15, 400_000)
-        await until(lambda: callee.session.transmission.target_bps <= 500_000, 2, "told to the peer")
-        await until(lambda: boards[1].load.mode is not None and boards[1].load.mode.bitrate < 500_000, 2)
+        await until(lambda: callee.session.transmission.target_bps <= 500_000, 5, "told to the peer")
+        await until(lambda: boards[1].load.mode is not None and boards[1].load.mode.bitrate < 500_000, 5)
         await asyncio.sleep(1)
         assert await arrived(between, 2) < 1.1 * 400_000 + 100_000, "with the sound and all headers"
         caller.studio.constrain(Constraints())
-        assert boards[0].load.modes[-1] == VideoMode()
-        await until(lambda: callee.session.transmission.target_bps > 1_000_000, 2, "lifted")
+        assert replace(boards[0].load.modes[-1], bitrate=VideoMode().bitrate) == VideoMode()
+        await until(lambda: callee.session.transmission.target_bps > 1_000_000, 5, "lifted")
