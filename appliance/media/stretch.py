@@ -52,26 +52,28 @@ def _biased(pcm: bytes) -> bytes:
     return audioop.bias(audioop.mul(pcm, 2, 0.25), 2, 16_384)
 
 
+def _lag(pcm: bytes, alike: float) -> int | None:
+    """Bytes of the period at the beginning of ``pcm``; None where it is too short or repeats too little."""
+    if len(pcm) < NEEDED * 2:
+        return None
+    lag, quality = period(pcm)
+    return lag * 2 if quality >= alike else None
+
+
 def shorter(pcm: bytes, alike: float = ALIKE) -> bytes:
     """``pcm`` without one period near its beginning; ``pcm`` itself where none is found or it is too short."""
-    if len(pcm) < NEEDED * 2:
-        return pcm
-    lag, quality = period(pcm)
-    if quality < alike:
+    if (lag := _lag(pcm, alike)) is None:
         return pcm
     width = OVERLAP * 2
-    return crossfade(pcm[:width], pcm[lag * 2 : lag * 2 + width]) + pcm[lag * 2 + width :]
+    return crossfade(pcm[:width], pcm[lag : lag + width]) + pcm[lag + width :]
 
 
 def longer(pcm: bytes, alike: float = ALIKE) -> bytes:
     """``pcm`` with one period more near its beginning; ``pcm`` itself where none is found or it is too short."""
-    if len(pcm) < NEEDED * 2:
-        return pcm
-    lag, quality = period(pcm)
-    if quality < alike:
+    if (lag := _lag(pcm, alike)) is None:
         return pcm
     width = OVERLAP * 2
-    return pcm[: lag * 2] + crossfade(pcm[lag * 2 : lag * 2 + width], pcm[:width]) + pcm[width:]
+    return pcm[:lag] + crossfade(pcm[lag : lag + width], pcm[:width]) + pcm[width:]
 
 
 class Concealer:

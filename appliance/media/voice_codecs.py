@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import random
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from operator import mul
-from typing import Any, Final, Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import av
 from av.audio.codeccontext import AudioCodecContext
@@ -42,6 +42,18 @@ class Noise(bytes):
     """A packet of comfort noise: level, then reflection coefficients (RFC 3389 3)."""
 
 
+def _frame(pcm: bytes, rate: int) -> AudioFrame:
+    frame = AudioFrame(format="s16", layout="mono", samples=len(pcm) // 2)
+    frame.sample_rate = rate
+    frame.planes[0].update(pcm)
+    frame.pts = None
+    return frame
+
+
+def _pcm(frames: Iterable[AudioFrame]) -> bytes:
+    return b"".join(bytes(frame.planes[0])[: frame.samples * 2] for frame in frames)
+
+
 class Resampler:
     """A stream from one rate to another; as long as it should be, the delay of the filter is silence at its start."""
 
@@ -52,20 +64,12 @@ class Resampler:
 
     def __call__(self, pcm: bytes) -> bytes:
         wanted = len(pcm) * self._to // self._rate
-        parts = [bytes(frame.planes[0])[: frame.samples * 2] for frame in self._resampler.resample(self._frame(pcm))]
-        out = b"".join(parts)
+        out = _pcm(self._resampler.resample(_frame(pcm, self._rate)))
         if not self._begun:
             self._begun, self._rest = True, bytes(max(0, wanted - len(out)))
         out = self._rest + out
         self._rest = out[wanted:]
         return out[:wanted] + bytes(max(0, wanted - len(out)))
-
-    def _frame(self, pcm: bytes) -> AudioFrame:
-        frame = AudioFrame(format="s16", layout="mono", samples=len(pcm) // 2)
-        frame.sample_rate = self._rate
-        frame.planes[0].update(pcm)
-        frame.pts = None
-        return frame
 
 
 class _NoiseSource:
@@ -100,9 +104,10 @@ class _NoiseSource:
 
 
 class _PhoneDecoder:
-    """What G.711 and G.722 have in common. ``rate`` in Hz is that of the sound, one packet byte is 1/8 ms."""
+    """G.711 and G.722: ``linear`` makes a packet PCM of ``rate`` Hz, a byte of it is 1/8 ms of sound."""
 
-    def __init__(self, rate: int) -> None:
+    def __init__(self, rate: int, linear: Callable[[bytes], bytes]) -> None:
+        self._linear = linear
         self._up = Resampler(rate, RATE)
         self._concealer = Concealer()
         self._noise = _NoiseSource()
@@ -139,25 +144,6 @@ class _PhoneDecoder:
         step = RATE // PHONE
         return self._noise_up(self._noise.make(-(-samples // step)))[: samples * 2]
 
-    def _linear(self, packet: bytes) -> bytes:
-        raise NotImplementedError
-
-
-class _MuLaw(_PhoneDecoder):
-    def __init__(self) -> None:
-        super().__init__(PHONE)
-
-    def _linear(self, packet: bytes) -> bytes:
-        return audioop.ulaw2lin(packet, 2)
-
-
-class _ALaw(_PhoneDecoder):
-    def __init__(self) -> None:
-        super().__init__(PHONE)
-
-    def _linear(self, packet: bytes) -> bytes:
-        return audioop.alaw2lin(packet, 2)
-
 
 def _g722(mode: Literal["r", "w"]) -> AudioCodecContext:
     codec = av.CodecContext.create("g722", mode)
@@ -170,48 +156,40 @@ def _g722(mode: Literal["r", "w"]) -> AudioCodecContext:
     return codec
 
 
-class _G722Decoder(_PhoneDecoder):
+class _G722Linear:
+    """Packets of one stream to PCM of 16 kHz."""
+
     def __init__(self) -> None:
-        super().__init__(WIDE)
         self._codec = _g722("r")
 
-    def _linear(self, packet: bytes) -> bytes:
+    def __call__(self, packet: bytes) -> bytes:
         wanted = len(packet) * 4
         try:
-            frames: list[Any] = self._codec.decode(av.Packet(packet))
+            pcm = _pcm(self._codec.decode(av.Packet(packet)))
         except av.FFmpegError as error:
             raise ValueError(str(error)) from error
-        pcm = b"".join(bytes(frame.planes[0])[: frame.samples * 2] for frame in frames)
         return pcm[:wanted].ljust(wanted, b"\0")
 
 
-class _MuLawEncoder:
-    def __init__(self) -> None:
-        self._down = Resampler(RATE, PHONE)
+class _PhoneEncoder:
+    """48 kHz to ``rate``, and what ``coded`` makes of it."""
+
+    def __init__(self, rate: int, coded: Callable[[bytes], bytes]) -> None:
+        self._down, self._coded = Resampler(RATE, rate), coded
 
     def encode(self, pcm: bytes) -> bytes:
-        return audioop.lin2ulaw(self._down(pcm), 2)
+        return self._coded(self._down(pcm))
 
 
-class _ALawEncoder:
+class _G722Coded:
+    """PCM of 16 kHz to packets of one stream."""
+
     def __init__(self) -> None:
-        self._down = Resampler(RATE, PHONE)
-
-    def encode(self, pcm: bytes) -> bytes:
-        return audioop.lin2alaw(self._down(pcm), 2)
-
-
-class _G722Encoder:
-    def __init__(self) -> None:
-        self._down = Resampler(RATE, WIDE)
         self._codec = _g722("w")
 
-    def encode(self, pcm: bytes) -> bytes:
-        frame = AudioFrame(format="s16", layout="mono", samples=len(pcm) // 6)
-        frame.sample_rate = WIDE
-        frame.planes[0].update(scaled(self._down(pcm), 0.9))  # its filters overshoot, and would clip
-        frame.pts = None
-        return b"".join(bytes(packet) for packet in self._codec.encode(frame))
+    def __call__(self, pcm: bytes) -> bytes:
+        quieter = scaled(pcm, 0.9)  # its filters overshoot, and would clip
+        return b"".join(bytes(packet) for packet in self._codec.encode(_frame(quieter, WIDE)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,9 +214,20 @@ VOICE_CODECS: Final = {
     codec.mime_type.lower(): codec
     for codec in (
         OPUS,
-        VoiceCodec("audio/G722", PHONE, _G722Decoder, _G722Encoder),
-        VoiceCodec("audio/PCMU", PHONE, _MuLaw, _MuLawEncoder),
-        VoiceCodec("audio/PCMA", PHONE, _ALaw, _ALawEncoder),
+        VoiceCodec(
+            "audio/G722", PHONE,
+            lambda: _PhoneDecoder(WIDE, _G722Linear()), lambda: _PhoneEncoder(WIDE, _G722Coded()),
+        ),
+        VoiceCodec(
+            "audio/PCMU", PHONE,
+            lambda: _PhoneDecoder(PHONE, lambda packet: audioop.ulaw2lin(packet, 2)),
+            lambda: _PhoneEncoder(PHONE, lambda pcm: audioop.lin2ulaw(pcm, 2)),
+        ),
+        VoiceCodec(
+            "audio/PCMA", PHONE,
+            lambda: _PhoneDecoder(PHONE, lambda packet: audioop.alaw2lin(packet, 2)),
+            lambda: _PhoneEncoder(PHONE, lambda pcm: audioop.lin2alaw(pcm, 2)),
+        ),
     )
 }
 """By MIME type in lower case, in the order in which they are offered."""
