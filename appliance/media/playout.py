@@ -62,14 +62,13 @@ class Decoder(Protocol):
 class Played:
     """Counters of one voice, in samples at 48 kHz where not said otherwise (W3C webrtc-stats names)."""
 
-    received: int = 0  # totalSamplesReceived: all that was played, made up or not
+    received: int = 0  # totalSamplesReceived and jitterBufferEmittedCount: all that was played, made up or not
     concealed: int = 0
     silent_concealed: int = 0
     concealments: int = 0  # events
     repaired: int = 0  # from the copy in a later packet (FEC)
     inserted: int = 0  # insertedSamplesForDeceleration
     removed: int = 0  # removedSamplesForAcceleration, and what was left out
-    emitted: int = 0  # jitterBufferEmittedCount
     delay_s: float = 0.0  # jitterBufferDelay: sum over the emitted samples
     target_s: float = 0.0  # jitterBufferTargetDelay: likewise
     late: int = 0  # packets
@@ -265,27 +264,9 @@ class Playout:
         with self._lock:
             data = self._packets.pop(self._next, None)
             first = self._first_waiting() if data is None else None
-            if first is not None:
-                if self._pausing:
-                    base = self._target.base or 0.0
-                    if now - base - first / RATE >= self._wanted(now) - BLOCK_SAMPLES / RATE:
-                        self._next = first  # the pause ends: it was as long as the delay needs it
-                        self._lag.reset()
-                        data = self._packets.pop(first)
-                else:
-                    passed = max(0, min(self._held, first - self._next))  # packets of some senders overlap a little
-                    if passed:
-                        self._target.lost(now)
-                    self._next += passed
-                    self._held -= passed
-                    self._lag.moved(-passed / RATE)
-                    if self._next >= first:
-                        self._next = first
-                        data = self._packets.pop(first)
-                    elif first - self._next > CUT_S * RATE:
-                        self._next = first  # a pause without a word of it, or a long outage
-                        self._lag.reset()
-                        data = self._packets.pop(first)
+            if first is not None and self._reaches(first, now):
+                self._next = first
+                data = self._packets.pop(first)
             following = None if first is None or self._pausing else self._packets.get(first)
         if data is not None:
             self._decode(data, now)
@@ -297,6 +278,24 @@ class Playout:
         else:
             return self._stall()
         return True
+
+    def _reaches(self, first: int, now: float) -> bool:
+        """Whether play-out goes on with the packet at ``first``, before which nothing is here."""
+        if self._pausing:  # it was as long as the delay needs it
+            ended = now - (self._target.base or 0.0) - first / RATE >= self._wanted(now) - BLOCK_SAMPLES / RATE
+            if ended:
+                self._lag.reset()
+            return ended
+        passed = max(0, min(self._held, first - self._next))  # packets of some senders overlap a little
+        if passed:
+            self._target.lost(now)
+        self._next += passed
+        self._held -= passed
+        self._lag.moved(-passed / RATE)
+        if first - self._next > CUT_S * RATE:  # a pause without a word of it, or a long outage
+            self._lag.reset()
+            return True
+        return self._next >= first
 
     def _first_waiting(self) -> int | None:
         """The earliest packet that is here. One that came while it was being made up is late: its time has passed."""
@@ -423,7 +422,6 @@ class Playout:
     def _count(self, block: bytes, now: float) -> None:
         counters = self.counters
         counters.received += BLOCK_SAMPLES
-        counters.emitted += BLOCK_SAMPLES
         counters.delay_s += max(0.0, self._delay) * BLOCK_SAMPLES
         counters.target_s += self._wanted(now) * BLOCK_SAMPLES
         counters.level = audioop.rms(block, 2) / 32768

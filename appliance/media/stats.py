@@ -15,6 +15,7 @@ from appliance.media.aiortc_seam import CertificateFacts
 from appliance.media.rtp_receive import RtpReceiveStream
 from appliance.media.rtp_send import RtpSendStream
 from appliance.media.sound import RATE
+from appliance.media.transmission import NTP_UNIX_S
 from appliance.media.transport import MediaTransport
 from appliance.vocabulary import Json
 from hw.api import EncoderKind
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["collect"]
 
-NTP_UNIX_S: Final = 2_208_988_800  # seconds between 1900 and 1970
 TRANSPORT: Final = "transport"
 PLAYOUT: Final = "playout"
 PAIR: Final = "pair"
@@ -252,7 +252,7 @@ def _inbound_audio(session: Session) -> Json:
         "removedSamplesForAcceleration": played.removed,
         "jitterBufferDelay": played.delay_s,
         "jitterBufferTargetDelay": played.target_s,
-        "jitterBufferEmittedCount": played.emitted,
+        "jitterBufferEmittedCount": played.received,
         "audioLevel": played.level,
         "totalAudioEnergy": played.energy,
         "totalSamplesDuration": played.received / RATE,
