@@ -54,7 +54,7 @@ from hw.sim.sources import open_source
 from tests.bench.bench_send_path import ClipCamera, clip
 from tests.bench.pictures import Marks
 from tests.bench.process import cpu_s
-from tests.support.media_board import BLOCK, RATE, HandBoard
+from tests.support.media_board import BLOCK, RATE, ClockedAudio, HandBoard
 
 Exchange = Callable[[AudioBlock], bytes]
 FPS: Final = 30
@@ -65,34 +65,19 @@ PAINTED: Final = 15
 SILENCE: Final = bytes(BLOCK * 2)
 
 
-class Card:
+class Card(ClockedAudio):
     """A sound card: speech at the microphone, what is played is kept while ``recording``.
 
     ``echoes``: whether the board's voice processing is to run; nothing of what is played reaches this microphone.
     """
 
     def __init__(self, spoken: bytes, *, echoes: bool) -> None:
+        super().__init__()
         self._spoken = spoken
         self.echoes = echoes
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
         self.recording = False
         self.heard: list[tuple[float, bytes]] = []
         self.played: list[tuple[float, bytes]] = []
-
-    def set_volume(self, percent: int) -> None: ...
-
-    def start(self, rate: int, block_ms: int, exchange: Exchange) -> None:
-        assert (rate, block_ms) == (RATE, 10)
-        self._stop.clear()
-        self._thread = threading.Thread(target=self._run, args=(exchange,), name="hw.audio", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(1)
-            self._thread = None
 
     def _run(self, exchange: Exchange) -> None:
         due, place, played = time.monotonic(), 0, SILENCE

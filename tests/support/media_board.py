@@ -28,21 +28,15 @@ RATE = 48_000
 BLOCK = 480
 
 
-class HandAudio:
-    """Hears a tone of ``hertz``; keeps what was played.
+class ClockedAudio:
+    """The clock thread of a sound card; what it hears and does with what is played is ``_run``'s, in a subclass."""
 
-    ``swing`` (0 to 1): how far its amplitude falls four times a second, as a voice's does. A steady tone is no voice:
-    with discontinuous transmission little of it is sent.
-    """
+    volume = 50
+    echoes = False
 
-    def __init__(self, hertz: float = 440.0, *, swing: float = 0.0) -> None:
-        self.hertz = hertz
-        self.swing = swing
-        self.played: list[bytes] = []
+    def __init__(self) -> None:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self.volume = 50
-        self.echoes = False
 
     def set_volume(self, percent: int) -> None:
         self.volume = percent
@@ -58,6 +52,23 @@ class HandAudio:
         if self._thread is not None:
             self._thread.join(1)
             self._thread = None
+
+    def _run(self, exchange: Callable[[AudioBlock], bytes]) -> None:
+        raise NotImplementedError
+
+
+class HandAudio(ClockedAudio):
+    """Hears a tone of ``hertz``; keeps what was played.
+
+    ``swing`` (0 to 1): how far its amplitude falls four times a second, as a voice's does. A steady tone is no voice:
+    with discontinuous transmission little of it is sent.
+    """
+
+    def __init__(self, hertz: float = 440.0, *, swing: float = 0.0) -> None:
+        super().__init__()
+        self.hertz = hertz
+        self.swing = swing
+        self.played: list[bytes] = []
 
     def _run(self, exchange: Callable[[AudioBlock], bytes]) -> None:
         due, sample, played = time.monotonic(), 0, bytes(BLOCK * 2)
