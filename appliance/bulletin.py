@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from appliance.vocabulary import EVENTS, STATES, Event, Json, Snapshot
+from appliance.vocabulary import EVENTS, STATES, VOLATILE, Event, Json, Snapshot
 
 __all__ = ["Bulletin"]
 
@@ -26,6 +26,7 @@ class Bulletin:
         self._documents: dict[str, Json] = {}
         self._on_document: list[Callable[[str, Json, int], None]] = []
         self._on_event: list[Callable[[Event], None]] = []
+        self._on_sample: list[Callable[[Json], None]] = []
 
     @property
     def rev(self) -> int:
@@ -40,7 +41,7 @@ class Bulletin:
 
     def set(self, name: str, document: Json) -> bool:
         """Replace one document; returns whether it changed. Documents are replaced, never mutated."""
-        if name not in STATES:
+        if name not in STATES or name == VOLATILE:
             raise KeyError(f"no state document {name!r}; known: {', '.join(STATES)}")
         if self._documents.get(name) == document:
             return False
@@ -64,6 +65,11 @@ class Bulletin:
             tell(event)
         return event
 
+    def sample(self, document: Json) -> None:
+        """Tell subscribers a document that is not kept: ``quality``."""
+        for tell in tuple(self._on_sample):
+            tell(document)
+
     def republish(self) -> None:
         """Tell subscribers every document again (``state.rebirth``)."""
         for name, document in self._documents.items():
@@ -73,17 +79,16 @@ class Bulletin:
     @contextmanager
     def subscribed(
         self, *, on_document: Callable[[str, Json, int], None] | None = None,
-        on_event: Callable[[Event], None] | None = None,
+        on_event: Callable[[Event], None] | None = None, on_sample: Callable[[Json], None] | None = None,
     ) -> Iterator[None]:
         """Subscribe for the duration of the block."""
-        if on_document is not None:
-            self._on_document.append(on_document)
-        if on_event is not None:
-            self._on_event.append(on_event)
+        wanted: list[tuple[list[Any], Any]] = [
+            (self._on_document, on_document), (self._on_event, on_event), (self._on_sample, on_sample)]
+        told = [(listeners, tell) for listeners, tell in wanted if tell is not None]
+        for listeners, tell in told:
+            listeners.append(tell)
         try:
             yield
         finally:
-            if on_document is not None:
-                self._on_document.remove(on_document)
-            if on_event is not None:
-                self._on_event.remove(on_event)
+            for listeners, tell in told:
+                listeners.remove(tell)

@@ -283,7 +283,7 @@ class House:
         await self.intake.recover()
         self.http = HttpDoor(settings, self.intake, self.bulletin, ports=Ports(
             snapshot=self.studio.snapshot, stats=self.sampling.report, report=self.sampling.document,
-            summary=self.summaries.document,
+            follow=self.sampling.following, summary=self.summaries.document,
             health=lambda: self.bulletin.document("health") or {"status": "ok"}, openapi=openapi.document,
             attach=None if self._start.safe else self.direct.attach, simulation=self.board.simulation))
         await self.http.start()

@@ -268,8 +268,10 @@ VERBS: Final[tuple[Verb, ...]] = (
         Arg("channel", ArgType.STRING, "label of the channel", maximum=64),
         Arg("payload", ArgType.STRING, "text", required=True, positional=True, maximum=60_000),
     ), acts=True, idempotent=False),
-    Verb("stats.subscribe", "Publish statistics for a minute; renew to go on.", (
-        Arg("interval", ArgType.INTEGER, "seconds between samples", minimum=1, maximum=60, positional=True),
+    Verb("stats.subscribe", "Publish statistics as state/quality for a minute, over MQTT and on every event stream; "
+         "renew to go on.", (
+        Arg("interval", ArgType.INTEGER, "seconds between samples (default 1)", minimum=1, maximum=60,
+            positional=True),
         _DIALECT,
     )),
     Verb("call.summary", "What a call that ended was like: its record, and count, sum, average, least and most of each "
@@ -467,7 +469,14 @@ STATES: Final[Mapping[str, str]] = {
     "calls": "The last 20 calls.",
     "health": "ok, degraded or failed, with causes; clock, memory, load.",
     "config": "Version applied, errors of a refused one.",
+    "quality": "Statistics of the call and of the device, with the verdict on them; told only while somebody asks.",
 }
+
+VOLATILE: Final = "quality"
+"""The state document that is neither kept nor retained: a sample, made when it is asked for."""
+
+SAMPLE_S: Final = (1, 60)
+"""Seconds between two samples of ``quality``, least and most."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,18 @@
-"""Statistics of the call and of the device: a report when asked for, and a stream on ``state/quality`` by lease.
+"""Statistics of the call and of the device, with the verdict on them: the document ``quality``.
 
-Nothing is sampled for the stream while nobody asks; a lease ends by itself after a minute.
+One when asked for, and a stream by lease: a lease of ``stats.subscribe`` ends by itself after a minute, that of an
+event stream with the stream. Nothing is sampled while there is none.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +21,7 @@ from appliance.bulletin import Bulletin
 from appliance.care import acs
 from appliance.errors import Refused
 from appliance.intake import Handler
-from appliance.vocabulary import Command, Json
+from appliance.vocabulary import DIALECTS, SAMPLE_S, Command, Json
 from hw.api import Health
 
 __all__ = ["Sampling", "SamplingPorts"]
@@ -26,7 +29,7 @@ __all__ = ["Sampling", "SamplingPorts"]
 log = logging.getLogger(__name__)
 
 LEASE_S: Final = 60.0  # no forgotten firehose: who wants more asks again
-LEASES: Final = 16
+LEASES: Final = 16  # of stats.subscribe; those of event streams are limited by the streams
 MEMORY: Final = Path("/proc/meminfo")
 
 
@@ -35,7 +38,7 @@ class SamplingPorts:
     """What sampling asks. ``stats``: the W3C dictionaries of the call, empty without one; ``earlier``: a report of the
     same call from before the given one; ``quality``: the verdict on the call; ``health``: the board's; ``lag``: encoded
     pictures that wait, and seconds from sensor to wire, None while nothing is sent; ``rates``: of the picture, as
-    members of ``x-device``."""
+    members of ``x-device``; ``publish``: over MQTT, what came by no event stream alone."""
 
     stats: Callable[[], Awaitable[Sequence[Json]]]
     earlier: Callable[[Sequence[Json]], Sequence[Json]]
@@ -49,17 +52,20 @@ class SamplingPorts:
 @dataclass(frozen=True, slots=True)
 class _Lease:
     interval: int  # seconds
-    until: float  # of the loop's clock
+    dialect: str
+    until: float = math.inf  # of the loop's clock; never: its owner gives it back
 
 
 class Sampling:
-    """Every ``publish`` gets one document ``{callId, interval, quality, stats, acs}``, with ``stats`` or ``acs`` or
-    both, as the leases want. ``run`` serves until cancelled."""
+    """A sample is a document ``{callId, quality, interval, stats, acs}``, with ``stats`` or ``acs`` or both, as the
+    leases want. ``run`` serves until cancelled."""
 
     def __init__(self, bulletin: Bulletin, ports: SamplingPorts) -> None:
         self._bulletin = bulletin
         self._ports = ports
-        self._leases: dict[tuple[str, str, str], _Lease] = {}  # by origin, sender and dialect
+        self._subscribed: dict[tuple[str, str, str], _Lease] = {}  # by origin, sender and dialect
+        self._following: list[_Lease] = []
+        self._sampled = float("-inf")  # loop time of the last sample
         self._renewed = asyncio.Event()
         self._before: Sequence[Json] = ()
         self._failing = False
@@ -72,20 +78,32 @@ class Sampling:
         return [*await self._ports.stats(), await self._device()]
 
     async def document(self, dialect: str) -> Json:
-        """One report, now: ``{stats}``, or ``{acs}`` with rates since the last look at the call."""
-        if dialect != "acs":
-            return {"stats": await self.report()}
+        """One sample, now: ``{callId, quality, stats}``, or ``acs`` with rates since the last look at the call."""
         report = await self._ports.stats()
-        return {"acs": acs.sample(report, self._ports.earlier(report))}
+        return await self._document({dialect}, report, self._ports.earlier(report))
+
+    @contextmanager
+    def following(self, interval: int, dialect: str) -> Iterator[None]:
+        """A lease for the duration of the block: samples are told to the subscribers of the bulletin."""
+        lease = _Lease(interval, dialect)
+        self._following.append(lease)
+        self._renewed.set()
+        try:
+            yield
+        finally:
+            self._following.remove(lease)
+            self._renewed.set()
 
     async def run(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             self._renewed.clear()
             interval = self._interval()
             try:
-                async with asyncio.timeout(interval):
+                async with asyncio.timeout_at(None if interval is None else self._sampled + interval):
                     await self._renewed.wait()
             except TimeoutError:
+                self._sampled = loop.time()
                 await self._sample(interval or 0)
 
     async def _sample(self, interval: int) -> None:
@@ -97,31 +115,42 @@ class Sampling:
             self._failing = True
 
     def _interval(self) -> int | None:
-        """Seconds to the next sample, None while there is no lease."""
+        """Seconds between samples, None while there is no lease."""
         now = asyncio.get_running_loop().time()
-        self._leases = {who: lease for who, lease in self._leases.items() if lease.until > now}
-        if not self._leases:
+        self._subscribed = {who: lease for who, lease in self._subscribed.items() if lease.until > now}
+        if not self._leases():
             self._before = ()
-        return min((lease.interval for lease in self._leases.values()), default=None)
+        return min((lease.interval for lease in self._leases()), default=None)
+
+    def _leases(self) -> list[_Lease]:
+        return [*self._subscribed.values(), *self._following]
 
     async def _publish(self, interval: int) -> None:
         report = await self._ports.stats()
-        dialects = {dialect for _, _, dialect in self._leases}
-        document: Json = {"callId": self._bulletin.document("call").get("callId"), "interval": interval,
-                          "quality": self._ports.quality()}
+        document = await self._document({lease.dialect for lease in self._leases()}, report,
+                                        self._before or self._ports.earlier(report))
+        self._before = report
+        document["interval"] = interval
+        self._bulletin.sample(document)
+        if self._subscribed:
+            await self._ports.publish(document)
+
+    async def _document(self, dialects: Set[str], report: Sequence[Json], before: Sequence[Json]) -> Json:
+        """``before``: the report that rates count from."""
+        document: Json = {"callId": self._bulletin.document("call").get("callId"), "quality": self._ports.quality()}
         if "w3c" in dialects:
             document["stats"] = [*report, await self._device()]
         if "acs" in dialects:
-            document["acs"] = acs.sample(report, self._before or self._ports.earlier(report))
-        self._before = report
-        await self._ports.publish(document)
+            document["acs"] = acs.sample(report, before)
+        return document
 
     async def _subscribe(self, command: Command) -> None:
-        dialect = command.args.get("dialect", "w3c")
+        dialect = command.args.get("dialect", DIALECTS[0])
         who = command.origin.value, command.sender, dialect
-        if who not in self._leases and len(self._leases) >= LEASES:
+        if who not in self._subscribed and len(self._subscribed) >= LEASES:
             raise Refused("too many ask for statistics; try again within a minute", code=429, sub_code="tooMany")
-        self._leases[who] = _Lease(command.args.get("interval", 1), asyncio.get_running_loop().time() + LEASE_S)
+        until = asyncio.get_running_loop().time() + LEASE_S
+        self._subscribed[who] = _Lease(command.args.get("interval", SAMPLE_S[0]), dialect, until)
         self._renewed.set()
 
     async def _device(self) -> Json:

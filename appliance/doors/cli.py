@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -31,7 +31,7 @@ from appliance.faces.commandline import (
     parser,
     sorted_out,
 )
-from appliance.vocabulary import VERB, VERBS, Json, Verb
+from appliance.vocabulary import SAMPLE_S, VERB, VERBS, VOLATILE, Json, Verb
 
 if TYPE_CHECKING:
     import ssl
@@ -158,7 +158,17 @@ def _state(asked: Namespace) -> ExitCode:
 
 
 def _stats(asked: Namespace) -> ExitCode:
-    return _get(asked, f"/v1/stats?dialect={asked.dialect}")
+    if not asked.follow:
+        if asked.interval is not None or asked.count is not None:
+            raise _UsageError("--interval and --count go with --follow")
+        return _get(asked, f"/v1/stats?dialect={asked.dialect}")
+    interval = SAMPLE_S[0] if asked.interval is None else asked.interval
+    return _follow(asked, f"/v1/events?{VOLATILE}={interval}&dialect={asked.dialect}", _sample_line)
+
+
+def _sample_line(kind: str, data: str) -> str | None:
+    message = json.loads(data) if kind == "state" else {}
+    return json.dumps(message["document"], ensure_ascii=False) if message.get("name") == VOLATILE else None
 
 
 def _health(asked: Namespace) -> ExitCode:
@@ -194,19 +204,26 @@ def _address(asked: Namespace) -> ExitCode:
 
 
 def _events(asked: Namespace) -> ExitCode:
-    """One line for each event until Ctrl-C, or until the appliance ends the stream."""
+    """One line for each event."""
+    wanted = {"event", "state"} if asked.states else {"event"}
+    return _follow(asked, "/v1/events", lambda kind, data: data if kind in wanted else None)
+
+
+def _follow(asked: Namespace, path: str, line: Callable[[str, str], str | None]) -> ExitCode:
+    """Print what ``line`` makes of each message, until Ctrl-C, or until the appliance ends the stream."""
     if asked.count is not None and asked.count < 1:
         raise _UsageError("--count is at least 1")
     left = asked.count
     reason = "the connection was lost"
-    for kind, data in _peer(asked).stream("/v1/events"):
+    for kind, data in _peer(asked).stream(path):
         if kind == "cut":
             reason = f"the appliance ended the stream: {json.loads(data).get('reason', '')}"
         if kind == "refused":
             return _refused(json.loads(data))
-        if kind != "event" and not (asked.states and kind == "state"):
+        words = line(kind, data)
+        if words is None:
             continue
-        print(data, flush=True)
+        print(words, flush=True)
         if left is not None:
             left -= 1
             if left == 0:

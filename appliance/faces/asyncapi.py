@@ -6,7 +6,7 @@ from typing import Final
 
 from appliance.faces import statistics
 from appliance.faces.jsonschema import definitions, pascal, state
-from appliance.vocabulary import EVENTS, ID_PATTERN, MAX_PAYLOAD, ROOT, STATES, VERBS, Json, Verb
+from appliance.vocabulary import EVENTS, ID_PATTERN, MAX_PAYLOAD, ROOT, STATES, VERBS, VOLATILE, Json, Verb
 
 __all__ = ["document", "event_topics"]
 
@@ -137,6 +137,8 @@ def _states() -> Part:
     operations: Json = {}
     messages: Json = {}
     for name in STATES:
+        if name == VOLATILE:
+            continue
         key = f"{pascal(name)}State"
         channels[f"state{pascal(name)}"] = _channel(f"state/{name}", STATES[name], key)
         operations[f"tell{key}"] = _operation("send", f"state{pascal(name)}", f"On change, retained: {STATES[name]}",
@@ -176,19 +178,13 @@ def _events() -> Part:
 
 
 def _quality() -> Part:
-    words = "Statistics, while somebody subscribes by stats.subscribe."
-    payload: Json = {
-        "type": "object", "required": ["interval", "quality"],
-        "properties": {
-            "callId": {"type": ["string", "null"]}, "interval": {"type": "integer", "minimum": 1},
-            "quality": {"type": "object", "description": "networkQualityLevel, mos, rtt, jitter, fractionLost, stats"},
-            "stats": statistics.report(),
-            "acs": {"type": "object", "description": "MediaStatsReportSample, for who subscribed with dialect acs"}},
-    }
+    key = f"{pascal(VOLATILE)}State"
+    channel = f"state{pascal(VOLATILE)}"
+    words = "Statistics, for a minute after stats.subscribe."
     return (
-        {"stateQuality": _channel("state/quality", words, "Quality")},
-        {"tellQuality": _operation("send", "stateQuality", words, "Quality", 0)},
-        {"Quality": _message("Quality", words, payload)},
+        {channel: _channel(f"state/{VOLATILE}", words, key)},
+        {f"tell{key}": _operation("send", channel, words, key, 0)},
+        {key: _message(key, words, {"allOf": [statistics.sample(key), _STAMP]})},
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Final
 
-from appliance.vocabulary import DIALECTS, STATES, VERB, VERBS, Arg, ArgType, Json, Result, Verb
+from appliance.vocabulary import DIALECTS, SAMPLE_S, STATES, VERB, VERBS, Arg, ArgType, Json, Result, Verb
 
 __all__ = [
     "OWN_COMMANDS", "ExitCode", "completion", "exit_code", "given_args", "joined", "option", "parser", "placeholder",
@@ -57,7 +57,7 @@ OWN_COMMANDS: Final[dict[str, str]] = {
     "events": "show events as they come, one JSON object a line",
     "health": "show whether the appliance works",
     "address": "print a fresh one-time address of the page",
-    "stats": "show the statistics of the call",
+    "stats": "show the statistics of the call and of the device, once or as they come",
     "verbs": "list what the appliance can be told to do",
     "check": "check a settings file without starting anything",
     "completion": "print a completion script for bash, zsh or fish",
@@ -228,6 +228,10 @@ def _add_own(one: argparse.ArgumentParser, name: str) -> None:
         one.add_argument("name", nargs="?", help=", ".join(STATES))
     elif name == "stats":
         one.add_argument("--dialect", choices=DIALECTS, default=DIALECTS[0], help="names and units")
+        one.add_argument("--follow", action="store_true", help="a sample a line, until Ctrl-C")
+        one.add_argument("--interval", type=int, metavar="N",
+                         help=f"with --follow: seconds between samples, {SAMPLE_S[0]} (default) to {SAMPLE_S[1]}")
+        one.add_argument("--count", type=int, metavar="N", help="with --follow: end after N lines")
     elif name == "events":
         one.add_argument("--states", action="store_true", help="state documents too, beginning with all of them")
         one.add_argument("--count", type=int, metavar="N", help="end after N lines")
@@ -283,7 +287,7 @@ def _words(name: str) -> list[str]:
     verb = VERB.get(name)
     if verb is None:
         fixed = {"state": list(STATES), "completion": ["bash", "zsh", "fish"], "events": ["--states", "--count"],
-                 "stats": ["--dialect", *DIALECTS],
+                 "stats": ["--dialect", *DIALECTS, "--follow", "--interval", "--count"],
                  "address": ["--operator", "--name", "--scope", "--json"],
                  "run": ["--config", "--data", "--board", "--port", "--no-broker", "--safe"]}
         return fixed.get(name, [])

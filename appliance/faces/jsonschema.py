@@ -15,6 +15,7 @@ from appliance.vocabulary import (
     END_REASONS,
     EVENT_PREFIX,
     EVENTS,
+    SAMPLE_S,
     STATES,
     VERBS,
     Arg,
@@ -283,6 +284,19 @@ def _provider() -> Json:
     return _object({"providers": {"type": "object", "additionalProperties": one}}, ("providers",))
 
 
+def _quality() -> Json:
+    return _object({
+        "callId": {"type": ["string", "null"], "description": "the call, or the last one"},
+        "interval": {"type": "integer", "minimum": SAMPLE_S[0], "maximum": SAMPLE_S[1],
+                     "description": "seconds to the next sample, while somebody asks for them"},
+        "quality": {"type": "object", "description": "networkQualityLevel, mos, rtt, jitter, fractionLost, stats; "
+                                                     "empty before the first look, and without a call"},
+        "stats": {"type": "array", "items": {"type": "object"},
+                  "description": "each is one of the definitions that end in Stats"},
+        "acs": {"type": "object", "description": "MediaStatsReportSample, where the dialect acs is asked for"},
+    }, ("callId", "quality"))
+
+
 def state(name: str) -> Json:
     """A state document. Fields beyond those named here may come with any version; readers ignore them."""
     if name == "availability":
@@ -290,6 +304,7 @@ def state(name: str) -> Json:
     known: dict[str, Callable[[], Json]] = {
         "call": _call, "roster": _roster, "diag": _diag, "config": _config, "health": _health,
         "provider": _provider, "net": _net,
+        "quality": _quality,
     }
     return {"description": STATES[name], **(known[name]() if name in known else {"type": "object"})}
 

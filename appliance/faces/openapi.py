@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from appliance.faces import statistics
 from appliance.faces.jsonschema import DIALECT, answer, definitions, pascal
-from appliance.vocabulary import DIALECTS, ID_PATTERN, STATES, VERBS, Json, Scope, Verb
+from appliance.vocabulary import DIALECTS, ID_PATTERN, SAMPLE_S, STATES, VERBS, VOLATILE, Json, Scope, Verb
 
 __all__ = ["document"]
 
@@ -110,16 +110,12 @@ _SNAPSHOT: Final[Json] = {
     "properties": {
         "rev": {"type": "integer", "minimum": 0}, "boot": {"type": "string"},
         "documents": {"type": "object", "properties": {
-            name: {"$ref": f"#/components/schemas/{pascal(name)}State"} for name in STATES if name != "availability"}},
+            name: {"$ref": f"#/components/schemas/{pascal(name)}State"} for name in STATES
+            if name not in {"availability", VOLATILE}}},
     },
 }
 _HEALTH: Final[Json] = {
     "type": "object", "required": ["status"], "properties": {"status": {"enum": ["ok", "degraded", "failed"]}},
-}
-_STATS: Final[Json] = {
-    "type": "object",
-    "properties": {"stats": statistics.report(), "acs": {
-        "type": "object", "description": "with dialect=acs, in place of stats: a MediaStatsReportSample"}},
 }
 _SUMMARY: Final[Json] = {
     "type": "object", "description": "the record of the call as in state/calls, and what its media were like",
@@ -131,6 +127,10 @@ _SUMMARY: Final[Json] = {
 
 def _state() -> Json:
     name = {"name": "name", "in": "path", "required": True, "schema": {"enum": list(STATES)}}
+    sample = _reply("The sample.", statistics.sample(f"{pascal(VOLATILE)}State"))
+    every = {"name": VOLATILE, "in": "query", "description": "samples of statistics as state documents named "
+             f"{VOLATILE}, for as long as the stream lasts: seconds between two",
+             "schema": {"type": "integer", "minimum": SAMPLE_S[0], "maximum": SAMPLE_S[1]}}
     call = {"name": "call", "in": "path", "required": True, "schema": {"type": "string"},
             "description": "id of the call, or last"}
     dialect = {"name": "dialect", "in": "query", "schema": {"enum": list(DIALECTS), "default": DIALECTS[0]}}
@@ -142,13 +142,16 @@ def _state() -> Json:
         "/v1/state/{name}": {"get": _read(
             "state_document", "One state document.", {"200": _reply("The document.", {"type": "object"})},
             parameters=[name])},
+        f"/v1/state/{VOLATILE}": {"get": _read(
+            "state_quality", "Statistics of the device and of the call, with the verdict on them, now.",
+            {"200": sample}, parameters=[dialect])},
         "/v1/events": {"get": _read("events", "State and events as they come.", {
-            "200": {"description": stream, "content": {"text/event-stream": text}}})},
+            "200": {"description": stream, "content": {"text/event-stream": text}}}, parameters=[every, dialect])},
         "/v1/health": {"get": _read(
             "health", "Whether the appliance works; causes only for those who may know.",
             {"200": _reply("ok or degraded.", _HEALTH), "503": _reply("failed.", _HEALTH)}, scope=None)},
-        "/v1/stats": {"get": _read("stats", "Statistics of the device and of the call, now.",
-                                   {"200": _reply("Samples.", _STATS)}, parameters=[dialect])},
+        "/v1/stats": {"get": _read("stats", f"The same as /v1/state/{VOLATILE}.", {"200": sample},
+                                   parameters=[dialect])},
         "/v1/calls/{call}/summary": {"get": _read(
             "summary_of_call", "What a call that ended was like; 404 when it is not kept.",
             {"200": _reply("Its summary.", _SUMMARY)}, parameters=[call, dialect])},

@@ -20,6 +20,7 @@ from appliance.vocabulary import (
     ROOT,
     STATES,
     VERBS,
+    VOLATILE,
     Arg,
     ArgType,
     Result,
@@ -162,7 +163,8 @@ def _states() -> str:
     return (
         "## State\n\n"
         f"Whole documents, never differences: retained on `{ROOT}/DEVICE/state/NAME`, at `GET /v1/state/NAME`, by "
-        "`edgecall state NAME`.\n\n"
+        f"`edgecall state NAME`. `{VOLATILE}` alone is not retained: [statistics.md](statistics.md) says how to ask "
+        "for it.\n\n"
         + _table(("document", "holds"), [(f"`{name}`", words) for name, words in STATES.items()])
     )
 

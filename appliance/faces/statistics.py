@@ -7,7 +7,7 @@ from typing import Final
 from appliance.vocabulary import Json
 from appliance.webrtc_stats import COMMON, TYPES, Member, StatsType, Unit
 
-__all__ = ["definitions", "dictionary", "page", "report", "summary"]
+__all__ = ["definitions", "dictionary", "page", "report", "sample", "summary"]
 
 _SIGNED: Final = frozenset({Unit.SIGNED_PACKETS, Unit.DECIBEL, Unit.CELSIUS})
 
@@ -22,6 +22,11 @@ def report() -> Json:
     return {"type": "array", "items": {
         "description": "One dictionary of W3C webrtc-stats in SI units, or x-device: the device.",
         "oneOf": [{"$ref": f"#/components/schemas/{_name(one)}"} for one in TYPES]}}
+
+
+def sample(state: str) -> Json:
+    """The schema of the state document ``quality``, whose definition is named."""
+    return {"allOf": [{"$ref": f"#/components/schemas/{state}"}, {"properties": {"stats": report()}}]}
 
 
 def summary() -> Json:
@@ -79,16 +84,22 @@ tests hold the reports of live sessions against it, and compare them with what t
 
 | where | what |
 | --- | --- |
-| `GET /v1/stats`, `edgecall stats` | one report, now |
-| `stats.subscribe` | over MQTT: a report on `state/quality` every `interval` seconds, for a minute; renew to go on |
+| `GET /v1/state/quality`, `GET /v1/stats`, `edgecall state quality`, `edgecall stats` | one sample, now |
+| `GET /v1/events?quality=SECONDS`, `edgecall stats --follow` | a sample every 1 to 60 s while the stream lasts |
+| `stats.subscribe` | a sample every `interval` seconds for a minute, over MQTT and on event streams; renew to go on |
 | `GET /v1/calls/ID/summary`, `call.summary`, `log/callSummary` | what a call that ended was like |
+
+A sample is `{callId, quality, stats}`: the verdict of the last look at the call (empty without one), and the report.
+Over MQTT it comes on `state/quality` (QoS 0, not retained), in an event stream as a `state` message named `quality`;
+`interval` says when the next one comes. Where several ask, all get what the most eager one wants. Nothing is sampled
+while nobody asks. What an address does not take (`?dialcet=acs`, `?quality=0`) is refused with 400.
 
 Every dictionary has `type`, `id` and `timestamp` (milliseconds since 1970), and belongs to the one transport of the
 call. Counters begin at zero with every new connection, so also after a reconnection within the call; `ssrc` tells.
 
 With `dialect=acs` (`?dialect=acs`, or the argument of the verbs) names and units are those of Azure Communication
 Services, in `acs` in place of `stats`: `jitterInMs`, `healedRatio`, `bitrate` and so on, per sample. Rates are those
-since the report before. Nothing is published while nobody subscribes.
+since the report before.
 
 The summary holds, per metric, direction, type and codec, `count`, `sum`, `average`, `minimum` and `maximum`. One sample
 is one look, every five seconds. Rates, averages and levels are values of the samples; counters are what came since the

@@ -157,7 +157,8 @@ async def test_state_health_stats_and_address(running: Running, say: Callable[..
     code, out, err = await asyncio.to_thread(say, "health")
     assert (code, "status" in json.loads(out)) == (0, True)
     code, out, _ = await asyncio.to_thread(say, "stats")
-    assert (code, json.loads(out)) == (0, {"stats": []})
+    assert (code, json.loads(out)["stats"]) == (0, [])
+    assert (await asyncio.to_thread(say, "state", "quality"))[1] == out
     code, out, _ = await asyncio.to_thread(say, "address", "--operator")
     assert (code, out.startswith(f"{running.base}/enter?")) == (0, True)
     assert "next=/operator" in out.replace("%2F", "/")
@@ -183,6 +184,22 @@ async def test_events_come_one_a_line(running: Running, say: Callable[..., Said]
     assert code == 0
     assert (first["document"], second["document"]) == ({"state": "None"}, {"state": "Incoming"})
     assert third["type"] == "edgecall.io.pressed"
+
+
+async def test_statistics_come_one_sample_a_line(running: Running, say: Callable[..., Said]) -> None:
+    asked = asyncio.create_task(asyncio.to_thread(say, "stats", "--follow", "--interval", "2", "--count", "2"))
+    await _listening(running)
+    for number in range(2):
+        running.bulletin.set("call", {"state": "None", "number": number})
+        running.bulletin.sample({"callId": None, "number": number})
+    code, out, _ = await asked
+    assert code == 0
+    assert [json.loads(line) for line in out.splitlines()] == [
+        {"callId": None, "number": 0}, {"callId": None, "number": 1}]
+    code, out, err = await asyncio.to_thread(say, "stats", "--follow", "--interval", "0")
+    assert (code, out, "1 to 60" in err) == (ExitCode.USAGE, "", True)
+    code, _, err = await asyncio.to_thread(say, "stats", "--interval", "2")
+    assert (code, "go with --follow" in err) == (ExitCode.USAGE, True)
 
 
 async def test_the_end_of_the_daemon_ends_the_events(tmp_path: Path, say: Callable[..., Said]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from appliance.doors.http import Ports
-from appliance.doors.http.events import QUEUE_LIMIT
+from appliance.doors.http.events import QUEUE_LIMIT, SAMPLES_BEHIND
 from appliance.doors.http.metrics import active_diagnostics
 from appliance.doors.http.replies import status_of
 from appliance.handover import PeerChannel
@@ -209,8 +209,64 @@ async def test_statistics_and_summaries_have_a_dialect(tmp_path: Path) -> None:
         assert await get("calls/last/summary") == (200, {"callId": "call-1"})
         await get("calls/call-1/summary?dialect=acs")
         assert asked == [(None, "w3c"), ("call-1", "acs")]
+        assert await get("state/quality?dialect=acs") == (200, {"acs": {}})
+        for path in ("stats?dialcet=acs", "stats?quality=1", "calls/last/summary?interval=1", "state/quality?",
+                     "state/call?dialect=acs", "events?interval=1", "stats?dialect=acs&dialect=w3c"):
+            status, answer = await get(path)
+            if path.endswith("?"):
+                assert status == 200
+            else:
+                assert (status, answer["subCode"]) == (400, "query"), path
+                assert path.partition("?")[2].partition("=")[0] in answer["message"]
     async with running_door(tmp_path, Ports()) as at:
         assert (await get("calls/last/summary"))[0] == 404
+
+
+async def test_an_event_stream_that_asks_for_samples_gets_them_while_it_lasts(tmp_path: Path) -> None:
+    following: list[tuple[int, str]] = []
+
+    @contextlib.contextmanager
+    def follow(interval: int, dialect: str) -> Iterator[None]:
+        following.append((interval, dialect))
+        try:
+            yield
+        finally:
+            following.remove((interval, dialect))
+
+    def ended() -> bool:
+        at.bulletin.sample({})  # the appliance hears that a client has left when it writes to it
+        return not following
+
+    async with running_door(tmp_path, Ports(follow=follow)) as at:
+        events, headers = f"{at.base}/v1/events", at.bearer(OPERATOR)
+        async with at.http.get(f"{events}?quality=5&dialect=acs", headers=headers) as response:
+            await until(lambda: len(at.door._events) == 1)
+            assert following == [(5, "acs")]
+            at.bulletin.sample({"callId": "call-1", "quality": {}, "acs": {}})
+            while not (line := (await response.content.readline()).decode()).startswith("data: {\"name\":\"quality\""):
+                assert line
+            assert json.loads(line[6:])["document"]["callId"] == "call-1"
+        await until(ended)
+        for query, word in (("quality=0", "1 to 60"), ("quality=61", "1 to 60"), ("quality=1.5", "whole number"),
+                            ("quality=", "1 to 60"), ("quality=²", "1 to 60"), ("dialect=acs", "quality=SECONDS"),
+                            ("quality=1&dialect=x", "w3c, acs")):
+            async with at.http.get(f"{events}?{query}", headers=headers) as response:
+                answer = await response.json()
+                assert (response.status, word in answer["message"]) == (400, True), query
+        assert following == []
+
+
+async def test_a_stream_that_is_behind_is_spared_samples_and_no_state(at: Running) -> None:
+    async with at.http.get(f"{at.base}/v1/events", headers=at.bearer(OPERATOR)) as response:
+        await until(lambda: len(at.door._events) == 1)
+        for number in range(40):  # in one step of the loop: nothing is written between
+            at.bulletin.sample({"number": number})
+        at.bulletin.set("call", {"state": "None"})
+        told: list[str] = []
+        while not told or "call" not in told[-1]:
+            line = (await response.content.readline()).decode()
+            told += [line] if line.startswith("data: {\"name\"") else []
+        assert len(told) == SAMPLES_BEHIND + 1
 
 
 async def test_metrics_count_calls_requests_and_rates(tmp_path: Path) -> None:

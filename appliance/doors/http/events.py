@@ -1,4 +1,4 @@
-"""Server-sent events: a full snapshot, then every change and event as it happens."""
+"""Server-sent events: a full snapshot, then every change and event as it happens, and samples while somebody asks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aiohttp import web
 from appliance.bulletin import Bulletin
 from appliance.errors import Refused
 from appliance.faces.cloudevents import cloud_event
-from appliance.vocabulary import Event, Json
+from appliance.vocabulary import VOLATILE, Event, Json
 
 __all__ = ["EventStreams"]
 
@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 STREAMS_LIMIT: Final = 32
 QUEUE_LIMIT: Final = 256
 """Messages that may wait for one client; a page that is further behind starts again with a snapshot."""
+
+SAMPLES_BEHIND: Final = 16
+"""With more messages waiting, a sample of statistics (some 10 kB each) is left out."""
 
 HEARTBEAT_S: Final = 15.0
 WRITE_S: Final = 10.0
@@ -45,6 +48,11 @@ class _Client:
     def document(self, name: str, document: Json, rev: int) -> None:
         self._put(_message("state", {"name": name, "rev": rev, "document": document}))
 
+    def sample(self, document: Json, rev: int) -> None:
+        """The next one is soon there: it is not kept for a client that reads slowly."""
+        if len(self.waiting) < SAMPLES_BEHIND:
+            self.document(VOLATILE, document, rev)
+
     def event(self, event: Event) -> None:
         self._put(_message("event", cloud_event(event, self._device, self._boot)))
 
@@ -64,8 +72,9 @@ class EventStreams:
     """All open streams of ``GET /v1/events``.
 
     Messages: ``hello`` {boot, rev, time}, then one ``state`` {name, rev, document} per document, then ``state`` and
-    ``event`` (CloudEvents) as they come; ``cut`` {reason} before we end a stream: ``slow``, ``signedOut`` or
-    ``shutdown``. ``Last-Event-ID`` is not used: every stream starts with the whole truth.
+    ``event`` (CloudEvents) as they come, and a ``state`` named ``quality`` while anybody asks for statistics; ``cut``
+    {reason} before we end a stream: ``slow``, ``signedOut`` or ``shutdown``. ``Last-Event-ID`` is not used: every
+    stream starts with the whole truth.
     """
 
     def __init__(self, bulletin: Bulletin, device: str) -> None:
@@ -99,7 +108,9 @@ class EventStreams:
         try:
             await response.prepare(request)
             # Snapshot and subscription in one step of the loop: nothing is lost or told twice between them.
-            with self._bulletin.subscribed(on_document=client.document, on_event=client.event):
+            with self._bulletin.subscribed(
+                    on_document=client.document, on_event=client.event,
+                    on_sample=lambda document: client.sample(document, self._bulletin.rev)):
                 await self._write(response, self._snapshot())
                 await self._follow(response, client)
         except (ConnectionError, TimeoutError):

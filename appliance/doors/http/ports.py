@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from appliance.errors import Refused
@@ -22,7 +23,11 @@ async def _no_stats() -> Sequence[Json]:
 
 
 async def _no_report(_dialect: str) -> Json:
-    return {"stats": []}
+    return {"callId": None, "quality": {}, "stats": []}
+
+
+def _nothing_to_follow(_interval: int, _dialect: str) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 async def _no_summary(_call_id: str | None, _dialect: str) -> Json:
@@ -39,7 +44,8 @@ class Ports:
 
     ``snapshot``: JPEG of the camera; raises HardwareError or FileNotFoundError when there is none.
     ``stats``: W3C webrtc-stats dictionaries of the running call, if there is one, and ``x-device``.
-    ``report``: a report as the document that ``GET /v1/stats`` answers, in a dialect of ``DIALECTS``.
+    ``report``: a sample, now, in a dialect of ``DIALECTS``: what ``GET /v1/stats`` and ``/v1/state/quality`` answer.
+    ``follow``: seconds and dialect; samples are told to the bulletin's subscribers for the duration of the block.
     ``summary``: what a call that ended was like, None for the last, in such a dialect; raises Refused when not kept.
     ``health``: the document of ``state/health``; its ``status`` is ``ok``, ``degraded`` or ``failed``.
     ``openapi``: the OpenAPI document, or None where it was not built in.
@@ -50,6 +56,7 @@ class Ports:
     snapshot: Callable[[], Awaitable[bytes]] = _no_picture
     stats: Callable[[], Awaitable[Sequence[Json]]] = _no_stats
     report: Callable[[str], Awaitable[Json]] = _no_report
+    follow: Callable[[int, str], AbstractContextManager[None]] = _nothing_to_follow
     summary: Callable[[str | None, str], Awaitable[Json]] = _no_summary
     health: Callable[[], Json] = _healthy
     openapi: Callable[[], Json] | None = None

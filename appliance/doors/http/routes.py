@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,7 +24,16 @@ from appliance.doors.http.replies import json_reply
 from appliance.doors.http.sim import SimStream
 from appliance.errors import BadRequest, NotPermitted, Refused
 from appliance.settings import DeviceSettings
-from appliance.vocabulary import DIAGNOSTICS, DIALECTS, END_REASONS, ID_PATTERN, STATES, Scope
+from appliance.vocabulary import (
+    DIAGNOSTICS,
+    DIALECTS,
+    END_REASONS,
+    ID_PATTERN,
+    SAMPLE_S,
+    STATES,
+    VOLATILE,
+    Scope,
+)
 
 __all__ = ["Routes", "address_grant"]
 
@@ -68,25 +77,30 @@ class Routes:
             web.get("/", self._page), web.get("/operator", self._page), web.get("/enter", self._enter),
             web.get("/console/{name}", self._file), web.get("/favicon.ico", self._icon),
             web.get("/v1/health", self._health),
-            web.post("/v1/cmd/{verb}", self._gated(operator, self.commands.post)),
+            web.post("/v1/cmd/{verb}", self._gated(operator, self.commands.post, "wait")),
             web.get("/v1/state", self._gated(operator, self._state)),
+            web.get(f"/v1/state/{VOLATILE}", self._gated(operator, self._stats, "dialect")),
             web.get("/v1/state/{name}", self._gated(operator, self._document)),
-            web.get("/v1/events", self._gated(operator, self._events), allow_head=False),
+            web.get("/v1/events", self._gated(operator, self._events, VOLATILE, "dialect"), allow_head=False),
             web.get("/v1/session", self._gated(operator, self._session)),
             web.delete("/v1/session", self._gated(operator, self._sign_out)),
             web.post("/v1/address", self._gated(admin, self._address)),
-            web.get("/v1/stats", self._gated(operator, self._stats)),
-            web.get("/v1/calls/{call}/summary", self._gated(operator, self._summary)),
+            web.get("/v1/stats", self._gated(operator, self._stats, "dialect")),
+            web.get("/v1/calls/{call}/summary", self._gated(operator, self._summary, "dialect")),
             web.get("/v1/camera/snapshot", self._gated(operator, self._snapshot), allow_head=False),
             web.get("/v1/openapi.json", self._gated(operator, self._openapi)),
             web.get("/metrics", self._gated(operator, self._metrics)),
-            web.get("/v1/peer", self._gated(operator, self._peer, devices=True), allow_head=False),
+            web.get("/v1/peer", self._gated(operator, self._peer, "page", devices=True), allow_head=False),
             web.get("/v1/sim", self._gated(operator, self._sim), allow_head=False),
         ])
 
-    def _gated(self, need: Scope, handler: Served, *, devices: bool = False) -> Handler:
+    def _gated(self, need: Scope, handler: Served, *query: str, devices: bool = False) -> Handler:
+        """``query``: the parameters that the route takes; others are refused, for a misspelt one would change nothing
+        and say nothing."""
         async def admitted(request: web.Request) -> web.StreamResponse:
-            return await handler(request, self.gate.admit(request, need, devices=devices))
+            caller = self.gate.admit(request, need, devices=devices)
+            _check_query(request, query)
+            return await handler(request, caller)
 
         return admitted
 
@@ -192,8 +206,22 @@ class Routes:
         return json_reply(self.bulletin.document(name))
 
     async def _events(self, request: web.Request, caller: Caller) -> web.StreamResponse:
-        with self._lease(request, caller) as session:
+        with self._lease(request, caller) as session, self._following(request):
             return await self.events.serve(request, None if session is None else session.on_end)
+
+    def _following(self, request: web.Request) -> AbstractContextManager[None]:
+        """``?quality=SECONDS&dialect=``: samples of statistics for as long as the stream lasts."""
+        asked = request.query.get(VOLATILE)
+        if asked is None:
+            if "dialect" in request.query:
+                raise BadRequest(f"dialect is that of the samples: ask for them with {VOLATILE}=SECONDS.",
+                                 sub_code="dialect")
+            return nullcontext()
+        least, most = SAMPLE_S
+        if not re.fullmatch(r"[0-9]{1,4}", asked, re.ASCII) or not least <= int(asked) <= most:
+            raise BadRequest(f"{VOLATILE} is a whole number of seconds between samples, {least} to {most}.",
+                             sub_code=VOLATILE)
+        return self.ports.follow(int(asked), _dialect(request))
 
     async def _stats(self, request: web.Request, _caller: Caller) -> web.StreamResponse:
         return json_reply(await self.ports.report(_dialect(request)))
@@ -242,6 +270,16 @@ class Routes:
         finally:
             session.leases -= 1
             session.used = self.gate.sessions.now()
+
+
+def _check_query(request: web.Request, known: Sequence[str]) -> None:
+    """Raises BadRequest for a parameter that the route does not take, or that is given twice."""
+    for name in request.query:
+        if name not in known:
+            takes = f"Known here: {', '.join(known)}." if known else "This address takes none."
+            raise BadRequest(f"There is no query parameter {name[:40]!r}. {takes}", sub_code="query")
+        if len(request.query.getall(name)) > 1:
+            raise BadRequest(f"The query parameter {name} is given more than once.", sub_code="query")
 
 
 def _dialect(request: web.Request) -> str:
