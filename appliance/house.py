@@ -168,7 +168,7 @@ class House:
         return "none" if self._start.safe else board.name, BoardOptions(
             microphone=board.microphone, camera=board.camera, speaker=board.speaker_wav,
             display=(int(width), int(height)), echo_delay_ms=board.echo_delay_ms,
-            echo_loss_db=board.echo_loss_db or None, long_press_s=board.long_press_s)
+            echo_loss_db=board.echo_loss_db or None, long_press_s=board.long_press_s, file=board.file)
 
     async def _open_store(self) -> None:
         self.store = Store(self.settings.data_dir)

@@ -27,9 +27,12 @@ __all__ = [
     "BoardOptions",
     "Camera",
     "DeviceBusyError",
+    "DeviceDeniedError",
     "DeviceFact",
     "DeviceFailedError",
+    "DeviceFormatError",
     "DeviceMissingError",
+    "DevicePulledError",
     "Display",
     "EncodedFrame",
     "EncoderKind",
@@ -59,6 +62,18 @@ class DeviceMissingError(HardwareError, FileNotFoundError):
     """The device is not there (never was, or was unplugged)."""
 
 
+class DevicePulledError(DeviceMissingError):
+    """The device was unplugged while it was in use."""
+
+
+class DeviceDeniedError(HardwareError, PermissionError):
+    """The system does not let us open the device; the message says which group the user lacks."""
+
+
+class DeviceFormatError(HardwareError, ValueError):
+    """The device offers no format, rate or size that we can use; the message names what it offers."""
+
+
 class DeviceBusyError(HardwareError, BlockingIOError):
     """Somebody else holds the device; the message names the holder where the system tells."""
 
@@ -86,6 +101,8 @@ class FaultKind(Enum):
     MISSING = "missing"  # unplugged, or not there at start
     BUSY = "busy"  # another process holds it
     DENIED = "denied"  # no permission on the device node
+    FORMAT = "format"  # it offers no format that we can use
+    PULLED = "pulled"  # unplugged while in use; another may have taken over
     STALLED = "stalled"  # it stopped delivering
     FAILED = "failed"  # it reported an error
     START_TIMED_OUT = "start_timed_out"  # it did not deliver within its start time-out
@@ -413,7 +430,7 @@ class Board(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BoardOptions:
-    """What a board is opened with; ``extra`` carries board-file entries."""
+    """What a board is opened with. All but ``long_press_s`` and ``file`` is for boards with simulated parts."""
 
     microphone: str = "tone:440"
     camera: str = "pattern"
@@ -422,4 +439,4 @@ class BoardOptions:
     echo_delay_ms: float = 0.0
     echo_loss_db: float | None = None  # None: no echo path
     long_press_s: float = 1.0
-    extra: Mapping[str, str] = field(default_factory=dict)
+    file: str = ""  # board file of ``pi``: a name or a path; empty: by the model

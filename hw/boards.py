@@ -6,9 +6,9 @@ from hw.api import Board, BoardOptions, HardwareError
 
 __all__ = ["BOARDS", "open_board"]
 
-BOARDS = ("sim", "auto", "none")
-"""``sim``: everything simulated. ``auto``: this computer's own camera and sound card where it has some, best effort.
-``none``: no devices, for safe mode."""
+BOARDS = ("sim", "pi", "auto", "none")
+"""``sim``: everything simulated. ``pi``: the devices that a board file names. ``auto``: this computer's own camera and
+sound card where it has some, best effort. ``none``: no devices, for safe mode."""
 
 
 def open_board(name: str, options: BoardOptions) -> Board:
@@ -20,6 +20,10 @@ def open_board(name: str, options: BoardOptions) -> Board:
         from hw.sim.board import SimBoard
 
         return SimBoard(options)
+    if name == "pi":
+        from hw.pi.board import PiBoard
+
+        return PiBoard(options)
     if name == "auto":
         from hw.host.board import HostBoard
 

@@ -120,6 +120,10 @@ def _path(text: str) -> str:
     return str(path)
 
 
+def _board_file(text: str) -> str:
+    return text if re.fullmatch(r"[a-z0-9][a-z0-9-]*", text) else _file(text)
+
+
 def _dnd(text: str) -> str:
     Window.parse(text)
     return text.strip()
@@ -242,6 +246,7 @@ LISTEN: Final = Format("IP address of this device, 0.0.0.0 or :: for all, or loc
 COUNTRY: Final = Format("country code of ISO 3166-1, two capital letters", _country)
 SCREEN: Final = Format("WIDTHxHEIGHT, even numbers of pixels from 160 to 3840", _screen)
 FILE: Final = Format("absolute path of a readable file", _file)
+BOARD_FILE: Final = Format("name of a board file, or absolute path of a readable one", _board_file)
 PATH: Final = Format("absolute path", _path)
 DND: Final = Format("days and times, such as 'Mon-Fri 22:00-06:00'", _dnd)
 FINGERPRINT: Final = Format("SHA-256 fingerprint, 64 hexadecimal digits, colons allowed", _fingerprint)

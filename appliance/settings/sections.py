@@ -50,8 +50,10 @@ class DeviceSettings:
 class BoardSettings:
     """The hardware. The sources of microphone and camera are those of the simulated board."""
 
-    name: str = setting("sim", "Simulated, or the devices found on this machine.",
-                        choices=("sim", "auto"), restart=True)
+    name: str = setting("sim", "sim: simulated; pi: the devices of a board file; auto: what this computer has, best "
+                        "effort.", choices=("sim", "pi", "auto"), restart=True)
+    file: str = setting("", "Board file of pi; empty: chosen by the model.", format=formats.BOARD_FILE,
+                        restart=True, example='"/etc/edgecall/boards/door.toml"')
     microphone: str = setting("speech", "What the simulated microphone hears.",
                               format=formats.MICROPHONE, restart=True, example='"tone:440"')
     camera: str = setting("pattern", "What the simulated camera sees.",

@@ -17,7 +17,7 @@ from hw.sim.sources import SourceError
 
 
 def test_unknown_board_names_the_known_ones() -> None:
-    with pytest.raises(HardwareError, match=r"'pie'.*sim, auto"):
+    with pytest.raises(HardwareError, match=r"'pie'.*sim, pi, auto"):
         open_board("pie", BoardOptions())
 
 

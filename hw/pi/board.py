@@ -1,0 +1,137 @@
+"""The board ``pi``: each part by the board file; one that cannot be opened is named with its reason, and the rest goes
+on without it."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from hw.api import (
+    BoardOptions,
+    Camera,
+    DeviceBusyError,
+    DeviceDeniedError,
+    DeviceFact,
+    DeviceFormatError,
+    DeviceMissingError,
+    Display,
+    Fault,
+    FaultKind,
+    HardwareError,
+    Health,
+    Kind,
+    Panel,
+)
+from hw.pi.boardfile import BoardFile, find_board_file
+from hw.sim.faults import FaultLine
+
+__all__ = ["PiBoard", "fault_of"]
+
+_log = logging.getLogger("hw.pi")
+
+
+class Part(Protocol):
+    """What the board asks of each of its parts beside the Protocol of ``hw.api``."""
+
+    def devices(self) -> Sequence[DeviceFact]:
+        """The devices of this part as they are now."""
+
+    def close(self) -> None: ...
+
+
+AnyPart = TypeVar("AnyPart", bound=Part)
+
+
+def fault_of(error: HardwareError) -> FaultKind:
+    """The kind of fault that an error is told as."""
+    for kind, fault in (
+        (DeviceMissingError, FaultKind.MISSING), (DeviceBusyError, FaultKind.BUSY),
+        (DeviceDeniedError, FaultKind.DENIED), (DeviceFormatError, FaultKind.FORMAT),
+    ):
+        if isinstance(error, kind):
+            return fault
+    return FaultKind.FAILED
+
+
+class PiBoard:
+    """Implements ``hw.api.Board``. A part that is not there is None, and its reason stands in ``devices()``.
+
+    Raises BoardFileError for a board file that is missing or wrong.
+    """
+
+    simulation = None
+
+    def __init__(self, options: BoardOptions) -> None:
+        self._file = find_board_file(options.file, _model())
+        self._faults = FaultLine()
+        self._parts: list[Part] = []
+        self._lacking: list[DeviceFact] = []
+        self._camera: Camera | None = None
+        self._display: Display | None = None
+        self._panel: Panel | None = None
+        _log.info("board file %s: %s", self._file.path, self._file.title)
+
+    def _open(self, kind: Kind, name: str, opener: Callable[[BoardFile, FaultLine], AnyPart]) -> AnyPart | None:
+        """Open one part; None, and told with its reason, where that fails."""
+        try:
+            part = opener(self._file, self._faults)
+        except (HardwareError, ImportError) as error:
+            _log.warning("%s: %s", name, error)
+            self._lacking.append(DeviceFact(kind, kind.value, name, present=False, note=str(error)))
+            fault = fault_of(error) if isinstance(error, HardwareError) else FaultKind.FAILED
+            self._faults.report(kind, fault, kind.value, True, str(error))
+            return None
+        self._parts.append(part)
+        return part
+
+    @property
+    def audio(self) -> None:
+        return None
+
+    @property
+    def camera(self) -> Camera | None:
+        return self._camera
+
+    @property
+    def display(self) -> Display | None:
+        return self._display
+
+    @property
+    def panel(self) -> Panel | None:
+        return self._panel
+
+    def facts(self) -> Mapping[str, str]:
+        return {
+            "board": "pi",
+            "boardFile": self._file.path,
+            "model": _model(),
+            "machine": platform.machine(),
+            "kernel": platform.release(),
+        }
+
+    def health(self) -> Health:
+        return Health()
+
+    def devices(self) -> Sequence[DeviceFact]:
+        return [*(fact for part in self._parts for fact in part.devices()), *self._lacking]
+
+    def on_fault(self, sink: Callable[[Fault], None]) -> None:
+        self._faults.listen(sink)
+
+    def close(self) -> None:
+        for part in reversed(self._parts):
+            part.close()
+        self._faults.close()
+
+
+def _model() -> str:
+    """The model by the device tree, else by the firmware's table."""
+    for path in ("/proc/device-tree/model", "/sys/class/dmi/id/product_name"):
+        try:
+            return Path(path).read_text(errors="replace").strip("\0\n ")
+        except OSError:
+            continue
+    return "Computer"

@@ -1,0 +1,100 @@
+"""Board files: chosen by the model, checked whole, every fault in words; and the board that they describe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from hw.api import BoardOptions, HardwareError
+from hw.boards import open_board
+from hw.pi.boardfile import FOLDERS, BoardFile, BoardFileError, board_files, find_board_file, load_board_file
+
+
+@dataclass(frozen=True)
+class Shape:
+    names: tuple[str, ...] = ("a",)
+    pins: Mapping[str, int] = field(default_factory=dict)
+    seconds: float = 1.0
+    loud: bool = False
+
+    def __post_init__(self) -> None:
+        if self.seconds > 10:
+            raise ValueError(f"seconds: {self.seconds:g} is above 10")
+
+
+def test_a_part_is_read_by_its_types() -> None:
+    table = {"names": ["x", "y"], "pins": {"call": 17}, "seconds": 2, "loud": True}
+    file = BoardFile("b.toml", tables={"audio": table})
+    assert file.part("audio", Shape) == Shape(("x", "y"), {"call": 17}, 2.0, True)
+    assert file.part("camera", Shape) == Shape()
+
+
+@pytest.mark.parametrize(("table", "words"), [
+    ({"seconds": "2"}, r"\[audio\] seconds: must be a number, not '2'"),
+    ({"loud": 1}, "loud: must be true or false, not 1"),
+    ({"names": "x"}, "names: must be a list of a text in quotes"),
+    ({"names": [3]}, "names: must be a text in quotes, not 3"),
+    ({"pins": [3]}, "pins: must be a table"),
+    ({"pins": {"call": True}}, "pins: must be a whole number, not True"),
+    ({"second": 2.0}, "second: there is no such key; did you mean seconds"),
+    ({"zzz": 2.0}, "zzz: there is no such key; there are names, pins, seconds, loud"),
+    ({"seconds": 11}, r"\[audio\] seconds: 11 is above 10"),
+    ({"zzz": 1, "loud": 1}, r"(?s)zzz.*\n.*loud"),
+])
+def test_every_fault_of_a_part_is_told_in_words(table: Mapping[str, object], words: str) -> None:
+    with pytest.raises(BoardFileError, match=words) as refused:
+        BoardFile("b.toml", tables={"audio": table}).part("audio", Shape)
+    assert all(line.startswith("board file b.toml: ") for line in str(refused.value).splitlines())
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("title = ", "b.toml"), ("title = 3", "title must be a text"), ('models = "x"', "models a list of texts"),
+    ("[audoi]", "no part 'audoi'; there are audio, camera"), ("audio = 3", "no part 'audio'"),
+    (b"\xff", "b.toml"),
+])
+def test_a_broken_file_is_told_in_words(tmp_path: Path, text: str | bytes, words: str) -> None:
+    path = tmp_path / "b.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(BoardFileError, match=words):
+        load_board_file(path)
+
+
+def test_the_longest_beginning_of_the_model_wins_and_the_site_before_the_package(tmp_path: Path) -> None:
+    site, package = tmp_path / "site", tmp_path / "package"
+    for folder, name, models in (
+        (package, "pi-4", ["Raspberry Pi 4"]), (package, "pi-4b", ["Raspberry Pi 4 Model B", "Other"]),
+        (package, "generic", []), (site, "pi-4b", ["Raspberry Pi 4 Model B"]),
+    ):
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}.toml").write_text(f"title = '{folder.name} {name}'\nmodels = {models}\n")
+    folders = (site, package)
+    assert list(board_files(folders)) == ["pi-4b", "generic", "pi-4"]
+    assert find_board_file("", "Raspberry Pi 4 Model B Rev 1.5", folders).title == "site pi-4b"
+    assert find_board_file("", "Raspberry Pi 400 Rev 1.0", folders).title == "package pi-4"
+    assert find_board_file("", "Laptop", folders).title == "package generic"
+    assert find_board_file("pi-4", "Laptop", folders).title == "package pi-4"
+    assert find_board_file(str(package / "pi-4b.toml"), "", folders).title == "package pi-4b"
+    with pytest.raises(BoardFileError, match="no board file 'pi-9'; there are generic, pi-4, pi-4b"):
+        find_board_file("pi-9", "", folders)
+    with pytest.raises(BoardFileError, match="not there; edgecall doctor"):
+        find_board_file("/nowhere/x.toml", "", folders)
+    assert find_board_file("", "Laptop", ()).tables == {}
+
+
+@pytest.mark.parametrize("path", sorted(FOLDERS[-1].glob("*.toml")), ids=lambda path: path.stem)
+def test_every_board_file_of_ours_opens_a_board(path: Path) -> None:
+    board = open_board("pi", BoardOptions(file=str(path)))
+    try:
+        assert board.facts()["boardFile"] == str(path)
+        assert board.simulation is None
+        assert all(fact.note for fact in board.devices() if not fact.present)
+    finally:
+        board.close()
+
+
+def test_a_board_file_that_is_missing_is_told_and_nothing_is_left() -> None:
+    with pytest.raises(HardwareError, match="no board file 'nope'"):
+        open_board("pi", BoardOptions(file="nope"))
