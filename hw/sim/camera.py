@@ -480,7 +480,8 @@ class ProcessCamera:
             if self._start is not start:
                 return
             for kind in (FaultKind.START_TIMED_OUT, FaultKind.STALLED, FaultKind.SLOW):
-                self._report(kind, kind in faults)
+                words = f"{start.watch.rate:.0f} of {start.mode.fps} pictures a second"
+                self._report(kind, kind in faults, words if kind is FaultKind.SLOW else "")
         if faults & {FaultKind.START_TIMED_OUT, FaultKind.STALLED}:
             self._healthy_since = None
             if now >= self._retry_at:

@@ -67,18 +67,48 @@ def test_watch_tells_a_low_rate_without_fluttering() -> None:
     watch = FrameWatch(30, 0.0)
     now = 0.0
 
-    def run(fps: float, seconds: float) -> frozenset[FaultKind]:
+    def run(fps: float, seconds: float) -> list[bool]:
+        """Whether it is told to be slow, look by look."""
         nonlocal now
+        found = []
         for _ in range(round(fps * seconds)):
             now += 1 / fps
             watch.frame(now)
-        return watch.faults(now)
+            faults = watch.faults(now)
+            assert faults <= {FaultKind.SLOW}
+            found.append(bool(faults))
+        return found
 
-    assert run(30, 3) == frozenset()
-    assert run(10, 3) == {FaultKind.SLOW}
-    assert run(18, 3) == {FaultKind.SLOW}  # above where it began, below where it ends
-    assert run(25, 3) == frozenset()
-    assert run(18, 3) == frozenset()
+    def edges(found: list[bool]) -> int:
+        return sum(a != b for a, b in itertools.pairwise(found))
+
+    assert not any(run(30, 3))
+    told = run(10, 6)
+    assert told[-1] and edges(told) == 1
+    assert watch.rate == pytest.approx(10, abs=1)
+    assert all(run(18, 3)), "above where it began, below where it ends"
+    over = run(30, 3)
+    assert not over[-1] and edges(over) == 1, "told within 3 s"
+    assert not any(run(18, 3))
+    for _ in range(5):
+        assert not any(run(8, 1.2) + run(30, 1.5)), "a breath is not told"
+
+
+def test_watch_keeps_a_low_rate_through_a_change_of_what_is_wanted_until_it_is_better() -> None:
+    watch, now, told = FrameWatch(30, 0.0), 0.0, []
+    for wanted in (30, 15, 30, 30):  # the steps of a call that has little to send
+        watch.retimed(wanted)
+        for _ in range(7 * 5):
+            now += 1 / 5
+            watch.frame(now)
+            told.append(FaultKind.SLOW in watch.faults(now))
+    assert sum(a != b for a, b in itertools.pairwise(told)) == 1, "one edge: it was slow all the time"
+    watch.retimed(5)
+    for _ in range(5 * 5):
+        now += 1 / 5
+        watch.frame(now)
+        told.append(FaultKind.SLOW in watch.faults(now))
+    assert not told[-1], "as fast as is wanted now"
 
 
 def _pictures(count: int) -> list[VideoFrame]:
@@ -215,7 +245,8 @@ def test_a_rate_that_is_asked_anew_is_judged_anew() -> None:
     watch.retimed(30)
     for number in range(1, 60):
         watch.frame(8.9 + number / 10)
-    assert FaultKind.SLOW in watch.faults(14.8)
+        last = watch.faults(8.9 + number / 10)
+    assert FaultKind.SLOW in last
     assert FaultKind.STALLED in watch.faults(14.8 + STALL_S), "a standstill is seen across the change"
 
 
