@@ -115,8 +115,8 @@ class CallQuality:
         self._reports.append(report)
         self._summary(call["callId"]).add(report)
         quality = self.quality = self._judge.look(report)
-        self._diagnostics.quality("networkSendQuality", quality.send, loss=quality.sent_loss)
-        self._diagnostics.quality("networkReceiveQuality", quality.receive, loss=quality.loss)
+        for name, verdict in (("networkSendQuality", quality.send), ("networkReceiveQuality", quality.receive)):
+            self._diagnostics.quality(name, verdict.grade, **verdict.detail())
         self._tell(call["callId"], self._steady(quality.level), quality.stats(self._verbosity()))
         return LOOK_S
 

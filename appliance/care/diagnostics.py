@@ -82,11 +82,16 @@ class _Standing:
     since: float
     cleared: float | None = None
     count: int = 0
-    detail: Json = field(default_factory=dict)
+    shown: Json = field(default_factory=dict)  # the detail published last
     told_at: float = float("-inf")  # loop time
-    causes: set[str] = field(default_factory=set)
+    causes: dict[str, Json] = field(default_factory=dict)  # those that hold, each with its particulars
     lapses: dict[str, asyncio.TimerHandle] = field(default_factory=dict)  # by cause
     timer: asyncio.TimerHandle | None = None
+
+    @property
+    def detail(self) -> Json:
+        """Particulars of the cause that came last of those that hold; nothing of what is over."""
+        return next(reversed(self.causes.values()), {})
 
 
 class Diagnostics:
@@ -101,6 +106,7 @@ class Diagnostics:
     def flag(self, name: str, active: bool, *, cause: str = "", lapses_s: float | None = None, **detail: Any) -> None:
         """Report that a flag holds or not. With several ``cause``s it holds until the last of them ends.
 
+        ``detail``: what is wrong, shown while it holds: ``what`` in words for people, figures in SI units.
         ``lapses_s``: nobody will tell that this cause is over: it is, so long after it was reported last.
         """
         standing = self._of(name, DiagnosticType.FLAG, False)
@@ -111,16 +117,18 @@ class Diagnostics:
             standing.lapses[cause] = asyncio.get_running_loop().call_later(
                 lapses_s, lambda: self.flag(name, False, cause=cause))
         if active:
-            standing.causes.add(cause)
+            standing.causes[cause] = _known(detail)
         else:
-            standing.causes.discard(cause)
-        self._report(name, standing, bool(standing.causes), detail)
+            standing.causes.pop(cause, None)
+        self._report(name, standing, bool(standing.causes))
 
     def quality(self, name: str, value: int, **detail: Any) -> None:
-        """Report a quality: 1 good, 2 poor, 3 bad."""
+        """Report a quality: 1 good, 2 poor, 3 bad; ``detail`` as of a flag."""
         if value not in (1, 2, 3):
             raise ValueError(f"quality {value} of {name} is not 1, 2 or 3")
-        self._report(name, self._of(name, DiagnosticType.QUALITY, GOOD), value, detail)
+        standing = self._of(name, DiagnosticType.QUALITY, GOOD)
+        standing.causes = {"": _known(detail)} if is_raised(value) else {}
+        self._report(name, standing, value)
 
     def fault(self, fault: Fault) -> None:
         """Report a fault of a board."""
@@ -153,15 +161,12 @@ class Diagnostics:
             raise ValueError(f"{name} is a {DIAGNOSTICS[name].type.value}")
         return self._standing.setdefault(name, _Standing(good, good, self._wall()))
 
-    def _report(self, name: str, standing: _Standing, value: bool | int, detail: Json) -> None:
-        known = {key: item for key, item in detail.items() if item not in (None, "")}
+    def _report(self, name: str, standing: _Standing, value: bool | int) -> None:
         if value == standing.value:
-            if is_raised(standing.told) and standing.timer is None and known and known != standing.detail:
-                standing.detail = known  # the same trouble with other particulars: shown, and no new edge
-                self._bulletin.merge("diag", **{name: self._document(name, standing)})
+            if is_raised(standing.told) and standing.timer is None and standing.detail != standing.shown:
+                self._show(name, standing)  # the same trouble with other particulars: no new edge
             return
         standing.value = value
-        standing.detail = known
         if standing.timer is not None:
             return  # the latest value is told when the second is over
         loop = asyncio.get_running_loop()
@@ -184,15 +189,21 @@ class Diagnostics:
         if not raised:
             standing.cleared = now
         words = DIAGNOSTICS[name]
-        log.log(logging.WARNING if raised else logging.INFO, "%s: %s", name,
-                words.message if raised else "over", extra={"event": f"diag.{name}"})
-        self._bulletin.merge("diag", **{name: self._document(name, standing)})
+        what = standing.detail.get("what")
+        log.log(logging.WARNING if raised else logging.INFO, "%s: %s%s", name, words.message if raised else "over",
+                f" ({what})" if what else "", extra={"event": f"diag.{name}"})
+        self._show(name, standing)
         self._bulletin.post("diag.changed", diagnostic=name, value=standing.value, valueType=words.type.value,
                             callId=self._bulletin.document("call").get("callId"), detail=standing.detail)
 
-    @staticmethod
-    def _document(name: str, standing: _Standing) -> Json:
+    def _show(self, name: str, standing: _Standing) -> None:
         words = DIAGNOSTICS[name]
-        return {"value": standing.value, "valueType": words.type.value, "since": standing.since,
-                "lastCleared": standing.cleared, "count": standing.count, "detail": standing.detail,
-                "message": words.message, "advice": words.advice}
+        standing.shown = standing.detail
+        self._bulletin.merge("diag", **{name: {
+            "value": standing.value, "valueType": words.type.value, "since": standing.since,
+            "lastCleared": standing.cleared, "count": standing.count, "detail": standing.shown,
+            "message": words.message, "advice": words.advice}})
+
+
+def _known(detail: Json) -> Json:
+    return {key: item for key, item in detail.items() if item not in (None, "")}

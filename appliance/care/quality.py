@@ -15,13 +15,14 @@ from typing import Final
 from appliance.care.measures import Growth, Interval, lost_before_here, lost_on_the_way
 from appliance.vocabulary import Json
 
-__all__ = ["BAD", "GOOD", "POOR", "Judge", "Part", "Quality", "level_of", "mos"]
+__all__ = ["BAD", "GOOD", "POOR", "Judge", "Part", "Quality", "Verdict", "level_of", "mos"]
 
 GOOD, POOR, BAD = 1, 2, 3
 """Values of a diagnostic of type quality."""
 
 _POOR: Final = {"jitter": 0.030, "rtt": 0.300, "loss": 0.03}  # seconds, seconds, share over the interval
 _BAD: Final = {"jitter": 0.100, "rtt": 0.500, "loss": 0.10}
+RELIEF: Final = 0.8  # of a limit, below which it is over: a figure at the border does not flutter
 MUTE_BAD_S: Final = 2.0  # without RTP while the peer sends
 _LEVELS: Final = ((4.2, 5), (4.0, 4), (3.6, 3), (3.0, 2))
 _RATIOS: Final = ((0.9, 5), (0.75, 4), (0.5, 3), (0.25, 2))  # of frame rate, of bit rate
@@ -52,24 +53,61 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Quality:
-    """What one interval was like. ``level`` 5 excellent to 1 bad; ``send`` and ``receive`` 1 good, 2 poor, 3 bad;
-    ``mos`` of the worse direction of sound; ``jitter`` and ``loss`` the worst of what is received; ``parts`` by kind
-    and direction, only of what flows."""
+class Verdict:
+    """What one direction, ``send`` or ``receive``, suffers from. ``loss`` and ``jitter`` of its worst kind; ``grades``:
+    1 good, 2 poor, 3 bad, of each figure; ``silent``: kinds of which nothing comes although the peer sends."""
 
-    send: int
-    receive: int
+    direction: str
+    loss: float
+    jitter: float
+    rtt: float | None
+    grades: Mapping[str, int]
+    silent: tuple[str, ...] = ()
+
+    @property
+    def grade(self) -> int:
+        """The worst."""
+        return BAD if self.silent else max(self.grades.values())
+
+    def detail(self) -> Json:
+        """What fell, in words with its limit, and the figures in the units of W3C; nothing of a good one."""
+        if self.grade == GOOD:
+            return {}
+        measured = {"loss": self.loss, "rtt": self.rtt or 0.0, "jitter": self.jitter}
+        fallen = [f"{name} {_figure(name, measured[name])} ({_limit(name, measured[name], grade)})"
+                  for name, grade in self.grades.items() if grade != GOOD]
+        fallen += [f"no {kind} arrives although the other side sends it" for kind in self.silent]
+        return {"direction": self.direction, "what": ", ".join(fallen), "fractionLost": round(self.loss, 4),
+                "jitter": round(self.jitter, 4), "roundTripTime": None if self.rtt is None else round(self.rtt, 4)}
+
+
+def _limit(name: str, value: float, grade: int) -> str:
+    limit, word = (_BAD[name], "bad") if grade == BAD else (_POOR[name], "poor")
+    return f"{word} above {_figure(name, limit)}" if value > limit else (
+        f"{word} until below {_figure(name, limit * RELIEF)}")
+
+
+def _figure(name: str, value: float) -> str:
+    """For people: a share in per cent, seconds in milliseconds."""
+    return f"{value * 100:.3g} %" if name == "loss" else f"{value * 1000:.0f} ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What one interval was like. ``level`` 5 excellent to 1 bad; ``mos`` of the worse direction of sound; ``parts`` by
+    kind and direction, only of what flows."""
+
+    send: Verdict
+    receive: Verdict
     level: int
     mos: float
     rtt: float | None
-    jitter: float
-    loss: float
-    sent_loss: float = 0.0
     parts: Mapping[tuple[str, str], Part] = field(default_factory=dict)
 
     def payload(self) -> Json:
         return {"networkQualityLevel": self.level, "mos": round(self.mos, 2), "rtt": self.rtt,
-                "jitter": round(self.jitter, 4), "fractionLost": round(self.loss, 4), "stats": self.stats(3)}
+                "jitter": round(self.receive.jitter, 4), "fractionLost": round(self.receive.loss, 4),
+                "stats": self.stats(3)}
 
     def stats(self, verbosity: int) -> Json:
         """Levels per kind and direction (from verbosity 2 on), and what they are made of (3)."""
@@ -109,6 +147,7 @@ class Judge:
         self._before: Sequence[Json] = ()
         self._rates: deque[float] = deque(maxlen=EXPECTED_LOOKS)  # frames received per second
         self._wanted = 0.0  # bits per second of video: the most that was ever aimed at
+        self._grades: dict[str, Mapping[str, int]] = {"send": {}, "receive": {}}  # at the last look
 
     def look(self, report: Sequence[Json]) -> Quality:
         interval = Interval(report, self._before)
@@ -124,17 +163,23 @@ class Judge:
         for incoming in interval.each("inbound-rtp"):
             if not incoming.before or incoming.by("packetsReceived") or _silent(interval, incoming):
                 parts[incoming.row["kind"], "receive"] = self._received(interval, incoming, rtt, pair)
-        sent = [part for (_, direction), part in parts.items() if direction == "send"]
-        received = [part for (_, direction), part in parts.items() if direction == "receive"]
-        cut_off = any(_silent(interval, incoming) for incoming in interval.each("inbound-rtp"))
+        silent = tuple(str(one.row["kind"]) for one in interval.each("inbound-rtp") if _silent(interval, one))
         scores = [mos(rtt or 0.0, part.jitter, part.loss) for (kind, _), part in parts.items() if kind == "audio"]
         return Quality(
-            send=_grade(sent, rtt), receive=BAD if cut_off else _grade(received, rtt),
+            send=self._verdict("send", parts, rtt), receive=self._verdict("receive", parts, rtt, silent),
             level=min((part.level for part in parts.values()), default=5),
-            mos=min(scores, default=mos(rtt or 0.0, 0.0, 0.0)), rtt=rtt,
-            jitter=max((part.jitter for part in received), default=0.0),
-            loss=max((part.loss for part in received), default=0.0),
-            sent_loss=max((part.loss for part in sent), default=0.0), parts=parts)
+            mos=min(scores, default=mos(rtt or 0.0, 0.0, 0.0)), rtt=rtt, parts=parts)
+
+    def _verdict(self, direction: str, parts: Mapping[tuple[str, str], Part], rtt: float | None,
+                 silent: tuple[str, ...] = ()) -> Verdict:
+        own = [part for (_, its), part in parts.items() if its == direction]
+        loss = max((part.loss for part in own), default=0.0)
+        jitter = max((part.jitter for part in own), default=0.0)
+        before = self._grades[direction]
+        grades = self._grades[direction] = {
+            name: _grade(name, value, before.get(name, GOOD))
+            for name, value in (("loss", loss), ("rtt", rtt or 0.0), ("jitter", jitter))}
+        return Verdict(direction, loss, jitter, rtt, grades, silent)
 
     def _sent(self, interval: Interval, out: Growth, rtt: float | None, pair: Growth) -> Part:
         remote = interval.named(out.row.get("remoteId"))
@@ -184,9 +229,8 @@ def _by_ratio(value: float, whole: float) -> int:
     return next((level for least, level in _RATIOS if ratio >= least), 1)
 
 
-def _grade(parts: Sequence[Part], rtt: float | None) -> int:
-    measured = {"jitter": max((part.jitter for part in parts), default=0.0), "rtt": rtt or 0.0,
-                "loss": max((part.loss for part in parts), default=0.0)}
-    if any(measured[name] > limit for name, limit in _BAD.items()):
+def _grade(name: str, value: float, before: int) -> int:
+    """Of one figure; what had fallen has to come clearly back."""
+    if value > _BAD[name] * (RELIEF if before == BAD else 1):
         return BAD
-    return POOR if any(measured[name] > limit for name, limit in _POOR.items()) else GOOD
+    return POOR if value > _POOR[name] * (RELIEF if before != GOOD else 1) else GOOD

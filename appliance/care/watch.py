@@ -38,6 +38,7 @@ BROKER_GRACE_S: Final = 5.0  # a broker that restarts is no trouble for people
 RECONNECT_BAD_S: Final = 6.0
 """Media that are lost for so long did not come back by themselves. With the 3 s in which the loss is noticed, and the
 time between two looks, networkReconnect is Bad within 10 s."""
+BACKLOG: Final = 1000  # messages that wait for the broker
 STORAGE_LOW: Final = 64 * 1024 * 1024  # bytes
 _AUDIO: Final = ("wanted", "actual", "codec", "rate", "processing", "reason")
 _VIDEO: Final = ("wanted", "actual", "codec", "limits", "paused", "qualityLimitationReasons", "reason")
@@ -133,8 +134,11 @@ class Watch:
         now = self._clock.monotonic()
         if self._reconnecting is None or self._reconnecting[0] != call["callId"]:
             self._reconnecting = call["callId"], now
-        hopeless = self._diagnostics.raised("noNetwork") or now - self._reconnecting[1] >= RECONNECT_BAD_S
-        self._diagnostics.quality("networkReconnect", BAD if hopeless else POOR)
+        cut_off = self._diagnostics.raised("noNetwork")
+        hopeless = cut_off or now - self._reconnecting[1] >= RECONNECT_BAD_S
+        what = "this device has no network" if cut_off else (
+            f"no new connection for over {RECONNECT_BAD_S:g} s" if hopeless else "nothing arrives any more")
+        self._diagnostics.quality("networkReconnect", BAD if hopeless else POOR, what=what)
 
     async def _providers(self) -> None:
         self._bulletin.set("provider", {"providers": self._ports.providers()})
@@ -152,7 +156,9 @@ class Watch:
 
     async def _board(self) -> None:
         health = self._ports.health()
-        self._diagnostics.flag("thermalThrottled", health.throttled is True, celsius=health.temperature_c)
+        celsius = health.temperature_c
+        self._diagnostics.flag("thermalThrottled", health.throttled is True, celsius=celsius,
+                               what=None if celsius is None else f"{celsius:.0f} °C")
         self._diagnostics.flag("powerUndervoltage", health.undervoltage is True)
         self._diagnostics.flag("storageLow", health.storage_full is True, cause="board")
 
@@ -173,7 +179,7 @@ class Watch:
         synchronised = self._clock.synchronised()
         self._diagnostics.flag("clockNotSynchronised", not synchronised)
         free, read_only = await asyncio.to_thread(_storage, self._data)
-        self._diagnostics.flag("storageLow", free < STORAGE_LOW, freeBytes=free)
+        self._diagnostics.flag("storageLow", free < STORAGE_LOW, freeBytes=free, what=f"{free / 1e6:.0f} MB free")
         self._diagnostics.flag("storageReadOnly", read_only, path=str(self._data))
         memory = await asyncio.to_thread(_pss)
         self._bulletin.merge("health", clock="synchronised" if synchronised else "unsynchronised", pssBytes=memory,
@@ -181,7 +187,9 @@ class Watch:
                              uptimeSeconds=round(time.monotonic() - self._started))
 
     async def _backlog(self) -> None:
-        self._diagnostics.flag("eventQueueBacklog", await self._ports.backlog() > 1000)
+        waiting = await self._ports.backlog()
+        self._diagnostics.flag("eventQueueBacklog", waiting > BACKLOG, messages=waiting,
+                               what=f"{waiting} messages wait")
 
     async def _health(self) -> None:
         causes = [*(["safeMode"] if self._bulletin.document("device").get("safeMode") else []),

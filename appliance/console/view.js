@@ -143,10 +143,13 @@ export const hasDiagnostic = (live, name) => activeDiagnostics(live).some((row) 
 
 const DETAILS = 3; // lines of a list that are shown
 
-/** A detail is words, a list of lines, or fields of either. */
+/** A detail is words, a list of lines, or fields of either. Figures are for programs, and the message tells a direction. */
 function detailWords(detail) {
   if (typeof detail === "string") return detail;
-  if (!Array.isArray(detail)) return Object.values(detail ?? {}).map(detailWords).filter(Boolean).join(", ");
+  if (!Array.isArray(detail)) {
+    const fields = Object.entries(detail ?? {}).filter(([name]) => name !== "direction");
+    return fields.map(([, field]) => detailWords(field)).filter(Boolean).join(", ");
+  }
   const more = detail.length > DETAILS ? [`and ${detail.length - DETAILS} more`] : [];
   return [...detail.slice(0, DETAILS).map(String), ...more].join("; ");
 }

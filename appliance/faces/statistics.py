@@ -123,6 +123,19 @@ The score is that of Twilio's preflight test: with *L* = round trip + 2 jitter +
 160 ms, else 94.768 - (*L* - 120)/10, less 2.5 for each per cent lost; score = 1 + 0.035 *R* + 7e-6 *R* (*R* - 60)
 (100 - *R*). A level falls at once and rises when two looks in a row were better.
 
+The diagnostics `networkSendQuality` and `networkReceiveQuality` judge each direction by itself, over five seconds.
+Their `detail` names what fell, with its limit, and the figures: `{"direction": "send", "what": "loss 12 % (bad above
+10 %)", "fractionLost": 0.12, "jitter": 0.004, "roundTripTime": 0.045}`.
+
+| | poor (2) above | bad (3) above |
+| --- | --- | --- |
+| share lost | 3 % | 10 % |
+| round trip | 300 ms | 500 ms |
+| jitter | 30 ms | 100 ms |
+| nothing arrives although the other side sends | | 2 s |
+
+What had fallen is over below four fifths of the limit.
+
 ## Types
 
 """

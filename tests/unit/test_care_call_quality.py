@@ -99,12 +99,17 @@ async def test_the_level_is_told_with_the_connection_and_with_every_change() -> 
         assert (s.level, s.levels()) == (2, [5, 2])
         assert (s.diagnostic("networkReceiveQuality"), s.diagnostic("networkSendQuality")) == (3, 3)
         assert next(event for event in s.events if event.type.startswith("net.")).data["callId"] == "call-1"
+        told = {event.data["diagnostic"]: event.data["detail"] for event in s.events if event.type == "diag.changed"}
+        for name, direction in (("networkSendQuality", "send"), ("networkReceiveQuality", "receive")):
+            assert told[name]["direction"] == direction
+            assert told[name]["what"].startswith("loss 1") and told[name]["what"].endswith("% (bad above 10 %)")
         s.line.loss = 0.0
         await asyncio.sleep(5)
         assert s.level == 2, "one better look is not yet a better line"
         await asyncio.sleep(5)
         assert (s.level, s.levels()) == (5, [5, 2, 5])
         assert s.diagnostic("networkReceiveQuality") == 1
+        assert s.bulletin.document("diag")["networkReceiveQuality"]["detail"] == {}
 
 
 @virtual_time

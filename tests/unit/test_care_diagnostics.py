@@ -68,6 +68,26 @@ async def test_it_holds_until_the_last_cause_ends() -> None:
 
 
 @virtual_time
+async def test_what_is_shown_is_of_a_cause_that_holds_and_nothing_is_left_over() -> None:
+    with register() as (diagnostics, bulletin, told):
+        def detail() -> Json:
+            found: Json = bulletin.document("diag")["storageLow"]["detail"]
+            return found
+
+        diagnostics.flag("storageLow", True, cause="board", what="no room on the card")
+        diagnostics.flag("storageLow", False, freeBytes=9_000_000_000)
+        assert detail() == {"what": "no room on the card"}, "the other cause does not hold"
+        diagnostics.flag("storageLow", True, freeBytes=5)
+        assert detail() == {"freeBytes": 5}
+        diagnostics.flag("storageLow", False, freeBytes=9_000_000_000)
+        assert detail() == {"what": "no room on the card"}
+        await asyncio.sleep(2)
+        diagnostics.flag("storageLow", False, cause="board", what="room on the card")
+        assert detail() == {}
+        assert [one["detail"] for one in told] == [{"what": "no room on the card"}, {}]
+
+
+@virtual_time
 async def test_a_cause_whose_end_nobody_tells_lapses_after_its_last_report() -> None:
     with register() as (diagnostics, _, told):
         diagnostics.flag("eventQueueBacklog", True, cause="poison", lapses_s=600)
@@ -116,10 +136,10 @@ async def test_it_is_logged_once_on_and_once_off(caplog: pytest.LogCaptureFixtur
     with register() as (diagnostics, _, _):
         with caplog.at_level(logging.INFO):
             for active in (True, True, False, False):
-                diagnostics.flag("tamper", active)
+                diagnostics.flag("tamper", active, what="the lid")
                 await asyncio.sleep(1.5)
-        assert [(record.levelname, record.getMessage().split(":")[0]) for record in caplog.records] == [
-            ("WARNING", "tamper"), ("INFO", "tamper")]
+        assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+            ("WARNING", f"tamper: {DIAGNOSTICS['tamper'].message} (the lid)"), ("INFO", "tamper: over")]
 
 
 @virtual_time

@@ -34,7 +34,40 @@ def test_the_score_of_a_clean_line_and_of_a_bad_one() -> None:
     ({"rtt": 0.4}, POOR), ({"rtt": 0.6}, BAD)])
 def test_thresholds_of_what_is_received_and_sent(changes: dict[str, float], receive: int) -> None:
     quality = judged(CalmCall(), **changes)
-    assert (quality.receive, quality.send) == (receive, receive)
+    assert (quality.receive.grade, quality.send.grade) == (receive, receive)
+
+
+@pytest.mark.parametrize(("changes", "what"), [
+    ({}, None), ({"jitter": 0.04}, "jitter 40 ms (poor above 30 ms)"), ({"rtt": 0.6}, "rtt 600 ms (bad above 500 ms)"),
+    ({"rtt": 0.4, "jitter": 0.05}, "rtt 400 ms (poor above 300 ms), jitter 50 ms (poor above 30 ms)"),
+    ({"rtt": 0.6, "jitter": 0.05}, "rtt 600 ms (bad above 500 ms), jitter 50 ms (poor above 30 ms)")])
+def test_a_verdict_names_what_fell_and_its_limit(changes: dict[str, float], what: str | None) -> None:
+    quality = judged(CalmCall(), **changes)
+    for verdict in (quality.send, quality.receive):
+        detail = verdict.detail()
+        assert detail.get("what") == what
+        if what is None:
+            assert detail == {}
+        else:
+            assert detail["direction"] == verdict.direction
+            assert detail["jitter"] == changes.get("jitter", 0.002)
+            assert detail["roundTripTime"] == changes.get("rtt", 0.02)
+
+
+def test_a_figure_at_the_border_does_not_flutter() -> None:
+    judge, call = Judge(), CalmCall(jitter=0.031)
+    found = [judge.look(call.after(5)).receive]
+    for jitter in (0.029, 0.031, 0.025, 0.023, 0.029):
+        call.jitter = jitter
+        found.append(judge.look(call.after(5)).receive)
+    assert [verdict.grade for verdict in found] == [POOR, POOR, POOR, POOR, GOOD, GOOD]
+    assert found[3].detail()["what"] == "jitter 25 ms (poor until below 24 ms)"
+
+
+def test_a_verdict_on_loss_has_the_share_and_each_direction_its_own() -> None:
+    detail = judged(CalmCall(), loss=0.2).receive.detail()
+    assert (detail["direction"], detail["fractionLost"]) == ("receive", pytest.approx(0.2, abs=0.01))
+    assert detail["what"] == f"loss {detail['fractionLost'] * 100:.3g} % (bad above 10 %)"
 
 
 def test_the_level_follows_loss_and_delay_as_the_formula_has_it() -> None:
@@ -79,8 +112,8 @@ def test_what_is_expected_is_the_best_of_half_a_minute() -> None:
 def test_loss_counts_since_the_sample_before() -> None:
     call = CalmCall(loss=0.5)
     quality = judged(call, seconds=20, loss=0.001)
-    assert quality.loss == pytest.approx(0.001, abs=1e-3)
-    assert (quality.receive, quality.level) == (GOOD, 5)
+    assert quality.receive.loss == pytest.approx(0.001, abs=1e-3)
+    assert (quality.receive.grade, quality.level) == (GOOD, 5)
 
 
 def test_a_stream_that_begins_again_lost_nothing_and_grew_from_nothing() -> None:
@@ -88,7 +121,7 @@ def test_a_stream_that_begins_again_lost_nothing_and_grew_from_nothing() -> None
     judge.look(call.after(60))
     again = CalmCall(ssrc=77)
     again.now = 61.0
-    assert judge.look(again.report()).loss == 0
+    assert judge.look(again.report()).receive.loss == 0
 
 
 def test_nothing_of_a_peer_that_sends_is_bad_and_the_worst_level() -> None:
@@ -96,7 +129,9 @@ def test_nothing_of_a_peer_that_sends_is_bad_and_the_worst_level() -> None:
     judge.look(call.after(5))
     call.silent_since = 5.0
     quality = judge.look(call.after(5))
-    assert (quality.receive, quality.level) == (BAD, 1)
+    assert (quality.receive.grade, quality.level) == (BAD, 1)
+    assert quality.receive.detail()["what"] == (
+        "no audio arrives although the other side sends it, no video arrives although the other side sends it")
     assert quality.parts["audio", "receive"].level == 1
 
 
@@ -141,4 +176,4 @@ def test_verbosity_says_how_much_is_told() -> None:
 
 def test_without_statistics_nothing_is_wrong() -> None:
     quality = Judge().look([])
-    assert (quality.send, quality.receive, quality.rtt, quality.level) == (GOOD, GOOD, None, 5)
+    assert (quality.send.grade, quality.receive.grade, quality.rtt, quality.level) == (GOOD, GOOD, None, 5)

@@ -225,7 +225,7 @@ async def test_the_board_reports_heat_supply_and_a_full_store() -> None:
             world.health = Health(temperature_c=85.0, throttled=True, undervoltage=True, storage_full=True)
             await asyncio.sleep(3)
             assert set(world.diagnostics.standing()) == {"thermalThrottled", "powerUndervoltage", "storageLow"}
-            assert world.document("diag")["thermalThrottled"]["detail"] == {"celsius": 85.0}
+            assert world.document("diag")["thermalThrottled"]["detail"] == {"celsius": 85.0, "what": "85 °C"}
             world.health = Health()
             await asyncio.sleep(3)
             assert world.diagnostics.standing() == []
