@@ -15,6 +15,7 @@
 const SILENT_MS = 3000; // nothing received on a transport where something is due
 const BACK_OFF_MS = [250, 500, 1000, 2000, 4000, 8000]; // WebSocket; each times 0.5 to 1, the last one repeats
 const REPAIR_MS = [500, 1000, 2000, 4000]; // the next attempt at a new peer connection; the last one repeats
+const SETTLE_MS = 2000; // from the end of the old connection to the newer one being up
 const ATTEMPT_MS = 6000; // an attempt that the other side answered may take this long
 const REPLACED = 4001; // close code: another tab presented our token
 const OUTBOX = 64; // messages that wait for the WebSocket
@@ -557,7 +558,7 @@ class Call {
       case "reanswer":
         if (message.generation === this.#generation && this.#attempts.has(message.generation)) {
           this.#attempts.get(message.generation).take(message.sdp);
-          this.#again(ATTEMPT_MS);
+          if (this.#state === "Reconnecting") this.#again(ATTEMPT_MS);
         }
         break;
       case "reoffer":
@@ -567,6 +568,7 @@ class Call {
       case "lost":
         if (this.#offers && this.#state === "Connected") this.#lost();
         break;
+      case "move": this.#move(message.generation); break;
       case "resume": this.#resumed(); break;
       case "candidate": this.#candidate(message); break;
       case "update": this.#updated(message); break;
@@ -670,7 +672,16 @@ class Call {
   #failed(generation) {
     this.#drop(generation);
     if (!this.#everUp) this.end(reason("iceFailed"));
-    else if (this.#state === "Connected") this.#lost();
+    else if (this.#state === "Connected" && !this.#active) {
+      if (!this.#attempts.size) this.#lost();
+      else this.#after(SETTLE_MS, () => { if (!this.#active && this.#state === "Connected") this.#lost(); });
+    }
+  }
+
+  /** What there is still carries, and the appliance knows a better path: a new connection beside it. */
+  #move(generation) {
+    if (!this.#offers || this.#state !== "Connected" || generation !== this.#generation) return;
+    if (this.#active && this.#active === this.#attempts.get(generation)) this.#offer();
   }
 
   #lost() {
@@ -693,9 +704,11 @@ class Call {
     await this.#offer();
   }
 
-  #again(ms) {
+  #again(ms) { this.#after(ms, () => this.#repair()); }
+
+  #after(ms, then) {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#repair(), ms);
+    this.#timer = setTimeout(then, ms);
   }
 
   #sound(generation) {

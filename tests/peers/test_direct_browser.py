@@ -10,10 +10,13 @@ from itertools import pairwise
 import pytest
 from playwright.async_api import Page
 
+from appliance.handover import PeerIdentity
+from appliance.network import DefaultRoute, Network
 from appliance.providers import api
-from appliance.vocabulary import END_REASONS
+from appliance.vocabulary import END_REASONS, Scope
 from tests.support.browser import Chromium, chromium, wait_for
 from tests.support.direct_page import Appliance, Told, appliance
+from tests.support.interface import ADDRESS
 
 pytestmark = pytest.mark.peer
 
@@ -30,9 +33,9 @@ async def until(condition: Callable[[], bool], what: str, within_s: float = 10.0
 
 
 @asynccontextmanager
-async def on_duty() -> AsyncIterator[tuple[Appliance, Chromium, Page]]:
+async def on_duty(identity: PeerIdentity | None = None) -> AsyncIterator[tuple[Appliance, Chromium, Page]]:
     """An appliance and an operator on duty in a browser."""
-    async with appliance(hertz=DEVICE_HERTZ) as device, chromium(PAGE_HERTZ) as browser:
+    async with appliance(hertz=DEVICE_HERTZ, identity=identity) as device, chromium(PAGE_HERTZ) as browser:
         page = await browser.open(device.url)
         await page.evaluate("() => peer.goOnDuty('Olga')")
         await until(lambda: list(device.provider.on_duty) == ["Olga"], "on duty")
@@ -185,6 +188,34 @@ async def test_a_reloaded_page_comes_back_to_its_call(caller: str) -> None:
         await device_hears(device, PAGE_HERTZ)
         await page_sees_rising(page)
         assert await page.evaluate("() => peer.state.duty")
+        await told.leg.end(END_REASONS["0/local"])
+
+
+@pytest.mark.parametrize("caller", ["device", "page"])
+async def test_a_better_route_is_taken_and_neither_side_sees_a_loss(caller: str) -> None:
+    """``device``: the page offers, and is asked to; ``page``: the device does."""
+    elsewhere = PeerIdentity("olga", Scope.OPERATOR, "Olga", loopback=False, session="s1")
+    async with on_duty(elsewhere) as (device, _browser, page):
+        if caller == "device":
+            told = await answered(device, page)
+        else:
+            await page.evaluate("() => peer.call()")
+            incoming = await asyncio.wait_for(device.incoming.get(), 5)
+            told = Told(incoming.leg)
+            await incoming.leg.accept(api.MediaWanted())
+            await told.until(api.Connected)
+            await state(page, "Connected")
+        await device_hears(device, PAGE_HERTZ)
+        (before,) = device.studio._sessions
+        old, new = (Network(frozenset({ADDRESS}), DefaultRoute(2, gateway)) for gateway in ("10.99.0.2", "10.99.0.7"))
+        device.studio.network_changed(old, new)
+        await until(lambda: before not in device.studio._sessions, "the old connection is closed")
+        await Chromium.listen(page)
+        await Chromium.hears(page, DEVICE_HERTZ)
+        await device_hears(device, PAGE_HERTZ)
+        await device_sees_rising(device)
+        assert "Reconnecting" not in await page.evaluate("() => window.states")
+        assert not any(isinstance(event, api.Lost) for event in told.events)
         await told.leg.end(END_REASONS["0/local"])
 
 

@@ -16,6 +16,7 @@ from appliance.providers.direct import protocol as wire
 from appliance.providers.direct.dialog import (
     CANDIDATES,
     AddCandidate,
+    CancelTimer,
     Dialog,
     Drop,
     Effect,
@@ -233,13 +234,47 @@ def test_an_attempt_that_the_network_has_overtaken_is_made_again_at_once() -> No
 def test_a_better_way_is_taken_without_losing_the_old_one() -> None:
     olga, door = connected_callee(), connected_caller()
     assert olga.session(0, SessionStranded(gone=False)) == [MakeOffer(1)]
-    assert posted(door.session(0, SessionStranded(gone=False))) == [wire.MediaLost(CALL, 0)]
+    assert posted(door.session(0, SessionStranded(gone=False))) == [wire.Move(CALL, 0)]
+    assert olga.receive("door", wire.Move(CALL, 0)) == [], "it moves already"
     assert posted(olga.offered(1, "offer-1")) == [wire.Reoffer(CALL, 1, "offer-1")]
     effects = door.receive("olga", wire.Reoffer(CALL, 1, "offer-1"))
     assert (told(effects), of(effects, Drop)) == ([], [])
     for side in (olga, door):
         effects = side.session(1, SessionUp())
         assert (told(effects), of(effects, Drop)) == ([], [Drop(0)])
+
+
+def test_the_side_that_offers_is_asked_to_move_and_loses_nothing() -> None:
+    olga = connected_callee()
+    assert olga.receive("door", wire.Move(CALL, 0)) == [MakeOffer(1)]
+    assert olga.receive("door", wire.Reanswer(CALL, 1, "answer-1")) == [TakeAnswer(1, "answer-1")]
+    assert olga.session(0, SessionStranded(gone=False)) == [], "it is being replaced already"
+    assert olga.session(1, SessionStranded(gone=True)) == [Drop(1), MakeOffer(2)], "its addresses are old as well"
+    assert olga.session(2, SessionClosed("iceFailed")) == [Drop(2)], "the old one carries"
+
+
+def test_the_side_that_is_up_later_waits_for_the_new_connection() -> None:
+    for side in (connected_callee(), connected_caller()):
+        side.session(0, SessionStranded(gone=False))
+        side.receive("olga", wire.Reoffer(CALL, 1, "offer-1"))
+        effects = side.session(0, SessionClosed("lost"))
+        assert effects == [Drop(0), StartTimer(Timer.REPAIR, 2.0)]
+        effects = side.session(1, SessionUp())
+        assert (told(effects), of(effects, Drop)) == ([], [])
+        assert CancelTimer(Timer.REPAIR) in effects
+        assert side.timeout(Timer.REPAIR) == []
+
+
+@pytest.mark.parametrize("how", ["late", "closed"])
+def test_a_new_connection_that_does_not_come_up_is_a_loss(how: str) -> None:
+    olga = connected_callee()
+    olga.session(0, SessionStranded(gone=False))
+    olga.session(0, SessionClosed("lost"))
+    effects = olga.timeout(Timer.REPAIR) if how == "late" else olga.session(1, SessionClosed("dtls"))
+    assert told(effects) == [api.Lost("media")]
+    assert of(effects, Drop) == [Drop(1)]
+    assert of(effects, MakeOffer) == [MakeOffer(2)]
+    assert told(olga.session(2, SessionUp())) == [api.Recovered()]
 
 
 def test_lost_signalling_alone_changes_nothing_and_with_lost_media_waits_for_it() -> None:
@@ -325,7 +360,7 @@ SIGNALS = st.sampled_from(
         wire.RingingSignal(CALL), wire.Accept(CALL, "offer-0", wire.Party("olga", "Olga"), BOTH),
         wire.Answer(CALL, "answer-0"), wire.Cancel(CALL, wire.Cause(487, "cancelled")), wire.AnsweredElsewhere(CALL),
         wire.Reject(CALL, wire.Cause(603, "declined")), wire.Update(CALL, 1, True, False, True),
-        wire.MediaLost(CALL, 0), wire.MediaLost(CALL, 3), wire.Resume(CALL), wire.Reoffer(CALL, 1, "offer-1"),
+        wire.MediaLost(CALL, 0), wire.MediaLost(CALL, 3), wire.Move(CALL, 0), wire.Resume(CALL), wire.Reoffer(CALL, 1, "offer-1"),
         wire.Reoffer(CALL, 2, "offer-2"), wire.Reanswer(CALL, 1, "answer-1"), wire.Settle(CALL, 0),
         wire.Settle(CALL, 9), wire.Candidate(CALL, 1, "candidate:1", "0", 0),
         wire.Invite(CALL, wire.Party("olga", "Olga"), BOTH), wire.PictureSignal(CALL, "/9j/"),
@@ -333,7 +368,8 @@ SIGNALS = st.sampled_from(
 )  # fmt: skip
 INPUTS = st.one_of(
     SIGNALS,
-    st.tuples(st.sampled_from([SessionUp(), SessionSilent(3), SessionSound(), SessionClosed("lost")]),
+    st.tuples(st.sampled_from([SessionUp(), SessionSilent(3), SessionSound(), SessionClosed("lost"),
+                               SessionStranded(gone=False), SessionStranded(gone=True)]),
               st.integers(0, 3)),
     st.sampled_from(list(Timer)),
     st.booleans(),

@@ -38,6 +38,7 @@ EXAMPLES: list[wire.Signal] = [
     wire.Bye(CALL, wire.Cause(410, "deviceFault.restart")),
     wire.Update(CALL, 7, True, False, True),
     wire.MediaLost(CALL, 1),
+    wire.Move(CALL, 1),
     wire.Resume(CALL),
     wire.Reoffer(CALL, 1, "v=0\r\no=- 1"),
     wire.Reanswer(CALL, 1, "v=0\r\no=- 1"),

@@ -55,7 +55,7 @@ class Phase(Enum):
 class Timer(Enum):
     REACH = "reach"  # caller: nobody has answered in any way
     ANSWER = "answer"  # callee: accepted, and no answer to the offer
-    REPAIR = "repair"  # lost: the next attempt
+    REPAIR = "repair"  # lost: the next attempt; up: the newer connection that the peer went on to must be up
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ class Timings:
     reach_s: float = 4.0
     answer_s: float = 10.0
     repair_s: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)  # the last one repeats
+    settle_s: float = 2.0  # from the peer's end of the old connection to the newer one being up here too
     attempt_s: float = 6.0  # a new connection that the peer answered may take this long: ICE and DTLS under loss
     grace_s: float = 5.0  # a page that was reloaded is back within this
 
@@ -393,10 +394,14 @@ class Dialog:
                 return [CancelTimer(Timer.ANSWER), TakeAnswer(0, sdp)]
             case wire.Reanswer(generation=generation, sdp=sdp) if (
                     generation in self._alive and generation == self.generation):
-                return [TakeAnswer(generation, sdp), StartTimer(Timer.REPAIR, self._timings.attempt_s)]
+                timer = StartTimer(Timer.REPAIR, self._timings.attempt_s)
+                return [TakeAnswer(generation, sdp), *([timer] if self.phase is Phase.LOST else [])]
             case wire.MediaLost(generation=generation) if (
                     self.phase is Phase.UP and generation >= self._active):
                 return self._lost()
+            case wire.Move(generation=generation) if (
+                    self.phase is Phase.UP and generation == self._active == self.generation):  # one move at a time
+                return self._move()
             case _:
                 return []
 
@@ -405,9 +410,7 @@ class Dialog:
         match signal:
             case wire.Reoffer(generation=generation, sdp=sdp) if (
                     generation > self.generation and self.phase in (Phase.JOINING, Phase.UP, Phase.LOST)):
-                stale = sorted(self._alive - {self._active})
-                effects: list[Effect] = [Drop(old) for old in stale]
-                self._alive -= set(stale)
+                effects = self._drop_stale()
                 lost = self._lost() if self.phase is Phase.UP and not self._alive else []
                 return [*effects, *lost, *self._take_offer(generation, sdp)]
             case wire.Settle(generation=generation) if self.phase in (Phase.UP, Phase.LOST):
@@ -529,6 +532,8 @@ class Dialog:
                 return self.end(END_REASONS["408/setupTimeout"])
             case Timer.REPAIR if self.phase is Phase.LOST:
                 return self._repair()
+            case Timer.REPAIR if self.phase is Phase.UP and self._active == -1:
+                return self._lost()
             case _:
                 return []
 
@@ -606,20 +611,29 @@ class Dialog:
         effects: list[Effect] = [Drop(generation)]
         if generation == self._active:
             self._active = -1
-            if self.phase is Phase.UP:
-                return effects + self._lost()
-        return effects
+        if self.phase is not Phase.UP or self._active != -1:
+            return effects
+        if not self._alive:
+            return effects + self._lost()
+        # The side that is up first closes the old connection; here the newer one may lack its first packet still.
+        return [*effects, StartTimer(Timer.REPAIR, self._timings.settle_s)]
 
     def _stranded(self, generation: int, gone: bool) -> list[Effect]:
         """Our own network changed. A path that still carries is kept until a new one is up."""
         if self.phase is Phase.LOST and generation == self.generation:
             self._attempts = 0
             return self._repair()
-        if self.phase is not Phase.UP or generation != self._active:
+        if self.phase is not Phase.UP:
             return []
-        if gone:
+        if gone and generation == self._active:
             return self._lost()
-        return self._offer() if self.offers else [Post(self._to, wire.MediaLost(self.call_id, generation))]
+        return self._move() if generation == self.generation else []  # else: it is being replaced already
+
+    def _move(self) -> list[Effect]:
+        """Build a new connection beside the one that carries, or ask the peer to."""
+        if not self.offers:
+            return [Post(self._to, wire.Move(self.call_id, self.generation))]
+        return [*self._drop_stale(), *self._offer()]
 
     def _lost(self) -> list[Effect]:
         self.phase = Phase.LOST
@@ -637,13 +651,16 @@ class Dialog:
         self._attempts += 1
         effects: list[Effect] = []
         if self.offers:
-            stale = sorted(self._alive - {self._active})
-            self._alive -= set(stale)
-            effects += [Drop(old) for old in stale]
-            effects += self._offer()
+            effects += [*self._drop_stale(), *self._offer()]
         else:
             effects.append(Post(self._to, wire.MediaLost(self.call_id, max(self.generation, 0))))
         return [*effects, StartTimer(Timer.REPAIR, pause)]
+
+    def _drop_stale(self) -> list[Effect]:
+        """Attempts that were never up."""
+        stale = sorted(self._alive - {self._active})
+        self._alive -= set(stale)
+        return [Drop(old) for old in stale]
 
     def _drop_others(self, generation: int) -> list[Effect]:
         others = sorted(self._alive - {generation})

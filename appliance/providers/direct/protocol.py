@@ -75,6 +75,7 @@ __all__ = [
     "Leaving",
     "LiveCall",
     "MediaLost",
+    "Move",
     "OnDuty",
     "Party",
     "PictureSignal",
@@ -400,6 +401,14 @@ class MediaLost(CallSignal):
 
 
 @dataclass(frozen=True, slots=True)
+class Move(CallSignal):
+    """The connection of this generation still carries; the side that offers is asked for one on a better path."""
+
+    TYPE: ClassVar[str] = "move"
+    generation: int = field(metadata=_wire(_GENERATION))
+
+
+@dataclass(frozen=True, slots=True)
 class Resume(CallSignal):
     TYPE: ClassVar[str] = "resume"
 
@@ -426,7 +435,7 @@ class Settle(CallSignal):
 
 _SIGNALS: Final[tuple[type[Signal], ...]] = (
     Hello, Welcome, Duty, OnDuty, Leaving, ErrorSignal, Invite, RingingSignal, PictureSignal, Accept, Answer,
-    Candidate, Cancel, AnsweredElsewhere, Reject, Bye, Update, MediaLost, Resume, Reoffer, Reanswer, Settle,
+    Candidate, Cancel, AnsweredElsewhere, Reject, Bye, Update, MediaLost, Move, Resume, Reoffer, Reanswer, Settle,
 )
 _BY_TYPE: Final[Mapping[str, type[Signal]]] = {kind.TYPE: kind for kind in _SIGNALS}
 
@@ -436,6 +445,7 @@ EXPIRY_S: Final[Mapping[type[Signal], int]] = {
     Reoffer: 5,  # the next attempt follows after 4 s at the latest
     Reanswer: 5,
     MediaLost: 5,
+    Move: 5,
     Candidate: 10,
     Accept: 10,
     Answer: 10,
