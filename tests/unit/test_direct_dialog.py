@@ -360,9 +360,9 @@ SIGNALS = st.sampled_from(
         wire.RingingSignal(CALL), wire.Accept(CALL, "offer-0", wire.Party("olga", "Olga"), BOTH),
         wire.Answer(CALL, "answer-0"), wire.Cancel(CALL, wire.Cause(487, "cancelled")), wire.AnsweredElsewhere(CALL),
         wire.Reject(CALL, wire.Cause(603, "declined")), wire.Update(CALL, 1, True, False, True),
-        wire.MediaLost(CALL, 0), wire.MediaLost(CALL, 3), wire.Move(CALL, 0), wire.Resume(CALL), wire.Reoffer(CALL, 1, "offer-1"),
-        wire.Reoffer(CALL, 2, "offer-2"), wire.Reanswer(CALL, 1, "answer-1"), wire.Settle(CALL, 0),
-        wire.Settle(CALL, 9), wire.Candidate(CALL, 1, "candidate:1", "0", 0),
+        wire.MediaLost(CALL, 0), wire.MediaLost(CALL, 3), wire.Move(CALL, 0), wire.Resume(CALL),
+        wire.Reoffer(CALL, 1, "offer-1"), wire.Reoffer(CALL, 2, "offer-2"), wire.Reanswer(CALL, 1, "answer-1"),
+        wire.Settle(CALL, 0), wire.Settle(CALL, 9), wire.Candidate(CALL, 1, "candidate:1", "0", 0),
         wire.Invite(CALL, wire.Party("olga", "Olga"), BOTH), wire.PictureSignal(CALL, "/9j/"),
     ]
 )  # fmt: skip
