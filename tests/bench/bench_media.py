@@ -1,6 +1,7 @@
 """The media engine beside stock aiortc and Chromium, through the same bad network in the same run.
 
-    python -m tests.bench.bench_media [--quick] [--part NAME ...] [--seeds N] [--first N] [--json FILE] (scripts/netns)
+    python -m tests.bench.bench_media [--quick] [--part NAME ...] [--condition NAME ...] [--seeds N] [--first N]
+                                    [--json FILE]         under scripts/netns
     python -m tests.bench.bench_media --merge FILE ...        one table of what several runs have written
 
 Three systems, each calling itself through one relay (``tests/support/impair.py``): ours, stock aiortc, and two headless
@@ -53,6 +54,7 @@ CAPS: Final = (700_000, 300_000, 100_000)
 QUEUE_MS: Final = 250.0
 SAMPLE_S: Final = 0.1
 PARTS: Final = ("loss", "trip", "caps", "cpu")
+WAITING: Final = ("jitterBufferEmittedCount", "jitterBufferDelay")
 
 Results = dict[tuple[str, str, str], list[float]]
 """(condition, measure, system) -> one value per seed."""
@@ -113,11 +115,12 @@ async def impaired(stage: Stage, system: str, conditions: Conditions, seed: int)
         begun = asyncio.get_running_loop().time()
         await asyncio.sleep(stage.window_s)
         ended = asyncio.get_running_loop().time()
+        after = await ear.numbers()  # before what was kept is taken, which keeps an end too busy to send or to play
         spoken, heard = await mouth.take(), await ear.take()
-        after = await ear.numbers()
     late = [delay * 1000 for delay in latencies(spoken, heard)]
     found = {"frozen": frozen_s(heard.times, begun, ended) / (ended - begun) * 100,
              "pictures": len(heard.times) / (ended - begun), "concealed": concealed(before, after)}
+    found |= waits(before, after)
     if late:
         found |= {f"picture p{share}": percentile(late, share / 100) for share in (50, 95, 99)}
     if spoken.heard is not None and heard.played is not None:
@@ -152,6 +155,12 @@ def concealed(before: dict[str, float], after: dict[str, float]) -> float:
     """Per cent of the sound that was played in between."""
     total = after.get("totalSamplesReceived", 0) - before.get("totalSamplesReceived", 0)
     return 100.0 * (after.get("concealedSamples", 0) - before.get("concealedSamples", 0)) / total if total else 100.0
+
+
+def waits(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """Milliseconds that sound waited in its buffer in between; empty of what does not tell."""
+    emitted, waited = (after.get(name, 0) - before.get(name, 0) for name in WAITING)
+    return {"sound waits": waited / emitted * 1000} if emitted else {}
 
 
 # --- caps -----------------------------------------------------------------------------------------------------------
@@ -251,7 +260,8 @@ async def processor(stage: Stage, system: str) -> dict[str, dict[str, float]]:
 
 LATENCY: Final = [
     Row("picture p50", "ms"), Row("picture p95", "ms"), Row("picture p99", "ms"), Row("frozen", "% of time"),
-    Row("pictures", "1/s"), Row("mouth to ear", "ms"), Row("concealed", "% of sound"), Row("speech", "MOS-LQO"),
+    Row("pictures", "1/s"), Row("mouth to ear", "ms"), Row("sound waits", "ms"), Row("concealed", "% of sound"),
+    Row("speech", "MOS-LQO"),
 ]
 CAPPED: Final = [
     Row("used", "% of the cap"), Row("settled", "s"), Row("dropped", "% of packets"), Row("picture p95", "ms"),
@@ -264,6 +274,8 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--part", action="append", choices=PARTS, help="may be given more than once; all by default")
+    parser.add_argument("--condition", action="append", choices=[*LOSSES, *FAR],
+                        help="of loss and distance, only this; may be given more than once")
     parser.add_argument("--seeds", type=int, default=0, help="how many; 5 by default, 1 with --quick")
     parser.add_argument("--system", action="append", choices=SYSTEMS, help="may be given more than once")
     parser.add_argument("--json")
@@ -277,6 +289,8 @@ async def main() -> None:
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # the browsers end with it
     parts, systems = arguments.part or PARTS, arguments.system or SYSTEMS
+    networks = (LOSSES if "loss" in parts else {}) | (FAR if "trip" in parts else {})
+    networks = {name: one for name, one in networks.items() if name in (arguments.condition or networks)}
     seeds = arguments.seeds or (1 if arguments.quick else 5)
     results: Results = defaultdict(list)
     failures: list[str] = []
@@ -305,7 +319,6 @@ async def main() -> None:
             both = await stack.enter_async_context(browsers(folder, wav)) if "chromium" in systems else None
             stage = Stage(both, wav, quick=arguments.quick)
             for seed in range(arguments.first, arguments.first + seeds):
-                networks = (LOSSES if "loss" in parts else {}) | (FAR if "trip" in parts else {})
                 for condition, conditions in networks.items():
                     for system in systems:
                         work = named(condition, impaired(stage, system, conditions, seed))

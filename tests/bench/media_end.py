@@ -172,7 +172,8 @@ class Ours:
 def _add_w3c(totals: dict[str, float], row: dict[str, Any]) -> None:
     """The members of webrtc-stats that the bench compares; the page adds the same."""
     names = {
-        ("inbound-rtp", "audio"): ("concealedSamples", "totalSamplesReceived", "packetsLost"),
+        ("inbound-rtp", "audio"): ("concealedSamples", "totalSamplesReceived", "packetsLost", "jitterBufferDelay",
+                                   "jitterBufferEmittedCount"),
         ("inbound-rtp", "video"): ("framesDecoded", "freezeCount", "pliCount"),
         ("outbound-rtp", "video"): ("bytesSent", "retransmittedBytesSent", "framesSent"),
     }
