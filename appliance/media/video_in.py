@@ -31,7 +31,10 @@ UNIT_BYTES: Final = 4_000_000  # and so many bytes of them
 HELD_BYTES: Final = 2_000_000  # of access units that wait for their sound: five times what 0.4 s of 3 Mbit/s are
 STUCK: Final = 3  # decoders that were replaced and have not ended: no further one would do better
 GRAIN_S: Final = 0.002  # due so soon is due now
-SHOW_INTERVAL_S: Final = 1 / 45  # between two pictures handed to the screen: all of a 30 fps source, half of 60
+SPACING_S: Final = 1 / 60  # between pictures that come all at once behind a hole: a screen shows one per refresh
+SPACED: Final = 3  # pictures so brought out one by one; more are a stall, after which the newest counts
+SHOW_INTERVAL_S: Final = 1 / 32  # between two pictures handed to the screen on average: all of 30 fps, half of 60
+SHOW_AHEAD: Final = 2  # pictures handed over earlier, when they catch up
 
 
 class _Decoder:
@@ -115,7 +118,7 @@ class VideoIn:
         self._decoder: _Decoder | None = None
         self._left: list[_Decoder] = []  # told to end
         self._closed = False
-        self._shown_at = 0.0
+        self._show_next_at = 0.0  # if all came at SHOW_INTERVAL_S
         self._handing = False
         self._showing = True
         self._watch = StallWatch()
@@ -127,6 +130,7 @@ class VideoIn:
         self._pace = Pace()
         self._held: deque[tuple[float, AccessUnit]] = deque()  # with the time each is due
         self._held_bytes = 0
+        self._decoding_at = 0.0  # the last one was given to the decoder
         self._release: asyncio.TimerHandle | None = None
         self.position: tuple[int, float] | None = None
         """RTP timestamp of the picture shown last, and the monotonic time of that."""
@@ -179,16 +183,11 @@ class VideoIn:
         self.encoded.put(unit)
         if not self._decodes:
             return
-        due = self._pace.due(unit.timestamp, unit.arrived_s, self.delay_s)
-        if not self._held and due <= unit.arrived_s + GRAIN_S:
-            self._decode(unit)
-            return
-        self._held.append((due, unit))
+        self._held.append((self._pace.due(unit.timestamp, unit.arrived_s, self.delay_s), unit))
         self._held_bytes += len(unit.data)
-        if self._release is None:
-            self._on_release()
         while self._held_bytes > HELD_BYTES:
             self._decode_held()
+        self._release_due()
 
     def on_new_source(self) -> None:
         """Another encoder from here on; the last picture stays until its first one."""
@@ -247,7 +246,8 @@ class VideoIn:
         if self._decoder is None:
             self._decoder = _Decoder(self._name, self._on_frame, lambda: self._tell(self._on_bad))
         self.emitted += 1
-        self.buffered_s += self._loop.time() - unit.began_s
+        self._decoding_at = self._loop.time()
+        self.buffered_s += self._decoding_at - unit.began_s
         if dropped := self._decoder.put(unit):
             self.dropped += dropped
             self._on_lost()
@@ -257,21 +257,33 @@ class VideoIn:
         self._held_bytes -= len(unit.data)
         self._decode(unit)
 
-    def _on_release(self) -> None:
+    def _release_due(self) -> None:
         """Decode what is due and come back for the next."""
-        self._release = None
+        self._cancel_release()
         now = self._loop.time()
-        while self._held and self._held[0][0] <= now + GRAIN_S:
+        while self._held:
+            at = self._next_at(now)
+            if at > now + GRAIN_S:
+                self._release = self._loop.call_at(at, self._release_due)
+                return
             self._decode_held()
-        if self._held:
-            self._release = self._loop.call_at(self._held[0][0], self._on_release)
+
+    def _next_at(self, now: float) -> float:
+        """When the first of those held is decoded: when it is due, but not on the heels of the one before, or the
+        screen would show only one of both."""
+        late = sum(due <= now for due, _ in self._held)
+        spaced = self._decoding_at + SPACING_S if late <= SPACED else now
+        return max(self._held[0][0], spaced)
+
+    def _cancel_release(self) -> None:
+        if self._release is not None:
+            self._release.cancel()
+            self._release = None
 
     def _forget_held(self) -> None:
         self._held.clear()
         self._held_bytes = 0
-        if self._release is not None:
-            self._release.cancel()
-            self._release = None
+        self._cancel_release()
 
     def _replace_decoder(self) -> None:
         if self._decoder is not None:
@@ -296,13 +308,13 @@ class VideoIn:
         self.position = (unit.timestamp, now)
         self.rate.frame(now)
         self.smoothness.rendered(now)
-        show = self._showing and not self._handing and now - self._shown_at >= SHOW_INTERVAL_S
+        show = self._showing and not self._handing and now >= self._show_next_at - SHOW_AHEAD * SHOW_INTERVAL_S
         if not show and not self.pictures.active:
             return
         picture = picture_of(frame)
         self.pictures.put(picture)
         if show:
-            self._shown_at, self._handing = now, True
+            self._show_next_at, self._handing = max(self._show_next_at, now) + SHOW_INTERVAL_S, True
             self._tell(lambda: self._hand(picture))
 
     def _tell(self, callback: Callable[[], None]) -> None:

@@ -14,8 +14,9 @@ import pytest
 from appliance.media import video_in
 from appliance.media.api import AccessUnit
 from appliance.media.smoothness import RESTART_S
-from appliance.media.video_in import HELD_BYTES, STUCK, UNIT_BYTES, UNITS, VideoIn
+from appliance.media.video_in import HELD_BYTES, SPACED, SPACING_S, STUCK, UNIT_BYTES, UNITS, VideoIn
 from hw.api import Picture
+from tests.support.clock import virtual_time
 from tests.support.coded_video import units
 from tests.support.media_pair import until
 
@@ -121,7 +122,7 @@ async def test_raw_pictures_are_decoded_for_a_tap_although_nothing_is_shown() ->
 
 async def test_what_waits_for_a_slow_decoder_is_bounded_and_a_key_frame_is_asked_for(stuck: StuckCodec) -> None:
     world = World()
-    coded = units(UNITS + 3)
+    coded = units(UNITS + SPACED + 3)
     world.put(coded)
     assert world.video.dropped >= UNITS
     assert world.lost == 1
@@ -241,4 +242,28 @@ async def test_what_waits_for_its_sound_is_bounded_in_bytes() -> None:
     assert world.video._held_bytes <= HELD_BYTES
     world.video.show(False)
     assert world.video._held_bytes == 0
+    await world.video.close()
+
+
+@virtual_time
+async def test_what_a_repair_lets_go_at_once_is_brought_out_one_by_one_and_a_stall_is_caught_up() -> None:
+    world = World()
+    world.put(units(3))
+    for shown in range(1, 4):
+        assert world.video.emitted == shown
+        await asyncio.sleep(SPACING_S)
+    world.put(units(SPACED + 5, begin=9_000))
+    assert world.video.emitted == 3 + 5, "after a stall only the last of them are worth the time"
+    await asyncio.sleep(SPACED * SPACING_S)
+    assert world.video.emitted == 3 + 5 + SPACED
+    await world.video.close()
+
+
+async def test_three_pictures_in_a_row_are_shown_and_not_all_of_a_fast_source() -> None:
+    world = World()
+    for number, unit in enumerate(units(3), 1):
+        world.video.on_access_unit(unit)
+        await until(lambda number=number: len(world.pictures) == number, what="each shown")
+    await world.decode(units(60, begin=9_000))
+    assert len(world.pictures) < 3 + 60
     await world.video.close()
