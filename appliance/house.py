@@ -244,7 +244,8 @@ class House:
         providers = () if self._start.safe else (self.direct,)
         self.quality = CallQuality(self.bulletin, self.diagnostics, self._call_stats,
                                    lambda: self.settings.call.network_quality)
-        self.summaries = Summaries(self.quality, self.store.summary, self._keep_log)
+        self.summaries = Summaries(self.quality, self.store.summary, self._record_so_far,
+                                   self._keep_log)
         self.controller = CallController(
             me=me, settings=settings.call, providers=providers, studio=self.studio, book=book, book_path=path,
             bulletin=self.bulletin, records=self.store, conclusion=self.summaries, features=features)
@@ -353,6 +354,9 @@ class House:
 
     async def _call_stats(self) -> list[Json]:
         return await self.controller.stats()  # which is made after those that ask
+
+    def _record_so_far(self, call_id: str | None) -> Json | None:
+        return self.controller.record_so_far(call_id)
 
     def _quality(self) -> Json:
         return {} if self.quality.quality is None else self.quality.quality.payload()

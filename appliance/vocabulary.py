@@ -274,9 +274,10 @@ VERBS: Final[tuple[Verb, ...]] = (
             positional=True),
         _DIALECT,
     )),
-    Verb("call.summary", "What a call that ended was like: its record, and count, sum, average, least and most of each "
-         "measure of its media.", (
-        Arg("callId", ArgType.STRING, "which call (default the last)", positional=True, maximum=64),
+    Verb("call.summary", "What a call was like, or is so far: its record, and count, sum, average, least and most of "
+         "each measure of its media.", (
+        Arg("callId", ArgType.STRING, "which call (default the running one, else the last)", positional=True,
+            maximum=64),
         _DIALECT,
     ), returns="the record of the call, with media"),
     Verb("state.rebirth", "Publish every state document again."),

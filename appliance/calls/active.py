@@ -80,10 +80,9 @@ class ActiveCall:
                            joined=time.time() if state is ParticipantState.CONNECTED else None)
 
     def document(self, now: float, *, hardware_muted: bool, capabilities: Mapping[str, Json]) -> Json:
-        """``state/call``, and the record of the call when it is over."""
+        """``state/call``, and what the record of the call is made of."""
         call, peer = self.call, self.peer
         muted_by = self.muted_by(hardware=hardware_muted)
-        end = call.since if call.state is CallState.DISCONNECTED else now
         body: Json = {
             "callId": call.id, "correlationId": call.id, "direction": call.direction.value, "kind": call.kind.value,
             "state": call.state.value, "previousState": call.previous.value, "since": rfc3339(self.wall(call.since)),
@@ -100,8 +99,13 @@ class ActiveCall:
             "endReason": None if call.reason is None else call.reason.payload(),
         }
         if call.state is CallState.DISCONNECTED:
-            body["durationMs"] = 0 if call.connected is None else round((end - call.connected) * 1000)
+            body["durationMs"] = self.duration_ms(now)
         return body
+
+    def duration_ms(self, now: float) -> int:
+        """From the connection to the end, or to now."""
+        end = self.call.since if self.call.state is CallState.DISCONNECTED else now
+        return 0 if self.call.connected is None else round((end - self.call.connected) * 1000)
 
 
 def no_call(capabilities: Mapping[str, Json]) -> Json:

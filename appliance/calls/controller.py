@@ -244,6 +244,15 @@ class CallController:
             return []
         return list(await self._active.leg.stats())
 
+    def record_so_far(self, call_id: str | None) -> Json | None:
+        """The record of the call in progress as it would be if it ended now; None without one, or when ``call_id``
+        names another."""
+        try:
+            active = self.current(call_id)
+        except Refused:
+            return None
+        return self._record(active)
+
     def note_speaking(self, speaking: bool) -> None:
         """Whether the other side is heard speaking right now (from the loudspeaker's level)."""
         if self._active is not None and self._active.leg is not None and self._active.call.live:
@@ -569,8 +578,7 @@ class CallController:
         reason = active.call.reason or END_REASONS["0/local"]
         active.roster = type(active.roster)()
         self._publish_roster(active)
-        record = self._document(active)
-        record.pop("capabilities", None)
+        record = self._record(active)
         self._history = [record, *self._history][:LAST_CALLS]
         self._bulletin.set("calls", {"calls": self._history})
         self._bulletin.post("call.ended", callId=active.id, reason=reason.payload(), durationMs=record["durationMs"])
@@ -627,6 +635,11 @@ class CallController:
 
     def _document(self, active: ActiveCall) -> Json:
         return active.document(self._now(), hardware_muted=self._hardware_muted, capabilities=self._capabilities())
+
+    def _record(self, active: ActiveCall) -> Json:
+        record = self._document(active) | {"durationMs": active.duration_ms(self._now())}
+        del record["capabilities"]  # of the device, and of now
+        return record
 
     def _capabilities(self) -> Mapping[str, Json]:
         """ACS capability names; what the device lacks says so instead of silently succeeding."""

@@ -78,6 +78,10 @@ class CallQuality:
                 return report
         return ()
 
+    def so_far(self, call_id: str) -> Json:
+        """What the media of a call in progress were like up to the last look."""
+        return (self._summaries.get(call_id) or MediaSummary()).payload()
+
     def conclude(self, call_id: str, last: Sequence[Json]) -> Json:
         """What the media of a call that ended were like; ``last`` is its last report. It is told once."""
         summary = self._summaries.pop(call_id, None) or MediaSummary()

@@ -132,7 +132,7 @@ def _state() -> Json:
              f"{VOLATILE}, for as long as the stream lasts: seconds between two",
              "schema": {"type": "integer", "minimum": SAMPLE_S[0], "maximum": SAMPLE_S[1]}}
     call = {"name": "call", "in": "path", "required": True, "schema": {"type": "string"},
-            "description": "id of the call, or last"}
+            "description": "id of the call; last: the running one, else the last"}
     dialect = {"name": "dialect", "in": "query", "schema": {"enum": list(DIALECTS), "default": DIALECTS[0]}}
     stream = ("Server-sent events: hello {boot, rev}, one state {name, rev, document} per document, then state and "
               "event (CloudEvents) as they come; cut {reason} before the appliance ends the stream.")
@@ -153,7 +153,7 @@ def _state() -> Json:
         "/v1/stats": {"get": _read("stats", f"The same as /v1/state/{VOLATILE}.", {"200": sample},
                                    parameters=[dialect])},
         "/v1/calls/{call}/summary": {"get": _read(
-            "summary_of_call", "What a call that ended was like; 404 when it is not kept.",
+            "summary_of_call", "What a call was like, or is so far (its state says so); 404 when it is not kept.",
             {"200": _reply("Its summary.", _SUMMARY)}, parameters=[call, dialect])},
         "/v1/camera/snapshot": {"get": _read("snapshot", "A picture of the camera, now.", {
             "200": {"description": "The picture.", "content": {"image/jpeg": {}}}})},

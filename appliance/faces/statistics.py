@@ -87,7 +87,8 @@ tests hold the reports of live sessions against it, and compare them with what t
 | `GET /v1/state/quality`, `GET /v1/stats`, `edgecall state quality`, `edgecall stats` | one sample, now |
 | `GET /v1/events?quality=SECONDS`, `edgecall stats --follow` | a sample every 1 to 60 s while the stream lasts |
 | `stats.subscribe` | a sample every `interval` seconds for a minute, over MQTT and on event streams; renew to go on |
-| `GET /v1/calls/ID/summary`, `call.summary`, `log/callSummary` | what a call that ended was like |
+| `GET /v1/calls/ID/summary`, `call.summary` | what a call was like; of a running one, so far |
+| `log/callSummary` over MQTT | the same, after each call |
 
 A sample is `{callId, quality, stats}`: the verdict of the last look at the call (empty without one), and the report.
 Over MQTT it comes on `state/quality` (QoS 0, not retained), in an event stream as a `state` message named `quality`;
@@ -100,6 +101,9 @@ call. Counters begin at zero with every new connection, so also after a reconnec
 With `dialect=acs` (`?dialect=acs`, or the argument of the verbs) names and units are those of Azure Communication
 Services, in `acs` in place of `stats`: `jitterInMs`, `healedRatio`, `bitrate` and so on, per sample. Rates are those
 since the report before.
+
+Without an id (`GET /v1/calls/last/summary`) it is the running call that is summed up, else the last one: `callId` and
+`state` say which it is, `endReason` is null while it goes on.
 
 The summary holds, per metric, direction, type and codec, `count`, `sum`, `average`, `minimum` and `maximum`. One sample
 is one look, every five seconds. Rates, averages and levels are values of the samples; counters are what came since the

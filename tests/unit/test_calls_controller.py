@@ -61,10 +61,15 @@ async def test_a_call_out_from_dialling_to_hanging_up(tmp_path: Path) -> None:
         assert not house.studio.warm  # from now on the leg's media hold the camera, and let it go on hold
         assert house.bulletin.document("roster")["participants"][0]["state"] == "Connected"
         await asyncio.sleep(12)
+        record = house.controller.record_so_far(None)
+        assert record is not None
+        assert (record["state"], record["durationMs"], record["endReason"]) == ("Connected", 12_000, None)
+        assert house.controller.record_so_far("call-9") is None
         await house.give("call.hangup")
         await settle()
         assert leg.ended == END_REASONS["0/local"]
         assert (house.call["state"], house.reason, house.call["durationMs"]) == ("Disconnected", "0/local", 12_000)
+        assert house.controller.record_so_far(None) is None
         assert house.bulletin.document("roster")["participants"] == []
         assert house.records.past[0]["callId"] == house.call["callId"]
         assert not house.studio.warm

@@ -30,7 +30,8 @@ class Scene:
         self.kept: dict[str | None, Json] = {}
         self.logs: list[tuple[str, Json]] = []
         self.quality = CallQuality(self.bulletin, Diagnostics(self.bulletin), self._stats, lambda: self.verbosity)
-        self.summaries = Summaries(self.quality, self._find, self._publish)
+        self.record: Json | None = None  # of the call in progress
+        self.summaries = Summaries(self.quality, self._find, self._running, self._publish)
 
     async def _stats(self) -> Sequence[Json]:
         self.asked += 1
@@ -44,6 +45,9 @@ class Scene:
     async def _find(self, call_id: str | None) -> Json | None:
         found = self.kept.get(call_id)
         return None if found is None else dict(found)
+
+    def _running(self, call_id: str | None) -> Json | None:
+        return self.record if self.record is not None and call_id in (None, self.record["callId"]) else None
 
     async def _publish(self, kind: str, document: Json) -> None:
         self.logs.append((kind, document))
@@ -226,3 +230,23 @@ async def test_a_summary_is_found_again_in_both_dialects() -> None:
         with pytest.raises(Refused) as refused:
             await handle(Command("c3", verb, {"callId": "call-9"}, Origin.INTERNAL))
         assert refused.value.key == "404/notFound"
+
+
+@virtual_time
+async def test_during_a_call_the_summary_is_of_that_call_so_far() -> None:
+    async with scene() as s:
+        s.kept["call-0"] = s.kept[None] = {"callId": "call-0", "state": "Disconnected", "media": {}}
+        s.connect()
+        s.record = {"callId": "call-1", "state": "Connected", "endReason": None}
+        assert (await s.summaries.document(None, "w3c"))["media"] == {
+            "intervalSeconds": 5, "seconds": 0.0, "metrics": []}, "nothing was seen yet"
+        await asyncio.sleep(12)
+        running = await s.summaries.document(None, "w3c")
+        assert (running["callId"], running["state"], running["media"]["seconds"]) == ("call-1", "Connected", 10)
+        sent = {(row["metricName"], row["direction"], row["type"]): row["sum"] for row in running["media"]["metrics"]}
+        assert sent["packetsSent", "send", "audio"] == 50 * 11
+        assert await s.summaries.document("call-1", "w3c") == running, "to ask changes nothing"
+        assert (await s.summaries.document("call-0", "w3c"))["callId"] == "call-0"
+        assert "mediaStatsTimeSeries" in await s.summaries.document(None, "acs")
+        s.record = None
+        assert (await s.summaries.document(None, "w3c"))["callId"] == "call-0"

@@ -46,7 +46,7 @@ class Ports:
     ``stats``: W3C webrtc-stats dictionaries of the running call, if there is one, and ``x-device``.
     ``report``: a sample, now, in a dialect of ``DIALECTS``: what ``GET /v1/stats`` and ``/v1/state/quality`` answer.
     ``follow``: seconds and dialect; samples are told to the bulletin's subscribers for the duration of the block.
-    ``summary``: what a call that ended was like, None for the last, in such a dialect; raises Refused when not kept.
+    ``summary``: what a call was like, or is so far; None: the running one, else the last; raises Refused when not kept.
     ``health``: the document of ``state/health``; its ``status`` is ``ok``, ``degraded`` or ``failed``.
     ``openapi``: the OpenAPI document, or None where it was not built in.
     ``attach``: takes a WebSocket whose identity is proven and speaks signalling over it; None: no direct calls.
