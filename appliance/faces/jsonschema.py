@@ -284,6 +284,36 @@ def _provider() -> Json:
     return _object({"providers": {"type": "object", "additionalProperties": one}}, ("providers",))
 
 
+def _media() -> Json:
+    """``wanted`` beside ``actual``: a hold, a mute or a missing device takes away what was wanted."""
+    flag: Json = {"type": "boolean"}
+
+    def told(**members: str) -> Json:
+        return _object({name: flag | {"description": words} for name, words in members.items()})
+
+    return _object({
+        "capturing": flag | {"description": "the microphone is sent, or the camera is open"},
+        "sessions": {"type": "integer", "minimum": 0},
+        "without": {"type": "object", "description": "by kind, why the peer gets none"},
+        "audio": _object({
+            "wanted": told(muted="the microphone", speakerMuted="what the other side says"),
+            "actual": told(running="the sound device", sending="the microphone is sent",
+                           playing="the other side is played; not on hold"),
+            "processing": {"type": "object", "description": "echo canceller and filters in force"},
+            "reason": {"type": "string", "description": "why something wanted is not so"},
+        }),
+        "video": _object({
+            "wanted": {"type": "object", "description": "open, width, height, fps: of the camera"},
+            "actual": told(open="the camera", sending="its picture is sent",
+                           showing="the other side's picture is shown; not on hold"),
+            "limits": {"type": "object", "description": "of video.constraints, in force"},
+            "paused": {"type": "integer", "minimum": 0, "description": "peers whose network carries no picture"},
+            "qualityLimitationReasons": {"type": "array", "items": {"type": "string"}},
+            "reason": {"type": "string", "description": "why something wanted is not so"},
+        }),
+    })
+
+
 def _quality() -> Json:
     return _object({
         "callId": {"type": ["string", "null"], "description": "the call, or the last one"},
@@ -304,7 +334,7 @@ def state(name: str) -> Json:
     known: dict[str, Callable[[], Json]] = {
         "call": _call, "roster": _roster, "diag": _diag, "config": _config, "health": _health,
         "provider": _provider, "net": _net,
-        "quality": _quality,
+        "media": _media, "quality": _quality,
     }
     return {"description": STATES[name], **(known[name]() if name in known else {"type": "object"})}
 

@@ -405,6 +405,13 @@ class Session:
         return audio, self._camera_track is not None and self._camera_track.sending
 
     @property
+    def receiving(self) -> tuple[bool, bool]:
+        """Whether audio is played and video shown now, as far as this session has a say; on hold neither is."""
+        wanted = self._wanted
+        return (self.up and wanted.receive_audio,
+                self.up and wanted.receive_video and self._peer_sends["video"] and self._screen.present)
+
+    @property
     def sending_since(self) -> float | None:
         """Monotonic time since which the oldest frame is being sent; None while no stream has one in hand."""
         begun = [self.transmission.sending_since, *(stream.taken_at for stream in self.outgoing.values())]

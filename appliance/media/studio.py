@@ -304,6 +304,7 @@ class Studio:
     def state(self) -> Json:
         camera, microphone = self._camera, self._microphone
         sending = [session.sending for session in self._sessions]
+        receiving = [session.receiving for session in self._sessions]
         missing = {fact.kind: f"{fact.name} is not there" for fact in self._board.devices()
                    if fact.selected and not fact.present}
         audio: Json = {
@@ -311,7 +312,7 @@ class Studio:
             "actual": {
                 "running": self._running,
                 "sending": any(a for a, _ in sending) and not self._muted and Kind.MICROPHONE not in missing,
-                "playing": any(session.up for session in self._sessions) and Kind.SPEAKER not in missing,
+                "playing": any(a for a, _ in receiving) and not self._loudspeaker.muted and Kind.SPEAKER not in missing,
             },
             "codec": "opus", "rate": RATE, "processing": self.acoustics.facts(), "missedBlocks": self._missed,
             "droppedBlocks": microphone.dropped if microphone is not None else 0,
@@ -325,6 +326,7 @@ class Studio:
             "actual": {
                 "open": camera is not None and camera.mode is not None and Kind.CAMERA not in missing,
                 "sending": any(v for _, v in sending) and Kind.CAMERA not in missing,
+                "showing": any(v for _, v in receiving),
             },
             "codec": "H264", "pictures": self._screen.pictures,
             "stalled": sum(session.stalled for session in self._sessions),

@@ -193,7 +193,8 @@ async def test_hold_from_either_side_is_silence_both_ways_and_resume_brings_it_b
     await operator.silent()
     await house.panel.silent()
     await operator.until("return !document.querySelector('#chip-held').hidden", "shown as held")
-    await door.wait_for_state("media", lambda media: not media["capturing"])
+    await door.wait_for_state("media", lambda media: not media["capturing"] and not media["audio"]["actual"]["playing"]
+                              and not media["video"]["actual"]["showing"])
     await door.wait_for_state("io", lambda io: io["lamps"]["capture"]["pattern"] == [[1.0, False]])
     frames = await operator.frames()
     await asyncio.sleep(0.5)

@@ -159,6 +159,28 @@ async def test_stopped_directions_send_nothing_and_begin_again() -> None:
         assert caller.board.camera.starts == 2
 
 
+async def test_the_state_says_what_is_played_and_shown_now() -> None:
+    async with pair() as (caller, callee):
+        def told() -> tuple[bool, bool, bool, bool]:
+            state = callee.studio.state()
+            audio, video = state["audio"]["actual"], state["video"]["actual"]
+            return audio["sending"], video["sending"], audio["playing"], video["showing"]
+
+        await callee.event(SessionUp)
+        assert told() == (True, True, True, True)
+        callee.studio.mute_incoming(True)
+        assert told() == (True, True, False, True)
+        callee.studio.mute_incoming(False)
+        callee.session.set_directions(Directions(False, False, False, False))
+        assert told() == (False, False, False, False), "as on hold"
+        callee.session.set_directions(Directions())
+        callee.session.peer_sends(audio=False, video=False)
+        assert told() == (True, True, True, False), "the peer has stopped its camera"
+        await caller.session.close()
+        await callee.event(SessionClosed)
+        assert told() == (False, False, False, False)
+
+
 async def test_the_camera_stays_open_while_warm() -> None:
     async with pair(connected=False, wanted=Directions(send_video=False)) as (caller, _):
         assert not caller.board.camera.running
