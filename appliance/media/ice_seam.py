@@ -23,7 +23,6 @@ from aioice.ice import (
     Connection,
     StunProtocol,
     relayed_candidate,
-    server_reflexive_candidate,
 )
 from aioice.turn import TurnTransport
 
@@ -158,14 +157,15 @@ class IceConnection(Connection):
         return protocol
 
     async def _reflexive(self, protocol: StunProtocol) -> Candidate | None:
-        """What a STUN server sees of one of our sockets; IPv4 alone needs it."""
-        address, servers = ipaddress.ip_address(protocol.local_candidate.host), self._servers.stun
-        if not servers or address.version != 4 or address.is_loopback:
+        """What a STUN server sees of one of our sockets. From IPv6, which is seldom translated, only a server with such
+        an address is asked."""
+        address = ipaddress.ip_address(protocol.local_candidate.host)
+        servers = [server for server in self._servers.stun if server.is_ipv6 == (address.version == 6)]
+        if not servers or address.is_loopback:
             return None
 
         async def ask(server: Server) -> Candidate:
-            candidate, _ = await server_reflexive_candidate(protocol, (server.host, server.port))
-            return candidate
+            return await _seen_by(server, protocol)
 
         return await first_answer(self._servers, servers, ask, discard=_nothing)
 
@@ -282,6 +282,21 @@ class IceConnection(Connection):
 
     def selected(self) -> CandidatePair | None:
         return next(iter(self._nominated.values()), None)
+
+
+async def _seen_by(server: Server, protocol: StunProtocol) -> Candidate:
+    """The server-reflexive candidate of one socket (RFC 8445 5.1.1.2). Raises OSError or a STUN error."""
+    family = socket.AF_INET6 if server.is_ipv6 else socket.AF_INET
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(server.host, server.port, family=family, type=socket.SOCK_DGRAM)
+    request = stun.Message(message_method=stun.Method.BINDING, message_class=stun.Class.REQUEST)
+    response, _ = await protocol.request(request, (str(found[0][4][0]), server.port))
+    own, (host, port) = protocol.local_candidate, response.attributes["XOR-MAPPED-ADDRESS"]
+    return Candidate(
+        foundation=candidate_foundation("srflx", "udp", own.host), component=own.component, transport=own.transport,
+        priority=candidate_priority(own.component, "srflx"), host=host, port=port, type="srflx",
+        related_address=own.host, related_port=own.port,
+    )
 
 
 def _carrier(protocol: StunProtocol) -> asyncio.BaseTransport:

@@ -47,6 +47,11 @@ class Server:
     username: str = ""
     password: str = field(default="", repr=False)
 
+    @property
+    def is_ipv6(self) -> bool:
+        """Whether ``host`` is an IPv6 address; a name is asked over IPv4."""
+        return ":" in self.host
+
     @classmethod
     def parse(cls, url: str, username: str = "", password: str = "") -> Server:
         """``stun:HOST[:PORT]`` (RFC 7064), ``turn:HOST[:PORT][?transport=udp|tcp]`` and ``turns:`` (RFC 7065).
@@ -66,7 +71,8 @@ class Server:
         return cls(scheme, match["host"].strip("[]"), port, kind, username, password)
 
     def __str__(self) -> str:
-        return f"{self.scheme}:{self.host}:{self.port}" + (f" ({self.transport})" if self.scheme != "stun" else "")
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}:{host}:{self.port}" + (f" ({self.transport})" if self.scheme != "stun" else "")
 
 
 class ServerPool:

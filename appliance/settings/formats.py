@@ -165,20 +165,48 @@ def _peer_url(text: str) -> str:
 def _ice_url(*schemes: str) -> Callable[[str], str]:
     """stun:HOST[:PORT] (RFC 7064) and turn:HOST[:PORT][?transport=udp|tcp] (RFC 7065): no slashes."""
     wanted = " or ".join(f"{scheme}:HOST[:PORT]" for scheme in schemes)
+    transports = {"stun": (), "turn": ("transport=udp", "transport=tcp"), "turns": ("transport=tcp",)}
 
     def check(text: str) -> str:
         scheme, colon, rest = text.partition(":")
-        address, _, query = rest.partition("?")
+        address, mark, query = rest.partition("?")
         if scheme not in schemes or not colon or not address or address.startswith("//"):
             raise ValueError(f"must be {wanted}")
         if "@" in address:
             raise ValueError("a user name or password does not belong in an address; use turn_username")
-        if query and (scheme.startswith("stun") or query not in {"transport=udp", "transport=tcp"}):
-            raise ValueError("after '?' only transport=udp or transport=tcp of TURN may follow")
-        _split(f"x://{address}", ("x",))
+        if "/" in address or "#" in text:
+            raise ValueError(f"a path means nothing here; write {wanted}")
+        if mark and query not in transports[scheme]:
+            raise ValueError("after '?' only transport=udp or transport=tcp of TURN may follow, and only tcp of turns:")
+        _ice_address(scheme, address)
         return text
 
     return check
+
+
+_ICE_ADDRESS: Final = re.compile(r"(?:\[(?P<ipv6>[^\[\]]*)\]|(?P<host>[^\[\]:]+))(?::(?P<port>[0-9]{1,5}))?")
+
+
+def _ice_address(scheme: str, address: str) -> None:
+    match = _ICE_ADDRESS.fullmatch(address)
+    if match is None:
+        if "[" not in address and address.count(":") > 1:
+            raise ValueError(f"an IPv6 address stands in brackets: {scheme}:[2001:db8::1]:3478")
+        raise ValueError(f"must be {scheme}:HOST[:PORT]")
+    if match["port"] is not None and not 1 <= int(match["port"]) <= 65535:
+        raise ValueError("port must be 1 to 65535")
+    if match["ipv6"] is None:
+        _host(match["host"])
+    elif "%" in match["ipv6"] or not _is_ipv6(match["ipv6"]):
+        raise ValueError(f"in brackets stands an IPv6 address without a zone: {scheme}:[2001:db8::1]")
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _digits(number: str) -> bool:

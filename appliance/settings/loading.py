@@ -243,14 +243,17 @@ def _texts(one: Field, value: object) -> tuple[str, ...]:
         raise _WrongTypeError('must be a list of texts, such as ["a", "b"]')
     if len(value) > one.maximum:
         raise ValueError(f"has {len(value)} entries; at most {one.maximum:g} are allowed")
-    checked = []
+    checked, wrong = [], []
     for item in value:
         if not item or not item.isprintable() or len(item) > 512:
-            raise ValueError("each entry must have 1 to 512 characters and no control characters")
+            wrong.append(f"'{_cut(item)}': an entry must have 1 to 512 characters and no control characters")
+            continue
         try:
             checked.append(one.format.check(item) if one.format is not None else item)
         except ValueError as error:
-            raise ValueError(f"'{_cut(item)}': {error}") from None
+            wrong.append(f"'{_cut(item)}': {error}")
+    if wrong:
+        raise ValueError("; ".join(wrong))
     return tuple(checked)
 
 

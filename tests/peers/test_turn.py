@@ -17,6 +17,7 @@ from appliance.media.studio import Studio
 from appliance.media.webrtc import WebRtcSession
 from appliance.settings import VideoSettings
 from tests.support.broker import free_port
+from tests.support.interface import ADDRESS, INTERFACE, changed_network, ip
 from tests.support.media_board import HandBoard
 from tests.support.media_pair import End, until
 from tests.support.turnserver import PASSWORD, USERNAME, Authority, TurnServer
@@ -138,6 +139,20 @@ async def test_a_stun_server_that_is_dead_is_followed_by_the_next(server: TurnSe
     ice = IceServers(stun=(f"stun:10.99.0.1:{free_port()}", server.stun))
     async with ends(ice) as (caller,):
         assert " typ srflx" in await caller.session.offer()
+
+
+async def test_servers_at_ipv6_addresses_are_asked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    authority, address = Authority(tmp_path), "fd99::1"
+    async with changed_network():
+        await ip(f"addr add {address}/64 dev {INTERFACE} nodad")
+        async with TurnServer(tmp_path, authority.issue(address), address=address, relay=ADDRESS) as server:
+            for turn in (server.udp, server.tcp, server.tls):
+                servers = IceServers((server.stun,), (turn,), USERNAME, PASSWORD, str(authority.file))
+                async with ends(servers) as (caller,):
+                    offer = await caller.session.offer()
+                    assert relays(offer) == 1, turn
+                    assert f"{address} " in next(line for line in offer.splitlines() if " typ srflx" in line)
+    assert not [record for record in caplog.records if "cannot be used" in record.getMessage()]
 
 
 async def test_a_server_that_dies_in_a_call_is_noticed_and_the_next_call_goes_by_another(

@@ -65,11 +65,17 @@ class Authority:
 
 
 class TurnServer:
-    """coturn at ``address`` on free ports: UDP and TCP on ``port``, TLS on ``tls_port``; login USERNAME, PASSWORD."""
+    """coturn at ``address`` on free ports: UDP and TCP on ``port``, TLS on ``tls_port``; login USERNAME, PASSWORD.
 
-    def __init__(self, folder: Path, certificate: tuple[Path, Path], *, address: str = "10.99.0.1") -> None:
+    It relays at ``relay``, or where it listens."""
+
+    def __init__(
+        self, folder: Path, certificate: tuple[Path, Path], *, address: str = "10.99.0.1", relay: str = "",
+    ) -> None:
         self.address = address
         self.port, self.tls_port = free_port(), free_port()
+        self._host = f"[{address}]" if ":" in address else address
+        self._relay = relay or address
         self._folder = folder
         self._certificate = certificate
         self._process: asyncio.subprocess.Process | None = None
@@ -78,25 +84,25 @@ class TurnServer:
 
     @property
     def udp(self) -> str:
-        return f"turn:{self.address}:{self.port}"
+        return f"turn:{self._host}:{self.port}"
 
     @property
     def tcp(self) -> str:
-        return f"turn:{self.address}:{self.port}?transport=tcp"
+        return f"turn:{self._host}:{self.port}?transport=tcp"
 
     @property
     def tls(self) -> str:
-        return f"turns:{self.address}:{self.tls_port}"
+        return f"turns:{self._host}:{self.tls_port}"
 
     @property
     def stun(self) -> str:
-        return f"stun:{self.address}:{self.port}"
+        return f"stun:{self._host}:{self.port}"
 
     async def __aenter__(self) -> TurnServer:
         certificate, key = self._certificate
         self._process = await asyncio.create_subprocess_exec(
             "setpriv", "--pdeathsig", "KILL", "turnserver", "-n", "--log-file=stdout", "--no-cli", "--no-dtls",
-            f"--listening-ip={self.address}", f"--relay-ip={self.address}", f"--listening-port={self.port}",
+            f"--listening-ip={self.address}", f"--relay-ip={self._relay}", f"--listening-port={self.port}",
             f"--tls-listening-port={self.tls_port}", "--lt-cred-mech", "--realm=edgecall.test",
             f"--user={USERNAME}:{PASSWORD}", f"--cert={certificate}", f"--pkey={key}", "--no-rfc5780",
             f"--userdb={self._folder / 'turn.db'}", f"--pidfile={self._folder / 'turn.pid'}", "--verbose",

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.errors import SettingsError
-from appliance.settings import Settings, changes, config_path, default_device_id, explain, load
+from appliance.media.servers import Server
+from appliance.settings import Settings, changes, config_path, default_device_id, explain, formats, load
 from appliance.settings.fields import Shape, fields_of
 from appliance.settings.loading import Source, parse
 from appliance.vocabulary import ID_PATTERN, VERB
@@ -117,6 +118,15 @@ def test_all_faults_are_told_at_once() -> None:
     ("[direct]\nstun = 'stun://stun.example.org'", "must be stun:HOST[:PORT]"),
     ("[direct]\nstun = ['stun:a.example', 'stuns:b.example']", "'stuns:b.example': must be stun:HOST[:PORT]"),
     ("[direct]\nturn = 'turn:a.example'\nturn_ca_file = '/etc/hostname'", "direct.turn: names no turns: server"),
+    ("[direct]\nstun = ['stun:2001:db8::1']", "an IPv6 address stands in brackets: stun:[2001:db8::1]:3478"),
+    ("[direct]\nturn = 'turn:[10.0.0.1]'", "in brackets stands an IPv6 address without a zone"),
+    ("[direct]\nturn = 'turn:[fe80::1%eth0]'", "without a zone"),
+    ("[direct]\nturn = 'turn:a.example/relay'", "a path means nothing here; write turn:HOST[:PORT]"),
+    ("[direct]\nturn = 'turn:a.example?'", "after '?' only transport=udp or transport=tcp"),
+    ("[direct]\nturn = 'turns:a.example?transport=udp'", "and only tcp of turns:"),
+    ("[direct]\nturn = 'turn:a.example:'", "must be turn:HOST[:PORT]"),
+    ("[direct]\nturn = 'turn:a.example:65536'", "port must be 1 to 65535"),
+    ("[direct]\nturn = 7", "must be a list of texts"),
     ("[network]\ndscp_audio = 64", "must be 0 to 63"),
     ("[direct]\nturn = 'turn:user:pw@turn.example.org'", "a user name or password does not belong in an address"),
     ("[direct]\nfleet = ['ok-1', 'NO']", "'NO': must be 3 to 40"),
@@ -130,6 +140,35 @@ def test_all_faults_are_told_at_once() -> None:
 ])
 def test_a_fault_says_what_is_wrong(text: str, words: str) -> None:
     assert words in the_fault(text)
+
+
+def test_all_wrong_entries_of_a_list_are_named_at_once() -> None:
+    text = "[direct]\nstun = ['stun:a.example', 'stun:', 'http:b', '']\nturn = ['turn:c/d', 'turn:e.example']"
+    stun, turn = faults_of(text)
+    assert "'stun:': must be" in stun
+    assert "'http:b': must be" in stun
+    assert "'': an entry must have" in stun
+    assert "'stun:a.example':" not in stun
+    assert "'turn:c/d': a path" in turn
+
+
+SERVERS = st.tuples(
+    st.sampled_from(["stun:", "turn:", "turns:", "", "stuns:", "turn://"]),
+    st.sampled_from(["a.example", "10.0.0.1", "[2001:db8::1]", "[::ffff:10.0.0.1]", "2001:db8::1", "[x]", "[", "a b"])
+    | st.text(alphabet="a1.:[]/?@#%-", max_size=12),
+    st.sampled_from(["", ":", ":0", ":80", ":65536", ":123456", "/x", "?", "?transport=tcp", "?transport=udp", "#"]),
+    st.sampled_from(["", "?transport=tcp"]),
+).map("".join)
+
+
+@given(SERVERS)
+def test_a_server_that_the_check_admits_is_one_that_media_can_ask(url: str) -> None:
+    for one in (formats.STUN, formats.TURN):
+        try:
+            one.check(url)
+        except ValueError:
+            continue
+        Server.parse(url)
 
 
 def test_one_server_may_stand_alone_as_a_text() -> None:
