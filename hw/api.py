@@ -345,7 +345,10 @@ class Panel(Protocol):
     def relays(self) -> Sequence[str]: ...
 
     def listen(self, on_press: Callable[[Press], None]) -> None:
-        """Deliver every debounced edge from now on."""
+        """Deliver every debounced edge from now on; inputs that are closed already are told at once.
+
+        A button that was down before it was looked at is told by nothing but a Fault (``STUCK``) in its time.
+        """
 
     def light(self, lamp: str, pattern: Sequence[tuple[float, bool]]) -> None:
         """Repeat ``pattern`` of (seconds, lit) for ever; a single entry is steady. Unknown lamp: KeyError."""
@@ -354,7 +357,10 @@ class Panel(Protocol):
         """Whether the lamp is lit at this moment (read back)."""
 
     def switch(self, relay: str, seconds: float) -> None:
-        """Close ``relay`` for ``seconds`` (0: open it now); it opens by itself, also when the daemon dies."""
+        """Close ``relay`` for ``seconds`` (0: open it now); it opens by itself, also when the daemon dies.
+
+        Waits 200 ms at most to see it move. Raises HardwareError when it did not.
+        """
 
     def closed(self, relay: str) -> bool:
         """Whether the relay is closed at this moment (read back)."""

@@ -16,10 +16,10 @@ from appliance.doors.panel import CALL_LAMP, DOUBLE, FAST, OFF, ON, PULSE, SLOW,
 from appliance.errors import EdgecallError, Refused
 from appliance.settings import CallSettings
 from appliance.vocabulary import VERB, Answer, CallState, Command, Event, Json, Origin, Result, Scope
+from hw import contacts
 from hw.api import Fault
-from hw.sim import buttons
 from hw.sim.faults import FaultLine
-from hw.sim.panel import SIM_PINS, SimPanel
+from hw.sim.panel import SIM_WIRING, SimPanel
 from tests.support.http_door import Desk
 
 LONG_S = 0.6
@@ -203,7 +203,7 @@ async def test_the_presses_are_told_as_events_and_in_the_document() -> None:
 
 async def test_a_contact_that_bounces_is_one_press() -> None:
     async with standing_at() as front:
-        pin = front.panel._factory.pin(SIM_PINS.buttons["call"])
+        pin = front.panel._factory.pin(SIM_WIRING.buttons["call"].pin)
 
         def bounce(*, down: bool) -> None:
             for _ in range(5):
@@ -221,7 +221,7 @@ async def test_a_contact_that_bounces_is_one_press() -> None:
 
 
 async def test_a_stuck_button_is_a_diagnostic_until_it_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(buttons, "STUCK_S", LONG_S + 0.1)
+    monkeypatch.setattr(contacts, "STUCK_S", LONG_S + 0.1)
     async with standing_at() as front:
         front.panel.jam("call", True)
         await front.until(lambda: front.diagnostics.raised("buttonStuck"))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw.api import Press, PressKind
-from hw.sim.buttons import DEBOUNCE_S, STUCK_S, Button, Contact
+from hw.contacts import DEBOUNCE_S, STUCK_S, Button, Contact
 
 LONG = 1.0
 

@@ -30,6 +30,10 @@ class Contact:
     def closed(self) -> bool:
         return self._settled
 
+    def begin(self, level: bool, now: float) -> None:
+        """The level found when watching begins, or begins again. A contact found closed is told as one that closes."""
+        self.edge(level, now)
+
     def edge(self, level: bool, now: float) -> None:
         if level != self._level:
             self._level, self._changed = level, now
@@ -59,6 +63,13 @@ class Button(Contact):
         super().__init__(name)
         self._long_press_s = long_press_s
         self._held = self._stuck = False
+
+    def begin(self, level: bool, now: float) -> None:
+        """A button found down is no press of anybody, and calls nobody: it is told as stuck in its time, and counts
+        again from the next press on."""
+        self._level = self._settled = self._held = level
+        self._changed = self._since = now
+        self._stuck = False
 
     def due(self) -> float:
         if not self._settled:
