@@ -59,7 +59,17 @@ _BY_FAULT: Final[Mapping[tuple[Kind, FaultKind], str]] = {
     (Kind.CAMERA, FaultKind.SLOW): "cameraLowFrameRate",
     (Kind.CAMERA, FaultKind.FALLBACK): "encoderFallback",
     (Kind.DISPLAY, FaultKind.MISSING): "displayDisconnected",
+    (Kind.DISPLAY, FaultKind.PULLED): "displayDisconnected",
+    (Kind.DISPLAY, FaultKind.BUSY): "displayBusy",
+    (Kind.DISPLAY, FaultKind.DENIED): "displayPermissionDenied",
+    (Kind.DISPLAY, FaultKind.STALLED): "displayNotFunctioning",
+    (Kind.DISPLAY, FaultKind.FAILED): "displayNotFunctioning",
     (Kind.PANEL, FaultKind.STUCK): "buttonStuck",
+    (Kind.PANEL, FaultKind.MISSING): "panelDisconnected",
+    (Kind.PANEL, FaultKind.PULLED): "panelDisconnected",
+    (Kind.PANEL, FaultKind.BUSY): "panelBusy",
+    (Kind.PANEL, FaultKind.DENIED): "panelPermissionDenied",
+    (Kind.PANEL, FaultKind.FAILED): "panelNotFunctioning",
 }
 
 

@@ -26,6 +26,7 @@ from hw.api import (
     Panel,
 )
 from hw.pi.boardfile import BoardFile, find_board_file
+from hw.pi.panel import PanelConfig, open_panel
 from hw.sim.faults import FaultLine
 
 __all__ = ["PiBoard", "fault_of"]
@@ -72,10 +73,18 @@ class PiBoard:
         self._camera: Camera | None = None
         self._display: Display | None = None
         self._panel: Panel | None = None
+        panel = self._file.part("panel", PanelConfig)
         _log.info("board file %s: %s", self._file.path, self._file.title)
+        try:
+            self._panel = self._open(Kind.PANEL, "Panel", lambda _, faults: open_panel(
+                panel, faults, options.long_press_s))
+        except BaseException:
+            self.close()
+            raise
 
-    def _open(self, kind: Kind, name: str, opener: Callable[[BoardFile, FaultLine], AnyPart]) -> AnyPart | None:
-        """Open one part; None, and told with its reason, where that fails."""
+    def _open(self, kind: Kind, name: str, opener: Callable[[BoardFile, FaultLine], AnyPart | None],
+              ) -> AnyPart | None:
+        """Open one part; None where the board has none, and where that fails, which is told with its reason."""
         try:
             part = opener(self._file, self._faults)
         except (HardwareError, ImportError) as error:
@@ -84,7 +93,8 @@ class PiBoard:
             fault = fault_of(error) if isinstance(error, HardwareError) else FaultKind.FAILED
             self._faults.report(kind, fault, kind.value, True, str(error))
             return None
-        self._parts.append(part)
+        if part is not None:
+            self._parts.append(part)
         return part
 
     @property

@@ -1,0 +1,297 @@
+"""The panel of a real board without the board: lines as text, logic on mock pins, the relay's guard, refusals."""
+
+from __future__ import annotations
+
+import queue
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from gpiozero.pins.mock import MockFactory, MockPWMPin
+
+from hw.api import (
+    DeviceBusyError,
+    DeviceDeniedError,
+    DeviceFailedError,
+    DeviceMissingError,
+    Fault,
+    FaultKind,
+    HardwareError,
+    Kind,
+    Press,
+    PressKind,
+)
+from hw.contacts import DEBOUNCE_S, STUCK_S, Button
+from hw.panel import Line, PinPanel, Wiring
+from hw.pi.boardfile import BoardFile, BoardFileError, board_files, load_board_file
+from hw.pi.gpiochip import Chip, find_chip
+from hw.pi.panel import PanelConfig, open_panel
+from hw.pi.pins import load_lgpio, refusal
+from hw.pi.relays import GuardedRelays
+from hw.sim.faults import FaultLine
+from hw.sim.panel import PinRelays
+
+# --- lines as text
+
+
+def test_lines_are_read_with_their_words() -> None:
+    config = PanelConfig(
+        chip="pinctrl-bcm2711", buttons={"call": "17", "bell": "4 high"},
+        inputs={"tamper": "23 no-pull normally-closed"}, lamps={"call": "5 40%", "mute": "6 low"},
+        relays={"door": "26", "gate": "0 low"})
+    wiring = config.wiring
+    assert wiring.buttons == {"call": Line(17), "bell": Line(4, high=True)}
+    assert wiring.inputs == {"tamper": Line(23, pulled=False, normally_closed=True)}
+    assert wiring.lamps == {"call": Line(5, high=True, brightness=0.4), "mute": Line(6)}
+    assert wiring.relays == {"door": Line(26, high=True), "gate": Line(0)}
+
+
+@pytest.mark.parametrize(("table", "words"), [
+    ({"buttons": {"call": "17", "mute": "17"}}, "line 17 is given twice: button call and button mute"),
+    ({"buttons": {"call": "17"}, "lamps": {"call": "17"}}, "line 17 is given twice: button call and lamp call"),
+    ({"buttons": {"call": "seventeen"}}, "buttons.call = 'seventeen': begins with the number of the line"),
+    ({"buttons": {"call": ""}}, "begins with the number"),
+    ({"buttons": {"call": "17 hihg"}}, "'hihg' is none of high, low, no-pull, normally-closed"),
+    ({"buttons": {"call": "17 40%"}}, "'40%' is none of"),
+    ({"lamps": {"call": "5 140%"}}, "'140%' is none of high, low or a brightness"),
+    ({"relays": {"door": "26 high low"}}, "either high or low"),
+    ({"relays": {"front door": "26"}}, "neither blanks nor colons"),
+    ({"chip": "", "buttons": {"call": "17"}}, "name the GPIO chip"),
+    ({"keys": {"KEY_ENTER": "call"}}, "name the keypad"),
+    ({"buttons": {"call": 17}}, r"buttons: must be a text in quotes, not 17"),
+])
+def test_a_wrong_line_is_named(table: dict[str, Any], words: str) -> None:
+    with pytest.raises(BoardFileError, match=words):
+        BoardFile("b.toml", tables={"panel": {"chip": "x", **table}}).part("panel", PanelConfig)
+
+
+def test_every_shipped_board_file_holds() -> None:
+    files = {name: load_board_file(path) for name, path in board_files().items()}
+    assert set(files) == {"zero-2-w", "pi-3b-plus", "pi-4b", "pi-5", "cm4", "cm5", "generic"}
+    for name, file in files.items():
+        config = file.part("panel", PanelConfig)
+        assert bool(config.chip) == bool(file.models) == (name != "generic")
+
+
+def test_a_board_without_a_panel_has_none() -> None:
+    faults = FaultLine()
+    assert open_panel(PanelConfig(), faults, 1.0) is None
+    faults.close()
+
+
+# --- logic
+
+
+def test_a_button_found_down_is_no_press_but_stuck_in_its_time() -> None:
+    button = Button("call", 1.0)
+    button.begin(True, 0.0)
+    assert button.due() == STUCK_S
+    assert button.tick(5.0) == ()
+    assert button.stuck(STUCK_S)
+    button.edge(False, 40.0)
+    assert button.tick(40.0 + DEBOUNCE_S) == ()
+    assert not button.stuck(40.1)
+    button.edge(True, 50.0)
+    assert [press.kind for press in button.tick(50.0 + DEBOUNCE_S)] == [PressKind.PRESSED]
+
+
+class WiredPin(MockPWMPin):  # type: ignore[misc]
+    """A mock pin whose circuit is stronger than its pull: the tamper loop (23) and the door's contact (22) are closed,
+    and somebody leans on the button (17)."""
+
+    def _set_pull(self, value: str) -> None:
+        super()._set_pull(value)
+        if self.info.name in {"GPIO17", "GPIO22", "GPIO23"}:
+            self.drive_low()
+
+
+class Panel:
+    """A panel on mock pins, with what it told."""
+
+    def __init__(self, pin_class: type[MockPWMPin]) -> None:
+        self.factory = MockFactory(pin_class=pin_class)
+        self.faults = FaultLine()
+        self.told: queue.Queue[Press] = queue.Queue()
+        self.wiring = Wiring(
+            buttons={"call": Line(17)}, inputs={"door": Line(22), "tamper": Line(23, normally_closed=True)},
+            lamps={"call": Line(5, high=True, brightness=0.4), "mute": Line(6)}, relays={"gate": Line(26)})
+        relays = PinRelays(self.wiring.relays, self.factory)
+        self.panel = PinPanel(self.wiring, relays, self.faults, long_press_s=0.3, other_buttons=["call", "star"])
+        self.panel.attach(self.factory)
+
+    def kinds(self, count: int) -> list[tuple[str, PressKind]]:
+        told = [self.told.get(timeout=3) for _ in range(count)]
+        return [(press.name, press.kind) for press in told]
+
+
+@pytest.fixture
+def mock(request: pytest.FixtureRequest) -> Iterator[Panel]:
+    made = Panel(getattr(request, "param", MockPWMPin))
+    yield made
+    made.panel.close()
+    made.faults.close()
+    made.factory.close()
+
+
+@pytest.mark.parametrize("mock", [WiredPin], indirect=True)
+def test_what_is_closed_at_the_start_is_told_and_a_held_button_is_not(mock: Panel) -> None:
+    end = time.monotonic() + 3
+    while not mock.panel._contacts["door"].closed and time.monotonic() < end:
+        time.sleep(0.005)
+    mock.panel.listen(mock.told.put)
+    assert mock.kinds(1) == [("door", PressKind.INPUT_ON)]
+    mock.factory.pin(23).drive_high()  # the loop opens
+    assert mock.kinds(1) == [("tamper", PressKind.INPUT_ON)]
+    mock.factory.pin(17).drive_high()
+    mock.factory.pin(23).drive_low()
+    assert mock.kinds(1) == [("tamper", PressKind.INPUT_OFF)]  # and nothing of the button
+
+
+def test_line_and_keypad_press_one_button(mock: Panel) -> None:
+    mock.panel.listen(mock.told.put)
+    assert list(mock.panel.buttons) == ["call", "star"]
+    mock.panel.press_from("keypad", "call", True)
+    pressed = mock.kinds(3)
+    assert set(pressed) == {("tamper", PressKind.INPUT_ON), ("call", PressKind.PRESSED), ("call", PressKind.HELD)}
+    mock.factory.pin(17).drive_low()
+    mock.panel.press_from("keypad", "call", False)  # the line still holds it
+    mock.factory.pin(17).drive_high()
+    mock.panel.press_from("keypad", "star", True)
+    mock.panel.press_from("keypad", "star", False)  # shorter than a bounce: nothing
+    mock.panel.press_from("keypad", "star", True)
+    assert mock.kinds(2) == [("star", PressKind.PRESSED), ("star", PressKind.HELD)]
+    with pytest.raises(KeyError):
+        mock.panel.press_from("keypad", "hash", True)
+
+
+def test_lamps_are_dimmed_and_take_up_their_rhythm_when_the_chip_returns(mock: Panel) -> None:
+    panel = mock.panel
+    panel.light("call", [(1.0, True)])
+    panel.light("mute", [(1.0, True)])
+    assert mock.factory.pin(5).state == pytest.approx(0.4)
+    assert mock.factory.pin(6).state == 0
+    assert panel.lit("call")
+    panel.detach()
+    assert not panel.lit("call")
+    panel.light("mute", [(1.0, False)])
+    panel.attach(mock.factory)
+    assert panel.lit("call")
+    assert mock.factory.pin(5).state == pytest.approx(0.4)
+    assert mock.factory.pin(6).state == 1
+    panel.detach()
+    panel.attach(mock.factory, without={5, 17})
+    assert not panel.lit("call")
+
+
+def test_a_relay_that_closes_on_low_is_open_at_the_start(mock: Panel) -> None:
+    assert mock.factory.pin(26).state == 1
+    mock.panel.switch("gate", 20.0)
+    assert mock.factory.pin(26).state == 0
+    mock.panel.close()
+    assert not mock.panel.closed("gate")
+
+
+def test_a_pin_that_fails_is_told_and_harms_nobody(mock: Panel) -> None:
+    broken: list[Exception] = []
+    mock.panel._trouble = broken.append
+    mock.factory.pin(6).close()
+    mock.panel._lamps["mute"].device.close()  # type: ignore[union-attr]
+    mock.panel.light("mute", [(1.0, True)])
+    assert len(broken) == 1
+    assert not mock.panel.lit("mute")
+
+
+# --- the guard of the relays, on a file that is no chip
+
+
+def test_a_line_that_cannot_be_taken_is_told_and_does_not_move(tmp_path: Path) -> None:
+    node = tmp_path / "gpiochip0"
+    node.touch()
+    failed: list[tuple[str, HardwareError]] = []
+    relays = GuardedRelays({"door": Line(26, high=True)}, lambda name, error: failed.append((name, error)))
+    with pytest.raises(DeviceFailedError, match="nothing holds its line"):
+        relays.switch("door", 1.0)
+    relays.start(Chip(str(node), "gpiochip0", "no-chip", 54))
+    assert relays.running
+    assert [name for name, _ in failed] == ["door"]
+    with pytest.raises(DeviceFailedError, match="relay door, line 26 of no-chip: Inappropriate ioctl"):
+        relays.switch("door", 1.0)
+    assert not relays.closed("door")
+    relays.close()
+    relays.close()
+    assert not relays.running
+
+
+def test_a_guard_that_dies_is_told(tmp_path: Path) -> None:
+    node = tmp_path / "gpiochip0"
+    node.touch()
+    failed: queue.Queue[tuple[str, HardwareError]] = queue.Queue()
+    relays = GuardedRelays({"door": Line(26)}, lambda name, error: failed.put((name, error)))
+    relays.start(Chip(str(node), "gpiochip0", "no-chip", 54))
+    failed.get(timeout=3)
+    assert relays._guard is not None
+    relays._guard.kill()
+    name, error = failed.get(timeout=3)
+    assert (name, str(error)) == ("door", "relay door: the process that holds it ended")
+    assert not relays.running
+    relays.start(Chip(str(node), "gpiochip0", "no-chip", 54))
+    assert relays.running
+    relays.close()
+
+
+def test_a_guard_without_a_chip_does_not_start(tmp_path: Path) -> None:
+    relays = GuardedRelays({"door": Line(26)}, lambda name, error: None)
+    with pytest.raises(DeviceFailedError, match="ended as it began"):
+        relays.start(Chip(str(tmp_path / "gpiochip9"), "gpiochip9", "no-chip", 54))
+    assert not relays.running
+
+
+# --- refusals
+
+
+def test_the_empty_stub_of_lgpio_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stub = ModuleType("lgpio")
+    stub.__file__ = "/site-packages/lgpio.py"
+    monkeypatch.setitem(sys.modules, "lgpio", stub)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DeviceFailedError, match=r"/site-packages/lgpio.py is the empty stub .*python3-lgpio"):
+        load_lgpio()
+    monkeypatch.setitem(sys.modules, "lgpio", None)
+    with pytest.raises(DeviceFailedError, match="not installed"):
+        load_lgpio()
+
+
+@pytest.mark.parametrize(("text", "error"), [
+    ("GPIO busy", DeviceBusyError), ("can not open gpiochip", DeviceMissingError),
+    ("bad GPIO read", DeviceMissingError),
+    ("no permission to access file", DeviceDeniedError), ("GPIO poll failed", DeviceFailedError),
+])
+def test_the_words_of_lgpio_become_errors(text: str, error: type[Exception]) -> None:
+    told = refusal(Chip("/dev/gpiochip0", "gpiochip0", "pinctrl-rp1", 54), RuntimeError(text))
+    assert type(told) is error
+    assert "pinctrl-rp1" in str(told)
+
+
+def test_a_chip_that_is_not_there_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(DeviceMissingError, match="no chip 'pinctrl-rp1'; this machine has none"):
+        find_chip("pinctrl-rp1", str(tmp_path))
+
+
+def test_a_missing_chip_is_a_fault_and_the_panel_opens() -> None:
+    faults = FaultLine()
+    told: queue.Queue[Fault] = queue.Queue()
+    faults.listen(told.put)
+    panel = open_panel(PanelConfig(chip="no-such-chip", relays={"door": "26"}, lamps={"call": "5"}), faults, 1.0)
+    assert panel is not None
+    fault = told.get(timeout=3)
+    assert (fault.kind, fault.fault, fault.active) == (Kind.PANEL, FaultKind.MISSING, True)
+    assert not panel.devices()[0].present
+    panel.light("call", [(1.0, True)])
+    with pytest.raises(DeviceFailedError):
+        panel.switch("door", 1.0)
+    panel.close()
+    faults.close()
