@@ -240,7 +240,8 @@ VERBS: Final[tuple[Verb, ...]] = (
     ), returns="processing"),
     Verb("audio.calibrate", "Measure the way from loudspeaker to microphone with a chirp, played twice; not in a call.",
          acts=True, max_ttl_s=5, idempotent=False, long=True, returns="echoPath"),
-    Verb("audio.talk", "Push to talk: hold the talk key, for 30 s unless it is given again.", acts=True, max_ttl_s=5),
+    Verb("audio.talk", "Push to talk: hold the talk key, for 30 s unless it is given again. Refused while push to talk "
+         "is not in force (audio.filters).", acts=True, max_ttl_s=5),
     Verb("audio.listen", "Push to talk: let the talk key go."),
     Verb("dnd.set", "Do not disturb: incoming calls are refused with 480/doNotDisturb.", (
         Arg("on", ArgType.BOOLEAN, "on or off", required=True, positional=True),

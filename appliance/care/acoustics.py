@@ -18,7 +18,7 @@ from appliance.intake import Handler
 from appliance.media.acoustics import Override
 from appliance.media.canceller import NoiseSuppression
 from appliance.media.chirp import AcousticPath
-from appliance.media.echo import DuplexWanted
+from appliance.media.echo import Duplex, DuplexWanted
 from appliance.media.studio import Studio
 from appliance.vocabulary import Command, Json
 
@@ -31,6 +31,8 @@ TALK_S: Final = 30.0  # a talk key held by command, and not again: who held it m
 REMEMBERED: Final = "audio.echoPath"
 DELAY_CHANGED_MS: Final = 5.0  # 1.7 m of air: no door or visitor makes that much
 LOSS_CHANGED_DB: Final = 10.0  # a covered microphone, a torn membrane
+_NO_KEY: Final = {Duplex.FULL: "the microphone is open all the time",
+                  Duplex.HALF: "the louder side is heard, with no key to hold"}
 
 
 class AcousticsCare:
@@ -87,6 +89,11 @@ class AcousticsCare:
         return {"echoPath": None if found is None else found.document()}
 
     async def _talk(self, _: Command) -> None:
+        duplex = self._acoustics.voice.duplex
+        if duplex is not Duplex.PUSH_TO_TALK:
+            raise Refused(f"push to talk is not in force, {_NO_KEY[duplex]}; to talk by a key, give audio.filters with "
+                          f"halfDuplex {DuplexWanted.PUSH_TO_TALK.value} first, or set audio.half_duplex",
+                          sub_code="notPushToTalk", retryable=False)
         self._let_go()
         self._studio.talk(True)
         self._letting_go = asyncio.get_running_loop().call_later(TALK_S, self._let_go)

@@ -38,6 +38,13 @@ async def test_push_to_talk_by_command_ends_by_itself(tmp_path: Path, monkeypatc
     monkeypatch.setattr(acoustics, "TALK_S", 0.5)
     async with house(await start_of(tmp_path, ECHO)) as running:
         voice = running.house.studio.acoustics.voice
+        for wanted, words in (("off", "open all the time"), ("on", "the louder side is heard")):
+            await running.give("audio.filters", halfDuplex=wanted)
+            refused = await running.give("audio.talk")
+            assert (refused["result"], refused["code"], refused["subCode"]) == ("rejected", 409, "notPushToTalk")
+            assert words in refused["message"] and "halfDuplex pushToTalk" in refused["message"]
+            assert not voice.talking
+        assert (await running.give("audio.listen"))["result"] == "done", "to let go is never wrong"
         assert (await running.give("audio.filters", halfDuplex="pushToTalk"))["result"] == "done"
         assert (await running.give("audio.talk"))["result"] == "done"
         assert voice.talking
