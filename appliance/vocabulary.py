@@ -446,7 +446,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "io.released": "data: name, heldSeconds.",
     "io.held": "data: name, heldSeconds.",
     "io.input": "data: name, closed.",
-    "io.relay": "A relay was closed or opened; data: relay, closed, origin, sender.",
+    "io.relay": "A relay was closed or has opened; data: relay, closed, seconds (it stays closed), origin, sender; "
+                "origin is internal when its time was over.",
     "data.received": "data: callId, channel, payload.",
     "security.refused": "A command or peer was refused for a security reason; data: why, origin, sender.",
     "config.changed": "data: applied or errors.",

@@ -8,9 +8,8 @@ import {
 } from "/console/view.js";
 import { command, Live } from "/console/wire.js";
 
-const SHORT_S = 0.06; // a press as short as a finger makes it
-const LONG_AFTER_MS = 570; // held for so long here, it is sent as a long press
-const LONG_S = 1.3;
+const DOWN_S = 12; // how long a key stays down at most, should its letting go never arrive: longer than any long press
+const UP_S = 0.05; // from now on
 
 const live = new Live();
 const stream = new PanelStream();
@@ -27,32 +26,32 @@ async function press(button, seconds) {
   }
 }
 
-/** A key that is short when let go early and long when kept: by pointer, by space bar and by return. */
+/** A key that goes down and up as it does here, by pointer, by space bar and by return: what is long, the board says. */
 function key(node, button) {
-  let timer = 0;
-  const down = () => {
-    if (timer) return;
-    node.classList.add("down");
-    timer = setTimeout(() => {
-      timer = -1;
-      press(button, LONG_S);
-    }, LONG_AFTER_MS);
+  let isDown = false;
+  let sent = Promise.resolve(); // one after the other: letting go must not overtake the press
+  const drive = (seconds) => {
+    sent = sent.then(() => press(button, seconds));
   };
-  const up = (counts) => {
+  const down = () => {
+    if (isDown) return;
+    isDown = true;
+    node.classList.add("down");
+    drive(DOWN_S);
+  };
+  const up = () => {
+    if (!isDown) return;
+    isDown = false;
     node.classList.remove("down");
-    if (timer > 0) {
-      clearTimeout(timer);
-      if (counts) press(button, SHORT_S);
-    }
-    timer = 0;
+    drive(UP_S);
   };
   node.addEventListener("pointerdown", (event) => {
     if (event.button !== 0) return;
     node.setPointerCapture(event.pointerId);
     down();
   });
-  node.addEventListener("pointerup", () => up(true));
-  node.addEventListener("pointercancel", () => up(false));
+  node.addEventListener("pointerup", up);
+  node.addEventListener("pointercancel", up);
   node.addEventListener("contextmenu", (event) => event.preventDefault());
   node.addEventListener("keydown", (event) => {
     if (![" ", "Enter"].includes(event.key)) return;
@@ -62,12 +61,12 @@ function key(node, button) {
   node.addEventListener("keyup", (event) => {
     if (![" ", "Enter"].includes(event.key)) return;
     event.preventDefault();
-    up(true);
+    up();
   });
-  node.addEventListener("blur", () => up(false));
+  node.addEventListener("blur", up);
   // Assistive technology clicks without pointer or key; a click that follows a pointer counts at least one.
   node.addEventListener("click", (event) => {
-    if (event.detail === 0) press(button, SHORT_S);
+    if (event.detail === 0) drive(UP_S);
   });
 }
 

@@ -1,10 +1,10 @@
 """The panel door: buttons become commands, the Snapshot becomes lamps and the words of the screen.
 
-Button ``call``, by the state of the call: without one a press dials the configured target, a long one the second
-target; while somebody calls a press answers, a long one declines; in a call (also one that is not answered yet) both
-hang up. Button ``mute``: mutes and unmutes. Input ``hardware_mute`` is the truth for mute, input ``talk`` the key of
-push-to-talk. The lamp ``capture`` follows
-what is really captured, never what was asked for.
+Button ``call``, by the state of the call when it goes down: without one a press dials the configured target, a long one
+the second target; while somebody calls a press answers, a long one declines; in a call (also one that is not answered
+yet) both hang up. Button ``mute``: mutes and unmutes. Where a long press means nothing else, the button acts as it goes
+down, else when it is known which of both it is. Input ``hardware_mute`` is the truth for mute, input ``talk`` the key
+of push-to-talk. The lamp ``capture`` follows what is really captured, never what was asked for.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from appliance.bulletin import Bulletin
@@ -30,6 +31,8 @@ __all__ = ["PanelDoor", "without_panel"]
 log = logging.getLogger(__name__)
 
 Pattern = Sequence[tuple[float, bool]]
+Meaning = tuple[str, Mapping[str, str]] | None
+"""What a press does: a verb and its arguments, or nothing."""
 
 ON: Final[Pattern] = ((1.0, True),)
 OFF: Final[Pattern] = ((1.0, False),)
@@ -56,6 +59,7 @@ BANNER: Final[Mapping[CallState, str]] = {
 RED_S: Final = 3.0  # the status lamp blinks this long after a failure
 WORDS_S: Final = 6.0  # and the screen says why
 DIAL_EVERY_S: Final = 3.0  # a child at the button starts one call in this time, not twenty
+RELAY_LOOK_S: Final = 0.05  # after its time is over it is looked whether a relay is open
 INBOX: Final = 32  # presses that may wait; a human makes fewer
 
 
@@ -81,6 +85,7 @@ class PanelDoor:
         self._patterns: dict[str, Pattern] = {}
         self._inputs: dict[str, bool] = dict.fromkeys(panel.inputs, False)
         self._down: dict[str, bool] = dict.fromkeys(panel.buttons, False)
+        self._undecided: dict[str, tuple[Meaning, Meaning]] = {}  # buttons down: what a short, what a long press does
         self._words: tuple[str, str] | None = None  # in place of the state's own, for a moment
         self._drawn = CallState.NONE
         self._failing = False  # the status lamp says so, for a moment
@@ -117,12 +122,25 @@ class PanelDoor:
         if relay not in self._panel.relays:
             raise BadRequest(f"there is no relay {relay!r}; this board has: {', '.join(self._panel.relays) or 'none'}",
                              code=404, sub_code="notFound")
+        was_closed = self._panel.closed(relay)
         self._panel.switch(relay, seconds)
-        self._bulletin.post("io.relay", relay=relay, closed=seconds > 0, seconds=seconds,
-                            origin=command.origin.value, sender=command.sender)
-        self._publish()
         if seconds > 0:
-            self._later(f"relay {relay}", seconds + 0.05, self._publish)
+            self._later(f"relay {relay}", seconds + RELAY_LOOK_S, partial(self._look_at, relay))
+        else:
+            self._never(f"relay {relay}")
+        if seconds > 0 or was_closed:
+            self._tell_relay(relay, seconds=seconds, origin=command.origin.value, sender=command.sender)
+
+    def _look_at(self, relay: str) -> None:
+        """Its time is over: it has opened by itself, or does so any moment."""
+        if self._panel.closed(relay):
+            self._later(f"relay {relay}", RELAY_LOOK_S, partial(self._look_at, relay))
+        else:
+            self._tell_relay(relay, seconds=0.0, origin=Origin.INTERNAL.value, sender="")
+
+    def _tell_relay(self, relay: str, **data: float | str) -> None:
+        self._bulletin.post("io.relay", relay=relay, closed=self._panel.closed(relay), **data)
+        self._publish()
 
     # --- presses ----------------------------------------------------------------------------------------------------
 
@@ -131,14 +149,15 @@ class PanelDoor:
             case PressKind.PRESSED:
                 self._down[press.name] = True
                 self._bulletin.post("io.pressed", name=press.name)
+                self._begin(press.name)
             case PressKind.RELEASED:
                 self._down[press.name] = False
                 self._bulletin.post("io.released", name=press.name, heldSeconds=round(press.held_s, 3))
-                self._act(press.name, long=False)
+                self._decide(press.name, long=False)
             case PressKind.HELD:
                 self._down[press.name] = False
                 self._bulletin.post("io.held", name=press.name, heldSeconds=round(press.held_s, 3))
-                self._act(press.name, long=True)
+                self._decide(press.name, long=True)
             case PressKind.INPUT_ON | PressKind.INPUT_OFF:
                 self._on_input(press.name, press.kind is PressKind.INPUT_ON)
         self._publish()
@@ -153,22 +172,47 @@ class PanelDoor:
         elif name == "tamper":
             self._flag("tamper", closed)
 
-    def _act(self, button: str, *, long: bool) -> None:
+    def _begin(self, button: str) -> None:
+        """A button goes down: what it means is settled by what is going on now, whatever happens until it is let go."""
+        short, long = self._meanings(button)
+        if short == long:
+            self._act(short)
+        else:
+            self._undecided[button] = short, long
+
+    def _decide(self, button: str, *, long: bool) -> None:
+        """It is known whether it was a short press or a long one; nothing where it has acted already."""
+        short_or_long = self._undecided.pop(button, None)
+        if short_or_long is not None:
+            self._act(short_or_long[long])
+
+    def _meanings(self, button: str) -> tuple[Meaning, Meaning]:
+        """What a short and what a long press of a button does now."""
         call = self._bulletin.document("call")
         state = CallState(call.get("state", "None"))
         idle = state in (CallState.NONE, CallState.DISCONNECTED)
+        both: Meaning = None
         if button == "mute" and not idle:
-            self._give("call.unmute" if call.get("isMuted") else "call.mute")
-        elif button != "call":
-            return
-        elif idle:
-            self._dial(self._settings.long_press_target if long else "")
-        elif state is CallState.INCOMING:
-            self._give("call.reject" if long else "call.answer", callId=call["callId"])
-        elif state is not CallState.DISCONNECTING:
-            self._give("call.hangup", callId=call["callId"])
+            both = ("call.unmute" if call.get("isMuted") else "call.mute"), {}
+        elif button == "call" and idle:
+            target = self._settings.button_target
+            return ("call.dial", {"to": target}), ("call.dial", {"to": self._settings.long_press_target or target})
+        elif button == "call" and state is CallState.INCOMING:
+            return ("call.answer", {"callId": call["callId"]}), ("call.reject", {"callId": call["callId"]})
+        elif button == "call" and state is not CallState.DISCONNECTING:
+            both = "call.hangup", {"callId": call["callId"]}
+        return both, both
 
-    def _dial(self, target: str) -> None:
+    def _act(self, meaning: Meaning) -> None:
+        if meaning is None:
+            return
+        verb, args = meaning
+        if verb == "call.dial":
+            self._dial(args)
+        else:
+            self._give(verb, args)
+
+    def _dial(self, args: Mapping[str, str]) -> None:
         now = asyncio.get_running_loop().time()
         if (wait := self._last_dial + DIAL_EVERY_S - now) > 0:
             if self._words is None:  # why the last call failed is worth more
@@ -177,10 +221,10 @@ class PanelDoor:
                 self._later("words", wait, self._unsay)
             return
         self._last_dial = now
-        self._give("call.dial", to=target or self._settings.button_target)
+        self._give("call.dial", args)
 
-    def _give(self, verb: str, **args: str) -> None:
-        body: Json = {"id": f"panel-{uuid.uuid4()}", "ts": time.time(), "args": args}
+    def _give(self, verb: str, args: Mapping[str, str]) -> None:
+        body: Json = {"id": f"panel-{uuid.uuid4()}", "ts": time.time(), "args": dict(args)}
         if VERB[verb].acts:
             body["ttl_s"] = VERB[verb].max_ttl_s
         task = asyncio.get_running_loop().create_task(self._carry(verb, body), name=f"panel.{verb}")
@@ -218,9 +262,12 @@ class PanelDoor:
 
     def _later(self, what: str, seconds: float, act: Callable[[], None]) -> None:
         """``act`` in a moment; one that still waits for the same is put off."""
-        if (earlier := self._moments.get(what)) is not None:
-            earlier.cancel()
+        self._never(what)
         self._moments[what] = asyncio.get_running_loop().call_later(seconds, act)
+
+    def _never(self, what: str) -> None:
+        if (waiting := self._moments.pop(what, None)) is not None:
+            waiting.cancel()
 
     # --- lamps and words --------------------------------------------------------------------------------------------
 

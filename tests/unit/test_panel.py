@@ -75,10 +75,16 @@ class Front:
         return [event.data for event in self.events if event.type == kind]
 
     async def press(self, seconds: float, button: str = "call") -> Command:
-        """Press; the command that came of it."""
-        before = len(self.desk.commands)
+        """Press and let go; the command that came of it."""
+        before, ups = len(self.desk.commands), self.ups()
         self.panel.press(button, seconds)
-        return (await self.desk.given(before + 1))[-1]
+        found = (await self.desk.given(before + 1))[-1]
+        await self.until(lambda: self.ups() > ups)
+        return found
+
+    def ups(self) -> int:
+        """Presses whose kind is known."""
+        return len(self.posted("io.released")) + len(self.posted("io.held"))
 
 
 @asynccontextmanager
@@ -131,6 +137,34 @@ async def test_changed_targets_hold_from_the_next_press_on() -> None:
     async with standing_at(button_target="operator:*") as front:
         front.door.reconfigure(CallSettings(button_target="device:lobby-2"))
         assert (await front.press(SHORT_S)).args == {"to": "device:lobby-2"}
+
+
+@pytest.mark.parametrize(("state", "button", "verb"), [
+    (CallState.NONE, "call", "call.dial"), (CallState.DISCONNECTED, "call", "call.dial"),
+    (CallState.CONNECTED, "call", "call.hangup"), (CallState.RINGING, "call", "call.hangup"),
+    (CallState.CONNECTED, "mute", "call.mute")])
+async def test_where_a_long_press_means_nothing_else_the_button_acts_as_it_goes_down_and_once(
+        state: CallState, button: str, verb: str) -> None:
+    async with standing_at() as front:
+        front.call(state)
+        front.panel.press(button, LONG_S + 0.2)
+        assert (await front.desk.given(1))[0].verb.name == verb
+        assert front.ups() == 0
+        assert front.bulletin.document("io")["buttons"][button] == {"pressed": True}
+        front.call(CallState.CONNECTED)  # what it did shows before it is let go
+        await front.until(front.ups)
+        front.bulletin.merge("device", name="Door")
+        assert len(front.desk.commands) == 1
+
+
+async def test_what_a_press_means_is_settled_when_the_button_goes_down() -> None:
+    async with standing_at() as front:
+        front.call(CallState.INCOMING)
+        front.panel.press("call", LONG_S / 2)
+        await front.until(lambda: front.posted("io.pressed"))
+        front.call(CallState.DISCONNECTED)  # the caller gives up
+        command = (await front.desk.given(1))[0]
+        assert (command.verb.name, command.args) == ("call.answer", {"callId": "call-1"}), "and nobody is dialled"
 
 
 async def test_somebody_who_drums_on_the_button_starts_one_call() -> None:
@@ -193,10 +227,12 @@ async def test_the_presses_are_told_as_events_and_in_the_document() -> None:
         pressing = asyncio.create_task(front.press(SHORT_S))
         await front.until(lambda: front.bulletin.document("io")["buttons"]["call"] == {"pressed": True})
         await pressing
+        await front.until(lambda: front.posted("io.released"))
         assert front.posted("io.pressed") == [{"name": "call"}]
         assert front.posted("io.released")[0]["heldSeconds"] >= SHORT_S / 2
         assert front.bulletin.document("io")["buttons"]["call"] == {"pressed": False}
         await front.press(LONG_S + 0.2)
+        await front.until(lambda: front.posted("io.held"))
         assert front.posted("io.held")[0]["heldSeconds"] >= LONG_S
         assert len(front.posted("io.released")) == 1, "a long press is not a short one too"
 
@@ -215,6 +251,7 @@ async def test_a_contact_that_bounces_is_one_press() -> None:
         bounce(down=True)
         await front.until(lambda: front.posted("io.pressed"))
         bounce(down=False)
+        await front.until(lambda: front.posted("io.released"))
         await front.desk.given(1)
         assert len(front.posted("io.pressed")) == len(front.posted("io.released")) == 1
         assert len(front.desk.commands) == 1
@@ -360,6 +397,17 @@ async def test_a_relay_closes_for_its_time_and_is_told_with_who_did_it() -> None
         assert front.posted("io.relay") == [{"relay": "door", "closed": True, "seconds": 0.1, "origin": "cli",
                                              "sender": "boss"}]
         await front.until(lambda: front.bulletin.document("io")["relays"]["door"] == {"closed": False})
+        assert front.posted("io.relay")[1:] == [{"relay": "door", "closed": False, "seconds": 0.0,
+                                                 "origin": "internal", "sender": ""}]
+        await handler(io_set(relay="door", seconds=0))
+        assert len(front.posted("io.relay")) == 2, "it was open"
+        await handler(io_set(relay="door", seconds=5))
+        await handler(io_set(relay="door", seconds=0.2))
+        await handler(io_set(relay="door", seconds=0))
+        assert [(told["closed"], told["seconds"], told["origin"]) for told in front.posted("io.relay")[2:]] == [
+            (True, 5, "cli"), (True, 0.2, "cli"), (False, 0, "cli")]
+        await asyncio.sleep(0.4)  # that its time is over later is what must not be told
+        assert len(front.posted("io.relay")) == 5
         with pytest.raises(EdgecallError, match=r"no relay 'gate'.*door"):
             await handler(io_set(relay="gate", seconds=1))
 
