@@ -14,7 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NAMED_OTHERWISE = {
-    "alsaaudio": "pyalsaaudio", "audioop": "audioop-lts", "openssl": "pyopenssl", "paho": "paho-mqtt", "pil": "pillow",
+    "alsaaudio": "pyalsaaudio", "attr": "attrs", "audioop": "audioop-lts", "openssl": "pyopenssl",
+    "paho": "paho-mqtt", "pil": "pillow",
     "systemd": "systemd-python",
 }
 OF_DEBIAN = {"gi"}  # python3-gi, in programs that run under the system's own Python; scripts/test installs it

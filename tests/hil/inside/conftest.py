@@ -1,0 +1,26 @@
+"""For tests that run on the device itself, as root: loads the modules that a test file names in ``MODULES``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+if os.environ.get("EDGECALL_HIL_INSIDE") is None:  # the suite outside sets it where it runs these
+    collect_ignore_glob = ["test_*.py"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def modules(request: pytest.FixtureRequest) -> Iterator[None]:
+    """``MODULES = ["vivid n_devs=1", …]`` in a test file; whatever opens their devices has to be closed at its end."""
+    loaded = []
+    for module in getattr(request.module, "MODULES", []):
+        subprocess.run(["modprobe", *module.split()], check=True)
+        loaded.append(module.split()[0])
+    yield
+    for name in reversed(loaded):
+        if Path(f"/sys/module/{name.replace('-', '_')}").exists():
+            subprocess.run(["modprobe", "--remove", name], check=True)

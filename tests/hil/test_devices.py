@@ -1,0 +1,18 @@
+"""Each file in ``inside/`` on the device, against the kernel devices it names; each on a device of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.hil.conftest import Device
+
+INSIDE = Path(__file__).parent / "inside"
+
+
+@pytest.mark.lg_feature(["kernel", "faults"])
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("file", sorted(INSIDE.glob("test_*.py")), ids=lambda file: file.stem)
+def test_on_the_device(device: Device, file: Path) -> None:
+    print(device.pytest(str(file), seconds=200))
