@@ -145,6 +145,8 @@ class House:
         await self._open_store()
         self.board = await board
         self._facts()
+        if self.board.display is not None:
+            self.board.display.set_brightness(settings.board.brightness)
         self.studio = Studio(self.board, settings.video, settings.audio,
                              marks=Marks(settings.network.dscp_audio, settings.network.dscp_video))
         self._stack.push_async_callback(self.studio.close)
@@ -310,6 +312,7 @@ class House:
             return None
         door = PanelDoor(
             self.board.panel, self.intake, self.bulletin, settings=self.settings.call, show=self.studio.show,
+            blank=self.studio.blank, screen_off_s=self.settings.board.screen_off_s,
             on_hardware_mute=self.controller.hardware_mute, on_talk=self.studio.talk, flag=self.diagnostics.flag)
         handlers |= door.handlers()
         self._background.append(("doors.panel", door.run))
@@ -323,7 +326,9 @@ class House:
         self.controller.reconfigure(settings.call, entries_of(settings.book))
         self.studio.acoustics.configure(settings.audio)
         if self.panel is not None:
-            self.panel.reconfigure(settings.call)
+            self.panel.reconfigure(settings.call, settings.board.screen_off_s)
+        if self.board.display is not None:
+            self.board.display.set_brightness(settings.board.brightness)
 
     def _store_trouble(self, trouble: StoreError | None) -> None:
         self.diagnostics.flag("storageReadOnly", trouble is not None, cause="store",

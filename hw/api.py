@@ -306,7 +306,10 @@ class Display(Protocol):
         """Show ``tiles``, a one-line ``banner`` readable at 3 m, and a smaller ``hint`` below it."""
 
     def blank(self) -> None:
-        """Dark screen."""
+        """Dark screen, its backlight off where it has one, until the next ``show``."""
+
+    def set_brightness(self, percent: int) -> None:
+        """How bright it is from now on, 1 to 100. Without a backlight nothing happens. Raises ValueError."""
 
     def screenshot(self) -> bytes:
         """What the screen shows now, as PNG. Blocking: call it off the loop."""

@@ -64,18 +64,23 @@ INBOX: Final = 32  # presses that may wait; a human makes fewer
 
 
 class PanelDoor:
-    """Between the board's panel and the appliance. ``show(banner, hint)`` writes on the screen."""
+    """Between the board's panel and the appliance. ``show(banner, hint)`` writes on the screen, ``blank`` makes it dark
+    ``screen_off_s`` (0: never) after the last call or press."""
 
     def __init__(
         self, panel: Panel, submit: Submit, bulletin: Bulletin, *, settings: CallSettings,
-        show: Callable[[str, str], None], on_hardware_mute: Callable[[bool], None], on_talk: Callable[[bool], None],
-        flag: Callable[[str, bool], None],
+        show: Callable[[str, str], None], blank: Callable[[], None], on_hardware_mute: Callable[[bool], None],
+        on_talk: Callable[[bool], None],
+        flag: Callable[[str, bool], None], screen_off_s: float = 0.0,
     ) -> None:
         self._panel = panel
         self._submit = submit
         self._bulletin = bulletin
         self._settings = settings
         self._show = show
+        self._blank = blank
+        self._screen_off_s = screen_off_s
+        self._dark = False
         self._on_hardware_mute = on_hardware_mute
         self._on_talk = on_talk
         self._flag = flag
@@ -111,8 +116,11 @@ class PanelDoor:
                     task.cancel()
                 await asyncio.gather(*self._commands, return_exceptions=True)
 
-    def reconfigure(self, settings: CallSettings) -> None:
+    def reconfigure(self, settings: CallSettings, screen_off_s: float) -> None:
         self._settings = settings
+        if screen_off_s != self._screen_off_s:
+            self._screen_off_s = screen_off_s
+            self._wake_screen()
 
     def handlers(self) -> Mapping[str, Handler]:
         return {"io.set": self._do_io_set}
@@ -145,6 +153,7 @@ class PanelDoor:
     # --- presses ----------------------------------------------------------------------------------------------------
 
     def _on_press(self, press: Press) -> None:
+        self._wake_screen()
         match press.kind:
             case PressKind.PRESSED:
                 self._down[press.name] = True
@@ -288,7 +297,30 @@ class PanelDoor:
         self._light("status", FAST if self._failing else PULSE if raised else ON)
         media = self._bulletin.document("media")
         self._light("capture", ON if media.get("capturing") else OFF)
-        self._show(*(self._words or self._state_words(state, call)))
+        if live or self._words is not None:
+            self._dark = False
+        elif "dark" not in self._moments and not self._dark:
+            self._darken_later()
+        if not self._dark:
+            self._show(*(self._words or self._state_words(state, call)))
+
+    def _wake_screen(self) -> None:
+        was_dark, self._dark = self._dark, False
+        self._darken_later()
+        if was_dark:
+            self._draw()
+
+    def _darken_later(self) -> None:
+        if self._screen_off_s > 0:
+            self._later("dark", self._screen_off_s, self._darken)
+        elif (waiting := self._moments.pop("dark", None)) is not None:
+            waiting.cancel()
+
+    def _darken(self) -> None:
+        del self._moments["dark"]
+        if self._words is None and self._drawn in (CallState.NONE, CallState.DISCONNECTED):
+            self._dark = True
+            self._blank()
 
     def _state_words(self, state: CallState, call: Json) -> tuple[str, str]:
         device = self._bulletin.document("device")

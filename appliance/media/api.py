@@ -248,6 +248,9 @@ class Studio(Protocol):
     def show(self, banner: str, hint: str = "") -> None:
         """Text of the board's screen beside the pictures that sessions show."""
 
+    def blank(self) -> None:
+        """A dark screen, until there is another text or picture."""
+
     @property
     def exchange_tick(self) -> float:
         """Monotonic time of the last audio exchange, for the watchdog; it ticks without a device too."""

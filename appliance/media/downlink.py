@@ -57,6 +57,7 @@ class Screen:
         self._pictures: dict[object, Picture] = {}
         self._banner = ""
         self._hint = ""
+        self._dark = False
 
     @property
     def present(self) -> bool:
@@ -68,9 +69,15 @@ class Screen:
         return len(self._pictures)
 
     def text(self, banner: str, hint: str = "") -> None:
-        if (banner, hint) != (self._banner, self._hint):
+        if self._dark or (banner, hint) != (self._banner, self._hint):
             self._banner, self._hint = banner, hint
             self._show()
+
+    def blank(self) -> None:
+        """Dark until the next text or picture."""
+        self._dark = True
+        if self._display is not None:
+            self._display.blank()
 
     def picture(self, owner: object, picture: Picture | None) -> None:
         """Show the picture of ``owner``, None removes it."""
@@ -81,6 +88,7 @@ class Screen:
         self._show()
 
     def _show(self) -> None:
+        self._dark = False
         if self._display is None:
             return
         count = max(1, len(self._pictures))

@@ -293,6 +293,9 @@ class Studio:
     def show(self, banner: str, hint: str = "") -> None:
         self._screen.text(banner, hint)
 
+    def blank(self) -> None:
+        self._screen.blank()
+
     # -- facts
 
     def lag(self) -> tuple[int, float | None]:

@@ -65,6 +65,10 @@ class BoardSettings:
     echo_loss_db: float = setting(0.0, "Loss of that path; 0 means there is none.",
                                   unit="dB", minimum=0, maximum=90, restart=True)
     screen: str = setting("1280x720", "Size of the simulated screen.", format=formats.SCREEN, restart=True)
+    brightness: int = setting(100, "Brightness of the screen, where it has a backlight.", unit="%", minimum=1,
+                              maximum=100)
+    screen_off_s: int = setting(0, "So long after the last call or press the screen goes dark; 0: never.", unit="s",
+                                minimum=0, maximum=86_400)
     long_press_s: float = setting(1.0, "From here on a press of the button is a long one.",
                                   unit="s", minimum=0.3, maximum=10, restart=True)
 

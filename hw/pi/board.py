@@ -26,7 +26,8 @@ from hw.api import (
     Panel,
 )
 from hw.pi.boardfile import BoardFile, find_board_file
-from hw.pi.panel import PanelConfig, open_panel
+from hw.pi.display import DisplayConfig, open_display
+from hw.pi.panel import PanelConfig, PiPanel, open_panel
 from hw.sim.faults import FaultLine
 
 __all__ = ["PiBoard", "fault_of"]
@@ -72,12 +73,14 @@ class PiBoard:
         self._lacking: list[DeviceFact] = []
         self._camera: Camera | None = None
         self._display: Display | None = None
-        self._panel: Panel | None = None
-        panel = self._file.part("panel", PanelConfig)
+        self._panel: PiPanel | None = None
+        panel, screen = self._file.part("panel", PanelConfig), self._file.part("display", DisplayConfig)
         _log.info("board file %s: %s", self._file.path, self._file.title)
         try:
             self._panel = self._open(Kind.PANEL, "Panel", lambda _, faults: open_panel(
-                panel, faults, options.long_press_s))
+                panel, faults, options.long_press_s, tuple(screen.touch)))
+            self._display = self._open(Kind.DISPLAY, "Screen", lambda _, faults: open_display(
+                screen, faults, self._touch))
         except BaseException:
             self.close()
             raise
@@ -96,6 +99,10 @@ class PiBoard:
         if part is not None:
             self._parts.append(part)
         return part
+
+    def _touch(self, button: str, down: bool) -> None:
+        if self._panel is not None:
+            self._panel.press_from("touch", button, down)
 
     @property
     def audio(self) -> None:

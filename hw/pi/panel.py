@@ -131,11 +131,8 @@ def _doubles(wiring: Wiring) -> list[str]:
             for pin, names in _names(wiring).items() if len(names) > 1]
 
 
-def open_panel(config: PanelConfig, faults: FaultLine, long_press_s: float,
-               touched: Sequence[str] = ()) -> PiPanel | None:
-    """The panel of a board file; None where it has none. ``touched``: buttons of the screen. Raises HardwareError."""
-    if not (config.chip or config.keypad or touched):
-        return None
+def open_panel(config: PanelConfig, faults: FaultLine, long_press_s: float, touched: Sequence[str] = ()) -> PiPanel:
+    """The panel of a board file; it may have no more than the buttons ``touched`` on the screen, or nothing at all."""
     return PiPanel(config, faults, long_press_s, touched)
 
 
@@ -175,6 +172,8 @@ class PiPanel(PinPanel):
         self.press_from("keypad", button, down)
 
     def devices(self) -> Sequence[DeviceFact]:
+        if not (self._config.chip or self.buttons):
+            return []
         what = f"GPIO {self._config.chip}" if self._config.chip else ""
         name = " and ".join(filter(None, (what, self._config.keypad and f"keypad {self._config.keypad}")))
         with self._wake:

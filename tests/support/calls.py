@@ -180,6 +180,8 @@ class RememberingStudio:
 
     def show(self, banner: str, hint: str = "") -> None: ...
 
+    def blank(self) -> None: ...
+
     def state(self) -> Json:
         return {}
 

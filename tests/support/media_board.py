@@ -173,6 +173,8 @@ class HandDisplay:
     def blank(self) -> None:
         self.tiles = ()
 
+    def set_brightness(self, percent: int) -> None: ...
+
     def screenshot(self) -> bytes:
         return b""
 

@@ -42,7 +42,7 @@ class Front:
         self.events: list[Event] = []
         self.changed = asyncio.Event()
         self.door = PanelDoor(panel, self.desk, self.bulletin, settings=CallSettings(**settings),
-                              show=self._show, on_talk=self.talk.append,
+                              show=self._show, blank=lambda: self._show("", "dark"), on_talk=self.talk.append,
                               on_hardware_mute=self.hardware_mute.append, flag=self.diagnostics.flag)
 
     def _show(self, banner: str, hint: str) -> None:
@@ -135,7 +135,7 @@ async def test_a_long_press_without_a_second_target_dials_the_first() -> None:
 
 async def test_changed_targets_hold_from_the_next_press_on() -> None:
     async with standing_at(button_target="operator:*") as front:
-        front.door.reconfigure(CallSettings(button_target="device:lobby-2"))
+        front.door.reconfigure(CallSettings(button_target="device:lobby-2"), 0)
         assert (await front.press(SHORT_S)).args == {"to": "device:lobby-2"}
 
 
@@ -416,3 +416,23 @@ async def test_a_board_without_a_panel_refuses_relays_with_the_reason() -> None:
     with pytest.raises(Refused, match="no relays") as refused:
         await without_panel()["io.set"](io_set(relay="door", seconds=1))
     assert refused.value.key == "501/FeatureNotSupported"
+
+
+async def test_the_screen_goes_dark_when_nobody_calls_or_presses() -> None:
+    async with standing_at() as front:
+        front.door.reconfigure(CallSettings(), 0.3)
+        await front.until(lambda: front.screen[-1] == ("", "dark"))
+        shown = len(front.screen)
+        front.bulletin.merge("device", name="Lobby")  # what changes meanwhile does not light it
+        assert len(front.screen) == shown
+        front.panel.press("mute", SHORT_S)
+        await front.until(lambda: front.screen[-1][0] == "Lobby")
+        await front.until(lambda: front.screen[-1] == ("", "dark"))
+        front.call(CallState.INCOMING)
+        assert front.screen[-1][0] == "Incoming call"
+        await asyncio.sleep(0.5)
+        assert front.screen[-1][0] == "Incoming call"
+        front.call(CallState.NONE)
+        await front.until(lambda: front.screen[-1] == ("", "dark"))
+        front.door.reconfigure(CallSettings(), 0)
+        assert front.screen[-1][0] == "Lobby"

@@ -1,0 +1,196 @@
+"""What a screen shows, and how it looks: words, plates and places of pictures, the same on every board. Needs Pillow.
+
+Banners are sized for 3 m: capitals of 9 mm and more on a 7 inch screen are 10 minutes of arc, which half of normal
+sight reads.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, cast
+
+from hw.api import Tile
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
+    from PIL.ImageFont import FreeTypeFont
+
+__all__ = ["BACKGROUND", "Box", "Content", "Words", "encoded", "place"]
+
+BACKGROUND: Final = (13, 17, 23)
+SURFACE: Final = (22, 28, 38)
+INK: Final = (240, 244, 248)
+FAINT: Final = (148, 160, 174)
+ACCENT: Final = (64, 156, 255)
+VEIL: Final = (0, 0, 0, 168)
+"""Behind a caption over pictures: white letters stay readable over white."""
+
+BANNER_SHARE: Final = 0.16
+"""Height of the banner's letters over the screen's, without pictures; capitals are 0.73 of it, and a 7 inch screen is
+87 mm high. A banner too long for its line becomes smaller."""
+
+CAPTION_SHARE: Final = 0.14
+"""The same over pictures."""
+
+HINT_SHARE: Final = 0.045
+"""For who stands at the device."""
+
+FONTS: Final = (
+    "/usr/share/fonts/truetype/dejavu/DejaVuSans-Bold.ttf",
+    "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What ``Display.show`` was told last; dark after ``blank``."""
+
+    tiles: tuple[Tile, ...] = ()
+    banner: str = ""
+    hint: str = ""
+    dark: bool = True
+
+    def without_pictures(self) -> tuple[object, ...]:
+        """What the words depend on: equal as long as only pictures change."""
+        return (self.dark, self.banner, self.hint,
+                *((replace(tile, picture=None), tile.picture is None) for tile in self.tiles))
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle in pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def _outer(tile: Tile, size: tuple[int, int]) -> Box:
+    return Box(round(tile.x * size[0]), round(tile.y * size[1]),
+               max(2, round(tile.w * size[0])), max(2, round(tile.h * size[1])))
+
+
+def place(tile: Tile, size: tuple[int, int]) -> Box:
+    """Where the picture of ``tile`` goes on a screen of ``size``: in the middle, its shape kept, even numbers."""
+    box, picture = _outer(tile, size), tile.picture
+    if picture is None:
+        return box
+    share = min(box.width / picture.width, box.height / picture.height)
+    wide = max(2, round(picture.width * share) // 2 * 2)
+    high = max(2, round(picture.height * share) // 2 * 2)
+    return Box(box.left + (box.width - wide) // 2, box.top + (box.height - high) // 2, wide, high)
+
+
+class Words:
+    """Sets the words of a screen of one size. One thread at a time."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.size = size
+        self._fonts: dict[int, FreeTypeFont] = {}
+
+    def sheet(self, content: Content) -> Image:
+        """All but the pictures, to be laid over them: RGBA of the screen's size, clear where pictures show."""
+        from PIL import Image, ImageDraw
+
+        sheet = Image.new("RGBA", self.size, (0, 0, 0, 0))
+        draw = ImageDraw.Draw(sheet)
+        for tile in content.tiles:
+            self._tile(draw, tile, self._strip(content))
+        if content.banner or content.hint:
+            if content.tiles:
+                self._caption(draw, content)
+            else:
+                self._poster(draw, content)
+        return sheet
+
+    def _tile(self, draw: ImageDraw, tile: Tile, strip: int) -> None:
+        box = _outer(tile, self.size)
+        if tile.picture is None:
+            draw.rectangle((box.left, box.top, box.left + box.width - 1, box.top + box.height - 1), fill=SURFACE)
+            radius = min(box.width, box.height) // 6
+            x, y = box.left + box.width // 2, box.top + box.height // 2
+            draw.ellipse((x - radius // 2, y - radius, x + radius // 2, y), fill=FAINT)
+            draw.pieslice((x - radius, y + radius // 6, x + radius, y + 2 * radius), 180, 360, fill=FAINT)
+        if tile.label:
+            size = max(12, min(round(box.height * 0.07), round(self.size[1] * HINT_SHARE)))
+            # At the tile's foot, but above the strip of a caption.
+            foot = min(box.top + box.height, self.size[1] - strip)
+            self._plate(draw, tile.label, box.left + size // 2, max(box.top, foot - round(size * 1.9)), size)
+
+    def _strip(self, content: Content) -> int:
+        """Height of the caption over pictures, in pixels."""
+        if not content.banner and not content.hint:
+            return 0
+        height = self.size[1]
+        return round(height * CAPTION_SHARE * 1.45) + (round(height * HINT_SHARE * 1.7) if content.hint else 0)
+
+    def _caption(self, draw: ImageDraw, content: Content) -> None:
+        """Over pictures: a strip at the foot that leaves faces free."""
+        width, height = self.size
+        letters, small = round(height * CAPTION_SHARE), round(height * HINT_SHARE)
+        high = self._strip(content)
+        draw.rectangle((0, height - high, width, height), fill=VEIL)
+        draw.rectangle((0, height - high, width, height - high + max(2, height // 240)), fill=ACCENT)
+        self._centred(draw, content.banner, height - high + round(letters * 0.17), letters, INK)
+        if content.hint:
+            self._centred(draw, content.hint, height - round(small * 1.75), small, (206, 214, 224))
+
+    def _poster(self, draw: ImageDraw, content: Content) -> None:
+        """No picture: the words are the screen."""
+        width, height = self.size
+        letters, small = round(height * BANNER_SHARE), round(height * HINT_SHARE)
+        middle = height // 2
+        self._centred(draw, content.banner, middle - letters, letters, INK)
+        bar = width // 16
+        top = middle + letters // 2
+        draw.rectangle((width // 2 - bar, top, width // 2 + bar, top + height // 160), fill=ACCENT)
+        self._centred(draw, content.hint, middle + round(letters * 0.95), small, FAINT)
+
+    def _centred(self, draw: ImageDraw, words: str, y: int, size: int, colour: tuple[int, int, int]) -> None:
+        if not words:
+            return
+        font = self._font(size)
+        room = self.size[0] * 0.94
+        length = draw.textlength(words, font=font)
+        if length > room:  # smaller before shorter
+            font = self._font(max(12, int(size * max(0.5, room / length))))
+            words = _shortened(draw, words, font, room)
+            length = draw.textlength(words, font=font)
+        draw.text(((self.size[0] - length) / 2, y), words, font=font, fill=colour)
+
+    def _plate(self, draw: ImageDraw, words: str, x: int, y: int, size: int) -> None:
+        """A name on a dark plate."""
+        font = self._font(size)
+        words = _shortened(draw, words, font, self.size[0] - x - size)
+        length = draw.textlength(words, font=font)
+        draw.rounded_rectangle((x, y, x + length + size, y + size * 1.5), radius=size // 3, fill=(0, 0, 0))
+        draw.text((x + size / 2, y + size * 0.16), words, font=font, fill=INK)
+
+    def _font(self, size: int) -> FreeTypeFont:
+        if size not in self._fonts:
+            from PIL import ImageFont
+
+            path = next((path for path in FONTS if Path(path).is_file()), None)
+            # Pillow brings a font of its own (Aileron) for systems without DejaVu.
+            font = ImageFont.truetype(path, size) if path else ImageFont.load_default(size)
+            self._fonts[size] = cast("FreeTypeFont", font)
+        return self._fonts[size]
+
+
+def _shortened(draw: ImageDraw, words: str, font: FreeTypeFont, room: float) -> str:
+    if draw.textlength(words, font=font) <= room:
+        return words
+    while words and draw.textlength(words + "…", font=font) > room:
+        words = words[:-1]
+    return words + "…"
+
+
+def encoded(image: Image, kind: str, **options: int) -> bytes:
+    """``image`` as a file of that kind (PNG, JPEG)."""
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()

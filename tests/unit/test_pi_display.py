@@ -1,0 +1,148 @@
+"""The screen of a real board without the screen: its table, connectors, backlight, and where pictures go."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.media.downlink import Screen
+from hw.api import DeviceFailedError, Picture, Tile
+from hw.pi.backlight import Backlight
+from hw.pi.boardfile import BoardFile, BoardFileError, board_files, load_board_file
+from hw.pi.display import DisplayConfig, connected, desktop, open_display
+from hw.screen import Box, Content, Words, place
+from hw.sim.faults import FaultLine
+from tests.support.media_board import HandDisplay
+
+
+def _press(button: str, down: bool) -> None:
+    raise AssertionError(f"{button} {down}")
+
+
+@pytest.mark.parametrize(("table", "words"), [
+    ({"use": "yes"}, "use: 'yes' is none of auto, required, none"),
+    ({"driver": "fbdev"}, "driver: 'fbdev' is none of auto, kmsdrm, wayland, x11"),
+    ({"touch": {"call": "0 0 1"}}, "touch.call = '0 0 1': LEFT TOP WIDTH HEIGHT"),
+    ({"touch": {"call": "0.5 0 0.6 1"}}, "touch.call"),
+    ({"touch": {"call": "0 0 0 1"}}, "touch.call"),
+])
+def test_a_wrong_table_is_named(table: dict[str, Any], words: str) -> None:
+    with pytest.raises(BoardFileError, match=words):
+        BoardFile("b.toml", tables={"display": table}).part("display", DisplayConfig)
+
+
+def test_every_shipped_board_file_holds() -> None:
+    for path in board_files().values():
+        load_board_file(path).part("display", DisplayConfig)
+
+
+def test_a_touch_presses_the_button_of_its_place() -> None:
+    config = DisplayConfig(touch={"mute": "0 0.8 0.5 0.2", "call": "0 0 1 1"})
+    assert config.touched(0.2, 0.9) == "mute"
+    assert config.touched(0.7, 0.9) == "call"
+    assert DisplayConfig(touch={"mute": "0 0.8 0.5 0.2"}).touched(0.7, 0.9) is None
+
+
+def test_connectors_with_a_screen_are_found(tmp_path: Path) -> None:
+    assert connected(str(tmp_path)) is None
+    rows = (("card0-Writeback-1", "unknown"), ("card1-HDMI-A-1", "disconnected"), ("card1-HDMI-A-2", "connected"))
+    for name, status in rows[:2]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "status").write_text(status + "\n")
+    (tmp_path / "card1").mkdir()
+    assert connected(str(tmp_path)) == []
+    (tmp_path / rows[2][0]).mkdir()
+    (tmp_path / rows[2][0] / "status").write_text("connected\n")
+    assert connected(str(tmp_path)) == ["HDMI-A-2"]
+
+
+def test_the_desktop_is_known_by_its_environment() -> None:
+    assert desktop({"WAYLAND_DISPLAY": "wayland-1", "DISPLAY": ":0"}) == "wayland"
+    assert desktop({"DISPLAY": ":0"}) == "x11"
+    assert desktop({}) == ""
+
+
+def test_no_screen_is_wanted_or_there_is_nothing_to_draw_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    faults = FaultLine()
+    assert open_display(DisplayConfig(use="none"), faults, _press) is None
+    monkeypatch.setitem(sys.modules, "sdl2", None)
+    with pytest.raises(DeviceFailedError, match=r"install libsdl2-2\.0-0 and pysdl2"):
+        open_display(DisplayConfig(use="required"), faults, _press)
+    faults.close()
+
+
+# --- backlight
+
+
+def test_the_backlight_is_set_and_switched_off(tmp_path: Path) -> None:
+    light = tmp_path / "10-0045"
+    light.mkdir()
+    (light / "max_brightness").write_text("31\n")
+    for name in ("brightness", "bl_power"):
+        (light / name).write_text("9")
+    backlight = Backlight(folder=str(tmp_path))
+    assert backlight.name == "10-0045"
+    backlight.set(50)
+    assert ((light / "brightness").read_text(), (light / "bl_power").read_text()) == ("16", "0")
+    backlight.set(1)
+    assert (light / "brightness").read_text() == "1"
+    backlight.set(50, on=False)
+    assert ((light / "brightness").read_text(), (light / "bl_power").read_text()) == ("1", "4")
+
+
+def test_without_a_backlight_nothing_happens(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Backlight(folder=str(tmp_path)).set(50)
+    assert not caplog.records
+    assert Backlight("panel", str(tmp_path)).name == ""
+    assert "there is no backlight 'panel'" in caplog.text
+
+
+def test_a_backlight_that_may_not_be_set_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "panel").mkdir()
+    backlight = Backlight(folder=str(tmp_path))
+    backlight.set(50)
+    backlight.set(60)
+    assert caplog.text.count("cannot be set") == 1
+
+
+# --- what is drawn
+
+
+def test_a_picture_keeps_its_shape_in_the_middle_of_its_tile() -> None:
+    wide, high = Picture(640, 360, b""), Picture(360, 640, b"")
+    assert place(Tile(wide), (1280, 720)) == Box(0, 0, 1280, 720)
+    assert place(Tile(wide), (1024, 768)) == Box(0, 96, 1024, 576)
+    assert place(Tile(high, 0.5, 0.0, 0.5, 0.5), (1280, 720)) == Box(859, 0, 202, 360)
+    assert place(Tile(None, 0.5, 0.5, 0.5, 0.5), (1280, 720)) == Box(640, 360, 640, 360)
+
+
+def test_words_are_set_again_only_when_they_or_the_places_change() -> None:
+    one, other = (Content((Tile(Picture(2, 2, bytes((n,)) * 6), label="Anna"),), "Hello", dark=False) for n in (1, 2))
+    assert one.without_pictures() == other.without_pictures()
+    assert one.without_pictures() != Content((Tile(None, label="Anna"),), "Hello", dark=False).without_pictures()
+    assert one.without_pictures() != Content(one.tiles, "Hello", "there", dark=False).without_pictures()
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (800, 480), (1024, 600)])
+def test_the_banner_is_readable_at_3_m(size: tuple[int, int]) -> None:
+    """Capitals of 9 mm on a screen 87 mm high (7 inch)."""
+    for tiles, share in (((), 0.11), ((Tile(Picture(2, 2, bytes(6))),), 9 / 87 - 0.005)):
+        sheet = Words(size).sheet(Content(tiles, "H", dark=False))
+        rows = [y for y in range(size[1]) if any(
+            sheet.getpixel((x, y))[:3] == (240, 244, 248) for x in range(size[0] // 2 - 60, size[0] // 2 + 60))]
+        assert len(rows) / size[1] >= share
+
+
+def test_a_dark_screen_is_lit_by_the_same_words_again() -> None:
+    display = HandDisplay()
+    screen = Screen(display)
+    screen.text("Front door", "Press")
+    display.banner = ""
+    screen.text("Front door", "Press")
+    assert display.banner == ""  # nothing new: not drawn again
+    screen.blank()
+    screen.text("Front door", "Press")
+    assert display.banner == "Front door"
