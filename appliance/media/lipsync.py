@@ -16,12 +16,13 @@ VIDEO_CLOCK: Final = 90_000  # Hz, of RTP timestamps (RFC 6184 8.2.1)
 NTP_UNIT: Final = 1 << 32  # of a second, in NTP timestamps
 
 IN_STEP_S: Final = 0.035  # less is not seen (ITU-R BT.1359: sound early from 45 ms on, late from 125): left as it is
-AIM_S: Final = 0.025  # that the picture is left to be early when it waits: each millisecond of it is delay of the call
+AIM_S: Final = 0.025  # that who waits is left to be early: each millisecond of waiting is delay of the call
 SAMPLES: Final = 5  # measurements whose median is acted on: a picture that was repaired is late by itself
 PATIENCE: Final = 12  # measurements before sound is told to wait: that hurts a conversation, a busy moment is no reason
+PUNCTUAL: Final = 3  # of them, the pictures that came soonest, tell how long: loss and load delay the others
 SETTLE: Final = 6  # measurements that are left out after the sound was told to wait: it stretches slowly
 VIDEO_MOST_S: Final = 0.4  # that the picture waits for the sound: 12 frames of memory at 30 fps
-AUDIO_MOST_S: Final = 0.6  # that the sound waits for the picture: more hurts the conversation more than it helps
+AUDIO_MOST_S: Final = 0.4  # that the sound waits for the picture: more is no conversation any more (ITU-T G.114)
 UNRELATED_S: Final = 5.0  # of streams further apart the clocks are not the same, whatever the reports say
 
 WINDOW_S: Final = 5.0  # the fastest way is the fastest of the last one or two windows
@@ -75,7 +76,9 @@ class LipSync:
         if len(self._samples) < SAMPLES:
             return
         offset = self.offset_s = median(list(self._samples)[-SAMPLES:])
-        if abs(offset) > IN_STEP_S:
+        if self.audio_delay_s and offset > 0:
+            self._delay_audio(min(self.audio_delay_s, audio_waits_s) - offset - AIM_S)
+        elif abs(offset) > IN_STEP_S:
             self._correct(offset, audio_waits_s)
 
     def rest(self) -> None:
@@ -86,12 +89,10 @@ class LipSync:
         self._settling = 0
 
     def _correct(self, offset: float, audio_waits_s: float) -> None:
-        if offset > 0 and self.audio_delay_s:
-            self._delay_audio(self.audio_delay_s - offset)
-        elif offset > 0 or self.video_delay_s:
+        if offset > 0 or self.video_delay_s:
             self._delay_video(self.video_delay_s + offset - AIM_S)
-        elif len(self._samples) == PATIENCE and median(self._samples) < -IN_STEP_S:
-            self._delay_audio(audio_waits_s - median(self._samples))
+        elif len(self._samples) == PATIENCE and (early := sorted(self._samples)[-PUNCTUAL]) < -IN_STEP_S:
+            self._delay_audio(audio_waits_s - early - AIM_S)
 
     def _delay_video(self, seconds: float) -> None:
         self.video_delay_s = min(VIDEO_MOST_S, max(0.0, seconds))
