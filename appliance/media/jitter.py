@@ -1,7 +1,9 @@
 """How long sound must wait so that its packets are there in time. Pure: the caller gives the time.
 
 Every packet's transit time is compared with the fastest one of late; the delay to play out with is what nearly all
-of them needed. The clock of the peer, which runs by itself, cancels out since both sides of the comparison drift.
+of them needed. While packets are lost it is also what most copies need, which travel in the packet that follows: one
+that is missed costs only a lost packet, so fewer of them have to be waited for. The clock of the peer, which runs by
+itself, cancels out since both sides of the comparison drift.
 """
 
 from __future__ import annotations
@@ -13,15 +15,17 @@ __all__ = ["LEAST_S", "MOST_S", "DelayTarget", "Lag"]
 
 LEAST_S: Final = 0.02
 MOST_S: Final = 0.2
-GUARD_S: Final = 0.0125  # a block of the sound card, whose end is needed when it begins, and what the delay may be off
+GUARD_S: Final = 0.0025  # what the delay may be off
 
 BASE_WINDOW_S: Final = 10.0  # of which the fastest packet is remembered
 BASE_STEP_S: Final = 1.0
 INTERVAL_S: Final = 0.5  # whose slowest packet is one entry of the histogram
-BUCKET_S: Final = 0.005
-BUCKETS: Final = 80
+BUCKET_S: Final = 0.002
+BUCKETS: Final = 110
 FORGET: Final = 0.93  # per interval: an entry weighs half after 5 s
 QUANTILE: Final = 0.95
+COPIES: Final = 250  # packets of late, 5 s of most codecs, that tell when a copy would have come
+COPY_QUANTILE: Final = 0.9
 LOSS_MEMORY_S: Final = 10.0
 LAG_BLOCKS: Final = 50
 
@@ -37,6 +41,8 @@ class DelayTarget:
         self._lost_at = -LOSS_MEMORY_S
         self._frame_s = 0.02
         self._quantile_s = 0.0
+        self._lateness: deque[float] = deque(maxlen=COPIES)
+        self._copy_s = 0.0
 
     @property
     def base(self) -> float | None:
@@ -49,7 +55,7 @@ class DelayTarget:
         self._base = self._interval = None
 
     def lost(self, now: float) -> None:
-        """A packet did not come: for a while one frame more is waited, in which its copy in the next may arrive."""
+        """A packet did not come: for a while its copy in the next one is waited for."""
         self._lost_at = now
 
     def found(self) -> None:
@@ -68,6 +74,7 @@ class DelayTarget:
             recent.popleft()
         self._base = base = min(fastest for _, fastest in recent)
         late = transit - base
+        self._lateness.append(late)
         if self._interval is None:
             self._interval = (now, late)
         elif now - self._interval[0] < INTERVAL_S:
@@ -76,14 +83,16 @@ class DelayTarget:
             self._note(self._interval[1])
             self._interval = (now, late)
 
-    def at(self, now: float) -> float:
-        """The delay to play out with."""
-        wanted = self._quantile_s + GUARD_S
+    def at(self, now: float, lead_s: float = 0.0) -> float:
+        """The delay to play out with, where a packet is needed ``lead_s`` before its first sample is played."""
+        needed = self._quantile_s
         if now - self._lost_at < LOSS_MEMORY_S:
-            wanted += self._frame_s
-        return max(LEAST_S, min(MOST_S, wanted))
+            needed = max(needed, self._frame_s + self._copy_s)
+        return max(LEAST_S, min(MOST_S, needed + GUARD_S + lead_s))
 
     def _note(self, late: float) -> None:
+        ordered = sorted(self._lateness)
+        self._copy_s = ordered[int((len(ordered) - 1) * COPY_QUANTILE)]
         histogram = [weight * FORGET for weight in self._histogram]
         histogram[min(BUCKETS - 1, int(late / BUCKET_S))] += 1 - FORGET
         self._histogram = histogram

@@ -141,7 +141,9 @@ class OpusDecoder:
 
     def previous(self, packet: bytes, samples: int) -> bytes:
         """The ``samples`` before ``packet``, from the copy it carries."""
-        return self._decode(packet, samples, 1)
+        # asked for less than the copy is of, the library makes something up instead
+        whole = max(samples, _held.opus_packet_get_samples_per_frame(packet, RATE))
+        return self._decode(packet, whole, 1)[-samples * 2 :]
 
     def conceal(self, samples: int) -> bytes:
         """``samples`` that go on from what was decoded last: extrapolated, or comfort noise after a DTX packet."""

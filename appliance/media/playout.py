@@ -20,7 +20,7 @@ from typing import Final, Protocol
 from appliance.media.jitter import DelayTarget, Lag
 from appliance.media.opus import OpusDecoder
 from appliance.media.sound import BLOCK_BYTES, BLOCK_SAMPLES, RATE, audioop, crossfade
-from appliance.media.stretch import NEEDED, longer, shorter
+from appliance.media.stretch import ALIKE, NEEDED, longer, shorter
 
 __all__ = ["Decoder", "Played", "Playout"]
 
@@ -29,7 +29,8 @@ BUFFER_S: Final = 2.0  # of packets waiting; more means that nobody pulls
 CUT_S: Final = 0.4  # of delay above the target: not stretched away but left out
 STALL_S: Final = 1.0  # of made-up sound: then it is silence, and play-out begins again
 JUMP_S: Final = 10.0  # of RTP time, forward or back: the source began again
-EARLY_S: Final = 0.01  # of delay above the target before a period is taken out
+BLOCK_S: Final = BLOCK_SAMPLES / RATE
+EARLY_S: Final = 0.005  # of delay that could be less before a period is taken out
 LATE_S: Final = 0.002  # below it, before one is put in
 ROUGH_S: Final = 0.06  # above it: also periods that are not quite alike
 CALM_BLOCKS: Final = 5  # between two changes of length
@@ -220,8 +221,14 @@ class Playout:
         self._count(block, now)
         return None if self.silent else block
 
-    def _wanted(self, now: float) -> float:
-        return max(self._target.at(now), self.minimum_delay_s)
+    def _wanted(self, now: float, lead_s: float) -> float:
+        return max(self._target.at(now, lead_s), self.minimum_delay_s)
+
+    @property
+    def _lead_s(self) -> float:
+        """How long before its first sample is played a packet is needed: when the block begins whose end it is in."""
+        step = min(self._frame, BLOCK_SAMPLES)
+        return (len(self._pcm) // 2 % step + BLOCK_SAMPLES - step) / RATE
 
     def _start(self, now: float) -> bool:
         """Begin with the packet whose time has come; older ones are no reason for delay, nothing was heard yet."""
@@ -229,7 +236,7 @@ class Playout:
             base = self._target.base
             if base is None or not self._packets:
                 return False
-            due = (now - base - self._wanted(now)) * RATE
+            due = (now - base - self._wanted(now, self._lead_s)) * RATE
             ready = [at for at in self._packets if at <= due]
             if not ready:
                 return False
@@ -271,8 +278,8 @@ class Playout:
         if data is not None:
             self._decode(data, now)
         elif self._pausing:
-            self._append(self._made_up(self._frame))
-            self._next += self._frame
+            self._append(self._made_up(BLOCK_SAMPLES))
+            self._next += BLOCK_SAMPLES
         elif first is not None and following is not None:
             self._bridge(first, following, now)
         else:
@@ -282,7 +289,8 @@ class Playout:
     def _reaches(self, first: int, now: float) -> bool:
         """Whether play-out goes on with the packet at ``first``, before which nothing is here."""
         if self._pausing:  # it was as long as the delay needs it
-            ended = now - (self._target.base or 0.0) - first / RATE >= self._wanted(now) - BLOCK_SAMPLES / RATE
+            delay = now - (self._target.base or 0.0) - (first - len(self._pcm) // 2) / RATE
+            ended = delay >= self._wanted(now, self._lead_s) - LATE_S
             if ended:
                 self._lag.reset()
             return ended
@@ -378,24 +386,27 @@ class Playout:
         lag = self._lag.least
         if lag is None or self._pausing:
             return
-        excess = lag - self._wanted(now)
+        lead = self._lead_s
+        excess = lag - self._wanted(now, lead)
         if excess > CUT_S:
             self._cut(excess)
             return
-        if self._calm or len(self._pcm) < NEEDED * 2 or (excess < EARLY_S and excess > -LATE_S):
+        if self._calm or len(self._pcm) < NEEDED * 2:
             return
-        alike = 0.0 if excess > ROUGH_S else 0.6
-        if excess > 0:
-            changed = shorter(self._pcm, alike)
-            self.counters.removed += (len(self._pcm) - len(changed)) // 2
-        else:
-            changed = longer(self._pcm)
-            self.counters.inserted += (len(changed) - len(self._pcm)) // 2
-        moved = (len(changed) - len(self._pcm)) / 2 / RATE
-        if moved:
+        alike = 0.0 if excess > ROUGH_S else ALIKE
+        pcm = self._pcm
+        # Less lead costs nothing; beyond it every packet is needed a whole block sooner.
+        room = lead + (lag - lead - self._wanted(now, 0.0)) // BLOCK_S * BLOCK_S
+        if room >= EARLY_S:
+            pcm = shorter(pcm, alike, round(room * RATE))
+            self.counters.removed += (len(self._pcm) - len(pcm)) // 2
+        elif excess <= -LATE_S:
+            pcm = longer(pcm, alike)
+            self.counters.inserted += (len(pcm) - len(self._pcm)) // 2
+        if moved := (len(pcm) - len(self._pcm)) / 2 / RATE:
             self._lag.moved(moved)
-            self._pcm = changed
-            self._calm = 0 if abs(excess) > ROUGH_S else CALM_BLOCKS
+            self._pcm = pcm
+            self._calm = 0 if excess > ROUGH_S else CALM_BLOCKS
 
     def _cut(self, excess: float) -> None:
         """Leave out packets until the delay is what it should be; faded, so that nothing clicks."""
@@ -423,7 +434,7 @@ class Playout:
         counters = self.counters
         counters.received += BLOCK_SAMPLES
         counters.delay_s += max(0.0, self._delay) * BLOCK_SAMPLES
-        counters.target_s += self._wanted(now) * BLOCK_SAMPLES
+        counters.target_s += self._wanted(now, self._lead_s) * BLOCK_SAMPLES
         counters.level = audioop.rms(block, 2) / 32768
         counters.energy += counters.level**2 * BLOCK_SAMPLES / RATE
         at = self._next - len(self._pcm) // 2

@@ -11,7 +11,7 @@ from typing import Final
 
 from appliance.media.sound import RATE, audioop, crossfade, scaled
 
-__all__ = ["NEEDED", "Concealer", "longer", "period", "shorter"]
+__all__ = ["ALIKE", "NEEDED", "Concealer", "longer", "period", "shorter"]
 
 COARSE: Final = 4
 SHORTEST: Final = RATE * 5 // 2000  # 2.5 ms: 400 Hz
@@ -32,13 +32,14 @@ def _coarse(pcm: bytes) -> bytes:
     return array("h", memoryview(pcm).cast("h")[::COARSE].tolist()).tobytes()
 
 
-def period(pcm: bytes) -> tuple[int, float]:
-    """The distance after which the beginning of ``pcm`` repeats, and how well (0..1 of its energy)."""
-    thin = _coarse(pcm[: NEEDED * 2])
+def period(pcm: bytes, most: int = LONGEST) -> tuple[int, float]:
+    """The distance, SHORTEST to ``most``, after which the beginning of ``pcm`` repeats, and how well (0..1 of its
+    energy)."""
+    thin = _coarse(pcm[: (most + OVERLAP) * 2])
     reference = thin[: OVERLAP // COARSE * 2]
     loud = audioop.rms(reference, 2)
     if loud < QUIET:
-        return LONGEST, 1.0
+        return most, 1.0
     searched = thin[SHORTEST // COARSE * 2 :]
     # findfit takes the opposite of a sound for a fit as well; on a bias larger than the sound only the likeness counts
     offset, _ = audioop.findfit(_biased(searched), _biased(reference))
@@ -52,17 +53,18 @@ def _biased(pcm: bytes) -> bytes:
     return audioop.bias(audioop.mul(pcm, 2, 0.25), 2, 16_384)
 
 
-def _lag(pcm: bytes, alike: float) -> int | None:
+def _lag(pcm: bytes, alike: float, most: int) -> int | None:
     """Bytes of the period at the beginning of ``pcm``; None where it is too short or repeats too little."""
     if len(pcm) < NEEDED * 2:
         return None
-    lag, quality = period(pcm)
+    lag, quality = period(pcm, most)
     return lag * 2 if quality >= alike else None
 
 
-def shorter(pcm: bytes, alike: float = ALIKE) -> bytes:
-    """``pcm`` without one period near its beginning; ``pcm`` itself where none is found or it is too short."""
-    if (lag := _lag(pcm, alike)) is None:
+def shorter(pcm: bytes, alike: float = ALIKE, most: int = LONGEST) -> bytes:
+    """``pcm`` without one period of at most ``most`` samples near its beginning; ``pcm`` itself where none is found or
+    it is too short."""
+    if most < SHORTEST or (lag := _lag(pcm, alike, min(most, LONGEST))) is None:
         return pcm
     width = OVERLAP * 2
     return crossfade(pcm[:width], pcm[lag : lag + width]) + pcm[lag + width :]
@@ -70,7 +72,7 @@ def shorter(pcm: bytes, alike: float = ALIKE) -> bytes:
 
 def longer(pcm: bytes, alike: float = ALIKE) -> bytes:
     """``pcm`` with one period more near its beginning; ``pcm`` itself where none is found or it is too short."""
-    if (lag := _lag(pcm, alike)) is None:
+    if (lag := _lag(pcm, alike, LONGEST)) is None:
         return pcm
     width = OVERLAP * 2
     return pcm[:lag] + crossfade(pcm[lag : lag + width], pcm[:width]) + pcm[width:]
