@@ -53,7 +53,7 @@ class BoardSettings:
     name: str = setting("sim", "sim: simulated; pi: the devices of a board file; auto: what this computer has, best "
                         "effort.", choices=("sim", "pi", "auto"), restart=True)
     file: str = setting("", "Board file of pi; empty: chosen by the model.", format=formats.BOARD_FILE,
-                        restart=True, example='"/etc/edgecall/boards/door.toml"')
+                        restart=True, example='"pi-4b"')
     microphone: str = setting("speech", "What the simulated microphone hears.",
                               format=formats.MICROPHONE, restart=True, example='"tone:440"')
     camera: str = setting("pattern", "What the simulated camera sees.",

@@ -16,7 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NAMED_OTHERWISE = {
     "alsaaudio": "pyalsaaudio", "attr": "attrs", "audioop": "audioop-lts", "openssl": "pyopenssl",
     "paho": "paho-mqtt", "pil": "pillow",
-    "systemd": "systemd-python",
+    "sdl2": "pysdl2", "systemd": "systemd-python",
 }
 OF_DEBIAN = {"gi"}  # python3-gi, in programs that run under the system's own Python; scripts/test installs it
 
