@@ -4,8 +4,8 @@ import { fillIcons, icon, setIcon } from "/console/icons.js";
 import { Peer } from "/console/peer.js";
 import { Meter, Sounds } from "/console/ring.js";
 import {
-  $, callWords, capital, duration, el, epoch, inCall, ioPart, partyName, peerName, reasonWords, replaceRows, setText,
-  setTone, showCalls, showConnection, showDiagnostics, showFacts, soon, toast,
+  $, callWords, capital, duration, el, epoch, hasDiagnostic, inCall, ioPart, partyName, peerName, reasonWords, replaceRows,
+  setText, setTone, showCalls, showConnection, showDiagnostics, showFacts, soon, toast,
 } from "/console/view.js";
 import { command, Live } from "/console/wire.js";
 
@@ -307,11 +307,16 @@ function showCall(now) {
   setText($("chip-held-text"), now.held ? "On hold" : "Held by the device");
   $("veil").hidden = now.state !== "Reconnecting" && !(talking && peer.state.connection !== "open");
   setText($("veil-title"), now.state === "Reconnecting" ? "Reconnecting" : "Connection to the appliance lost");
-  const picture = Boolean(page.remoteStream?.getVideoTracks().length) && now.peerVideo !== false && talking && !now.held;
+  const [blind, mute, deaf] = talking ? deviceTrouble() : [];
+  const chip = [now.peerVideo !== false && blind, !now.peerMuted && mute, deaf].filter(Boolean).join(" ");
+  $("chip-device").hidden = !chip;
+  setText($("chip-device-text"), `${capital(deviceName())}: ${chip}`);
+  const picture = Boolean(page.remoteStream?.getVideoTracks().length) && now.peerVideo !== false && talking && !now.held
+    && !blind; // what stands still looks as if it were now
   $("remote").hidden = !picture;
   $("no-video").hidden = picture;
   setText($("no-video-text"), !talking ? stateWords(now.state) : now.held ? "You hold the call"
-    : now.peerHeld ? "The device holds the call" : "Sound only");
+    : now.peerHeld ? "The device holds the call" : now.peerVideo !== false && blind ? blind : "Sound only");
   setIcon($("no-video").querySelector("svg"), !talking ? "phone" : now.held || now.peerHeld ? "pause" : "video-off");
   $("self-off").hidden = now.video && Boolean(page.localStream?.getVideoTracks().length);
 }
@@ -328,6 +333,19 @@ function deviceCall() {
     RemoteHold: `Held by ${party}`,
   }[state] ?? words, tone];
 }
+
+/** Diagnostics of the device without which the operator sees, hears or is heard no more; in the order of weight. */
+const BLIND = ["cameraStoppedUnexpectedly", "cameraFreeze", "cameraStartFailed", "cameraStartTimedOut",
+  "cameraPermissionDenied"];
+const MUTE = ["noMicrophoneDevicesEnumerated", "microphoneNotFunctioning", "microphoneBusy", "microphonePermissionDenied",
+  "microphoneMuteUnexpectedly", "microphoneNotMuteButSilent"];
+const DEAF = ["noSpeakerDevicesEnumerated", "speakerNotFunctioning", "speakerBusy", "speakerMuted", "speakerVolumeIsZero"];
+
+/** What is wrong at the other end, in the words of the vocabulary: with the camera, the microphone, the loudspeaker. */
+const deviceTrouble = () => [BLIND, MUTE, DEAF].map((names) => {
+  const name = names.find((one) => hasDiagnostic(live, one));
+  return name ? (live.words.diagnostics[name]?.message ?? name) : "";
+});
 
 const MEMBER_STATES = { Hold: "Holds the call", InLobby: "In the lobby" };
 

@@ -240,6 +240,26 @@ async def test_stopped_video_closes_the_camera_and_comes_back(house: House, oper
     await house.panel.sees()
 
 
+async def test_what_fails_at_the_device_is_told_to_who_looks_and_listens(house: House, operator: Operator) -> None:
+    await in_call(house, operator)
+    await operator.picture()
+    chip = ("const words = document.querySelector('#chip-device').hidden ? '' : "
+            "document.querySelector('#chip-device-text').textContent; return words")
+    await house.tell("sim.fault", fault="mic.unplug")
+    assert "There is no microphone." in await operator.until(chip, "the microphone is missed")
+    await house.tell("sim.fault", fault="camera.unplug")
+    words = await operator.until(f"{chip}.includes('camera') && words", "and the camera")
+    assert "The camera stopped by itself. There is no microphone." in words
+    await operator.until("return document.querySelector('#remote').hidden && "
+                         "document.querySelector('#no-video-text').textContent.startsWith('The camera stopped')",
+                         "a picture that stands still is not shown as if it were now")
+    for fault in ("mic.unplug", "camera.unplug"):
+        await house.tell("sim.fault", fault=fault, active=False)
+    await operator.until("return document.querySelector('#chip-device').hidden && "
+                         "!document.querySelector('#remote').hidden", "all is back")
+    await operator.rising()
+
+
 async def test_a_declined_call_says_so_on_the_device(house: House, operator: Operator) -> None:
     await house.press()
     await house.rings(operator)
