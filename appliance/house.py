@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -42,6 +42,9 @@ from appliance.link.local import LocalBroker, LocalBrokerError
 from appliance.link.session import Session as MqttSession
 from appliance.media.api import IceServers
 from appliance.media.dscp import Marks
+from appliance.media.ice_seam import is_of_use
+from appliance.media.server_watch import ServerWatch
+from appliance.media.servers import ServerPool
 from appliance.media.studio import Studio
 from appliance.network import NetworkWatch
 from appliance.providers.api import Peer
@@ -161,6 +164,7 @@ class House:
             link=self.link, peers=settings.direct.peers, accept_from=self._accept_from, refused=self._refused,
             on_duty=self.duty.changed)
         self.network.on_change(self.direct.network_changed)
+        self._watch_servers(self.studio.servers(_ice(settings)))
         await self._open_calls()
         await self._open_doors()
 
@@ -229,6 +233,13 @@ class House:
                                 on_taken_over=lambda: self._refused("takenOver", self.settings.device.id))
         self._stack.push_async_callback(self.link.stop)
         self.network.on_change(self.link.network_changed)
+
+    def _watch_servers(self, pool: ServerPool) -> None:
+        if not pool.all or self._start.safe:
+            return
+        watch = ServerWatch(pool, lambda server: is_of_use(pool, server), self._servers_failing)
+        self.network.on_change(watch.network_changed)
+        self._background.append(("media.servers", watch.run))
 
     async def _open_calls(self) -> None:
         settings = self.settings
@@ -333,6 +344,10 @@ class House:
     def _store_trouble(self, trouble: StoreError | None) -> None:
         self.diagnostics.flag("storageReadOnly", trouble is not None, cause="store",
                               why=None if trouble is None else trouble.message)
+
+    def _servers_failing(self, failing: Mapping[str, str]) -> None:
+        self.diagnostics.flag("networkRelaysNotReachable", bool(failing), servers=list(failing),
+                              what="; ".join(f"{server}: {why}" for server, why in failing.items()))
 
     def _broker_ready(self) -> None:
         if self.link is not None:

@@ -525,6 +525,9 @@ _F, _Q = DiagnosticType.FLAG, DiagnosticType.QUALITY
 
 DIAGNOSTICS: Final[Mapping[str, Diagnostic]] = _diagnostics(
     ("noNetwork", _F, "There is no network.", "Check cable, switch or Wi-Fi."),
+    ("networkRelaysNotReachable", _F, "A STUN or TURN server of the settings cannot be used.",
+     "Check the server that the detail names, its login in [direct], and the firewall between. "
+     "Calls in the same network need none."),
     ("networkReconnect", _Q, "Media of the call is lost and being re-established.", "Check the network."),
     ("networkReceiveQuality", _Q, "What is received suffers from the network.", "Check the network."),
     ("networkSendQuality", _Q, "What is sent suffers from the network.", "Check the network."),

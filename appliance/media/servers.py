@@ -1,7 +1,8 @@
 """The STUN and TURN servers of settings: which are tried first, and how long is waited for them.
 
 The ICE agent asks for one server of each kind. They stand in the order of the settings; one that did not answer stands
-behind the others for a while, so that a dead server costs time in one call and not in all.
+behind the others for a while. ``server_watch`` asks them outside of calls, so that a dead one is known before a call
+would wait for it, and how long a living one takes.
 """
 
 from __future__ import annotations
@@ -9,17 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from appliance.errors import SettingsError
 from appliance.media.api import IceServers
 
-__all__ = ["Server", "ServerPool", "first_answer"]
+__all__ = ["Server", "ServerPool", "first_answer", "why"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -28,7 +30,8 @@ SET_BACK_S: Final = 120.0  # for so long a server that did not answer is tried l
 HEAD_START_S: Final = 0.4  # of a server before the next one is asked as well: TURN over TLS at 80 ms needs as much
 STUN_S: Final = 1.0  # an offer waits for gathering at most so long
 TURN_S: Final = 3.0  # for a TURN server: TLS and the allocation take five round trips
-DOWN_S: Final = 1.0  # where none of them answered the last time
+DOWN_S: Final = 0.5  # where none of them answered the last time
+KNOWN_S: Final = 0.7  # the least for servers of which is known how long they take, which may be three times as long
 
 _URL: Final = re.compile(
     r"(?P<scheme>stun|turns?):(?P<host>\[[0-9a-fA-F:.]+\]|[^\[\]:?/@]+)(:(?P<port>\d{1,5}))?"
@@ -84,6 +87,8 @@ class ServerPool:
         self._ca_file = servers.ca_file
         self._context: ssl.SSLContext | None = None
         self._set_back: dict[Server, float] = {}
+        self._took: dict[Server, float] = {}
+        self.on_failure: Callable[[Server], None] = _nobody
         try:
             self._stun = [Server.parse(_with_scheme(url, "stun")) for url in servers.stun]
             self._turn = [
@@ -91,6 +96,11 @@ class ServerPool:
             ]
         except ValueError as error:
             raise SettingsError("direct.stun, direct.turn", [str(error)]) from error
+
+    @property
+    def all(self) -> Sequence[Server]:
+        """In the order of the settings."""
+        return [*self._stun, *self._turn]
 
     @property
     def stun(self) -> Sequence[Server]:
@@ -102,19 +112,33 @@ class ServerPool:
         return self._ordered(self._turn)
 
     def patience(self, servers: Sequence[Server]) -> float:
-        """Seconds that gathering may take with these."""
-        if all(self._is_set_back(server) for server in servers):
+        """Seconds that gathering may take with these, in the order to try them."""
+        usable = [server for server in servers if not self._is_set_back(server)]
+        if not usable:
             return DOWN_S
-        return STUN_S if servers[0].scheme == "stun" else TURN_S
+        limit = STUN_S if servers[0].scheme == "stun" else TURN_S
+        took = [self._took.get(server, limit) for server in usable]
+        return min(limit, HEAD_START_S * (len(usable) - 1) + max(KNOWN_S, 3 * max(took)))
 
-    def answered(self, server: Server) -> None:
+    def head_start(self, servers: Sequence[Server]) -> float:
+        """Seconds that each of these has before the next one is asked as well."""
+        return 0.0 if all(self._is_set_back(server) for server in servers) else HEAD_START_S
+
+    def answered(self, server: Server, took_s: float) -> None:
+        self._took[server] = took_s
         if self._set_back.pop(server, None) is not None:
             log.info("%s answers again", server)
 
     def failed(self, server: Server, error: BaseException) -> None:
         if server not in self._set_back:
-            log.warning("%s cannot be used: %s", server, str(error) or type(error).__name__)
+            log.warning("%s cannot be used: %s", server, why(error))
         self._set_back[server] = self._monotonic() + SET_BACK_S
+        self.on_failure(server)
+
+    def forget(self) -> None:
+        """What is known of them: the network is another one."""
+        self._set_back.clear()
+        self._took.clear()
 
     async def tls(self) -> ssl.SSLContext:
         """For TURN over TLS: certificate and name are checked, against the authority of the settings or the system's.
@@ -141,45 +165,71 @@ async def first_answer(
     ``discard`` lets go of an answer that came a moment too late. None when no server answered in time.
     """
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + pool.patience(servers)
+    deadline, head_start = loop.time() + pool.patience(servers), pool.head_start(servers)
     waiting = deque(servers)
     asked: dict[asyncio.Task[T], Server] = {}
+    began: dict[Server, float] = {}
     answers: list[tuple[Server, T]] = []
     try:
         while not answers and (waiting or asked) and loop.time() < deadline:
             if waiting:
                 server = waiting.popleft()
+                began[server] = loop.time()
                 asked[asyncio.create_task(ask(server), name=f"media.gather {server}")] = server
             left = deadline - loop.time()
             await asyncio.wait(
-                asked, timeout=min(left, HEAD_START_S) if waiting else left, return_when=asyncio.FIRST_COMPLETED
+                asked, timeout=min(left, head_start) if waiting else left, return_when=asyncio.FIRST_COMPLETED
             )
-            answers += _answered(pool, asked)
+            answers += _answered(pool, asked, began)
         winner, chosen = answers.pop(0) if answers else (None, None)
         for server in servers[: servers.index(winner) if winner is not None else len(servers)]:
             if server in asked.values():
-                pool.failed(server, TimeoutError("no answer in time"))
+                pool.failed(server, TimeoutError())
         return chosen
     finally:
         for task in asked:
             task.cancel()
         await asyncio.gather(*asked, return_exceptions=True)
-        for _, late in [*answers, *_answered(pool, asked)]:
+        for _, late in [*answers, *_answered(pool, asked, began)]:
             await discard(late)
 
 
-def _answered(pool: ServerPool, asked: dict[asyncio.Task[T], Server]) -> list[tuple[Server, T]]:
+def why(error: BaseException) -> str:
+    """Why a server is of no use, in words."""
+    match error:
+        case TimeoutError():
+            return "no answer in time"
+        case socket.gaierror():
+            return "its name is not found"
+        case ssl.SSLCertVerificationError():
+            return f"its certificate is not trusted ({error.verify_message}); see turn_ca_file"
+        case ConnectionRefusedError():
+            return "nobody listens at its port"
+        case OSError(strerror=str(words)):
+            return words
+        case _:
+            return str(error) or type(error).__name__
+
+
+def _answered(
+    pool: ServerPool, asked: dict[asyncio.Task[T], Server], began: Mapping[Server, float],
+) -> list[tuple[Server, T]]:
     """What the servers have answered; what failed is told, and both are asked no longer."""
+    now = asyncio.get_running_loop().time()
     answers = []
     for task in [task for task in asked if task.done() and not task.cancelled()]:
         server = asked.pop(task)
         error = task.exception()
         if error is None:
-            pool.answered(server)
+            pool.answered(server, now - began[server])
             answers.append((server, task.result()))
         else:
             pool.failed(server, error)
     return answers
+
+
+def _nobody(_: Server) -> None:
+    return None
 
 
 def _with_scheme(address: str, scheme: str) -> str:

@@ -131,7 +131,7 @@ class Studio:
 
     def session(self, wanted: Directions, *, ice: IceServers, loopback: bool) -> WebRtcSession:
         return self._kept(WebRtcSession(
-            self._name(), wanted=wanted, servers=self._pool(ice), loopback=loopback, **self._parts()))
+            self._name(), wanted=wanted, servers=self.servers(ice), loopback=loopback, **self._parts()))
 
     def plain_session(
         self, wanted: Directions, *, mux: bool = False, symmetric: bool = True, protection: Protection = CLEAR
@@ -157,7 +157,7 @@ class Studio:
         session.on_closed = self._sessions.discard
         return session
 
-    def _pool(self, ice: IceServers) -> ServerPool:
+    def servers(self, ice: IceServers) -> ServerPool:
         """The servers with what is known of them; only those asked for last are remembered."""
         if self._servers is None or self._servers[0] != ice:
             self._servers = (ice, ServerPool(ice))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from appliance.media.api import Directions, IceServers, SessionUp
+from appliance.media.ice_seam import is_of_use
+from appliance.media.server_watch import ServerWatch
+from appliance.media.servers import DOWN_S, ServerPool, why
 from appliance.media.studio import Studio
 from appliance.media.webrtc import WebRtcSession
 from appliance.settings import VideoSettings
@@ -153,6 +157,47 @@ async def test_servers_at_ipv6_addresses_are_asked(tmp_path: Path, caplog: pytes
                     assert relays(offer) == 1, turn
                     assert f"{address} " in next(line for line in offer.splitlines() if " typ srflx" in line)
     assert not [record for record in caplog.records if "cannot be used" in record.getMessage()]
+
+
+async def test_a_server_is_asked_outside_of_calls_and_nothing_of_it_is_kept(server: TurnServer, tmp_path: Path) -> None:
+    pool = ServerPool(IceServers((server.stun,), (server.udp, server.tcp, server.tls), USERNAME, PASSWORD,
+                                 trusted(tmp_path)))
+    for one in pool.all:
+        await asyncio.wait_for(is_of_use(pool, one), 3)
+    assert "".join(server.log).count("closed (2nd stage)") >= 3, "allocations are deleted"
+
+
+async def test_a_server_of_no_use_says_why(server: TurnServer, tmp_path: Path) -> None:
+    port, wrong = free_port(), IceServers((), (server.udp, server.tls), USERNAME, "wrong-password")
+    for servers, words in (
+        (wrong, ("it refuses the login; check turn_username", "its certificate is not trusted")),
+        (login(f"turn:10.99.0.1:{port}?transport=tcp", f"turn:10.99.0.1:{port}"), ("nobody listens", "no answer")),
+        (IceServers((f"stun:10.99.0.1:{port}",)), ("no answer",)),
+    ):
+        pool = ServerPool(servers)
+        for one, word in zip(pool.all, words, strict=True):
+            with pytest.raises(OSError) as caught:
+                await asyncio.wait_for(is_of_use(pool, one), 2)
+            assert word in why(caught.value)
+
+
+async def test_a_server_that_is_known_to_be_dead_does_not_hold_up_a_call() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("10.99.0.1", 0))
+        port = silent.getsockname()[1]
+        ice = IceServers((f"stun:10.99.0.1:{port}",), (f"turn:10.99.0.1:{port}",), USERNAME, PASSWORD)
+        async with ends(ice) as (caller,):
+            pool, told = caller.studio.servers(ice), []
+            watch = ServerWatch(pool, lambda server: is_of_use(pool, server), told.append)
+            watching = asyncio.create_task(watch.run())
+            await until(lambda: bool(told), 20, "looked")
+            assert len(told[0]) == 2
+            assert set(told[0].values()) == {"no answer in time"}
+            began = time.monotonic()
+            await caller.session.offer()
+            assert time.monotonic() - began < DOWN_S + 0.5
+            watching.cancel()
+            await asyncio.wait([watching])
 
 
 async def test_a_server_that_dies_in_a_call_is_noticed_and_the_next_call_goes_by_another(

@@ -51,6 +51,19 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager
     found.close()
 
 
+async def test_a_relay_that_cannot_be_used_is_told_before_a_call_needs_it(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and not listening
+        url = f"turn:127.0.0.1:{taken.getsockname()[1]}?transport=tcp"
+        async with house(await start_of(tmp_path, QUIET | {"direct.turn": url})) as running:
+            await running.until(lambda: running.raised("networkRelaysNotReachable"))
+            told = running.document("diag")["networkRelaysNotReachable"]
+            assert told["detail"]["servers"] == [url.removesuffix("?transport=tcp") + " (tcp)"]
+            assert told["detail"]["what"].endswith("nobody listens at its port")
+            await running.until(lambda: "networkRelaysNotReachable" in running.document("health").get("causes", []))
+            keeps_the_schema(running)
+
+
 async def test_it_opens_says_ready_serves_and_closes(tmp_path: Path, manager: Manager) -> None:
     async with house(await start_of(tmp_path, QUIET)) as running:
         await running.until(lambda: running.document("health").get("clock"))

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 
 import pytest
 
 from appliance.errors import SettingsError
 from appliance.media.api import IceServers
-from appliance.media.servers import DOWN_S, HEAD_START_S, SET_BACK_S, TURN_S, Server, ServerPool, first_answer
+from appliance.media.servers import (
+    DOWN_S,
+    HEAD_START_S,
+    KNOWN_S,
+    SET_BACK_S,
+    TURN_S,
+    Server,
+    ServerPool,
+    first_answer,
+    why,
+)
 from tests.support.clock import virtual_time
 
 
@@ -38,6 +49,18 @@ def test_a_password_is_never_in_words() -> None:
     servers = IceServers((), ("turn:b.example",), "door", "geheim")
     pool = ServerPool(servers)
     assert "geheim" not in repr(servers) + repr(pool.turn) + str(pool.turn[0])
+
+
+@pytest.mark.parametrize(("error", "words"), [
+    (TimeoutError(), "no answer in time"),
+    (socket.gaierror(-2, "Name or service not known"), "its name is not found"),
+    (ConnectionRefusedError(111, "Connect call failed"), "nobody listens at its port"),
+    (OSError(113, "No route to host"), "No route to host"),
+    (ConnectionError("it answers 486 Allocation Quota Reached"), "it answers 486 Allocation Quota Reached"),
+    (ValueError(), "ValueError"),
+])
+def test_why_a_server_is_of_no_use_is_said_in_words(error: Exception, words: str) -> None:
+    assert why(error) == words
 
 
 class World:
@@ -90,7 +113,7 @@ async def test_a_silent_server_costs_a_head_start_once() -> None:
 
 @virtual_time
 async def test_a_refusal_is_followed_by_the_next_at_once(caplog: pytest.LogCaptureFixture) -> None:
-    world = World({"turn:a": ConnectionRefusedError("refused"), "turn:b": 0.1})
+    world = World({"turn:a": ConnectionError("refused"), "turn:b": 0.1})
     assert await world.race() == ("b", 0.1)
     assert [record.getMessage() for record in caplog.records] == ["turn:a:3478 (udp) cannot be used: refused"]
 
@@ -100,6 +123,23 @@ async def test_none_that_answers_is_waited_for_in_one_call_and_not_in_all() -> N
     world = World({"turn:a": None, "turn:b": None})
     assert await world.race() == (None, TURN_S)
     assert await world.race() == (None, DOWN_S)
+    assert world.asked == ["a", "b"], "at once"
+    world.answers["turn:b"] = 0.2
+    assert await world.race() == ("b", 0.2), "one that came back"
+
+
+@virtual_time
+async def test_of_servers_that_are_known_is_waited_for_as_long_as_they_take() -> None:
+    world = World({"turn:a": 0.1})
+    assert world.pool.patience(world.pool.turn) == TURN_S
+    assert await world.race() == ("a", 0.1)
+    world.answers["turn:a"] = None
+    assert await world.race() == (None, KNOWN_S)
+    world.pool.forget()
+    assert world.pool.patience(world.pool.turn) == TURN_S, "the network is another one"
+    world.answers["turn:a"] = 0.8
+    assert await world.race() == ("a", 0.8)
+    assert world.pool.patience(world.pool.turn) == pytest.approx(2.4)
 
 
 @virtual_time
