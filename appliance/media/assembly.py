@@ -25,13 +25,19 @@ RETRY_MARGIN_S: Final = 0.005  # or so much: each millisecond counts three times
 RETRY_LEAST_S: Final = 0.03  # senders do not repeat a packet faster
 RETRY_MOST_S: Final = 1.0
 TRIES: Final = 10  # as libwebrtc
+GUESS_TRIES: Final = 2  # while nothing behind it has come: the peer may have paused
 SURELY_LATE: Final = 3  # requests: two retransmissions in a row are seldom lost (4 % of holes at 10 % loss both ways)
 ECHOES: Final = 1  # repetitions of a request under high loss, and of each retry: it may be lost too, and costs 16 bytes
 ECHO_S: Final = 0.012  # after it, so that the sender takes both for one
-ECHO_LOSS: Final = 0.03  # share of packets lost from which on even the first request is repeated
+ECHO_LOSS: Final = 0.01  # share of packets lost from which on even the first request is repeated
 LOSS_WEIGHT: Final = 1 / 256
 REORDER_MOST_S: Final = 0.02  # patience with packets that overtake each other, before the first request
 REORDER_DECAY: Final = 0.98  # per hole that reordering did not explain
+TAIL_LEAST_S: Final = 0.008  # after a packet that does not end its picture, before the next one is asked for unseen
+TAIL_GAPS: Final = 1.5  # or so many times the longest gap within the pictures of late
+TAIL_MOST_S: Final = 0.1  # beyond, the next picture shows it sooner: nothing is asked for unseen
+TAIL_PACKETS: Final = 4  # of one picture asked for unseen at most
+GAP_DECAY: Final = 0.99  # per packet: half of it after half a second of full video
 
 PLEAD_RETRIES: Final = 2.5  # a hole this many retry intervals old is worth a key frame, while it is still asked for
 PLEAD_LEAST_S: Final = 0.15
@@ -74,7 +80,12 @@ class _Hole:
     asked: float = 0.0
     first_asked: float = 0.0
     times: int = 0
+    guessed: bool = False  # nothing behind it has come: it may not have been sent
     echoes: int = 0  # repetitions of the last request that are still to come
+
+    @property
+    def tries(self) -> int:
+        return GUESS_TRIES if self.guessed else TRIES
 
 
 class LossList:
@@ -122,7 +133,13 @@ class LossList:
         """``first`` up to ``end`` (exclusive) were skipped."""
         for sequence in range(first, end):
             self._loss += (1 - self._loss) * LOSS_WEIGHT
-            self._holes[sequence] = _Hole(now, now + self._reordering)
+            hole = self._holes.setdefault(sequence, _Hole(now, now + self._reordering))
+            if hole.guessed:
+                hole.guessed, hole.since = False, now
+
+    def overdue(self, sequence: int, now: float) -> None:
+        """Nothing behind ``sequence`` came either, but it should be here by now: it is asked for at once."""
+        self._holes.setdefault(sequence, _Hole(now, now, guessed=True))
 
     def found(self, sequence: int, now: float, *, resent: bool) -> None:
         """A packet is here that may have been missing."""
@@ -131,7 +148,7 @@ class LossList:
             return
         if resent and hole.times:
             self._measure(hole, now)
-        elif not resent and (not hole.times or now - hole.first_asked < self.retry_s / 2):
+        elif not resent and not hole.guessed and (not hole.times or now - hole.first_asked < self.retry_s / 2):
             self._reordering = min(REORDER_MOST_S, max(self._reordering, (now - hole.since) * 1.5))
 
     def forget_before(self, sequence: int) -> None:
@@ -146,7 +163,7 @@ class LossList:
         """What to ask for now, as extended sequence numbers; each counts as asked."""
         asking = []
         for sequence, hole in self._holes.items():
-            if now < hole.due or hole.times >= TRIES:
+            if now < hole.due or hole.times >= hole.tries:
                 continue
             if not hole.times:
                 hole.first_asked = now
@@ -166,12 +183,12 @@ class LossList:
         return [sequence for sequence, hole in self._holes.items() if hole.times]
 
     def oldest(self) -> float | None:
-        """Since when the oldest hole is one."""
-        return min((hole.since for hole in self._holes.values()), default=None)
+        """Since when the oldest hole is one, of those behind which something has come."""
+        return min((hole.since for hole in self._holes.values() if not hole.guessed), default=None)
 
     def next_at(self) -> float | None:
         """When ``due`` has something again; None: nothing is missing that may be asked for."""
-        return min((hole.due for hole in self._holes.values() if hole.times < TRIES), default=None)
+        return min((hole.due for hole in self._holes.values() if hole.times < hole.tries), default=None)
 
     def _measure(self, hole: _Hole, now: float) -> None:
         """Karn's rule: of a packet asked for more than once nobody knows which request was answered. Of one asked for
@@ -209,6 +226,11 @@ class VideoAssembler:
         self._timestamp = 0
         self._highest = 0
         self._heard = 0.0  # when the highest came
+        self._gap = 0.0  # longest of late between two packets of one picture
+        self._newest = 0  # timestamp of the picture that came last
+        self._begun = 0  # its first packet
+        self._length = 0  # packets of the one before
+        self._tail_at: float | None = None  # the packet after the highest is overdue from then on
         self._key_starts: list[int] = []  # first packets of key frames that came behind a hole
         self.wants_key = True  # nothing is handed on before a key frame
         self.asks_key = False  # and one must be asked for: the first frame may well be one that is still coming
@@ -233,12 +255,12 @@ class VideoAssembler:
             self.discarded += 1
             return []
         blackout = False
-        if sequence <= self._highest:
-            self.losses.found(sequence, now, resent=resent)
-        else:
+        self.losses.found(sequence, now, resent=resent)
+        if sequence > self._highest:
             self.losses.seen()
             if sequence > self._highest + 1:
                 self.losses.missing(max(self._highest + 1, self._at), sequence, now)
+            self._expect(sequence, timestamp, marker, now, resent=resent)
             blackout = now - self._heard >= self.losses.give_up_s and len(self.losses) >= BLACKOUT
             self._highest, self._heard = sequence, now
         self._packets[sequence] = (timestamp, marker, data, now)
@@ -255,25 +277,26 @@ class VideoAssembler:
 
     def tick(self, now: float) -> list[int]:
         """Extended sequence numbers to ask for now; gives up holes that are too old."""
+        if self._tail_at is not None and now >= self._tail_at:
+            self._tail_at = None
+            for sequence in self._overdue():
+                self.losses.overdue(sequence, now)
         oldest = self.losses.oldest()
-        if oldest is None:
-            return []
-        if now >= oldest + self.losses.give_up_s:
+        if oldest is not None and now >= oldest + self.losses.give_up_s:
             self._give_up()
-        elif now >= oldest + self.losses.plead_s:
+        elif oldest is not None and now >= oldest + self.losses.plead_s:
             self.asks_key = True
         return self.losses.due(now)
 
     def next_at(self) -> float | None:
-        """When ``tick`` has something to do again, None while nothing is missing."""
+        """When ``tick`` has something to do again, None while nothing is missing or overdue."""
+        moments = [at for at in (self.losses.next_at(), self._tail_at) if at is not None]
         oldest = self.losses.oldest()
-        if oldest is None:
-            return None
-        moments = [oldest + self.losses.give_up_s]
-        if not self.asks_key:
-            moments.append(oldest + self.losses.plead_s)
-        due = self.losses.next_at()
-        return min([*moments, due] if due is not None else moments)
+        if oldest is not None:
+            moments.append(oldest + self.losses.give_up_s)
+            if not self.asks_key:
+                moments.append(oldest + self.losses.plead_s)
+        return min(moments, default=None)
 
     def need_key(self) -> None:
         """The decoder lost its place."""
@@ -285,10 +308,26 @@ class VideoAssembler:
         self._bytes = 0
         self._key_starts.clear()
         self.losses.clear()
-        self._first = None
+        self._first = self._tail_at = None
         self.wants_key = True
 
     # -- private
+
+    def _expect(self, sequence: int, timestamp: int, marker: bool, now: float, *, resent: bool) -> None:
+        """The packets of a picture come close upon each other: how close is learnt, and when the next one is overdue.
+        The loss of the last would show only with the next picture."""
+        self._gap *= GAP_DECAY
+        if timestamp != self._newest:
+            self._length, self._begun, self._newest = sequence - self._begun, sequence, timestamp
+        elif not resent and (before := self._packets.get(sequence - 1)) is not None:
+            self._gap = max(self._gap, now - before[3])
+        patience = max(TAIL_LEAST_S, TAIL_GAPS * self._gap)
+        self._tail_at = None if marker or patience > TAIL_MOST_S else now + patience
+
+    def _overdue(self) -> range:
+        """What the newest picture still lacks, when it has as many packets as the one before; one at the least."""
+        lacks = self._length - (self._highest + 1 - self._begun)
+        return range(self._highest + 1, self._highest + 1 + max(1, min(TAIL_PACKETS, lacks)))
 
     def _start_at(self, sequence: int) -> None:
         """A source begins, or begins again."""

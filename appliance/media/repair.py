@@ -87,6 +87,8 @@ class VideoRepair:
             self._sink.on_access_unit(unit)
         if self._assembler.losses or self._assembler.asks_key:
             self._repair(now)
+        else:
+            self._schedule()
 
     def need_key(self) -> None:
         """The decoder lost its place: nothing is handed on before the next key frame."""
@@ -129,7 +131,11 @@ class VideoRepair:
             self._send_nack(sorted(sequence & 0xFFFF for sequence in lost))
         if assembler.asks_key:
             self.ask_key()
-        self.stop()
-        at = assembler.next_at()
-        if at is not None:
+        self._schedule()
+
+    def _schedule(self) -> None:
+        at = self._assembler.next_at()
+        if self._timer is not None and (at is None or self._timer.when() > at):
+            self.stop()
+        if at is not None and self._timer is None:  # one that is due earlier looks again
             self._timer = self._loop.call_at(at, self._on_timer)

@@ -42,6 +42,7 @@ __all__ = ["EncodedTrack", "Feedback", "Outgoing", "RtpSendStream"]
 log = logging.getLogger(__name__)
 
 HISTORY: Final = 512  # packets kept for retransmission: 3 s of 720p at 1.5 Mbit/s (stock: 128)
+REPEAT_S: Final = 0.01  # from a retransmission to its second copy: a short burst of losses is over by then
 RESEND_HOLDOFF_S: Final = 0.03  # the same packet is not repeated faster: a NACK storm multiplied traffic 3.5 times
 PADDING_MAX: Final = 255  # RFC 3550 5.1: the last byte counts it
 RTT_WEIGHT: Final = 1 / 8  # RFC 6298 alpha
@@ -334,24 +335,33 @@ class RtpSendStream:
     def _resend(self, lost: list[int]) -> None:
         now = time.monotonic()
         holdoff = max(RESEND_HOLDOFF_S, (self.counters.round_trip_s or 0.0) / 2)
-        again: list[Outbound] = []
-        for sequence in lost[:HISTORY]:
+        wanted = [sequence for sequence in lost[:HISTORY] if now - self._resent_at.get(sequence, -holdoff) >= holdoff]
+        if len(self._resent_at) > HISTORY:
+            self._resent_at.clear()
+        again = self._send_again(wanted)
+        self._resent_at.update(dict.fromkeys(again, now))
+        if again and self._transmission.repeats:
+            asyncio.get_running_loop().call_later(REPEAT_S, self._send_again, again)  # nothing is kept after stop()
+
+    def _send_again(self, sequences: list[int]) -> list[int]:
+        """Send what is kept of these, within the budget; returns what that is."""
+        sent: list[int] = []
+        packets: list[Outbound] = []
+        for sequence in sequences:
             kept = self._history.get(sequence % HISTORY)
-            if kept is None or kept[0] != sequence or now - self._resent_at.get(sequence, -holdoff) < holdoff:
+            if kept is None or kept[0] != sequence:
                 continue
             if not self._transmission.may_resend(len(kept[1])):
                 self.counters.not_resent += 1
                 continue
-            if len(self._resent_at) > HISTORY:
-                self._resent_at.clear()
-            self._resent_at[sequence] = now
-            packet = self._retransmission(*kept)
+            sent.append(sequence)
+            packets.append(self._outbound(self._retransmission(*kept)))
             self.counters.resent_packets += 1
             self.counters.resent_bytes += len(kept[1]) - kept[2]
             self.counters.header_bytes += kept[2]
-            again.append(self._outbound(packet))
-        if again:
-            self._transmission.resend(again)
+        if packets:
+            self._transmission.resend(packets)
+        return sent
 
     def _padding(self, size: int) -> Outbound | None:
         """A packet of about ``size`` bytes that carries nothing, on the stream of retransmissions: there it leaves no

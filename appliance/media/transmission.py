@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 REPORT_S: Final = (0.05, 0.1)  # between reports: the first while much arrives, the second for sound alone
 BUSY_PACKETS: Final = 10  # in one report: more than sound alone brings in the longer interval
 TICK_S: Final = 0.25
+REPEAT_LOSS: Final = 0.005  # share of packets lost from which on a retransmission is worth a second copy
 UNREPORTED_S: Final = 3.0  # a peer that promised transport-wide feedback and gives none: REMB and loss must do
 DEMAND_OVERHEAD: Final = 1.08  # headers on what the encoder makes
 UNBOUNDED_FACTOR: Final = 2.0  # then: more than headers and repair can take of it
@@ -143,6 +144,13 @@ class Transmission:
         """Whether ``size`` bytes more may be sent again now."""
         rate = self.target_bps
         return self._budget.take(size, START_BPS if math.isinf(rate) else rate, time.monotonic())
+
+    @property
+    def repeats(self) -> bool:
+        """Whether what is sent again should be sent twice: the path loses packets, and not for want of rate."""
+        return (
+            self.reported and self._estimator.loss >= REPEAT_LOSS and self._estimator.has_room(time.monotonic())
+        )
 
     def resend(self, packets: list[Outbound]) -> None:
         """Send lost packets again, before the picture."""

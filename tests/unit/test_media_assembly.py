@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from appliance.media.assembly import (
     ECHO_S,
     ECHOES,
+    GUESS_TRIES,
     MAX_BYTES,
     MAX_HOLES,
     REORDER_MOST_S,
     RETRY_LEAST_S,
+    TAIL_LEAST_S,
     TRIES,
     LossList,
     VideoAssembler,
@@ -129,7 +131,9 @@ def test_any_packets_of_a_peer_are_survived_and_counted_right(packets: list[Sent
         video.add(sequence, timestamp, marker, data, now, resent=resent)
         video.tick(now)
         assert 0 <= video.buffered_bytes <= sum(len(packet[3]) for packet in packets)
-        assert (video.next_at() is None) == (len(video.losses) == 0)
+        at = video.next_at()
+        assert at is not None or video.losses.oldest() is None
+        assert at is None or at > now or video.tick(now), "nothing is due for ever"
 
 
 # --- holes ------------------------------------------------------------------------------------------------------------
@@ -214,7 +218,7 @@ def test_a_path_turns_out_to_be_long_and_the_requests_become_fewer() -> None:
             now += 0.005
         shown(video, lost_at, sequence * 10 - 10, True, DELTA, now, resent=True)
         asked.append(times)
-        for _ in range(50):  # else the loss would be so high that each request is said twice
+        for _ in range(200):  # else the loss would be so high that each request is said twice
             video.losses.seen()
     assert asked[0] >= 4
     assert set(asked[-4:]) == {1}, f"requests per loss: {asked}"
@@ -230,6 +234,40 @@ def test_requests_are_limited_in_tries_and_in_number() -> None:
     shown(video, 12 + MAX_HOLES, 300, True, DELTA, 1.0)
     assert video.tick(1.0) == [], "so much is not worth its retransmission"
     assert video.asks_key
+
+
+def test_the_lost_end_of_a_picture_is_asked_for_before_the_next_one_comes() -> None:
+    video = begun()
+    for number in range(4):
+        shown(video, 11 + number, 200, number == 3, DELTA, 1.0 + number * 0.004)
+    shown(video, 15, 300, False, DELTA, 1.1)
+    shown(video, 16, 300, False, DELTA, 1.104)
+    due = 1.104 + TAIL_LEAST_S
+    assert video.next_at() == pytest.approx(due)
+    assert video.tick(due - 0.001) == []
+    assert video.tick(due) == [17, 18], "as many as the picture before had"
+    assert shown(video, 17, 300, False, DELTA, 1.16, resent=True) == []
+    assert shown(video, 18, 300, True, DELTA, 1.16, resent=True) == [(300, DELTA * 4)]
+    assert (len(video.losses), video.next_at()) == (0, None)
+    shown(video, 19, 400, False, DELTA, 1.2)
+    assert video.next_at() == pytest.approx(1.2 + TAIL_LEAST_S), "a repair takes its time: that is no gap to learn from"
+
+
+def test_what_is_slow_by_nature_is_not_asked_for_and_a_pause_is_no_loss() -> None:
+    video = begun()
+    for number in range(6):
+        shown(video, 11 + number, 200, number == 5, DELTA, 1.0 + number * 0.03)
+    shown(video, 17, 300, False, DELTA, 1.2)
+    at = video.next_at()
+    assert at is not None
+    assert at > 1.2 + 0.03, "packets of this path come 30 ms apart"
+    asked = [video.tick(2.0 + step * 0.01) for step in range(500)]
+    assert sum(map(bool, asked)) <= 2 * GUESS_TRIES
+    assert not video.asks_key
+    assert video.given_up == 0
+    assert shown(video, 18, 300, True, DELTA, 10.0) == [(300, DELTA * 2)], "it was not lost, but late"
+    shown(video, 20, 400, True, DELTA, 10.1)
+    assert video.tick(10.1) == [19], "and nothing was learnt about reordering"
 
 
 def test_under_high_loss_the_first_request_is_said_twice() -> None:

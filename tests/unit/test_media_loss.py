@@ -9,9 +9,10 @@ from statistics import median
 
 import pytest
 
+from appliance.media.assembly import GUESS_TRIES
 from tests.support.clock import run_virtual
 from tests.support.impair import Burst, Conditions
-from tests.support.lossy_video import Outcome, watch
+from tests.support.lossy_video import Outcome, adapt, watch
 
 DELAY_S = 0.02
 
@@ -24,7 +25,7 @@ def outcomes(loss: float | Burst, *, delay_s: float = DELAY_S, seconds: float = 
 def test_at_two_per_cent_nothing_freezes() -> None:
     for outcome in outcomes(0.02):
         assert outcome.smoothness.freeze_count == 0, outcome
-        assert outcome.latency(0.99) <= 0.150, outcome
+        assert outcome.latency(0.99) <= 0.080, outcome
         assert outcome.incoming.plis == 0, outcome
 
 
@@ -35,7 +36,7 @@ def test_under_high_loss_the_picture_is_hardly_ever_frozen(loss: float | Burst, 
     assert median(outcome.frozen for outcome in seen) <= frozen, told
     assert all(len(outcome.latencies) >= 0.99 * outcome.seconds * 30 for outcome in seen), told
     share = loss if isinstance(loss, float) else 0.02
-    assert all(outcome.outgoing.resent_packets <= 2 * share * outcome.outgoing.packets for outcome in seen), told
+    assert all(outcome.resent <= 2 * share for outcome in seen), told
 
 
 def test_at_a_round_trip_of_600_ms_losses_are_repaired() -> None:
@@ -49,6 +50,29 @@ def test_at_a_round_trip_of_600_ms_losses_are_repaired() -> None:
 def test_a_black_out_costs_one_key_frame() -> None:
     dark = [False] * 600 + [True] * 200 + [False] * 20_000  # 1.3 s in the dark, once
     outcome = run_virtual(watch(Conditions(loss=dark, delay_s=DELAY_S), back=Conditions(delay_s=DELAY_S), seconds=30))
-    assert (outcome.incoming.plis, outcome.incoming.nacks) == (1, 0), outcome
+    assert outcome.incoming.plis == 1, outcome
+    assert outcome.incoming.nacks <= GUESS_TRIES, "the picture in which it began; nothing of what was in the dark"
     assert outcome.smoothness.freeze_count == 1, outcome
     assert outcome.smoothness.total_freezes_s < 1.5, outcome
+
+
+@pytest.mark.parametrize(
+    ("loss", "worst_s"), [(0.02, 0.075), (0.05, 0.09), (0.10, 0.125), (Burst.of(0.02, length=5), 0.115)])
+def test_loss_on_a_path_with_room_costs_neither_pictures_nor_size(loss: float | Burst, worst_s: float) -> None:
+    conditions = Conditions(loss=loss, delay_s=DELAY_S)
+    seen = [run_virtual(adapt(conditions, seconds=12, seed=seed)) for seed in (1, 2)]
+    share = loss if isinstance(loss, float) else 0.02
+    for outcome in seen:
+        assert outcome.sizes == [], outcome
+        assert outcome.frames_per_second >= 29.5, outcome
+        assert outcome.reasons["none"] > 10, outcome.reasons
+        assert outcome.resent <= 2.5 * share, outcome
+    assert min(outcome.latency(0.99) for outcome in seen) <= worst_s, "\n".join(map(str, seen))
+
+
+def test_what_is_sent_again_is_sent_twice_only_where_there_is_room() -> None:
+    wide, narrow = (
+        run_virtual(adapt(Conditions(loss=0.05, delay_s=DELAY_S, rate_bps=rate), seconds=12)) for rate in (None, 5e5)
+    )
+    assert wide.resent > 1.6 * wide.lost, wide
+    assert narrow.resent < 1.4 * narrow.lost, narrow

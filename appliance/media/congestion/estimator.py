@@ -20,6 +20,7 @@ ROUND_TRIP_S: Final = 0.2  # until it is known
 ROUND_TRIPS: Final = 50  # reports whose round trips are remembered; the least of them is the path's
 LIMITED: Final = 0.65  # of the estimate sent: the picture is the limit, not the path
 LIMITED_S: Final = 0.5
+ROOM: Final = 0.85  # of the estimate at most, for whoever wants to send what is not strictly needed
 UNHEARD_S: Final = 1.0  # without any report although packets left
 UNHEARD_CUT: Final = 0.7
 MAX_BPS: Final = 30_000_000
@@ -99,6 +100,11 @@ class Estimator:
         """Less is sent than the path would carry, so what arrives says little."""
         self._forget(now)
         return self._sent_bytes * 8 / LIMITED_S < LIMITED * self.bits_per_second
+
+    def has_room(self, now: float) -> bool:
+        """The path carries clearly more than is sent: what it loses is not lost for want of rate."""
+        self._forget(now)
+        return not self._close and self._sent_bytes * 8 / LIMITED_S < ROOM * self.bits_per_second
 
     def report(self, told: Sequence[SentPacket], now: float) -> None:
         """A report of the peer; ``told`` are the packets it tells something new of."""
