@@ -128,6 +128,23 @@ def test_a_probe_that_fills_the_path_shows_what_it_carries_and_the_next_ones_com
     assert prober.wanted(61.1, 500_000, 2_000_000) is not None
 
 
+@pytest.mark.parametrize("round_trip", [0.1, 1.5, 3.0])
+def test_a_probe_is_judged_however_far_the_peer_is(round_trip: float) -> None:
+    """Reports on what left before come all the time, and its own in two parts."""
+    prober = Prober()
+    cluster = prober.wanted(0.0, 500_000, 2_000_000)
+    assert cluster is not None
+    size = cluster.size // 8
+    sent_at = [number * size * 8 / cluster.rate for number in range(9)]
+    for step in range(round(round_trip / 0.1)):
+        assert prober.result(step * 0.1, 500_000, round_trip) is None
+    for part, now in ((sent_at[:4], round_trip), (sent_at[4:], round_trip + 0.1)):
+        for sent in part:
+            prober.add(cluster.number, sent, sent + round_trip / 2, size)
+        shown = prober.result(now, 500_000, round_trip)
+    assert shown == pytest.approx(cluster.rate, rel=0.1)
+
+
 def test_arrivals_faster_than_they_were_sent_are_not_believed() -> None:
     prober = Prober()
     cluster = prober.wanted(0.0, 500_000, 2_000_000)

@@ -141,7 +141,7 @@ class Estimator:
         usage = self._detector.usage
         if usage is Usage.OVER and self.queue_s < STANDING_S:
             usage = Usage.NORMAL  # the peer, or we, stood still for a moment: a path that is full has a queue
-        shown = self._prober.result(now, self.bits_per_second)
+        shown = self._prober.result(now, self.bits_per_second, self._round_trip())
         if usage is Usage.OVER:
             self._prober.disturbed(now)
         elif shown is not None and shown > self.bits_per_second:

@@ -14,7 +14,8 @@ AGAIN_FROM: Final = 0.7  # of the probed rate reached: it went through
 HEADROOM: Final = 1.2  # over what is wanted: with less the next key frame would be the probe
 INTERVAL_S: Final = (2.0, 4.0)  # between probes: the shortest, and the longest after vain ones
 CALM_S: Final = 1.0  # after the queue grew, before anything is tried
-ANSWER_S: Final = 1.5  # a cluster is judged by then, or not at all
+ANSWER_S: Final = 1.5  # over the round trip: a cluster is judged by then, or not at all
+KEPT_S: Final = 6.0  # clusters of which nothing was told
 SHARE: Final = 0.8  # of its packets and bytes that must have arrived
 CREDIBLE: Final = 2.0  # times as fast as it was sent: more means that it was held up and let go at once
 SLOWED: Final = 0.9  # of the rate sent: it filled the path, of which a little less is then taken
@@ -83,7 +84,7 @@ class Prober:
         rate = min(STEP * estimate, ceiling)
         cluster = Cluster(self._number, rate, max(1, round(rate * CLUSTER_S / 8)))
         self._results[cluster.number] = _Result(cluster, now, [])
-        for old in [number for number, result in self._results.items() if result.begun < now - ANSWER_S * 4]:
+        for old in [number for number, result in self._results.items() if result.begun < now - KEPT_S]:
             del self._results[old]
         return cluster
 
@@ -93,12 +94,12 @@ class Prober:
         if result is not None:
             result.arrived.append((sent, arrived, size))
 
-    def result(self, now: float, estimate: float) -> float | None:
-        """The rate a cluster has shown since the last call."""
+    def result(self, now: float, estimate: float, round_trip: float = 0.0) -> float | None:
+        """The rate a cluster has shown since the last call. ``round_trip`` in seconds."""
         for number, result in list(self._results.items()):
             rate = result.rate()
             if rate is None:
-                if now - result.begun > ANSWER_S:
+                if now - result.begun > ANSWER_S + round_trip:
                     del self._results[number]
                 continue
             del self._results[number]
