@@ -214,11 +214,14 @@ VERBS: Final[tuple[Verb, ...]] = (
     Verb("call.unmuteIncoming", "Play what the other side says again.", acts=True),
     Verb("video.start", "Send the camera's picture.", acts=True, max_ttl_s=5),
     Verb("video.stop", "Stop sending the camera's picture; the sensor closes."),
-    Verb("video.constraints", "Limit the picture, live; 0 lifts a limit, what is left out stays.", (
+    Verb("video.constraints", "Limit the picture, live; 0 lifts a limit, what is left out stays. inForce in the answer "
+         "tells what that comes to.", (
         Arg("send", ArgType.OBJECT, "limits on what is sent", fields=(
-            Arg("frameHeight", ArgType.INTEGER, "lines; the next lower step is taken", minimum=0, maximum=2160),
+            Arg("frameHeight", ArgType.INTEGER, "lines; the next lower step is taken, 180 at the least",
+                minimum=0, maximum=2160),
             Arg("frameRate", ArgType.INTEGER, "pictures per second", minimum=0, maximum=60),
-            Arg("bitrate", ArgType.INTEGER, "bits per second", minimum=0, maximum=50_000_000),
+            Arg("bitrate", ArgType.INTEGER, "bits per second; 55000 at the least, and then 180 lines", minimum=0,
+                maximum=50_000_000),
         )),
         Arg("recv", ArgType.OBJECT, "limits on what each peer is asked to send", fields=(
             Arg("frameHeight", ArgType.INTEGER, "lines; told as the bit rate that they take", minimum=0, maximum=2160),

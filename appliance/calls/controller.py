@@ -305,10 +305,9 @@ class CallController:
         self._publish(active)
 
     def limit_video(self, wish: Mapping[str, Any]) -> Json:
-        """Take the limits that ``wish`` names, in and out of calls; returns those in force."""
-        constraints = self._studio.constraints.changed(wish)
-        self._studio.constrain(constraints)
-        return constraints.document()
+        """Take the limits that ``wish`` names, in and out of calls; returns all that hold, and what they come to."""
+        self._studio.constrain(self._studio.constraints.changed(wish))
+        return self._studio.limits()
 
     async def do_not_disturb(self, on: bool) -> None:
         """Switch it, over restarts too. Beside it stands the schedule of the settings."""

@@ -236,6 +236,11 @@ class Studio(Protocol):
         """Take other limits, at once and for sessions to come: on what is sent by the encoder's size, rate and bit
         rate, on what is received by telling each peer."""
 
+    def limits(self) -> Json:
+        """``constraints`` in the form of ``video.constraints``, and as ``inForce`` what they come to: the size,
+        rate and bit rate of the picture sent at most (absent without a camera whose encoder can be set), and the bit
+        rate peers are asked for."""
+
     async def warm_camera(self, warm: bool) -> None:
         """Open the camera before a call is answered (the visitor's picture), or let it go; sessions keep it too."""
 

@@ -55,7 +55,8 @@ class Constraints:
         """Bits per second a peer may send us at most, 0: as it likes. A height counts as what the ladder would give
         it: a peer cannot be told a size, but it can be told a rate."""
         limits = [self.receive_bitrate] if self.receive_bitrate else []
-        higher = [height for height in HEIGHTS if height > self.receive_height]
+        least = max(HEIGHTS[-1], self.receive_height)  # smaller pictures than those of the last step nobody sends
+        higher = [height for height in HEIGHTS if height > least]
         if self.receive_height and higher:
             limits.append(round(LEAST_30[higher[-1]] * UP_FACTOR) - 1)
         return min(limits, default=0)
@@ -67,6 +68,18 @@ class Constraints:
             "recv": {"frameHeight": self.receive_height, "maxBitrate": self.receive_bitrate},
             "degradationPreference": self.preference.value,
         }
+
+    def in_force(self, mode: VideoMode | None) -> Json:
+        """What they come to: the most that a camera in ``mode`` sends, which is a step of the ladder and never below
+        the last one, and the most that each peer is asked for, 0: as it likes. None: there is no camera."""
+        received: Json = {"recv": {"maxBitrate": self.receive_limit}}
+        if mode is None:
+            return received
+        ladder = Ladder(mode, self)
+        best = ladder.choose(ladder.demand, 0.0).mode(ladder.demand)
+        return received | {"send": {
+            "frameWidth": best.width, "frameHeight": best.height, "frameRate": best.fps, "bitrate": best.bitrate,
+        }}
 
     def changed(self, wish: Mapping[str, Any]) -> Constraints:
         """With what ``wish`` (in that form) names; what it leaves out stays."""

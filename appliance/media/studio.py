@@ -31,7 +31,7 @@ from appliance.media.webrtc import WebRtcSession
 from appliance.network import Network
 from appliance.settings import AudioSettings, VideoSettings
 from appliance.vocabulary import Json
-from hw.api import Audio, AudioBlock, Board, DeviceMissingError, HardwareError, Kind, VideoMode
+from hw.api import Audio, AudioBlock, Board, DeviceMissingError, EncoderKind, HardwareError, Kind, VideoMode
 
 __all__ = ["Studio"]
 
@@ -264,6 +264,12 @@ class Studio:
         for session in self._sessions:
             session.limit_received(constraints.receive_limit)
 
+    def limits(self) -> Json:
+        camera = self._board.camera
+        settable = camera is not None and camera.encoder is not EncoderKind.RECORDED
+        in_force = self._constraints.in_force(self._mode if settable else None)
+        return self._constraints.document() | {"inForce": in_force}
+
     def rates(self) -> Json:
         """Bits per second of the picture: what the narrowest path leaves, what the encoder is set to, what it made in
         the last second; empty while the camera is closed."""
@@ -342,7 +348,7 @@ class Studio:
                 }
             video |= {
                 "droppedFrames": camera.dropped, "keyFrameRequests": camera.key_requests,
-                "limits": self._constraints.document(),
+                "limits": self.limits(),
                 "paused": sum(session.video_paused for session in self._sessions),
                 "qualityLimitationReasons": sorted({reason for session in self._sessions
                                                     if (reason := session.video_limit) is not None}),

@@ -31,6 +31,7 @@ from appliance.providers.api import (
 )
 from appliance.settings import CallSettings
 from appliance.vocabulary import END_REASONS, VERB, Command, Event, Json, Origin, Reason
+from hw.api import VideoMode
 
 MONDAY_NOON = datetime(2026, 11, 23, 12, 0)  # noqa: DTZ001 - the schedule of the device is in local time
 
@@ -150,6 +151,9 @@ class RememberingStudio:
 
     def constrain(self, constraints: Constraints) -> None:
         self.constraints = constraints
+
+    def limits(self) -> Json:
+        return self.constraints.document() | {"inForce": self.constraints.in_force(VideoMode())}
 
     async def open(self) -> None: ...
 

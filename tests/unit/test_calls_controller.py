@@ -617,6 +617,8 @@ async def test_limits_on_the_picture_are_taken_live_and_kept_until_lifted(tmp_pa
                                   recv={"maxBitrate": 300_000}, degradationPreference="maintain-resolution")
         assert answer == {"constraints": {
             "send": {"frameHeight": 360, "frameRate": 0, "bitrate": 400_000},
-            "recv": {"frameHeight": 0, "maxBitrate": 300_000}, "degradationPreference": "maintain-resolution"}}
+            "recv": {"frameHeight": 0, "maxBitrate": 300_000}, "degradationPreference": "maintain-resolution",
+            "inForce": {"send": {"frameWidth": 640, "frameHeight": 360, "frameRate": 30, "bitrate": 400_000},
+                        "recv": {"maxBitrate": 300_000}}}}
         await house.give("video.constraints", send={"frameHeight": 0, "frameRate": 15})
         assert house.studio.constraints == Constraints(0, 15, 400_000, 0, 300_000, Preference.RESOLUTION)

@@ -88,6 +88,19 @@ def test_limits_are_the_next_step_below_and_restored_at_once() -> None:
     assert ladder.demand == LEAST_BPS
 
 
+def test_what_limits_come_to_is_told() -> None:
+    def sent(constraints: Constraints) -> tuple[int, int, int, int]:
+        told = constraints.in_force(VideoMode())["send"]
+        return told["frameWidth"], told["frameHeight"], told["frameRate"], told["bitrate"]
+
+    assert sent(Constraints()) == (1280, 720, 30, 1_500_000)
+    assert sent(Constraints(send_height=400, send_fps=20)) == (640, 360, 20, 1_500_000)
+    assert sent(Constraints(send_height=50, send_bitrate=1)) == (320, 180, 15, LEAST_BPS), "the last step"
+    assert sent(Constraints(send_bitrate=100_000))[1:] == (240, 15, 100_000), "so little is not worth 720 lines"
+    assert Constraints(receive_height=50).in_force(None) == {
+        "recv": {"maxBitrate": Constraints(receive_height=180).receive_limit}}, "no camera"
+
+
 @given(
     st.integers(16, 1920), st.integers(16, 1080), st.integers(1, 60), st.sampled_from(Preference),
     st.integers(0, 2000), st.integers(0, 60), st.lists(st.tuples(st.floats(0, 1e8), st.floats(0, 5)), max_size=20),
