@@ -86,6 +86,7 @@ class Simulation:
         self.pacer: Pacer[Packet] = Pacer(self.estimator.pacing_bps, self._padding)
         self.demand = demand
         self.now = 100.0
+        self.peer_clock_s = 0.0  # that the peer's clock is before ours
         self.seconds: list[Second] = []
         self._fps = fps
         self._random = random.Random(seed)
@@ -172,7 +173,7 @@ class Simulation:
             self._at(arrives, lambda: self._arrive(packet))
 
     def _arrive(self, packet: Packet) -> None:
-        self._arrivals.add(packet.sequence, self.now)
+        self._arrivals.add(packet.sequence, self.now + self.peer_clock_s)
         second = self.seconds[-1]
         second.arrived_bits += (packet.size + OVERHEAD) * 8
         if packet.kind == "video":

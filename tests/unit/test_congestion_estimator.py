@@ -124,6 +124,19 @@ def test_a_clock_that_jumps_back_begins_anew() -> None:
     assert detector.usage is Usage.NORMAL
 
 
+@pytest.mark.parametrize("jump_s", [5.0, -5.0, 3600.0, -90.0])
+def test_a_peer_whose_clock_is_set_has_no_queue(jump_s: float) -> None:
+    simulation = Simulation(Link())
+    simulation.peer_clock_s = 7000.0
+    before = rate(simulation.run(6)[3:])
+    simulation.peer_clock_s += jump_s
+    assert rate(simulation.run(3)) > 0.95 * before
+    assert simulation.estimator.target_bps == simulation.estimator.bits_per_second
+    simulation.link.rate = CAP
+    simulation.run(3)
+    assert rate(simulation.run(3)) == pytest.approx(CAP, rel=0.15), "and a queue that follows is seen"
+
+
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6), st.integers(0, 1500)), max_size=60))
 def test_any_arrivals_are_survived(arrivals: list[tuple[float, float, int]]) -> None:
     """The peer's times are the peer's: any of them may come."""

@@ -24,6 +24,7 @@ ROOM: Final = 0.85  # of the estimate at most, for whoever wants to send what is
 UNHEARD_S: Final = 1.0  # without any report although packets left
 UNHEARD_CUT: Final = 0.7
 MAX_BPS: Final = 30_000_000
+CLOCK_JUMP_S: Final = 3.0  # from one packet to the next: no queue grows so fast, the peer's clock was set (libwebrtc)
 BASE_DELAY_S: Final = 10.0  # the least delay of so long is the path's own
 QUEUE_S: Final = 0.02  # of queueing is let be
 STANDING_S: Final = 0.008  # the least delay of a report over the path's own, when a queue really grows
@@ -46,6 +47,7 @@ class Estimator:
         self._sent_bytes = 0
         self._heard_at: float | None = None
         self._cut_at = 0.0
+        self._delay_before: float | None = None  # one-way, of the packet that arrived last, clocks apart
         self._delays: deque[tuple[float, float]] = deque()  # (time, least one-way delay of a report, clocks apart)
         self.queue_s = 0.0  # delay of the last report over the path's own
         self._close = False  # to the capacity, as far as it is known
@@ -114,6 +116,7 @@ class Estimator:
         )
         limited = self.limited(now)
         for at, _, packet in arrived:
+            self._compare_clocks(at - packet.sent_at)
             self._acknowledged.add(at, packet.size, limited=limited)
             self._detector.add(packet.sent_at, at)
             if packet.probe is not None:
@@ -127,6 +130,12 @@ class Estimator:
         self._loss.update(len(told) - late, lost - late, self.bits_per_second, self._round_trip(), now)
         self._bound(now)
         self._close = self._delay.near_capacity(now)
+
+    def _compare_clocks(self, delay: float) -> None:
+        before, self._delay_before = self._delay_before, delay
+        if before is not None and abs(delay - before) >= CLOCK_JUMP_S:
+            self._detector = DelayDetector()
+            self._delays.clear()
 
     def _measure_queue(self, delay: float, now: float) -> None:
         delays = self._delays  # ascending in both: what is not less than its successors can never be the least
