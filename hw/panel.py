@@ -199,11 +199,15 @@ class PinPanel:
             self._wake.notify()
 
     def _release(self) -> None:
-        devices = [*self._pins.values(), *(lamp.device for lamp in self._lamps.values() if lamp.device is not None)]
+        contacts = list(self._pins.values())
+        lamps = [lamp.device for lamp in self._lamps.values() if lamp.device is not None]
         self._pins.clear()
         for lamp in self._lamps.values():
             lamp.device = None
-        for device in devices:
+        for contact in contacts:
+            # close() leaves the pin's own callback: an event that still comes would end lgpio's one thread for them all
+            self._on_pin(lambda contact=contact: setattr(contact.pin, "when_changed", None), None)  # type: ignore[misc]
+        for device in (*contacts, *lamps):
             self._on_pin(device.close, None)
 
     def _input(self, name: str, line: Line, factory: Any) -> DigitalInputDevice:

@@ -15,10 +15,17 @@ def holders(node: str, proc: str = "/proc") -> str:
     found = []
     for process in sorted(Path(proc).glob("[0-9]*"), key=lambda path: int(path.name)):
         try:
-            open_files = [link.readlink() for link in (process / "fd").iterdir()]
+            links = list((process / "fd").iterdir())
             name = (process / "comm").read_text().strip()
         except OSError:  # it ended meanwhile, or belongs to somebody else
             continue
-        if any(str(path) == node for path in open_files):
+        if any(_target(link) == node for link in links):
             found.append(f"{name} ({process.name})")
     return ", ".join(found)
+
+
+def _target(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except OSError:  # closed meanwhile
+        return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,19 @@ def pin_factory(chip: Chip) -> Any:
         def output_with_state(self, state: bool) -> None:
             # In one step: gpiozero's two would show a lamp or relay that is active low for a moment.
             lgpio.gpio_claim_output(self.factory._handle, self._number, int(state))
+
+        # Letting go of a line whose chip is gone is no failure; gpiozero would leave its device half closed over it.
+        def close(self) -> None:
+            with contextlib.suppress(lgpio.error):
+                super().close()
+
+        def _disable_event_detect(self) -> None:
+            with contextlib.suppress(lgpio.error):
+                super()._disable_event_detect()
+
+        def _set_frequency(self, value: float | None) -> None:
+            with contextlib.suppress(*(() if value else (lgpio.error,))):
+                super()._set_frequency(value)
 
     class LineFactory(LGPIOFactory):  # type: ignore[misc]
         def __init__(self) -> None:
