@@ -157,7 +157,8 @@ def _received(interval: Interval, incoming: Growth) -> Stream:
         "packetsPerSecond": incoming.rate("packetsReceived"),
         "fractionLost": lost_before_here(incoming),
         "jitter": incoming.get("jitter"),
-        "jitterBufferDelay": incoming.average("jitterBufferDelay", "jitterBufferEmittedCount"),
+        **{name: incoming.average(name, "jitterBufferEmittedCount") for name in (
+            "jitterBufferDelay", "jitterBufferTargetDelay", "jitterBufferMinimumDelay")},
         "packetsLostPerSecond": incoming.rate("packetsLost"),
     }
     counts = {name: incoming.by(name) for name in (

@@ -71,7 +71,8 @@ class Played:
     inserted: int = 0  # insertedSamplesForDeceleration
     removed: int = 0  # removedSamplesForAcceleration, and what was left out
     delay_s: float = 0.0  # jitterBufferDelay: sum over the emitted samples
-    target_s: float = 0.0  # jitterBufferTargetDelay: likewise
+    target_s: float = 0.0  # jitterBufferTargetDelay: likewise, with what is waited for the picture
+    minimum_s: float = 0.0  # jitterBufferMinimumDelay: likewise, what the network alone asks for
     late: int = 0  # packets
     duplicates: int = 0  # packets
     overflow: int = 0  # packets
@@ -434,7 +435,9 @@ class Playout:
         counters = self.counters
         counters.received += BLOCK_SAMPLES
         counters.delay_s += max(0.0, self._delay) * BLOCK_SAMPLES
-        counters.target_s += self._wanted(now, self._lead_s) * BLOCK_SAMPLES
+        needed = self._target.at(now, self._lead_s)
+        counters.minimum_s += needed * BLOCK_SAMPLES
+        counters.target_s += max(needed, self.minimum_delay_s) * BLOCK_SAMPLES
         counters.level = audioop.rms(block, 2) / 32768
         counters.energy += counters.level**2 * BLOCK_SAMPLES / RATE
         at = self._next - len(self._pcm) // 2

@@ -145,6 +145,8 @@ class VideoIn:
         self.restarts = 0  # of the decoder, because it gave no picture
         self.emitted = 0  # access units given to a decoder
         self.buffered_s = 0.0  # from the first packet of each to that, its wait for the sound included, summed
+        self.minimum_s = 0.0  # of that, until each was whole: what the network took
+        self.target_s = 0.0  # until each was due, in step with its sound
         self.processing_s = 0.0  # from the first packet of each picture to its decoding, summed
         self.size = (0, 0)
 
@@ -242,20 +244,22 @@ class VideoIn:
 
     # -- private
 
-    def _decode(self, unit: AccessUnit) -> None:
+    def _decode(self, unit: AccessUnit, due: float) -> None:
         if self._decoder is None:
             self._decoder = _Decoder(self._name, self._on_frame, lambda: self._tell(self._on_bad))
         self.emitted += 1
         self._decoding_at = self._loop.time()
         self.buffered_s += self._decoding_at - unit.began_s
+        self.minimum_s += unit.arrived_s - unit.began_s
+        self.target_s += due - unit.began_s
         if dropped := self._decoder.put(unit):
             self.dropped += dropped
             self._on_lost()
 
     def _decode_held(self) -> None:
-        _, unit = self._held.popleft()
+        due, unit = self._held.popleft()
         self._held_bytes -= len(unit.data)
-        self._decode(unit)
+        self._decode(unit, due)
 
     def _release_due(self) -> None:
         """Decode what is due and come back for the next."""

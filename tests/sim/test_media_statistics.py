@@ -194,7 +194,7 @@ async def test_the_level_on_a_bad_network_is_that_of_the_formula(loss: float, de
         expected = level_of(mos(2 * delay_s, row(report, "inbound-rtp", "audio")["jitter"], loss))
         assert abs(part.level - expected) <= 1
         assert quality.level <= part.level
-        assert quality.receive == (BAD if loss > 0.1 else POOR)
+        assert quality.receive.grade == (BAD if loss > 0.1 else POOR)
 
 
 async def test_without_impairment_every_part_is_excellent() -> None:

@@ -325,6 +325,9 @@ def test_sound_waits_for_a_slower_picture() -> None:
     path.playout.minimum_delay_s = 0.15
     path.run(20)
     assert path.delay_now() == pytest.approx(0.15, abs=0.02)
+    counters = path.playout.counters
+    assert counters.target_s / counters.received == pytest.approx(0.15, abs=0.001)
+    assert counters.minimum_s / counters.received < 0.035, "what it would be without the picture"
     path.playout.minimum_delay_s = 0.0
     path.run(10)
     assert path.delay_now() < 0.04

@@ -233,6 +233,22 @@ async def test_pictures_that_wait_for_their_sound_come_late_in_order_and_all() -
     await world.video.close()
 
 
+@virtual_time
+async def test_what_a_picture_waits_for_its_sound_is_told_apart_from_what_the_network_took() -> None:
+    world, loop = World(), asyncio.get_running_loop()
+    world.video.delay_s = 0.1
+    for unit in units(6):
+        world.video.on_access_unit(replace(unit, began_s=loop.time() - 0.02, arrived_s=loop.time()))
+        await asyncio.sleep(1 / 30)
+    await asyncio.sleep(0.2)
+    video = world.video
+    assert video.emitted == 6
+    assert video.minimum_s == pytest.approx(6 * 0.02)
+    assert video.target_s == pytest.approx(6 * 0.12, abs=0.01)
+    assert video.buffered_s == pytest.approx(video.target_s, abs=6 * 0.003)
+    await video.close()
+
+
 async def test_what_waits_for_its_sound_is_bounded_in_bytes() -> None:
     world = World()
     world.video.delay_s = 0.4
