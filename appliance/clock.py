@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol
 
-__all__ = ["Clock", "RateLimit", "SystemClock", "kernel_synchronised", "rfc3339"]
+__all__ = ["Clock", "RateLimit", "RateLimits", "SystemClock", "kernel_synchronised", "rfc3339"]
 
 TIMESYNC_MARK: Final = Path("/run/systemd/timesync/synchronized")
 """systemd-timesyncd(8): made at the first synchronisation since boot."""
@@ -52,6 +53,26 @@ class RateLimit:
             return False
         self._tokens -= 1.0
         return True
+
+
+class RateLimits:
+    """A limit for each who asks; over ``most`` of them, whoever was seen longest ago is forgotten."""
+
+    def __init__(self, per_s: float, burst: float, monotonic: Callable[[], float], *, most: int) -> None:
+        self._new: Callable[[], RateLimit] = lambda: RateLimit(per_s, burst, monotonic)
+        self._most = most
+        self._limits: OrderedDict[Hashable, RateLimit] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._limits)
+
+    def take(self, who: Hashable) -> bool:
+        """Whether one more of ``who`` is within the limit."""
+        limit = self._limits.setdefault(who, self._new())
+        self._limits.move_to_end(who)
+        while len(self._limits) > self._most:
+            self._limits.popitem(last=False)
+        return limit.take()
 
 
 class _Timeval(ctypes.Structure):

@@ -18,7 +18,7 @@ from secrets import token_urlsafe
 from typing import Final, Protocol
 
 from appliance.bulletin import Bulletin
-from appliance.clock import Clock, RateLimit
+from appliance.clock import Clock, RateLimits
 from appliance.errors import BadRequest, EdgecallError, NotPermitted, Refused, StoreError
 from appliance.faces.envelope import decode, encode, refusal
 from appliance.store import Entry, JournalState, Store
@@ -111,7 +111,7 @@ class Intake:
         self._tell: list[Callable[[Command, Answer], None]] = []
         self._settle: list[Callable[[], Awaitable[None]]] = []
         self._running: dict[str, _Running] = {}
-        self._rates: OrderedDict[tuple[Origin, str], RateLimit] = OrderedDict()
+        self._rates = RateLimits(RATE_PER_S, BURST, clock.monotonic, most=SENDERS)
         self._challenges: OrderedDict[str, tuple[str, float]] = OrderedDict()  # nonce -> (what for, until)
         self._admissions: set[asyncio.Task[_Taken]] = set()
         self._unstored: OrderedDict[str, _Running] = OrderedDict()  # those of them that wait for the store alone
@@ -349,12 +349,7 @@ class Intake:
             raise Refused("The appliance is shutting down.", code=503, sub_code="shutdown")
         if command.origin is Origin.INTERNAL:
             return
-        key = (command.origin, command.sender)
-        limit = self._rates.pop(key, None) or RateLimit(RATE_PER_S, BURST, self._clock.monotonic)
-        self._rates[key] = limit
-        while len(self._rates) > SENDERS:
-            self._rates.popitem(last=False)
-        if not limit.take():
+        if not self._rates.take((command.origin, command.sender)):
             raise Refused(f"More than {RATE_PER_S:g} commands a second; wait and send it again.",
                           code=429, sub_code="busy")
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from appliance.durable import replace_file
 from appliance.errors import BadRequest, Refused, StoreError
 from appliance.providers.api import Peer, Target
 from appliance.settings import BookSettings
@@ -254,19 +254,9 @@ class AddressBook:
 
 
 def save(path: Path, text: str) -> None:
-    """Write atomically: new file, fsync, rename, fsync of the folder. Raises StoreError. Blocking."""
-    new = path.with_suffix(".new")
+    """Write what ``dump`` gave. Raises StoreError. Blocking."""
     try:
-        with new.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_file(path, text.encode())
     except OSError as error:
         raise StoreError(f"the address book {path} cannot be written: {error.strerror}. "
                          "Check space and rights of the data folder.") from error

@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from appliance.durable import replace_file
 from appliance.faces.acl import User, access_list
 from appliance.settings import MqttSettings, MqttUserSettings, Secret
 from appliance.vocabulary import Scope
@@ -146,12 +147,15 @@ class LocalBroker:
         names = [self._device_id, *(user.name for user in self._users)]
         passwords = {name: self._given.get(name) or self._password(name) for name in names}
         self._port = self._port or self._free_port()
-        _write(self._folder / "port", str(self._port))
-        _write(self._folder / "passwords", "".join(password_line(*pair) + "\n" for pair in passwords.items()))
-        _write(self._folder / "acl", access_list(self._users, [self._device_id]))
-        _write(self._folder / "mosquitto.conf", _CONFIGURATION.format(
-            port=self._port, folder=self._folder, user=pwd.getpwuid(os.geteuid()).pw_name,
-            as_clientid="false"))  # people use several clients under one name here; in the field it is true
+        for name, text in {
+            "port": str(self._port),
+            "passwords": "".join(password_line(*pair) + "\n" for pair in passwords.items()),
+            "acl": access_list(self._users, [self._device_id]),
+            "mosquitto.conf": _CONFIGURATION.format(
+                port=self._port, folder=self._folder, user=pwd.getpwuid(os.geteuid()).pw_name,
+                as_clientid="false"),  # people use several clients under one name here; in the field it is true
+        }.items():
+            replace_file(self._folder / name, text.encode())
         return passwords[self._device_id]
 
     def _password(self, name: str) -> str:
@@ -160,7 +164,7 @@ class LocalBroker:
             if found := path.read_text().strip():
                 return found
         password = secrets.token_urlsafe(24)
-        _write(path, password + "\n")
+        replace_file(path, f"{password}\n".encode())
         return password
 
     def _free_port(self) -> int:
@@ -249,12 +253,3 @@ class LocalBroker:
         if reader is not None:
             reader.cancel()
             await asyncio.wait({reader})
-
-
-def _write(path: Path, text: str) -> None:
-    """Mode 0600 from the first byte on; replaced whole."""
-    draft = path.with_name(path.name + ".new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    draft.replace(path)

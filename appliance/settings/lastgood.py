@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from appliance.durable import replace_file
 from appliance.errors import SettingsError
 from appliance.places import data_path
 from appliance.settings.loading import Source, parse, read
@@ -77,23 +78,6 @@ def _keep(copy: Path, source: Source) -> None:
         content = source.text.encode()
         if copy.exists() and copy.read_bytes() == content:
             return
-        copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _write(copy, content)
+        replace_file(copy, content)
     except OSError as error:
         _log.warning("the last good settings could not be kept in %s: %s", copy.parent, error.strerror)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write, fsync, rename, fsync the folder: after a power cut there is the old file or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -124,8 +124,9 @@ def test_a_broken_file_is_named_and_left_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_book_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="cannot be written"):
-        save(tmp_path / "missing" / "book.json", "{}")
+        save(tmp_path / "file" / "book.json", "{}")
 
 
 @pytest.mark.parametrize(("entry", "words"), [

@@ -21,7 +21,7 @@ from appliance.doors.http.metrics import active_diagnostics
 from appliance.doors.http.replies import status_of
 from appliance.handover import PeerChannel
 from appliance.vocabulary import VERBS, Answer, Result
-from hw.api import DeviceMissingError
+from hw.api import DeviceBusyError, DeviceMissingError, HardwareError
 from tests.support.http_door import ADMIN, OPERATOR, Hands, Running, running_door
 from tests.support.media_pair import until
 
@@ -85,7 +85,7 @@ async def test_a_wrong_wait_is_refused_before_anything_happens(at: Running, wait
 @pytest.mark.parametrize(("result", "code", "status"), [
     (Result.DONE, 0, 200), (Result.ACCEPTED, 0, 202), (Result.REJECTED, 409, 409), (Result.EXPIRED, 408, 408),
     (Result.FAILED, 603, 409), (Result.FAILED, 487, 409), (Result.FAILED, 496, 409), (Result.FAILED, 500, 500),
-    (Result.FAILED, 503, 503), (Result.REJECTED, 429, 429), (Result.FAILED, 599, 502),
+    (Result.FAILED, 503, 503), (Result.REJECTED, 429, 429), (Result.FAILED, 599, 502), (Result.FAILED, 410, 503),
 ])
 def test_the_status_follows_the_answer(result: Result, code: int, status: int) -> None:
     assert status_of(Answer("x", result, code)) == status
@@ -170,12 +170,15 @@ async def test_health_is_for_everybody_and_its_causes_are_not(tmp_path: Path) ->
 
 
 async def test_the_snapshot_is_a_picture_or_a_reason(tmp_path: Path) -> None:
-    pictures: list[bytes] = [b"\xff\xd8\xff jpeg"]
+    found: list[bytes | HardwareError] = [
+        b"\xff\xd8\xff jpeg", DeviceMissingError("camera 0 is unplugged"),
+        DeviceBusyError("camera 0 is held by motion")]
 
     async def snapshot() -> bytes:
-        if not pictures:
-            raise DeviceMissingError("camera 0 is unplugged")
-        return pictures.pop()
+        one = found.pop(0)
+        if isinstance(one, HardwareError):
+            raise one
+        return one
 
     async with running_door(tmp_path, Ports(snapshot=snapshot)) as at:
         url, headers = f"{at.base}/v1/camera/snapshot", at.bearer(OPERATOR)
@@ -184,6 +187,10 @@ async def test_the_snapshot_is_a_picture_or_a_reason(tmp_path: Path) -> None:
         async with at.http.get(url, headers=headers) as response:
             body = await response.json()
             assert (response.status, body["message"]) == (503, "camera 0 is unplugged")
+        async with at.http.get(url, headers=headers) as response:
+            body = await response.json()
+            assert (response.status, body["message"]) == (503, "camera 0 is held by motion")
+            assert f"{body['code']}/{body['subCode']}" == "410/deviceFault.media", "as through every door"
 
 
 async def test_statistics_and_summaries_have_a_dialect(tmp_path: Path) -> None:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import os
 import secrets
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -20,11 +18,12 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
+from appliance.durable import replace_file
 from appliance.errors import Refused, SettingsError
 from appliance.settings import TokenSettings
 from appliance.vocabulary import Scope
 
-__all__ = ["Addresses", "Caller", "Grant", "Proof", "Session", "Sessions", "Throttle", "Tokens"]
+__all__ = ["Addresses", "Caller", "Grant", "Proof", "Session", "Sessions", "Tokens"]
 
 TOKEN_MINIMUM: Final = 16
 """Characters. A right token is always let in, so only its length stands against guessing."""
@@ -35,10 +34,6 @@ SESSION_IDLE_S: Final = 12 * 3600.0
 
 ADDRESSES_LIMIT: Final = 16
 ADDRESS_LIFE_S: Final = 3600.0
-
-THROTTLE_BURST: Final = 10
-THROTTLE_PER_S: Final = 1.0
-THROTTLE_SOURCES: Final = 1024
 
 
 class Proof(Enum):
@@ -151,7 +146,6 @@ class Sessions:
         self._wall = wall
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()
         self._changed = False
-        self._writing = threading.Lock()  # a save that nobody waits for any more is not overtaken by the next
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -232,31 +226,4 @@ class Sessions:
         """Write what ``dump`` gave, atomically and for the owner only. Raises OSError."""
         if self._path is None:
             return
-        with self._writing:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            part = self._path.with_suffix(".part")
-            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self._path)
-
-
-class Throttle:
-    """A token bucket per source address. It brakes wrong credentials only: a right one is never held up,
-    so a flood of guesses from the same host cannot lock out its honest neighbour."""
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def allow(self, source: str) -> bool:
-        """Take one from the bucket of ``source``; False when it is empty."""
-        now = self._now()
-        level, at = self._buckets.pop(source, (float(THROTTLE_BURST), now))
-        level = min(float(THROTTLE_BURST), level + (now - at) * THROTTLE_PER_S)
-        allowed = level >= 1.0
-        self._buckets[source] = (level - 1.0 if allowed else level, now)
-        while len(self._buckets) > THROTTLE_SOURCES:
-            self._buckets.popitem(last=False)
-        return allowed
+        replace_file(self._path, text.encode())

@@ -18,7 +18,8 @@ from typing import Final
 from aiohttp import web
 
 from appliance.bulletin import Bulletin
-from appliance.doors.http.auth import Addresses, Caller, Grant, Proof, Session, Sessions, Throttle, Tokens
+from appliance.clock import RateLimit, RateLimits
+from appliance.doors.http.auth import Addresses, Caller, Grant, Proof, Session, Sessions, Tokens
 from appliance.errors import NotPermitted
 from appliance.settings import Settings
 from appliance.vocabulary import Category, Scope
@@ -28,6 +29,9 @@ __all__ = ["Gate", "is_loopback"]
 log = logging.getLogger(__name__)
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+WRONG_PER_S: Final = 1.0  # credentials from one address
+WRONG_BURST: Final = 10.0
+SOURCES: Final = 1024  # addresses that are remembered
 
 
 def is_loopback(host: str) -> bool:
@@ -59,8 +63,9 @@ class Gate:
         self._names = frozenset(name.lower().rstrip(".") for name in settings.http.names)
         self._tokens = Tokens(settings.http.tokens)
         self._bulletin = bulletin
-        self._throttle = Throttle(now)
-        self._told = Throttle(now)
+        # Wrong credentials alone are braked: a flood of guesses cannot lock out its honest neighbour at the same host.
+        self._throttle = RateLimits(WRONG_PER_S, WRONG_BURST, now, most=SOURCES)
+        self._told = RateLimit(WRONG_PER_S, WRONG_BURST, now)
         hostname = socket.gethostname().lower()
         self._own_names = frozenset({hostname, hostname.partition(".")[0] + ".local"})
 
@@ -145,7 +150,7 @@ class Gate:
     def _wrong(self, request: web.Request, why: str, message: str) -> NotPermitted:
         self.refusals += 1
         source = request.remote or "unknown"
-        if not self._throttle.allow(source):
+        if not self._throttle.take(source):
             return NotPermitted("Too many wrong credentials from your address. Wait a moment.",
                                 code=429, sub_code="tooMany", category=Category.EXPECTED)
         self._tell(why, source)
@@ -153,7 +158,7 @@ class Gate:
 
     def _tell(self, why: str, source: str) -> None:
         """One security event per refusal, ten at once and then one a second for all sources together."""
-        if self._told.allow("all"):
+        if self._told.take():
             self._bulletin.post("security.refused", why=why, origin="http", sender=source)
             log.info("refused: wrong %s", why)
 

@@ -7,14 +7,15 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from appliance.errors import EdgecallError
-from appliance.vocabulary import Answer, Category, Result
-from hw.api import HardwareError
+from appliance.vocabulary import Answer, Result
 
-__all__ = ["answer_of", "json_reply", "reply", "status_of"]
+__all__ = ["json_reply", "reply", "status_of"]
 
-_KEPT: Final = frozenset({400, 401, 403, 404, 405, 408, 409, 410, 411, 413, 415, 421, 422, 429, 500, 501, 503, 504})
+_KEPT: Final = frozenset({400, 401, 403, 404, 405, 408, 409, 411, 413, 415, 421, 422, 429, 500, 501, 503, 504})
 """Codes that mean the same in HTTP (RFC 9110) and in our answers."""
+
+_DEVICE_FAULT: Final = 410
+"""Media or a device failed; in HTTP it would be what is gone for good, and kept by caches as such."""
 
 
 def status_of(answer: Answer) -> int:
@@ -26,15 +27,9 @@ def status_of(answer: Answer) -> int:
         return 202
     if answer.code in _KEPT:
         return answer.code
+    if answer.code == _DEVICE_FAULT:
+        return 503
     return 502 if 500 <= answer.code < 600 else 409
-
-
-def answer_of(error: EdgecallError | HardwareError, rev: int, command_id: str = "") -> Answer:
-    """The answer that tells of an error."""
-    if isinstance(error, HardwareError):
-        return Answer(command_id, Result.FAILED, 503, "deviceFault", Category.CLIENT, str(error), rev)
-    result = Result.FAILED if error.code >= 500 else Result.REJECTED
-    return Answer(command_id, result, error.code, error.sub_code, error.category, error.message, rev)
 
 
 def json_reply(body: Any, status: int = 200) -> web.Response:

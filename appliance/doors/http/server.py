@@ -26,11 +26,12 @@ from appliance.doors.http.metrics import Metrics
 from appliance.doors.http.pages import SECURITY_HEADERS, Pages
 from appliance.doors.http.peer import PeerSockets
 from appliance.doors.http.ports import Ports
-from appliance.doors.http.replies import answer_of, json_reply, reply
+from appliance.doors.http.replies import json_reply, reply
 from appliance.doors.http.routes import Routes, address_grant
 from appliance.doors.http.sim import SimStream
 from appliance.doors.http.tls import server_context
 from appliance.errors import EdgecallError, SettingsError
+from appliance.faces.envelope import refusal
 from appliance.intake import Submit
 from appliance.settings import Settings
 from appliance.vocabulary import MAX_PAYLOAD, Answer, Category, Result
@@ -260,7 +261,7 @@ class HttpDoor:
     async def _answered(self, request: web.Request, handler: _Next) -> web.StreamResponse:
         """The handler's response, or what its exception means; the outermost frame of every request."""
         if self._stopping:
-            return reply(answer_of(_SHUTTING_DOWN, self._bulletin.rev))
+            return reply(refusal("", _SHUTTING_DOWN, self._bulletin.rev))
         try:
             self._gate.check_host(request)
             return await handler(request)
@@ -272,13 +273,12 @@ class HttpDoor:
                 refused.headers["Allow"] = error.headers["Allow"]
             return refused
         except (EdgecallError, HardwareError) as error:
-            return self._refused(request, answer_of(error, self._bulletin.rev))
+            return self._refused(request, refusal("", error, self._bulletin.rev))
         except ConnectionError:
             raise  # the client is gone: aiohttp ends the request without a word
-        except Exception:
+        except Exception as error:
             log.exception("a request failed; this is a defect")
-            return reply(Answer("", Result.FAILED, 500, "internal", Category.CLIENT,
-                                "The appliance failed; this is a defect.", self._bulletin.rev))
+            return reply(refusal("", error, self._bulletin.rev))
 
     def _refused(self, request: web.Request, answer: Answer) -> web.StreamResponse:
         """People get a page, programs get JSON."""

@@ -14,14 +14,14 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from appliance.clock import Clock
+from appliance.clock import Clock, RateLimit
 from appliance.errors import SignalingError
 from appliance.providers.api import Peer
 from appliance.providers.direct import protocol as wire
 from appliance.tasks import background
 from appliance.vocabulary import END_REASONS, Reason
 
-__all__ = ["CallParty", "Endpoint", "Limiter", "Switchboard", "Wire"]
+__all__ = ["CallParty", "Endpoint", "Switchboard", "Wire"]
 
 log = logging.getLogger(__name__)
 
@@ -71,26 +71,6 @@ class Switchboard(Protocol):
         """Something was refused for a security reason."""
 
 
-class Limiter:
-    """A token bucket: ``burst`` at once, ``per_s`` on and on."""
-
-    def __init__(self, burst: int, per_s: float) -> None:
-        self._burst = float(burst)
-        self._per_s = per_s
-        self._level = float(burst)
-        self._at: float | None = None
-
-    def allow(self, now: float) -> bool:
-        """Take one token (``now``: monotonic seconds)."""
-        if self._at is not None:
-            self._level = min(self._burst, self._level + (now - self._at) * self._per_s)
-        self._at = now
-        if self._level < 1:
-            return False
-        self._level -= 1
-        return True
-
-
 class Endpoint:
     """See the module. ``key`` names it among all endpoints; ``pictures``: it wants the visitor's picture."""
 
@@ -116,7 +96,7 @@ class Endpoint:
         self._empty.set()
         self._sender: asyncio.Task[None] | None = None
         self._window = wire.ReplayWindow()
-        self._messages = Limiter(MESSAGES_BURST, MESSAGES_PER_S)
+        self._messages = RateLimit(MESSAGES_PER_S, MESSAGES_BURST, clock.monotonic)
         self._faults = 0
         self._limited = False
         self._over: OrderedDict[str, Reason] = OrderedDict()
@@ -220,8 +200,7 @@ class Endpoint:
 
     def receive(self, text: str | bytes) -> bool:
         """Take one message; False when the peer must be cut off."""
-        now = self._clock.monotonic()
-        if not self._messages.allow(now):
+        if not self._messages.take():
             if not self._limited:
                 self._limited = True
                 self._switchboard.refused("too many signalling messages", self.peer.identity)
@@ -231,7 +210,7 @@ class Endpoint:
             envelope = wire.parse(text)
         except SignalingError as error:
             return self._unreadable(error)
-        if not self._window.fresh(envelope.nonce, now):
+        if not self._window.fresh(envelope.nonce, self._clock.monotonic()):
             self.duplicates += 1  # QoS 1 repeats; a replay looks the same and is thrown away the same
             return True
         if wire.expired(envelope, now=self._clock.wall(), synchronised=self._clock.synchronised()):

@@ -15,11 +15,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from appliance.clock import Clock
+from appliance.clock import Clock, RateLimits
 from appliance.errors import Refused
 from appliance.handover import PeerAttach
 from appliance.link.api import Link
@@ -28,7 +27,7 @@ from appliance.network import Network
 from appliance.providers import api
 from appliance.providers.direct import protocol as wire
 from appliance.providers.direct.dialog import Dialog, Timings
-from appliance.providers.direct.endpoint import Endpoint, Limiter
+from appliance.providers.direct.endpoint import Endpoint
 from appliance.providers.direct.fleet import Fleet
 from appliance.providers.direct.lan import LanPeers
 from appliance.providers.direct.leg import DirectLeg
@@ -68,7 +67,8 @@ class DirectProvider:
         self._refused = refused
         self._timings = timings or Timings()
         self._legs: set[DirectLeg] = set()
-        self._invites: OrderedDict[str, Limiter] = OrderedDict()
+        self._invites = RateLimits(INVITES_PER_MINUTE / 60, INVITES_PER_MINUTE, clock.monotonic,
+                                   most=CALLERS_REMEMBERED)
         self._pictures: dict[DirectLeg, asyncio.Task[None]] = {}
         self._on_incoming: Callable[[api.IncomingCall], None] | None = None
         self._pages = Pages(me, self, clock, on_duty=on_duty, ring_too=self._ring_too, grace_s=self._timings.grace_s)
@@ -209,7 +209,7 @@ class DirectProvider:
 
     def invited(self, endpoint: Endpoint, invite: wire.Invite) -> None:
         caller = endpoint.peer.identity
-        if not self._invite_limit(caller).allow(self._clock.monotonic()):
+        if not self._invites.take(caller):
             self._turn_away(endpoint, invite, 403, "notAllowed", "more than 10 calls in a minute")
             return
         if self._glare(endpoint, invite):
@@ -232,13 +232,6 @@ class DirectProvider:
 
     def _calls_of(self, identity: str) -> int:
         return sum(1 for leg in self._legs if not leg.calling and leg.peer.identity == identity)
-
-    def _invite_limit(self, identity: str) -> Limiter:
-        limiter = self._invites.pop(identity, None) or Limiter(INVITES_PER_MINUTE, INVITES_PER_MINUTE / 60)
-        self._invites[identity] = limiter
-        while len(self._invites) > CALLERS_REMEMBERED:
-            self._invites.popitem(last=False)
-        return limiter
 
     def _turn_away(self, endpoint: Endpoint, invite: wire.Invite, code: int, sub_code: str, why: str) -> None:
         if why:
