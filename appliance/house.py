@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -255,7 +255,7 @@ class House:
             log.error("%s cannot be read: the data folder does not answer; the entries of the settings apply", path)  # noqa: TRY400
         me = Peer(settings.device.id, f"device:{settings.device.id}", settings.device.name, "device", verified=True)
         providers = () if self._start.safe else (self.direct,)
-        self.quality = CallQuality(self.bulletin, self.diagnostics, self._call_stats,
+        self.quality = CallQuality(self.bulletin, self.diagnostics, self._call_stats, self._replaced_stats,
                                    lambda: self.settings.call.network_quality)
         self.summaries = Summaries(self.quality, self.store.summary, self._record_so_far,
                                    self._keep_log)
@@ -374,6 +374,9 @@ class House:
 
     async def _call_stats(self) -> list[Json]:
         return await self.controller.stats()  # which is made after those that ask
+
+    async def _replaced_stats(self) -> Sequence[Sequence[Json]]:
+        return await self.controller.replaced()
 
     def _record_so_far(self, call_id: str | None) -> Json | None:
         return self.controller.record_so_far(call_id)

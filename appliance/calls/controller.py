@@ -85,8 +85,9 @@ class Records(Protocol):
 class Conclusion(Protocol):
     """What is made of the statistics of a call when it is over."""
 
-    def media(self, call_id: str, last: Sequence[Json]) -> Json:
-        """What the media were like; ``last`` is the last report of the call, empty when it had no media."""
+    def media(self, call_id: str, last: Sequence[Sequence[Json]]) -> Json:
+        """What the media were like; ``last`` are the last reports of its connections that were not told yet, in order;
+        the report of a call without media is empty."""
 
     async def tell(self, summary: Json) -> None:
         """Publish the record of the call with its ``media``. Raises StoreError."""
@@ -243,6 +244,12 @@ class CallController:
         if self._active is None or self._active.leg is None or not self._active.call.live:
             return []
         return list(await self._active.leg.stats())
+
+    async def replaced(self) -> Sequence[Sequence[Json]]:
+        """Of the call, the last statistics of each connection given up since this was asked, oldest first."""
+        if self._active is None or self._active.leg is None:
+            return ()
+        return await self._active.leg.replaced()
 
     def record_so_far(self, call_id: str | None) -> Json | None:
         """The record of the call in progress as it would be if it ended now; None without one, or when ``call_id``
@@ -598,7 +605,7 @@ class CallController:
         active.leg_changed.set()
 
     async def _conclude(self, active: ActiveCall, record: Json, conclusion: Conclusion) -> None:
-        last = await active.leg.stats() if active.leg is not None else ()
+        last = [*await active.leg.replaced(), await active.leg.stats()] if active.leg is not None else []
         summary = {**record, "media": conclusion.media(active.id, last)}
         await self._records.add_summary(active.id, summary)
         await conclusion.tell(summary)

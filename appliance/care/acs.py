@@ -104,7 +104,7 @@ def time_series(media: Json, *, interval_s: float) -> list[Json]:
     """The metrics of a summary as rows of CallClientMediaStatsTimeSeries; what ACS has no name for is left out."""
     rows = []
     for metric in media["metrics"]:
-        name = _NAMES[metric["direction"], metric["type"]].get(metric["metricName"])
+        name = _NAMES.get((metric["direction"], metric["type"]), {}).get(metric["metricName"])
         if name is None:
             continue
         rows.append({

@@ -31,14 +31,17 @@ _LIVE: Final = frozenset({CallState.CONNECTED, CallState.LOCAL_HOLD, CallState.R
 
 
 class CallQuality:
-    """``run`` serves until cancelled. ``stats``: the W3C dictionaries of the call, empty without one; ``verbosity``:
-    0 no events, 1 the level, 2 with levels per kind and direction, 3 with what they are made of."""
+    """``run`` serves until cancelled. ``stats``: the W3C dictionaries of the call, empty without one; ``replaced``: the
+    last ones of its connections that were given up since it was asked; ``verbosity``: 0 no events, 1 the level, 2 with
+    levels per kind and direction, 3 with what they are made of."""
 
     def __init__(self, bulletin: Bulletin, diagnostics: Diagnostics, stats: Callable[[], Awaitable[Sequence[Json]]],
+                 replaced: Callable[[], Awaitable[Sequence[Sequence[Json]]]],
                  verbosity: Callable[[], int] = lambda: 1) -> None:
         self._bulletin = bulletin
         self._diagnostics = diagnostics
         self._stats = stats
+        self._replaced = replaced
         self._verbosity = verbosity
         self._judge = Judge()
         self._call: str | None = None
@@ -82,10 +85,12 @@ class CallQuality:
         """What the media of a call in progress were like up to the last look."""
         return (self._summaries.get(call_id) or MediaSummary()).payload()
 
-    def conclude(self, call_id: str, last: Sequence[Json]) -> Json:
-        """What the media of a call that ended were like; ``last`` is its last report. It is told once."""
+    def conclude(self, call_id: str, last: Sequence[Sequence[Json]]) -> Json:
+        """What the media of a call that ended were like; ``last`` are the last reports of its connections that were not
+        seen yet, in order. It is told once."""
         summary = self._summaries.pop(call_id, None) or MediaSummary()
-        summary.add(last)
+        for report in last:
+            summary.add(report)
         return summary.payload()
 
     def _on_document(self, name: str, document: Json, _: int) -> None:
@@ -98,6 +103,9 @@ class CallQuality:
         """Seconds until the next look is due."""
         call = self._bulletin.document("call")
         state = self._state = CallState(call.get("state", "None"))
+        if state in _LIVE or state is CallState.RECONNECTING:
+            for last in await self._replaced():
+                self._summary(call["callId"]).add(last)
         if state is CallState.RECONNECTING:
             self._forget()
             self._tell(call["callId"], BROKEN, {})
@@ -117,8 +125,8 @@ class CallQuality:
         if not report:
             return LOOK_S
         self._reports.append(report)
-        self._summary(call["callId"]).add(report)
         quality = self.quality = self._judge.look(report)
+        self._summary(call["callId"]).add(report, quality)
         for name, verdict in (("networkSendQuality", quality.send), ("networkReceiveQuality", quality.receive)):
             self._diagnostics.quality(name, verdict.grade, **verdict.detail())
         self._tell(call["callId"], self._steady(quality.level), quality.stats(self._verbosity()))

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from appliance.vocabulary import Json
 
-__all__ = ["Growth", "Interval", "Stream", "lost_before_here", "lost_on_the_way", "streams"]
+__all__ = ["Growth", "Interval", "Stream", "lost_before_here", "lost_on_the_way", "made_up", "streams"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +115,13 @@ def lost_before_here(incoming: Growth) -> float:
     return lost / (lost + max(0.0, came)) if lost else 0.0
 
 
+def made_up(incoming: Growth) -> float | None:
+    """Share of the sound played that was not there in time and not silence either, 0..1; None while none is played."""
+    samples = incoming.by("totalSamplesReceived")
+    audible = incoming.by("concealedSamples") - incoming.by("silentConcealedSamples")
+    return min(1.0, max(0.0, audible) / samples) if samples else None
+
+
 def _sent(interval: Interval, out: Growth) -> Stream:
     kind = str(out.row["kind"])
     remote, source = interval.named(out.row.get("remoteId")), interval.named(out.row.get("mediaSourceId"))
@@ -166,10 +173,10 @@ def _received(interval: Interval, incoming: Growth) -> Stream:
         "retransmittedPacketsReceived")}
     if kind == "audio":
         samples = incoming.by("totalSamplesReceived")
-        concealed, silent = incoming.by("concealedSamples"), incoming.by("silentConcealedSamples")
+        concealed = incoming.by("concealedSamples")
         gauges["audioLevel"] = incoming.get("audioLevel")
         gauges["concealedShare"] = min(1.0, concealed / samples) if samples else None
-        gauges["healedShare"] = min(1.0, max(0.0, concealed - silent) / samples) if samples else None
+        gauges["healedShare"] = made_up(incoming)
         counts |= {name: incoming.by(name) for name in (
             "concealedSamples", "concealmentEvents", "insertedSamplesForDeceleration",
             "removedSamplesForAcceleration")}

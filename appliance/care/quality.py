@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from appliance.care.measures import Growth, Interval, lost_before_here, lost_on_the_way
+from appliance.care.measures import Growth, Interval, lost_before_here, lost_on_the_way, made_up
 from appliance.vocabulary import Json
 
 __all__ = ["BAD", "GOOD", "POOR", "Judge", "Part", "Quality", "Verdict", "level_of", "mos"]
@@ -41,14 +41,21 @@ class Part:
     jitter: float = 0.0
     rtt: float | None = None
     loss: float = 0.0
+    concealed: float = 0.0  # of sound, what was made up although it was not silence
+
+    @property
+    def score(self) -> float:
+        """Of sound. What came too late is as lost as what did not come, so the worse of both counts."""
+        return mos(self.rtt or 0.0, self.jitter, max(self.loss, self.concealed))
 
     def payload(self) -> Json:
-        """As Twilio's NetworkQualityMediaStats has it."""
+        """As Twilio's NetworkQualityMediaStats has it; ``concealed`` is ours."""
         return {
             "bandwidth": {"actual": self.actual, "available": self.available, "level": self.bandwidth_level},
             "latency": {"jitter": round(self.jitter, 4), "rtt": self.rtt,
                         "level": level_of(mos(self.rtt or 0.0, self.jitter, 0.0))},
             "fractionLost": {"fractionLost": round(self.loss, 4), "level": level_of(mos(0.0, 0.0, self.loss))},
+            "concealed": {"concealed": round(self.concealed, 4), "level": level_of(mos(0.0, 0.0, self.concealed))},
         }
 
 
@@ -164,7 +171,7 @@ class Judge:
             if not incoming.before or incoming.by("packetsReceived") or _silent(interval, incoming):
                 parts[incoming.row["kind"], "receive"] = self._received(interval, incoming, rtt, pair)
         silent = tuple(str(one.row["kind"]) for one in interval.each("inbound-rtp") if _silent(interval, one))
-        scores = [mos(rtt or 0.0, part.jitter, part.loss) for (kind, _), part in parts.items() if kind == "audio"]
+        scores = [part.score for (kind, _), part in parts.items() if kind == "audio"]
         return Quality(
             send=self._verdict("send", parts, rtt), receive=self._verdict("receive", parts, rtt, silent),
             level=min((part.level for part in parts.values()), default=5),
@@ -197,12 +204,11 @@ class Judge:
 
     def _received(self, interval: Interval, incoming: Growth, rtt: float | None, pair: Growth) -> Part:
         jitter, loss = incoming.get("jitter") or 0.0, lost_before_here(incoming)
+        part = Part(5, incoming.rate("bytesReceived", 8), pair.get("availableIncomingBitrate"), 5, jitter, rtt, loss,
+                    made_up(incoming) or 0.0)
         if incoming.row["kind"] == "video":
-            level = self._smooth(incoming)
-        else:
-            level = 1 if _silent(interval, incoming) else level_of(mos(rtt or 0.0, jitter, loss))
-        available = pair.get("availableIncomingBitrate")
-        return Part(level, incoming.rate("bytesReceived", 8), available, 5, jitter, rtt, loss)
+            return replace(part, level=self._smooth(incoming))
+        return replace(part, level=1 if _silent(interval, incoming) else level_of(part.score))
 
     def _smooth(self, incoming: Growth) -> int:
         """Level of received video: frozen share of the time, and frame rate against the best of late."""

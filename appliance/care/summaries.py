@@ -33,8 +33,9 @@ class Summaries:
     def handlers(self) -> Mapping[str, Handler]:
         return {"call.summary": self._command}
 
-    def media(self, call_id: str, last: Sequence[Json]) -> Json:
-        """Metrics of a call that ended; ``last`` is its last report, empty when it had no media."""
+    def media(self, call_id: str, last: Sequence[Sequence[Json]]) -> Json:
+        """Metrics of a call that ended; ``last`` are the last reports of its connections that were not asked for yet,
+        in order."""
         return _media(self._quality.conclude(call_id, last))
 
     async def tell(self, summary: Json) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from appliance.care.measures import Interval, streams
+from appliance.care.quality import Quality
 from appliance.vocabulary import Json
 
 __all__ = ["MediaSummary"]
@@ -35,17 +36,22 @@ class _Series:
 
 class MediaSummary:
     """Takes the reports of one call in order. Of rates, averages and levels a sample is one report; of counters it is
-    what came since the report before, so that ``sum`` is the whole of the call, reconnections included."""
+    what came since the report before, so that ``sum`` is the whole of the call, reconnections included. Level and score
+    are of the call as a whole, type ``call``."""
 
     def __init__(self) -> None:
         self._series: dict[tuple[str, str, str, str], _Series] = {}
         self._before: Sequence[Json] = ()
         self._begun: float | None = None
 
-    def add(self, report: Sequence[Json]) -> None:
-        """One report; an empty one (no connection just now) changes nothing."""
+    def add(self, report: Sequence[Json], quality: Quality | None = None) -> None:
+        """One report, and the verdict on the time before it where there is one; an empty report (no connection just
+        now) changes nothing."""
         if not report:
             return
+        if quality is not None:
+            for name, value in (("networkQualityLevel", quality.level), ("mos", quality.mos)):
+                self._series.setdefault((name, "", "call", ""), _Series()).add(value)
         for stream in streams(Interval(report, self._before)):
             for name, value in (*stream.gauges.items(), *stream.counts.items()):
                 self._series.setdefault((name, stream.direction, stream.kind, stream.codec), _Series()).add(value)

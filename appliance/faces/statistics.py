@@ -36,7 +36,7 @@ def summary() -> Json:
         "type": "object", "additionalProperties": False,
         "properties": {
             "metricName": {"type": "string"}, "direction": {"enum": ["send", "receive", ""]},
-            "type": {"enum": ["audio", "video", "transport"]}, "codec": {"type": "string"},
+            "type": {"enum": ["audio", "video", "transport", "call"]}, "codec": {"type": "string"},
             "count": {"type": "integer", "minimum": 1, "description": "samples"},
             "sum": value, "average": value, "minimum": value, "maximum": value,
         },
@@ -107,7 +107,8 @@ Without an id (`GET /v1/calls/last/summary`) it is the running call that is summ
 
 The summary holds, per metric, direction, type and codec, `count`, `sum`, `average`, `minimum` and `maximum`. One sample
 is one look, every five seconds. Rates, averages and levels are values of the samples; counters are what came since the
-sample before, so that `sum` is that of the whole call.
+sample before, so that `sum` is that of the whole call; the last seconds of a connection that was lost or replaced are
+in it. `networkQualityLevel` and `mos` have the type `call` and no direction: they are of the call as a whole.
 
 ## Quality
 
@@ -117,14 +118,15 @@ of:
 
 | part | level 5, 4, 3, 2, else 1 |
 | --- | --- |
-| sound, each direction: mean opinion score of round trip, jitter and share lost | above 4.2, 4.0, 3.6, 3.0 |
+| sound, each direction: mean opinion score of round trip, jitter, share lost or concealed | above 4.2, 4.0, 3.6, 3.0 |
 | picture received: share of the time that it was frozen | none, up to 3, 8, 20 % |
 | picture received: frame rate against the best of the last half minute | from 90, 75, 50, 25 % |
 | picture sent: frame rate against the camera's | from 90, 75, 50, 25 % |
 | picture sent, held down by bandwidth: rate aimed at against the highest of the call | from 90, 75, 50, 25 % |
 
 The score is that of Twilio's preflight test: with *L* = round trip + 2 jitter + 10 ms, *R* = 94.768 - *L*/40 below
-160 ms, else 94.768 - (*L* - 120)/10, less 2.5 for each per cent lost; score = 1 + 0.035 *R* + 7e-6 *R* (*R* - 60)
+160 ms, else 94.768 - (*L* - 120)/10, less 2.5 for each per cent lost or, where that is more, made up although it was
+not silence (what comes too late is as lost as what does not come); score = 1 + 0.035 *R* + 7e-6 *R* (*R* - 60)
 (100 - *R*). A level falls at once and rises when two looks in a row were better.
 
 The diagnostics `networkSendQuality` and `networkReceiveQuality` judge each direction by itself, over five seconds.

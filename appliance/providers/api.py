@@ -175,6 +175,10 @@ class Leg(Protocol):
     async def stats(self) -> Sequence[Json]:
         """W3C webrtc-stats dictionaries (SI units); of a leg that is over, those at its end."""
 
+    async def replaced(self) -> Sequence[Sequence[Json]]:
+        """The last ``stats`` of each connection that was given up since this was asked, oldest first; each is told
+        once."""
+
 
 @dataclass(frozen=True, slots=True)
 class IncomingCall:

@@ -250,9 +250,13 @@ async def test_lost_media_is_rebuilt_under_the_same_call() -> None:
         leg, _ = await connected(alpha, bravo)
         await leg.set_media(api.MediaWanted(send_video=False))
         old = (alpha.studio.open[0], bravo.studio.open[0])
+        old[0].received = [{"type": "inbound-rtp", "id": "in-audio"}]
+        assert await leg.replaced() == []
         for session in old:
             session.silent()
         await asyncio.sleep(0.3)
+        assert await leg.replaced() == [[{"type": "transport", "id": old[0].name}, *old[0].received]]
+        assert await leg.replaced() == [], "each is told once"
         assert alpha.told["call-0001"].kinds[-2:] == ["Lost", "Recovered"]
         assert bravo.told["call-0001"].kinds[-2:] == ["Lost", "Recovered"]
         assert all(session.closed for session in old)

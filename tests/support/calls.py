@@ -50,6 +50,7 @@ class ScriptedLeg:
         self.told: list[dict[str, bool]] = []
         self.sent: list[tuple[str, str]] = []
         self.report: list[Json] = []
+        self.given_up: list[list[Json]] = []
         self.says_goodbye = True  # whether the peer confirms an end
         self._events: asyncio.Queue[LegEvent] = asyncio.Queue()
 
@@ -92,6 +93,10 @@ class ScriptedLeg:
 
     async def stats(self) -> Sequence[Json]:
         return self.report
+
+    async def replaced(self) -> Sequence[Sequence[Json]]:
+        given_up, self.given_up = self.given_up, []
+        return given_up
 
 
 class ScriptedProvider:

@@ -25,6 +25,7 @@ class CalmCall:
     def __post_init__(self) -> None:
         self.now = 0.0
         self.frozen = 0.0
+        self.concealed = 0.0  # seconds of sound, of which a tenth is silence
         self.frames = self.frames_sent = self.packets = self.lost = 0.0
         self.silent_since: float | None = None  # nothing comes, although the peer sends
 
@@ -62,8 +63,10 @@ class CalmCall:
                 {"type": "remote-outbound-rtp", "id": f"remote-out-{kind}", **ids, "packetsSent": sent},
             ]
         by_id = {row["id"]: row for row in rows}
-        by_id["in-audio"] |= {"totalSamplesReceived": round(self.now * 48_000), "concealedSamples": 4800,
-                              "silentConcealedSamples": 480, "audioLevel": 0.5, "jitterBufferDelay": self.now * 2880,
+        by_id["in-audio"] |= {"totalSamplesReceived": round(self.now * 48_000),
+                              "concealedSamples": round(self.concealed * 48_000),
+                              "silentConcealedSamples": round(self.concealed * 4_800), "audioLevel": 0.5,
+                              "jitterBufferDelay": self.now * 2880,
                               "jitterBufferEmittedCount": round(self.now * 48_000)}
         by_id["out-video"] |= {"qualityLimitationReason": self.limited_by,
                                "framesSent": round(self.frames_sent), "framesEncoded": round(self.frames_sent),

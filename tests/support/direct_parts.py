@@ -170,6 +170,7 @@ class ScriptedSession:
         self.other: ScriptedSession | None = None
         self.closed = False
         self.candidates: list[str] = []
+        self.received: list[Json] = []  # of what the peer sent, in the statistics
         self.peer_says = (True, True)
         self.sent: list[tuple[str, str]] = []
         self._events: asyncio.Queue[SessionEvent] = asyncio.Queue()
@@ -218,7 +219,7 @@ class ScriptedSession:
             self.other.tell(DataMessage(channel, payload))
 
     async def stats(self) -> Sequence[Json]:
-        return [{"type": "transport", "id": self.name}]
+        return [{"type": "transport", "id": self.name}, *self.received]
 
     async def close(self) -> None:
         if not self.closed:

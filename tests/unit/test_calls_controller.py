@@ -208,11 +208,11 @@ class Ledger:
     """A Conclusion that writes down what it was given."""
 
     def __init__(self) -> None:
-        self.given: list[tuple[str, list[Json]]] = []
+        self.given: list[tuple[str, list[Sequence[Json]]]] = []
         self.told: list[Json] = []
         self.broken = False
 
-    def media(self, call_id: str, last: Sequence[Json]) -> Json:
+    def media(self, call_id: str, last: Sequence[Sequence[Json]]) -> Json:
         self.given.append((call_id, list(last)))
         return {"metrics": ["of", call_id]}
 
@@ -227,11 +227,11 @@ async def test_a_call_that_ends_is_concluded_with_its_last_report_kept_and_told(
     ledger = Ledger()
     async with House(tmp_path, entries=[OPERATORS], conclusion=ledger) as house:
         leg = await connected(house)
-        leg.report = [{"type": "inbound-rtp"}]
+        leg.report, leg.given_up = [{"type": "inbound-rtp"}], [[{"type": "transport"}]]
         call_id = house.call["callId"]
         leg.peer_does(Ended(END_REASONS["0/remote"]))
         await settle()
-        assert ledger.given == [(call_id, [{"type": "inbound-rtp"}])]
+        assert ledger.given == [(call_id, [[{"type": "transport"}], [{"type": "inbound-rtp"}]])]
         (told,) = ledger.told
         assert (told["callId"], told["endReason"]["subCode"], told["media"]) == (
             call_id, "remote", {"metrics": ["of", call_id]})

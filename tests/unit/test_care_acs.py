@@ -53,8 +53,7 @@ def test_the_healed_ratio_is_what_was_concealed_and_not_silent() -> None:
     call = CalmCall()
     before = call.after(10)
     now = call.after(2)
-    next(row for row in now if row["id"] == "in-audio").update(concealedSamples=4800 + 9600,
-                                                              silentConcealedSamples=480 + 1920)
+    next(row for row in now if row["id"] == "in-audio").update(concealedSamples=9600, silentConcealedSamples=1920)
     assert acs.sample(now, before)["audio"]["receive"][0]["healedRatio"] == pytest.approx((9600 - 1920) / 96_000)
 
 

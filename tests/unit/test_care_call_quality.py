@@ -29,7 +29,9 @@ class Scene:
         self.events: list[Event] = []
         self.kept: dict[str | None, Json] = {}
         self.logs: list[tuple[str, Json]] = []
-        self.quality = CallQuality(self.bulletin, Diagnostics(self.bulletin), self._stats, lambda: self.verbosity)
+        self.given_up: list[Sequence[Json]] = []
+        self.quality = CallQuality(self.bulletin, Diagnostics(self.bulletin), self._stats, self._replaced,
+                                   lambda: self.verbosity)
         self.record: Json | None = None  # of the call in progress
         self.summaries = Summaries(self.quality, self._find, self._running, self._publish)
 
@@ -41,6 +43,10 @@ class Scene:
             return []
         now = asyncio.get_running_loop().time() - self.began
         return self.line.after(now - self.line.now)
+
+    async def _replaced(self) -> Sequence[Sequence[Json]]:
+        given_up, self.given_up = self.given_up, []
+        return given_up
 
     async def _find(self, call_id: str | None) -> Json | None:
         found = self.kept.get(call_id)
@@ -189,18 +195,24 @@ async def test_a_summary_is_of_the_whole_call_its_last_seconds_and_a_reconnectio
     async with scene() as s:
         s.connect()
         await asyncio.sleep(12)  # looks at 1, 6 and 11
+        assert s.line is not None
+        s.given_up = [s.line.after(1.0)]
         s.state(CallState.RECONNECTING)
         await asyncio.sleep(4)
         s.connect(ssrc=99, rtt=0.2)
         await asyncio.sleep(7)  # looks at 1 and 6
         assert s.line is not None
         s.state(CallState.DISCONNECTED)
-        summary = {"callId": "call-1", "media": s.summaries.media("call-1", s.line.after(2.0))}
+        summary = {"callId": "call-1", "media": s.summaries.media("call-1", [s.line.after(2.0)])}
         metrics = {(row["metricName"], row["direction"], row["type"]): row for row in summary["media"]["metrics"]}
         sent = metrics["packetsSent", "send", "audio"]
-        assert sent["sum"] == 50 * 11 + 50 * 8, "but for the second that of which the lost connection did not tell"
+        assert sent["sum"] == 50 * 12 + 50 * 8, "what the lost connection sent after the last look is in it"
+        levels, scores = metrics["networkQualityLevel", "", "call"], metrics["mos", "", "call"]
+        assert (levels["count"], levels["minimum"], levels["maximum"]) == (5, 5, 5), "one of each look"
+        assert scores["maximum"] == pytest.approx(4.42, abs=0.01)
+        assert scores["minimum"] < scores["average"] < scores["maximum"]
         trips = metrics["roundTripTime", "send", "video"]
-        assert (trips["minimum"], trips["maximum"], trips["count"]) == (0.02, 0.2, 6)
+        assert (trips["minimum"], trips["maximum"], trips["count"]) == (0.02, 0.2, 7)
         assert metrics["bitrate", "receive", "audio"]["average"] == pytest.approx(40_000, rel=0.02)
         assert metrics["bitrate", "receive", "audio"]["codec"] == "opus"
         assert summary["media"]["intervalSeconds"] == 5

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from appliance.care.quality import BAD, GOOD, POOR, Judge, Quality, mos
+from appliance.care.quality import BAD, GOOD, POOR, Judge, Quality, level_of, mos
 from appliance.vocabulary import Json
 from tests.support.calm_call import CalmCall
 
@@ -81,6 +81,19 @@ def test_the_level_follows_loss_and_delay_as_the_formula_has_it() -> None:
         ordered = [levels[loss, rtt] for loss in (0.0, 0.01, 0.05, 0.15)]
         assert ordered == sorted(ordered, reverse=True), "more loss, no better level"
     assert (levels[0.0, 0.02], levels[0.15, 0.6]) == (5, 1)
+
+
+@pytest.mark.parametrize(("loss", "concealed_s"), [(0.0, 0.5), (0.05, 0.5), (0.05, 0.1), (0.15, 0.0)])
+def test_what_came_too_late_to_be_heard_is_as_lost_as_what_did_not_come(loss: float, concealed_s: float) -> None:
+    """Of five seconds; a tenth of what is concealed is silence. What a copy repaired counts as lost all the same: the
+    formula has the network's loss."""
+    quality = judged(CalmCall(), loss=loss, concealed=concealed_s)
+    part = quality.parts["audio", "receive"]
+    assert part.concealed == pytest.approx(concealed_s * 0.9 / 5)
+    assert quality.mos == pytest.approx(mos(0.02, 0.002, max(loss, part.concealed)), abs=0.1)
+    assert part.level == level_of(quality.mos)
+    assert quality.receive.grade == (BAD if loss > 0.1 else POOR if loss > 0.03 else GOOD), "which is of the network"
+    assert quality.parts["audio", "send"].concealed == 0.0
 
 
 @pytest.mark.parametrize(("changes", "level"), [
@@ -166,7 +179,7 @@ def test_verbosity_says_how_much_is_told() -> None:
     assert quality.stats(0) == quality.stats(1) == {}
     assert quality.stats(2) == {"audio": {"send": 4, "recv": 4}, "video": {"send": 5, "recv": 5}}
     detail = quality.stats(3)["audio"]["recvStats"]
-    assert set(detail) == {"bandwidth", "latency", "fractionLost"}
+    assert set(detail) == {"bandwidth", "latency", "fractionLost", "concealed"}
     assert detail["fractionLost"]["fractionLost"] == pytest.approx(0.05, abs=0.01)
     assert detail["latency"] == {"jitter": 0.002, "rtt": 0.02, "level": 5}
     assert quality.stats(3)["video"]["sendStats"]["bandwidth"]["available"] == 2_000_000

@@ -43,6 +43,7 @@ __all__ = ["DirectLeg", "Facts", "MakeSession"]
 log = logging.getLogger(__name__)
 
 FACTS: Final = 256
+GIVEN_UP: Final = 4  # connections whose last statistics nobody has asked for
 """Facts waiting for the controller before data messages are thrown away. Facts of the call never are: of the peer's
 own state only the latest waits, and the others come one by one with the phases of the dialog."""
 FLUSH_S: Final = 1.0
@@ -113,6 +114,7 @@ class DirectLeg:
         self._current: Session | None = None
         self._lost: Session | None = None  # the one that was dropped last
         self._last_stats: Sequence[Json] = ()  # of a leg that is over
+        self._given_up: deque[asyncio.Task[Sequence[Json]]] = deque(maxlen=GIVEN_UP)
         self._peer_sends = (True, True)
         self._facts = Facts()
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
@@ -166,6 +168,11 @@ class DirectLeg:
 
     async def stats(self) -> Sequence[Json]:
         return await self._current.stats() if self._current is not None else self._last_stats
+
+    async def replaced(self) -> Sequence[Sequence[Json]]:
+        taken = list(self._given_up)
+        self._given_up.clear()
+        return [report for task in taken if (report := await task)]
 
     # --- for the provider and the endpoints -------------------------------------------------------------------------
 
@@ -370,6 +377,7 @@ class DirectLeg:
         if self._current is session:
             self._current = next(iter(self._sessions.values()), None)
             self._lost = session
+        self._given_up.append(asyncio.create_task(self._last_of(session), name=f"direct.stats.{generation}"))
         self._spawn(session.close(), f"direct.close.{self._id[:12]}.{generation}")
 
     def _do(self, job: Callable[[], Awaitable[None]]) -> None:
@@ -405,15 +413,18 @@ class DirectLeg:
     async def _note_stats(self) -> None:
         """Of the connection in use, or of the lost one where a new one carries nothing yet."""
         for session in (self._current, self._lost):
-            if session is None:
-                continue
-            (stats,) = await asyncio.gather(session.stats(), return_exceptions=True)
-            if isinstance(stats, BaseException):  # a call ends whatever its statistics do
-                log.error("the last statistics of a call could not be taken; this is a defect", exc_info=stats)
-            elif any(one["type"] == "inbound-rtp" for one in stats):
+            if session is not None and (stats := await self._last_of(session)):
                 self._last_stats = stats
                 break
         self._lost = None
+
+    async def _last_of(self, session: Session) -> Sequence[Json]:
+        """Empty where nothing was received."""
+        (stats,) = await asyncio.gather(session.stats(), return_exceptions=True)
+        if isinstance(stats, BaseException):  # a call ends whatever its statistics do
+            log.error("the last statistics of a call could not be taken; this is a defect", exc_info=stats)
+            return ()
+        return stats if any(one["type"] == "inbound-rtp" for one in stats) else ()
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
