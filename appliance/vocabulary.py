@@ -594,6 +594,7 @@ DIAGNOSTICS: Final[Mapping[str, Diagnostic]] = _diagnostics(
     ("powerUndervoltage", _F, "The supply voltage is too low.", "Use a stronger supply."),
     ("thermalThrottled", _F, "The board is too hot and slows down.", "Improve the cooling."),
     ("storageLow", _F, "Little storage is left.", "Free storage; see the detail."),
+    ("storageWear", _F, "The built-in storage is almost worn out.", "Back up its data and replace it."),
     ("storageReadOnly", _F, "The data folder cannot be written.", "Check the card or disk."),
     ("clockNotSynchronised", _F, "The clock is not synchronised.", "Check the time server."),
     ("watchdogRestarted", _F, "The appliance was restarted after a crash or hang.", "Send the log."),

@@ -41,6 +41,7 @@ __all__ = [
     "HardwareError",
     "Health",
     "Kind",
+    "Link",
     "Panel",
     "Picture",
     "Press",
@@ -142,6 +143,16 @@ class DeviceFact:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """One network interface with hardware behind it. ``mbps`` and ``dbm`` (of Wi-Fi) only while it is up."""
+
+    name: str
+    up: bool
+    mbps: int | None = None
+    dbm: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """The board itself. None: this board cannot tell, or (storage) ask the file system."""
 
@@ -149,6 +160,9 @@ class Health:
     throttled: bool | None = None  # slowed down because it is too hot
     undervoltage: bool | None = None
     storage_full: bool | None = None  # simulated only: the data folder counts as full
+    storage_wear: float | None = None  # used life of built-in flash, 0 to 1
+    links: Sequence[Link] = ()
+    supply: str = ""  # how the board is fed (PoE and its class, USB-C), for people
 
 
 # --- sound ----------------------------------------------------------------------------------------------------------

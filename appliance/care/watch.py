@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,13 +23,14 @@ from appliance.care.quality import BAD, GOOD, POOR
 from appliance.clock import Clock
 from appliance.errors import StoreError
 from appliance.vocabulary import CallState, Json
-from hw.api import Health
+from hw.api import Health, Link
 
 __all__ = ["Watch", "WatchPorts", "addresses"]
 
 log = logging.getLogger(__name__)
 
 LEVELS_S: Final = 0.25  # speakingWhileMicrophoneIsMuted within 1 s
+BOARD_S: Final = 1.0  # heat and supply are over within 3 s, with what the board holds them for
 NETWORK_S: Final = 2.0  # noNetwork within 3 s
 SLOW_S: Final = 30.0  # storage, memory, clock
 SPEECH_LEVEL: Final = 0.02  # RMS of full scale, -34 dBFS: a voice at arm's length, not a fan
@@ -40,6 +41,10 @@ RECONNECT_BAD_S: Final = 6.0
 time between two looks, networkReconnect is Bad within 10 s."""
 BACKLOG: Final = 1000  # messages that wait for the broker
 STORAGE_LOW: Final = 64 * 1024 * 1024  # bytes
+STORAGE_ENOUGH: Final = 80 * 1024 * 1024
+"""Free again: what is written and deleted all the time does not make the flag flutter."""
+WORN: Final = 0.9  # of the life of the storage
+SIGNAL_DB: Final = 6  # a Wi-Fi signal that changed by less is not told anew
 _AUDIO: Final = ("wanted", "actual", "codec", "rate", "processing", "reason")
 _VIDEO: Final = ("wanted", "actual", "codec", "limits", "paused", "qualityLimitationReasons", "reason")
 UNABLE: Final = (frozenset({"safeMode"}), frozenset({"noMicrophoneDevicesEnumerated", "noSpeakerDevicesEnumerated"}))
@@ -87,12 +92,14 @@ class Watch:
         self._muted = False  # at the last look
         self._reconnecting: tuple[str, float] | None = None  # call, since
         self._broker_lost: float | None = None
+        self._low = False  # storage
+        self._told_links: Sequence[Link] | None = None
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             for look, every in ((self._levels, LEVELS_S), (self._media, LEVELS_S), (self._reconnect, LEVELS_S),
                                 (self._providers, LEVELS_S), (self._health, LEVELS_S), (self._network, NETWORK_S),
-                                (self._board, NETWORK_S), (self._slow, SLOW_S),
+                                (self._board, BOARD_S), (self._slow, SLOW_S),
                                 (self._backlog, SLOW_S)):
                 group.create_task(self._repeat(look, every), name=f"care.watch{look.__name__}")
 
@@ -161,6 +168,13 @@ class Watch:
                                what=None if celsius is None else f"{celsius:.0f} °C")
         self._diagnostics.flag("powerUndervoltage", health.undervoltage is True)
         self._diagnostics.flag("storageLow", health.storage_full is True, cause="board")
+        wear = health.storage_wear
+        self._diagnostics.flag("storageWear", wear is not None and wear >= WORN,
+                               what=None if wear is None else f"{wear:.0%} of its life is used up")
+        if self._told_links is None or _differ(health.links, self._told_links):
+            self._told_links = health.links
+            self._bulletin.merge("net", links=[
+                {"name": link.name, "up": link.up, "mbps": link.mbps, "dbm": link.dbm} for link in health.links])
 
     async def _network(self) -> None:
         own = await asyncio.to_thread(addresses)
@@ -179,10 +193,15 @@ class Watch:
         synchronised = self._clock.synchronised()
         self._diagnostics.flag("clockNotSynchronised", not synchronised)
         free, read_only = await asyncio.to_thread(_storage, self._data)
-        self._diagnostics.flag("storageLow", free < STORAGE_LOW, freeBytes=free, what=f"{free / 1e6:.0f} MB free")
+        self._low = free < (STORAGE_ENOUGH if self._low else STORAGE_LOW)
+        self._diagnostics.flag("storageLow", self._low, freeBytes=free, what=f"{free / 1e6:.0f} MB free")
         self._diagnostics.flag("storageReadOnly", read_only, path=str(self._data))
         memory = await asyncio.to_thread(_pss)
-        self._bulletin.merge("health", clock="synchronised" if synchronised else "unsynchronised", pssBytes=memory,
+        health = self._ports.health()
+        self._bulletin.merge("health", board={
+            "celsius": None if health.temperature_c is None else round(health.temperature_c),
+            "throttled": health.throttled, "undervoltage": health.undervoltage, "storageWear": health.storage_wear,
+            "supply": health.supply}, clock="synchronised" if synchronised else "unsynchronised", pssBytes=memory,
                              load=round(os.getloadavg()[0], 2),
                              uptimeSeconds=round(time.monotonic() - self._started))
 
@@ -201,6 +220,14 @@ class Watch:
 def _steady(value: Any) -> Any:
     """Without the bit rate, which follows the network all the time."""
     return {key: one for key, one in value.items() if key != "bitrate"} if isinstance(value, dict) else value
+
+
+def _differ(links: Sequence[Link], told: Sequence[Link]) -> bool:
+    """Whether something else is to be told of the links than was told."""
+    if [(link.name, link.up, link.mbps) for link in links] != [(link.name, link.up, link.mbps) for link in told]:
+        return True
+    return any((one.dbm is None) != (other.dbm is None) or abs((one.dbm or 0) - (other.dbm or 0)) >= SIGNAL_DB
+               for one, other in zip(links, told, strict=True))
 
 
 def _storage(folder: Path) -> tuple[int, bool]:

@@ -258,6 +258,14 @@ def _health() -> Json:
         "pssBytes": {"type": ["integer", "null"], "minimum": 0},
         "load": {"type": "number", "minimum": 0},
         "uptimeSeconds": {"type": "integer", "minimum": 0},
+        "board": _object({
+            "celsius": {"type": ["integer", "null"]},
+            "throttled": {"type": ["boolean", "null"], "description": "slowed down because it is too hot"},
+            "undervoltage": {"type": ["boolean", "null"]},
+            "storageWear": {"type": ["number", "null"], "minimum": 0, "maximum": 1,
+                            "description": "used life of built-in flash"},
+            "supply": {"type": "string", "description": "PoE and its class, or what USB-C agreed on"},
+        }) | {"description": "null: this board cannot tell"},
     }, ("status",))
 
 
@@ -265,6 +273,10 @@ def _net() -> Json:
     return _object({
         "online": {"type": "boolean"},
         "addresses": {"type": "array", "items": {"type": "string"}},
+        "links": {"type": "array", "items": _object({
+            "name": {"type": "string"}, "up": {"type": "boolean"}, "mbps": {"type": ["integer", "null"]},
+            "dbm": {"type": ["integer", "null"], "description": "signal of Wi-Fi, told anew when it moved by 6 dB"},
+        }, ("name", "up"))},
         "brokerConnected": {"type": ["boolean", "null"], "description": "null: none is configured"},
         "networkQualityLevel": {"type": ["integer", "null"], "minimum": 0, "maximum": 5,
                                 "description": "5 excellent to 1 bad, 0 while reconnecting, null without a call"},

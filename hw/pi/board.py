@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 from hw.api import (
@@ -27,6 +26,7 @@ from hw.api import (
 )
 from hw.pi.boardfile import BoardFile, find_board_file
 from hw.pi.display import DisplayConfig, open_display
+from hw.pi.health import BoardHealth, identity
 from hw.pi.panel import PanelConfig, PiPanel, open_panel
 from hw.sim.faults import FaultLine
 
@@ -67,16 +67,19 @@ class PiBoard:
     simulation = None
 
     def __init__(self, options: BoardOptions) -> None:
-        self._file = find_board_file(options.file, _model())
+        self._identity = identity()
+        self._file = find_board_file(options.file, self._identity["model"])
         self._faults = FaultLine()
         self._parts: list[Part] = []
         self._lacking: list[DeviceFact] = []
         self._camera: Camera | None = None
         self._display: Display | None = None
         self._panel: PiPanel | None = None
+        self._health: BoardHealth | None = None
         panel, screen = self._file.part("panel", PanelConfig), self._file.part("display", DisplayConfig)
         _log.info("board file %s: %s", self._file.path, self._file.title)
         try:
+            self._health = BoardHealth()
             self._panel = self._open(Kind.PANEL, "Panel", lambda _, faults: open_panel(
                 panel, faults, options.long_press_s, tuple(screen.touch)))
             self._display = self._open(Kind.DISPLAY, "Screen", lambda _, faults: open_display(
@@ -124,13 +127,13 @@ class PiBoard:
         return {
             "board": "pi",
             "boardFile": self._file.path,
-            "model": _model(),
+            **self._identity,
             "machine": platform.machine(),
             "kernel": platform.release(),
         }
 
     def health(self) -> Health:
-        return Health()
+        return Health() if self._health is None else self._health.now()
 
     def devices(self) -> Sequence[DeviceFact]:
         return [*(fact for part in self._parts for fact in part.devices()), *self._lacking]
@@ -141,14 +144,6 @@ class PiBoard:
     def close(self) -> None:
         for part in reversed(self._parts):
             part.close()
+        if self._health is not None:
+            self._health.close()
         self._faults.close()
-
-
-def _model() -> str:
-    """The model by the device tree, else by the firmware's table."""
-    for path in ("/proc/device-tree/model", "/sys/class/dmi/id/product_name"):
-        try:
-            return Path(path).read_text(errors="replace").strip("\0\n ")
-        except OSError:
-            continue
-    return "Computer"

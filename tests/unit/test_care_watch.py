@@ -17,7 +17,7 @@ from appliance.care.diagnostics import Diagnostics
 from appliance.care.watch import Watch, WatchPorts
 from appliance.errors import StoreError
 from appliance.vocabulary import CallState, Json
-from hw.api import Health
+from hw.api import Health, Link
 from tests.support.clock import virtual_time
 
 FULL_LEVEL = 0.3
@@ -229,6 +229,27 @@ async def test_the_board_reports_heat_supply_and_a_full_store() -> None:
             world.health = Health()
             await asyncio.sleep(3)
             assert world.diagnostics.standing() == []
+
+
+@virtual_time
+async def test_worn_storage_and_links_are_told_and_a_signal_that_flutters_is_not() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        async with watched(patch) as world:
+            world.health = Health(storage_wear=0.8, links=[Link("wlan0", True, dbm=-60)], supply="PoE, class 4")
+            await asyncio.sleep(3)
+            assert world.diagnostics.standing() == []
+            assert world.document("net")["links"] == [{"name": "wlan0", "up": True, "mbps": None, "dbm": -60}]
+            world.health = Health(storage_wear=0.9, links=[Link("wlan0", True, dbm=-63)])
+            await asyncio.sleep(3)
+            assert world.document("diag")["storageWear"]["detail"] == {"what": "90% of its life is used up"}
+            assert world.document("net")["links"][0]["dbm"] == -60
+            world.health = Health(links=[Link("wlan0", True, dbm=-70)])
+            await asyncio.sleep(3)
+            assert world.document("net")["links"][0]["dbm"] == -70
+            world.health = Health(temperature_c=61.4, links=[Link("wlan0", False)])
+            await asyncio.sleep(30)
+            assert world.document("net")["links"] == [{"name": "wlan0", "up": False, "mbps": None, "dbm": None}]
+            assert world.document("health")["board"]["celsius"] == 61
 
 
 @virtual_time
