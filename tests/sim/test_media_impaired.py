@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 
 from appliance.media import ice_seam
 from appliance.media.api import SessionClosed, SessionSilent, SessionSound, SessionUp
+from appliance.media.sound import RATE
 from tests.support.impair import Conditions, relay
 from tests.support.media_board import HandAudio, HandBoard
 from tests.support.media_pair import End, goertzel, pair, until
@@ -31,14 +34,37 @@ def talker(hertz: float) -> HandBoard:
     return board
 
 
-async def round_trip(end: End) -> float:
-    """Seconds, once the peer's first report has come."""
-    async with asyncio.timeout(10):
-        while True:
+async def measured(end: End, least: float, most: float) -> None:
+    """The peer's reports give a round trip in these bounds, in seconds, at least once: one that met a busy moment of
+    this machine is longer."""
+    found: set[float] = set()
+    async with asyncio.timeout(15):
+        while not any(least < seconds < most for seconds in found):
             for entry in await end.session.stats():
                 if entry["type"] == "remote-inbound-rtp" and "roundTripTime" in entry:
-                    return float(entry["roundTripTime"])
+                    found.add(float(entry["roundTripTime"]))
             await asyncio.sleep(0.1)
+    assert all(seconds > least for seconds in found), "no answer comes before the network brings it"
+
+
+@asynccontextmanager
+async def lateness() -> AsyncIterator[Callable[[], float]]:
+    """Tells for how many seconds in all the loop was late so far: what a busy machine adds to every deadline."""
+    loop, step, late = asyncio.get_running_loop(), 0.02, 0.0
+
+    async def watch() -> None:
+        nonlocal late
+        while True:
+            due = loop.time() + step
+            await asyncio.sleep(step)
+            late += max(0.0, loop.time() - due - step)
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield lambda: late
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
 
 
 async def test_a_round_trip_of_600_ms_is_no_reason_to_hang_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,8 +78,8 @@ async def test_a_round_trip_of_600_ms_is_no_reason_to_hang_up(monkeypatch: pytes
         await asyncio.sleep(4.0)  # twice as long as consent lasts: that nothing ends is what is tested
         for end, hertz in ((caller, 1000), (callee, 440)):
             assert not any(isinstance(event, SessionClosed | SessionSilent) for event in end.told), end.told
-            assert end.strength(hertz) > 0.15
-        assert 0.59 < await round_trip(caller) < 0.9
+            await until(lambda end=end, hertz=hertz: end.strength(hertz) > 0.15, 3, "it still sounds")
+        await measured(caller, 0.59, 0.9)
 
 
 async def test_a_round_trip_of_1_5_s_is_set_up_and_lives(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,21 +94,24 @@ async def test_a_round_trip_of_1_5_s_is_set_up_and_lives(monkeypatch: pytest.Mon
         await asyncio.sleep(7.0)  # longer than consent lasts: that nothing ends is what is tested
         for end, hertz in ((caller, 1000), (callee, 440)):
             assert not any(isinstance(event, SessionClosed | SessionSilent) for event in end.told), end.told
-            assert end.strength(hertz) > 0.15
+            await until(lambda end=end, hertz=hertz: end.strength(hertz) > 0.15, 3, "it still sounds")
 
 
 async def test_a_black_out_is_told_in_time_and_so_is_its_end() -> None:
-    async with relay() as between, pair(between=between, first=talker(440), second=talker(1000)) as (caller, callee):
+    async with (
+        relay() as between, lateness() as late,
+        pair(between=between, first=talker(440), second=talker(1000)) as (caller, callee),
+    ):
         await caller.event(SessionUp)
         await callee.event(SessionUp)
         between.change(Conditions(dark=True))
-        began = time.monotonic()
+        began, late_before = time.monotonic(), late()
         for end in (caller, callee):
-            await end.event(SessionSilent, 4)
-        assert time.monotonic() - began < 3.6
+            await end.event(SessionSilent, 10)
+        assert time.monotonic() - began < 3.6 + late() - late_before
         between.change(Conditions())
         for end, hertz in ((caller, 1000), (callee, 440)):
-            await end.event(SessionSound, 2)
+            await end.event(SessionSound, 5)
             await until(lambda end=end, hertz=hertz: end.strength(hertz) > 0.08, 3, "the tone is back")
             assert not any(isinstance(event, SessionClosed) for event in end.told)
 
@@ -94,6 +123,10 @@ async def test_ten_per_cent_of_loss_leave_the_sound_whole() -> None:
         between.change(Conditions(loss=0.1, delay_s=0.02))
         await asyncio.sleep(4.0)  # the length of sound that is judged
         for end, hertz in ((caller, 1000), (callee, 440)):
-            assert filled(end, hertz, 3.5) > 0.9  # without repair a tenth of it is missing, and what waits for it
+            # what waits for a lost packet is silent as well, at this loss most of the time; a busy moment passes
+            await until(lambda end=end, hertz=hertz: filled(end, hertz, 3.5) > 0.9, 12, "whole for 3.5 s")
+            reception = end.session.incoming["audio"].reception
+            assert reception is not None
+            assert end.session.voice_in.counters.repaired > 0.2 * reception.lost * RATE // 50, "from copies"
         for link in (between.left_to_right, between.right_to_left):
             assert link.counters.lost > 20
