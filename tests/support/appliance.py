@@ -77,16 +77,17 @@ class Appliance:
     """``async with Appliance(folder) as door:`` runs it; ``kill`` and ``start`` again keep its data.
 
     ``settings``: ``{"call.ring_s": 5}``. ``tables``: TOML text after them. ``broker``: None uses no broker at all.
-    ``program``: what the interpreter runs, ``environ``: variables beside those of the test.
+    ``program``: what the interpreter runs, ``through``: the command that runs the interpreter, ``environ``: variables
+    beside those of the test.
     """
 
     def __init__(
         self, folder: Path, *, device: str = "door-1", broker: Broker | None = None, port: int | None = None,
         settings: Mapping[str, Any] | None = None, tables: str = "", program: Sequence[str] = ("-m", "appliance"),
-        environ: Mapping[str, str] | None = None,
+        through: Sequence[str] = (), environ: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
-        self.program = tuple(program)
+        self.program = (*through, sys.executable, *program)
         self.environ = dict(environ or {})
         self.device = device
         self.broker = broker
@@ -145,7 +146,7 @@ class Appliance:
         self.documents.clear()
         with (self.folder / "log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, *self.program, "--config", str(self.config), "--data", str(self.data), *arguments,
+                *self.program, "--config", str(self.config), "--data", str(self.data), *arguments,
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=log, cwd=ROOM,
                 start_new_session=True, env=os.environ | self.environ)
         self.address = await self._announced(self._process)
