@@ -55,7 +55,7 @@ class ServerWatch:
 
     def network_changed(self, _before: Network, now: Network) -> None:
         """What was known is of another network; without one nobody answers, which is told elsewhere."""
-        self._pool.forget()
+        self._pool.moved()
         self._online = bool(now.addresses)
         self._due.clear()
         self._wake.set()

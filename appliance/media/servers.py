@@ -135,9 +135,9 @@ class ServerPool:
         self._set_back[server] = self._monotonic() + SET_BACK_S
         self.on_failure(server)
 
-    def forget(self) -> None:
-        """What is known of them: the network is another one."""
-        self._set_back.clear()
+    def moved(self) -> None:
+        """The network is another one: how long they take is not known any more. A dead one is waited for no longer
+        than before, since a call that moves has no time to lose."""
         self._took.clear()
 
     async def tls(self) -> ssl.SSLContext:

@@ -135,11 +135,13 @@ async def test_of_servers_that_are_known_is_waited_for_as_long_as_they_take() ->
     assert await world.race() == ("a", 0.1)
     world.answers["turn:a"] = None
     assert await world.race() == (None, KNOWN_S)
-    world.pool.forget()
+    world.pool.moved()
+    assert world.pool.patience(world.pool.turn) == DOWN_S, "a dead one does not hold up a call that moves"
+    world.answers["turn:a"] = 0.4
+    assert await world.race() == ("a", 0.4)
+    assert world.pool.patience(world.pool.turn) == pytest.approx(1.2)
+    world.pool.moved()
     assert world.pool.patience(world.pool.turn) == TURN_S, "the network is another one"
-    world.answers["turn:a"] = 0.8
-    assert await world.race() == ("a", 0.8)
-    assert world.pool.patience(world.pool.turn) == pytest.approx(2.4)
 
 
 @virtual_time
