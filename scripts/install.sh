@@ -44,6 +44,7 @@ want() { # PACKAGE COMMAND...: the package is missing if the command fails
 }
 on_path() { command -v "$1"; }
 has_module() { [ -n "${python:-}" ] && "$python" -c "import ${1//,/, }"; }
+has_library() { compgen -G "/usr/lib/*/$1" >/dev/null; }
 has_headers() { [ -n "${python:-}" ] && "$python" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")'; }
 # Debian's own Python has gi, whatever ours is. Says whether GStreamer and its registry know an element.
 has_gst() {

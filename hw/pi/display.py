@@ -1,60 +1,42 @@
-"""The screen of a real board by SDL 2: KMSDRM without a desktop, Wayland or X11 with one.
+"""The screen of a real board: hands the latest content to the process that draws it (``hw.pi.sdl``), and watches it.
 
-Everything of SDL happens on ``hw.display``; ``show`` hands over the latest content and returns. Pictures go to the
-graphics processor as YUV, words are set by Pillow when they change. A screen that is unplugged is told and drawn on
-again when it returns.
+``show`` returns at once. A process that does not draw a picture in time, or ends, is replaced.
 """
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
+import socket
+import struct
+import subprocess
+import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from hw.api import (
-    DeviceBusyError,
-    DeviceDeniedError,
-    DeviceFact,
-    DeviceFailedError,
-    DeviceMissingError,
-    FaultKind,
-    HardwareError,
-    Kind,
-    Picture,
-    Tile,
-)
-from hw.host.holders import holders
-from hw.pi.backlight import Backlight
-from hw.screen import BACKGROUND, Content, Words, encoded, place
+from hw.api import DeviceFact, DeviceFailedError, DeviceMissingError, FaultKind, HardwareError, Kind, Tile
+from hw.screen import Content
 from hw.sim.faults import FaultLine
 
-__all__ = ["DisplayConfig", "SdlDisplay", "connected", "open_display"]
+__all__ = ["DisplayConfig", "SdlDisplay", "connected", "desktop", "open_display"]
 
 _log = logging.getLogger("hw.display")
 
 DEVICE: Final = "screen0"
 
-SCREENSHOT_S: Final = 5.0
 STALL_S: Final = 5.0
-"""A picture that is not drawn by then: the graphics driver hangs."""
+"""A picture that is not drawn by then: the graphics driver hangs, and the process is killed."""
 
-LOOK_S: Final = 1.0
-"""Connectors are looked at this often: a cable that is pulled or plugged is noticed within 2 s."""
+START_S: Final = 15.0
+"""The first picture: graphics drivers compile when they start."""
 
+SCREENSHOT_S: Final = 10.0
 RETRY_S: Final = 2.0
-PUMP_S: Final = 0.03
-"""Touches are asked for this often while there are buttons on the screen; a press is told within 50 ms."""
-
-LARGEST: Final = (1920, 1080)
-"""More pixels cost every frame and show nothing at 3 m."""
+CLOSE_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +79,59 @@ class DisplayConfig:
         return None
 
 
+# --- what is said between the two
+
+
+@dataclass(frozen=True, slots=True)
+class Show:
+    content: Content
+
+
+@dataclass(frozen=True, slots=True)
+class Dim:
+    brightness: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shoot:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The screen as it is now: open in a size, or why not."""
+
+    open: bool = False
+    size: tuple[int, int] = (1280, 720)
+    fault: FaultKind | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    button: str
+    down: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    png: bytes
+    error: HardwareError | None
+
+
+Message = State | Touch | Drawn | Shot
+
+_ENDED: Final = State(fault=FaultKind.FAILED, note="its process ended")
+
+
+# --- where there is a screen
+
+
 def connected(folder: str = "/sys/class/drm") -> Sequence[str] | None:
     """Connectors of all graphics cards with a screen on them; None where no card has a connector."""
     found, any_there = [], False
@@ -122,15 +157,14 @@ def open_display(config: DisplayConfig, faults: FaultLine, press: Callable[[str,
     driver = config.driver if config.driver != "auto" else desktop() or "kmsdrm"
     if config.use == "none" or (config.use == "auto" and driver == "kmsdrm" and connected() is None):
         return None
-    try:
-        import sdl2  # noqa: F401 - now, off the loop, and not with the first picture
-    except ImportError as error:
-        raise DeviceFailedError(f"screen: SDL 2 is not there ({error}): install libsdl2-2.0-0 and pysdl2") from error
     return SdlDisplay(config, driver, faults, press)
 
 
 class SdlDisplay:
-    """Implements ``hw.api.Display``."""
+    """Implements ``hw.api.Display``.
+
+    Threads: ``hw.display`` hands over content, one at a time, and replaces the process; ``hw.screen`` hears it.
+    """
 
     def __init__(self, config: DisplayConfig, driver: str, faults: FaultLine,
                  press: Callable[[str, bool], None]) -> None:
@@ -140,17 +174,14 @@ class SdlDisplay:
         self._press = press
         self._wake = threading.Condition()
         self._content = Content()
-        self._changed = True
         self._brightness = 100
-        self._shots: list[Future[bytes]] = []
+        self._shots_wanted = 0
+        self._shots: list[Shot] = []
+        self._state = State()
+        self._drawn = self._owed = 0  # answers, counted: those that came and those that are due
+        self._given, self._dimmed = self._content, self._brightness  # as the process has them
+        self._ended = False
         self._closing = False
-        self._size = (1280, 720)
-        self._fault: FaultKind | None = None
-        self._note = ""
-        self._seen = config.use == "required"  # a screen that never was there is missed by nobody
-        self._open = False
-        self._drawing_since: float | None = None
-        self._backlight = Backlight(config.backlight)
         self._thread = threading.Thread(target=self._run, name="hw.display", daemon=True)
         self._thread.start()
 
@@ -158,7 +189,7 @@ class SdlDisplay:
 
     @property
     def size(self) -> tuple[int, int]:
-        return self._size
+        return self._state.size
 
     def show(self, tiles: Sequence[Tile], banner: str = "", hint: str = "") -> None:
         self._give(Content(tuple(tiles), banner, hint, dark=False))
@@ -166,309 +197,162 @@ class SdlDisplay:
     def blank(self) -> None:
         self._give(Content())
 
+    def _give(self, content: Content) -> None:
+        with self._wake:
+            self._content = content
+            self._wake.notify_all()
+
     def set_brightness(self, percent: int) -> None:
         if not 1 <= percent <= 100:
             raise ValueError(f"screen: a brightness of {percent} is outside 1 to 100 %")
         with self._wake:
             self._brightness = percent
-            self._changed = True
-            self._wake.notify()
-
-    def _give(self, content: Content) -> None:
-        with self._wake:
-            self._content = content
-            self._changed = True
-            self._wake.notify()
-            since = self._drawing_since
-        if since is not None:
-            self._faults.report(Kind.DISPLAY, FaultKind.STALLED, DEVICE, time.monotonic() - since > STALL_S,
-                                f"a picture is not drawn after {STALL_S:g} s: the graphics driver hangs")
+            self._wake.notify_all()
 
     def screenshot(self) -> bytes:
-        future: Future[bytes] = Future()
         with self._wake:
             if self._closing:
                 raise DeviceFailedError("screen: the board is closed")
-            if not self._open:
-                raise DeviceMissingError(f"screen: {self._note or 'it is not open yet'}")
-            self._shots.append(future)
-            self._wake.notify()
-        try:
-            return future.result(SCREENSHOT_S)
-        except FutureTimeoutError as error:
-            raise DeviceFailedError(f"screen: it was not drawn within {SCREENSHOT_S:g} s") from error
+            if not self._state.open:
+                raise DeviceMissingError(f"screen: {self._state.note or 'it is not open'}")
+            self._shots_wanted += 1
+            self._wake.notify_all()
+            if not self._wake.wait_for(lambda: bool(self._shots), SCREENSHOT_S):
+                self._shots_wanted = 0
+                raise DeviceFailedError(f"screen: it was not drawn within {SCREENSHOT_S:g} s")
+            shot = self._shots.pop()
+        if shot.error is not None:
+            raise shot.error
+        return shot.png
 
     def devices(self) -> Sequence[DeviceFact]:
-        size = f"{self._size[0]}x{self._size[1]}" if self._open else "nothing connected"
-        return [DeviceFact(Kind.DISPLAY, DEVICE, f"Screen by {self._driver} ({size})", present=self._open,
-                           note=self._note or ("" if self._open else "no screen is connected"))]
+        state = self._state
+        size = f"{state.size[0]}x{state.size[1]}" if state.open else "nothing connected"
+        return [DeviceFact(Kind.DISPLAY, DEVICE, f"Screen by {self._driver} ({size})", present=state.open,
+                           note=state.note or ("" if state.open else "no screen is connected"))]
 
     def close(self) -> None:
         with self._wake:
             self._closing = True
-            self._wake.notify()
+            self._wake.notify_all()
         if threading.current_thread() is not self._thread:
-            self._thread.join(2.0)
-            if self._thread.is_alive():
-                _log.error("the screen's thread does not end: the graphics driver hangs")
+            self._thread.join(3 * CLOSE_S)
 
     # --- hw.display
 
     def _run(self) -> None:
-        while not self._closing:
-            if self._driver == "kmsdrm" and not connected():
-                self._lack(DeviceMissingError("no screen is connected: check its cable"))
-                self._rest(LOOK_S)
-                continue
-            try:
-                window = _Window(self._driver)
-            except HardwareError as error:
-                self._lack(error)
-                self._rest(RETRY_S)
-                continue
-            self._size, self._seen = window.size, True
+        while (failed := self._with_process()) is not None:
+            self._become(failed)
             with self._wake:
-                self._open = self._changed = True
-            self._tell(None, "")
-            _log.info("screen: %s, %dx%d", window.driver, *window.size)
-            try:
-                lost = self._draw_on(window)
-            finally:
-                with self._wake:
-                    self._open = False
-                    shots, self._shots = self._shots, []
-                for shot in shots:
-                    shot.set_exception(DeviceMissingError("screen: it is gone"))
-                window.close()
-            if lost:
-                self._tell(FaultKind.PULLED, "the screen was unplugged: check its cable")
-        self._backlight.set(self._brightness)
+                if self._wake.wait_for(lambda: self._closing, RETRY_S):
+                    break
+        self._become(State())
 
-    def _draw_on(self, window: _Window) -> bool:
-        """Until the board closes (False) or the screen is gone (True)."""
-        look_at = time.monotonic() + LOOK_S
-        pause = PUMP_S if self._config.touch else LOOK_S / 4
+    def _with_process(self) -> State | None:
+        """Start the process and feed it until it fails, or the board closes (None)."""
+        ours, theirs = socket.socketpair()
+        path = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", ""))))
+        try:
+            with theirs:
+                process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "hw.pi.sdl", str(theirs.fileno())], pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": path},
+                    process_group=0)  # a Ctrl-C in the terminal is the daemon's to answer
+        except OSError as error:
+            ours.close()
+            return State(fault=FaultKind.FAILED, note=f"its process cannot be started: {error}")
+        # A process that is stopped takes no picture: nor may it hold us, beyond what its socket holds.
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(STALL_S), 0))
+        line = Connection(ours.detach())
+        self._ended = False
+        self._given, self._dimmed = Content(), 100
+        reader = threading.Thread(target=self._hear, args=(line,), name="hw.screen", daemon=True)
+        reader.start()
+        try:
+            line.send((self._config, self._driver))
+            return self._feed(line)
+        except BlockingIOError:
+            return State(fault=FaultKind.STALLED, note=f"its process takes no picture for {STALL_S:g} s")
+        except OSError:
+            return _ENDED
+        finally:
+            _end(process, line)
+            reader.join(CLOSE_S)
+
+    def _feed(self, line: Connection) -> State | None:
+        limit = START_S
         while True:
             with self._wake:
-                if not self._changed and not self._shots and not self._closing:
-                    self._wake.wait(pause)
+                self._wake.wait_for(lambda: self._closing or self._ended or self._work())
                 if self._closing:
-                    return False
-                changed, self._changed = self._changed, False
-                content, brightness = self._content, self._brightness
-                shots, self._shots = self._shots, []
-                self._drawing_since = time.monotonic() if changed or shots else None
-            if changed:
-                self._backlight.set(brightness, on=not content.dark)
-            if changed or shots:
-                self._draw(window, content, shots)
-            if not self._pump(window):
-                return True
-            if self._driver == "kmsdrm" and time.monotonic() >= look_at:
-                look_at = time.monotonic() + LOOK_S
-                if not connected():
-                    return True
+                    return None
+                if self._ended:
+                    return _ENDED
+                work, self._owed = self._work(), self._drawn
+                self._owed += len(work)
+                self._given, self._dimmed, self._shots_wanted = self._content, self._brightness, 0
+            for message in work:
+                line.send(message)
+            with self._wake:
+                if not self._wake.wait_for(lambda: self._ended or self._closing or self._drawn >= self._owed, limit):
+                    return State(fault=FaultKind.STALLED,
+                                 note=f"a picture is not drawn after {limit:g} s: the graphics driver hangs")
+                if self._state.open:
+                    limit = STALL_S
 
-    def _draw(self, window: _Window, content: Content, shots: Sequence[Future[bytes]]) -> None:
+    def _work(self) -> list[Show | Dim | Shoot]:
+        """What the process has not been told yet."""
+        work: list[Show | Dim | Shoot] = [Show(self._content)] if self._content is not self._given else []
+        if self._brightness != self._dimmed:
+            work.append(Dim(self._brightness))
+        return work + [Shoot()] * self._shots_wanted
+
+    def _hear(self, line: Connection) -> None:
+        """On hw.screen."""
         try:
-            picture = window.draw(content, read_back=bool(shots))
-        except HardwareError as error:
-            self._tell(FaultKind.FAILED, str(error))
-            for shot in shots:
-                shot.set_exception(error)
-        else:
-            self._tell(None, "")
-            for shot in shots:
-                shot.set_result(picture)
+            while True:
+                message: Message = line.recv()
+                if isinstance(message, State):
+                    self._become(message)
+                elif isinstance(message, Touch):
+                    self._press(message.button, message.down)
+                with self._wake:
+                    self._drawn += isinstance(message, Drawn | Shot)
+                    if isinstance(message, Shot):
+                        self._shots.append(message)
+                    self._wake.notify_all()
+        except (EOFError, OSError):
+            for button in self._config.touch:
+                self._press(button, False)
+            with self._wake:
+                self._ended = True
+                self._wake.notify_all()
+
+    def _become(self, state: State) -> None:
         with self._wake:
-            self._drawing_since = None
-        self._faults.report(Kind.DISPLAY, FaultKind.STALLED, DEVICE, False)
-
-    def _pump(self, window: _Window) -> bool:
-        """Hand touches on. False: the desktop took the window away."""
-        for event in window.events():
-            if event is None:
-                return False
-            x, y, down = event
-            button = self._config.touched(x, y)
-            for name in self._config.touch:
-                if name == button or not down:  # a finger may slide off the button before it lets go
-                    self._press(name, down)
-        return True
-
-    def _rest(self, seconds: float) -> None:
-        with self._wake:
-            if not self._closing:
-                self._wake.wait_for(lambda: self._closing, seconds)
-
-    def _lack(self, error: HardwareError) -> None:
-        kind = next((kind for one, kind in ((DeviceMissingError, FaultKind.MISSING), (DeviceBusyError, FaultKind.BUSY),
-                                            (DeviceDeniedError, FaultKind.DENIED)) if isinstance(error, one)),
-                    FaultKind.FAILED)
-        if kind is FaultKind.MISSING and (not self._seen or self._fault is FaultKind.PULLED):
-            return  # nobody misses it, or it is told already
-        self._tell(kind, str(error))
-
-    def _tell(self, fault: FaultKind | None, detail: str) -> None:
-        if fault is self._fault:
-            return
-        if self._fault is not None:
-            self._faults.report(Kind.DISPLAY, self._fault, DEVICE, False)
-        self._fault, self._note = fault, detail
-        if fault is not None:
-            _log.warning("screen: %s", detail)
-            self._faults.report(Kind.DISPLAY, fault, DEVICE, True, detail)
+            before, self._state = self._state, state
+            self._wake.notify_all()
+        if before.fault is not None and before.fault is not state.fault:
+            self._faults.report(Kind.DISPLAY, before.fault, DEVICE, False)
+        if state.fault is not None and before.fault is not state.fault:
+            _log.warning("screen: %s", state.note)
+            self._faults.report(Kind.DISPLAY, state.fault, DEVICE, True, state.note)
+        if state.open and not before.open:
+            _log.info("screen: %s, %dx%d", self._driver, *state.size)
 
 
-class _Window:
-    """One full-screen window of SDL with its renderer and textures. On one thread, from the first call to the last."""
-
-    def __init__(self, driver: str) -> None:
-        import sdl2
-
-        self._sdl: Any = sdl2
-        self._window: Any = None
-        self._renderer: Any = None
-        for hint, value in (
-            (b"SDL_VIDEODRIVER", {"kmsdrm": b"KMSDRM"}.get(driver, driver.encode())),
-            (b"SDL_NO_SIGNAL_HANDLERS", b"1"),  # signals are the daemon's
-            (b"SDL_TOUCH_MOUSE_EVENTS", b"0"), (b"SDL_MOUSE_TOUCH_EVENTS", b"1"),  # a mouse is a finger, never twice
-            (b"SDL_RENDER_SCALE_QUALITY", b"1"),
-        ):
-            sdl2.SDL_SetHint(hint, value)
-        if sdl2.SDL_InitSubSystem(sdl2.SDL_INIT_VIDEO) != 0:
-            raise _refusal(driver, self._error())
+def _end(process: subprocess.Popen[bytes], line: Connection) -> None:
+    """Close the connection, which ends the process; one that hangs is killed."""
+    with socket.socket(fileno=os.dup(line.fileno())) as ours:
+        ours.shutdown(socket.SHUT_RDWR)  # wakes our own reader too, which close() would not
+    try:
+        process.wait(CLOSE_S)
+    except subprocess.TimeoutExpired:
+        _log.error("the process of the screen hangs; it is killed")
+        process.kill()
         try:
-            self._open()
-        except BaseException:
-            self.close()
-            raise
-        self.driver = sdl2.SDL_GetCurrentVideoDriver().decode()
-        self._words = Words(self.size)
-        self._shown: tuple[object, ...] | None = None
-        self._sheet: Any = None
-        self._pictures: list[tuple[Picture, Any]] = []  # as they are in textures
-
-    def _open(self) -> None:
-        sdl = self._sdl
-        mode = sdl.SDL_DisplayMode()
-        sdl.SDL_GetDesktopDisplayMode(0, ctypes.byref(mode))
-        flags = sdl.SDL_WINDOW_FULLSCREEN_DESKTOP
-        if mode.w > LARGEST[0] or mode.h > LARGEST[1]:
-            wanted, closest = sdl.SDL_DisplayMode(0, *LARGEST, 0, None), sdl.SDL_DisplayMode()
-            if sdl.SDL_GetClosestDisplayMode(0, ctypes.byref(wanted), ctypes.byref(closest)):
-                mode, flags = closest, sdl.SDL_WINDOW_FULLSCREEN
-        self._window = sdl.SDL_CreateWindow(b"Edgecall", sdl.SDL_WINDOWPOS_UNDEFINED, sdl.SDL_WINDOWPOS_UNDEFINED,
-                                            mode.w, mode.h, flags)
-        if not self._window:
-            raise DeviceFailedError(f"screen: no window: {self._error()}")
-        sdl.SDL_ShowCursor(sdl.SDL_DISABLE)
-        self._renderer = sdl.SDL_CreateRenderer(self._window, -1, sdl.SDL_RENDERER_PRESENTVSYNC)
-        if not self._renderer:
-            raise DeviceFailedError(f"screen: nothing draws: {self._error()}")
-        width, height = ctypes.c_int(), ctypes.c_int()
-        sdl.SDL_GetRendererOutputSize(self._renderer, ctypes.byref(width), ctypes.byref(height))
-        self.size = (width.value, height.value)
-
-    def _error(self) -> str:
-        return str(self._sdl.SDL_GetError().decode(errors="replace")) or "SDL does not say why"
-
-    def close(self) -> None:
-        sdl = self._sdl
-        if self._renderer:
-            sdl.SDL_DestroyRenderer(self._renderer)  # and its textures
-        if self._window:
-            sdl.SDL_DestroyWindow(self._window)
-        self._renderer = self._window = None
-        sdl.SDL_QuitSubSystem(sdl.SDL_INIT_VIDEO)
-
-    def events(self) -> Sequence[tuple[float, float, bool] | None]:
-        """Touches since the last call as (x, y, down) in fractions; None: the window is to be closed."""
-        sdl, event = self._sdl, self._sdl.SDL_Event()
-        found: list[tuple[float, float, bool] | None] = []
-        while sdl.SDL_PollEvent(ctypes.byref(event)):
-            if event.type in (sdl.SDL_FINGERDOWN, sdl.SDL_FINGERUP):
-                found.append((event.tfinger.x, event.tfinger.y, event.type == sdl.SDL_FINGERDOWN))
-            elif event.type == sdl.SDL_QUIT:
-                found.append(None)
-        return found
-
-    def draw(self, content: Content, *, read_back: bool) -> bytes:
-        """Draw and show; with ``read_back`` what was drawn, as PNG, else nothing."""
-        sdl, renderer = self._sdl, self._renderer
-        sdl.SDL_SetRenderDrawColor(renderer, *((0, 0, 0) if content.dark else BACKGROUND), 255)
-        sdl.SDL_RenderClear(renderer)
-        if not content.dark:
-            self._upload(content)
-            for tile, (_, texture) in zip((tile for tile in content.tiles if tile.picture is not None), self._pictures,
-                                          strict=True):
-                box = place(tile, self.size)
-                where = sdl.SDL_Rect(box.left, box.top, box.width, box.height)
-                flip = sdl.SDL_FLIP_HORIZONTAL if tile.mirrored else sdl.SDL_FLIP_NONE
-                sdl.SDL_RenderCopyEx(renderer, texture, None, ctypes.byref(where), 0.0, None, flip)
-            sdl.SDL_RenderCopy(renderer, self._sheet, None, None)
-        picture = self._read() if read_back else b""
-        sdl.SDL_RenderPresent(renderer)
-        return picture
-
-    def _upload(self, content: Content) -> None:
-        sdl = self._sdl
-        old, self._pictures = self._pictures, []
-        for tile in content.tiles:
-            if tile.picture is None:
-                continue
-            kept = old.pop(0) if old else None
-            if kept is not None and (kept[0].width, kept[0].height) != (tile.picture.width, tile.picture.height):
-                sdl.SDL_DestroyTexture(kept[1])
-                kept = None
-            if kept is None:
-                texture = sdl.SDL_CreateTexture(
-                    self._renderer, sdl.SDL_PIXELFORMAT_IYUV, sdl.SDL_TEXTUREACCESS_STREAMING, tile.picture.width,
-                    tile.picture.height)
-            else:
-                texture = kept[1]
-            if kept is None or kept[0] is not tile.picture:
-                self._fill(texture, tile.picture)
-            self._pictures.append((tile.picture, texture))
-        for _, texture in old:
-            sdl.SDL_DestroyTexture(texture)
-        if self._shown != (key := content.without_pictures()):
-            self._shown = key
-            pixels = self._words.sheet(content).tobytes("raw", "BGRA")
-            if self._sheet is None:
-                self._sheet = sdl.SDL_CreateTexture(self._renderer, sdl.SDL_PIXELFORMAT_ARGB8888,
-                                                    sdl.SDL_TEXTUREACCESS_STATIC, *self.size)
-                sdl.SDL_SetTextureBlendMode(self._sheet, sdl.SDL_BLENDMODE_BLEND)
-            sdl.SDL_UpdateTexture(self._sheet, None, pixels, self.size[0] * 4)
-
-    def _fill(self, texture: Any, picture: Picture) -> None:
-        sdl, width, luma = self._sdl, picture.width, picture.width * picture.height
-        at = ctypes.cast(ctypes.c_char_p(picture.i420), ctypes.c_void_p).value or 0
-        plane = ctypes.POINTER(ctypes.c_ubyte)
-        sdl.SDL_UpdateYUVTexture(
-            texture, None, ctypes.cast(at, plane), width, ctypes.cast(at + luma, plane), width // 2,
-            ctypes.cast(at + luma + luma // 4, plane), width // 2)
-
-    def _read(self) -> bytes:
-        from PIL import Image
-
-        sdl, (width, height) = self._sdl, self.size
-        pixels = ctypes.create_string_buffer(width * height * 4)
-        if sdl.SDL_RenderReadPixels(self._renderer, None, sdl.SDL_PIXELFORMAT_ARGB8888, pixels, width * 4) != 0:
-            raise DeviceFailedError(f"screen: it cannot be read back: {self._error()}")
-        image = Image.frombuffer("RGBA", (width, height), pixels.raw, "raw", "BGRA", 0, 1)
-        return encoded(image.convert("RGB"), "PNG", compress_level=1)
-
-
-def _refusal(driver: str, words: str) -> HardwareError:
-    """Why SDL got no screen: it does not say, the nodes do."""
-    nodes = [str(path) for path in sorted(Path("/dev/dri").glob("card*"))] if driver == "kmsdrm" else []
-    if driver == "kmsdrm" and not nodes:
-        return DeviceMissingError("there is no graphics card (/dev/dri/card*): load its driver or overlay")
-    denied = [node for node in nodes if not os.access(node, os.R_OK | os.W_OK)]
-    if denied:
-        return DeviceDeniedError(f"{', '.join(denied)} may not be opened: add the user to the groups video and render")
-    others = ", ".join(filter(None, (holders(node) for node in nodes)))
-    if others:
-        return DeviceBusyError(f"the screen is held by {others}")
-    return DeviceFailedError(f"SDL cannot use {driver}: {words}")
+            process.wait(CLOSE_S)
+        except subprocess.TimeoutExpired:
+            # In an uninterruptible driver call: nothing can end it. Popen's bookkeeping reaps it later.
+            _log.error("the screen's process %d survives SIGKILL: its driver hangs", process.pid)
+    line.close()

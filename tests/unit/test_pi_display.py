@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+import queue
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from appliance.media.downlink import Screen
-from hw.api import DeviceFailedError, Picture, Tile
+from hw.api import DeviceMissingError, Fault, FaultKind, Kind, Picture, Tile
 from hw.pi.backlight import Backlight
 from hw.pi.boardfile import BoardFile, BoardFileError, board_files, load_board_file
 from hw.pi.display import DisplayConfig, connected, desktop, open_display
@@ -65,12 +65,34 @@ def test_the_desktop_is_known_by_its_environment() -> None:
     assert desktop({}) == ""
 
 
-def test_no_screen_is_wanted_or_there_is_nothing_to_draw_with(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_screen_is_wanted() -> None:
     faults = FaultLine()
     assert open_display(DisplayConfig(use="none"), faults, _press) is None
-    monkeypatch.setitem(sys.modules, "sdl2", None)
-    with pytest.raises(DeviceFailedError, match=r"install libsdl2-2\.0-0 and pysdl2"):
-        open_display(DisplayConfig(use="required"), faults, _press)
+    faults.close()
+
+
+def test_a_screen_that_cannot_be_drawn_on_is_told_and_holds_nobody(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whether SDL is there or not: a display server that does not exist."""
+    monkeypatch.setenv("DISPLAY", ":4711")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    faults = FaultLine()
+    told: queue.Queue[Fault] = queue.Queue()
+    faults.listen(told.put)
+    display = open_display(DisplayConfig(use="required", driver="x11"), faults, _press)
+    assert display is not None
+    display.show([], "Hello")
+    fault = told.get(timeout=20)
+    assert (fault.kind, fault.fault, fault.active) == (Kind.DISPLAY, FaultKind.FAILED, True)
+    assert fault.detail
+    assert not display.devices()[0].present
+    with pytest.raises(DeviceMissingError):
+        display.screenshot()
+    with pytest.raises(ValueError, match="brightness"):
+        display.set_brightness(0)
+    display.close()
+    display.close()
     faults.close()
 
 

@@ -1,0 +1,402 @@
+"""The screen's process: SDL 2 by KMSDRM without a desktop, Wayland or X11 with one. ``python -m hw.pi.sdl FD``.
+
+A process of its own, because a graphics driver (Mesa with LLVM) weighs as much as the whole daemon, and may hang where
+nothing but a kill helps. It takes ``Show``, ``Shoot`` and ``Dim`` from the connection FD, and tells ``State``,
+``Touch``, ``Drawn`` and ``Shot`` (``hw.pi.display``); it ends when the connection does.
+
+Threads: the main one serves the connection; everything of SDL happens on ``hw.sdl``. Pictures go to the graphics
+processor as YUV, words are set by Pillow when they change. A screen that was unplugged is drawn on when it returns.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Final
+
+from hw.api import (
+    DeviceBusyError,
+    DeviceDeniedError,
+    DeviceFailedError,
+    DeviceMissingError,
+    FaultKind,
+    HardwareError,
+    Picture,
+)
+from hw.host.holders import holders
+from hw.pi.backlight import Backlight
+from hw.pi.display import Dim, DisplayConfig, Drawn, Message, Shoot, Shot, Show, State, Touch, connected
+from hw.screen import BACKGROUND, Content, Words, encoded, place
+
+_log = logging.getLogger("hw.display")
+
+LOOK_S: Final = 1.0
+"""Connectors are looked at this often: a cable that is pulled or plugged is noticed within 2 s."""
+
+RETRY_S: Final = 2.0
+PUMP_S: Final = 0.03
+"""Touches are asked for this often while there are buttons on the screen; a press is told within 50 ms."""
+
+LARGEST: Final = (1920, 1080)
+"""More pixels cost every frame and show nothing at 3 m."""
+
+
+class Screen:
+    """Draws the latest content where there is something to draw on; ``tell`` hears what happens, on any thread."""
+
+    def __init__(self, config: DisplayConfig, driver: str, tell: Callable[[Message], None]) -> None:
+        self._config = config
+        self._driver = driver
+        self._tell = tell
+        self._wake = threading.Condition()
+        self._content = Content()
+        self._changed = True
+        self._brightness = 100
+        self._shoot = False
+        self._shot: bytes | HardwareError = b""
+        self._closing = False
+        self._state = State()
+        self._seen = config.use == "required"  # a screen that never was there is missed by nobody
+        self._backlight = Backlight(config.backlight)
+        self._thread = threading.Thread(target=self._run, name="hw.sdl", daemon=True)
+        self._thread.start()
+
+    def show(self, content: Content) -> None:
+        """Returns when it is drawn, or there is nothing to draw on."""
+        with self._wake:
+            self._content, self._changed = content, True
+            self._settle()
+
+    def dim(self, brightness: int) -> None:
+        with self._wake:
+            self._brightness, self._changed = brightness, True
+            self._settle()
+
+    def shoot(self) -> bytes:
+        """What is shown, as PNG. Raises HardwareError."""
+        with self._wake:
+            self._shoot, self._shot = True, DeviceMissingError(f"screen: {self._state.note or 'it is not open'}")
+            self._settle()
+            self._shoot = False
+            return self._taken()
+
+    def _taken(self) -> bytes:
+        if isinstance(self._shot, HardwareError):
+            raise self._shot
+        return self._shot
+
+    def _settle(self) -> None:
+        self._wake.notify_all()
+        self._wake.wait_for(lambda: not (self._state.open and (self._changed or self._shoot)))
+
+    def close(self) -> None:
+        with self._wake:
+            self._closing = True
+            self._wake.notify_all()
+        self._thread.join(1.0)
+
+    # --- hw.sdl
+
+    def _run(self) -> None:
+        try:
+            self._look_after()
+        except Exception:  # outermost frame of the thread: a process that cannot draw makes way for a new one
+            _log.exception("screen: a fault of its own")
+            os._exit(1)
+
+    def _look_after(self) -> None:
+        while not self._stopping():
+            if self._driver == "kmsdrm" and not connected():
+                self._lack(DeviceMissingError("no screen is connected: check its cable"))
+                self._rest(LOOK_S)
+                continue
+            try:
+                window = _Window(self._driver)
+            except HardwareError as error:
+                self._lack(error)
+                self._rest(RETRY_S)
+                continue
+            self._seen = True
+            with self._wake:
+                self._changed = True
+            self._become(State(open=True, size=window.size))
+            if self._draw_on(window):
+                self._become(State(fault=FaultKind.PULLED, note="the screen was unplugged: check its cable"))
+            window.close()
+        self._backlight.set(self._brightness)
+
+    def _stopping(self) -> bool:
+        with self._wake:
+            return self._closing
+
+    def _draw_on(self, window: _Window) -> bool:
+        """Until it closes (False) or the screen is gone (True)."""
+        look_at = time.monotonic() + LOOK_S
+        pause = PUMP_S if self._config.touch else LOOK_S / 4
+        while True:
+            with self._wake:
+                if not (self._changed or self._shoot or self._closing):
+                    self._wake.wait(pause)
+                if self._closing:
+                    return False
+                content, brightness, shoot, work = self._content, self._brightness, self._shoot, self._changed
+            if work or shoot:
+                self._draw(window, content, brightness, shoot)
+            if not self._pump(window):
+                return True
+            if self._driver == "kmsdrm" and time.monotonic() >= look_at:
+                look_at = time.monotonic() + LOOK_S
+                if not connected():
+                    return True
+
+    def _draw(self, window: _Window, content: Content, brightness: int, shoot: bool) -> None:
+        self._backlight.set(brightness, on=not content.dark)
+        shot: bytes | HardwareError
+        try:
+            shot = window.draw(content, read_back=shoot)
+        except HardwareError as error:
+            shot = error
+            self._become(State(open=True, size=window.size, fault=FaultKind.FAILED, note=str(error)))
+        else:
+            self._become(State(open=True, size=window.size))
+        with self._wake:
+            self._changed = self._content is not content or self._brightness != brightness
+            if shoot:
+                self._shoot, self._shot = False, shot
+            self._wake.notify_all()
+
+    def _pump(self, window: _Window) -> bool:
+        """Hand touches on. False: the desktop took the window away."""
+        for event in window.events():
+            if event is None:
+                return False
+            x, y, down = event
+            button = self._config.touched(x, y)
+            for name in self._config.touch:
+                if name == button or not down:  # a finger may slide off the button before it lets go
+                    self._tell(Touch(name, down))
+        return True
+
+    def _rest(self, seconds: float) -> None:
+        with self._wake:
+            if not self._closing:
+                self._wake.wait_for(lambda: self._closing, seconds)
+
+    def _lack(self, error: HardwareError) -> None:
+        kind = next((kind for one, kind in ((DeviceMissingError, FaultKind.MISSING), (DeviceBusyError, FaultKind.BUSY),
+                                            (DeviceDeniedError, FaultKind.DENIED)) if isinstance(error, one)),
+                    FaultKind.FAILED)
+        if kind is FaultKind.MISSING and (not self._seen or self._state.fault is FaultKind.PULLED):
+            return  # nobody misses it, or it is told already
+        self._become(State(fault=kind, note=str(error)))
+
+    def _become(self, state: State) -> None:
+        with self._wake:
+            if state == self._state:
+                return
+            self._state = state
+            self._wake.notify_all()
+        self._tell(state)
+
+
+class _Window:
+    """One full-screen window of SDL with its renderer and textures. On one thread, from the first call to the last."""
+
+    def __init__(self, driver: str) -> None:
+        import sdl2
+
+        self._sdl: Any = sdl2
+        self._window: Any = None
+        self._renderer: Any = None
+        for hint, value in (
+            (b"SDL_VIDEODRIVER", {"kmsdrm": b"KMSDRM"}.get(driver, driver.encode())),
+            (b"SDL_NO_SIGNAL_HANDLERS", b"1"),  # signals are the daemon's
+            (b"SDL_TOUCH_MOUSE_EVENTS", b"0"), (b"SDL_MOUSE_TOUCH_EVENTS", b"1"),  # a mouse is a finger, never twice
+            (b"SDL_RENDER_SCALE_QUALITY", b"1"),
+        ):
+            sdl2.SDL_SetHint(hint, value)
+        if sdl2.SDL_InitSubSystem(sdl2.SDL_INIT_VIDEO) != 0:
+            raise _refusal(driver, self._error())
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+        self.driver = sdl2.SDL_GetCurrentVideoDriver().decode()
+        self._words = Words(self.size)
+        self._shown: tuple[object, ...] | None = None
+        self._sheet: Any = None
+        self._pictures: list[tuple[Picture, Any]] = []  # as they are in textures
+
+    def _open(self) -> None:
+        sdl = self._sdl
+        mode = sdl.SDL_DisplayMode()
+        sdl.SDL_GetDesktopDisplayMode(0, ctypes.byref(mode))
+        flags = sdl.SDL_WINDOW_FULLSCREEN_DESKTOP
+        if mode.w > LARGEST[0] or mode.h > LARGEST[1]:
+            wanted, closest = sdl.SDL_DisplayMode(0, *LARGEST, 0, None), sdl.SDL_DisplayMode()
+            if sdl.SDL_GetClosestDisplayMode(0, ctypes.byref(wanted), ctypes.byref(closest)):
+                mode, flags = closest, sdl.SDL_WINDOW_FULLSCREEN
+        self._window = sdl.SDL_CreateWindow(b"Edgecall", sdl.SDL_WINDOWPOS_UNDEFINED, sdl.SDL_WINDOWPOS_UNDEFINED,
+                                            mode.w, mode.h, flags)
+        if not self._window:
+            raise DeviceFailedError(f"screen: no window: {self._error()}")
+        sdl.SDL_ShowCursor(sdl.SDL_DISABLE)
+        self._renderer = sdl.SDL_CreateRenderer(self._window, -1, sdl.SDL_RENDERER_PRESENTVSYNC)
+        if not self._renderer:
+            raise DeviceFailedError(f"screen: nothing draws: {self._error()}")
+        width, height = ctypes.c_int(), ctypes.c_int()
+        sdl.SDL_GetRendererOutputSize(self._renderer, ctypes.byref(width), ctypes.byref(height))
+        self.size = (width.value, height.value)
+
+    def _error(self) -> str:
+        return str(self._sdl.SDL_GetError().decode(errors="replace")) or "SDL does not say why"
+
+    def close(self) -> None:
+        sdl = self._sdl
+        if self._renderer:
+            sdl.SDL_DestroyRenderer(self._renderer)  # and its textures
+        if self._window:
+            sdl.SDL_DestroyWindow(self._window)
+        self._renderer = self._window = None
+        sdl.SDL_QuitSubSystem(sdl.SDL_INIT_VIDEO)
+
+    def events(self) -> Sequence[tuple[float, float, bool] | None]:
+        """Touches since the last call as (x, y, down) in fractions; None: the window is to be closed."""
+        sdl, event = self._sdl, self._sdl.SDL_Event()
+        found: list[tuple[float, float, bool] | None] = []
+        while sdl.SDL_PollEvent(ctypes.byref(event)):
+            if event.type in (sdl.SDL_FINGERDOWN, sdl.SDL_FINGERUP):
+                found.append((event.tfinger.x, event.tfinger.y, event.type == sdl.SDL_FINGERDOWN))
+            elif event.type == sdl.SDL_QUIT:
+                found.append(None)
+        return found
+
+    def draw(self, content: Content, *, read_back: bool) -> bytes:
+        """Draw and show; with ``read_back`` what was drawn, as PNG, else nothing."""
+        sdl, renderer = self._sdl, self._renderer
+        sdl.SDL_SetRenderDrawColor(renderer, *((0, 0, 0) if content.dark else BACKGROUND), 255)
+        sdl.SDL_RenderClear(renderer)
+        if not content.dark:
+            self._upload(content)
+            for tile, (_, texture) in zip((tile for tile in content.tiles if tile.picture is not None), self._pictures,
+                                          strict=True):
+                box = place(tile, self.size)
+                where = sdl.SDL_Rect(box.left, box.top, box.width, box.height)
+                flip = sdl.SDL_FLIP_HORIZONTAL if tile.mirrored else sdl.SDL_FLIP_NONE
+                sdl.SDL_RenderCopyEx(renderer, texture, None, ctypes.byref(where), 0.0, None, flip)
+            sdl.SDL_RenderCopy(renderer, self._sheet, None, None)
+        picture = self._read() if read_back else b""
+        sdl.SDL_RenderPresent(renderer)
+        return picture
+
+    def _upload(self, content: Content) -> None:
+        sdl = self._sdl
+        old, self._pictures = self._pictures, []
+        for tile in content.tiles:
+            if tile.picture is None:
+                continue
+            kept = old.pop(0) if old else None
+            if kept is not None and (kept[0].width, kept[0].height) != (tile.picture.width, tile.picture.height):
+                sdl.SDL_DestroyTexture(kept[1])
+                kept = None
+            if kept is None:
+                texture = sdl.SDL_CreateTexture(
+                    self._renderer, sdl.SDL_PIXELFORMAT_IYUV, sdl.SDL_TEXTUREACCESS_STREAMING, tile.picture.width,
+                    tile.picture.height)
+            else:
+                texture = kept[1]
+            if kept is None or kept[0] is not tile.picture:
+                self._fill(texture, tile.picture)
+            self._pictures.append((tile.picture, texture))
+        for _, texture in old:
+            sdl.SDL_DestroyTexture(texture)
+        if self._shown != (key := content.without_pictures()):
+            self._shown = key
+            pixels = self._words.sheet(content).tobytes("raw", "BGRA")
+            if self._sheet is None:
+                self._sheet = sdl.SDL_CreateTexture(self._renderer, sdl.SDL_PIXELFORMAT_ARGB8888,
+                                                    sdl.SDL_TEXTUREACCESS_STATIC, *self.size)
+                sdl.SDL_SetTextureBlendMode(self._sheet, sdl.SDL_BLENDMODE_BLEND)
+            sdl.SDL_UpdateTexture(self._sheet, None, pixels, self.size[0] * 4)
+
+    def _fill(self, texture: Any, picture: Picture) -> None:
+        sdl, width, luma = self._sdl, picture.width, picture.width * picture.height
+        at = ctypes.cast(ctypes.c_char_p(picture.i420), ctypes.c_void_p).value or 0
+        plane = ctypes.POINTER(ctypes.c_ubyte)
+        sdl.SDL_UpdateYUVTexture(
+            texture, None, ctypes.cast(at, plane), width, ctypes.cast(at + luma, plane), width // 2,
+            ctypes.cast(at + luma + luma // 4, plane), width // 2)
+
+    def _read(self) -> bytes:
+        from PIL import Image
+
+        sdl, (width, height) = self._sdl, self.size
+        pixels = ctypes.create_string_buffer(width * height * 4)
+        if sdl.SDL_RenderReadPixels(self._renderer, None, sdl.SDL_PIXELFORMAT_ARGB8888, pixels, width * 4) != 0:
+            raise DeviceFailedError(f"screen: it cannot be read back: {self._error()}")
+        image = Image.frombuffer("RGBA", (width, height), pixels.raw, "raw", "BGRA", 0, 1)
+        return encoded(image.convert("RGB"), "PNG", compress_level=1)
+
+
+def _refusal(driver: str, words: str) -> HardwareError:
+    """Why SDL got no screen: it does not say, the nodes do."""
+    nodes = [str(path) for path in sorted(Path("/dev/dri").glob("card*"))] if driver == "kmsdrm" else []
+    if driver == "kmsdrm" and not nodes:
+        return DeviceMissingError("there is no graphics card (/dev/dri/card*): load its driver or overlay")
+    denied = [node for node in nodes if not os.access(node, os.R_OK | os.W_OK)]
+    if denied:
+        return DeviceDeniedError(f"{', '.join(denied)} may not be opened: add the user to the groups video and render")
+    others = ", ".join(filter(None, (holders(node) for node in nodes)))
+    if others:
+        return DeviceBusyError(f"the screen is held by {others}")
+    return DeviceFailedError(f"SDL cannot use {driver}: {words}")
+
+
+def main(descriptor: int) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    line, sending = Connection(descriptor), threading.Lock()
+
+    def tell(message: Message) -> None:
+        with sending:
+            line.send(message)
+
+    try:
+        config, driver = line.recv()
+        tell(State())
+        try:
+            import sdl2  # noqa: F401
+        except ImportError as error:
+            tell(State(fault=FaultKind.FAILED, note=f"SDL 2 is not there ({error}): install libsdl2-2.0-0 and pysdl2"))
+            line.recv()
+            return
+        screen = Screen(config, driver, tell)
+        try:
+            while True:
+                match line.recv():
+                    case Show(content):
+                        screen.show(content)
+                        tell(Drawn())
+                    case Dim(brightness):
+                        screen.dim(brightness)
+                        tell(Drawn())
+                    case Shoot():
+                        try:
+                            tell(Shot(screen.shoot(), None))
+                        except HardwareError as error:
+                            tell(Shot(b"", error))
+        finally:
+            screen.close()
+    except (EOFError, OSError):  # the daemon is gone, or wants us to go
+        return
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
