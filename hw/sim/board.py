@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from hw.api import BoardOptions, DeviceFact, Fault, FaultKind, Health, Kind
+from hw.camera.owner import ProcessCamera
 from hw.sim.audio import EchoPath, SimAudio
-from hw.sim.camera import ProcessCamera
 from hw.sim.display import SimDisplay
 from hw.sim.faults import FaultLine
 from hw.sim.panel import SimPanel

@@ -1,30 +1,22 @@
 """The camera process: sensor, encoder and nothing else. Started as ``python -m hw.sim.camera_process``.
 
-Commands come in on standard input, frames and events go out on standard output (``hw.sim.wire``). The process ends
-when either closes, so it never outlives the daemon. (PR_SET_PDEATHSIG would not do: Linux ties it to the *thread*
-that started the process, and that one may end earlier.)
-
 One thread: it waits for commands until the next picture is due. Pictures are stamped and paced on CLOCK_MONOTONIC.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import select
-import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from av.video.frame import VideoFrame
 
-from hw.api import EncodedFrame, VideoMode
-from hw.sim.encoder import H264Encoder, jpeg
+from hw.api import EncodedFrame, EncoderKind, VideoMode
+from hw.camera.serve import Owner, serve
+from hw.camera.x264 import H264Encoder, jpeg
 from hw.sim.sources import Clip, Lent, PictureSource, SourceError, open_source
-from hw.sim.wire import CONTROL, EVENT, FRAME, FRAME_HEAD, PICTURE, SNAPSHOT, Unframer, message, pack
 
 SLOW_SHARE: Final = 4
 """A slow sensor (fault ``camera.slow``) delivers one picture of this many: below half its rate."""
@@ -42,9 +34,9 @@ def _now_us() -> int:
 class Sensor:
     """Everything the process knows: what is wanted, the faults that are physically in force, the open source."""
 
-    def __init__(self, spec: str, output: int) -> None:
+    def __init__(self, spec: str, owner: Owner) -> None:
         self._spec = spec
-        self._output = output
+        self._owner = owner
         self._wanted: tuple[int, VideoMode] | None = None  # number of the start, what the sensor is opened with
         self._asked: VideoMode | None = None  # changed to while open
         self._mode = DEFAULT_MODE  # what is made now
@@ -62,20 +54,6 @@ class Sensor:
         # Made before it is needed: painting the still part of the picture and x264's tables take 60 ms.
         self._warm: tuple[str, VideoMode, PictureSource, H264Encoder] | None = None
 
-    # --- to the board
-
-    def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._output, view) :]
-
-    def tell(self, event: str, **fields: Any) -> None:
-        self._write(message(EVENT, {"event": event, **fields}))
-
-    def _send(self, frame: EncodedFrame) -> None:
-        assert self._wanted is not None  # noqa: S101 - only called while open
-        self._write(pack(FRAME, FRAME_HEAD.pack(self._wanted[0], frame.keyframe, frame.pts_us) + frame.data))
-
     # --- from the board
 
     def handle(self, fields: Mapping[str, Any]) -> None:
@@ -90,11 +68,11 @@ class Sensor:
                 self._change_mode()
                 generation = 0 if self._wanted is None else self._wanted[0]
                 mode = self._mode
-                self.tell("mode", generation=generation, width=mode.width, height=mode.height, fps=mode.fps)
+                self._owner.tell("mode", generation=generation, width=mode.width, height=mode.height, fps=mode.fps)
             case "stop":
                 self._close()
                 self._wanted = None
-                self.tell("stopped", generation=fields["generation"])
+                self._owner.tell("stopped", generation=fields["generation"])
             case "keyframe":
                 self._request_keyframe()
             case "bitrate":
@@ -107,7 +85,7 @@ class Sensor:
             case "snapshot":
                 self._snapshot(int(fields["id"]))
             case "ping":
-                self.tell("pong", id=fields["id"])
+                self._owner.tell("pong", id=fields["id"])
             case "warm":
                 self._warm_up(VideoMode(fields["width"], fields["height"], fields["fps"], fields["bitrate"]))
             case unknown:
@@ -125,7 +103,7 @@ class Sensor:
 
     def _tell_presence(self) -> None:
         why, detail = self._obstacle()
-        self.tell("device", why=why, detail=detail)
+        self._owner.tell("device", why=why, detail=detail)
 
     def _obstacle(self) -> tuple[str, str]:
         if "unplug" in self._faults:
@@ -150,17 +128,17 @@ class Sensor:
         generation, mode = self._wanted
         why, detail = self._obstacle()
         if why:
-            self.tell("device", why=why, detail=detail)
+            self._owner.tell("device", why=why, detail=detail)
             return
         try:
             mode = self._open_source(mode)
         except SourceError as error:
-            self.tell("device", why=error.why, detail=str(error))
+            self._owner.tell("device", why=error.why, detail=str(error))
             return
         self._mode = mode
         self._due_us = self._encode_us = _now_us()
         self._dark = False  # the board forgets it with every start
-        self.tell(
+        self._owner.tell(
             "started", generation=generation, width=mode.width, height=mode.height, fps=mode.fps, bitrate=mode.bitrate
         )
         self._change_mode()
@@ -197,6 +175,9 @@ class Sensor:
     def is_open(self) -> bool:
         return self._source is not None or self._clip is not None
 
+    def files(self) -> Sequence[tuple[int, int]]:
+        return ()  # pictures are due by the clock
+
     def wait_s(self) -> float | None:
         """Seconds until the next picture is due; None while the sensor is closed."""
         return max(0.0, (self._due_us - _now_us()) / 1e6) if self.is_open else None
@@ -219,17 +200,19 @@ class Sensor:
             frame = self._take(now)
         except SourceError as error:
             self._close()
-            self.tell("device", why=error.why, detail=str(error))
+            self._owner.tell("device", why=error.why, detail=str(error))
             return
         if frame is not None:
-            self._send(frame)
+            assert self._wanted is not None  # noqa: S101 - only while open
+            self._owner.frame(self._wanted[0], frame)
 
     def _take(self, now: int) -> EncodedFrame | None:
         lent = None if "black" in self._faults else self._lent.picture(self._mode, now)
         if (lent is not None) != self._was_lent:
             self._was_lent = lent is not None
             self._request_keyframe()  # from clip to encoder and back the stream must begin anew
-            self.tell("encoder", recorded=self._clip is not None and lent is None)
+            kind = EncoderKind.RECORDED if self._clip is not None and lent is None else EncoderKind.SOFTWARE
+            self._owner.tell("encoder", kind=kind.value)
         if lent is None and self._clip is not None and "black" not in self._faults:
             return self._clip.unit(now)
         if "black" in self._faults:
@@ -263,7 +246,7 @@ class Sensor:
         dark = sum(sample) < DARK_LUMA * len(sample)
         if dark != self._dark:
             self._dark = dark
-            self.tell("dark", dark=dark)
+            self._owner.tell("dark", dark=dark)
 
     def _request_keyframe(self) -> None:
         if self._clip is not None:
@@ -289,9 +272,9 @@ class Sensor:
         except SourceError as error:
             picture, why, detail = None, error.why, str(error)
         if picture is None:
-            self.tell("snapshot_failed", id=number, why=why, detail=detail)
+            self._owner.tell("snapshot_failed", id=number, why=why, detail=detail)
             return
-        self._write(pack(SNAPSHOT, number.to_bytes(4, "big") + jpeg(picture)))
+        self._owner.snapshot(number, jpeg(picture))
 
     def _picture_now(self) -> VideoFrame:
         """The picture just taken, or one taken for this purpose with the sensor open no longer than that."""
@@ -322,36 +305,5 @@ def _black(mode: VideoMode) -> VideoFrame:
     return frame
 
 
-def run(spec: str, commands: int, output: int) -> None:
-    """Serve until the board hangs up."""
-    sensor = Sensor(spec, output)
-    unframer = Unframer()
-    sensor.tell("ready", pid=os.getpid())
-    while True:
-        ready, _, _ = select.select([commands], [], [], sensor.wait_s())
-        if ready:
-            data = os.read(commands, 1 << 16)
-            if not data:
-                return
-            for kind, payload in unframer.feed(data):
-                if kind == CONTROL:
-                    sensor.handle(json.loads(payload))
-                elif kind == PICTURE:
-                    sensor.lend(payload)
-        sensor.tick()
-
-
-def main() -> None:
-    # Ctrl-C reaches the terminal's whole group and systemd's SIGTERM the whole unit: the board decides, not we.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    output = os.dup(sys.stdout.fileno())
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints must not end up among the frames
-    try:
-        run(sys.argv[1], sys.stdin.fileno(), output)
-    except BrokenPipeError:
-        return  # the board is gone
-
-
 if __name__ == "__main__":
-    main()
+    serve(lambda owner: Sensor(sys.argv[1], owner))

@@ -150,7 +150,7 @@ async def page_call(stage: Scene, warm: float, seconds: float) -> dict[str, Any]
 
 def camera_costs(count: int = 90) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Milliseconds that the simulated camera takes to paint a picture, and its encoder to encode it."""
-    from hw.sim.encoder import H264Encoder
+    from hw.camera.x264 import H264Encoder
     from hw.sim.sources import open_source
 
     mode = VideoMode()

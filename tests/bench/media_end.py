@@ -48,7 +48,7 @@ from appliance.media.studio import Studio
 from appliance.media.webrtc import WebRtcSession
 from appliance.settings import VideoSettings
 from hw.api import AudioBlock, EncodedFrame, Tile, VideoMode
-from hw.sim.camera import ProcessCamera
+from hw.camera.owner import ProcessCamera
 from hw.sim.faults import FaultLine
 from hw.sim.sources import open_source
 from tests.bench.bench_send_path import ClipCamera, clip

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw.api import FaultKind, VideoMode
-from hw.sim.encoder import MAX_BITRATE, MIN_BITRATE, H264Encoder, jpeg
+from hw.camera.watch import STALL_S, START_TIMEOUT_S, FrameWatch
+from hw.camera.wire import Unframer, pack
+from hw.camera.x264 import MAX_BITRATE, MIN_BITRATE, H264Encoder, jpeg
 from hw.sim.pattern import read
 from hw.sim.sources import Clip, Lent, SourceError, nal_units, open_source
-from hw.sim.watch import STALL_S, START_TIMEOUT_S, FrameWatch
-from hw.sim.wire import Unframer, pack
 
 MODE = VideoMode(320, 180, 30, 400_000)
 
@@ -214,7 +214,7 @@ def test_a_file_plays_at_its_own_speed_and_loops(tmp_path: Path) -> None:
 def test_a_lent_picture_is_fitted_counts_for_a_second_and_garbage_counts_for_nothing() -> None:
     lent = Lent()
     source = open_source("pattern", VideoMode(640, 360))
-    from hw.sim.encoder import jpeg
+    from hw.camera.x264 import jpeg
 
     lent.offer(jpeg(source.picture(9, 5_000_000)), 10)
     picture = lent.picture(MODE, 500_000)

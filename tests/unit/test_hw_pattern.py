@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw.api import VideoMode
-from hw.sim.encoder import H264Encoder
+from hw.camera.x264 import H264Encoder
 from hw.sim.pattern import Mark, PatternPainter, read
 
 SMALL = PatternPainter(320, 180)

@@ -1,4 +1,4 @@
-"""A camera that lives in a process of its own (``hw.sim.camera_process``): its owner's side.
+"""A camera that lives in a process of its own (``hw.sim.camera_process``, ``hw.pi.camera.process``): its owner's side.
 
 The thread ``hw.camera`` starts the process when the board opens, reads its pipe, calls the sink and watches. A
 process that dies or does not answer is a fault; it is killed and started again with growing pauses, and the pictures
@@ -23,8 +23,11 @@ from typing import Any, Final
 
 from hw.api import (
     DeviceBusyError,
+    DeviceDeniedError,
     DeviceFailedError,
+    DeviceFormatError,
     DeviceMissingError,
+    DevicePulledError,
     EncodedFrame,
     EncoderKind,
     FaultKind,
@@ -32,9 +35,9 @@ from hw.api import (
     Kind,
     VideoMode,
 )
+from hw.camera.watch import FrameWatch
+from hw.camera.wire import CONTROL, EVENT, FRAME, FRAME_HEAD, PICTURE, SNAPSHOT, Unframer, message, pack
 from hw.sim.faults import FaultLine
-from hw.sim.watch import FrameWatch
-from hw.sim.wire import CONTROL, EVENT, FRAME, FRAME_HEAD, PICTURE, SNAPSHOT, Unframer, message, pack
 
 __all__ = ["ProcessCamera"]
 
@@ -65,7 +68,9 @@ HEALTHY_S: Final = 30.0
 OUTBOX: Final = 4 * 1024 * 1024
 """Bytes that may wait for a process that does not read; beyond, it is taken for stuck."""
 
-_OBSTACLES: Final = (FaultKind.MISSING, FaultKind.BUSY, FaultKind.DENIED, FaultKind.FAILED)
+_OBSTACLES: Final = (
+    FaultKind.MISSING, FaultKind.PULLED, FaultKind.BUSY, FaultKind.DENIED, FaultKind.FORMAT, FaultKind.FAILED,
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -92,14 +97,19 @@ class _Still:
 class ProcessCamera:
     """Implements ``hw.api.Camera``. ``close`` ends process and thread."""
 
-    def __init__(self, device: str, spec: str, faults: FaultLine, warm: VideoMode | None = None) -> None:
+    def __init__(
+        self, device: str, spec: str, faults: FaultLine, warm: VideoMode | None = None, *,
+        program: str = "hw.sim.camera_process",
+    ) -> None:  # fmt: skip
+        """``program`` is the module that is run, ``spec`` its one argument."""
         self._device = device
+        self._program = program
         self._faults = faults
         self._warm = warm or VideoMode()
         self._lock = threading.RLock()  # everything below
         self._delivery = threading.RLock()  # held while the sink runs: who holds it knows that no callback does
         self._spec = spec
-        self._recorded = spec.startswith("clip:")
+        self._encoder = _encoder_of(spec)
         self._physics: frozenset[str] = frozenset()
         self._start: _Start | None = None
         self._generation = 0
@@ -126,7 +136,7 @@ class ProcessCamera:
 
     @property
     def encoder(self) -> EncoderKind:
-        return EncoderKind.RECORDED if self._recorded else EncoderKind.SOFTWARE
+        return self._encoder
 
     def start(self, mode: VideoMode, sink: Callable[[EncodedFrame], None]) -> VideoMode:
         with self._lock:
@@ -155,7 +165,7 @@ class ProcessCamera:
 
     def set_mode(self, mode: VideoMode) -> None:
         with self._lock:
-            if self._start is None or self._recorded:
+            if self._start is None or self._encoder is EncoderKind.RECORDED:
                 return
             self._start.mode = mode
             self._start.watch.retimed(mode.fps)
@@ -211,7 +221,7 @@ class ProcessCamera:
     def set_source(self, spec: str) -> None:
         with self._lock:
             self._spec = spec
-            self._recorded = spec.startswith("clip:")
+            self._encoder = _encoder_of(spec)
             self._tell(do="source", spec=spec)
             self._retry_now()
 
@@ -260,7 +270,7 @@ class ProcessCamera:
             start = self._start
             if start is not None:
                 self._tell(do="start", generation=start.generation, **asdict(start.opened))
-                if start.mode != start.opened and not self._recorded:
+                if start.mode != start.opened and self._encoder is not EncoderKind.RECORDED:
                     self._tell_mode()
 
     def _tell_mode(self) -> None:
@@ -309,7 +319,7 @@ class ProcessCamera:
         try:
             # exec, never fork: the daemon has threads and holds locks that a forked child would inherit locked.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "hw.sim.camera_process", spec],
+                [sys.executable, "-P", "-m", self._program, spec],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env={**os.environ, "PYTHONPATH": path},
@@ -403,7 +413,7 @@ class ProcessCamera:
                 start = self._start
                 if start is not None and start.generation == event["generation"]:
                     opened = VideoMode(event["width"], event["height"], event["fps"], event["bitrate"])
-                    if opened != start.opened or self._recorded:
+                    if opened != start.opened or self._encoder is EncoderKind.RECORDED:
                         start.opened = start.mode = opened
                     if self._obstructed():
                         start.watch = FrameWatch(start.mode.fps, time.monotonic())
@@ -424,7 +434,9 @@ class ProcessCamera:
             case "dark":
                 self._report(FaultKind.COVERED, event["dark"])
             case "encoder":
-                self._recorded = event["recorded"]
+                self._encoder = EncoderKind(event["kind"])
+            case "fallback":
+                self._report(FaultKind.FALLBACK, event["active"], event["detail"])
             case "snapshot_failed":
                 self._still(event["id"], b"", _error(event["why"], f"camera {self._device}: {event['detail']}"))
 
@@ -446,7 +458,8 @@ class ProcessCamera:
         if why and start is not None:
             start.answered.set()
             self._retry_later()
-            if why == FaultKind.MISSING.value:  # looking for a plug is cheap: somebody may be holding it
+            # Looking for a plug is cheap: somebody may be holding it.
+            if why in (FaultKind.MISSING.value, FaultKind.PULLED.value):
                 self._retry_at = min(self._retry_at, time.monotonic() + PLUG_S)
 
     # --- judging
@@ -566,9 +579,17 @@ class ProcessCamera:
             self._report(fault, False)
 
 
+def _encoder_of(spec: str) -> EncoderKind:
+    """Who makes the H.264, as far as the process has not told."""
+    return EncoderKind.RECORDED if spec.startswith("clip:") else EncoderKind.SOFTWARE
+
+
 def _error(why: str, text: str) -> HardwareError:
     kinds: Mapping[str, type[HardwareError]] = {
         FaultKind.MISSING.value: DeviceMissingError,
+        FaultKind.PULLED.value: DevicePulledError,
         FaultKind.BUSY.value: DeviceBusyError,
+        FaultKind.DENIED.value: DeviceDeniedError,
+        FaultKind.FORMAT.value: DeviceFormatError,
     }
     return kinds.get(why, DeviceFailedError)(text)
