@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +27,8 @@ def rate(seconds: list[Second]) -> float:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("link", [
     Link(), Link(queue_s=0.1), Link(queue_s=1.0), Link(jitter_s=0.005), Link(delay_s=0.1), Link(loss=0.02),
-], ids=["plain", "short queue", "long queue", "jitter", "far", "loss"])
+    Link(loss=0.1),
+], ids=["plain", "short queue", "long queue", "jitter", "far", "loss", "much loss"])
 def test_a_cap_is_used_and_left_behind(link: Link, seed: int) -> None:
     link = Link(10e6, link.queue_s, link.delay_s, link.jitter_s, link.loss, seed)
     simulation = Simulation(link, seed=seed)
@@ -33,6 +37,8 @@ def test_a_cap_is_used_and_left_behind(link: Link, seed: int) -> None:
     capped = simulation.run(20)
     assert rate(capped[3:6]) > 0.75 * CAP, "settled within 3 s"
     assert rate(capped[3:]) > 0.85 * CAP
+    late = [delay for second in capped[3:] for delay in second.delays]
+    assert percentile(late, 0.95) <= 0.15 + link.delay_s - 0.02, "key frames of five times the size included"
     assert percentile([delay for second in capped[3:] for delay in second.audio_delays], 0.5) < 0.08 + link.delay_s
     resting = [second.padding_bits / CAP for second in capped]
     assert sum(resting) / len(resting) < 0.02, "probes cost little"
@@ -51,7 +57,8 @@ def test_sound_gets_through_a_thin_link(cap: float) -> None:
     simulation = Simulation(link, fps=15)
     simulation.run(4)
     link.rate = cap
-    simulation.run(5)
+    assert len(onset := simulation.run(2)[1].audio_delays) > 45, f"{onset}: the sound is back within a second"
+    simulation.run(3)
     capped = simulation.run(20)
     sound = [delay for second in capped for delay in second.audio_delays]
     assert len(sound) > 20 * 50 * 0.99
@@ -62,8 +69,26 @@ def test_sound_gets_through_a_thin_link(cap: float) -> None:
 def test_ten_per_cent_of_random_loss_do_not_starve_it() -> None:
     simulation = Simulation(Link(loss=0.1))
     simulation.run(15)
-    assert rate(simulation.run(15)) > 700_000
+    assert rate(simulation.run(15)) > 1_400_000
     assert 0.06 < simulation.estimator.loss < 0.14
+
+
+def test_a_queue_too_short_to_be_seen_is_found_by_its_loss() -> None:
+    simulation = Simulation(Link(queue_s=0.02))
+    simulation.run(6)
+    simulation.link.rate = CAP
+    simulation.run(3)
+    capped = simulation.run(20)
+    assert rate(capped) > 0.7 * CAP
+    assert sum(len(second.audio_delays) for second in capped) > 0.88 * 20 * 50
+
+
+def test_a_path_that_has_become_longer_has_no_queue_for_ever() -> None:
+    simulation = Simulation(Link())
+    before = rate(simulation.run(6)[3:])
+    simulation.link.delay_s += 0.15
+    simulation.run(4)
+    assert rate(simulation.run(3)) > 0.9 * before
 
 
 def test_half_of_all_lost_is_too_much() -> None:
@@ -164,15 +189,22 @@ def test_any_feedback_leaves_an_estimate_within_bounds(reports: list[tuple[int, 
 
 
 def test_loss_of_the_medium_is_told_from_loss_of_a_full_queue() -> None:
-    bound, now = LossBound(), 0.0
-    for _ in range(200):
-        now += 0.05
-        bound.update(20, 2, 1_000_000, 0.05, now)
-    steady = bound.value
-    for _ in range(40):
-        now += 0.05
-        bound.update(20, 8, 1_000_000, 0.05, now)
-    assert bound.value < 0.6 * min(steady, 1_000_000)
+    def observed(bound: LossBound, begin: float, loss: Callable[[float], float]) -> float:
+        """Ten seconds of 400 packets each at rates that go up and down by a fifth; the time of the end."""
+        now = begin
+        for step in range(200):
+            now += 0.05
+            rate = 1_000_000 + 200_000 * math.sin(step / 10)
+            bits = rate * 0.05
+            bound.update(20, round(20 * loss(rate)), bits, 2_000_000, rate * (1 - loss(rate)), now)
+        return now
+
+    bound = LossBound()
+    now = observed(bound, 0.0, lambda rate: 0.1)
+    assert math.isinf(bound.value), "the same at every rate"
+    assert bound.path_loss == pytest.approx(0.1, abs=0.01)
+    observed(bound, now, lambda rate: 0.1 + max(0.0, 1 - 700_000 / rate))
+    assert 500_000 < bound.value < 850_000, "what grows with the rate"
 
 
 def test_the_log_matches_by_number_and_is_bounded() -> None:

@@ -27,10 +27,13 @@ MAX_BPS: Final = 30_000_000
 CLOCK_JUMP_S: Final = 3.0  # from one packet to the next: no queue grows so fast, the peer's clock was set (libwebrtc)
 BASE_DELAY_S: Final = 10.0  # the least delay of so long is the path's own
 QUEUE_S: Final = 0.02  # of queueing is let be
+BACKLOG_S: Final = 0.05  # of what was just sent may be on its way into one: a picture and a half
 STANDING_S: Final = 0.008  # the least delay of a report over the path's own, when a queue really grows
-DRAIN_S: Final = 0.25  # a longer queue is emptied in about this time
-DRAIN_LEAST: Final = 0.5  # of the estimate is used meanwhile at the least
-PACING: Final = (6.0, 1.6)  # times the estimate: while nothing is known of the capacity, and close to it
+QUEUE_LOSS: Final = 0.02  # over that of the medium: the queue is full, and therefore no longer than it is
+LONGER_S: Final = 1.5  # a queue that stands so long, neither growing nor shrinking nor full, is a longer path
+DRAIN_S: Final = 0.1  # a longer queue is emptied in about this time
+DRAIN_LEAST: Final = 0.25  # of the estimate is used meanwhile at the least
+PACING: Final = (6.0, 2.0)  # times the estimate: while nothing is known of the capacity, and close to it
 
 
 class Estimator:
@@ -46,9 +49,12 @@ class Estimator:
         self._sent: deque[tuple[float, int]] = deque()
         self._sent_bytes = 0
         self._heard_at: float | None = None
+        self._backlog = 0.0  # bits sent that a path of the estimate has not carried yet
+        self._backlog_at = 0.0
         self._cut_at = 0.0
         self._delay_before: float | None = None  # one-way, of the packet that arrived last, clocks apart
         self._delays: deque[tuple[float, float]] = deque()  # (time, least one-way delay of a report, clocks apart)
+        self._standing_since = 0.0
         self.queue_s = 0.0  # delay of the last report over the path's own
         self._close = False  # to the capacity, as far as it is known
         self.round_trip_s: float | None = None  # of the last report, its waiting at the peer included
@@ -61,7 +67,8 @@ class Estimator:
     @property
     def target_bps(self) -> float:
         """What to send: the estimate, less while a queue stands on the path."""
-        over = max(0.0, self.queue_s - QUEUE_S) / DRAIN_S
+        backlog = self._backlog / self.bits_per_second if self._close else 0.0
+        over = max(0.0, self.queue_s - QUEUE_S, backlog - BACKLOG_S) / DRAIN_S
         return max(FLOOR_BPS, self.bits_per_second * max(DRAIN_LEAST, 1 - over))
 
     @property
@@ -92,6 +99,8 @@ class Estimator:
         """A packet of ``size`` bytes left."""
         self._sent.append((now, size))
         self._sent_bytes += size
+        self._backlog = max(0.0, self._backlog - (now - self._backlog_at) * self.bits_per_second) + size * 8
+        self._backlog_at = now
         self._forget(now)
 
     def _forget(self, now: float) -> None:
@@ -127,7 +136,8 @@ class Estimator:
             self._measure_queue(min(at - packet.sent_at for at, _, packet in arrived), now)
         late = sum(1 for *_, packet in arrived if packet.reported)  # told as missing before
         lost = len(told) - len(arrived)
-        self._loss.update(len(told) - late, lost - late, self.bits_per_second, self._round_trip(), now)
+        bits = sum(packet.size for packet in told) * 8
+        self._loss.update(len(told) - late, lost - late, bits, self._delay.value, self.arriving, now)
         self._bound(now)
         self._close = self._delay.near_capacity(now)
 
@@ -145,6 +155,13 @@ class Estimator:
         while delays[0][0] < now - BASE_DELAY_S:
             delays.popleft()
         self.queue_s = delay - delays[0][1]
+        loss = self._loss.loss - self._loss.path_loss
+        if self.queue_s <= QUEUE_S or self._detector.usage is not Usage.NORMAL or loss > QUEUE_LOSS:
+            self._standing_since = now
+        elif now - self._standing_since >= LONGER_S:
+            delays.clear()
+            delays.append((now, delay))
+            self.queue_s = 0.0
 
     def _bound(self, now: float) -> None:
         usage = self._detector.usage
@@ -157,7 +174,9 @@ class Estimator:
             self._delay.raise_to(shown, now)
             self._loss.raise_to(shown)
             return
-        self._delay.update(usage, self.arriving, self._acknowledged.peak, self._round_trip(), now)
+        sent = 1 - self._loss.path_loss  # what the medium loses was carried as far as there: it is no lack of rate
+        arriving, peak = (None if rate is None else rate / sent for rate in (self.arriving, self._acknowledged.peak))
+        self._delay.update(usage, arriving, peak, self._round_trip(), now)
 
     def tick(self, now: float, *, sending: bool) -> None:
         """A few times a second: without any report although we send, the rate goes down (a dead path, a full queue)."""

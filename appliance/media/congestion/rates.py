@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from dataclasses import dataclass
+from statistics import median
 from typing import Final
 
 from appliance.media.congestion.delay import Usage
@@ -14,7 +16,7 @@ RATE_WINDOW_S: Final = 0.15
 FIRST_WINDOW_S: Final = 0.5
 PEAK_SAMPLES: Final = 3
 
-BACK_OFF: Final = 0.85  # of what arrives, when the queue grows (gcc-02 6: 0.8 to 0.95)
+BACK_OFF: Final = 0.92  # of what arrives, when the queue grows (gcc-02 6: 0.8 to 0.95)
 GROWTH_PER_S: Final = 1.08  # while the capacity is not known
 GROWTH_LIMIT: Final = (1.5, 10_000)  # no further than so many times what arrives, and some bits
 NEAR: Final = 1.25  # times where the queue grew: a probe that has shown more makes that history
@@ -26,13 +28,17 @@ PACKET_BITS: Final = 1200 * 8
 CUT_AGAIN_S: Final = (0.01, 0.2)  # a further cut after one round trip, within these
 
 LOSS_WINDOW_S: Final = 1.0
-LOSS_PACKETS: Final = 20  # fewer say nothing
-LOSS_LOW: Final = 0.02  # up to here the rate may grow (gcc-02 6)
-LOSS_HIGH: Final = 0.10  # from here on it must shrink
-LOSS_GROWTH: Final = 1.08
-LOSS_EVERY_S: Final = 0.3
-PATH_LOSS_MAX: Final = 0.12  # loss of the medium itself that no lower rate would heal
-PATH_LOSS_S: Final = 6.0  # it is the least of so long
+OBSERVE_S: Final = 0.25  # one observation: a rate and what was lost of it
+OBSERVE_PACKETS: Final = 20  # fewer say nothing
+OBSERVATIONS: Final = 20
+OBSERVATION_WEIGHT: Final = 0.9  # of each against the next younger one
+CANDIDATES: Final = (1.02, 1.0, 0.95)  # times the bound in force
+NEWTON_STEPS: Final = 2
+PATH_LOSS: Final = (1e-3, 0.12)  # share the medium itself may lose at any rate
+PATH_LOSS_BPS: Final = 75_000  # over the bound, as a share more: on thin paths each packet is a larger one
+HIGHER: Final = (2e-4, 0.02)  # per packet, times kbit/s and its logarithm: what speaks for the higher of two bounds
+HIGHER_LOSS: Final = (0.2, 2e-3)  # unless so much is lost; and how sharp that turns
+PATH_LOSS_SEEN: Final = 8  # observations at least, before the medium is believed to lose any
 
 
 class AcknowledgedRate:
@@ -162,10 +168,23 @@ class DelayBound:
         self.value = max(self.value, min(grown, GROWTH_LIMIT[0] * arriving + GROWTH_LIMIT[1]))
 
 
-class LossBound:
-    """What the loss allows (gcc-02 section 6), less what the medium itself loses at any rate. Pure.
+@dataclass(slots=True)
+class _Observation:
+    """``packets`` sent at ``rate`` bits per second, ``lost`` of them lost."""
 
-    ``window_s``: over how long loss is counted; several reports must fall into it.
+    packets: int
+    lost: int
+    rate: float
+
+
+class LossBound:
+    """What the loss allows. Pure.
+
+    Loss that is the same at every rate is the medium's, and no lower rate would heal it; a bound is what loss that
+    grows with the rate shows. After libwebrtc's second loss-based estimator: of some candidates it is the bound that,
+    with the medium's loss that suits it best, makes what was observed most likely.
+
+    ``window_s``: over how long ``loss`` is counted; several reports must fall into it.
     """
 
     def __init__(self, window_s: float = LOSS_WINDOW_S) -> None:
@@ -173,38 +192,96 @@ class LossBound:
         self.value = math.inf
         self.loss = 0.0  # share of the last second
         self._window: deque[tuple[float, int, int]] = deque()  # (time, packets, lost)
-        self._least: deque[tuple[float, float]] = deque()
-        self._changed_at = -math.inf
+        self._seen: deque[_Observation] = deque(maxlen=OBSERVATIONS)
+        self._begun: float | None = None  # of the observation that is being made
+        self._now = (0, 0, 0.0)  # its packets, lost ones, and bits
 
-    def update(self, packets: int, lost: int, current: float, round_trip: float, now: float) -> None:
-        """``packets`` were reported on, ``lost`` of them missing; ``current`` is the rate in force."""
+    def update(self, packets: int, lost: int, bits: float, limit: float, arriving: float | None, now: float) -> None:
+        """``packets`` of ``bits`` in all were reported on, ``lost`` of them missing. ``limit`` is what else bounds the
+        rate, ``arriving`` the rate that arrives, both in bits per second."""
         self._window.append((now, packets, lost))
         while self._window[0][0] < now - self._window_s:
             self._window.popleft()
         told = sum(packets for _, packets, _ in self._window)
-        if told < LOSS_PACKETS or now - self._window[0][0] < self._window_s / 2:
+        if told >= OBSERVE_PACKETS and now - self._window[0][0] >= self._window_s / 2:
+            self.loss = max(0, sum(lost for _, _, lost in self._window)) / told
+        if self._begun is None:
+            self._begun = now
             return
-        self.loss = max(0, sum(lost for _, _, lost in self._window)) / told
-        loss = max(0.0, self.loss - self._of_the_path(now))
-        if now - self._changed_at < LOSS_EVERY_S + round_trip:
+        self._now = (self._now[0] + packets, self._now[1] + lost, self._now[2] + bits)
+        if now - self._begun < OBSERVE_S or self._now[0] < OBSERVE_PACKETS:
             return
-        if loss > LOSS_HIGH:
-            self.value = min(self.value, current) * (1 - 0.5 * loss)
-            self._changed_at = now
-        elif loss <= LOSS_LOW and self.value < math.inf:
-            self.value = self.value * LOSS_GROWTH ** min(1.0, now - self._changed_at) + 1000
-            self._changed_at = now
-            if self.value > 2 * current:
-                self.value = math.inf
+        packets, lost, bits = self._now
+        self._seen.append(_Observation(packets, max(0, min(packets, lost)), max(1.0, bits / (now - self._begun))))
+        self._begun, self._now = now, (0, 0, 0.0)
+        self._choose(limit, arriving)
+
+    @property
+    def path_loss(self) -> float:
+        """Share that the medium is believed to lose: what most of the observations had, of which a queue that runs over
+        makes few."""
+        if len(self._seen) < PATH_LOSS_SEEN:
+            return 0.0
+        return min(PATH_LOSS[1], median(seen.lost / seen.packets for seen in self._seen))
 
     def raise_to(self, value: float) -> None:
         self.value = max(self.value, value)
 
-    def _of_the_path(self, now: float) -> float:
-        self._least.append((now, self.loss))
-        while self._least[0][0] < now - PATH_LOSS_S:
-            self._least.popleft()
-        if now - self._least[0][0] < PATH_LOSS_S / 2:
-            return 0.0
-        least = min(loss for _, loss in self._least)
-        return min(PATH_LOSS_MAX, least)
+    def _choose(self, limit: float, arriving: float | None) -> None:
+        now = min(self.value, limit)
+        if self._collapsed(now):
+            return
+        highest = limit
+        if arriving is not None and self.value < math.inf:
+            highest = min(limit, max(now, GROWTH_LIMIT[0] * arriving + GROWTH_LIMIT[1]))
+        candidates = {min(factor * now, highest) for factor in CANDIDATES} | {highest}
+        if arriving is not None:
+            candidates.add(min(max(1.0, arriving), now))
+        best = max(candidates, key=self._likelihood)
+        self.value = math.inf if best >= limit else best
+
+    def _collapsed(self, now: float) -> bool:
+        """So much is lost that the path is another one than before: at once no more than what it brings."""
+        if self.loss <= HIGHER_LOSS[0]:
+            return False
+        last = self._seen[-1]
+        most = max(last.rate * (1 - last.lost / last.packets), PATH_LOSS_BPS / (self.loss - PATH_LOSS[1]))
+        if most >= now:
+            return False
+        self.value = most
+        self._seen = deque([last], OBSERVATIONS)
+        return True
+
+    def _likelihood(self, bound: float) -> float:
+        """How well ``bound`` explains what was observed, with the loss of the medium with which it does best."""
+        most = min(1.0, PATH_LOSS[1] + PATH_LOSS_BPS / bound)
+        weighed = []  # (weight of packets that arrived, of lost ones, share lost because the rate was over the bound)
+        weight, total, gone = 1.0, 0.0, 0.0
+        for seen in reversed(self._seen):
+            weighed.append((weight * (seen.packets - seen.lost), weight * seen.lost, max(0.0, 1 - bound / seen.rate)))
+            total += weight * seen.packets
+            gone += weight * seen.lost
+            weight *= OBSERVATION_WEIGHT
+        loss = max(PATH_LOSS[0], min(most, gone / total))
+        for _ in range(NEWTON_STEPS):
+            slope = bend = 0.0
+            for arrived, lost, over in weighed:
+                share = _share(loss + (1 - loss) * over)
+                slope += (1 - over) * (lost / share - arrived / (1 - share))
+                bend -= (1 - over) ** 2 * (lost / share**2 + arrived / (1 - share) ** 2)
+            loss = max(PATH_LOSS[0], min(most, loss - slope / bend if bend else loss))
+        likelihood = total * _for_higher(bound / 1000, self.loss)
+        for arrived, lost, over in weighed:
+            share = _share(loss + (1 - loss) * over)
+            likelihood += lost * math.log(share) + arrived * math.log(1 - share)
+        return likelihood
+
+
+def _share(value: float) -> float:
+    return max(1e-6, min(1 - 1e-6, value))
+
+
+def _for_higher(kilobits: float, loss: float) -> float:
+    """What speaks for a bound because of its height alone."""
+    inclined = (HIGHER_LOSS[0] - loss) / (HIGHER_LOSS[1] + abs(HIGHER_LOSS[0] - loss))
+    return inclined * (HIGHER[0] * kilobits + HIGHER[1] * math.log(1 + kilobits))

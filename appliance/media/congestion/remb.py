@@ -13,7 +13,7 @@ FLOOR_BPS: Final = 30_000  # an estimate below is noise of a peer that has just 
 SELF_LIMITED: Final = 0.75  # of the estimate: who sends less is limited by the picture, not by the path
 CAP_S: Final = 8.0  # a REMB beside transport-wide feedback is a wish of the peer; it holds while it is repeated
 REPORTS_S: Final = 4.0  # receiver reports come every 0.5 to 5 s
-ROUND_TRIP_S: Final = 0.1
+HEADROOM: Final = 1.3  # over what is sent: a bound by loss that is higher says nothing
 
 
 class RembEstimate:
@@ -24,6 +24,7 @@ class RembEstimate:
         self._bound = math.inf
         self._loss = LossBound(REPORTS_S)
         self._highest: int | None = None
+        self._reported_at = 0.0
 
     def told(self, bits_per_second: int, sent: float, now: float) -> None:
         """A REMB of the peer, while ``sent`` bits per second leave. Its estimator never exceeds 1.5 times what it
@@ -38,9 +39,11 @@ class RembEstimate:
         """A receiver report: the extended highest sequence number, and the share lost since the last one."""
         before, self._highest = self._highest, highest
         packets = 0 if before is None else highest - before
-        if 0 < packets < 0x8000:
-            self._loss.update(packets, round(packets * fraction_lost), min(self.bits_per_second, sent),
-                              ROUND_TRIP_S, now)
+        since, self._reported_at = now - self._reported_at, now
+        if 0 < packets < 0x8000 and 0 < sent < math.inf:
+            limit = min(self._bound, HEADROOM * sent)
+            lost = round(packets * fraction_lost)
+            self._loss.update(packets, lost, sent * since, limit, sent * (1 - fraction_lost), now)
 
     @property
     def bits_per_second(self) -> float:
