@@ -76,7 +76,7 @@ class Constraints:
         if mode is None:
             return received
         ladder = Ladder(mode, self)
-        best = ladder.choose(ladder.demand, 0.0).mode(ladder.demand)
+        best = ladder.best.mode(ladder.demand)
         return received | {"send": {
             "frameWidth": best.width, "frameHeight": best.height, "frameRate": best.fps, "bitrate": best.bitrate,
         }}
@@ -129,9 +129,17 @@ class Ladder:
         """Bits per second that could be used at most."""
         return self.top.bitrate
 
+    @property
+    def best(self) -> Rung:
+        """The step for all that could be used."""
+        return self._fitting(self.demand)
+
+    def _fitting(self, bits_per_second: float) -> Rung:
+        return next((rung for rung in self.rungs if rung.least <= bits_per_second), self.rungs[-1])
+
     def choose(self, bits_per_second: float, now: float) -> Rung:
         """The step for this rate: down soon, up when it has been enough for a while."""
-        fitting = next((rung for rung in self.rungs if rung.least <= bits_per_second), self.rungs[-1])
+        fitting = self._fitting(bits_per_second)
         if self._anew:
             self._anew = False
             self.rung, self._candidate = fitting, None

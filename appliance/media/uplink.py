@@ -463,11 +463,16 @@ class CameraFeed:
             return
         now = self._loop.time()
         lasting = self._narrowest([track.lasting for track in self._sending()])
+        settable = self._camera.encoder is not EncoderKind.RECORDED
+        rung = self.ladder.choose(lasting, now) if settable else self.ladder.best
+        limited = {track for track in self._tracks if track.quality.limited}
         for track in self._tracks:
-            track.quality.update(self._limit_of(track, lasting), now)
-        if self._camera.encoder is EncoderKind.RECORDED:
+            track.quality.update(self._limit_of(track, lasting, rung), now)
+        if not settable:
             return
-        rung = self.ladder.choose(lasting, now)
+        if rung.height != self._rung.height:
+            for track in self._tracks:  # both ways: what it was limited to, and back
+                track.quality.resolution_changes += track in limited or track.quality.limited
         target = max(rung.floor, int(self._narrowest([track.allocated for track in self._sending()])))
         if rung != self._rung:
             self._change(rung, target)
@@ -485,16 +490,18 @@ class CameraFeed:
             return 0  # all pause; whoever begins again begins small
         return min([self.ladder.demand, *(bits for bits in allocated if bits is not None)])
 
-    def _limit_of(self, track: CameraTrack, narrowest: int) -> Limit:
+    def _limit_of(self, track: CameraTrack, narrowest: int, rung: Rung) -> Limit:
         """Why this session's picture is not what is wanted."""
         demand = self.ladder.demand
         if track.paused or (track.lasting is not None and track.lasting < demand):
             return Limit.BANDWIDTH
-        return Limit.OTHER if narrowest < demand else Limit.NONE  # another session's path: there is one encoder
+        if narrowest < demand:
+            return Limit.OTHER  # another session's path: there is one encoder
+        if rung is self.ladder.best:
+            return Limit.NONE
+        return track.quality.reason if track.quality.limited else Limit.OTHER  # what it was, on the way back up
 
     def _change(self, rung: Rung, target: int) -> None:
-        for track in self._tracks:
-            track.quality.resolution_changes += (rung.height != self._rung.height) and track.quality.limited
         self._rung, self.bitrate = rung, target
         self._camera.set_mode(rung.mode(target))
         self.mode = self._camera.mode or self.mode

@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from appliance.media import uplink
+from appliance.media.ladder import Constraints
 from appliance.media.studio import Studio
 from appliance.settings import VideoSettings
-from hw.api import DeviceBusyError, DeviceFact, HardwareError, Kind, VideoMode
+from hw.api import DeviceBusyError, DeviceFact, EncoderKind, HardwareError, Kind, VideoMode
 from tests.support.media_board import HandBoard, HandCamera
 from tests.support.media_pair import until
 
@@ -101,3 +102,16 @@ async def test_a_device_that_is_not_there_is_told_in_the_state(board: HandBoard,
     assert board.audio is not None
     board.audio.volume = 0
     assert "volume is 0" in studio.lacks_for_measuring()
+
+
+async def test_what_limits_come_to_stands_in_the_state(
+        board: HandBoard, studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert board.camera is not None
+    monkeypatch.setattr(board.camera, "encoder", EncoderKind.HARDWARE)
+    studio.constrain(Constraints(send_height=1, receive_bitrate=200_000))
+    limits = studio.state()["video"]["limits"]
+    assert limits == studio.limits()
+    assert (limits["send"]["frameHeight"], limits["inForce"]["send"]["frameHeight"]) == (1, 180)
+    assert limits["inForce"]["recv"] == {"maxBitrate": 200_000}
+    monkeypatch.setattr(board.camera, "encoder", EncoderKind.RECORDED)
+    assert "send" not in studio.limits()["inForce"], "pictures that come encoded are not changed"

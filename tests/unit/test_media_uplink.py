@@ -16,6 +16,7 @@ from appliance.media.sound import BLOCK_BYTES, SILENCE
 from appliance.media.uplink import VIDEO_QUEUE, CameraFeed, MicrophoneFeed
 from appliance.media.voice_codecs import OPUS, VOICE_CODECS
 from hw.api import DeviceBusyError, EncodedFrame, EncoderKind, VideoMode
+from tests.support.clock import virtual_time
 from tests.support.media_pair import until
 from tests.support.voice_path import speech_like
 
@@ -170,7 +171,7 @@ async def test_a_picture_that_pauses_narrows_nobody_and_begins_again_with_a_key_
     thin.allocate(None)
     assert thin.paused
     assert thin.quality.reason is Limit.BANDWIDTH
-    assert wide.quality.reason is Limit.NONE
+    assert wide.quality.reason is Limit.OTHER, "its size is still that of the narrow one"
     assert camera.bitrates[-1] == 1_500_000
     for track in (thin, wide):
         track.push(frame(0, key=True))
@@ -186,6 +187,35 @@ async def test_a_picture_that_pauses_narrows_nobody_and_begins_again_with_a_key_
     thin.push(frame(2, key=True))
     assert thin.waiting
     assert thin.quality.durations(asyncio.get_running_loop().time())["bandwidth"] > 0
+
+
+@virtual_time
+async def test_why_a_picture_is_small_is_told_until_it_is_large_again_and_both_changes_count() -> None:
+    loop, camera = asyncio.get_running_loop(), Camera()
+    with ThreadPoolExecutor(1) as executor:
+        feed = CameraFeed(camera, VideoMode(), loop, executor)
+        feed.start()
+        track = feed.track()
+        track.set_sending(True)
+        await feed.settled()
+        track.allocate(3_000_000)
+        await asyncio.sleep(5)
+        track.allocate(400_000)
+        await asyncio.sleep(1)
+        track.allocate(400_000)
+        assert camera.modes[-1].height == 540
+        assert track.quality.reason is Limit.BANDWIDTH
+        while camera.modes[-1].height < 720:
+            track.allocate(3_000_000)
+            assert track.quality.reason is (Limit.BANDWIDTH if camera.modes[-1].height < 720 else Limit.NONE)
+            await asyncio.sleep(0.1)
+        assert track.quality.resolution_changes == 2
+        feed.constrain(Constraints(send_height=360))
+        assert track.quality.resolution_changes == 2, "wanted"
+        durations = track.quality.durations(loop.time())
+        assert durations["none"] == pytest.approx(5, abs=0.2)
+        assert durations["bandwidth"] == pytest.approx(2, abs=0.2)
+        await feed.close()
 
 
 async def test_a_key_frame_overtakes_what_waits_for_a_slow_path(feed: CameraFeed) -> None:
