@@ -1,4 +1,4 @@
-"""What a viewer sees through a bad network with a round trip of 40 ms: a minute each, on virtual time.
+"""What a viewer sees through a bad network with a round trip of 40 ms: up to a minute each, on virtual time.
 
 Both directions lose, so requests are lost as well. The limits are those of the product's targets.
 """
@@ -76,3 +76,15 @@ def test_what_is_sent_again_is_sent_twice_only_where_there_is_room() -> None:
     )
     assert wide.resent > 1.6 * wide.lost, wide
     assert narrow.resent < 1.4 * narrow.lost, narrow
+
+
+@pytest.mark.parametrize(("cap", "lines"), [(700_000, 540), (300_000, 360)])
+def test_a_cap_makes_the_picture_smaller_not_slower_nor_late_and_leaves_the_sound(cap: float, lines: int) -> None:
+    conditions = Conditions(delay_s=DELAY_S, rate_bps=cap, queue_ms=250)
+    outcome = run_virtual(adapt(conditions, back=Conditions(delay_s=DELAY_S), seconds=15))
+    assert outcome.arrived_bytes * 8 / outcome.seconds > 0.85 * cap, outcome
+    assert [(height, fps) for _, height, fps in outcome.sizes] == [(lines, 30)]
+    assert outcome.frames_per_second > 27, outcome
+    assert outcome.latency(0.95) < 0.15, outcome
+    assert outcome.voices > 0.99 * 50 * outcome.seconds
+    assert outcome.reasons["bandwidth"] > 14, outcome.reasons
