@@ -11,7 +11,7 @@ from av.video.frame import PictureType, VideoFrame
 
 from hw.api import EncodedFrame, VideoMode
 
-__all__ = ["MAX_BITRATE", "MIN_BITRATE", "H264Encoder", "jpeg"]
+__all__ = ["MAX_BITRATE", "MIN_BITRATE", "H264Encoder", "jpeg", "level"]
 
 MIN_BITRATE: Final = 50_000
 MAX_BITRATE: Final = 14_000_000
@@ -51,7 +51,7 @@ class H264Encoder:
             "preset": "superfast",
             "tune": "zerolatency",
             "profile": "baseline",  # x264's baseline has neither FMO nor ASO: constraint_set1 is set
-            "level": _level(mode),
+            "level": level(mode),
             "maxrate": str(self._ceiling),
             "bufsize": str(self._ceiling // 4),  # half a second of the target: a key frame may be a burst, not a wall
             "x264-params": "repeat-headers=1:annexb=1:scenecut=0:intra-refresh=0:threads=1",
@@ -98,7 +98,7 @@ def _clamp(bits_per_second: int) -> int:
     return max(MIN_BITRATE, min(MAX_BITRATE, int(bits_per_second)))
 
 
-def _level(mode: VideoMode) -> str:
+def level(mode: VideoMode) -> str:
     """3.1 carries 720p30 (108 000 macroblocks a second); larger modes say what they need."""
     blocks = -(-mode.width // 16) * -(-mode.height // 16)
     if blocks <= 3600 and blocks * mode.fps <= 108_000:
