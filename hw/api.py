@@ -23,6 +23,7 @@ from typing import Protocol, runtime_checkable
 __all__ = [
     "Audio",
     "AudioBlock",
+    "AudioFigures",
     "Board",
     "BoardOptions",
     "Camera",
@@ -182,6 +183,17 @@ class AudioBlock:
     missed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class AudioFigures:
+    """What a sound device did since it was started. None: it has no such thing."""
+
+    xruns: int = 0  # times that a card ran over or empty
+    dropped: int = 0  # blocks thrown away because they were too late to be played
+    drift_ppm: float | None = None  # the loudspeaker's clock against the one that paces, in millionths
+    delay_ms: float = 0.0  # from the exchange to the loudspeaker
+    realtime: bool = False  # whether its thread has real-time priority
+
+
 class Audio(Protocol):
     """Microphone and speaker as one device: one clock, one thread (``hw.audio``), one callback."""
 
@@ -206,6 +218,10 @@ class Audio(Protocol):
     @property
     def echoes(self) -> bool:
         """Whether the microphone may hear the loudspeaker, so that an echo has to be cancelled. Cheap."""
+
+    @property
+    def figures(self) -> AudioFigures:
+        """Counted since it was started. Cheap."""
 
 
 # --- camera ---------------------------------------------------------------------------------------------------------

@@ -153,6 +153,7 @@ class PinPanel:
         self._down: dict[str, set[str]] = {name: set() for name in self._contacts}  # what holds each down
         self._pins: dict[str, DigitalInputDevice] = {}
         self._listener: Callable[[Press], None] | None = None
+        self._witnesses: dict[str, Callable[[bool], None]] = {}
         self._delivery = threading.RLock()
         self._presses: queue.Queue[Press | None] = queue.Queue(PRESS_QUEUE)
         self.dropped = 0
@@ -182,6 +183,7 @@ class PinPanel:
                     level = self._level(name)
                     self._hold(name, PINS, level)
                     self._contacts[name].begin(level, time.monotonic())
+                    self._testify(name)
             except BaseException:
                 self._release()
                 raise
@@ -253,6 +255,17 @@ class PinPanel:
             for name in self._wiring.inputs:
                 if self._contacts[name].closed:
                     self._hand_over(Press(name, PressKind.INPUT_ON))
+
+    def witness(self, name: str, sink: Callable[[bool], None]) -> None:
+        """Tell ``sink`` whether the input ``name`` is closed: now, and at once when it changes, beside the listener and
+        not behind a slow one. It must return fast and not call back. Unknown input: KeyError."""
+        with self._wake:
+            self._witnesses[self._contacts[name].name] = sink
+            self._testify(name)
+
+    def _testify(self, name: str) -> None:
+        if name in self._witnesses:
+            self._witnesses[name](self._contacts[name].closed)
 
     def light(self, lamp: str, pattern: Sequence[tuple[float, bool]]) -> None:
         if not pattern or any(seconds <= 0.0 for seconds, _ in pattern):
@@ -359,6 +372,7 @@ class PinPanel:
                 self._hold(name, PINS, self._on_pin(lambda name=name: self._level(name), False))  # type: ignore[misc]
                 contact.edge(bool(self._down[name]), now)
             for press in contact.tick(now):
+                self._testify(name)
                 self._hand_over(press)
             if isinstance(contact, Button):
                 self._faults.report(Kind.PANEL, FaultKind.STUCK, f"button:{name}", contact.stuck(now))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 
 from appliance.bulletin import Bulletin
@@ -51,16 +51,17 @@ class BoardCare:
 
     def _publish(self) -> None:
         devices = self._board.devices()
-        old = {one["id"]: one for one in self._bulletin.document("devices").get("devices", ())}
-        new = {fact.id: _document(fact) for fact in devices}
+        # A sound card's microphone and loudspeaker have one id.
+        old = {(one["kind"], one["id"]): one for one in self._bulletin.document("devices").get("devices", ())}
+        new = {(fact.kind.value, fact.id): _document(fact) for fact in devices}
         audio = self._board.audio
         changed = self._bulletin.set("devices", {"devices": list(new.values()),
                                                  "volume": None if audio is None else audio.volume})
         present_before = {key for key, one in old.items() if one["present"]}
         present = {key for key, one in new.items() if one["present"]}
         if changed and old and present != present_before:
-            self._bulletin.post("devices.updated", added=sorted(present - present_before),
-                                removed=sorted(present_before - present), devices=list(new.values()))
+            self._bulletin.post("devices.updated", added=_ids(present - present_before),
+                                removed=_ids(present_before - present), devices=list(new.values()))
 
     async def _volume(self, command: Command) -> None:
         audio = self._board.audio
@@ -119,6 +120,10 @@ class BoardCare:
             await asyncio.to_thread(simulation.source, kind, spec)
         except (ValueError, DeviceFailedError) as error:  # no source is called so, or that file holds none
             raise BadRequest(str(error), sub_code="source") from error
+
+
+def _ids(keys: Iterable[tuple[str, str]]) -> list[str]:
+    return sorted({name for _, name in keys})
 
 
 def _document(fact: DeviceFact) -> Json:

@@ -310,6 +310,14 @@ class Studio:
         lags = [lag for session in self._sessions if (lag := session.lag) is not None]
         return max((waiting for waiting, _ in lags), default=0), max((seconds for _, seconds in lags), default=None)
 
+    def _figures(self) -> Json | None:
+        """Of the sound device: what went wrong there and was mended, and the two cards' clocks."""
+        if self._board.audio is None:
+            return None
+        figures = self._board.audio.figures
+        return {"xruns": figures.xruns, "dropped": figures.dropped, "driftPpm": figures.drift_ppm,
+                "delayMs": figures.delay_ms, "realtime": figures.realtime}
+
     def state(self) -> Json:
         camera, microphone = self._camera, self._microphone
         sending = [session.sending for session in self._sessions]
@@ -324,6 +332,7 @@ class Studio:
                 "playing": any(a for a, _ in receiving) and not self._loudspeaker.muted and Kind.SPEAKER not in missing,
             },
             "codec": "opus", "rate": RATE, "processing": self.acoustics.facts(), "missedBlocks": self._missed,
+            "device": self._figures(),
             "droppedBlocks": microphone.dropped if microphone is not None else 0,
         }
         video: Json = {

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from hw.api import (
     AudioBlock,
+    AudioFigures,
     DeviceBusyError,
     DeviceFailedError,
     DeviceMissingError,
@@ -148,6 +149,10 @@ class AlsaAudio:
     @property
     def echoes(self) -> bool:
         return True  # of a headset too nobody tells us that it is one
+
+    @property
+    def figures(self) -> AudioFigures:
+        return AudioFigures(dropped=self.dropped)
 
     # --- hw.audio
 

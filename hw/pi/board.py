@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from hw.api import (
+    Audio,
     BoardOptions,
     Camera,
     DeviceBusyError,
@@ -24,6 +25,7 @@ from hw.api import (
     Kind,
     Panel,
 )
+from hw.pi.audio.device import AudioConfig, PiAudio, open_audio
 from hw.pi.boardfile import BoardFile, find_board_file
 from hw.pi.display import DisplayConfig, open_display
 from hw.pi.health import BoardHealth, identity
@@ -75,7 +77,9 @@ class PiBoard:
         self._camera: Camera | None = None
         self._display: Display | None = None
         self._panel: PiPanel | None = None
+        self._audio: PiAudio | None = None
         self._health: BoardHealth | None = None
+        sound = self._file.part("audio", AudioConfig)
         panel, screen = self._file.part("panel", PanelConfig), self._file.part("display", DisplayConfig)
         _log.info("board file %s: %s", self._file.path, self._file.title)
         try:
@@ -84,6 +88,9 @@ class PiBoard:
                 panel, faults, options.long_press_s, tuple(screen.touch)))
             self._display = self._open(Kind.DISPLAY, "Screen", lambda _, faults: open_display(
                 screen, faults, self._touch))
+            self._audio = self._open(Kind.MICROPHONE, "Sound", lambda _, faults: open_audio(sound, faults))
+            if self._panel is not None and self._audio is not None and sound.mute_input in self._panel.inputs:
+                self._panel.witness(sound.mute_input, self._audio.mute_line)
         except BaseException:
             self.close()
             raise
@@ -93,7 +100,7 @@ class PiBoard:
         """Open one part; None where the board has none, and where that fails, which is told with its reason."""
         try:
             part = opener(self._file, self._faults)
-        except (HardwareError, ImportError) as error:
+        except (HardwareError, ImportError) as error:  # ImportError: an optional library is not installed
             _log.warning("%s: %s", name, error)
             self._lacking.append(DeviceFact(kind, kind.value, name, present=False, note=str(error)))
             fault = fault_of(error) if isinstance(error, HardwareError) else FaultKind.FAILED
@@ -108,8 +115,8 @@ class PiBoard:
             self._panel.press_from("touch", button, down)
 
     @property
-    def audio(self) -> None:
-        return None
+    def audio(self) -> Audio | None:
+        return self._audio
 
     @property
     def camera(self) -> Camera | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hw.api import AudioBlock, DeviceBusyError, DeviceFailedError, DeviceMissingError, FaultKind, Kind
+from hw.api import AudioBlock, AudioFigures, DeviceBusyError, DeviceFailedError, DeviceMissingError, FaultKind, Kind
 from hw.sim.faults import FaultLine
 from hw.sim.hearing import Hearing
 from hw.sim.sounds import RATE, LentSound, mix, open_sound, scale
@@ -203,6 +203,10 @@ class SimAudio:
     @property
     def echoes(self) -> bool:
         return self.echo.loss_db is not None
+
+    @property
+    def figures(self) -> AudioFigures:
+        return AudioFigures()
 
     # --- for the board
 

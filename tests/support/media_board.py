@@ -13,6 +13,7 @@ import av
 
 from hw.api import (
     AudioBlock,
+    AudioFigures,
     DeviceFact,
     EncodedFrame,
     EncoderKind,
@@ -33,6 +34,7 @@ class ClockedAudio:
 
     volume = 50
     echoes = False
+    figures = AudioFigures()
 
     def __init__(self) -> None:
         self._stop = threading.Event()

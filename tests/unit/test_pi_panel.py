@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,6 +152,21 @@ def test_what_is_closed_at_the_start_is_told_and_a_held_button_is_not(mock: Pane
     mock.factory.pin(17).drive_high()
     mock.factory.pin(23).drive_low()
     assert mock.kinds(1) == [("tamper", PressKind.INPUT_OFF)]  # and nothing of the button
+
+
+def test_a_witness_hears_of_its_input_while_the_listener_sleeps(mock: Panel) -> None:
+    heard: queue.Queue[bool] = queue.Queue()
+    awake = threading.Event()
+    mock.panel.listen(lambda _: awake.wait(5) and None)
+    mock.panel.witness("door", heard.put)
+    assert heard.get(timeout=3) is False
+    mock.factory.pin(22).drive_low()
+    assert heard.get(timeout=3) is True
+    mock.factory.pin(22).drive_high()
+    assert heard.get(timeout=3) is False
+    awake.set()
+    with pytest.raises(KeyError):
+        mock.panel.witness("window", heard.put)
 
 
 def test_line_and_keypad_press_one_button(mock: Panel) -> None:
