@@ -392,7 +392,7 @@ class Panel(Protocol):
     def switch(self, relay: str, seconds: float) -> None:
         """Close ``relay`` for ``seconds`` (0: open it now); it opens by itself, also when the daemon dies.
 
-        Waits 200 ms at most to see it move. Raises HardwareError when it did not.
+        Waits 200 ms at most to see it move: call it off the loop. Raises HardwareError when it did not.
         """
 
     def closed(self, relay: str) -> bool:

@@ -131,7 +131,7 @@ class PanelDoor:
             raise BadRequest(f"there is no relay {relay!r}; this board has: {', '.join(self._panel.relays) or 'none'}",
                              code=404, sub_code="notFound")
         was_closed = self._panel.closed(relay)
-        self._panel.switch(relay, seconds)
+        await asyncio.to_thread(self._panel.switch, relay, seconds)
         if seconds > 0:
             self._later(f"relay {relay}", seconds + RELAY_LOOK_S, partial(self._look_at, relay))
         else:

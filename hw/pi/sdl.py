@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import math
 import os
 import sys
 import threading
@@ -40,6 +41,11 @@ _log = logging.getLogger("hw.display")
 LOOK_S: Final = 1.0
 """Connectors are looked at this often: a cable that is pulled or plugged is noticed within 2 s."""
 
+AGAIN_S: Final = 0.3
+"""What changed last is drawn once more after this time: just after a mode was set a flip may be lost (seen on vkms: one
+time in ten), and words would not be there until the next ones."""
+
+EXIT_S: Final = 0.4
 RETRY_S: Final = 2.0
 PUMP_S: Final = 0.03
 """Touches are asked for this often while there are buttons on the screen; a press is told within 50 ms."""
@@ -100,7 +106,7 @@ class Screen:
         with self._wake:
             self._closing = True
             self._wake.notify_all()
-        self._thread.join(1.0)
+        self._thread.join(EXIT_S)
 
     # --- hw.sdl
 
@@ -138,7 +144,7 @@ class Screen:
 
     def _draw_on(self, window: _Window) -> bool:
         """Until it closes (False) or the screen is gone (True)."""
-        look_at = time.monotonic() + LOOK_S
+        look_at, again_at = time.monotonic() + LOOK_S, math.inf
         pause = PUMP_S if self._config.touch else LOOK_S / 4
         while True:
             with self._wake:
@@ -147,8 +153,10 @@ class Screen:
                 if self._closing:
                     return False
                 content, brightness, shoot, work = self._content, self._brightness, self._shoot, self._changed
-            if work or shoot:
+            now = time.monotonic()
+            if work or shoot or now >= again_at:
                 self._draw(window, content, brightness, shoot)
+                again_at = now + AGAIN_S if work else math.inf
             if not self._pump(window):
                 return True
             if self._driver == "kmsdrm" and time.monotonic() >= look_at:
@@ -395,7 +403,7 @@ def main(descriptor: int) -> None:
         finally:
             screen.close()
     except (EOFError, OSError):  # the daemon is gone, or wants us to go
-        return
+        os._exit(0)  # a driver that starts or hangs would hold an orderly end; the kernel takes the screen back
 
 
 if __name__ == "__main__":
