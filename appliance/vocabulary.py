@@ -242,7 +242,8 @@ VERBS: Final[tuple[Verb, ...]] = (
             choices=("off", "auto", "on", "pushToTalk")),
     ), returns="processing"),
     Verb("audio.calibrate", "Measure the way from loudspeaker to microphone with a chirp, played twice; not in a call.",
-         acts=True, max_ttl_s=5, idempotent=False, long=True, returns="echoPath"),
+         acts=True, max_ttl_s=5, idempotent=False, long=True,
+         returns="echoPath; null: the microphone did not hear the loudspeaker"),
     Verb("audio.talk", "Push to talk: hold the talk key, for 30 s unless it is given again. Refused while push to talk "
          "is not in force (audio.filters).", acts=True, max_ttl_s=5),
     Verb("audio.listen", "Push to talk: let the talk key go."),

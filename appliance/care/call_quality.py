@@ -127,8 +127,9 @@ class CallQuality:
         self._reports.append(report)
         quality = self.quality = self._judge.look(report)
         self._summary(call["callId"]).add(report, quality)
-        for name, verdict in (("networkSendQuality", quality.send), ("networkReceiveQuality", quality.receive)):
-            self._diagnostics.quality(name, verdict.grade, **verdict.detail())
+        if len(self._reports) > 1:  # how the first second went says little: both ends have just begun
+            self._diagnostics.quality("networkSendQuality", quality.send.grade, **quality.send.detail())
+            self._diagnostics.quality("networkReceiveQuality", quality.receive.grade, **quality.receive.detail())
         self._tell(call["callId"], self._steady(quality.level), quality.stats(self._verbosity()))
         return LOOK_S
 

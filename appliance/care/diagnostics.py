@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from appliance.bulletin import Bulletin
+from appliance.clock import rfc3339
 from appliance.vocabulary import DIAGNOSTICS, DiagnosticType, Json
 from hw.api import Fault, FaultKind, Kind
 
@@ -210,8 +211,9 @@ class Diagnostics:
         words = DIAGNOSTICS[name]
         standing.shown = standing.detail
         self._bulletin.merge("diag", **{name: {
-            "value": standing.value, "valueType": words.type.value, "since": standing.since,
-            "lastCleared": standing.cleared, "count": standing.count, "detail": standing.shown,
+            "value": standing.value, "valueType": words.type.value, "since": rfc3339(standing.since),
+            "lastCleared": None if standing.cleared is None else rfc3339(standing.cleared),
+            "count": standing.count, "detail": standing.shown,
             "message": words.message, "advice": words.advice}})
 
 

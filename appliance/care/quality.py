@@ -51,8 +51,9 @@ class Part:
     def payload(self) -> Json:
         """As Twilio's NetworkQualityMediaStats has it; ``concealed`` is ours."""
         return {
-            "bandwidth": {"actual": self.actual, "available": self.available, "level": self.bandwidth_level},
-            "latency": {"jitter": round(self.jitter, 4), "rtt": self.rtt,
+            "bandwidth": {"actual": _whole(self.actual), "available": _whole(self.available),
+                          "level": self.bandwidth_level},
+            "latency": {"jitter": round(self.jitter, 4), "rtt": _seconds(self.rtt),
                         "level": level_of(mos(self.rtt or 0.0, self.jitter, 0.0))},
             "fractionLost": {"fractionLost": round(self.loss, 4), "level": level_of(mos(0.0, 0.0, self.loss))},
             "concealed": {"concealed": round(self.concealed, 4), "level": level_of(mos(0.0, 0.0, self.concealed))},
@@ -85,7 +86,7 @@ class Verdict:
                   for name, grade in self.grades.items() if grade != GOOD]
         fallen += [f"no {kind} arrives although the other side sends it" for kind in self.silent]
         return {"direction": self.direction, "what": ", ".join(fallen), "fractionLost": round(self.loss, 4),
-                "jitter": round(self.jitter, 4), "roundTripTime": None if self.rtt is None else round(self.rtt, 4)}
+                "jitter": round(self.jitter, 4), "roundTripTime": _seconds(self.rtt)}
 
 
 def _limit(name: str, value: float, grade: int) -> str:
@@ -96,7 +97,8 @@ def _limit(name: str, value: float, grade: int) -> str:
 
 def _figure(name: str, value: float) -> str:
     """For people: a share in per cent, seconds in milliseconds."""
-    return f"{value * 100:.3g} %" if name == "loss" else f"{value * 1000:.0f} ms"
+    shown = value * (100 if name == "loss" else 1000)
+    return f"{round(shown, 0 if shown >= 100 else 1):g} {'%' if name == 'loss' else 'ms'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ class Quality:
     parts: Mapping[tuple[str, str], Part] = field(default_factory=dict)
 
     def payload(self) -> Json:
-        return {"networkQualityLevel": self.level, "mos": round(self.mos, 2), "rtt": self.rtt,
+        return {"networkQualityLevel": self.level, "mos": round(self.mos, 2), "rtt": _seconds(self.rtt),
                 "jitter": round(self.receive.jitter, 4), "fractionLost": round(self.receive.loss, 4),
                 "stats": self.stats(3)}
 
@@ -140,6 +142,14 @@ def mos(rtt: float, jitter: float, loss: float) -> float:
     score = 94.768 - latency / 40 if latency < 160 else 94.768 - (latency - 120) / 10
     score = max(0.0, min(100.0, score - 250 * loss))
     return 1 + 0.035 * score + 7e-6 * score * (score - 60) * (100 - score)
+
+
+def _whole(bits_per_second: float | None) -> int | None:
+    return None if bits_per_second is None else round(bits_per_second)
+
+
+def _seconds(trip: float | None) -> float | None:
+    return None if trip is None else round(trip, 4)
 
 
 def level_of(score: float) -> int:

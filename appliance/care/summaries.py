@@ -52,8 +52,9 @@ class Summaries:
         else:
             summary = await self._find(call_id)
         if summary is None:
-            raise Refused("There is no such call, or its summary is not kept any more; see state/calls.", code=404,
-                          sub_code="notFound", retryable=False)
+            words = ("No call was made yet." if call_id is None else
+                     "There is no such call, or its summary is not kept any more; see state/calls.")
+            raise Refused(words, code=404, sub_code="notFound", retryable=False)
         if dialect != "acs":
             return summary
         media = summary.pop("media")

@@ -233,8 +233,10 @@ def _diag() -> Json:
         return _object({
             "value": {"type": "boolean"} if flag else {"enum": [1, 2, 3], "description": "good, poor, bad"},
             "valueType": {"const": diagnostic.type.value},
-            "count": {"type": "integer", "minimum": 0},
-            "detail": {"type": "object"},
+            "since": _TIME | {"description": "when the value became what it is"},
+            "lastCleared": _or_null(_TIME | {"description": "when the trouble ended last"}),
+            "count": {"type": "integer", "minimum": 0, "description": "how often it was raised"},
+            "detail": {"type": "object", "description": "what is wrong, while it is: what in words, figures by name"},
             "message": {"const": diagnostic.message},
             "advice": {"const": diagnostic.advice},
         }, ("value", "valueType", "message", "advice"))

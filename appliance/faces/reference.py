@@ -184,8 +184,8 @@ def _diagnostics() -> str:
         "true or false; of a quality (`valueType` `DiagnosticQuality`) it is 1 good, 2 poor or 3 bad. `detail` says "
         "what is wrong while it is: `what` in words, and figures by name in SI units (`fractionLost` 0..1, `jitter` "
         "and `roundTripTime` in seconds, `celsius`, `freeBytes`); it is empty when nothing is. `since` is when the "
-        "value became what it is, `lastCleared` when the trouble ended last (both in seconds since 1970), `count` "
-        "how often it was raised.\n\n"
+        "value became what it is, `lastCleared` when the trouble ended last, `count` how often it was raised; "
+        "`message` and `advice` say what it means while it is.\n\n"
     ) + _table(
         ("name", "message", "what to do"),
         [(f"`{name}`", found.message, found.advice) for name, found in DIAGNOSTICS.items()])

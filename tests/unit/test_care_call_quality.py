@@ -135,6 +135,17 @@ async def test_a_defect_in_the_statistics_is_told_once_and_ends_nothing(caplog: 
 
 
 @virtual_time
+async def test_the_first_second_raises_no_diagnostic() -> None:
+    async with scene() as s:
+        s.connect(jitter=0.05)
+        await asyncio.sleep(2)
+        assert s.level is not None
+        assert s.diagnostic("networkReceiveQuality") is None
+        await asyncio.sleep(5)
+        assert s.diagnostic("networkReceiveQuality") == 2
+
+
+@virtual_time
 async def test_a_line_that_wavers_makes_few_events() -> None:
     async with scene() as s:
         s.connect()

@@ -36,6 +36,7 @@ async def test_a_flag_is_told_once_each_edge() -> None:
         document = bulletin.document("diag")["cameraFreeze"]
         assert (document["value"], document["count"], document["valueType"]) == (False, 1, "DiagnosticFlag")
         assert document["advice"] == DIAGNOSTICS["cameraFreeze"].advice
+        assert document["since"] == document["lastCleared"] == "1970-01-01T00:16:40.000Z"
 
 
 @virtual_time
