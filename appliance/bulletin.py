@@ -6,11 +6,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from appliance.vocabulary import EVENTS, STATES, VOLATILE, Event, Json, Snapshot
 
 __all__ = ["Bulletin"]
+
+_T = TypeVar("_T")
 
 
 class Bulletin:
@@ -82,13 +84,18 @@ class Bulletin:
         on_event: Callable[[Event], None] | None = None, on_sample: Callable[[Json], None] | None = None,
     ) -> Iterator[None]:
         """Subscribe for the duration of the block."""
-        wanted: list[tuple[list[Any], Any]] = [
-            (self._on_document, on_document), (self._on_event, on_event), (self._on_sample, on_sample)]
-        told = [(listeners, tell) for listeners, tell in wanted if tell is not None]
-        for listeners, tell in told:
-            listeners.append(tell)
-        try:
+        with (_listening(self._on_document, on_document), _listening(self._on_event, on_event),
+              _listening(self._on_sample, on_sample)):
             yield
-        finally:
-            for listeners, tell in told:
-                listeners.remove(tell)
+
+
+@contextmanager
+def _listening(listeners: list[_T], listener: _T | None) -> Iterator[None]:
+    if listener is None:
+        yield
+        return
+    listeners.append(listener)
+    try:
+        yield
+    finally:
+        listeners.remove(listener)
