@@ -323,7 +323,7 @@ class House:
             return None
         door = PanelDoor(
             self.board.panel, self.intake, self.bulletin, settings=self.settings.call, show=self.studio.show,
-            blank=self.studio.blank, screen_off_s=self.settings.board.screen_off_s,
+            blank=self.studio.blank, board=self.settings.board,
             on_hardware_mute=self.controller.hardware_mute, on_talk=self.studio.talk, flag=self.diagnostics.flag)
         handlers |= door.handlers()
         self._background.append(("doors.panel", door.run))
@@ -337,7 +337,7 @@ class House:
         self.controller.reconfigure(settings.call, entries_of(settings.book))
         self.studio.acoustics.configure(settings.audio)
         if self.panel is not None:
-            self.panel.reconfigure(settings.call, settings.board.screen_off_s)
+            self.panel.reconfigure(settings.call, settings.board)
         if self.board.display is not None:
             self.board.display.set_brightness(settings.board.brightness)
 

@@ -592,6 +592,8 @@ DIAGNOSTICS: Final[Mapping[str, Diagnostic]] = _diagnostics(
     ("panelNotFunctioning", _F, "Buttons, lamps or relays do not answer.", "See the detail."),
     ("buttonStuck", _F, "A button is held for over 30 s.", "Free the button."),
     ("tamper", _F, "The tamper contact reports: the case may be open.", "Look after the device."),
+    ("doorOpenTooLong", _F, "The door stands open.", "Shut it, or look at its contact."),
+    ("handsetOffHook", _F, "The handset lies beside its hook.", "Put it back."),
     ("powerUndervoltage", _F, "The supply voltage is too low.", "Use a stronger supply."),
     ("thermalThrottled", _F, "The board is too hot and slows down.", "Improve the cooling."),
     ("storageLow", _F, "Little storage is left.", "Free storage; see the detail."),

@@ -4,7 +4,8 @@ Button ``call``, by the state of the call when it goes down: without one a press
 the second target; while somebody calls a press answers, a long one declines; in a call (also one that is not answered
 yet) both hang up. Button ``mute``: mutes and unmutes. Where a long press means nothing else, the button acts as it goes
 down, else when it is known which of both it is. Input ``hardware_mute`` is the truth for mute, input ``talk`` the key
-of push-to-talk. The lamp ``capture`` follows what is really captured, never what was asked for.
+of push-to-talk, input ``hook`` is closed while the handset is lifted: that answers, and putting it back hangs up; input
+``door`` is closed while the door is. The lamp ``capture`` follows what is really captured, never what was asked for.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from appliance.errors import BadRequest, EdgecallError, Refused
 from appliance.faces.envelope import parse
 from appliance.handover import Inbox
 from appliance.intake import Handler, Submit
-from appliance.settings import CallSettings
+from appliance.settings import BoardSettings, CallSettings
 from appliance.vocabulary import VERB, Answer, CallState, Command, Json, Origin, Result, Scope
 from hw.api import Panel, Press, PressKind
 
@@ -60,18 +61,22 @@ RED_S: Final = 3.0  # the status lamp blinks this long after a failure
 WORDS_S: Final = 6.0  # and the screen says why
 DIAL_EVERY_S: Final = 3.0  # a child at the button starts one call in this time, not twenty
 RELAY_LOOK_S: Final = 0.05  # after its time is over it is looked whether a relay is open
+HOOK_S: Final = 60.0  # a handset beside its hook for so long was forgotten
+HOOK_LEAVES: Final = (CallState.NONE, CallState.DISCONNECTED, CallState.DISCONNECTING, CallState.INCOMING)
+"""Where putting the handset back does nothing: who calls goes on ringing."""
+
 INBOX: Final = 32  # presses that may wait; a human makes fewer
 
 
 class PanelDoor:
     """Between the board's panel and the appliance. ``show(banner, hint)`` writes on the screen, ``blank`` makes it dark
-    ``screen_off_s`` (0: never) after the last call or press."""
+    when nobody called or pressed for the time that is set."""
 
     def __init__(
         self, panel: Panel, submit: Submit, bulletin: Bulletin, *, settings: CallSettings,
         show: Callable[[str, str], None], blank: Callable[[], None], on_hardware_mute: Callable[[bool], None],
         on_talk: Callable[[bool], None],
-        flag: Callable[[str, bool], None], screen_off_s: float = 0.0,
+        flag: Callable[[str, bool], None], board: BoardSettings,
     ) -> None:
         self._panel = panel
         self._submit = submit
@@ -79,7 +84,8 @@ class PanelDoor:
         self._settings = settings
         self._show = show
         self._blank = blank
-        self._screen_off_s = screen_off_s
+        self._board = board
+        self._hook_off = False  # lifted without a call
         self._dark = False
         self._on_hardware_mute = on_hardware_mute
         self._on_talk = on_talk
@@ -104,6 +110,7 @@ class PanelDoor:
         self._panel.listen(self._inbox.put)
         with self._bulletin.subscribed(on_document=self._on_document):
             self._draw()
+            self._watch_door()
             self._publish()
             try:
                 while True:
@@ -116,11 +123,13 @@ class PanelDoor:
                     task.cancel()
                 await asyncio.gather(*self._commands, return_exceptions=True)
 
-    def reconfigure(self, settings: CallSettings, screen_off_s: float) -> None:
+    def reconfigure(self, settings: CallSettings, board: BoardSettings) -> None:
+        before, self._board = self._board, board
         self._settings = settings
-        if screen_off_s != self._screen_off_s:
-            self._screen_off_s = screen_off_s
+        if board.screen_off_s != before.screen_off_s:
             self._wake_screen()
+        if board.door_open_s != before.door_open_s:
+            self._watch_door()
 
     def handlers(self) -> Mapping[str, Handler]:
         return {"io.set": self._do_io_set}
@@ -180,6 +189,37 @@ class PanelDoor:
             self._on_talk(closed)
         elif name == "tamper":
             self._flag("tamper", closed)
+        elif name == "door":
+            self._watch_door()
+        elif name == "hook":
+            self._on_hook(lifted=closed)
+
+    def _watch_door(self) -> None:
+        if "door" not in self._panel.inputs:
+            return
+        self._never("door")
+        self._flag("doorOpenTooLong", False)
+        if not self._inputs["door"] and self._board.door_open_s > 0:
+            self._later("door", self._board.door_open_s, partial(self._flag, "doorOpenTooLong", True))
+
+    def _on_hook(self, *, lifted: bool) -> None:
+        call = self._bulletin.document("call")
+        state = CallState(call.get("state", "None"))
+        if lifted and state is CallState.INCOMING:
+            self._give("call.answer", {"callId": call["callId"]})
+        elif not lifted and state not in HOOK_LEAVES:
+            self._give("call.hangup", {"callId": call["callId"]})
+        self._watch_hook(state)
+
+    def _watch_hook(self, state: CallState) -> None:
+        """A handset that was put beside its hook after a call is missed by the next one."""
+        off = self._inputs.get("hook", False) and state in (CallState.NONE, CallState.DISCONNECTED)
+        if off and not self._hook_off:
+            self._later("hook", HOOK_S, partial(self._flag, "handsetOffHook", True))
+        elif self._hook_off and not off:
+            self._never("hook")
+            self._flag("handsetOffHook", False)
+        self._hook_off = off
 
     def _begin(self, button: str) -> None:
         """A button goes down: what it means is settled by what is going on now, whatever happens until it is let go."""
@@ -290,6 +330,7 @@ class PanelDoor:
         live = state not in (CallState.NONE, CallState.DISCONNECTED)
         if state is not self._drawn:  # the call went on: what was said of it is over
             self._drawn, self._words = state, None
+            self._watch_hook(state)
         self._light("call", CALL_LAMP[state])
         self._light("mute", ON if call.get("isMuted") or (not live and self._inputs.get("hardware_mute")) else OFF)
         raised = any(entry["value"] is True or entry["value"] in (2, 3)
@@ -311,10 +352,10 @@ class PanelDoor:
             self._draw()
 
     def _darken_later(self) -> None:
-        if self._screen_off_s > 0:
-            self._later("dark", self._screen_off_s, self._darken)
-        elif (waiting := self._moments.pop("dark", None)) is not None:
-            waiting.cancel()
+        if self._board.screen_off_s > 0:
+            self._later("dark", self._board.screen_off_s, self._darken)
+        else:
+            self._never("dark")
 
     def _darken(self) -> None:
         del self._moments["dark"]

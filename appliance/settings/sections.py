@@ -69,6 +69,8 @@ class BoardSettings:
                               maximum=100)
     screen_off_s: int = setting(0, "So long after the last call or press the screen goes dark; 0: never.", unit="s",
                                 minimum=0, maximum=86_400)
+    door_open_s: int = setting(0, "A door whose contact (input door) is open for longer is told; 0: never.", unit="s",
+                               minimum=0, maximum=86_400)
     long_press_s: float = setting(1.0, "From here on a press of the button is a long one.",
                                   unit="s", minimum=0.3, maximum=10, restart=True)
 

@@ -1,13 +1,14 @@
 """The board itself: heat, supply, storage, links, read where the kernel and the firmware tell.
 
-``hw.health`` looks twice a second, so that ``BoardHealth.now`` costs nothing: a sensor on a bus that hangs holds this
-thread alone. What a board cannot tell is None.
+``hw.health`` looks twice a second (at links and storage every 3 s), so that ``BoardHealth.now`` costs nothing: a sensor
+on a bus that hangs holds this thread alone. What a board cannot tell is None.
 """
 
 from __future__ import annotations
 
 import array
 import fcntl
+import itertools
 import os
 import struct
 import threading
@@ -25,6 +26,9 @@ LOOK_S: Final = 0.5
 HOLD_S: Final = 1.0
 """What has ended is believed after it stayed away for so long: at its limit the firmware slows down and lets go many
 times a second. With the time between looks a fact that is over is told within 3 s."""
+
+WHOLE: Final = 6
+"""One look in so many is at links, wear and feed as well: every 3 s."""
 
 UNDERVOLTAGE, CAPPED, THROTTLED, SOFT_LIMIT = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 """GET_THROTTLED of the Raspberry Pi's firmware, the bits of now."""
@@ -66,8 +70,11 @@ def throttled_bits(node: str = "/dev/vcio") -> int | None:
         os.close(mailbox)
 
 
-def look(root: str = "/", bits: Callable[[], int | None] = throttled_bits) -> Health:
-    """One look at the machine whose ``/sys`` and ``/proc`` are below ``root``. Blocking."""
+def look(root: str = "/", bits: Callable[[], int | None] = throttled_bits, *, before: Health | None = None) -> Health:
+    """One look at the machine whose ``/sys`` and ``/proc`` are below ``root``. Blocking.
+
+    With the look ``before`` at heat and supply alone; what changes slowly is taken from there.
+    """
     top, now = Path(root), bits()
     celsius = _temperature(top)
     alarms = [_number(path.with_name("in0_lcrit_alarm")) for path in top.glob("sys/class/hwmon/hwmon*/name")
@@ -79,6 +86,8 @@ def look(root: str = "/", bits: Callable[[], int | None] = throttled_bits) -> He
         slow = any(states) if states else None
     else:  # slowed down for lack of supply is told as that
         slow = bool(now & SOFT_LIMIT) or (bool(now & (CAPPED | THROTTLED)) and not low)
+    if before is not None:
+        return replace(before, temperature_c=celsius, throttled=slow, undervoltage=low)
     return Health(temperature_c=celsius, throttled=slow, undervoltage=low, storage_wear=_wear(top), links=_links(top),
                   supply=_supply(top))
 
@@ -162,7 +171,7 @@ def identity(root: str = "/") -> dict[str, str]:
 class BoardHealth:
     """The latest look, held against fluttering."""
 
-    def __init__(self, look_now: Callable[[], Health] = look) -> None:
+    def __init__(self, look_now: Callable[[Health | None], Health] = lambda before: look(before=before)) -> None:
         self._look = look_now
         self._slow, self._low = Held(), Held()
         self._latest = Health()
@@ -179,8 +188,9 @@ class BoardHealth:
             self._thread.join(1.0)
 
     def _run(self) -> None:
-        while not self._stop.is_set():
-            seen, at = self._look(), time.monotonic()
+        for number in itertools.count():
+            seen, at = self._look(self._latest if number % WHOLE else None), time.monotonic()
             self._latest = replace(seen, throttled=self._slow(seen.throttled, at),
                                    undervoltage=self._low(seen.undervoltage, at))
-            self._stop.wait(LOOK_S)
+            if self._stop.wait(LOOK_S):
+                return

@@ -14,7 +14,7 @@ from appliance.care.diagnostics import Diagnostics
 from appliance.doors import panel as door_module
 from appliance.doors.panel import CALL_LAMP, DOUBLE, FAST, OFF, ON, PULSE, SLOW, PanelDoor, without_panel
 from appliance.errors import EdgecallError, Refused
-from appliance.settings import CallSettings
+from appliance.settings import BoardSettings, CallSettings
 from appliance.vocabulary import VERB, Answer, CallState, Command, Event, Json, Origin, Result, Scope
 from hw import contacts
 from hw.api import Fault
@@ -42,7 +42,8 @@ class Front:
         self.events: list[Event] = []
         self.changed = asyncio.Event()
         self.door = PanelDoor(panel, self.desk, self.bulletin, settings=CallSettings(**settings),
-                              show=self._show, blank=lambda: self._show("", "dark"), on_talk=self.talk.append,
+                              show=self._show, blank=lambda: self._show("", "dark"),
+                              board=BoardSettings(), on_talk=self.talk.append,
                               on_hardware_mute=self.hardware_mute.append, flag=self.diagnostics.flag)
 
     def _show(self, banner: str, hint: str) -> None:
@@ -135,7 +136,7 @@ async def test_a_long_press_without_a_second_target_dials_the_first() -> None:
 
 async def test_changed_targets_hold_from_the_next_press_on() -> None:
     async with standing_at(button_target="operator:*") as front:
-        front.door.reconfigure(CallSettings(button_target="device:lobby-2"), 0)
+        front.door.reconfigure(CallSettings(button_target="device:lobby-2"), BoardSettings())
         assert (await front.press(SHORT_S)).args == {"to": "device:lobby-2"}
 
 
@@ -420,7 +421,7 @@ async def test_a_board_without_a_panel_refuses_relays_with_the_reason() -> None:
 
 async def test_the_screen_goes_dark_when_nobody_calls_or_presses() -> None:
     async with standing_at() as front:
-        front.door.reconfigure(CallSettings(), 0.3)
+        front.door.reconfigure(CallSettings(), BoardSettings(screen_off_s=0.3))
         await front.until(lambda: front.screen[-1] == ("", "dark"))
         shown = len(front.screen)
         front.bulletin.merge("device", name="Lobby")  # what changes meanwhile does not light it
@@ -434,5 +435,41 @@ async def test_the_screen_goes_dark_when_nobody_calls_or_presses() -> None:
         assert front.screen[-1][0] == "Incoming call"
         front.call(CallState.NONE)
         await front.until(lambda: front.screen[-1] == ("", "dark"))
-        front.door.reconfigure(CallSettings(), 0)
+        front.door.reconfigure(CallSettings(), BoardSettings())
         assert front.screen[-1][0] == "Lobby"
+
+
+async def test_a_door_that_stands_open_is_told() -> None:
+    async with standing_at() as front:
+        front.panel.set_input("door", closed=True)
+        await front.until(lambda: front.posted("io.input"))
+        front.door.reconfigure(CallSettings(), BoardSettings(door_open_s=0.3))
+        await asyncio.sleep(0.5)
+        assert not front.diagnostics.raised("doorOpenTooLong")
+        front.panel.set_input("door", closed=False)
+        await front.until(lambda: front.diagnostics.raised("doorOpenTooLong"))
+        front.panel.set_input("door", closed=True)
+        await front.until(lambda: not front.diagnostics.raised("doorOpenTooLong"))
+
+
+async def test_the_handset_answers_and_hangs_up_and_is_missed_on_its_hook(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door_module, "HOOK_S", 0.2)
+    async with standing_at() as front:
+        front.call(CallState.INCOMING)
+        front.panel.set_input("hook", closed=True)
+        answer = (await front.desk.given(1))[-1]
+        assert (answer.verb.name, answer.args) == ("call.answer", {"callId": "call-1"})
+        front.call(CallState.CONNECTED)
+        front.panel.set_input("hook", closed=False)
+        assert (await front.desk.given(2))[-1].verb.name == "call.hangup"
+        front.call(CallState.INCOMING)
+        front.panel.set_input("hook", closed=True)
+        await front.desk.given(3)
+        front.call(CallState.CONNECTED)
+        await asyncio.sleep(0.4)
+        assert not front.diagnostics.raised("handsetOffHook")
+        front.call(CallState.DISCONNECTED)  # the other side hung up
+        await front.until(lambda: front.diagnostics.raised("handsetOffHook"))
+        front.panel.set_input("hook", closed=False)
+        await front.until(lambda: not front.diagnostics.raised("handsetOffHook"))
+        assert len(front.desk.commands) == 3

@@ -125,7 +125,7 @@ def test_the_latest_look_is_at_hand_and_a_look_that_hangs_holds_nobody(monkeypat
     looked, go_on = threading.Semaphore(0), threading.Event()
     looks = iter([Health(temperature_c=50.0, undervoltage=True), Health(temperature_c=51.0, undervoltage=False)])
 
-    def look_now() -> Health:
+    def look_now(before: Health | None) -> Health:
         looked.release()
         seen = next(looks, None)
         if seen is None:
@@ -140,3 +140,12 @@ def test_the_latest_look_is_at_hand_and_a_look_that_hangs_holds_nobody(monkeypat
     go_on.set()
     board.close()
     board.close()
+
+
+def test_what_changes_slowly_is_looked_at_seldom(tmp_path: Path) -> None:
+    _write(tmp_path, {"sys/class/net/eth0/device/vendor": "", "sys/class/net/eth0/carrier": "1"})
+    first = look(str(tmp_path), lambda: 0)
+    _write(tmp_path, {"sys/class/net/eth0/carrier": "0", "sys/class/thermal/thermal_zone0/temp": "70000"})
+    seen = look(str(tmp_path), lambda: 4, before=first)
+    assert (seen.links, seen.temperature_c, seen.throttled) == (first.links, 70.0, True)
+    assert look(str(tmp_path), lambda: 0).links == [Link("eth0", False)]
