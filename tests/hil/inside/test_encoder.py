@@ -1,8 +1,8 @@
-"""The board's own H.264 encoder as the camera process uses it: true pictures, steering, and software at every fault."""
+"""Our encoder on a stateful encoder of the kernel: steered, judged, and left for software when it fails."""
 
 from __future__ import annotations
 
-import threading
+import select
 import time
 from collections.abc import Iterator
 
@@ -11,190 +11,247 @@ import pytest
 from av.video.frame import VideoFrame
 
 from hw.api import EncodedFrame, EncoderKind, VideoMode
-from hw.pi.encoder import EncoderFault, HardwareEncoder, floor, hardware_encoders
-from hw.pi.encoding import BoardEncoder, probe
+from hw.pi.encoder.ladder import CameraEncoder
+from hw.pi.encoder.m2m import EncoderError, M2mEncoder, floor_of
+from hw.pi.encoder.probe import encoder_nodes, find_encoder, prove
 from hw.sim.sources import nal_units
 from tests.hil.devices import Encoder
 
 MODULES = ["hilenc"]
+
 MODE = VideoMode(640, 360, 30, 1_000_000)
-FRAME_US = 33_333
-
-Told = list[tuple[EncoderKind, str]]
+FALL_BACK_S = 2.0
 
 
-@pytest.fixture(autouse=True)
-def hands(monkeypatch: pytest.MonkeyPatch) -> Iterator[Encoder]:
-    monkeypatch.setattr(BoardEncoder, "_failed", {})
-    monkeypatch.setattr(BoardEncoder, "_speed", 1e6)
+@pytest.fixture
+def device() -> Iterator[Encoder]:
     encoder = Encoder()
     encoder.calm()
     yield encoder
     encoder.calm()
-    for thread in threading.enumerate():
-        if thread.name == "hw.encoder.close":
-            thread.join(5.0)
-    assert encoder["live"] == 0, "a handle is left open"
+    deadline = time.monotonic() + 3.0
+    while encoder["live"]:  # a hung session ends with the fault
+        assert time.monotonic() < deadline, "a session was left open"
+        time.sleep(0.02)
 
 
-@pytest.fixture
-def told() -> Told:
-    return []
+class Told:
+    def __init__(self) -> None:
+        self.now: tuple[EncoderKind, str] = (EncoderKind.RECORDED, "")
+
+    def __call__(self, kind: EncoderKind, reason: str) -> None:
+        self.now = (kind, reason)
 
 
-@pytest.fixture
-def board(told: Told) -> Iterator[BoardEncoder]:
-    encoder = BoardEncoder(MODE, lambda kind, reason: told.append((kind, reason)))
-    yield encoder
-    encoder.close()
-
-
-def picture(shade: int, mode: VideoMode = MODE) -> VideoFrame:
+def picture(mode: VideoMode, luma: int = 100) -> VideoFrame:
     frame = VideoFrame(mode.width, mode.height, "yuv420p")
-    for plane, value in zip(frame.planes, (shade, 100, 140), strict=True):
+    for plane, value in zip(frame.planes, (luma, 90, 160), strict=True):
         plane.update(bytes([value]) * plane.buffer_size)
     return frame
 
 
-def shades(units: list[EncodedFrame]) -> list[int]:
-    """The grey in the middle of every picture that a decoder makes of the units."""
+class Stream:
+    """Pictures at 30 a second in, as a camera process does it."""
+
+    def __init__(self, encoder: CameraEncoder) -> None:
+        self.encoder = encoder
+        self.units: list[EncodedFrame] = []
+        self._number = 0
+
+    def step(self) -> list[EncodedFrame]:
+        """One picture, and what came out before the next."""
+        self._number += 1
+        due = time.monotonic() + 1 / self.encoder.mode.fps
+        self.encoder.encode(picture(self.encoder.mode, 40 + self._number % 150), time.monotonic_ns() // 1000)
+        units: list[EncodedFrame] = []
+        while (left := due - time.monotonic()) > 0:
+            poll = select.poll()
+            for file, events in self.encoder.files():
+                poll.register(file, events)
+            poll.poll(left * 1000)
+            units += self.encoder.collect()
+        self.units += units
+        return units
+
+    def run(self, count: int) -> list[EncodedFrame]:
+        return [unit for _ in range(count) for unit in self.step()]
+
+
+def decoded(units: list[EncodedFrame]) -> list[VideoFrame]:
     decoder = av.CodecContext.create("h264", "r")
-    frames = [frame for unit in units for frame in decoder.decode(av.Packet(unit.data))]
-    middle = [frame.to_ndarray(format="yuv420p")[frame.height // 2, frame.width // 2] for frame in
-              frames + decoder.decode(None)]
-    return [int(one) for one in middle]
+    pictures = [frame for unit in units for frame in decoder.decode(av.Packet(unit.data))]
+    return [*pictures, *decoder.decode(None)]
 
 
-def encode(encoder: BoardEncoder | HardwareEncoder, numbers: range) -> list[EncodedFrame]:
-    units = [encoder.encode(picture(60 + n % 100), n * FRAME_US) for n in numbers]
-    return [unit for unit in units if unit is not None]
+@pytest.fixture
+def told() -> Told:
+    return Told()
 
 
-def test_it_is_found_by_what_it_can_do_and_proves_it(hands: Encoder) -> None:
-    (path,) = hardware_encoders()
-    assert path == str(hands.node)
-    assert probe(path) == ""
+@pytest.fixture
+def encoder(device: Encoder, told: Told) -> Iterator[CameraEncoder]:
+    opened = CameraEncoder(told)
+    yield opened
+    opened.close()
 
 
-@pytest.mark.parametrize("size", [(640, 360), (1280, 720), (322, 182)])
-def test_pictures_come_out_as_they_went_in(hands: Encoder, size: tuple[int, int]) -> None:
-    mode = VideoMode(*size, 30, 1_000_000)
-    encoder = HardwareEncoder(str(hands.node), mode)
+def test_it_is_found_and_proven(device: Encoder) -> None:
+    assert encoder_nodes() == [str(device.node)]
+    before = device["frames"]
+    assert find_encoder().path == str(device.node)
+    assert device["frames"] > before
+
+
+def test_pictures_are_constrained_baseline_with_headers_at_every_key(encoder: CameraEncoder, told: Told) -> None:
+    assert encoder.open(MODE) == MODE
+    assert told.now == (EncoderKind.HARDWARE, "")
+    stream = Stream(encoder)
+    stream.run(10)
+    encoder.force_keyframe()
+    units = [*stream.units, *stream.run(10)]
+    assert [unit.keyframe for unit in units[:10]] == [True, *[False] * 9]
+    assert sum(unit.keyframe for unit in units[10:]) == 1
+    assert units[10].keyframe or units[11].keyframe
+    for unit in units:
+        kinds = [kind for kind, _ in nal_units(unit.data)]
+        assert ({7, 8, 5} <= set(kinds)) == unit.keyframe
+    parameters = next(nal for kind, nal in nal_units(units[0].data) if kind == 7)
+    assert (parameters[1], parameters[2] & 0x40) == (66, 0x40)
+    assert [unit.pts_us for unit in units] == sorted({unit.pts_us for unit in units})
+    shown = decoded(units)
+    assert len(shown) == len(units) >= 19
+    lumas = [memoryview(frame.planes[0])[640 * 100 + 300] for frame in shown[:9]]
+    assert lumas == [41 + n for n in range(9)]
+
+
+def test_bit_rate_is_changed_while_it_runs(encoder: CameraEncoder) -> None:
+    encoder.open(MODE)
+    stream = Stream(encoder)
+    stream.run(5)
+    high = sum(len(unit.data) for unit in stream.run(15))
+    encoder.set_bitrate(300_000)
+    stream.run(3)
+    low = sum(len(unit.data) for unit in stream.run(15))
+    assert 0.15 < low / high < 0.45
+
+
+def test_bit_rate_is_never_below_what_it_survives(device: Encoder) -> None:
+    session = M2mEncoder(str(device.node), MODE)
     try:
-        units = [encoder.encode(picture(60 + n, mode), n * FRAME_US) for n in range(10)]
+        assert session.set_bitrate(1) == floor_of(MODE) > 0
+        assert session.set_bitrate(400_000) == 400_000
     finally:
-        encoder.close()
-    whole = [unit for unit in units if unit is not None]
-    assert [unit.pts_us for unit in whole] == [n * FRAME_US for n in range(10)]
-    assert all(abs(seen - 60 - n) <= 1 for n, seen in enumerate(shades(whole)))
-    assert len(shades(whole)) == 10
+        session.close()
 
 
-def test_a_key_frame_comes_on_request_with_its_headers(board: BoardEncoder) -> None:
-    units = encode(board, range(4))
-    board.force_keyframe()
-    units += encode(board, range(4, 8))
-    assert [n for n, unit in enumerate(units) if unit.keyframe] == [0, 4]
-    assert {7, 8, 5} <= {kind for kind, _ in nal_units(units[4].data)}
+def test_another_size_begins_with_a_key_frame_and_nothing_inside_is_lost(encoder: CameraEncoder) -> None:
+    encoder.open(MODE)
+    stream = Stream(encoder)
+    stream.run(5)
+    encoder.encode(picture(MODE), time.monotonic_ns() // 1000)
+    smaller = VideoMode(320, 180, 30, 300_000)
+    assert encoder.open(smaller) == smaller
+    stream.run(5)
+    sizes = [frame.width for frame in decoded([*stream.units])]
+    assert sizes[5] == 640
+    assert sizes[6:] == [320] * (len(sizes) - 6)
+    assert len(sizes) >= 10
 
 
-def test_the_rate_follows_while_it_runs_and_never_below_its_floor(board: BoardEncoder) -> None:
-    before = sum(len(unit.data) for unit in encode(board, range(30)))
-    assert board.set_bitrate(600_000) == 600_000
-    after = sum(len(unit.data) for unit in encode(board, range(30, 60)))
-    assert before * 8 == pytest.approx(1_000_000, rel=0.05)
-    assert after * 8 == pytest.approx(600_000, rel=0.05)
-    assert board.set_bitrate(1000) == floor(MODE)
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_lost_picture_is_made_good_by_a_key_frame(device: Encoder, encoder: CameraEncoder, told: Told, count: int,
+                                                    ) -> None:
+    encoder.open(MODE)
+    stream = Stream(encoder)
+    stream.run(5)
+    device["error_next"] = count
+    units = stream.run(8)
+    assert next(unit for unit in units if unit.pts_us > stream.units[4].pts_us + 40_000).keyframe
+    assert told.now == (EncoderKind.HARDWARE, "")
 
 
-def test_what_it_holds_comes_out_when_it_is_drained(hands: Encoder) -> None:
-    encoder = HardwareEncoder(str(hands.node), MODE)
-    try:
-        assert encoder.encode(picture(90), 0) is not None
-        assert encoder.drain() == []  # each picture is waited for: none is held back
-    finally:
-        encoder.close()
+def test_one_late_picture_is_waited_for(device: Encoder, encoder: CameraEncoder, told: Told) -> None:
+    encoder.open(MODE)
+    stream = Stream(encoder)
+    stream.run(5)
+    device["delay_once_ms"] = 300
+    stream.run(25)
+    assert told.now == (EncoderKind.HARDWARE, "")
+    assert len(decoded(stream.units)) == len(stream.units) >= 20
 
 
-# --- faults: the next picture comes from software, decodable from a key frame on, and the reason is told --------------
+@pytest.mark.parametrize(("fault", "value", "words"), [
+    ("error_next", 1000, "damaged"),
+    ("corrupt_next", 1000, "damaged"),
+    ("stall", 1, "not answered"),
+    ("encode_us", 120_000, "for each picture"),
+    ("unplug", 1, "not there"),
+])  # fmt: skip
+def test_what_fails_is_left_for_software(device: Encoder, encoder: CameraEncoder, told: Told, fault: str, value: int,
+                                         words: str) -> None:
+    device["fill"] = 0  # or what is damaged may be filler alone
+    encoder.open(MODE)
+    stream = Stream(encoder)
+    stream.run(10)
+    begin = time.monotonic()
+    device[fault] = value
+    encoder.force_keyframe()
+    while encoder.kind is EncoderKind.HARDWARE:
+        stream.step()
+        assert time.monotonic() - begin < FALL_BACK_S + 2, "it did not fall back"
+    before = len(stream.units)
+    while len(stream.units) == before:
+        stream.step()
+    lasted = time.monotonic() - begin
+    print(f"{fault}: software after {lasted:.2f} s")
+    assert lasted < FALL_BACK_S
+    assert stream.units[before].keyframe
+    kind, reason = told.now
+    assert kind is EncoderKind.SOFTWARE
+    assert words in reason
+    assert len(decoded(stream.units[before:])) == len(stream.units) - before
 
 
-@pytest.mark.parametrize(("fault", "value", "reason"), [
-    ("error_next", 1, "failed at a picture"),
-    ("stall", 1, "gave nothing for 0.5 s"),
-    ("delay_once_ms", 900, "gave nothing for 0.5 s"),
-    ("unplug", 1, "is gone"),
-])
-def test_a_fault_while_it_runs_costs_no_picture(
-    hands: Encoder, board: BoardEncoder, told: Told, fault: str, value: int, reason: str,
-) -> None:
-    assert len(encode(board, range(5))) == 5
-    hands[fault] = value
-    begun = time.monotonic()
-    unit = board.encode(picture(77), 5 * FRAME_US)
-    assert time.monotonic() - begun < 2.0
-    assert unit is not None
-    assert unit.keyframe
-    assert shades([unit]) == [pytest.approx(77, abs=2)]
-    assert [kind for kind, _ in told] == [EncoderKind.HARDWARE, EncoderKind.SOFTWARE]
-    assert reason in told[-1][1]
-    assert len(encode(board, range(6, 20))) == 14
-    hands.calm()
+@pytest.mark.parametrize(("fault", "value", "words"), [
+    ("fail_streamon", 1, "memory"), ("max_bufs", 0, "memory"), ("max_ctx", 0, "held by"),
+])  # fmt: skip
+def test_what_refuses_to_begin_is_left_for_software(device: Encoder, encoder: CameraEncoder, told: Told, fault: str,
+                                                    value: int, words: str) -> None:
+    device[fault] = value
+    encoder.open(MODE)
+    assert told.now[0] is EncoderKind.SOFTWARE
+    assert words in told.now[1]
+    assert Stream(encoder).run(3)[0].keyframe
 
 
-@pytest.mark.parametrize(("fault", "value", "reason"), [
-    ("max_bufs", 1, ""),
-    ("fail_streamon", 1, "has no memory"),
-    ("max_ctx", 0, "is held by"),
-])
-def test_one_that_cannot_be_opened_is_replaced_at_once(hands: Encoder, told: Told, fault: str, value: int,
-                                                      reason: str) -> None:
-    path = str(hands.node)
-    hands[fault] = value
-    encoder = BoardEncoder(MODE, lambda kind, why: told.append((kind, why)), paths=lambda: [path])
-    try:
-        assert [kind for kind, _ in told] == [EncoderKind.SOFTWARE]
-        assert path in told[0][1]
-        assert reason in told[0][1]
-        units = encode(encoder, range(3))
-        assert units[0].keyframe
-    finally:
-        encoder.close()
+def test_it_is_taken_again_when_it_has_recovered(device: Encoder, told: Told) -> None:
+    clock = [0.0]
+    encoder = CameraEncoder(told, clock=lambda: clock[0])
+    device["fail_streamon"] = 1
+    encoder.open(MODE)
+    device["fail_streamon"] = 0
+    encoder.open(MODE)
+    assert told.now[0] is EncoderKind.SOFTWARE
+    clock[0] = 61.0
+    encoder.open(MODE)
+    assert told.now == (EncoderKind.HARDWARE, "")
+    encoder.close()
 
 
-def test_damaged_pictures_are_sent_on_and_end_at_the_next_key_frame(hands: Encoder, board: BoardEncoder) -> None:
-    units = encode(board, range(5))
-    hands["corrupt_next"] = 1
-    try:
-        board.encode(picture(70), 5 * FRAME_US)
-    finally:
-        board.force_keyframe()
-    clean = encode(board, range(6, 9))
-    assert clean[0].keyframe
-    assert len(shades(clean)) == 3
-    assert len(units) == 5
+def test_what_makes_no_picture_is_not_believed(device: Encoder) -> None:
+    device["stall"] = 1
+    found = find_encoder()
+    assert found.path == ""
+    assert "encoder" in found.reason
+    device["stall"] = 0
+    with pytest.raises(EncoderError, match="not there"):
+        prove("/dev/video99")
 
 
-def test_it_is_used_again_when_it_is_well_and_not_before_the_pause_is_over(hands: Encoder, told: Told) -> None:
-    clock = [100.0]
-    path = str(hands.node)
-
-    def tell(kind: EncoderKind, reason: str) -> None:
-        told.append((kind, reason))
-
-    first = BoardEncoder(MODE, tell, now=lambda: clock[0], paths=lambda: [path])
-    hands["error_next"] = 1
-    encode(first, range(1))
-    assert first.kind is EncoderKind.SOFTWARE
-    assert not first.due()
-    clock[0] += 11
-    assert first.due()
-    first.close()
-    again = BoardEncoder(MODE, tell, now=lambda: clock[0], paths=lambda: [path])
-    assert again.kind is EncoderKind.HARDWARE
-    again.close()
-
-
-def test_a_node_that_is_gone_says_so() -> None:
-    with pytest.raises(EncoderFault, match="is gone"):
-        HardwareEncoder("/dev/video77", MODE)
+def test_a_board_without_one_has_software_and_nothing_is_wrong(device: Encoder, told: Told) -> None:
+    device["unplug"] = 1
+    encoder = CameraEncoder(told)
+    assert told.now == (EncoderKind.SOFTWARE, "")
+    encoder.open(MODE)
+    assert Stream(encoder).run(3)[0].keyframe
+    encoder.close()

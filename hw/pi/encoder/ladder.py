@@ -1,0 +1,216 @@
+"""The encoder of a camera: the kernel's while it works, else software, at the size this processor keeps up with."""
+
+from __future__ import annotations
+
+import logging
+import select
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from av.video.frame import VideoFrame
+
+from hw.api import EncodedFrame, EncoderKind, VideoMode
+from hw.camera.x264 import H264Encoder
+from hw.pi.encoder.m2m import EncoderError, M2mEncoder
+from hw.pi.encoder.probe import Found, find_encoder
+
+__all__ = ["CameraEncoder", "affordable", "measure"]
+
+_log = logging.getLogger("hw.encoder")
+
+AGAIN_S: Final = 60.0
+"""A hardware encoder that failed is proven again this long after, with the next opening of the camera; one whose driver
+hangs is not, it would only hold another thread."""
+
+DRAIN_S: Final = 0.1
+
+SHARE: Final = 0.6
+"""Of one processor core that software encoding may take; the rest scales, decodes and belongs to the call."""
+
+HEIGHTS: Final = (1080, 720, 540, 480, 360, 240, 180)
+SAMPLE: Final = VideoMode(640, 360, 30, 1_000_000)
+SAMPLES: Final = 8
+
+
+def affordable(mode: VideoMode, pixels_per_s: float) -> VideoMode:
+    """The largest of the usual sizes, then frame rates, of ``mode``'s shape that can be encoded in software.
+
+    ``pixels_per_s`` is what one core encodes (``measure``). 180 lines at 10 pictures a second are made in any case.
+    """
+    budget = pixels_per_s * SHARE
+    fitting = mode
+    for height in (each for each in HEIGHTS if each < mode.height):
+        if fitting.width * fitting.height * fitting.fps <= budget:
+            return fitting
+        width = round(mode.width * height / mode.height / 2) * 2
+        fitting = replace(mode, width=width, height=height)
+    fps = int(budget / (fitting.width * fitting.height))
+    return replace(fitting, fps=max(min(10, fitting.fps), min(fps, fitting.fps)))
+
+
+def measure() -> float:
+    """Pixels a second that one core encodes; takes 0.1 s on a Pi 4. Processor time, so that load does not count."""
+    pictures = []
+    for n in range(2):
+        picture = VideoFrame(SAMPLE.width, SAMPLE.height, "yuv420p")
+        for at, plane in enumerate(picture.planes):
+            texture = bytes((x * (7 + at) ^ x >> 5) + n * 40 & 0xFF for x in range(4093))  # a prime: no line repeats
+            plane.update((texture * (plane.buffer_size // len(texture) + 1))[: plane.buffer_size])
+        pictures.append(picture)
+    encoder = H264Encoder(SAMPLE)
+    encoder.encode(pictures[0], 0)  # tables are made and the key frame is over
+    begin = time.thread_time()
+    for n in range(1, SAMPLES + 1):
+        encoder.encode(pictures[n % 2], n * 33_333)
+    return SAMPLES * SAMPLE.width * SAMPLE.height / max(1e-6, time.thread_time() - begin)
+
+
+class CameraEncoder:
+    """One encoder for one camera, from picture to access unit.
+
+    ``told`` hears who encodes, and why not the hardware: empty words while nothing is wrong. After a fall back ``mode``
+    may be smaller, and pictures must come in that size.
+    """
+
+    def __init__(
+        self, told: Callable[[EncoderKind, str], None], *, hardware: bool = True,
+        find: Callable[[], Found] = find_encoder, speed: Callable[[], float] = measure,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._told, self._find, self._clock = told, find, clock
+        self._found = find() if hardware else Found()
+        self._failed_at = clock()
+        self._hung = False
+        self._speed = speed()  # before it is needed: a fall back has no time for it
+        _log.info("software encoder: %.1f million pixels a second", self._speed / 1e6)
+        self._hardware: M2mEncoder | None = None
+        self._software: H264Encoder | None = None
+        self._mode = VideoMode()
+        self._asked = VideoMode()
+        self._ready: list[EncodedFrame] = []
+        self._tell()
+
+    def _tell(self) -> None:
+        self._told(self.kind, self._found.reason)
+
+    @property
+    def kind(self) -> EncoderKind:
+        return EncoderKind.HARDWARE if self._found.path else EncoderKind.SOFTWARE
+
+    @property
+    def mode(self) -> VideoMode:
+        """What it makes: at most what it was opened for."""
+        return self._mode
+
+    @property
+    def hardware(self) -> M2mEncoder | None:
+        """The session, for what only it can do."""
+        return self._hardware
+
+    def open(self, mode: VideoMode, *, pixels: str = "", line: int = 0) -> VideoMode:
+        """Begin, or go on in another mode from a key frame on. Returns what it really makes.
+
+        ``pixels`` and ``line``: pictures come shared, in such memory, while it is hardware.
+        """
+        self._shut(drain=True)
+        self._asked = mode
+        failed = not self._found.path and self._found.reason and not self._hung
+        if failed and self._clock() - self._failed_at >= AGAIN_S:
+            self._found, self._failed_at = self._find(), self._clock()
+            self._tell()
+        if self._found.path and not self._hung:
+            try:
+                self._hardware = M2mEncoder(self._found.path, mode, pixels=pixels, line=line)
+                self._mode = mode
+            except EncoderError as error:
+                self._fall_back(error)
+        if self._hardware is None:
+            self._open_software()
+        return self._mode
+
+    def _open_software(self) -> None:
+        self._mode = affordable(self._asked, self._speed)
+        if self._mode != self._asked:
+            _log.info("software encoder: %dx%d at %d pictures a second is what this processor keeps up with",
+                      self._mode.width, self._mode.height, self._mode.fps)
+        self._software = H264Encoder(self._mode)
+
+    def _fall_back(self, error: EncoderError) -> None:
+        _log.warning("%s: pictures are encoded in software", error)
+        self._found, self._failed_at = Found("", f"{error}; software encodes instead"), self._clock()
+        if self._hardware is not None:
+            self._hung = not self._hardware.close()
+            self._hardware = None
+        self._tell()
+
+    def encode(self, picture: VideoFrame, pts_us: int) -> None:
+        """Hand over a picture (planar 4:2:0, in the size of ``mode``); what is coded comes by ``collect``."""
+        if (picture.width, picture.height) != (self._mode.width, self._mode.height):
+            return  # made before a fall back
+        try:
+            if self._hardware is not None and self._hardware.room:
+                self._hardware.encode(picture, pts_us)
+        except EncoderError as error:
+            self._fall_back(error)
+            self._open_software()
+            return
+        if self._software is not None:
+            unit = self._software.encode(picture, pts_us)
+            if unit is not None:
+                self._ready.append(unit)
+
+    def share(self, dmabuf: int, pts_us: int) -> bool:
+        """Hand over a picture in somebody's buffer; False: it was not taken, and is free."""
+        try:
+            if self._hardware is not None and self._hardware.room:
+                self._hardware.encode_shared(dmabuf, pts_us)
+                return True
+        except EncoderError as error:
+            self._fall_back(error)
+            self._open_software()
+        return False
+
+    def collect(self) -> Sequence[EncodedFrame]:
+        """What is coded by now. Falls back when the hardware failed, or hangs."""
+        ready, self._ready = self._ready, []
+        if self._hardware is not None:
+            try:
+                ready += self._hardware.collect(self._clock())
+            except EncoderError as error:
+                self._fall_back(error)
+                self._open_software()
+        return ready
+
+    def files(self) -> Sequence[tuple[int, int]]:
+        """What wakes for ``collect``."""
+        return () if self._hardware is None else ((self._hardware.file, select.POLLIN),)
+
+    def wait_s(self) -> float | None:
+        """Seconds after which ``collect`` is due, whatever comes; None: nothing is awaited."""
+        return None if self._hardware is None else self._hardware.due_s(self._clock())
+
+    def force_keyframe(self) -> None:
+        for encoder in (self._hardware, self._software):
+            if encoder is not None:
+                encoder.force_keyframe()
+
+    def set_bitrate(self, bits_per_second: int) -> None:
+        self._asked = replace(self._asked, bitrate=bits_per_second)
+        self._mode = replace(self._mode, bitrate=bits_per_second)
+        for encoder in (self._hardware, self._software):
+            if encoder is not None:
+                encoder.set_bitrate(bits_per_second)
+
+    def _shut(self, *, drain: bool) -> None:
+        if self._hardware is not None:
+            if drain:
+                self._ready += self._hardware.drain(DRAIN_S)
+            self._hung = not self._hardware.close()
+        self._hardware = self._software = None
+
+    def close(self) -> None:
+        """No drain: nobody waits for the last picture of a camera that is closed."""
+        self._shut(drain=False)
+        self._ready.clear()

@@ -1,0 +1,308 @@
+"""A stateful H.264 encoder of the kernel (V4L2 memory to memory), as that of the Raspberry Pi up to 4: one session.
+
+Constrained baseline, no B pictures, headers before every key frame; bit rate and key frame by control while it runs.
+Nothing here waits but ``drain``, which has a deadline: pictures go in as long as there is room, units are collected
+when ``poll`` says so. What goes wrong is told by EncoderError, and the session is then of no use any more.
+"""
+
+from __future__ import annotations
+
+import mmap
+import select
+import time
+from collections import deque
+from contextlib import suppress
+from typing import Final
+
+from av.video.frame import VideoFrame
+
+from hw.api import EncodedFrame, VideoMode
+from hw.camera.x264 import KEYFRAME_S, level
+from hw.pi.encoder.units import fault_of_unit
+from hw.pi.patience import within
+from hw.pi.v4l2 import (
+    CAN_ENCODE,
+    FLAG_ERROR,
+    FLAG_KEY,
+    FLAG_LAST,
+    Format,
+    Memory,
+    Node,
+    Queue,
+    QueueKind,
+    refusal,
+)
+
+__all__ = ["EncoderError", "M2mEncoder", "fill_planes", "floor_of"]
+
+BUFFERS: Final = 4
+"""Of each side; more only add delay when the encoder is late."""
+
+CODED_SIZE: Final = 512 * 1024
+"""Bytes of a unit at most; a key frame of 1080p at the highest rate stays below."""
+
+SILENT_S: Final = 0.8
+"""A picture that is not coded by then: the encoder hangs. Known ones take 15 ms. Leaves a second to fall back in."""
+
+LATE_S: Final = 0.25
+LATE: Final = BUFFERS + 2
+"""So many pictures in a row that took longer: it is too slow. One hold-up makes no more late than it has buffers."""
+
+CLOSE_S: Final = 0.3
+"""Drivers wait in STREAMOFF for the picture that is inside: 15 ms, or for ever."""
+
+FAILURES: Final = 3
+FAILURES_S: Final = 1.5
+"""So many pictures lost or damaged within so many seconds: it is broken. One alone is made good by a key frame."""
+
+MAX_BITRATE: Final = 14_000_000
+FLOOR_BITS: Final = 0.005
+"""Bits per pixel below which the rate control of known encoders (bcm2835) stalls for seconds: 138 kbit/s at 720p30."""
+
+LAYOUTS: Final = {"YU12": ((1, 1), (2, 2), (2, 2)), "NV12": ((1, 1), (1, 2))}
+"""Formats that pictures are copied in, the first that is offered: of each plane the parts of line and rows."""
+
+BITRATE, BITRATE_MODE, B_FRAMES = 0x9909CF, 0x9909CE, 0x9909CA
+REPEAT_HEADERS, FORCE_KEY = 0x9909E2, 0x9909E5
+I_PERIOD, LEVEL, PROFILE = 0x990A66, 0x990A67, 0x990A6B
+CONSTRAINED_BASELINE: Final = 1
+CONSTANT_RATE: Final = 1
+LEVELS: Final = {"3.1": 9, "4.0": 11, "4.2": 13}  # V4L2_MPEG_VIDEO_H264_LEVEL_*
+
+
+class EncoderError(Exception):
+    """The encoder failed, and why."""
+
+
+def floor_of(mode: VideoMode) -> int:
+    """The lowest bit rate that is asked of a hardware encoder at this size and frame rate."""
+    return max(50_000, int(mode.width * mode.height * mode.fps * FLOOR_BITS))
+
+
+class M2mEncoder:
+    """One session at the node ``path``. Raises EncoderError when it cannot be opened as asked.
+
+    Pictures come by ``encode`` (copied into the encoder's memory) or, opened with ``line`` (bytes of a line), by
+    ``encode_shared`` as descriptors of the camera's own buffers (DMABUF), which stay in use until ``returned`` names
+    them.
+    """
+
+    def __init__(self, path: str, mode: VideoMode, *, pixels: str = "", line: int = 0) -> None:
+        self.mode = mode
+        self.returned: deque[int] = deque()  # descriptors that are free again
+        self._pending: deque[tuple[float, int]] = deque()  # (when, pts_us) of pictures inside
+        self._shared: dict[int, int] = {}
+        self._failures: deque[float] = deque()
+        self._late = 0
+        self._want_key = False
+        self._queues: list[Queue] = []
+        self._name = f"encoder {path}"
+        try:
+            self._node = Node(path)
+        except OSError as error:
+            raise EncoderError(str(refusal(self._name, path, error))) from error
+        try:
+            self._open(pixels, line)
+        except OSError as error:
+            self.close()
+            raise EncoderError(str(refusal(self._name, path, error))) from error
+        except EncoderError:
+            self.close()
+            raise
+
+    def _open(self, pixels: str, line: int) -> None:
+        node, mode = self._node, self.mode
+        bits, card = node.capabilities()
+        self._name = f"encoder {card} ({node.path})"
+        offered = node.formats(QueueKind.RAW)
+        pixels = next((each for each in ([pixels] if pixels else LAYOUTS) if each in offered), "")
+        if not bits & CAN_ENCODE or not pixels:
+            raise EncoderError(f"{self._name} takes none of our formats; it offers {', '.join(offered) or 'none'}")
+        for control, value in (
+            (PROFILE, CONSTRAINED_BASELINE), (LEVEL, LEVELS[level(mode)]), (I_PERIOD, mode.fps * KEYFRAME_S),
+            (REPEAT_HEADERS, 1), (BITRATE_MODE, CONSTANT_RATE), (B_FRAMES, 0),
+        ):  # fmt: skip
+            # What a driver has no control for is judged by what it delivers.
+            with suppress(OSError):
+                node.set_control(control, value)
+        self._rates = node.control_range(BITRATE) or (0, MAX_BITRATE)
+        self.set_bitrate(mode.bitrate)
+        self._raw = node.set_format(QueueKind.RAW, mode.width, mode.height, pixels, line=line)
+        coded = node.set_format(QueueKind.CODED, mode.width, mode.height, "H264", size=CODED_SIZE)
+        given = (self._raw.width, self._raw.height, self._raw.pixels, coded.pixels)
+        if given != (mode.width, mode.height, pixels, "H264"):
+            raise EncoderError(f"{self._name} does not do {mode.width}x{mode.height} of format {pixels}")
+        if line and self._raw.line != line:
+            raise EncoderError(f"{self._name} does not do lines of {line} bytes")
+        with suppress(OSError):
+            node.set_rate(QueueKind.RAW, mode.fps)
+        self._in = Queue(node, QueueKind.RAW, BUFFERS, Memory.DMABUF if line else Memory.MMAP)
+        self._queues.append(self._in)
+        self._out = Queue(node, QueueKind.CODED, BUFFERS)
+        self._queues.append(self._out)
+        if not self._in.count or not self._out.count:
+            raise EncoderError(f"{self._name} gives no buffers")
+        self._free = deque(range(self._in.count))
+        for index in range(self._out.count):
+            self._out.put(index)
+        self._in.start()
+        self._out.start()
+
+    # --- steering
+
+    @property
+    def file(self) -> int:
+        """The descriptor that wakes for ``collect`` (POLLIN)."""
+        return self._node.file
+
+    @property
+    def raw(self) -> Format:
+        """How a raw picture lies in memory."""
+        return self._raw
+
+    def force_keyframe(self) -> None:
+        """The next picture that goes in is an IDR."""
+        self._want_key = True
+
+    def set_bitrate(self, bits_per_second: int) -> int:
+        """Follow a new target; returns the target after clamping."""
+        low, high = self._rates
+        target = max(low, floor_of(self.mode), min(high, MAX_BITRATE, bits_per_second))
+        with suppress(OSError):  # a device that is gone is noticed by the next picture
+            self._node.set_control(BITRATE, target)
+        return target
+
+    # --- pictures
+
+    @property
+    def room(self) -> bool:
+        """Whether a picture can go in. One that cannot is skipped before it was coded, which no decoder notices.
+
+        Raises EncoderError.
+        """
+        self._reclaim()
+        return bool(self._free)
+
+    def encode(self, picture: VideoFrame, pts_us: int) -> None:
+        """Hand over a picture in YUV 4:2:0 (planar) of the session's size, while there is ``room``.
+
+        Raises EncoderError.
+        """
+        index = self._free.popleft()
+        fill_planes(self._in.memory(index), self._raw, picture)
+        self._put(index, pts_us)
+
+    def encode_shared(self, dmabuf: int, pts_us: int) -> None:
+        """Hand over a picture that lies in somebody's buffer, while there is ``room``. Raises EncoderError."""
+        index = self._free.popleft()
+        self._shared[index] = dmabuf
+        self._put(index, pts_us, dmabuf)
+
+    def _put(self, index: int, pts_us: int, dmabuf: int = -1) -> None:
+        try:
+            if self._want_key:
+                self._want_key = False
+                self._node.set_control(FORCE_KEY, 1)
+            self._in.put(index, used=self._raw.size, pts_us=pts_us, dmabuf=dmabuf)
+        except OSError as error:
+            raise EncoderError(str(refusal(self._name, self._node.path, error))) from error
+        self._pending.append((time.monotonic(), pts_us))
+
+    def collect(self, now: float) -> list[EncodedFrame]:
+        """What is coded by now (``time.monotonic``). Raises EncoderError when the encoder has failed."""
+        units = []
+        try:
+            while (done := self._out.get()) is not None:
+                frame = self._unit(done.index, done.used, done.flags, done.pts_us, now)
+                self._out.put(done.index)
+                if frame is not None:
+                    units.append(frame)
+        except OSError as error:
+            raise EncoderError(str(refusal(self._name, self._node.path, error))) from error
+        self._reclaim()
+        if len(self._failures) >= FAILURES:
+            raise EncoderError(f"{self._name}: {len(self._failures)} pictures of a second and a half came damaged")
+        if self._late >= LATE:
+            raise EncoderError(f"{self._name} takes over {LATE_S * 1000:.0f} ms for each picture")
+        if self._pending and now - self._pending[0][0] > SILENT_S:
+            raise EncoderError(f"{self._name} has not answered for {SILENT_S:g} s")
+        return units
+
+    def due_s(self, now: float) -> float | None:
+        """Seconds until silence is a failure; None while nothing is inside."""
+        return max(0.0, self._pending[0][0] + SILENT_S - now) if self._pending else None
+
+    def _unit(self, index: int, used: int, flags: int, pts_us: int, now: float) -> EncodedFrame | None:
+        while self._pending and self._pending[0][1] <= pts_us:
+            late = now - self._pending.popleft()[0] > LATE_S
+            self._late = self._late + 1 if late else 0
+        while self._failures and now - self._failures[0] > FAILURES_S:
+            self._failures.popleft()
+        if flags & FLAG_LAST and not used:
+            return None
+        data = self._out.memory(index)[:used]
+        fault = "it told an error" if flags & FLAG_ERROR else fault_of_unit(data)
+        if fault:
+            self._failures.append(now)
+            self.force_keyframe()  # what follows refers to what is lost
+            return None
+        return EncodedFrame(data, pts_us, bool(flags & FLAG_KEY))
+
+    def _reclaim(self) -> None:
+        try:
+            while (done := self._in.get()) is not None:
+                self._free.append(done.index)
+                if done.index in self._shared:
+                    self.returned.append(self._shared.pop(done.index))
+        except OSError as error:
+            raise EncoderError(str(refusal(self._name, self._node.path, error))) from error
+
+    # --- the end
+
+    def drain(self, seconds: float) -> list[EncodedFrame]:
+        """What is still inside, waiting ``seconds`` at most: encoders of the field lose their last pictures."""
+        units: list[EncodedFrame] = []
+        deadline = time.monotonic() + seconds
+        try:
+            self._node.stop_encoder()
+            while self._pending and (left := deadline - time.monotonic()) > 0:
+                poll = select.poll()
+                poll.register(self._node.file, select.POLLIN)
+                poll.poll(left * 1000)
+                units += self.collect(time.monotonic())
+        except (OSError, EncoderError):
+            return units  # it is given up either way
+        return units
+
+    def close(self) -> bool:
+        """Give everything back, at any moment. False: the driver hangs in it, and is left to itself."""
+        queues, self._queues = self._queues, []
+        self.returned.extend(self._shared.values())
+        self._shared.clear()
+
+        def release() -> None:
+            for queue in queues:
+                queue.close()
+            self._node.close()
+
+        try:
+            within(CLOSE_S, "hw.encoder.close", release)
+        except TimeoutError:
+            return False
+        return True
+
+
+def fill_planes(target: mmap.mmap, raw: Format, picture: VideoFrame) -> None:
+    """Copy a planar 4:2:0 picture into memory laid out as ``raw`` says (one of LAYOUTS)."""
+    at = 0
+    source = picture.reformat(format="nv12") if raw.pixels == "NV12" else picture
+    for plane, (part, rows_part) in zip(source.planes, LAYOUTS[raw.pixels], strict=True):
+        line, rows, width = raw.line // part, raw.height // rows_part, raw.width // part
+        data = memoryview(plane)
+        if plane.line_size == line:
+            target[at : at + line * rows] = data[: line * rows]
+        else:
+            for row in range(rows):
+                start = row * plane.line_size
+                target[at + row * line : at + row * line + width] = data[start : start + width]
+        at += line * rows

@@ -1,0 +1,148 @@
+"""The encoder of real boards, without a kernel device: what software can do, and what is believed of a unit."""
+
+from __future__ import annotations
+
+import mmap
+
+import pytest
+from av.video.frame import VideoFrame
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hw.api import EncodedFrame, EncoderKind, VideoMode
+from hw.camera.x264 import H264Encoder
+from hw.pi.encoder.ladder import CameraEncoder, affordable, measure
+from hw.pi.encoder.m2m import fill_planes, floor_of
+from hw.pi.encoder.probe import Found
+from hw.pi.encoder.units import fault_of_unit
+from hw.pi.v4l2 import Format
+
+HD = VideoMode(1280, 720, 30, 1_500_000)
+
+
+def grey(mode: VideoMode, luma: int = 90) -> VideoFrame:
+    frame = VideoFrame(mode.width, mode.height, "yuv420p")
+    for plane, value in zip(frame.planes, (luma, 100, 200), strict=True):
+        plane.update(bytes([value]) * plane.buffer_size)
+    return frame
+
+
+def units(count: int) -> list[EncodedFrame]:
+    mode = VideoMode(320, 180, 30, 400_000)
+    encoder = H264Encoder(mode)
+    made = [encoder.encode(grey(mode, 40 + 20 * n), n * 33_333) for n in range(count)]
+    return [unit for unit in made if unit is not None]
+
+
+@pytest.mark.parametrize(("speed", "expected"), [
+    (80e6, (1280, 720, 30)),  # a Pi 5
+    (25e6, (854, 480, 30)),
+    (12e6, (640, 360, 30)),
+    (2e6, (320, 180, 20)),
+    (0.0, (320, 180, 10)),
+])  # fmt: skip
+def test_software_makes_the_largest_picture_that_the_processor_keeps_up_with(
+    speed: float, expected: tuple[int, int, int]
+) -> None:
+    mode = affordable(HD, speed)
+    assert (mode.width, mode.height, mode.fps) == expected
+    assert mode.bitrate == HD.bitrate
+
+
+@settings(max_examples=200)
+@given(st.integers(1, 960), st.integers(90, 1200), st.integers(5, 60), st.floats(0, 2e8))
+def test_software_never_makes_more_than_is_asked(half_width: int, height: int, fps: int, speed: float) -> None:
+    asked = VideoMode(half_width * 2, height // 2 * 2, fps, 1_000_000)
+    mode = affordable(asked, speed)
+    assert 0 <= mode.width <= asked.width
+    assert mode.height <= asked.height
+    assert 5 <= mode.fps <= asked.fps
+
+
+def test_speed_is_measured() -> None:
+    assert 1e5 < measure() < 1e10
+
+
+def test_a_board_without_hardware_encodes_in_software() -> None:
+    told: list[tuple[EncoderKind, str]] = []
+    encoder = CameraEncoder(lambda *words: told.append(words), find=Found, speed=lambda: 12e6)
+    assert told == [(EncoderKind.SOFTWARE, "")]
+    mode = encoder.open(HD)
+    assert (mode.width, mode.height) == (640, 360)
+    encoder.encode(grey(HD), 1)  # of the old size: skipped
+    encoder.encode(grey(mode), 2)
+    unit, = encoder.collect()
+    assert (unit.keyframe, unit.pts_us) == (True, 2)
+    encoder.encode(grey(mode), 3)
+    encoder.force_keyframe()
+    encoder.encode(grey(mode), 4)
+    assert [unit.keyframe for unit in encoder.collect()] == [False, True]
+    assert (encoder.files(), encoder.wait_s()) == ((), None)
+    encoder.close()
+
+
+def test_a_node_that_is_gone_at_the_opening_is_left_for_software() -> None:
+    told: list[tuple[EncoderKind, str]] = []
+    encoder = CameraEncoder(lambda *words: told.append(words), find=lambda: Found("/dev/not-there"), speed=lambda: 1e9)
+    assert encoder.open(HD) == HD
+    assert told[0] == (EncoderKind.HARDWARE, "")
+    assert told[1][0] is EncoderKind.SOFTWARE
+    assert "/dev/not-there" in told[1][1]
+    encoder.close()
+
+
+def test_good_units_are_believed() -> None:
+    assert [fault_of_unit(unit.data) for unit in units(4)] == [""] * 4
+
+
+@pytest.mark.parametrize(("data", "words"), [
+    (b"", "no access unit"),
+    (b"\0\0\0\1", "no picture"),
+    (b"\0\0\0\1\xff\xff", "no access unit"),
+    (b"\0\0\0\1\x68\xce\x38\x80", "no picture"),
+    (b"\0\0\0\1\x65\x88\x84", "without its headers"),
+    (b"\0\0\0\1\x41\xa0\x00", "unknown kind"),  # a B slice
+])  # fmt: skip
+def test_bad_units_are_told(data: bytes, words: str) -> None:
+    assert words in fault_of_unit(data)
+
+
+def test_another_profile_is_told() -> None:
+    data = bytearray(units(1)[0].data)
+    at = data.index(b"\0\0\1\x67") + 4
+    data[at] = 77
+    assert fault_of_unit(bytes(data)) == "not constrained baseline"
+
+
+def test_a_damaged_key_frame_is_told() -> None:
+    data = bytearray(units(1)[0].data)
+    at = data.index(b"\0\0\1\x65") + 12
+    data[at : at + 20] = bytes(byte ^ 0x5A for byte in data[at : at + 20])
+    assert fault_of_unit(bytes(data)) != ""
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=64))
+def test_rubbish_never_breaks_the_judge(data: bytes) -> None:
+    assert isinstance(fault_of_unit(b"\0\0\0\1" + data), str)
+
+
+@pytest.mark.parametrize("line", [320, 384])
+@pytest.mark.parametrize("pixels", ["YU12", "NV12"])
+def test_a_picture_is_laid_out_as_the_encoder_says(pixels: str, line: int) -> None:
+    raw = Format(320, 180, pixels, line, line * 180 * 3 // 2)
+    with mmap.mmap(-1, raw.size) as memory:
+        fill_planes(memory, raw, grey(VideoMode(320, 180)))
+        data = memory[:]
+    assert {data[y * line + x] for y in (0, 90, 179) for x in (0, 319)} == {90}
+    chroma = line * 180
+    if pixels == "NV12":
+        assert data[chroma : chroma + 320] == b"\x64\xc8" * 160
+    else:
+        assert data[chroma : chroma + 160] == b"\x64" * 160
+        assert data[chroma + line * 90 // 2 :][:160] == b"\xc8" * 160
+
+
+def test_the_floor_grows_with_the_size() -> None:
+    assert floor_of(VideoMode(320, 180, 30)) == 50_000
+    assert 100_000 < floor_of(HD) < 150_000  # where the ladder of sizes steps down anyway
