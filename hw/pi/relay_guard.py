@@ -30,6 +30,7 @@ GET_LINE = 3 << 30 | REQUEST_SIZE << 16 | 0xB4 << 8 | 0x07
 VALUES = struct.Struct("QQ")  # bits, mask
 GET_VALUES = 3 << 30 | VALUES.size << 16 | 0xB4 << 8 | 0x0E
 SET_VALUES = 3 << 30 | VALUES.size << 16 | 0xB4 << 8 | 0x0F
+PRIORITY = 10  # real time, where LimitRTPRIO allows; it sleeps but for a moment
 ACTIVE_LOW, OUTPUT = 1 << 1, 1 << 3
 
 
@@ -98,6 +99,8 @@ class Guard:
 def main(arguments: Sequence[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon; its end is ours
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with contextlib.suppress(OSError):  # first to run when the daemon dies: a service manager kills what is left of it
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
     door = socket.socket(fileno=int(arguments[0]))
     chip = os.open(arguments[1], os.O_RDWR | os.O_CLOEXEC)
     relays, failed = [], []

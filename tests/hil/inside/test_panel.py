@@ -229,7 +229,7 @@ def test_a_relay_opens_when_the_daemon_is_killed(chip: GpioChip) -> None:
     assert daemon.stdout is not None
     assert daemon.stdout.readline() == b"closed\n"
     assert chip.value(RELAY)
-    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))  # to see the moment between opening and letting go
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(20))  # to see the moment between opening and letting go
     try:
         killed = time.monotonic()
         daemon.send_signal(signal.SIGKILL)
