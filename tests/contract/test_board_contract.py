@@ -43,6 +43,7 @@ from hw.api import (
 from hw.boards import open_board
 from hw.sim.pattern import Mark, read
 from hw.sim.sources import nal_units
+from tests.contract.audio import counts_a_stalled_receiver, paces_whole_blocks
 from tests.support.leaks import Belongings
 
 BOARDS = ("sim", "auto")
@@ -206,55 +207,12 @@ def test_closing_at_any_moment_leaves_nothing(name: str) -> None:
 
 def test_blocks_come_at_their_pace_whole_and_with_what_was_played(board: Board, quiet: None) -> None:
     assert board.audio is not None
-    blocks: list[tuple[float, AudioBlock]] = []
-    answers = [bytes([number % 250 + 1, 0]) * 480 for number in range(200)]
-    answers[5] = answers[5] + b"\x01\x00" * 300  # too long: cut
-    answers[6] = answers[6][:300]  # too short: padded
-    done = threading.Event()
-
-    def exchange(block: AudioBlock) -> bytes:
-        blocks.append((time.monotonic(), block))
-        if len(blocks) == 61:
-            done.set()
-        return answers[len(blocks) - 1]
-
-    board.audio.set_volume(100)
-    board.audio.start(48_000, 10, exchange)
-    with pytest.raises(DeviceBusyError, match="started already"):
-        board.audio.start(48_000, 10, exchange)
-    assert done.wait(5.0)
-    began = time.monotonic()
-    board.audio.stop()
-    assert time.monotonic() - began < 1.0
-    count = len(blocks)
-    board.audio.stop()
-    assert all(len(block.heard) == len(block.played) == 960 for _, block in blocks)
-    lost = sum(block.missed for _, block in blocks)
-    assert abs(blocks[60][0] - blocks[0][0] - (60 + lost) * 0.010) < 0.030
-    played = [block.played for _, block in blocks[1:12]]
-    assert played == [answer[:960].ljust(960, b"\0") for answer in answers[:11]]
-    assert len(blocks) == count  # and none came after stop()
+    paces_whole_blocks(board.audio)
 
 
 def test_a_stalled_receiver_is_counted_and_the_clock_goes_on(board: Board, quiet: None) -> None:
     assert board.audio is not None
-    blocks: list[tuple[float, int]] = []
-    done = threading.Event()
-
-    def exchange(block: AudioBlock) -> bytes:
-        blocks.append((time.monotonic(), block.missed))
-        if len(blocks) == 10:
-            time.sleep(0.2)  # a receiver that does what it must not
-        if len(blocks) == 40:
-            done.set()
-        return b""
-
-    board.audio.start(48_000, 10, exchange)
-    assert done.wait(5.0)
-    board.audio.stop()
-    missed = sum(lost for _, lost in blocks)
-    assert 10 <= missed <= 40
-    assert abs(blocks[39][0] - blocks[0][0] - (39 + missed) * 0.010) < 0.045  # within the ring of the card
+    counts_a_stalled_receiver(board.audio)
 
 
 def test_volume_is_heard_and_bounded(board: Board, hands: Simulation, quiet: None) -> None:

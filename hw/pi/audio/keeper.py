@@ -117,7 +117,8 @@ class Keeper:
             _log.warning("sound: a device takes more than %g s to open", START_S)
             return
         if all(line.current is None for line in self._lines.values()):
-            errors = [line.error for line in self._lines.values() if line.error is not None]
+            errors = [line.error for line in self._lines.values()
+                      if line.ranked and line.error is not None and not isinstance(line.error, DeviceMissingError)]
             self.end([])
             raise errors[0] if errors else DeviceMissingError(
                 "there is neither microphone nor loudspeaker that the board file names: plug one in")

@@ -13,6 +13,9 @@ _log = logging.getLogger("hw.audio")
 VOLUMES: Final = ("Speaker", "PCM", "Headphone", "Master", "Digital", "HDMI", "Playback", "Lineout")
 """Controls of loudspeakers by preference; of other names the first that has a volume."""
 
+PLAYS: Final = {"Volume", "Joined Volume", "Playback Volume", "Joined Playback Volume"}
+"""How alsaaudio names the ability to turn what is played; the first two: together with what is captured."""
+
 
 class Mixer:
     """The control of a card's loudspeaker and those of its capture switches. A card without any has neither."""
@@ -37,8 +40,7 @@ class Mixer:
             except self._error:
                 continue
             self._opened.append(control)
-            abilities = control.volumecap()
-            if self._speaker is None and {"Playback Volume", "Joined Playback Volume"} & set(abilities):
+            if self._speaker is None and PLAYS & set(control.volumecap()):
                 self._speaker = control
             if any("Capture Mute" in one for one in control.switchcap()):
                 self._switches.append(control)

@@ -1,0 +1,71 @@
+"""What every ``hw.api.Audio`` promises, for a board's own test to call with its device."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from hw.api import Audio, AudioBlock, DeviceBusyError
+
+__all__ = ["counts_a_stalled_receiver", "paces_whole_blocks"]
+
+SIZE = 960  # bytes of 10 ms
+
+
+def paces_whole_blocks(audio: Audio, most_delay_ms: float = 0.0) -> None:
+    """Blocks come at their pace and whole, with what was played beside: one block after it was returned, and later by
+    at most ``most_delay_ms`` of sound that is on its way. None comes after ``stop``."""
+    blocks: list[tuple[float, AudioBlock]] = []
+    answers = [bytes([number % 250 + 1, 0]) * 480 for number in range(400)]
+    answers[5] = answers[5] + b"\x01\x00" * 300  # too long: cut
+    answers[6] = answers[6][:300]  # too short: padded
+    done = threading.Event()
+
+    def exchange(block: AudioBlock) -> bytes:
+        blocks.append((time.monotonic(), block))
+        if len(blocks) == 61:
+            done.set()
+        return answers[len(blocks) - 1]
+
+    audio.set_volume(100)
+    audio.start(48_000, 10, exchange)
+    with pytest.raises(DeviceBusyError, match="started already"):
+        audio.start(48_000, 10, exchange)
+    assert done.wait(5.0)
+    began = time.monotonic()
+    audio.stop()
+    assert time.monotonic() - began < 1.0
+    count = len(blocks)
+    audio.stop()
+    assert all(len(block.heard) == len(block.played) == SIZE for _, block in blocks)
+    lost = sum(block.missed for _, block in blocks)
+    assert abs(blocks[60][0] - blocks[0][0] - (60 + lost) * 0.010) < 0.030
+    played = b"".join(block.played for _, block in blocks[1:])
+    returned = b"".join(answer[:SIZE].ljust(SIZE, b"\0") for answer in answers[:11])
+    delay = played.find(returned)
+    assert 0 <= delay <= most_delay_ms * 96, "what was played is what was returned, sample by sample"
+    assert len(blocks) == count
+
+
+def counts_a_stalled_receiver(audio: Audio, ring_ms: float = 45.0) -> None:
+    """A receiver that sleeps costs blocks, which are counted, and the clock goes on as if it had not: within the
+    ``ring_ms`` that the card keeps."""
+    blocks: list[tuple[float, int]] = []
+    done = threading.Event()
+
+    def exchange(block: AudioBlock) -> bytes:
+        blocks.append((time.monotonic(), block.missed))
+        if len(blocks) == 10:
+            time.sleep(0.2)  # what it must not do
+        if len(blocks) == 40:
+            done.set()
+        return b""
+
+    audio.start(48_000, 10, exchange)
+    assert done.wait(5.0)
+    audio.stop()
+    missed = sum(lost for _, lost in blocks)
+    assert 10 <= missed <= 40
+    assert abs(blocks[39][0] - blocks[0][0] - (39 + missed) * 0.010) < ring_ms / 1000

@@ -1,0 +1,482 @@
+"""Sound on cards of the kernel: snd-aloop, where what is played on device 0 is recorded on device 1, and snd-dummy with
+its mixer. Kernel real, hardware simulated: the loop's clock is the kernel's, shifted by its own control.
+"""
+
+from __future__ import annotations
+
+import cmath
+import itertools
+import math
+import os
+import subprocess
+import sys
+import threading
+import time
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import alsaaudio
+import pytest
+
+from hw.api import (
+    AudioBlock,
+    DeviceBusyError,
+    DeviceDeniedError,
+    DeviceFormatError,
+    DeviceMissingError,
+    Fault,
+    FaultKind,
+    Kind,
+)
+from hw.pi.audio.cards import Endpoint, endpoints, rank
+from hw.pi.audio.device import AudioConfig, PiAudio, open_audio
+from hw.pi.audio.streams import open_capture, open_playback
+from hw.sim.faults import FaultLine
+from tests.contract.audio import counts_a_stalled_receiver, paces_whole_blocks
+from tests.hil.devices import Bound, sound_loop
+
+MODULES = ["snd-aloop index=0,1 enable=1,1 id=First,Second pcm_substreams=1,1", "snd-dummy index=2 id=Dummy"]
+RATE, BLOCK = 48_000, 480
+HERTZ = 1030  # no whole number of periods in a block: one too few or too many is seen
+TONE = array("h", [round(9000 * math.sin(2 * math.pi * HERTZ * n / RATE)) for n in range(RATE)]).tobytes()
+HANN = [1 - math.cos(2 * math.pi * (n + 0.5) / BLOCK) for n in range(BLOCK)]
+BOTH = AudioConfig(microphones=("alsa:First/1", "alsa:Second/1"), speakers=("alsa:First", "alsa:Second"), volume=100)
+DUMMY = AudioConfig(microphones=("alsa:Dummy",), speakers=("alsa:Dummy",))
+DEAF = AudioConfig(microphones=("alsa:none",), speakers=("alsa:First",), latency_ms=60, volume=100)
+STARVED_S = 60.0
+"""A machine that starves the guest breaks the sound; so long is waited for a stretch where it does not."""
+
+
+class Listener:
+    """Plays a tone; keeps what is heard and told."""
+
+    def __init__(self) -> None:
+        self.blocks: list[tuple[float, AudioBlock]] = []
+        self.faults: list[Fault] = []
+        self._changed = threading.Condition()
+
+    def exchange(self, block: AudioBlock) -> bytes:
+        with self._changed:
+            self.blocks.append((time.monotonic(), block))
+            self._changed.notify_all()
+            at = len(self.blocks) % 100 * BLOCK * 2
+        return TONE[at : at + BLOCK * 2]
+
+    def fault(self, fault: Fault) -> None:
+        with self._changed:
+            self.faults.append(fault)
+            self._changed.notify_all()
+
+    def until(self, condition: Callable[[], Any], seconds: float) -> float:
+        """Seconds until it holds."""
+        began = time.monotonic()
+        with self._changed:
+            assert self._changed.wait_for(condition, seconds), f"not in {seconds} s; told: {self.faults}"
+        return time.monotonic() - began
+
+    def told(self, kind: Kind, fault: FaultKind, active: bool, device: str | None = None) -> Fault | None:
+        """The latest word on it, if that is it."""
+        words = [one for one in self.faults if (one.kind, one.fault) == (kind, fault) and device in (None, one.device)]
+        return words[-1] if words and words[-1].active == active else None
+
+    def more(self, count: int, seconds: float) -> None:
+        """So many blocks more."""
+        wanted = len(self.blocks) + count
+        self.until(lambda: len(self.blocks) >= wanted, seconds)
+
+    def hears(self) -> bool:
+        return bool(self.blocks) and _loud(self.blocks[-1][1].heard)
+
+
+def _starved(blocks: Sequence[tuple[float, AudioBlock]]) -> bool:
+    """Whether the machine kept the guest from running for longer than the sound on its way lasts."""
+    return max(after - before for (before, _), (after, _) in itertools.pairwise(blocks)) > 0.03
+
+
+def _loud(pcm: bytes) -> bool:
+    return max(memoryview(pcm).cast("h"), default=0) > 3000
+
+
+def _phase(pcm: bytes) -> complex:
+    """Amplitude and phase of the tone in one block."""
+    samples = memoryview(pcm).cast("h")
+    turn = -2j * math.pi * HERTZ / RATE
+    return sum(value * HANN[n] * cmath.exp(turn * n) for n, value in enumerate(samples)) * 2 / BLOCK
+
+
+def _steps(blocks: list[bytes]) -> list[float]:
+    """By how many samples the tone of each block is early or late after the one before."""
+    found = [_phase(block) for block in blocks]
+    assert all(8000 < abs(one) < 10_000 for one in found), "no hole in it"
+    turn = cmath.exp(2j * math.pi * HERTZ * BLOCK / RATE)
+    return [cmath.phase(after / before / turn) / (2 * math.pi) * RATE / HERTZ
+            for before, after in itertools.pairwise(found)]
+
+
+def _endpoint(kind: Kind, name: str) -> Endpoint:
+    return rank(endpoints(), kind, [name])[0]
+
+
+def _amixer(*words: str) -> str:
+    return subprocess.run(["amixer", *words], check=True, capture_output=True, text=True).stdout
+
+
+def _devices(audio: PiAudio, kind: Kind) -> list[str]:
+    return [fact.id for fact in audio.devices() if fact.kind is kind and fact.selected]
+
+
+@pytest.fixture
+def listener() -> Listener:
+    return Listener()
+
+
+@pytest.fixture
+def sound(request: pytest.FixtureRequest, listener: Listener) -> Iterator[PiAudio]:
+    line = FaultLine()
+    line.listen(listener.fault)
+    audio = open_audio(getattr(request, "param", BOTH), line)
+    yield audio
+    audio.close()
+    line.close()
+    assert not [thread for thread in threading.enumerate() if thread.name in ("hw.audio", "hw.cards")]
+
+
+@pytest.fixture
+def first() -> Iterator[Bound]:
+    loop = sound_loop(0)
+    yield loop
+    if not loop.plugged:
+        loop.plug()
+
+
+@pytest.fixture
+def second() -> Iterator[Bound]:
+    loop = sound_loop(1)
+    yield loop
+    if not loop.plugged:
+        loop.plug()
+
+
+# --- the contract
+
+
+def test_blocks_come_at_their_pace_whole_and_with_what_was_played(sound: PiAudio) -> None:
+    for attempt in range(5):
+        try:
+            paces_whole_blocks(sound, most_delay_ms=60.0)
+        except AssertionError:  # a machine that starves the guest empties the loudspeaker, and is seen to
+            if attempt == 4 or sound.figures.xruns + sound.figures.dropped == 0:
+                raise
+        else:
+            return
+
+
+def test_a_stalled_receiver_is_counted_and_the_clock_goes_on(sound: PiAudio) -> None:
+    counts_a_stalled_receiver(sound, ring_ms=120.0)
+    assert sound.figures.xruns >= 1
+
+
+def test_it_starts_and_stops_over_and_over_and_leaves_nothing(sound: PiAudio, listener: Listener) -> None:
+    for _ in range(5):
+        sound.start(RATE, 10, listener.exchange)
+        listener.until(listener.hears, 5.0)
+        sound.stop()
+        listener.blocks.clear()
+    open_files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    sound.start(RATE, 20, listener.exchange)
+    listener.until(lambda: len(listener.blocks) > 10, 5.0)
+    sound.stop()
+    assert len(os.listdir("/proc/self/fd")) == open_files  # noqa: PTH208
+
+
+# --- one clock, two clocks
+
+
+def test_the_tone_comes_back_whole_beside_what_was_played(sound: PiAudio, listener: Listener) -> None:
+    sound.start(RATE, 10, listener.exchange)
+    end = time.monotonic() + STARVED_S
+    while True:
+        listener.until(listener.hears, 5.0)
+        count, xruns = len(listener.blocks) + 50, sound.figures.xruns
+        listener.more(351, 10.0)
+        if sound.figures.xruns == xruns and not _starved(listener.blocks[count - 50 :]):
+            break
+        assert time.monotonic() < end, "the machine starves the guest"
+    blocks = [block for _, block in listener.blocks[count : count + 300]]
+    assert max(map(abs, _steps([block.heard for block in blocks]))) < 0.05, "no click in 3 s"
+    path = [cmath.phase(_phase(block.heard) / _phase(block.played)) for block in blocks]
+    assert max(path) - min(path) < 0.1, "the way from loudspeaker to microphone has one length"
+    assert sound.figures.drift_ppm is None, "one card has one clock"
+
+
+@pytest.mark.parametrize("sound", [DEAF], indirect=True)
+@pytest.mark.parametrize("shift", [100_500, 99_500])
+def test_a_clock_half_a_percent_off_is_followed_without_a_click(
+    sound: PiAudio, listener: Listener, shift: int
+) -> None:
+    """The monotonic clock paces, and the loudspeaker's is shifted; the far end of the loop has the same shifted clock,
+    so it hears the tone without a break where the drift is corrected, and a gap or a jump where it is not."""
+    _amixer("-c", "First", "cset", "iface=PCM,name='PCM Rate Shift 100000',device=1", str(shift))
+    far = open_capture(_endpoint(Kind.MICROPHONE, "alsa:First/1"), RATE, 0.01)
+    heard = bytearray()
+    stop = threading.Event()
+
+    def listen() -> None:
+        far.read()
+        while not stop.is_set():
+            if far.wait(0.1):
+                heard.extend(far.read())
+
+    ear = threading.Thread(target=listen, name="ear")
+    ear.start()
+    try:
+        sound.start(RATE, 10, listener.exchange)
+        end = time.monotonic() + STARVED_S
+        while True:
+            listener.more(100, 10.0)
+            drift = sound.figures.drift_ppm
+            assert drift is not None
+            broken, began = sound.figures.xruns + sound.figures.dropped + far.xruns, len(heard) // 960 * 960
+            settled = abs(sound.figures.delay_ms - DEAF.latency_ms) < 3  # and not still on its way back from a pause
+            if settled and abs(abs(drift) - 5000) < 300:
+                listener.more(300, 10.0)
+                if (sound.figures.xruns + sound.figures.dropped + far.xruns == broken
+                        and not _starved(listener.blocks[-320:])):
+                    break
+            assert time.monotonic() < end, f"{sound.figures}, far end {far.xruns} xruns"
+        sample = bytes(heard[began : began + 960 * 250])
+    finally:
+        stop.set()
+        ear.join()
+        far.close()
+        _amixer("-c", "First", "cset", "iface=PCM,name='PCM Rate Shift 100000',device=1", "100000")
+    steps = _steps([sample[at : at + 960] for at in range(0, len(sample) - 959, 960)])
+    assert len(steps) > 200
+    assert 1.5 < abs(sum(steps) / len(steps)) < 3.3, "half a percent of a block is 2.4 samples: the pitch is right"
+    assert max(abs(after - before) for before, after in itertools.pairwise(steps)) < 0.5, "and not half a sample jumps"
+
+
+# --- plugs
+
+
+def test_pulled_in_use_the_next_takes_over_and_the_best_takes_back(
+    sound: PiAudio, listener: Listener, first: Bound
+) -> None:
+    sound.start(RATE, 10, listener.exchange)
+    listener.until(listener.hears, 5.0)
+    for _ in range(5):
+        assert _devices(sound, Kind.MICROPHONE) == ["alsa:First/1"]
+        first.unplug()
+        began = time.monotonic()
+        pulled = lambda: listener.told(Kind.MICROPHONE, FaultKind.PULLED, True, "alsa:First/1")  # noqa: E731
+        listener.until(pulled, 2.0)
+        word = pulled()
+        assert word is not None
+        assert word.detail == "microphone alsa:First/1 (Loopback) was unplugged: plug it in again"
+        listener.until(lambda: listener.told(Kind.SPEAKER, FaultKind.PULLED, True, "alsa:First"), 2.0)
+        listener.until(lambda: _devices(sound, Kind.SPEAKER) == ["alsa:Second"] and listener.hears(), 2.0)
+        assert time.monotonic() - began < 2.0
+        first.plug()
+        listener.until(lambda: listener.told(Kind.SPEAKER, FaultKind.PULLED, False), 2.0)
+        listener.until(lambda: _devices(sound, Kind.SPEAKER) == ["alsa:First"] == _devices_of(sound), 2.0)
+        listener.until(listener.hears, 2.0)
+    gaps = [after - before for (before, _), (after, _) in itertools.pairwise(listener.blocks)]
+    assert max(gaps) < 0.6, "the exchange goes on"
+
+
+def _devices_of(audio: PiAudio) -> list[str]:
+    return [name.removesuffix("/1") for name in _devices(audio, Kind.MICROPHONE)]
+
+
+def test_without_any_device_the_call_goes_on_in_silence(
+    sound: PiAudio, listener: Listener, first: Bound, second: Bound
+) -> None:
+    sound.start(RATE, 10, listener.exchange)
+    listener.until(listener.hears, 5.0)
+    first.unplug()
+    second.unplug()
+    for kind in (Kind.MICROPHONE, Kind.SPEAKER):
+        listener.until(lambda kind=kind: listener.told(kind, FaultKind.MISSING, True, kind.value), 2.0)
+    count = len(listener.blocks)
+    listener.until(lambda: len(listener.blocks) > count + 100, 3.0)
+    (began, _), (ended, _) = listener.blocks[count], listener.blocks[count + 100]
+    lost = sum(block.missed for _, block in listener.blocks[count : count + 100])
+    assert abs(ended - began - (1.0 + lost * 0.01)) < 0.15
+    assert not any(listener.blocks[-1][1].heard)
+    assert not any(fact.present for fact in sound.devices())
+    second.plug()
+    listener.until(listener.hears, 3.0)
+    listener.until(lambda: listener.told(Kind.MICROPHONE, FaultKind.MISSING, False), 2.0)
+    sound.stop()
+
+
+def test_nothing_at_the_start_is_missing(listener: Listener, first: Bound, second: Bound, sound: PiAudio) -> None:
+    first.unplug()
+    second.unplug()
+    with pytest.raises(DeviceMissingError, match="neither microphone nor loudspeaker that the board file names"):
+        sound.start(RATE, 10, listener.exchange)
+    first.plug()
+    sound.start(RATE, 10, listener.exchange)
+    listener.until(listener.hears, 5.0)
+
+
+# --- who cannot be had
+
+
+HOLD = """
+import alsaaudio, sys
+pcm = alsaaudio.PCM(type=alsaaudio.PCM_PLAYBACK, device="hw:CARD=First,DEV=0", rate=48000, channels=1,
+                    format=alsaaudio.PCM_FORMAT_S16_LE, periodsize=480)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_busy_device_is_named_with_its_holder_and_taken_when_it_is_free(
+    sound: PiAudio, listener: Listener
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        words = rf"speaker alsa:First \(Loopback\) is held by python\S* \({holder.pid}\): end it"
+        with pytest.raises(DeviceBusyError, match=words):
+            open_playback(_endpoint(Kind.SPEAKER, "alsa:First"), RATE)
+        sound.start(RATE, 10, listener.exchange)
+        listener.until(lambda: listener.told(Kind.SPEAKER, FaultKind.BUSY, True, "alsa:First"), 2.0)
+        listener.until(lambda: _devices(sound, Kind.SPEAKER) == ["alsa:Second"], 2.0)
+        held = next(fact for fact in sound.devices() if fact.kind is Kind.SPEAKER and fact.id == "alsa:First")
+        assert f"({holder.pid}): end it" in held.note
+        holder.communicate()
+    listener.until(lambda: listener.told(Kind.SPEAKER, FaultKind.BUSY, False, "alsa:First"), 3.0)
+    listener.until(listener.hears, 3.0)
+    assert _devices(sound, Kind.SPEAKER) == ["alsa:First"]
+
+
+def test_a_device_that_may_not_be_opened_says_which_group_is_lacking() -> None:
+    microphone = _endpoint(Kind.MICROPHONE, "alsa:First/1")
+    os.seteuid(65_534)
+    try:
+        with pytest.raises(DeviceDeniedError, match="may not be opened: add the user to the group audio"):
+            open_capture(microphone, RATE, 0.01)
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize(("rate", "channels", "kind"), [
+    (44_100, 2, "S32_LE"), (16_000, 2, "S16_LE"), (8_000, 1, "S16_LE"), (32_000, 1, "S24_3LE"), (48_000, 4, "S32_LE"),
+])
+def test_rate_channels_and_format_are_the_card_s_and_the_sound_is_ours(rate: int, channels: int, kind: str) -> None:
+    """The other end of the loop decides what this one is offered."""
+    width = {"S16_LE": 2, "S24_3LE": 3, "S32_LE": 4}[kind]
+    levels = [round(9000 * math.sin(2 * math.pi * HERTZ * n / rate)) << 8 * (width - 2) for n in range(rate)]
+    wave = b"".join(level.to_bytes(width, "little", signed=True) * channels for level in levels)
+    far = alsaaudio.PCM(type=alsaaudio.PCM_PLAYBACK, device="hw:CARD=First,DEV=0", rate=rate, channels=channels,
+                        format=getattr(alsaaudio, f"PCM_FORMAT_{kind}"), periodsize=rate // 100, periods=8)
+    player = threading.Thread(target=lambda: far.write(wave), name="far")
+    player.start()
+    near = open_capture(_endpoint(Kind.MICROPHONE, "alsa:First/1"), RATE, 0.01)
+    heard = near.read()
+    end = time.monotonic() + 3.0
+    while len(heard) < RATE and time.monotonic() < end:
+        if near.wait(0.1):
+            heard += near.read()
+    near.close()
+    player.join()
+    far.drop()
+    far.close()
+    assert (near.shape.rate, near.shape.channels, near.shape.format) == (rate, channels, kind)
+    loud = [one for at in range(0, len(heard) - 959, 960) if abs(one := _phase(heard[at : at + 960])) > 8000]
+    assert len(loud) > 20, "the tone at its level"
+
+
+def test_a_format_that_is_none_of_ours_is_told_with_what_is_offered() -> None:
+    far = alsaaudio.PCM(type=alsaaudio.PCM_PLAYBACK, device="hw:CARD=First,DEV=0", rate=96_000, channels=1,
+                        format=alsaaudio.PCM_FORMAT_FLOAT_LE, periodsize=960)
+    try:
+        with pytest.raises(DeviceFormatError, match=r"offers FLOAT_LE with 1 channels at 96000 Hz; usable are S16_LE"):
+            open_capture(_endpoint(Kind.MICROPHONE, "alsa:First/1"), RATE, 0.01)
+    finally:
+        far.drop()
+        far.close()
+
+
+# --- mixer and mute
+
+
+@pytest.mark.parametrize("sound", [DUMMY], indirect=True)
+def test_volume_is_the_mixer_s_both_ways(sound: PiAudio, listener: Listener) -> None:
+    sound.start(RATE, 10, listener.exchange)
+    for percent in (30, 70):
+        sound.set_volume(percent)
+        assert sound.volume == percent
+        listener.until(lambda percent=percent: f"[{percent}%]" in _amixer("-c", "Dummy", "sget", "Master"), 2.0)
+    _amixer("-q", "-c", "Dummy", "sset", "Master", "0%")  # somebody turns the knob
+    listener.until(lambda: listener.told(Kind.SPEAKER, FaultKind.ZERO_VOLUME, True), 2.0)
+    assert sound.volume == 0
+    _amixer("-q", "-c", "Dummy", "sset", "Master", "50%")
+    listener.until(lambda: listener.told(Kind.SPEAKER, FaultKind.ZERO_VOLUME, False), 2.0)
+    assert sound.volume == 50
+    with pytest.raises(ValueError, match="outside 0 to 100"):
+        sound.set_volume(101)
+
+
+@pytest.mark.parametrize("sound", [DUMMY], indirect=True)
+def test_a_switch_that_somebody_turned_off_is_told(sound: PiAudio, listener: Listener) -> None:
+    sound.start(RATE, 10, listener.exchange)
+    assert "Capture [on]" in _amixer("-c", "Dummy", "sget", "Mic")
+    # both channels at once: snd-dummy tells nobody when one changes alone
+    _amixer("-q", "-c", "Dummy", "cset", "name='Mic Capture Switch'", "off,off")
+    listener.until(lambda: listener.told(Kind.MICROPHONE, FaultKind.MUTED, True, "alsa:Dummy"), 2.0)
+    _amixer("-q", "-c", "Dummy", "cset", "name='Mic Capture Switch'", "on,on")
+    listener.until(lambda: listener.told(Kind.MICROPHONE, FaultKind.MUTED, False, "alsa:Dummy"), 2.0)
+
+
+def test_the_mute_line_silences_at_the_source(sound: PiAudio, listener: Listener) -> None:
+    sound.start(RATE, 10, listener.exchange)
+    listener.until(listener.hears, 5.0)
+    sound.mute_line(True)
+    count = len(listener.blocks) + 1
+    listener.until(lambda: len(listener.blocks) > count + 50, 3.0)
+    assert not any(any(block.heard) for _, block in listener.blocks[count:])
+    sound.mute_line(False)
+    listener.until(listener.hears, 2.0)
+    assert not [fault for fault in listener.faults if fault.fault in (FaultKind.SILENT, FaultKind.MUTED)]
+
+
+@pytest.mark.parametrize("sound", [DUMMY], indirect=True)
+def test_the_mute_line_turns_the_capture_switch_off(sound: PiAudio, listener: Listener) -> None:
+    sound.start(RATE, 10, listener.exchange)
+    sound.mute_line(True)
+    listener.until(lambda: "Capture [off]" in _amixer("-c", "Dummy", "sget", "Mic"), 2.0)
+    sound.mute_line(False)
+    listener.until(lambda: "Capture [on]" in _amixer("-c", "Dummy", "sget", "Mic"), 2.0)
+    assert not [fault for fault in listener.faults if fault.fault is FaultKind.MUTED]
+
+
+# --- xruns
+
+
+def test_an_xrun_costs_no_more_than_100_ms(sound: PiAudio, listener: Listener) -> None:
+    hang = threading.Event()
+
+    def exchange(block: AudioBlock) -> bytes:
+        if hang.is_set():
+            hang.clear()
+            time.sleep(0.3)  # longer than both rings: they run over, and empty
+            slept.append(time.monotonic())
+        return listener.exchange(block)
+
+    slept: list[float] = []
+    sound.start(RATE, 10, exchange)
+    listener.until(listener.hears, 5.0)
+    recovered = []
+    for _ in range(5):
+        before = sound.figures.xruns
+        hang.set()
+        listener.until(lambda: not hang.is_set() and bool(slept) and listener.blocks[-1][0] > slept[-1] + 0.5, 5.0)
+        assert sound.figures.xruns >= before + 2, "of the microphone, and of the loudspeaker"
+        again = next(at for at, block in listener.blocks if at > slept[-1] and block.missed)
+        recovered.append(again - slept[-1])
+        listener.until(listener.hears, 1.0)
+    assert sorted(recovered)[2] < 0.1, recovered
