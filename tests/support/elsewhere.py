@@ -66,20 +66,21 @@ async def elsewhere(address: str) -> AsyncIterator[Machine]:
     holder = await asyncio.create_subprocess_exec(
         *before, "unshare", "--net", "sh", "-c", "ip link set lo up && echo $$ && exec cat",
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)  # cat ends with its input, when the test does
+    assert holder.stdin is not None
+    assert holder.stdout is not None
     try:
-        assert holder.stdin is not None
-        assert holder.stdout is not None
         pid = int(await holder.stdout.readline())
         machine = Machine(f"/proc/{pid}/ns/net")
         await ip(f"link add {HERE} type veth peer name {THERE} netns {pid}")
-        await ip(f"link set {HERE} up")
-        await machine.ip(f"link set {THERE} up")
-        for network in NETWORKS:
-            await ip(f"route add {network} dev {HERE} src {ADDRESS}")
-        await machine.moves_to(address)
-        yield machine
+        try:
+            await ip(f"link set {HERE} up")
+            await machine.ip(f"link set {THERE} up")
+            for network in NETWORKS:
+                await ip(f"route add {network} dev {HERE} src {ADDRESS}")
+            await machine.moves_to(address)
+            yield machine
+        finally:
+            await ip(f"link del {HERE}")  # by hand: with the namespace it would go some time later
     finally:
-        assert holder.stdin is not None
         holder.stdin.close()
         await holder.wait()
-        await ip(f"link del {HERE}")
