@@ -15,6 +15,7 @@
 const SILENT_MS = 3000; // nothing received on a transport where something is due
 const BACK_OFF_MS = [250, 500, 1000, 2000, 4000, 8000]; // WebSocket; each times 0.5 to 1, the last one repeats
 const REPAIR_MS = [500, 1000, 2000, 4000]; // the next attempt at a new peer connection; the last one repeats
+const JOINS = 4; // connections tried for a call that is not up yet
 const SETTLE_MS = 2000; // from the end of the old connection to the newer one being up
 const ATTEMPT_MS = 6000; // an attempt that the other side answered may take this long
 const REPLACED = 4001; // close code: another tab presented our token
@@ -678,10 +679,16 @@ class Call {
     }
   }
 
-  /** What there is still carries, and the appliance knows a better path: a new connection beside it. */
+  /** What there is still carries, and the appliance knows a better path: a new connection beside it. While the first one
+   * is being built the appliance's network has changed: a new one in its place. */
   #move(generation) {
-    if (!this.#offers || this.#state !== "Connected" || generation !== this.#generation) return;
-    if (this.#active && this.#active === this.#attempts.get(generation)) this.#offer();
+    const attempt = this.#attempts.get(generation);
+    if (!this.#offers || !attempt || generation !== this.#generation) return;
+    if (this.#state === "Connected" && attempt === this.#active) this.#offer();
+    else if (!this.#everUp && generation < JOINS - 1) {
+      this.#dropStale();
+      this.#offer();
+    }
   }
 
   #lost() {

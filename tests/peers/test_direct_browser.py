@@ -219,6 +219,30 @@ async def test_a_better_route_is_taken_and_neither_side_sees_a_loss(caller: str)
         await told.leg.end(END_REASONS["0/local"])
 
 
+@pytest.mark.parametrize("caller", ["device", "page"])
+async def test_a_network_that_changes_while_a_call_is_set_up_does_not_end_it(caller: str) -> None:
+    elsewhere = PeerIdentity("olga", Scope.OPERATOR, "Olga", loopback=False, session="s1")
+    before, now = Network(frozenset({ADDRESS})), Network(frozenset({ADDRESS, "10.99.0.8"}))
+    async with on_duty(elsewhere) as (device, _browser, page):
+        if caller == "device":
+            told = Told(await device.dial())
+            await told.until(api.Ringing)
+            await page.evaluate("() => peer.answer(peer.state.call.callId)")
+            await told.until(api.Accepted)
+        else:
+            await page.evaluate("() => peer.call()")
+            incoming = await asyncio.wait_for(device.incoming.get(), 5)
+            told = Told(incoming.leg)
+            await incoming.leg.accept(api.MediaWanted())
+        (first,) = device.studio._sessions
+        device.studio.network_changed(before, now)
+        await told.until(api.Connected)
+        await state(page, "Connected")
+        await until(lambda: first not in device.studio._sessions, "the first connection is closed")
+        await device_hears(device, PAGE_HERTZ)
+        await told.leg.end(END_REASONS["0/local"])
+
+
 async def test_a_page_that_is_reloaded_while_it_rings_rings_again() -> None:
     async with on_duty() as (device, _browser, page):
         told = Told(await device.dial())

@@ -12,11 +12,13 @@ import pytest
 
 from appliance.link.session import Session as MqttSession
 from appliance.network import Network, NetworkWatch
+from appliance.providers import api
 from appliance.settings import MqttSettings, Secret
 from appliance.store import Store
 from appliance.vocabulary import END_REASONS
 from tests.sim.test_direct_media import End, call, two
 from tests.support.broker import Broker, free_port
+from tests.support.direct_parts import Told
 from tests.support.interface import ADDRESS, INTERFACE, changed_network, ip
 from tests.support.media_pair import until
 
@@ -122,6 +124,27 @@ async def test_a_better_route_is_taken_without_a_loss(who: str) -> None:
         await until(lambda: len(alpha.studio._sessions) == 1, 5.0, "at the other side as well")
         assert "Lost" not in mine.kinds + theirs.kinds
         assert not (mine.ended or theirs.ended)
+
+
+async def test_a_network_that_changes_while_a_call_is_set_up_does_not_end_it() -> None:
+    """By itself a connection would look for its peer at the old address for half a minute, and then end the call."""
+    async with (
+        changed_network(), two() as (_broker, alpha, bravo),
+        watching(alpha.studio.network_changed, bravo.studio.network_changed),
+    ):
+        me = api.Peer("alpha", "device:alpha", "Alpha", "device", True)
+        mine = Told.of(await alpha.provider.dial(
+            api.Target("device", "bravo"), call_id="call-0001", caller=me, media=api.MediaWanted()))
+        await until(lambda: bool(bravo.incoming))
+        theirs = Told.of(bravo.incoming[0].leg)
+        await bravo.incoming[0].leg.accept(api.MediaWanted())
+        await ip("link set lo down")  # nor is there a way inside the machine: nothing connects by the old address
+        await ip(f"addr del {ADDRESS}/24 dev {INTERFACE}")
+        await until(lambda: bool(alpha.studio._sessions), what="both have gathered")
+        await ip("link set lo up")
+        await ip(f"addr add {ELSEWHERE}/24 dev {INTERFACE}")
+        await until(lambda: "Connected" in mine.kinds and "Connected" in theirs.kinds, 8.0, "connected")
+        await until(lambda: paths(alpha) == paths(bravo) == {ELSEWHERE}, 3.0, "by the new address")
 
 
 async def test_the_broker_is_reached_anew_at_once(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from appliance.providers import api
 from appliance.providers.direct import protocol as wire
 from appliance.providers.direct.dialog import (
     CANDIDATES,
+    JOINS,
     AddCandidate,
     CancelTimer,
     Dialog,
@@ -251,6 +252,55 @@ def test_the_side_that_offers_is_asked_to_move_and_loses_nothing() -> None:
     assert olga.session(0, SessionStranded(gone=False)) == [], "it is being replaced already"
     assert olga.session(1, SessionStranded(gone=True)) == [Drop(1), MakeOffer(2)], "its addresses are old as well"
     assert olga.session(2, SessionClosed("iceFailed")) == [Drop(2)], "the old one carries"
+
+
+def joining() -> tuple[Dialog, Dialog]:
+    """(who called, who accepted): the first offer was sent and answered, and nothing is up."""
+    olga, (door, _) = callee(), caller()
+    olga.accept(BOTH)
+    door.receive("olga", posted(olga.offered(0, "offer-0"))[0])
+    olga.receive("door", posted(door.answered(0, "answer-0"))[0])
+    return door, olga
+
+
+@pytest.mark.parametrize("who", ["caller", "callee"])
+def test_a_network_that_changes_while_a_call_is_set_up_makes_it_begin_anew(who: str) -> None:
+    door, olga = joining()
+    if who == "callee":
+        effects = olga.session(0, SessionStranded(gone=True))
+    else:
+        (move,) = posted(door.session(0, SessionStranded(gone=True)))
+        effects = olga.receive("door", move)
+    assert effects == [Drop(0), MakeOffer(1), StartTimer(Timer.ANSWER, 10.0)]
+    assert olga.session(0, SessionClosed("iceFailed")) == [], "the old one is nothing any more"
+    (reoffer,) = posted(olga.offered(1, "offer-1"))
+    effects = door.receive("olga", reoffer)
+    assert (of(effects, Drop), of(effects, MakeAnswer)) == ([Drop(0)], [MakeAnswer(1, "offer-1")])
+    (reanswer,) = posted(door.answered(1, "answer-1"))
+    assert olga.receive("door", reanswer) == [TakeAnswer(1, "answer-1"), CancelTimer(Timer.ANSWER)]
+    for side in (door, olga):
+        assert told(side.session(1, SessionUp())) == [api.Connected({})]
+
+
+def test_a_change_before_the_first_offer_is_ready_waits_for_it() -> None:
+    olga, (door, _) = callee(), caller()
+    olga.accept(BOTH)
+    assert olga.session(0, SessionStranded(gone=True)) == []
+    effects = olga.offered(0, "offer-0")
+    assert of(effects, MakeOffer) == [MakeOffer(1)]
+    door.receive("olga", posted(effects)[0])
+    door.tell(muted=True, held=False, video=True)
+    effects = door.receive("olga", posted(olga.offered(1, "offer-1"))[0])
+    assert of(effects, MakeAnswer) == [MakeAnswer(1, "offer-1")]
+    said = posted(door.answered(1, "answer-1"))
+    assert [signal.muted for signal in said if isinstance(signal, wire.Update)] == [True]
+
+
+def test_a_peer_that_asks_for_connection_after_connection_is_not_obeyed_for_ever() -> None:
+    _, olga = joining()
+    made = [effect for generation in range(50) for effect in olga.receive("door", wire.Move(CALL, generation))
+            if isinstance(effect, MakeOffer)]
+    assert len(made) == JOINS - 1
 
 
 def test_the_side_that_is_up_later_waits_for_the_new_connection() -> None:

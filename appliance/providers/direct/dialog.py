@@ -12,7 +12,7 @@ connections: a higher one replaces a lower one as soon as it is up.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -151,6 +151,9 @@ Effect = (
 CANDIDATES: Final = 64
 """Candidates taken from a peer per peer connection; Chromium sends about 4 per interface and address family."""
 
+JOINS: Final = 4
+"""Peer connections tried for a call that is not up yet: a peer that asks for one after the other gets no more."""
+
 _PRIORITY: Final = ("603/declined", "486/busy", "480/doNotDisturb", "403/notAllowed", "488/noCodec")
 """When all branches said no: the most telling no is the caller's reason (RFC 3261 16.7.6 in spirit)."""
 
@@ -208,6 +211,8 @@ class Dialog:
         self._peer_audio = True
         self._peer_video = True
         self._established = False  # Connected was told
+        self._accept_told = False
+        self._overtaken = False  # by a change of the network, before our first offer was ready
 
     # --- setting up -------------------------------------------------------------------------------------------------
 
@@ -394,11 +399,15 @@ class Dialog:
                 return [CancelTimer(Timer.ANSWER), TakeAnswer(0, sdp)]
             case wire.Reanswer(generation=generation, sdp=sdp) if (
                     generation in self._alive and generation == self.generation):
-                timer = StartTimer(Timer.REPAIR, self._timings.attempt_s)
-                return [TakeAnswer(generation, sdp), *([timer] if self.phase is Phase.LOST else [])]
+                timers: Mapping[Phase, Effect] = {
+                    Phase.LOST: StartTimer(Timer.REPAIR, self._timings.attempt_s),
+                    Phase.JOINING: CancelTimer(Timer.ANSWER)}
+                return [TakeAnswer(generation, sdp), *([timers[self.phase]] if self.phase in timers else [])]
             case wire.MediaLost(generation=generation) if (
                     self.phase is Phase.UP and generation >= self._active):
                 return self._lost()
+            case wire.Move(generation=generation) if self.phase is Phase.JOINING and generation == self.generation:
+                return self._join_anew()
             case wire.Move(generation=generation) if (
                     self.phase is Phase.UP and generation == self._active == self.generation):  # one move at a time
                 return self._move()
@@ -467,7 +476,9 @@ class Dialog:
         if generation not in self._alive:
             return []
         if generation == 0:
-            return [Post(self._to, wire.Accept(self.call_id, sdp, self._me, self._sends)), *self._repeat()]
+            self._accept_told = True
+            return [Post(self._to, wire.Accept(self.call_id, sdp, self._me, self._sends)), *self._repeat(),
+                    *(self._join_anew() if self._overtaken else [])]
         return [Post(self._to, wire.Reoffer(self.call_id, generation, sdp))]
 
     def answered(self, generation: int, sdp: str) -> list[Effect]:
@@ -476,7 +487,8 @@ class Dialog:
             return []
         if generation == 0:
             return [Post(self._to, wire.Answer(self.call_id, sdp)), *self._repeat()]
-        return [Post(self._to, wire.Reanswer(self.call_id, generation, sdp))]
+        again = self._repeat() if self.phase is Phase.JOINING else []
+        return [Post(self._to, wire.Reanswer(self.call_id, generation, sdp)), *again]
 
     def failed(self, generation: int, reason: Reason) -> list[Effect]:
         """No peer connection can be made of what the peer sent."""
@@ -623,11 +635,22 @@ class Dialog:
         if self.phase is Phase.LOST and generation == self.generation:
             self._attempts = 0
             return self._repair()
+        if self.phase is Phase.JOINING and generation == self.generation:
+            return self._join_anew()
         if self.phase is not Phase.UP:
             return []
         if gone and generation == self._active:
             return self._lost()
         return self._move() if generation == self.generation else []  # else: it is being replaced already
+
+    def _join_anew(self) -> list[Effect]:
+        """The first connection is being built, by addresses that are not the right ones any more."""
+        if not self.offers:
+            return [Post(self._to, wire.Move(self.call_id, self.generation))]
+        self._overtaken = not self._accept_told  # an offer of generation 0 is what tells that we accept
+        if self._overtaken or self.generation >= JOINS - 1:
+            return []
+        return [*self._drop_stale(), *self._offer(), StartTimer(Timer.ANSWER, self._timings.answer_s)]
 
     def _move(self) -> list[Effect]:
         """Build a new connection beside the one that carries, or ask the peer to."""
