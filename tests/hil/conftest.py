@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,16 @@ class Device:
         assert status == 0, f"{command!r} on the device: exit status {status}\n{text}"
         return text
 
+    def write(self, path: str, text: str) -> None:
+        """A file on the device; its folder is made."""
+        folder = shlex.quote(str(Path(path).parent))
+        self.run(f"mkdir -p {folder} && echo {b64encode(text.encode()).decode()} | base64 -d > {shlex.quote(path)}")
+
+    def background(self, unit: str, *arguments: str) -> None:
+        """Run Python on the device with this checkout, under its systemd."""
+        self.run(f"systemd-run --unit {unit} -p WorkingDirectory={shlex.quote(str(ROOT))} "
+                 f"-E PYTHONPATH={shlex.quote(str(ROOT))} {shlex.join([sys.executable, *arguments])}")
+
     def pytest(self, *arguments: str, seconds: float, **environment: str) -> str:
         """Run tests on the device itself."""
         variables = {"PYTHONPATH": str(ROOT), "EDGECALL_HIL_INSIDE": "1"} | environment
@@ -40,13 +52,20 @@ class Device:
         return self.run(f"cd {shlex.quote(str(ROOT))} && {setting} {shlex.join(words)}", seconds)
 
 
-@pytest.fixture
-def device(env: Any) -> Iterator[Device]:
-    """Switched on for the test, and off after it."""
-    target = env.get_target("main")
+@contextmanager
+def switched_on(env: Any, name: str) -> Iterator[Device]:
+    """A target of labgrid's environment, and off again."""
+    target = env.get_target(name)
     shell = target.get_driver("CommandProtocol", activate=False)
     target.activate(shell)
     try:
         yield Device(shell, os.environ["EDGECALL_HIL"])
     finally:
         target.deactivate_all_drivers()
+
+
+@pytest.fixture
+def device(env: Any) -> Iterator[Device]:
+    """Switched on for the test, and off after it."""
+    with switched_on(env, "main") as device:
+        yield device
