@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 
-from gpiozero import DigitalInputDevice, DigitalOutputDevice, GPIOZeroError, PWMOutputDevice
+from gpiozero import DigitalOutputDevice, GPIOZeroError, InputDevice, PWMOutputDevice
 
 from hw.api import FaultKind, Kind, Press, PressKind
 from hw.contacts import Button, Contact
@@ -36,6 +36,9 @@ PWM_HZ: Final = 200.0
 
 PIN_ERRORS: Final = (GPIOZeroError, OSError)
 """What a pin that fails raises, whatever the factory."""
+
+CLOCK_S: Final = 10.0
+"""An edge farther from now is of another clock: old kernels tell the time of day."""
 
 PINS: Final = "pins"  # the source of edges that stands for the GPIO line of a contact
 
@@ -151,7 +154,8 @@ class PinPanel:
         self._contacts.update({name: Contact(name) for name in wiring.inputs})
         self._buttons = tuple(buttons)
         self._down: dict[str, set[str]] = {name: set() for name in self._contacts}  # what holds each down
-        self._pins: dict[str, DigitalInputDevice] = {}
+        self._pins: dict[str, InputDevice] = {}
+        self._on_change: dict[str, Callable[[float, int], None]] = {}  # gpiozero holds them by weak references
         self._listener: Callable[[Press], None] | None = None
         self._witnesses: dict[str, Callable[[bool], None]] = {}
         self._delivery = threading.RLock()
@@ -212,11 +216,17 @@ class PinPanel:
         for device in (*contacts, *lamps):
             self._on_pin(device.close, None)
 
-    def _input(self, name: str, line: Line, factory: Any) -> DigitalInputDevice:
+    def _input(self, name: str, line: Line, factory: Any) -> InputDevice:
         how = {"pull_up": not line.high} if line.pulled else {"pull_up": None, "active_state": line.high}
-        device = DigitalInputDevice(line.pin, pin_factory=factory, **how)
-        device.when_activated = lambda: self._edge(name, True)
-        device.when_deactivated = lambda: self._edge(name, False)
+        device = InputDevice(line.pin, pin_factory=factory, **how)
+
+        def changed(ticks: float, state: int) -> None:
+            """On gpiozero's thread, with the time at which the kernel saw the edge: hand over, nothing else."""
+            self.press_from(PINS, name, (bool(state) == line.high) != line.normally_closed, ticks)
+
+        self._on_change[name] = changed
+        device.pin.edges = "both"
+        device.pin.when_changed = changed
         return device
 
     def _level(self, name: str) -> bool:
@@ -316,19 +326,19 @@ class PinPanel:
 
     # --- edges, from any thread
 
-    def press_from(self, source: str, button: str, down: bool) -> None:
-        """Something other than its line presses or lets go of ``button`` (keypad, touch). Unknown button: KeyError."""
+    def press_from(self, source: str, button: str, down: bool, at: float | None = None) -> None:
+        """A line, a key or a finger presses or lets go of ``button``, ``at`` that monotonic time (now). Unknown button:
+        KeyError."""
         with self._wake:
             contact = self._contacts[button]
             if not self._closing:
+                now = time.monotonic()
+                at = now if at is None or abs(now - at) > CLOCK_S else min(at, now)
+                for press in contact.tick(at):  # on a busy machine two edges may come at once, long after they were
+                    self._hand_over(press)
                 self._hold(button, source, down)
-                contact.edge(bool(self._down[button]), time.monotonic())
+                contact.edge(bool(self._down[button]), at)
                 self._wake.notify()
-
-    def _edge(self, name: str, active: bool) -> None:
-        """On gpiozero's thread: hand over, nothing else."""
-        line = self._wiring.buttons.get(name) or self._wiring.inputs[name]
-        self.press_from(PINS, name, active != line.normally_closed)
 
     def _hold(self, name: str, source: str, down: bool) -> None:
         if down:

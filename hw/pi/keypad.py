@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import logging
 import os
 import select
+import struct
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +31,8 @@ KEYS: Final[Mapping[str, str]] = {
 }
 """Buttons that keys press where the board file names no other."""
 
+_SET_CLOCK: Final = 1 << 30 | 4 << 16 | ord("E") << 8 | 0xA0  # EVIOCSCLOCKID
+
 LOOK_S: Final = 1.0
 """A keypad that is not there is looked for this often."""
 
@@ -36,11 +41,11 @@ class Keypad:
     """Reads one input device on ``hw.keypad`` and holds it alone (EVIOCGRAB), so that no console gets its keys.
 
     ``wanted``: its node, also a link of ``/dev/input/by-id`` or ``by-path``, or the beginning of its name. ``press``
-    takes button and state; keys that no button belongs to are ignored. Missing, busy, denied and pulled are told as
-    faults of ``keypad``; a keypad that comes (back) is used within 1 s.
+    takes button, state and the monotonic time of the event; keys that no button belongs to are ignored. Missing, busy,
+    denied and pulled are told as faults of ``keypad``; a keypad that comes (back) is used within 1 s.
     """
 
-    def __init__(self, wanted: str, keys: Mapping[str, str], press: Callable[[str, bool], None],
+    def __init__(self, wanted: str, keys: Mapping[str, str], press: Callable[[str, bool, float], None],
                  faults: FaultLine) -> None:
         self._wanted = wanted
         self._keys = keys
@@ -78,7 +83,7 @@ class Keypad:
                 with contextlib.suppress(OSError):
                     device.close()
             for button in dict.fromkeys(self._keys.values()):
-                self._press(button, False)
+                self._press(button, False, time.monotonic())
 
     def _open(self) -> Any:
         """The device, ours alone; None, and the reason told, where there is none."""
@@ -107,6 +112,7 @@ class Keypad:
     def _grab(self, device: Any) -> Any:
         try:
             device.grab()
+            fcntl.ioctl(device.fd, _SET_CLOCK, struct.pack("i", time.CLOCK_MONOTONIC))
         except OSError as error:
             if error.errno == errno.EBUSY:
                 others = holders(device.path) or "a program of another user"
@@ -134,7 +140,7 @@ class Keypad:
                 button = next((self._keys[one] for one in ([name] if isinstance(name, str) else name)
                                if one in self._keys), None)
                 if button is not None:
-                    self._press(button, event.value == 1)
+                    self._press(button, event.value == 1, event.timestamp())
 
     def _tell(self, fault: FaultKind | None, detail: str) -> None:
         if fault is self._told:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +36,9 @@ _log = logging.getLogger("hw.panel")
 
 LOOK_S: Final = 0.5
 """The chip is looked after this often: one that goes is told, one that returns is taken, within a second."""
+
+PATIENCE_S: Final = 5.0
+"""A chip that fails, and a line that somebody else holds, are tried again this often."""
 
 DEVICE: Final = "panel0"
 
@@ -154,8 +159,10 @@ class PiPanel(PinPanel):
         self._factory: Any = None
         self._chip: Chip | None = None
         self._chip_node = -1
-        self._look = threading.Event()
+        self._look = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._broken = ""
+        self._busy: set[int] = set()  # lines that somebody else holds
+        self._patience = 0.0  # until when what failed or is busy is left alone
         self._keypad: Keypad | None = None
         self._guarded = GuardedRelays(wiring.relays, self._relay_failed)
         super().__init__(wiring, self._guarded, faults, long_press_s=long_press_s,
@@ -168,8 +175,8 @@ class PiPanel(PinPanel):
         if config.keypad:
             self._keypad = Keypad(config.keypad, config.key_map, self._key, faults)
 
-    def _key(self, button: str, down: bool) -> None:
-        self.press_from("keypad", button, down)
+    def _key(self, button: str, down: bool, at: float) -> None:
+        self.press_from("keypad", button, down, at)
 
     def devices(self) -> Sequence[DeviceFact]:
         if not (self._config.chip or self.buttons):
@@ -184,28 +191,43 @@ class PiPanel(PinPanel):
     def close(self) -> None:
         if self._keypad is not None:
             self._keypad.close()
+        if self._closing:
+            return
         super().close()
-        self._look.set()
+        self._wake_watcher()
         if self._watcher is not None and self._watcher is not threading.current_thread():
             self._watcher.join(1.0)
         self._drop_chip()
+        os.close(self._look)
 
     # --- hw.gpio
 
     def _watch(self) -> None:
         while not self._watched_long_enough():
             if self._chip is None:
-                self._take_chip()
+                if self._fault is not FaultKind.FAILED or time.monotonic() >= self._patience:
+                    self._take_chip()
             elif not self._chip_answers() or self._broken:
                 self._lose_chip()
             elif self._wiring.relays and not self._guarded.running:
                 self._start_relays(self._chip)
+            elif self._busy and time.monotonic() >= self._patience:
+                self._look_at_busy_lines(self._chip)
 
     def _watched_long_enough(self) -> bool:
-        """Waits for the next look; True when the panel closes."""
-        self._look.wait(LOOK_S)
-        self._look.clear()
+        """Waits for the next look, which a chip that goes brings on (Linux 6.7); True when the panel closes."""
+        waiting = select.poll()
+        waiting.register(self._look, select.POLLIN)
+        if self._chip_node >= 0:
+            waiting.register(self._chip_node, 0)  # POLLERR and POLLHUP are always told
+        waiting.poll(LOOK_S * 1000)
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._look)
         return self._closing
+
+    def _wake_watcher(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            os.eventfd_write(self._look, 1)
 
     def _take_chip(self) -> None:
         """Take the lines. What is in the way is told as a fault."""
@@ -228,6 +250,7 @@ class PiPanel(PinPanel):
             return
         with self._wake:
             self._chip, self._factory, self._broken = chip, factory, ""
+            self._busy, self._patience = taken, time.monotonic() + PATIENCE_S
         self._chip_node = os.open(chip.path, os.O_RDWR | os.O_CLOEXEC)
         self._tell_chip(None)
         _log.info("panel: %s (%s)", chip.label, chip.path)
@@ -251,6 +274,17 @@ class PiPanel(PinPanel):
                             f"{chip.label} is held by {holder}: end that, or wire the {names[0]} to another line")
         return taken
 
+    def _look_at_busy_lines(self, chip: Chip) -> None:
+        """Take all lines anew when one that was held is free; not while a relay is closed, which would open."""
+        self._patience = time.monotonic() + PATIENCE_S
+        try:
+            lines = line_info(chip)
+        except HardwareError:
+            return  # told at the next look
+        if any(not lines[pin].used for pin in self._busy) and not any(map(self.closed, self.relays)):
+            self._drop_chip()
+            self._take_chip()
+
     def _chip_answers(self) -> bool:
         try:
             there = Path(self._config.chip if self._chip is None else self._chip.path).stat()
@@ -261,6 +295,7 @@ class PiPanel(PinPanel):
     def _lose_chip(self) -> None:
         gone = not self._chip_answers()
         label, broken = self._config.chip, self._broken
+        self._patience = time.monotonic() + PATIENCE_S
         self._drop_chip()
         self._tell_chip(DeviceMissingError(f"GPIO chip {label} is gone") if gone
                         else DeviceFailedError(f"GPIO chip {label} stopped answering: {broken}"),
@@ -292,12 +327,12 @@ class PiPanel(PinPanel):
 
     def _pin_failed(self, error: Exception) -> None:
         self._broken = str(error)
-        self._look.set()
+        self._wake_watcher()
 
     def _relay_failed(self, name: str, error: HardwareError) -> None:
         kind = _kind(error)
         if kind is FaultKind.MISSING:  # told for the chip as a whole
-            self._look.set()
+            self._wake_watcher()
             return
         self._tell_line(kind, f"{DEVICE}/relay:{name}", True, str(error))
 

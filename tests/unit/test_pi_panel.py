@@ -186,6 +186,20 @@ def test_line_and_keypad_press_one_button(mock: Panel) -> None:
         mock.panel.press_from("keypad", "hash", True)
 
 
+def test_edges_that_come_late_and_at_once_are_a_press_all_the_same(mock: Panel) -> None:
+    """A busy machine: what counts is when they were."""
+    mock.panel.listen(mock.told.put)
+    now = time.monotonic()
+    mock.panel.press_from("keypad", "star", True, now - 0.2)
+    mock.panel.press_from("keypad", "star", False, now - 0.1)
+    mock.panel.press_from("keypad", "star", True, 1.8e9)  # by the time of day: now
+    came = [mock.told.get(timeout=3) for _ in range(5)]  # one is the tamper loop's
+    told = [press for press in came if press.name == "star"]
+    assert [press.kind for press in told] == [
+        PressKind.PRESSED, PressKind.RELEASED, PressKind.PRESSED, PressKind.HELD]
+    assert told[1].held_s == pytest.approx(0.1)
+
+
 def test_lamps_are_dimmed_and_take_up_their_rhythm_when_the_chip_returns(mock: Panel) -> None:
     panel = mock.panel
     panel.light("call", [(1.0, True)])
