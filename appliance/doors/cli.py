@@ -60,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     where, rest = sorted_out(sys.argv[1:] if argv is None else argv)
     if rest[:1] == ["run"]:
         return _run([*where, *rest[1:]])
+    if rest[:1] == ["doctor"]:
+        return _doctor(rest[1:])
     words = joined(rest)
     try:
         _suggest(words)
@@ -93,6 +95,16 @@ def _run(words: list[str]) -> int:
         print(end.code, file=sys.stderr)
         return ExitCode.FAILED
     return ExitCode.DONE
+
+
+def _doctor(words: list[str]) -> int:
+    """Look after the hardware without the appliance; it has a command line of its own too."""
+    from hw import doctor
+
+    try:
+        return doctor.main(words)
+    except SystemExit as end:  # argparse has said why
+        return int(end.code or 0)
 
 
 def _command(words: list[str]) -> ExitCode:

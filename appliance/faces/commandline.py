@@ -53,6 +53,7 @@ _EXIT_WORDS: Final[dict[ExitCode, str]] = {
 
 OWN_COMMANDS: Final[dict[str, str]] = {
     "run": "run the appliance (edgecall run --help)",
+    "doctor": "open the devices of this machine, and say what is missing and why (edgecall doctor --help)",
     "state": "show all state documents, or one",
     "events": "show events as they come, one JSON object a line",
     "health": "show whether the appliance works",
@@ -142,7 +143,7 @@ def parser(prog: str = "edgecall") -> argparse.ArgumentParser:
     for verb in VERBS:
         _add_verb(commands, verb)
     for name, words in OWN_COMMANDS.items():
-        _add_own(commands.add_parser(name, help=words, description=words, add_help=name != "run"), name)
+        _add_own(commands.add_parser(name, help=words, description=words, add_help=name not in {"run", "doctor"}), name)
     return top
 
 
@@ -289,6 +290,7 @@ def _words(name: str) -> list[str]:
         fixed = {"state": list(STATES), "completion": ["bash", "zsh", "fish"], "events": ["--states", "--count"],
                  "stats": ["--dialect", *DIALECTS, "--follow", "--interval", "--count"],
                  "address": ["--operator", "--name", "--scope", "--json"],
+                 "doctor": ["--board", "--board-file", "--play", "--record", "--seconds", "--grab", "--blink"],
                  "run": ["--config", "--data", "--board", "--port", "--no-broker", "--safe"]}
         return fixed.get(name, [])
     words: list[str] = []

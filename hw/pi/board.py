@@ -71,7 +71,9 @@ class PiBoard:
     def __init__(self, options: BoardOptions) -> None:
         self._identity = identity()
         self._file = find_board_file(options.file, self._identity["model"])
-        self._faults = FaultLine()
+        sound = self._file.part("audio", AudioConfig)
+        panel, screen = self._file.part("panel", PanelConfig), self._file.part("display", DisplayConfig)
+        self._faults = FaultLine()  # a thread: after all that refuses a wrong file
         self._parts: list[Part] = []
         self._lacking: list[DeviceFact] = []
         self._camera: Camera | None = None
@@ -79,8 +81,6 @@ class PiBoard:
         self._panel: PiPanel | None = None
         self._audio: PiAudio | None = None
         self._health: BoardHealth | None = None
-        sound = self._file.part("audio", AudioConfig)
-        panel, screen = self._file.part("panel", PanelConfig), self._file.part("display", DisplayConfig)
         _log.info("board file %s: %s", self._file.path, self._file.title)
         try:
             self._health = BoardHealth()

@@ -8,17 +8,21 @@ import cmath
 import itertools
 import math
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
+import wave
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import alsaaudio
 import pytest
 
+from hw import doctor
 from hw.api import (
     AudioBlock,
     DeviceBusyError,
@@ -452,6 +456,33 @@ def test_the_mute_line_turns_the_capture_switch_off(sound: PiAudio, listener: Li
     sound.mute_line(False)
     listener.until(lambda: "Capture [on]" in _amixer("-c", "Dummy", "sget", "Mic"), 2.0)
     assert not [fault for fault in listener.faults if fault.fault is FaultKind.MUTED]
+
+
+# --- doctor
+
+
+def test_the_doctor_names_what_is_here_what_is_held_and_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    board, record = tmp_path / "board.toml", tmp_path / "heard.wav"
+    board.write_text('[audio]\nmicrophones = ["alsa:First/1"]\nspeakers = ["alsa:First"]\nvolume = 100\n')
+    words = ["--board-file", str(board), "--play", "--record", str(record), "--seconds", "1"]
+    assert doctor.main(words) == 0, capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert re.search(r"microphone +alsa:First/1 +\S+: in use\n", said)
+    assert "also here    speaker alsa:Dummy (Dummy)" in said
+    assert "played       660 Hz for 1 s" in said
+    with wave.open(str(record)) as file:
+        assert 0.8 < file.getnframes() / RATE < 1.3
+        assert _loud(file.readframes(RATE))
+    with subprocess.Popen([sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert doctor.main(["--board-file", str(board)]) == 1
+        holder.communicate()
+    said = capsys.readouterr().out
+    assert "! speaker alsa:First is busy: speaker alsa:First" in said
+    assert f"({holder.pid}): end it" in said
 
 
 # --- xruns

@@ -1,0 +1,248 @@
+"""``edgecall doctor``: opens the board of this machine, part by part, and says what is there, what is not, and why.
+
+Needs nothing of the appliance, and its devices to itself: stop the appliance first, or its devices are told as busy. On
+request it plays, records, grabs a picture and blinks the lamps. It moves no relay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import threading
+import time
+import wave
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from hw.api import AudioBlock, Board, BoardOptions, DeviceFact, Fault, FaultKind, HardwareError, Kind
+from hw.boards import open_board
+from hw.host.v4l2 import cameras
+from hw.pi.audio.cards import endpoints
+from hw.pi.boardfile import board_files
+from hw.pi.gpiochip import chips
+
+__all__ = ["Doctor", "main"]
+
+RATE: Final = 48_000
+SETTLE_S: Final = 1.5
+"""So long devices have to open, and to say what is wrong."""
+
+PLAY_S: Final = 2.0
+BLINK_S: Final = 1.0
+HERTZ: Final = 660
+PEAK: Final = 6000
+"""-15 dBFS: heard, and harmless to an ear near it."""
+
+_WORDS: Final = {
+    FaultKind.MISSING: "missing", FaultKind.BUSY: "busy", FaultKind.DENIED: "not permitted",
+    FaultKind.FORMAT: "of no format that we can use", FaultKind.PULLED: "unplugged", FaultKind.STALLED: "stands still",
+    FaultKind.START_TIMED_OUT: "does not start", FaultKind.MUTED: "muted in the mixer",
+    FaultKind.ZERO_VOLUME: "at volume 0", FaultKind.SILENT: "silent",
+}
+
+
+class Doctor:
+    """One visit to an opened board. ``print`` goes to stdout; ``well`` tells whether everything was."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._lock = threading.Lock()
+        self._faults: dict[tuple[Kind, FaultKind, str], Fault] = {}
+        self.well = True
+        board.on_fault(self._fault)
+
+    def _fault(self, fault: Fault) -> None:
+        with self._lock:
+            if fault.active:
+                self._faults[fault.kind, fault.fault, fault.device] = fault
+            else:
+                self._faults.pop((fault.kind, fault.fault, fault.device), None)
+
+    def _complain(self, words: str) -> None:
+        self.well = False
+        print(words)
+
+    def look(self) -> None:
+        """What the board file names, with its state; then what else this machine has."""
+        for key, value in self._board.facts().items():
+            print(f"{key:<12} {value}")
+        print()
+        with self._sounding(lambda _: b""):
+            time.sleep(SETTLE_S)
+            facts = list(self._board.devices())
+        with self._lock:
+            faults = list(self._faults.values())
+        for kind in Kind:
+            ours = [fact for fact in facts if fact.kind is kind]
+            for fact in ours:
+                print(f"{kind.value:<12} {fact.id:<20} {fact.name}: {_state(fact)}")
+            if not ours:
+                print(f"{kind.value:<12} none: the board file names none")
+            elif not any(fact.present for fact in ours):
+                self.well = False
+        for fault in faults:
+            self._complain(f"! {fault.kind.value} {fault.device} is {_WORDS.get(fault.fault, fault.fault.value)}"
+                           + (f": {fault.detail}" if fault.detail else ""))
+        named = {fact.id for fact in facts}
+        for words in _others(named):
+            print(f"also here    {words}")
+
+    @contextmanager
+    def _sounding(self, exchange: Callable[[AudioBlock], bytes]) -> Iterator[bool]:
+        """The sound device runs meanwhile; False where it does not start, which is told."""
+        audio = self._board.audio
+        if audio is None:
+            yield False
+            return
+        try:
+            audio.start(RATE, 10, exchange)
+        except HardwareError as error:
+            self._complain(f"! {error}")
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            audio.stop()
+
+    def sound(self, seconds: float, record: Path | None, play: bool) -> None:
+        """Play a tone, or record, or both at once."""
+        blocks: list[bytes] = []
+        tone = _Tone()
+
+        def exchange(block: AudioBlock) -> bytes:
+            blocks.append(block.heard)
+            return tone.block() if play else b""
+
+        with self._sounding(exchange) as started:
+            if not started:
+                self._complain("! no sound device: nothing was played or recorded")
+                return
+            time.sleep(seconds)
+            figures = self._board.audio.figures if self._board.audio is not None else None
+        if play:
+            print(f"played       {HERTZ} Hz for {seconds:g} s")
+        if record is not None:
+            pcm = b"".join(blocks)
+            with wave.open(str(record), "wb") as file:
+                file.setnchannels(1)
+                file.setsampwidth(2)
+                file.setframerate(RATE)
+                file.writeframes(pcm)
+            print(f"recorded     {record}: {len(pcm) / 2 / RATE:.1f} s, {_dbfs(pcm)}")
+        if figures is not None:
+            drift = "" if figures.drift_ppm is None else f", the clocks {figures.drift_ppm:g} ppm apart"
+            print(f"sound        {figures.xruns} xruns, {figures.delay_ms:g} ms on the way to the loudspeaker{drift}"
+                  + ("" if figures.realtime else ", without real-time priority"))
+
+    def grab(self, path: Path) -> None:
+        """A picture of the camera, as JPEG."""
+        camera = self._board.camera
+        if camera is None:
+            self._complain("! no camera: no picture was grabbed")
+            return
+        try:
+            path.write_bytes(camera.snapshot(10.0))
+        except HardwareError as error:
+            self._complain(f"! {error}")
+            return
+        print(f"grabbed      {path}, encoder: {camera.encoder.value}")
+
+    def blink(self) -> None:
+        """Each lamp alone, and whether its line follows."""
+        panel = self._board.panel
+        if panel is None or not panel.lamps:
+            self._complain("! no lamp: none was lit")
+            return
+        for lamp in panel.lamps:
+            panel.light(lamp, [(1.0, True)])
+            time.sleep(BLINK_S)
+            lit = panel.lit(lamp)
+            panel.light(lamp, [(1.0, False)])
+            if lit:
+                print(f"lamp         {lamp}: lit")
+            else:
+                self._complain(f"! lamp {lamp} does not follow: see the panel's line above")
+
+
+class _Tone:
+    def __init__(self) -> None:
+        wave_ = [round(PEAK * math.sin(2 * math.pi * HERTZ * n / RATE)) for n in range(RATE // 10)]
+        self._pcm, self._at = array("h", wave_).tobytes(), 0  # 66 whole periods
+
+    def block(self) -> bytes:
+        part = self._pcm[self._at : self._at + RATE // 50]
+        self._at = (self._at + len(part)) % len(self._pcm)
+        return part
+
+
+def _state(fact: DeviceFact) -> str:
+    words = "here" if fact.present else "not here"
+    if fact.present and fact.kind in (Kind.MICROPHONE, Kind.SPEAKER):
+        words = "in use" if fact.selected else "in reserve"
+    return words + (", simulated" if fact.simulated else "") + (f" ({fact.note})" if fact.note else "")
+
+
+def _others(named: set[str]) -> list[str]:
+    """Devices of this machine that the board file does not name."""
+    found = [f"{one.kind.value} {one.id} ({one.name})" for one in endpoints() if one.id not in named]
+    found += [f"camera {one.path} ({one.name})" for one in cameras() if one.path not in named]
+    try:
+        found += [f"GPIO chip {chip.label}, {chip.lines} lines" for chip in chips()]
+    except HardwareError as error:
+        found.append(str(error))
+    return found
+
+
+def _dbfs(pcm: bytes) -> str:
+    samples = memoryview(pcm).cast("h")
+    square = sum(value * value for value in samples) / max(1, len(samples)) / 32_768**2
+    return f"{10 * math.log10(square):.0f} dBFS" if square else "digital silence"
+
+
+def main(words: Sequence[str]) -> int:
+    """The command line; returns 0 where everything that the board file names is there and works, else 1."""
+    files = board_files()
+    parser = argparse.ArgumentParser(
+        prog="edgecall doctor", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Open the devices of this machine, and say what is there, what is not, and why. The appliance must "
+                    "not run meanwhile.",
+        epilog="board files:\n" + "\n".join(f"  {name:<12} {path}" for name, path in sorted(files.items())))
+    parser.add_argument("--board", choices=("pi", "auto", "sim"), default="pi", help="which board (default pi)")
+    parser.add_argument("--board-file", default="", metavar="FILE", help="name or path; default: by the model")
+    parser.add_argument("--play", action="store_true", help=f"play a tone for {PLAY_S:g} s")
+    parser.add_argument("--record", type=Path, metavar="WAV", help="record the microphone into a file")
+    parser.add_argument("--seconds", type=float, default=PLAY_S, help="how long (default %(default)g)")
+    parser.add_argument("--grab", type=Path, metavar="JPEG", help="grab a picture of the camera into a file")
+    parser.add_argument("--blink", action="store_true", help="light each lamp for a second")
+    asked = parser.parse_args(words)
+    if not 0.1 <= asked.seconds <= 600:
+        parser.error("--seconds must be 0.1 to 600")
+    for path in filter(None, (asked.record, asked.grab)):
+        if not path.absolute().parent.is_dir():
+            parser.error(f"{path}: there is no such folder")
+    try:
+        board = open_board(asked.board, BoardOptions(file=asked.board_file))
+    except HardwareError as error:
+        print(f"edgecall doctor: {error}", file=sys.stderr)
+        return 1
+    try:
+        doctor = Doctor(board)
+        doctor.look()
+        if asked.play or asked.record is not None:
+            doctor.sound(asked.seconds, asked.record, asked.play)
+        if asked.grab is not None:
+            doctor.grab(asked.grab)
+        if asked.blink:
+            doctor.blink()
+    finally:
+        board.close()
+    return 0 if doctor.well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

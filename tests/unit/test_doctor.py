@@ -1,0 +1,88 @@
+"""``edgecall doctor``: what it says of a board, and that it does what is asked."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from appliance.doors.cli import main as cli
+from hw import doctor
+from hw.api import BoardOptions
+from hw.boards import open_board
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "SETTLE_S", 0.2)
+    monkeypatch.setattr(doctor, "BLINK_S", 0.05)
+
+
+def test_it_plays_records_grabs_and_blinks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record, picture = tmp_path / "heard.wav", tmp_path / "seen.jpg"
+    assert doctor.main(["--board", "sim", "--play", "--record", str(record), "--seconds", "0.3", "--grab", str(picture),
+                        "--blink"]) == 0
+    said = capsys.readouterr().out
+    for words in ("microphone   mic0", "in use, simulated", "camera       cam0", "played       660 Hz for 0.3 s",
+                  "recorded ", "grabbed ", "lamp         call: lit"):
+        assert words in said
+    assert "!" not in said
+    with wave.open(str(record)) as file:
+        assert (file.getframerate(), file.getnchannels()) == (48_000, 1)
+        assert any(file.readframes(48_000))
+    with Image.open(picture) as shown:
+        assert shown.width == 1280
+
+
+def test_what_is_wrong_is_said_with_its_device(capsys: pytest.CaptureFixture[str]) -> None:
+    board = open_board("sim", BoardOptions())
+    try:
+        assert board.simulation is not None
+        board.simulation.fault("mic.osMute", active=True)
+        board.simulation.fault("speaker.unplug", active=True)
+        visit = doctor.Doctor(board)
+        visit.look()
+    finally:
+        board.close()
+    said = capsys.readouterr().out
+    assert not visit.well
+    assert "! microphone mic0 is muted in the mixer: the capture switch of the mixer is off" in said
+    assert "! speaker spk0 is missing: the loudspeaker was unplugged" in said
+    assert "speaker      spk0                 Simulated loudspeaker: not here, simulated" in said
+
+
+def test_without_the_device_nothing_is_done_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    board = open_board("none", BoardOptions())
+    visit = doctor.Doctor(board)
+    visit.look()
+    assert visit.well, "a board that names no device lacks none"
+    visit.sound(0.1, None, play=True)
+    visit.grab(tmp_path / "x.jpg")
+    visit.blink()
+    board.close()
+    said = capsys.readouterr().out
+    assert [line for line in said.splitlines() if line.startswith("!")] == [
+        "! no sound device: nothing was played or recorded", "! no camera: no picture was grabbed",
+        "! no lamp: none was lit"]
+    assert not visit.well
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    (["--seconds", "0"], "0.1 to 600"), (["--record", "/nowhere/x.wav"], "no such folder"), (["--bord"], "--bord"),
+])
+def test_wrong_words_are_refused(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli(["doctor", *words]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_wrong_board_file_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "b.toml"
+    path.write_text("[audio]\nlatency_ms = 1\nvolum = 3\n")
+    assert doctor.main(["--board-file", str(path)]) == 1
+    assert "[audio] volum: there is no such key; did you mean volume?" in capsys.readouterr().err
+    assert doctor.main(["--board-file", "nope"]) == 1
+    assert "no board file 'nope'; there are" in capsys.readouterr().err
