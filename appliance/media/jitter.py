@@ -22,7 +22,7 @@ BASE_STEP_S: Final = 1.0
 INTERVAL_S: Final = 0.5  # whose slowest packet is one entry of the histogram
 BUCKET_S: Final = 0.002
 BUCKETS: Final = 110
-FORGET: Final = 0.93  # per interval: an entry weighs half after 5 s
+FORGET: Final = 0.95  # per interval: an entry weighs half after 7 s, and one slow interval by itself is no jitter
 QUANTILE: Final = 0.95
 COPIES: Final = 250  # packets of late, 5 s of most codecs, that tell when a copy would have come
 COPY_QUANTILE: Final = 0.9
@@ -36,7 +36,7 @@ class DelayTarget:
     def __init__(self) -> None:
         self._recent: deque[tuple[float, float]] = deque()  # (begin, fastest transit) of each step of the window
         self._base: float | None = None
-        self._histogram = [0.0] * BUCKETS
+        self._histogram = [1.0] + [0.0] * (BUCKETS - 1)  # a calm path, until it shows otherwise
         self._interval: tuple[float, float] | None = None  # (begin, slowest of it)
         self._lost_at = -LOSS_MEMORY_S
         self._frame_s = 0.02
