@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -110,6 +110,7 @@ class ProcessCamera:
         self._delivery = threading.RLock()  # held while the sink runs: who holds it knows that no callback does
         self._spec = spec
         self._encoder = _encoder_of(spec)
+        self._cameras: tuple[tuple[str, str], ...] = ()
         self._physics: frozenset[str] = frozenset()
         self._start: _Start | None = None
         self._generation = 0
@@ -217,6 +218,11 @@ class ProcessCamera:
         """The process at this moment; None between two."""
         process = self._process
         return process.pid if process is not None else None
+
+    @property
+    def cameras(self) -> Sequence[tuple[str, str]]:
+        """Ids and names of the cameras that the process finds; a simulated one tells of none."""
+        return self._cameras
 
     def set_source(self, spec: str) -> None:
         with self._lock:
@@ -435,6 +441,8 @@ class ProcessCamera:
                 self._report(FaultKind.COVERED, event["dark"])
             case "encoder":
                 self._encoder = EncoderKind(event["kind"])
+            case "cameras":
+                self._cameras = tuple((one["id"], one["name"]) for one in event["there"])
             case "fallback":
                 self._report(FaultKind.FALLBACK, event["active"], event["detail"])
             case "snapshot_failed":

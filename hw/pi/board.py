@@ -12,11 +12,7 @@ from hw.api import (
     Audio,
     BoardOptions,
     Camera,
-    DeviceBusyError,
-    DeviceDeniedError,
     DeviceFact,
-    DeviceFormatError,
-    DeviceMissingError,
     Display,
     Fault,
     FaultKind,
@@ -26,13 +22,16 @@ from hw.api import (
     Panel,
 )
 from hw.pi.audio.device import AudioConfig, PiAudio, open_audio
+from hw.pi.blame import fault_of
 from hw.pi.boardfile import BoardFile, find_board_file
+from hw.pi.camera.config import CameraConfig
+from hw.pi.camera.part import PiCamera, open_camera
 from hw.pi.display import DisplayConfig, open_display
 from hw.pi.health import BoardHealth, identity
 from hw.pi.panel import PanelConfig, PiPanel, open_panel
 from hw.sim.faults import FaultLine
 
-__all__ = ["PiBoard", "fault_of"]
+__all__ = ["PiBoard"]
 
 _log = logging.getLogger("hw.pi")
 
@@ -49,17 +48,6 @@ class Part(Protocol):
 AnyPart = TypeVar("AnyPart", bound=Part)
 
 
-def fault_of(error: HardwareError) -> FaultKind:
-    """The kind of fault that an error is told as."""
-    for kind, fault in (
-        (DeviceMissingError, FaultKind.MISSING), (DeviceBusyError, FaultKind.BUSY),
-        (DeviceDeniedError, FaultKind.DENIED), (DeviceFormatError, FaultKind.FORMAT),
-    ):
-        if isinstance(error, kind):
-            return fault
-    return FaultKind.FAILED
-
-
 class PiBoard:
     """Implements ``hw.api.Board``. A part that is not there is None, and its reason stands in ``devices()``.
 
@@ -72,11 +60,12 @@ class PiBoard:
         self._identity = identity()
         self._file = find_board_file(options.file, self._identity["model"])
         sound = self._file.part("audio", AudioConfig)
+        lens = self._file.part("camera", CameraConfig)
         panel, screen = self._file.part("panel", PanelConfig), self._file.part("display", DisplayConfig)
         self._faults = FaultLine()  # a thread: after all that refuses a wrong file
         self._parts: list[Part] = []
         self._lacking: list[DeviceFact] = []
-        self._camera: Camera | None = None
+        self._camera: PiCamera | None = None
         self._display: Display | None = None
         self._panel: PiPanel | None = None
         self._audio: PiAudio | None = None
@@ -88,6 +77,7 @@ class PiBoard:
                 panel, faults, options.long_press_s, tuple(screen.touch)))
             self._display = self._open(Kind.DISPLAY, "Screen", lambda _, faults: open_display(
                 screen, faults, self._touch))
+            self._camera = self._open(Kind.CAMERA, "Camera", lambda _, faults: open_camera(lens, faults))
             self._audio = self._open(Kind.MICROPHONE, "Sound", lambda _, faults: open_audio(sound, faults))
             if self._panel is not None and self._audio is not None and sound.mute_input in self._panel.inputs:
                 self._panel.witness(sound.mute_input, self._audio.mute_line)

@@ -14,15 +14,13 @@ from typing import Any, Final
 from av.video.frame import VideoFrame
 
 from hw.api import EncodedFrame, EncoderKind, VideoMode
+from hw.camera.light import is_dark
 from hw.camera.serve import Owner, serve
 from hw.camera.x264 import H264Encoder, jpeg
 from hw.sim.sources import Clip, Lent, PictureSource, SourceError, open_source
 
 SLOW_SHARE: Final = 4
 """A slow sensor (fault ``camera.slow``) delivers one picture of this many: below half its rate."""
-
-DARK_LUMA: Final = 24
-"""Mean luma below which the lens counts as covered; video black is 16, sensor noise adds a few steps."""
 
 DEFAULT_MODE: Final = VideoMode()
 
@@ -242,8 +240,7 @@ class Sensor:
         return False
 
     def _judge_light(self, picture: VideoFrame) -> None:
-        sample = bytes(memoryview(picture.planes[0])[::1009])  # a prime: no column is favoured
-        dark = sum(sample) < DARK_LUMA * len(sample)
+        dark = is_dark(picture)
         if dark != self._dark:
             self._dark = dark
             self._owner.tell("dark", dark=dark)

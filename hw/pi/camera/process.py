@@ -1,0 +1,285 @@
+"""The process of a real camera: sensor, picture, encoder. Started as ``python -m hw.pi.camera.process CONFIGURATION``.
+
+One thread, which sleeps until the sensor has a picture, the encoder a unit, or the board a command. The camera is
+looked up by where it is plugged at every opening, so that one that returns under another number is the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final, Protocol
+
+from av.video.frame import VideoFrame
+
+from hw.api import DeviceFailedError, DeviceMissingError, EncoderKind, FaultKind, HardwareError, VideoMode
+from hw.camera.light import is_dark
+from hw.camera.serve import Owner, serve
+from hw.camera.x264 import jpeg
+from hw.pi.blame import fault_of
+from hw.pi.camera.config import CameraConfig, config_of
+from hw.pi.camera.csi import CsiSensor, find_csi
+from hw.pi.camera.develop import Developer
+from hw.pi.camera.usb import UsbCamera, UsbSensor, find_usb
+from hw.pi.encoder.ladder import CameraEncoder
+from hw.pi.v4l2 import nodes_named
+
+_log = logging.getLogger("hw.camera")
+
+LOOK_S: Final = 1.0
+"""While the camera is closed, what is plugged in is looked at this often."""
+
+SNAPSHOT_S: Final = 1.8
+SETTLE: Final = 4
+"""Pictures after opening for which exposure and white balance need time."""
+
+
+class Sensor(Protocol):
+    """An open camera."""
+
+    in_sensor: bool  # zoom and rotation are its own
+
+    @property
+    def file(self) -> int: ...
+    @property
+    def what(self) -> str: ...
+    def take(self) -> tuple[VideoFrame, int] | None: ...
+    def close(self) -> None: ...
+
+
+class RealCamera:
+    """What the process serves."""
+
+    def __init__(self, config: CameraConfig, owner: Owner) -> None:
+        self._config, self._owner = config, owner
+        self._wanted: tuple[int, VideoMode] | None = None  # number of the start, what the sensor is opened with
+        self._mode = VideoMode()  # what is asked of the encoder now
+        self._told_mode = VideoMode()
+        self._sensor: Sensor | None = None
+        self._developer: Developer | None = None
+        self._last: VideoFrame | None = None
+        self._due_us = 0
+        self._counter = 0
+        self._dark = False
+        self._pulled = ""
+        self._seen: frozenset[tuple[str, str]] | None = None
+        self._look_at = 0.0
+        self._plugged: Sequence[object] = ()
+        self._encoder = CameraEncoder(self._tell_encoder, hardware=config.encoder == "auto")
+
+    # --- to the board
+
+    def _tell_encoder(self, kind: EncoderKind, reason: str) -> None:
+        self._owner.tell("encoder", kind=kind.value)
+        self._owner.tell("fallback", active=bool(reason), detail=reason)
+
+    def _tell_trouble(self, error: HardwareError) -> None:
+        fault = fault_of(error)
+        if fault is FaultKind.PULLED:
+            self._pulled = str(error)
+        elif fault is FaultKind.MISSING and self._pulled:  # what it was when it went is what helps
+            self._owner.tell("device", why=FaultKind.PULLED.value, detail=self._pulled)
+            return
+        self._owner.tell("device", why=fault.value, detail=str(error))
+
+    def _tell_mode(self, mode: VideoMode) -> None:
+        generation = 0 if self._wanted is None else self._wanted[0]
+        self._told_mode = mode
+        self._owner.tell("mode", generation=generation, width=mode.width, height=mode.height, fps=mode.fps)
+
+    # --- from the board
+
+    def handle(self, fields: Mapping[str, Any]) -> None:
+        match fields["do"]:
+            case "start":
+                self._close()
+                self._mode = _mode(fields)
+                self._wanted = fields["generation"], self._mode
+                self._open()
+            case "mode":
+                self._mode = _mode(fields)
+                if self._sensor is not None:
+                    self._prepare(self._sensor)
+                    self._tell_mode(self._encoder.mode)
+            case "stop":
+                self._close()
+                self._wanted = None
+                self._owner.tell("stopped", generation=fields["generation"])
+            case "keyframe":
+                self._encoder.force_keyframe()
+            case "bitrate":
+                self._mode = replace(self._mode, bitrate=int(fields["value"]))
+                self._encoder.set_bitrate(self._mode.bitrate)
+            case "snapshot":
+                self._snapshot(int(fields["id"]))
+            case "ping":
+                self._owner.tell("pong", id=fields["id"])
+            case "warm":
+                pass  # the encoder was proven at the start, and a real sensor is never opened before it is wanted
+            case unknown:
+                raise ValueError(f"camera process: unknown command {unknown!r}")
+
+    def lend(self, data: bytes) -> None:
+        raise ValueError("camera process: a real camera takes no pictures from elsewhere")
+
+    # --- sensor
+
+    def _choose(self) -> UsbCamera:
+        """The first camera of the board file's list that is there; without a list CSI before USB."""
+        there = [*find_csi(), *find_usb()]
+        self._tell_cameras(there)
+        if not self._config.devices:
+            if there:
+                return there[0]
+            raise DeviceMissingError("no camera is plugged in: check cable and power")
+        for wanted in self._config.devices:
+            for camera in there:
+                if camera.id == wanted or camera.name.startswith(wanted):
+                    return camera
+        others = ", ".join(camera.id for camera in there) or "none at all"
+        raise DeviceMissingError(f"none of the board file's cameras {', '.join(self._config.devices)} is there, "
+                                 f"but {others}: plug it in, or name another")
+
+    def _tell_cameras(self, there: Sequence[UsbCamera]) -> None:
+        seen = frozenset((camera.id, camera.name) for camera in there)
+        if seen != self._seen:
+            self._seen = seen
+            self._owner.tell("cameras", there=[{"id": camera.id, "name": camera.name} for camera in there])
+
+    def _open_sensor(self, mode: VideoMode) -> Sensor:
+        camera = self._choose()
+        return CsiSensor(camera, mode, self._config) if camera.path == "csi" else UsbSensor(camera, mode)
+
+    def _open(self) -> None:
+        assert self._wanted is not None  # noqa: S101
+        generation, mode = self._wanted
+        try:
+            self._sensor = self._open_sensor(mode)
+        except HardwareError as error:
+            self._tell_trouble(error)
+            return
+        self._pulled = ""
+        self._dark = False  # the board forgets it with every start
+        self._due_us = 0
+        self._prepare(self._sensor)
+        made = self._told_mode = self._encoder.mode
+        self._owner.tell("started", generation=generation, width=made.width, height=made.height, fps=made.fps,
+                         bitrate=made.bitrate)
+
+    def _prepare(self, sensor: Sensor) -> None:
+        """Encoder and pictures for the mode that is asked."""
+        made = self._encoder.open(self._mode)
+        self._developer = Developer(self._config, made, in_sensor=sensor.in_sensor)
+
+    def _close(self) -> None:
+        if self._sensor is not None:
+            self._sensor.close()
+        self._encoder.close()
+        self._sensor = self._developer = self._last = None
+
+    # --- the thread
+
+    def files(self) -> Sequence[tuple[int, int]]:
+        if self._sensor is None:
+            return ()
+        return ((self._sensor.file, select.POLLIN), *self._encoder.files())
+
+    def wait_s(self) -> float | None:
+        return LOOK_S if self._sensor is None else self._encoder.wait_s()
+
+    def tick(self) -> None:
+        if self._sensor is None:
+            self._look()
+            return
+        try:
+            taken = self._sensor.take()
+        except HardwareError as error:
+            self._close()
+            self._tell_trouble(error)
+            return
+        if taken is not None:
+            self._picture(*taken)
+        self._deliver()
+
+    def _look(self) -> None:
+        """Tell what is plugged in when that has changed."""
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + LOOK_S
+            plugged = nodes_named()
+            if plugged != self._plugged:
+                self._plugged = plugged
+                self._tell_cameras([*find_csi(), *find_usb()])
+
+    def _picture(self, picture: VideoFrame, pts_us: int) -> None:
+        if self._thinned(pts_us):
+            return
+        assert self._developer is not None  # noqa: S101 - only while open
+        shown = self._developer.develop(picture)
+        self._last = shown
+        self._counter += 1
+        if self._counter % max(1, self._mode.fps // 2) == 0 and is_dark(shown) != self._dark:
+            self._dark = not self._dark
+            self._owner.tell("dark", dark=self._dark)
+        self._encoder.encode(shown, pts_us)
+
+    def _thinned(self, pts_us: int) -> bool:
+        """Whether a picture comes too early for the rate that is made; sensors are not that regular."""
+        period = 1_000_000 // self._encoder.mode.fps
+        if pts_us < self._due_us - period // 4:
+            return True
+        self._due_us = max(self._due_us + period, pts_us)
+        return False
+
+    def _deliver(self) -> None:
+        assert self._wanted is not None  # noqa: S101 - only while open
+        for unit in self._encoder.collect():
+            self._owner.frame(self._wanted[0], unit)
+        made = self._encoder.mode
+        if (made.width, made.height, made.fps) != (self._told_mode.width, self._told_mode.height, self._told_mode.fps):
+            assert self._sensor is not None  # noqa: S101
+            self._developer = Developer(self._config, made, in_sensor=self._sensor.in_sensor)  # it fell back
+            self._tell_mode(made)
+
+    # --- snapshot
+
+    def _snapshot(self, number: int) -> None:
+        try:
+            self._owner.snapshot(number, jpeg(self._last if self._last is not None else self._look_once()))
+        except HardwareError as error:
+            self._owner.tell("snapshot_failed", id=number, why=fault_of(error).value, detail=str(error))
+
+    def _look_once(self) -> VideoFrame:
+        """A picture of a camera that is closed, open no longer than that; of one just opened, its first."""
+        sensor, deadline = self._sensor, time.monotonic() + SNAPSHOT_S
+        mode = self._mode if sensor is not None else VideoMode()
+        settle = 1 if sensor is not None else SETTLE
+        opened = sensor or self._open_sensor(mode)
+        developer = Developer(self._config, mode, in_sensor=opened.in_sensor)
+        picture: VideoFrame | None = None
+        try:
+            while settle and (left := deadline - time.monotonic()) > 0:
+                poll = select.poll()
+                poll.register(opened.file, select.POLLIN)
+                poll.poll(left * 1000)
+                taken = opened.take()
+                if taken is not None:
+                    picture, settle = taken[0], settle - 1
+            if picture is None:
+                raise DeviceFailedError(f"{opened.what} delivers no picture")
+            return developer.develop(picture)
+        finally:
+            if opened is not sensor:
+                opened.close()
+
+
+def _mode(fields: Mapping[str, Any]) -> VideoMode:
+    return VideoMode(fields["width"], fields["height"], fields["fps"], fields["bitrate"])
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    serve(lambda owner: RealCamera(config_of(sys.argv[1]), owner))

@@ -1,0 +1,330 @@
+"""A camera of a board file on nodes of the kernel: sensor and encoder real to us, their pictures simulated."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+import pytest
+from av.video.frame import VideoFrame
+from PIL import Image
+
+from hw.api import (
+    DeviceBusyError,
+    DeviceFailedError,
+    DeviceMissingError,
+    EncodedFrame,
+    EncoderKind,
+    Fault,
+    FaultKind,
+    Kind,
+    VideoMode,
+)
+from hw.pi.camera.config import CameraConfig
+from hw.pi.camera.part import PiCamera, open_camera
+from hw.pi.camera.usb import find_usb
+from hw.sim.faults import FaultLine
+from tests.hil.devices import Bound, Encoder, camera
+
+MODULES = ["hilenc", "vivid n_devs=1 node_types=0x1"]
+
+MODE = VideoMode(640, 360, 30, 1_000_000)
+BLOCKED_S = 0.2
+"""No call blocks longer, whatever the device does."""
+GUEST_S = 0.3
+"""The machine under the guest may be busy with something else for as long."""
+
+PULL_S = 2.0
+BACK_S = 5.0
+
+
+class Seen:
+    """Frames and faults as they come."""
+
+    def __init__(self) -> None:
+        self.line = FaultLine()
+        self.frames: list[EncodedFrame] = []
+        self.arrived: list[float] = []
+        self.faults: list[Fault] = []
+        self._changed = threading.Condition()
+        self.line.listen(self._fault)
+
+    def _fault(self, fault: Fault) -> None:
+        with self._changed:
+            self.faults.append(fault)
+            self._changed.notify_all()
+
+    def frame(self, frame: EncodedFrame) -> None:
+        with self._changed:
+            self.frames.append(frame)
+            self.arrived.append(time.monotonic())
+            self._changed.notify_all()
+
+    def until(self, condition: Callable[[], object], seconds: float = 5.0) -> float:
+        """How long it took."""
+        begin = time.monotonic()
+        with self._changed:
+            while not condition():
+                assert time.monotonic() - begin < seconds, f"{len(self.frames)} frames, {self.faults}"
+                self._changed.wait(0.02)  # not everything that is waited for is told
+        return time.monotonic() - begin
+
+    def more(self, count: int, seconds: float = 5.0) -> list[EncodedFrame]:
+        begin = len(self.frames)
+        self.until(lambda: len(self.frames) >= begin + count, seconds)
+        return self.frames[begin:]
+
+    def told(self, kind: FaultKind, active: bool) -> Callable[[], bool]:
+        """Whether the newest word on ``kind`` is ``active``."""
+        return lambda: next((fault.active for fault in reversed(self.faults) if fault.fault is kind), False) is active
+
+
+def quick(call: Callable[[], object]) -> None:
+    begin = time.monotonic()
+    call()
+    assert time.monotonic() - begin < BLOCKED_S + GUEST_S
+
+
+def pictures(frames: list[EncodedFrame]) -> list[VideoFrame]:
+    decoder = av.CodecContext.create("h264", "r")
+    shown = [picture for frame in frames for picture in decoder.decode(av.Packet(frame.data))]
+    return [*shown, *decoder.decode(None)]
+
+
+def luma(picture: VideoFrame, x: float, y: float) -> int:
+    plane = picture.planes[0]
+    return memoryview(plane)[int(y * picture.height) * plane.line_size + int(x * picture.width)]
+
+
+@pytest.fixture
+def seen() -> Iterator[Seen]:
+    found = Seen()
+    yield found
+    found.line.close()
+
+
+@pytest.fixture(autouse=True)
+def calm() -> Iterator[None]:
+    Encoder().calm()
+    yield
+    Encoder().calm()
+    if not camera().plugged:
+        camera().plug()
+
+
+@pytest.fixture
+def opened(seen: Seen) -> Iterator[Callable[..., PiCamera]]:
+    cameras: list[PiCamera] = []
+
+    def make(config: CameraConfig | None = None) -> PiCamera:
+        one = open_camera(config or CameraConfig(), seen.line)
+        assert one is not None
+        cameras.append(one)
+        seen.until(lambda: one.cameras, 20.0)  # its process is up: the test measures the camera and not an import
+        return one
+
+    yield make
+    for one in cameras:
+        one.close()
+
+
+@pytest.fixture
+def one(opened: Callable[..., PiCamera]) -> PiCamera:
+    return opened()
+
+
+def test_it_is_found_by_where_it_is_plugged(one: PiCamera) -> None:
+    found, = find_usb()
+    assert (found.id, found.name) == ("platform-vivid.0", "vivid-000-vid-cap")
+    fact, = one.devices()
+    assert (fact.kind, fact.id, fact.name) == (Kind.CAMERA, "platform-vivid.0", "vivid-000-vid-cap")
+    assert (fact.present, fact.selected, fact.simulated) == (True, True, False)
+
+
+def test_it_delivers_at_its_rate_by_the_hardware_encoder(one: PiCamera, seen: Seen) -> None:
+    quick(lambda: one.start(MODE, seen.frame))
+    seen.more(10)
+    assert one.mode == MODE
+    assert one.encoder is EncoderKind.HARDWARE
+    frames = seen.more(60)
+    lasted = seen.arrived[-1] - seen.arrived[-60]
+    dwell = statistics.median(frame.delivered_us - frame.pts_us for frame in frames) / 1000
+    print(f"{59 / lasted:.1f} pictures a second, {dwell:.1f} ms from capture to the daemon")
+    assert 59 / lasted >= 25
+    assert seen.frames[0].keyframe
+    assert [frame.pts_us for frame in frames] == sorted({frame.pts_us for frame in frames})
+    shown = pictures(seen.frames)
+    assert len(shown) >= len(seen.frames) - 1
+    assert {(picture.width, picture.height) for picture in shown} == {(640, 360)}
+    with pytest.raises(DeviceBusyError, match="started already"):
+        one.start(MODE, seen.frame)
+    quick(one.stop)
+    count = len(seen.frames)
+    assert one.mode is None
+    one.stop()
+    assert len(seen.frames) == count
+
+
+def test_key_frame_bit_rate_and_size_while_it_runs(one: PiCamera, seen: Seen) -> None:
+    one.start(MODE, seen.frame)
+    seen.more(10)
+    assert not any(frame.keyframe for frame in seen.more(10))
+    one.request_keyframe()
+    assert sum(frame.keyframe for frame in seen.more(8)) == 1
+    high = sum(len(frame.data) for frame in seen.more(30))
+    one.set_bitrate(300_000)
+    seen.more(6)
+    low = sum(len(frame.data) for frame in seen.more(30))
+    assert 0.1 < low / high < 0.6
+    begin = len(seen.frames)
+    quick(lambda: one.set_mode(VideoMode(320, 180, 15, 300_000)))
+    seen.until(lambda: any(frame.keyframe for frame in seen.frames[begin:]), 1.0)
+    first = next(n for n, frame in enumerate(seen.frames) if n >= begin and frame.keyframe)
+    frames = seen.more(30)
+    assert {picture.width for picture in pictures(seen.frames[first:])} == {320}
+    rate = 29e6 / (frames[29].pts_us - frames[0].pts_us)
+    assert 12 <= rate <= 18
+    assert one.mode is not None
+    assert (one.mode.width, one.mode.height, one.mode.fps) == (320, 180, 15)
+
+
+def test_without_a_hardware_encoder_software_does_it(opened: Callable[..., PiCamera], seen: Seen) -> None:
+    one = opened(CameraConfig(encoder="software"))
+    one.start(VideoMode(320, 180, 30, 300_000), seen.frame)
+    seen.more(20)
+    assert one.encoder is EncoderKind.SOFTWARE
+    assert not seen.faults
+    assert len(pictures(seen.frames)) >= 19
+
+
+def test_snapshot_started_and_stopped(one: PiCamera, seen: Seen) -> None:
+    still = Image.open(io.BytesIO(one.snapshot()))
+    assert (still.format, still.size) == ("JPEG", (1280, 720))
+    one.start(MODE, seen.frame)
+    seen.more(10)
+    assert Image.open(io.BytesIO(one.snapshot())).size == (640, 360)
+    seen.more(5)
+
+
+def test_masks_zoom_and_rotation_are_in_the_picture_that_leaves(opened: Callable[..., PiCamera], seen: Seen) -> None:
+    plain = opened()
+    plain.start(MODE, seen.frame)
+    seen.more(5)
+    plain.stop()
+    bars = pictures(seen.frames)[0]  # colour bars: bright at the left, dark at the right
+    assert luma(bars, 0.06, 0.7) > luma(bars, 0.35, 0.7) + 20 > luma(bars, 0.9, 0.7) + 40
+    plain.close()
+    masked = opened(CameraConfig(masks=("0.0 0.5 0.25 0.5",), rotation=180))
+    begin = len(seen.frames)
+    masked.start(MODE, seen.frame)
+    seen.more(5)
+    shown = pictures(seen.frames[begin:])[0]
+    assert max(luma(shown, x, y) for x in (0.77, 0.87, 0.97) for y in (0.03, 0.2, 0.47)) <= 18
+    assert luma(shown, 0.94, 0.7) > 100  # the same bar, outside the mask
+    snapshot = Image.open(io.BytesIO(masked.snapshot())).convert("L")
+    assert max(snapshot.getpixel((int(640 * x), int(360 * y))) for x in (0.77, 0.97) for y in (0.03, 0.47)) <= 8
+    masked.close()
+    begin = len(seen.frames)
+    zoomed = opened(CameraConfig(zoom="0 0.5 0.125 0.125"))
+    zoomed.start(MODE, seen.frame)
+    seen.more(5)
+    near = pictures(seen.frames[begin:])[0]
+    assert max(abs(luma(near, x, 0.5) - luma(near, 0.5, 0.5)) for x in (0.1, 0.3, 0.9)) < 12  # one bar alone
+
+
+@pytest.mark.parametrize(("fault", "value"), [
+    ("error_next", 1000), ("stall", 1), ("unplug", 1), ("corrupt_next", 1000), ("encode_us", 120_000),
+])  # fmt: skip
+def test_an_encoder_that_fails_is_left_within_two_seconds(one: PiCamera, seen: Seen, fault: str, value: int) -> None:
+    Encoder()["fill"] = 0
+    one.start(MODE, seen.frame)
+    seen.more(15)
+    Encoder()[fault] = value
+    begin = time.monotonic()
+    one.request_keyframe()
+    seen.until(seen.told(FaultKind.FALLBACK, True))
+    count = len(seen.frames)
+    seen.until(lambda: len(seen.frames) > count)
+    lasted = time.monotonic() - begin
+    print(f"{fault}: pictures again after {lasted:.2f} s")
+    assert lasted < 2.0
+    assert one.encoder is EncoderKind.SOFTWARE
+    told = next(told for told in seen.faults if told.fault is FaultKind.FALLBACK)
+    assert "encoder" in told.detail
+    assert "software" in told.detail
+    seen.more(10)
+    key = next(n for n, frame in enumerate(seen.frames) if n >= count and frame.keyframe)
+    assert len(pictures(seen.frames[key:])) >= 5
+
+
+def test_pulled_in_use_and_back(one: PiCamera, seen: Seen) -> None:
+    one.start(MODE, seen.frame)
+    seen.more(10)
+    bus: Bound = camera()
+    bus.unplug()
+    lasted = seen.until(seen.told(FaultKind.PULLED, True), PULL_S)
+    told = next(fault for fault in seen.faults if fault.fault is FaultKind.PULLED)
+    assert "unplugged" in told.detail
+    quick(one.request_keyframe)
+    quick(lambda: one.set_bitrate(500_000))
+    with pytest.raises(DeviceMissingError):
+        one.snapshot()
+    assert [fact.present for fact in one.devices()] == [False]
+    bus.plug()
+    begin = len(seen.frames)
+    back = seen.until(lambda: len(seen.frames) >= begin + 5, BACK_S)
+    seen.until(seen.told(FaultKind.PULLED, False))
+    print(f"pulled: told after {lasted:.2f} s; plugged: pictures after {back:.2f} s")
+    assert seen.frames[begin].keyframe
+    assert [fact.present for fact in one.devices()] == [True]
+
+
+def test_a_camera_that_was_never_there(opened: Callable[..., PiCamera], seen: Seen) -> None:
+    one = opened(CameraConfig(devices=("usb-1-1.4:1.0",)))
+    quick(lambda: one.start(MODE, seen.frame))
+    seen.until(seen.told(FaultKind.MISSING, True))
+    assert "usb-1-1.4:1.0" in seen.faults[-1].detail
+    assert "platform-vivid.0" in seen.faults[-1].detail
+    assert {fact.id: fact.present for fact in one.devices()} == {"platform-vivid.0": True, "cam0": False}
+
+
+def test_busy_names_the_holder(one: PiCamera, seen: Seen) -> None:
+    path = find_usb()[0].path
+    script = ("import sys,time; from hw.pi.camera.usb import *; from hw.api import VideoMode; "
+              "s=UsbSensor(find_usb()[0], VideoMode(640, 360)); print('on', flush=True); time.sleep(60)")
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"on\n"
+        quick(lambda: one.start(MODE, seen.frame))
+        seen.until(seen.told(FaultKind.BUSY, True))
+        assert str(holder.pid) in next(fault for fault in seen.faults if fault.fault is FaultKind.BUSY).detail
+        with pytest.raises(DeviceBusyError, match=str(holder.pid)):
+            one.snapshot()
+        holder.kill()
+    seen.more(5, 8.0)
+    seen.until(seen.told(FaultKind.BUSY, False))
+    assert Path(path).exists()
+
+
+def test_a_process_that_hangs_is_killed_and_nobody_waits(one: PiCamera, seen: Seen) -> None:
+    one.start(MODE, seen.frame)
+    seen.more(10)
+    pid = one.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    quick(one.request_keyframe)
+    quick(lambda: one.set_mode(VideoMode(320, 180, 30, 300_000)))
+    with pytest.raises(DeviceFailedError):
+        one.snapshot(0.1)
+    seen.until(lambda: one.pid not in (pid, None), 10.0)
+    seen.more(10, 20.0)
+    assert one.encoder is EncoderKind.HARDWARE
