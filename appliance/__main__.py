@@ -33,7 +33,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="edgecall run", description="Run the appliance.")
     parser.add_argument("--config", type=Path, help="settings file")
     parser.add_argument("--data", type=Path, help="data folder")
-    parser.add_argument("--board", help="sim or auto, in place of board.name")
+    parser.add_argument("--board", help="sim, pi or auto, in place of board.name")
     parser.add_argument("--port", type=int, help="in place of http.port")
     parser.add_argument("--no-broker", action="store_true", help="do not start the embedded broker")
     parser.add_argument("--safe", action="store_true", help="no media; everything else up")

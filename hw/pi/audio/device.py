@@ -169,6 +169,7 @@ class _Run:
         self._speaker: Playback | None = None
         self._fifo = b""  # captured and not yet exchanged
         self._heard_at = time.monotonic()
+        self._quiet_s = 0.0
         self._fresh: set[Kind] = set()  # opened, and nothing came through yet
         self._missed = 0
         self._history = bytes(round(HISTORY_S * rate) * 2)  # of what was sent to the loudspeaker
@@ -214,7 +215,7 @@ class _Run:
             if self._microphone is not None:
                 self._leave(self._microphone)
             self._microphone, self._fifo, self._overruns = microphone, b"", 0
-            self._heard_at = time.monotonic()
+            self._heard_at, self._quiet_s = time.monotonic(), 0.0
             self._fresh.add(Kind.MICROPHONE)
             self._drift = self._new_drift()
         speaker = self._keeper.take(Kind.SPEAKER)
@@ -260,37 +261,39 @@ class _Run:
         return due + self._block_s
 
     def _capture(self, microphone: Capture) -> None:
+        began = time.monotonic()
         try:
             pcm = microphone.read() if Kind.MICROPHONE in self._fresh or microphone.wait(2 * self._block_s) else b""
-            if not pcm:
-                self._idle(microphone)
-                return
-            waiting_s = microphone.waiting_s
+            waiting_s = microphone.waiting_s if pcm else 0.0
         except HardwareError as error:
             self._lose(microphone, error)
             return
         now = time.monotonic()
+        if microphone.xruns > self._overruns:  # we were late, not the card: it begins anew with this read
+            self._overruns = microphone.xruns
+            self._missed += max(1, round((now - self._heard_at) / self._block_s))
+            self._heard_at, self._quiet_s, self._fifo = now, 0.0, b""
+        if not pcm:
+            self._idle(microphone, min(now - began, 2 * self._block_s))
+            return
         if Kind.MICROPHONE in self._fresh:
             self._fresh.discard(Kind.MICROPHONE)
             self._keeper.delivering(microphone)
-        if microphone.xruns > self._overruns:
-            self._overruns = microphone.xruns
-            self._missed += max(1, round((now - self._heard_at) / self._block_s))
-            self._fifo = b""
-        self._heard_at = now
+        self._heard_at, self._quiet_s = now, 0.0
         self._fifo += pcm
         while len(self._fifo) >= self._size and not self.stopping.is_set():
             heard, self._fifo = self._fifo[: self._size], self._fifo[self._size :]
             self._period(heard, len(self._fifo) / 2 / self._rate + waiting_s)
 
-    def _idle(self, microphone: Capture) -> None:
-        """Nothing came: for a moment, or for too long."""
-        quiet_s = time.monotonic() - self._heard_at
-        if quiet_s < NULL_CLOCK_S:
-            if Kind.MICROPHONE in self._fresh or quiet_s < self._block_s:
+    def _idle(self, microphone: Capture, watched_s: float) -> None:
+        """Nothing came: for a moment, or for too long. Only time in which we looked counts against the card."""
+        self._quiet_s += watched_s
+        if self._quiet_s < NULL_CLOCK_S:
+            if watched_s < self._block_s / 2:
                 time.sleep(0.001)  # a driver that says ready and has nothing must not spin us
+                self._quiet_s += 0.001
             return
-        self._missed += round(quiet_s / self._block_s)
+        self._missed += round((time.monotonic() - self._heard_at) / self._block_s)
         endpoint = microphone.endpoint
         self._lose(microphone, DeviceFailedError(
             f"microphone {endpoint.id} ({endpoint.name}) delivers nothing: check its plug"), FaultKind.STALLED)
