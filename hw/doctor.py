@@ -29,7 +29,8 @@ __all__ = ["Doctor", "main"]
 
 RATE: Final = 48_000
 SETTLE_S: Final = 1.5
-"""So long devices have to open, and to say what is wrong."""
+PATIENCE_S: Final = 6.0
+"""So long devices have to say what is wrong, and those that are slow to start at most."""
 
 PLAY_S: Final = 2.0
 BLINK_S: Final = 1.0
@@ -72,8 +73,10 @@ class Doctor:
             print(f"{key:<12} {value}")
         print()
         with self._sounding(lambda _: b""):
+            end = time.monotonic() + PATIENCE_S
             time.sleep(SETTLE_S)
-            facts = list(self._board.devices())
+            while _lacking(facts := list(self._board.devices())) and time.monotonic() < end:
+                time.sleep(0.1)
         with self._lock:
             faults = list(self._faults.values())
         for kind in Kind:
@@ -82,12 +85,11 @@ class Doctor:
                 print(f"{kind.value:<12} {fact.id:<20} {fact.name}: {_state(fact)}")
             if not ours:
                 print(f"{kind.value:<12} none: the board file names none")
-            elif not any(fact.present for fact in ours):
-                self.well = False
+        self.well &= not _lacking(facts)
         for fault in faults:
             self._complain(f"! {fault.kind.value} {fault.device} is {_WORDS.get(fault.fault, fault.fault.value)}"
                            + (f": {fault.detail}" if fault.detail else ""))
-        named = {fact.id for fact in facts}
+        named = {word for fact in facts if fact.present for word in (fact.id, fact.name)}
         for words in _others(named):
             print(f"also here    {words}")
 
@@ -180,6 +182,11 @@ class _Tone:
         return part
 
 
+def _lacking(facts: Sequence[DeviceFact]) -> set[Kind]:
+    """Kinds that the board file names and of which none is there."""
+    return {fact.kind for fact in facts} - {fact.kind for fact in facts if fact.present}
+
+
 def _state(fact: DeviceFact) -> str:
     words = "here" if fact.present else "not here"
     if fact.present and fact.kind in (Kind.MICROPHONE, Kind.SPEAKER):
@@ -188,9 +195,9 @@ def _state(fact: DeviceFact) -> str:
 
 
 def _others(named: set[str]) -> list[str]:
-    """Devices of this machine that the board file does not name."""
+    """Devices of this machine beside those ``named`` by id or name."""
     found = [f"{one.kind.value} {one.id} ({one.name})" for one in endpoints() if one.id not in named]
-    found += [f"camera {one.path} ({one.name})" for one in cameras() if one.path not in named]
+    found += [f"camera {one.path} ({one.name})" for one in cameras() if not {one.path, one.name} & named]
     try:
         found += [f"GPIO chip {chip.label}, {chip.lines} lines" for chip in chips()]
     except HardwareError as error:

@@ -17,6 +17,7 @@ from hw.boards import open_board
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "SETTLE_S", 0.2)
+    monkeypatch.setattr(doctor, "PATIENCE_S", 0.5)
     monkeypatch.setattr(doctor, "BLINK_S", 0.05)
 
 

@@ -28,8 +28,9 @@ from hw.api import (
 )
 from hw.pi.audio.convert import RATES, scale
 from hw.pi.audio.drift import Drift
-from hw.pi.audio.keeper import Keeper, fault_of
+from hw.pi.audio.keeper import Keeper
 from hw.pi.audio.streams import PLAYBACK_PERIOD_S, Capture, Playback
+from hw.pi.blame import fault_of
 from hw.sim.faults import FaultLine
 from hw.sim.hearing import Hearing
 

@@ -18,10 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hw.api import (
-    DeviceBusyError,
-    DeviceDeniedError,
     DeviceFact,
-    DeviceFormatError,
     DeviceMissingError,
     DevicePulledError,
     FaultKind,
@@ -32,9 +29,10 @@ from hw.pi.audio.cards import Endpoint, endpoints, rank
 from hw.pi.audio.mixer import Mixer
 from hw.pi.audio.streams import Capture, Playback, open_capture, open_playback
 from hw.pi.audio.uevents import Uevents
+from hw.pi.blame import fault_of
 from hw.sim.faults import FaultLine
 
-__all__ = ["Keeper", "fault_of"]
+__all__ = ["Keeper"]
 
 _log = logging.getLogger("hw.audio")
 
@@ -50,18 +48,6 @@ STOP_S: Final = 1.0
 _CURED: Final = (FaultKind.BUSY, FaultKind.DENIED, FaultKind.FORMAT, FaultKind.FAILED, FaultKind.MISSING,
                  FaultKind.PULLED)
 """What is over once a device was opened."""
-
-
-def fault_of(error: HardwareError) -> FaultKind:
-    """The kind of fault that an error is told as."""
-    for kind, fault in (
-        (DevicePulledError, FaultKind.PULLED), (DeviceMissingError, FaultKind.MISSING),
-        (DeviceBusyError, FaultKind.BUSY), (DeviceDeniedError, FaultKind.DENIED),
-        (DeviceFormatError, FaultKind.FORMAT),
-    ):
-        if isinstance(error, kind):
-            return fault
-    return FaultKind.FAILED
 
 
 @dataclass(slots=True)
