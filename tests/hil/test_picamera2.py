@@ -1,4 +1,4 @@
-"""picamera2 as it is on the index, with its own H264Encoder, on the test kernel's camera and encoder."""
+"""picamera2 as it is on the index, with its own H264Encoder and under our camera, on the test kernel's devices."""
 
 from __future__ import annotations
 
@@ -6,24 +6,49 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 HERE = Path(__file__).parent
 
 
-@pytest.mark.lg_feature("faults")
-@pytest.mark.timeout(240)
-def test_unmodified_picamera2_records_with_its_hardware_encoder(tmp_path: Path) -> None:
+def _told(out: Path, program: str, *arguments: str) -> dict[str, Any]:
+    """Run a program of ``tests/hil/picamera2`` in the guest; the JSON line that it prints."""
     suite = subprocess.run([HERE / "picamera2" / "suite"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
     done = subprocess.run(
-        [HERE / "boot", "--out", tmp_path, "--load", "vimc", "--load", "hilenc", "--limit", "200", "--",
-         HERE / "picamera2" / "inside", suite, "/hil/stream.h264"],
+        [HERE / "boot", "--out", out, "--load", "vimc", "--load", "hilenc", "--limit", "200", "--",
+         HERE / "picamera2" / "inside", suite, program, *arguments],
         capture_output=True, text=True, errors="replace", check=False, stdin=subprocess.DEVNULL, env=os.environ,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    told = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    told: dict[str, Any] = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    return told
+
+
+@pytest.mark.lg_feature("faults")
+@pytest.mark.timeout(240)
+def test_unmodified_picamera2_records_with_its_hardware_encoder(tmp_path: Path) -> None:
+    told = _told(tmp_path, "record.py", "/hil/stream.h264")
     assert told["taken"] >= 12, "vimc computes each pixel, and gives two to four pictures a second"
     assert told["taken"] - 1 <= told["decoded"], "the picture under way at the stop may be lost"
     assert told["sizes"] == [[640, 360]]
     assert (tmp_path / "stream.h264").read_bytes().startswith(b"\0\0\0\1\x67"), "headers come first"
+
+
+@pytest.mark.lg_feature("faults")
+@pytest.mark.timeout(240)
+def test_our_camera_takes_its_pictures_by_picamera2(tmp_path: Path) -> None:
+    told = _told(tmp_path, "ours.py")
+    print(told)
+    assert told["cameras"] == [["platform/vimc.0 Sensor B", "Sensor B", True, True]]
+    assert told["taken"] >= 10, told
+    assert told["decoded"] >= told["taken"] - 1
+    assert told["sizes"] == [[640, 360]]
+    assert told["first"]
+    assert told["keyed"]
+    assert told["encoder"] == "hardware"
+    assert told["masked"] <= 18
+    assert told["seen"] >= 60
+    assert told["still"] == [640, 360]
+    assert told["stopped_s"] < 1.0

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hw.api import DeviceFormatError, VideoMode
 from hw.pi.boardfile import BoardFile, BoardFileError
 from hw.pi.camera.config import WHOLE, Area, CameraConfig, area_of, config_of, seen
+from hw.pi.camera.csi import csi_controls
 from hw.pi.camera.develop import Developer
 from hw.pi.camera.usb import Offer, choose, find_usb
 
@@ -131,10 +132,24 @@ def test_a_narrow_picture_has_bars_and_its_mask_is_where_it_belongs() -> None:
     assert luma(shown, 0.55, 0.5) > 100
 
 
-def test_a_sensor_that_turned_by_itself_is_not_turned_again() -> None:
-    config = CameraConfig(rotation=180, zoom="0.5 0 0.5 1")
-    shown = Developer(config, VideoMode(320, 180), in_sensor=True).develop(bars(320, 180))
-    assert luma(shown, 0.05, 0.5) > 180
+def test_a_sensor_that_zooms_is_not_zoomed_again() -> None:
+    config = CameraConfig(zoom="0.5 0 0.5 1", masks=("0.5 0 0.25 1",))
+    shown = Developer(config, VideoMode(320, 180), zoomed=True).develop(bars(320, 180))
+    assert luma(shown, 0.4, 0.5) == 16  # the mask moves with the zoom
+    assert luma(shown, 0.55, 0.5) > 100
+
+
+@pytest.mark.parametrize(("config", "expected"), [
+    (CameraConfig(), {"FrameDurationLimits": (40_000, 40_000), "AfMode": 2}),
+    (CameraConfig(focus="fixed", focus_distance_m=0.5, exposure_us=9000),
+     {"FrameDurationLimits": (40_000, 40_000), "AfMode": 0, "LensPosition": 2.0, "ExposureTime": 9000}),
+    (CameraConfig(zoom="0.5 0.25 0.5 0.5"),
+     {"FrameDurationLimits": (40_000, 40_000), "AfMode": 2, "ScalerCrop": (408, 204, 400, 200)}),
+])  # fmt: skip
+def test_controls_of_libcamera(config: CameraConfig, expected: dict[str, object]) -> None:
+    known = ["FrameDurationLimits", "AfMode", "LensPosition", "ExposureTime", "ScalerCrop"]
+    assert csi_controls(config, VideoMode(640, 360, 25), known, (8, 104, 800, 400)) == expected
+    assert csi_controls(config, VideoMode(), [], (0, 0, 0, 0)) == {}
 
 
 def node(sysfs: Path, number: int, name: str, place: str, index: int = 0) -> None:

@@ -24,9 +24,9 @@ TURN: Final = {
 class Developer:
     """One mode and one configuration; builds itself anew when the sensor's pictures change."""
 
-    def __init__(self, config: CameraConfig, mode: VideoMode, *, in_sensor: bool = False) -> None:
-        """``in_sensor``: zoom and rotation are done already, by the sensor and its ISP."""
-        self._config, self._mode, self._in_sensor = config, mode, in_sensor
+    def __init__(self, config: CameraConfig, mode: VideoMode, *, zoomed: bool = False) -> None:
+        """``zoomed``: the sensor has done that already."""
+        self._config, self._mode, self._zoomed = config, mode, zoomed
         self._shape: tuple[int, int, str] | None = None
         self._graph = av.filter.Graph()
 
@@ -41,11 +41,11 @@ class Developer:
 
     def _build(self, picture: VideoFrame) -> av.filter.Graph:
         config, mode, graph = self._config, self._mode, av.filter.Graph()
-        turn = 0 if self._in_sensor else config.rotation
+        turn = config.rotation
         width, height = (mode.height, mode.width) if turn in (90, 270) else (mode.width, mode.height)
         steps: list[tuple[str, str]] = []
         part = config.part
-        if part != WHOLE and not self._in_sensor:
+        if part != WHOLE and not self._zoomed:
             steps.append(("crop", f"iw*{part.width}:ih*{part.height}:iw*{part.left}:ih*{part.top}"))
         fit = "force_original_aspect_ratio=decrease:force_divisible_by=2:out_range=tv"
         steps += [("scale", f"{width}:{height}:{fit}"), ("format", "yuv420p")]

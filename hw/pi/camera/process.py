@@ -22,7 +22,7 @@ from hw.camera.serve import Owner, serve
 from hw.camera.x264 import jpeg
 from hw.pi.blame import fault_of
 from hw.pi.camera.config import CameraConfig, config_of
-from hw.pi.camera.csi import CsiSensor, find_csi
+from hw.pi.camera.csi import CSI, CsiSensor, find_csi
 from hw.pi.camera.develop import Developer
 from hw.pi.camera.usb import UsbCamera, UsbSensor, find_usb
 from hw.pi.encoder.ladder import CameraEncoder
@@ -41,7 +41,7 @@ SETTLE: Final = 4
 class Sensor(Protocol):
     """An open camera."""
 
-    in_sensor: bool  # zoom and rotation are its own
+    zooms: bool  # by itself
 
     @property
     def file(self) -> int: ...
@@ -152,7 +152,7 @@ class RealCamera:
 
     def _open_sensor(self, mode: VideoMode) -> Sensor:
         camera = self._choose()
-        return CsiSensor(camera, mode, self._config) if camera.path == "csi" else UsbSensor(camera, mode)
+        return CsiSensor(camera, mode, self._config) if camera.path == CSI else UsbSensor(camera, mode)
 
     def _open(self) -> None:
         assert self._wanted is not None  # noqa: S101
@@ -173,7 +173,7 @@ class RealCamera:
     def _prepare(self, sensor: Sensor) -> None:
         """Encoder and pictures for the mode that is asked."""
         made = self._encoder.open(self._mode)
-        self._developer = Developer(self._config, made, in_sensor=sensor.in_sensor)
+        self._developer = Developer(self._config, made, zoomed=sensor.zooms)
 
     def _close(self) -> None:
         if self._sensor is not None:
@@ -241,7 +241,7 @@ class RealCamera:
         made = self._encoder.mode
         if (made.width, made.height, made.fps) != (self._told_mode.width, self._told_mode.height, self._told_mode.fps):
             assert self._sensor is not None  # noqa: S101
-            self._developer = Developer(self._config, made, in_sensor=self._sensor.in_sensor)  # it fell back
+            self._developer = Developer(self._config, made, zoomed=self._sensor.zooms)  # it fell back
             self._tell_mode(made)
 
     # --- snapshot
@@ -258,7 +258,7 @@ class RealCamera:
         mode = self._mode if sensor is not None else VideoMode()
         settle = 1 if sensor is not None else SETTLE
         opened = sensor or self._open_sensor(mode)
-        developer = Developer(self._config, mode, in_sensor=opened.in_sensor)
+        developer = Developer(self._config, mode, zoomed=opened.zooms)
         picture: VideoFrame | None = None
         try:
             while settle and (left := deadline - time.monotonic()) > 0:

@@ -27,15 +27,18 @@ from hw.pi.v4l2 import (
     refusal,
 )
 
-__all__ = ["Offer", "UsbCamera", "UsbSensor", "choose", "find_usb"]
+__all__ = ["CSI_NODES", "Offer", "UsbCamera", "UsbSensor", "choose", "find_usb"]
 
 BUFFERS: Final = 4
 
 PIXELS: Final = {"YU12": "yuv420p", "NV12": "nv12", "YUYV": "yuyv422", "MJPG": ""}
 """Formats that are taken, the least work first, with PyAV's name; MJPG has to be decoded."""
 
-NOT_ALONE: Final = ("unicam", "rp1-cfe", "bcm2835-isp", "pispbe", "bcm2835-codec", "rpivid", "rpi-hevc")
-"""Nodes that libcamera drives, and codecs: beginnings of their names."""
+CSI_NODES: Final = ("unicam", "rp1-cfe", "RGB/YUV Capture")
+"""Receivers of CSI cameras, and of the kernel's virtual one (vimc), by the beginnings of their names: libcamera's."""
+
+NOT_ALONE: Final = (*CSI_NODES, "Raw Capture", "bcm2835-isp", "pispbe", "bcm2835-codec", "rpivid", "rpi-hevc")
+"""And what else is no camera by itself: signal processors, codecs."""
 
 SLOWER: Final = 0.9
 """Of the frame rate that is asked: a size that is offered with less counts as too slow."""
@@ -116,7 +119,7 @@ def _offers(node: Node, mode: VideoMode) -> list[Offer]:
 class UsbSensor:
     """A camera that streams. Raises HardwareError."""
 
-    in_sensor = False
+    zooms = False
 
     def __init__(self, camera: UsbCamera, mode: VideoMode) -> None:
         self._camera = camera

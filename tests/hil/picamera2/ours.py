@@ -1,0 +1,72 @@
+"""Our camera on libcamera's vimc camera and the test kernel's encoder: what it takes, how it is steered and pulled.
+
+Runs in the guest, in the Debian 13 of ``tests/hil/picamera2/suite``. Prints one JSON line.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import time
+from collections.abc import Callable
+
+import av
+from PIL import Image
+
+from hw.api import EncodedFrame, VideoMode
+from hw.pi.camera.config import CameraConfig
+from hw.pi.camera.part import open_camera
+from hw.sim.faults import FaultLine
+
+PICTURES = 10
+LIMIT_S = 60.0
+
+frames: list[EncodedFrame] = []
+faults: list[str] = []
+changed = threading.Condition()
+
+
+def until(condition: Callable[[], object]) -> bool:
+    deadline = time.monotonic() + LIMIT_S
+    with changed:
+        while not condition() and time.monotonic() < deadline:
+            changed.wait(0.05)
+    return bool(condition())
+
+
+def frame(one: EncodedFrame) -> None:
+    with changed:
+        frames.append(one)
+        changed.notify_all()
+
+
+line = FaultLine()
+line.listen(lambda fault: faults.append(f"{fault.fault.value} {fault.active} {fault.detail}"))
+camera = open_camera(CameraConfig(masks=("0 0 0.5 1",)), line)
+assert camera is not None
+until(lambda: camera.cameras)
+camera.start(VideoMode(640, 360, 10, 500_000), frame)
+until(lambda: len(frames) >= PICTURES)
+first = len(frames)
+camera.request_keyframe()
+keyed = until(lambda: any(one.keyframe for one in frames[first:]))
+still = Image.open(io.BytesIO(camera.snapshot(20.0)))
+encoder = camera.encoder.value
+late = time.monotonic_ns() // 1000 - frames[-1].pts_us
+stop = time.monotonic()
+camera.stop()
+stopped = time.monotonic() - stop
+decoder = av.CodecContext.create("h264", "r")
+pictures = [picture for one in frames for picture in decoder.decode(av.Packet(one.data))]
+rows = [bytes(picture.planes[0])[180 * picture.planes[0].line_size :][:640] for picture in pictures]
+print(json.dumps({
+    "cameras": [[fact.id, fact.name, fact.present, fact.selected] for fact in camera.devices()],
+    "taken": len(frames), "decoded": len(pictures), "sizes": sorted({(one.width, one.height) for one in pictures}),
+    "first": frames[0].keyframe if frames else None, "keyed": keyed, "still": still.size, "encoder": encoder,
+    "masked": max((max(row[:320]) for row in rows), default=None),
+    "seen": min((max(row[320:]) for row in rows), default=None),
+    "late_s": late / 1e6, "stopped_s": stopped, "faults": faults,
+}))  # fmt: skip
+camera.close()
+line.close()
