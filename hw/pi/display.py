@@ -28,13 +28,14 @@ _log = logging.getLogger("hw.display")
 
 DEVICE: Final = "screen0"
 
-STALL_S: Final = 5.0
-"""A picture that is not drawn by then: the graphics driver hangs, and the process is killed."""
+STALL_S: Final = 10.0
+"""A picture that is not drawn by then: the graphics driver hangs, and the process is killed. An overloaded machine may
+take seconds; a kill would only add to its load."""
 
-START_S: Final = 15.0
+START_S: Final = 30.0
 """The first picture: graphics drivers compile when they start."""
 
-SCREENSHOT_S: Final = 10.0
+SCREENSHOT_S: Final = 15.0
 RETRY_S: Final = 2.0
 CLOSE_S: Final = 1.0
 

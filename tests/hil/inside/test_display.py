@@ -24,6 +24,7 @@ from hw.sim.faults import FaultLine
 from tests.hil import drm
 
 MODULES = ["vkms"]
+pytestmark = pytest.mark.timeout(180)  # software renders, on one core that others may want too
 CONNECTOR = Path("/sys/class/drm/card0-Virtual-1/status")
 GREEN, VIOLET = (145, 54, 34), (60, 200, 160)  # as Y, Cb, Cr
 
@@ -44,7 +45,7 @@ class Told:
     def press(self, button: str, down: bool) -> None:
         self.touches.put((button, down))
 
-    def fault(self, kind: FaultKind, active: bool, seconds: float = 10.0) -> Fault:
+    def fault(self, kind: FaultKind, active: bool, seconds: float = 40.0) -> Fault:
         end, seen = time.monotonic() + seconds, []
         while (left := end - time.monotonic()) > 0:
             try:
@@ -64,7 +65,7 @@ def told() -> Iterator[Told]:
     made.line.close()
 
 
-def _until_open(display: SdlDisplay, seconds: float = 20.0) -> None:
+def _until_open(display: SdlDisplay, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not display.devices()[0].present:
         assert time.monotonic() < end, display.devices()
@@ -83,7 +84,7 @@ def display(told: Told) -> Iterator[SdlDisplay]:
 def _shown(display: SdlDisplay) -> Image.Image:
     """What is drawn, which the kernel scans out once the page was flipped."""
     drawn = Image.open(io.BytesIO(display.screenshot()))
-    end = time.monotonic() + 5.0
+    end = time.monotonic() + 20.0
     while True:
         seen = drm.scanned_out()
         assert seen.size == drawn.size == display.size
@@ -141,7 +142,7 @@ def test_a_screen_that_is_unplugged_is_told_and_drawn_on_again(display: SdlDispl
     for _ in range(2):
         began = time.monotonic()
         CONNECTOR.write_text("off")
-        assert "unplugged" in told.fault(FaultKind.PULLED, True, 5.0).detail
+        assert "unplugged" in told.fault(FaultKind.PULLED, True).detail
         print(f"unplugged to told: {time.monotonic() - began:.1f} s")
         assert not display.devices()[0].present
         with pytest.raises(DeviceMissingError):
@@ -192,7 +193,7 @@ from hw.sim.faults import FaultLine
 line, told = FaultLine(), queue.Queue()
 line.listen(told.put)
 display = open_display(DisplayConfig(use="required", driver="kmsdrm"), line, print)
-fault = told.get(timeout=20)
+fault = told.get(timeout=60)
 print(fault.fault.value, fault.detail)
 display.close()
 """
@@ -205,7 +206,7 @@ def test_a_card_that_may_not_be_opened_is_denied() -> None:
     without = "--bounding-set=-dac_override,-dac_read_search"  # root that modes of files hold for
     try:
         told = subprocess.run(["setpriv", without, sys.executable, "-c", DENIED], stdout=subprocess.PIPE, text=True,
-                              check=True, timeout=40).stdout
+                              check=True, timeout=80).stdout
     finally:
         os.chown(card, 0, 0)
     assert told == "denied /dev/dri/card0 may not be opened: add the user to the groups video and render\n"
@@ -220,7 +221,7 @@ def _process() -> int:
 def test_a_process_that_hangs_or_dies_is_replaced(
     display: SdlDisplay, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hw.pi.display.STALL_S", 1.0)
+    monkeypatch.setattr("hw.pi.display.STALL_S", 2.0)
     display.show([Tile(_flat(GREEN))], "Hello")
     _shown(display)
     for number, fault in ((signal.SIGSTOP, FaultKind.STALLED), (signal.SIGKILL, FaultKind.FAILED)):
@@ -228,7 +229,7 @@ def test_a_process_that_hangs_or_dies_is_replaced(
         os.kill(process, number)
         display.show([Tile(_flat(VIOLET))], "Still here")
         told.fault(fault, True)
-        told.fault(fault, False, 30.0)
+        told.fault(fault, False, 60.0)
         _until_open(display)
         assert _process() != process
         width, height = display.size
@@ -301,13 +302,13 @@ def test_a_finger_on_the_screen_presses_a_button(tmp_path: Path, devices_are_ann
         board.display.screenshot()
         for y, tracking, name in ((300, 1, "call"), (900, 2, "mute")):
             touch(y, tracking)
-            press = presses.get(timeout=10)
+            press = presses.get(timeout=30)
             assert (press.name, press.kind) == (name, PressKind.PRESSED)
             lift()
-            press = presses.get(timeout=10)
+            press = presses.get(timeout=30)
             assert (press.name, press.kind) == (name, PressKind.RELEASED)
         touch(300, 3)
-        assert [presses.get(timeout=10).kind for _ in range(2)] == [PressKind.PRESSED, PressKind.HELD]
+        assert [presses.get(timeout=30).kind for _ in range(2)] == [PressKind.PRESSED, PressKind.HELD]
         lift()
     finally:
         board.close()

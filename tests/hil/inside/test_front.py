@@ -44,7 +44,7 @@ def _plug(state: str) -> None:
     CONNECTOR.write_text(state)
 
 
-async def _until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
+async def _until(condition: Callable[[], bool], within_s: float = 60.0) -> None:
     """For what the kernel shows and nobody tells."""
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110
@@ -69,7 +69,7 @@ async def _shows(running: Running, other_than: Image.Image | None = None) -> Ima
     return seen[-1]
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(240)
 async def test_the_front_of_the_appliance(chip: GpioChip, tmp_path: Path) -> None:
     file = tmp_path / "board.toml"
     file.write_text(BOARD)
@@ -85,11 +85,11 @@ async def test_the_front_of_the_appliance(chip: GpioChip, tmp_path: Path) -> Non
         chip.pull(CALL, up=True)
         await _shows(running, other_than=idle)  # nobody is on duty: said where somebody stands
 
-        answer = await running.give("io.set", relay="door", seconds=2)
+        answer = await running.give("io.set", relay="door", seconds=8)
         assert answer["result"] == "done"
         assert chip.value(RELAY)
         assert running.document("io")["relays"]["door"]["closed"]
-        await _until(lambda: not chip.value(RELAY), 5.0)
+        await _until(lambda: not chip.value(RELAY))
         await running.until(lambda: not running.document("io")["relays"]["door"]["closed"])
 
         chip.pull(TAMPER, up=False)
@@ -98,18 +98,18 @@ async def test_the_front_of_the_appliance(chip: GpioChip, tmp_path: Path) -> Non
         await running.until(lambda: not running.raised("tamper"))
 
         chip.unplug()
-        await running.until(lambda: running.raised("panelDisconnected"), 3.0)
+        await running.until(lambda: running.raised("panelDisconnected"))
         assert "pinctrl-bcm2835 is gone" in running.document("diag")["panelDisconnected"]["detail"]["what"]
         refused = await running.give("io.set", relay="door", seconds=2)
         assert (refused["result"], refused["code"]) == ("failed", 410)
         chip.plug()
         for line in (CALL, TAMPER):
             chip.pull(line, up=True)
-        await running.until(lambda: not running.raised("panelDisconnected"), 4.0)
+        await running.until(lambda: not running.raised("panelDisconnected"))
         await _until(lambda: chip.value(STATUS))
 
         _plug("off")
-        await running.until(lambda: running.raised("displayDisconnected"), 4.0)
+        await running.until(lambda: running.raised("displayDisconnected"))
         _plug("on")
         await running.until(lambda: not running.raised("displayDisconnected"))
         await _shows(running)
