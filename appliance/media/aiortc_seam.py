@@ -338,6 +338,7 @@ class Sender(RTCRtpSender):
     def __init__(self, track_or_kind: MediaStreamTrack | str, transport: RTCDtlsTransport, stream: SendStream) -> None:
         self.stream = stream
         self._running = False
+        self._ended = False
         super().__init__(track_or_kind, transport)
 
     @property
@@ -350,7 +351,7 @@ class Sender(RTCRtpSender):
         self.stream.enable(enabled)
 
     async def send(self, parameters: RTCRtpSendParameters) -> None:
-        if self._running:
+        if self._running or self._ended:  # closed while it was connecting: aiortc goes on to start it
             return
         self._running = True
         self.transport._register_rtp_sender(self, parameters)
@@ -360,6 +361,7 @@ class Sender(RTCRtpSender):
         )
 
     async def stop(self) -> None:
+        self._ended = True
         if self._running:
             self._running = False
             await self.stream.stop()  # its BYE still passes the transport
@@ -376,12 +378,15 @@ class Receiver(RTCRtpReceiver):
         super().__init__(kind, transport)
         self.stream = stream
         self._running = False
+        self._ended = False
         self._report_ssrc = 0
 
     async def receive(self, parameters: RTCRtpReceiveParameters) -> None:
         if self._running:  # negotiated again: perhaps with other sources on this line
             self.stream.negotiate(parameters)
             self._register(parameters)
+            return
+        if self._ended:
             return
         self._running = True
         wide = self.transport.wide if isinstance(self.transport, DtlsTransport) else None
@@ -400,6 +405,7 @@ class Receiver(RTCRtpReceiver):
         return self._enabled and self._running and self.stream.expects(packet)
 
     async def stop(self) -> None:
+        self._ended = True
         if self._running:
             self._running = False
             self.transport._unregister_rtp_receiver(self)

@@ -45,6 +45,7 @@ from appliance.media.video_in import VideoIn
 from appliance.media.voice import VoiceProcessing
 from appliance.media.voice_codecs import OPUS, VOICE_CODECS, VoiceCodec
 from appliance.network import Network
+from appliance.tasks import background
 from appliance.vocabulary import Json
 from hw.api import Picture
 
@@ -362,13 +363,13 @@ class Session:
             await asyncio.shield(self._closing)
 
     async def _tear_down(self) -> None:
+        closing = background(self._transport.close(), name=f"media.close transport {self.name}", failed=_close_failed)
+        _closing.add(closing)
+        closing.add_done_callback(_closing.discard)
         try:
-            await asyncio.wait_for(self._transport.close(), CLOSE_S)
-        except TimeoutError:
-            log.warning("a peer connection did not close within %.1f s", CLOSE_S)
-        except Exception:
-            log.exception("a peer connection did not close as it should")
-        try:
+            _, late = await asyncio.wait({closing}, timeout=CLOSE_S)
+            if late:  # a TURN server that is gone is asked for a minute; cut off, the sockets would stay
+                log.warning("a peer connection takes longer than %.1f s to close", CLOSE_S)
             await self.transmission.close()
             await self.video_in.close(1.0 - CLOSE_S)
         finally:
@@ -463,6 +464,14 @@ class Session:
 
     async def stats(self) -> Sequence[Json]:
         return stats.collect(self, self._transport)
+
+
+_closing: Final[set[asyncio.Task[None]]] = set()
+"""Transports that close, held because the loop does not hold its tasks."""
+
+
+def _close_failed(error: Exception) -> None:
+    log.error("a peer connection did not close as it should", exc_info=error)
 
 
 def _nobody(_: Session) -> None:

@@ -593,6 +593,27 @@ async def test_a_frame_that_is_stuck_in_sending_is_seen_by_the_watchdog() -> Non
         await until(lambda: time.monotonic() - caller.studio.sending_tick < 0.1)
 
 
+async def test_a_transport_that_is_slow_to_close_holds_nobody_up_and_is_closed_all_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with pair(connected=False) as (caller, _):
+        real, released, closed = caller.session._transport.close, asyncio.Event(), asyncio.Event()
+
+        async def slow() -> None:
+            await released.wait()
+            await real()
+            closed.set()
+
+        caller.session._transport.close = slow  # type: ignore[method-assign]
+        began = time.monotonic()
+        await caller.session.close()
+        assert time.monotonic() - began < 2.0
+        assert caller.studio.state()["sessions"] == 0
+        assert "takes longer than" in caplog.text
+        released.set()
+        await asyncio.wait_for(closed.wait(), 5)
+
+
 async def test_a_transport_that_fails_to_close_keeps_no_session(caplog: pytest.LogCaptureFixture) -> None:
     async with pair(connected=False) as (caller, _):
         real = caller.session._transport.close

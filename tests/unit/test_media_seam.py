@@ -22,6 +22,7 @@ from aiortc.rtcrtpparameters import (
     RTCRtpParameters,
     RTCRtpReceiveParameters,
     RTCRtpRtxParameters,
+    RTCRtpSendParameters,
 )
 from aiortc.rtcrtpreceiver import RemoteStreamTrack, RTCRtpReceiver
 from aiortc.rtp import RtcpByePacket, RtcpPacket, RtcpPsfbPacket, RtcpRtpfbPacket, RtpPacket
@@ -416,6 +417,21 @@ async def test_all_lines_share_one_transport_with_our_parts() -> None:
     assert isinstance(dtls.transport._connection, ice_seam.IceConnection)
     assert dtls.transport._connection.stun_server is None, "a default STUN server"
     await peer.close()
+
+
+async def test_a_line_that_was_closed_while_it_connected_does_not_begin() -> None:
+    """aiortc's own task of connecting goes on after the close, and starts both."""
+    peer = peer_connection()
+    line = peer.addTransceiver("audio")
+    assert isinstance(line.sender, seam.Sender)
+    assert isinstance(line.receiver, seam.Receiver)
+    await peer.close()
+    codec = RTCRtpCodecParameters(mimeType="audio/opus", clockRate=48_000, channels=2, payloadType=96)
+    running = asyncio.all_tasks()
+    await line.sender.send(RTCRtpSendParameters(codecs=[codec]))
+    await line.receiver.receive(RTCRtpReceiveParameters(codecs=[codec]))
+    assert asyncio.all_tasks() == running
+    assert not (line.sender._running or line.receiver._running)
 
 
 async def test_a_packet_that_breaks_its_handler_does_not_end_the_call(caplog: pytest.LogCaptureFixture) -> None:
