@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from appliance.care.board import BoardCare
 from appliance.care.diagnostics import Diagnostics
 from appliance.errors import BadRequest, Refused
 from appliance.vocabulary import VERB, Command, Event, Json, Origin
-from hw.api import Board, BoardOptions, Press, PressKind
+from hw.api import Board, BoardOptions, DeviceFact, Kind, Press, PressKind
 from hw.bare import BareBoard
 from hw.sim.board import SimBoard
 
@@ -72,6 +72,26 @@ async def test_the_devices_are_told_and_a_pulled_one_twice(scene: Scene) -> None
     await scene.give("sim.fault", fault="mic.unplug", active=False)
     await scene.until(lambda: scene.devices["mic0"]["present"])
     assert [event.data["added"] for event in scene.events if event.type == "devices.updated"] == [[], ["mic0"]]
+
+
+class OneCard(BareBoard):
+    """A board whose microphone and loudspeaker are one USB card, and have its one id."""
+
+    def devices(self) -> Sequence[DeviceFact]:
+        return [DeviceFact(kind, "usb:1-1", "Speakerphone", selected=kind is Kind.SPEAKER)
+                for kind in (Kind.MICROPHONE, Kind.SPEAKER)]
+
+
+async def test_both_directions_of_one_card_are_shown() -> None:
+    scene = Scene(OneCard(BoardOptions()))
+    with scene.bulletin.subscribed(on_document=lambda *_: scene.changed.set()):
+        running = asyncio.create_task(scene.care.run(), name="care")
+        await scene.until(lambda: "devices" in scene.bulletin.snapshot().documents)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    told = scene.bulletin.document("devices")["devices"]
+    assert [(one["kind"], one["selected"]) for one in told] == [("microphone", False), ("speaker", True)]
+    scene.diagnostics.close()
 
 
 async def test_the_volume_is_set_shown_and_silence_is_a_diagnostic(scene: Scene) -> None:
