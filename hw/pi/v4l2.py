@@ -29,7 +29,7 @@ from hw.api import (
 from hw.host.holders import holders
 
 __all__ = [
-    "CAN_CAPTURE", "CAN_ENCODE", "CAN_STREAM", "FLAG_ERROR", "FLAG_KEY", "FLAG_LAST", "Done", "Format", "Memory",
+    "CAN_CAPTURE", "CAN_ENCODE", "CAN_STREAM", "FLAG_ERROR", "FLAG_KEY", "FLAG_LAST", "Done", "Format",
     "Node", "Queue", "QueueKind", "fourcc", "nodes_named", "refusal", "text",
 ]  # fmt: skip
 
@@ -59,9 +59,7 @@ class QueueKind(IntEnum):
     RAW = 10
 
 
-class Memory(IntEnum):
-    MMAP = 1
-    DMABUF = 4
+_MMAP: Final = 1
 
 
 # --- structures, named as in videodev2.h
@@ -171,12 +169,6 @@ class _Buffer(ctypes.Structure):
     )  # fmt: skip
 
 
-class _ExportBuffer(ctypes.Structure):
-    _fields_ = (
-        ("type", _u32), ("index", _u32), ("plane", _u32), ("flags", _u32), ("fd", _i32), ("reserved", _u32 * 11),
-    )  # fmt: skip
-
-
 class _EncoderCmd(ctypes.Structure):
     _fields_ = (("cmd", _u32), ("flags", _u32), ("raw", _u32 * 8))
 
@@ -191,7 +183,6 @@ _S_FMT: Final = _number(3, 5, _Format)
 _REQBUFS: Final = _number(3, 8, _RequestBuffers)
 _QUERYBUF: Final = _number(3, 9, _Buffer)
 _QBUF: Final = _number(3, 15, _Buffer)
-_EXPBUF: Final = _number(3, 16, _ExportBuffer)
 _DQBUF: Final = _number(3, 17, _Buffer)
 _STREAMON: Final = _number(1, 18, ctypes.c_int)
 _STREAMOFF: Final = _number(1, 19, ctypes.c_int)
@@ -293,9 +284,8 @@ class Node:
                 raise
             yield entry
 
-    def set_format(self, kind: QueueKind, width: int, height: int, pixels: str, *, line: int = 0, size: int = 0,
-                   ) -> Format:
-        """Ask for a format; the driver answers with the nearest it can."""
+    def set_format(self, kind: QueueKind, width: int, height: int, pixels: str, size: int = 0) -> Format:
+        """Ask for a format (``size``: bytes of a coded unit at most); the driver answers with the nearest it can."""
         asked = _Format(type=kind)
         if kind is QueueKind.CAMERA:
             pix = asked.fmt.pix
@@ -306,7 +296,7 @@ class Node:
         pix_mp.width, pix_mp.height, pix_mp.pixelformat, pix_mp.num_planes = width, height, fourcc(pixels), 1
         pix_mp.field = _FIELD_NONE
         plane = pix_mp.plane_fmt[0]
-        plane.bytesperline, plane.sizeimage = line, size
+        plane.sizeimage = size
         self.call(_S_FMT, asked)
         return Format(pix_mp.width, pix_mp.height, text(pix_mp.pixelformat), plane.bytesperline, plane.sizeimage)
 
@@ -337,18 +327,17 @@ class Node:
 
 
 class Queue:
-    """The buffers of one direction: mapped here (MMAP), or of somebody else (DMABUF). Raises OSError."""
+    """The buffers of one direction, mapped here. Raises OSError."""
 
-    def __init__(self, node: Node, kind: QueueKind, count: int, memory: Memory = Memory.MMAP) -> None:
-        self._node, self._kind, self._memory = node, kind, memory
+    def __init__(self, node: Node, kind: QueueKind, count: int) -> None:
+        self._node, self._kind = node, kind
         self._maps: list[mmap.mmap] = []
-        request = _RequestBuffers(count=count, type=kind, memory=memory)
+        request = _RequestBuffers(count=count, type=kind, memory=_MMAP)
         node.call(_REQBUFS, request)
         self.count = int(request.count)
         try:
-            if memory is Memory.MMAP:
-                for index in range(self.count):
-                    self._map(index)
+            for index in range(self.count):
+                self._map(index)
         except BaseException:
             self.close()
             raise
@@ -361,7 +350,7 @@ class Queue:
         self._maps.append(mmap.mmap(self._node.file, length, offset=offset))
 
     def _buffer(self, index: int) -> tuple[_Buffer, _Plane]:
-        buffer, plane = _Buffer(index=index, type=self._kind, memory=self._memory), _Plane()
+        buffer, plane = _Buffer(index=index, type=self._kind, memory=_MMAP), _Plane()
         if self._kind is not QueueKind.CAMERA:
             buffer.m.planes, buffer.length = ctypes.pointer(plane), 1
         return buffer, plane
@@ -369,20 +358,12 @@ class Queue:
     def memory(self, index: int) -> mmap.mmap:
         return self._maps[index]
 
-    def export(self, index: int) -> int:
-        """A descriptor of the buffer for another device (DMABUF); the caller closes it."""
-        wish = _ExportBuffer(type=self._kind, index=index, flags=os.O_CLOEXEC | os.O_RDWR)
-        self._node.call(_EXPBUF, wish)
-        return int(wish.fd)
-
-    def put(self, index: int, *, used: int = 0, pts_us: int = 0, dmabuf: int = -1) -> None:
+    def put(self, index: int, *, used: int = 0, pts_us: int = 0) -> None:
         """Give a buffer to the driver: empty, or with ``used`` bytes of a picture."""
         buffer, plane = self._buffer(index)
         buffer.field = _FIELD_NONE
         buffer.seconds, buffer.microseconds = divmod(pts_us, 1_000_000)
         plane.bytesused = used
-        if self._memory is Memory.DMABUF:
-            plane.m.fd, plane.length = dmabuf, used
         self._node.call(_QBUF, buffer)
 
     def get(self) -> Done | None:
@@ -411,7 +392,7 @@ class Queue:
                 one.close()
         self._maps.clear()
         with suppress(OSError):
-            self._node.call(_REQBUFS, _RequestBuffers(count=0, type=self._kind, memory=self._memory))
+            self._node.call(_REQBUFS, _RequestBuffers(count=0, type=self._kind, memory=_MMAP))
 
 
 def nodes_named(sysfs: str = "/sys") -> Sequence[tuple[str, str]]:

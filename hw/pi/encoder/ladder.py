@@ -104,16 +104,8 @@ class CameraEncoder:
         """What it makes: at most what it was opened for."""
         return self._mode
 
-    @property
-    def hardware(self) -> M2mEncoder | None:
-        """The session, for what only it can do."""
-        return self._hardware
-
-    def open(self, mode: VideoMode, *, pixels: str = "", line: int = 0) -> VideoMode:
-        """Begin, or go on in another mode from a key frame on. Returns what it really makes.
-
-        ``pixels`` and ``line``: pictures come shared, in such memory, while it is hardware.
-        """
+    def open(self, mode: VideoMode) -> VideoMode:
+        """Begin, or go on in another mode from a key frame on. Returns what it really makes."""
         self._shut(drain=True)
         self._asked = mode
         failed = not self._found.path and self._found.reason and not self._hung
@@ -122,7 +114,7 @@ class CameraEncoder:
             self._tell()
         if self._found.path and not self._hung:
             try:
-                self._hardware = M2mEncoder(self._found.path, mode, pixels=pixels, line=line)
+                self._hardware = M2mEncoder(self._found.path, mode)
                 self._mode = mode
             except EncoderError as error:
                 self._fall_back(error)
@@ -160,17 +152,6 @@ class CameraEncoder:
             unit = self._software.encode(picture, pts_us)
             if unit is not None:
                 self._ready.append(unit)
-
-    def share(self, dmabuf: int, pts_us: int) -> bool:
-        """Hand over a picture in somebody's buffer; False: it was not taken, and is free."""
-        try:
-            if self._hardware is not None and self._hardware.room:
-                self._hardware.encode_shared(dmabuf, pts_us)
-                return True
-        except EncoderError as error:
-            self._fall_back(error)
-            self._open_software()
-        return False
 
     def collect(self) -> Sequence[EncodedFrame]:
         """What is coded by now. Falls back when the hardware failed, or hangs."""

@@ -26,7 +26,6 @@ from hw.pi.v4l2 import (
     FLAG_KEY,
     FLAG_LAST,
     Format,
-    Memory,
     Node,
     Queue,
     QueueKind,
@@ -80,18 +79,11 @@ def floor_of(mode: VideoMode) -> int:
 
 
 class M2mEncoder:
-    """One session at the node ``path``. Raises EncoderError when it cannot be opened as asked.
+    """One session at the node ``path``. Raises EncoderError when it cannot be opened as asked."""
 
-    Pictures come by ``encode`` (copied into the encoder's memory) or, opened with ``line`` (bytes of a line), by
-    ``encode_shared`` as descriptors of the camera's own buffers (DMABUF), which stay in use until ``returned`` names
-    them.
-    """
-
-    def __init__(self, path: str, mode: VideoMode, *, pixels: str = "", line: int = 0) -> None:
+    def __init__(self, path: str, mode: VideoMode) -> None:
         self.mode = mode
-        self.returned: deque[int] = deque()  # descriptors that are free again
         self._pending: deque[tuple[float, int]] = deque()  # (when, pts_us) of pictures inside
-        self._shared: dict[int, int] = {}
         self._failures: deque[float] = deque()
         self._late = 0
         self._want_key = False
@@ -102,7 +94,7 @@ class M2mEncoder:
         except OSError as error:
             raise EncoderError(str(refusal(self._name, path, error))) from error
         try:
-            self._open(pixels, line)
+            self._open()
         except OSError as error:
             self.close()
             raise EncoderError(str(refusal(self._name, path, error))) from error
@@ -110,12 +102,12 @@ class M2mEncoder:
             self.close()
             raise
 
-    def _open(self, pixels: str, line: int) -> None:
+    def _open(self) -> None:
         node, mode = self._node, self.mode
         bits, card = node.capabilities()
         self._name = f"encoder {card} ({node.path})"
         offered = node.formats(QueueKind.RAW)
-        pixels = next((each for each in ([pixels] if pixels else LAYOUTS) if each in offered), "")
+        pixels = next((each for each in LAYOUTS if each in offered), "")
         if not bits & CAN_ENCODE or not pixels:
             raise EncoderError(f"{self._name} takes none of our formats; it offers {', '.join(offered) or 'none'}")
         for control, value in (
@@ -127,16 +119,14 @@ class M2mEncoder:
                 node.set_control(control, value)
         self._rates = node.control_range(BITRATE) or (0, MAX_BITRATE)
         self.set_bitrate(mode.bitrate)
-        self._raw = node.set_format(QueueKind.RAW, mode.width, mode.height, pixels, line=line)
+        self._raw = node.set_format(QueueKind.RAW, mode.width, mode.height, pixels)
         coded = node.set_format(QueueKind.CODED, mode.width, mode.height, "H264", size=CODED_SIZE)
         given = (self._raw.width, self._raw.height, self._raw.pixels, coded.pixels)
         if given != (mode.width, mode.height, pixels, "H264"):
             raise EncoderError(f"{self._name} does not do {mode.width}x{mode.height} of format {pixels}")
-        if line and self._raw.line != line:
-            raise EncoderError(f"{self._name} does not do lines of {line} bytes")
         with suppress(OSError):
             node.set_rate(QueueKind.RAW, mode.fps)
-        self._in = Queue(node, QueueKind.RAW, BUFFERS, Memory.DMABUF if line else Memory.MMAP)
+        self._in = Queue(node, QueueKind.RAW, BUFFERS)
         self._queues.append(self._in)
         self._out = Queue(node, QueueKind.CODED, BUFFERS)
         self._queues.append(self._out)
@@ -192,18 +182,12 @@ class M2mEncoder:
         fill_planes(self._in.memory(index), self._raw, picture)
         self._put(index, pts_us)
 
-    def encode_shared(self, dmabuf: int, pts_us: int) -> None:
-        """Hand over a picture that lies in somebody's buffer, while there is ``room``. Raises EncoderError."""
-        index = self._free.popleft()
-        self._shared[index] = dmabuf
-        self._put(index, pts_us, dmabuf)
-
-    def _put(self, index: int, pts_us: int, dmabuf: int = -1) -> None:
+    def _put(self, index: int, pts_us: int) -> None:
         try:
             if self._want_key:
                 self._want_key = False
                 self._node.set_control(FORCE_KEY, 1)
-            self._in.put(index, used=self._raw.size, pts_us=pts_us, dmabuf=dmabuf)
+            self._in.put(index, used=self._raw.size, pts_us=pts_us)
         except OSError as error:
             raise EncoderError(str(refusal(self._name, self._node.path, error))) from error
         self._pending.append((time.monotonic(), pts_us))
@@ -252,8 +236,6 @@ class M2mEncoder:
         try:
             while (done := self._in.get()) is not None:
                 self._free.append(done.index)
-                if done.index in self._shared:
-                    self.returned.append(self._shared.pop(done.index))
         except OSError as error:
             raise EncoderError(str(refusal(self._name, self._node.path, error))) from error
 
@@ -277,8 +259,6 @@ class M2mEncoder:
     def close(self) -> bool:
         """Give everything back, at any moment. False: the driver hangs in it, and is left to itself."""
         queues, self._queues = self._queues, []
-        self.returned.extend(self._shared.values())
-        self._shared.clear()
 
         def release() -> None:
             for queue in queues:
