@@ -212,7 +212,18 @@ class RealCamera:
             plugged = nodes_named()
             if plugged != self._plugged:
                 self._plugged = plugged
-                self._tell_cameras([*find_csi(), *find_usb()])
+                self._judge_plugs()
+
+    def _judge_plugs(self) -> None:
+        """A camera that the board file requires is missed before anybody wants a picture of it."""
+        try:
+            self._choose()
+        except DeviceMissingError as error:
+            if self._config.use == "required":
+                self._tell_trouble(error)
+        else:
+            if self._config.use == "required":
+                self._owner.tell("device", why="", detail="")
 
     def _picture(self, picture: VideoFrame, pts_us: int) -> None:
         if self._thinned(pts_us):

@@ -297,6 +297,16 @@ def test_a_camera_that_was_never_there(opened: Callable[..., PiCamera], seen: Se
     assert {fact.id: fact.present for fact in one.devices()} == {"platform-vivid.0": True, "cam0": False}
 
 
+def test_a_camera_that_is_required_is_missed_before_it_is_wanted(opened: Callable[..., PiCamera], seen: Seen) -> None:
+    opened(CameraConfig(use="required", devices=("vivid",)))
+    assert not seen.faults
+    camera().unplug()
+    seen.until(seen.told(FaultKind.MISSING, True))
+    assert "vivid" in seen.faults[-1].detail
+    camera().plug()
+    seen.until(seen.told(FaultKind.MISSING, False))
+
+
 def test_busy_names_the_holder(one: PiCamera, seen: Seen) -> None:
     path = find_usb()[0].path
     script = ("import sys,time; from hw.pi.camera.usb import *; from hw.api import VideoMode; "
