@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from appliance.media.api import AccessUnit
+from appliance.media.lipsync import VIDEO_CLOCK
 
 __all__ = ["LossList", "VideoAssembler", "is_key_frame"]
 
@@ -33,11 +34,12 @@ ECHO_LOSS: Final = 0.01  # share of packets lost from which on even the first re
 LOSS_WEIGHT: Final = 1 / 256
 REORDER_MOST_S: Final = 0.02  # patience with packets that overtake each other, before the first request
 REORDER_DECAY: Final = 0.98  # per hole that reordering did not explain
-TAIL_LEAST_S: Final = 0.008  # after a packet that does not end its picture, before the next one is asked for unseen
-TAIL_GAPS: Final = 1.5  # or so many times the longest gap within the pictures of late
+TAIL_LEAST_S: Final = 0.008  # after a packet of a picture, or the next one's time, before more is asked for unseen
+TAIL_SPREADS: Final = 1.5  # or so many times the longest gap, or delay of a picture, of late
 TAIL_MOST_S: Final = 0.1  # beyond, the next picture shows it sooner: nothing is asked for unseen
-TAIL_PACKETS: Final = 4  # of one picture asked for unseen at most
-GAP_DECAY: Final = 0.99  # per packet: half of it after half a second of full video
+TAIL_PACKETS: Final = 6  # of one picture asked for unseen at most
+GAP_DECAY: Final = 0.997  # per packet: half of it after 1.5 s of full video; less asks in vain where there is jitter
+LATE_DECAY: Final = 0.992  # per picture, of the most that one came later than its interval
 
 PLEAD_RETRIES: Final = 2.5  # a hole this many retry intervals old is worth a key frame, while it is still asked for
 PLEAD_LEAST_S: Final = 0.15
@@ -227,8 +229,12 @@ class VideoAssembler:
         self._highest = 0
         self._heard = 0.0  # when the highest came
         self._gap = 0.0  # longest of late between two packets of one picture
+        self._late = 0.0  # most of late that a picture came after it was due
         self._newest = 0  # timestamp of the picture that came last
         self._begun = 0  # its first packet
+        self._begun_at = 0.0
+        self._ended = False  # it has its last packet
+        self._interval = 0.0  # to the one before, by their timestamps
         self._length = 0  # packets of the one before
         self._tail_at: float | None = None  # the packet after the highest is overdue from then on
         self._key_starts: list[int] = []  # first packets of key frames that came behind a hole
@@ -314,19 +320,36 @@ class VideoAssembler:
     # -- private
 
     def _expect(self, sequence: int, timestamp: int, marker: bool, now: float, *, resent: bool) -> None:
-        """The packets of a picture come close upon each other: how close is learnt, and when the next one is overdue.
-        The loss of the last would show only with the next picture."""
+        """When the next packet is overdue. The packets of a picture come close upon each other, and pictures at an
+        interval: how close and how punctually is learnt. The loss of the last packets of a picture, or of all, would
+        show only with the next picture."""
         self._gap *= GAP_DECAY
         if timestamp != self._newest:
-            self._length, self._begun, self._newest = sequence - self._begun, sequence, timestamp
+            self._begin(sequence, timestamp, now, resent=resent)
         elif not resent and (before := self._packets.get(sequence - 1)) is not None:
             self._gap = max(self._gap, now - before[3])
-        patience = max(TAIL_LEAST_S, TAIL_GAPS * self._gap)
-        self._tail_at = None if marker or patience > TAIL_MOST_S else now + patience
+        self._ended = marker
+        due, spread = (self._begun_at + self._interval, self._late) if marker else (now, self._gap)
+        at = due + max(TAIL_LEAST_S, TAIL_SPREADS * spread)
+        known = self._interval > 0 or not marker
+        self._tail_at = at if known and now < at <= due + TAIL_MOST_S else None
+
+    def _begin(self, sequence: int, timestamp: int, now: float, *, resent: bool) -> None:
+        """A picture begins."""
+        interval = (timestamp - self._newest & 0xFFFFFFFF) / VIDEO_CLOCK
+        self._late *= LATE_DECAY
+        late = now - self._begun_at - self._interval
+        if sequence == self._highest + 1 and not resent and self._interval and late <= TAIL_MOST_S:  # else a pause
+            self._late = max(self._late, late)
+        self._interval = interval if TAIL_LEAST_S <= interval <= TAIL_MOST_S else 0.0
+        self._length = sequence - self._begun
+        self._begun, self._begun_at, self._newest = sequence, now, timestamp
 
     def _overdue(self) -> range:
-        """What the newest picture still lacks, when it has as many packets as the one before; one at the least."""
-        lacks = self._length - (self._highest + 1 - self._begun)
+        """What the newest picture still lacks, or the next one has, when it is as large as the one before; one packet
+        at the least."""
+        here = self._highest + 1 - self._begun
+        lacks = here if self._ended else self._length - here
         return range(self._highest + 1, self._highest + 1 + max(1, min(TAIL_PACKETS, lacks)))
 
     def _start_at(self, sequence: int) -> None:

@@ -17,6 +17,7 @@ __all__ = ["VideoRepair", "VideoSink"]
 PLI_FIRST_S: Final = 0.2  # back-off of key-frame requests: asking faster made a thin link worse
 PLI_LAST_S: Final = 2.4
 PLI_ROUND_TRIPS: Final = 1.5  # a request is not repeated before its answer can be here
+EARLY_S: Final = 0.005  # a timer so much too early is left: it looks again, and most packets come in such groups
 TIMER_GRAIN_S: Final = 0.002  # due so soon is due now: one wake-up for all packets of a burst
 
 
@@ -135,7 +136,7 @@ class VideoRepair:
 
     def _schedule(self) -> None:
         at = self._assembler.next_at()
-        if self._timer is not None and (at is None or self._timer.when() > at):
+        if self._timer is not None and (at is None or not 0 <= at - self._timer.when() < EARLY_S):
             self.stop()
-        if at is not None and self._timer is None:  # one that is due earlier looks again
+        if at is not None and self._timer is None:
             self._timer = self._loop.call_at(at, self._on_timer)

@@ -253,6 +253,21 @@ def test_the_lost_end_of_a_picture_is_asked_for_before_the_next_one_comes() -> N
     assert video.next_at() == pytest.approx(1.2 + TAIL_LEAST_S), "a repair takes its time: that is no gap to learn from"
 
 
+def test_a_picture_that_does_not_come_is_asked_for_before_the_one_after_it() -> None:
+    video = begun()
+    for number in range(3):
+        shown(video, 11 + 2 * number, 3000 * number + 3000, False, DELTA, 1.0 + number / 30)
+        shown(video, 12 + 2 * number, 3000 * number + 3000, True, DELTA, 1.001 + number / 30)
+    due = 1.0 + 3 / 30 + TAIL_LEAST_S
+    assert video.next_at() == pytest.approx(due)
+    assert video.tick(due) == [17, 18]
+    assert [count for count in (len(video.tick(due + step * 0.01)) for step in range(300)) if count] == [2] * (
+        GUESS_TRIES - 1), "it may be a pause: no more than this"
+    for number in range(3):
+        shown(video, 17 + number, 30_000 + 3000 * number, True, DELTA, 5.0 + number * 0.05)
+    assert (video.next_at() or 0) > 5.1 + 3000 / 90_000 + 0.02, "pictures of this camera come 17 ms late"
+
+
 def test_what_is_slow_by_nature_is_not_asked_for_and_a_pause_is_no_loss() -> None:
     video = begun()
     for number in range(6):

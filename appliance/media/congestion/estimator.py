@@ -31,8 +31,8 @@ BACKLOG_S: Final = 0.05  # of what was just sent may be on its way into one: a p
 STANDING_S: Final = 0.008  # the least delay of a report over the path's own, when a queue really grows
 QUEUE_LOSS: Final = 0.02  # over that of the medium: the queue is full, and therefore no longer than it is
 LONGER_S: Final = 1.5  # a queue that stands so long, neither growing nor shrinking nor full, is a longer path
-DRAIN_S: Final = 0.1  # a longer queue is emptied in about this time
-DRAIN_LEAST: Final = 0.25  # of the estimate is used meanwhile at the least
+DRAIN_S: Final = 0.15  # a longer queue is emptied in about this time
+DRAIN_LEAST: Final = 0.5  # of the estimate is used meanwhile at the least
 PACING: Final = (6.0, 2.0)  # times the estimate: while nothing is known of the capacity, and close to it
 
 
