@@ -133,6 +133,7 @@ def opened(seen: Seen) -> Iterator[Callable[..., PiCamera]]:
         return one
 
     yield make
+    Encoder().calm()  # a process in a driver that hangs cannot be ended
     for one in cameras:
         one.close()
 
