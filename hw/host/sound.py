@@ -26,6 +26,7 @@ from hw.api import (
     HardwareError,
     Kind,
 )
+from hw.exchange import Exchange
 from hw.host.holders import holders
 from hw.sim.faults import FaultLine
 from hw.sim.hearing import Hearing
@@ -159,6 +160,7 @@ class AlsaAudio:
     def _run(self, capture: Any, frames: int, exchange: Callable[[AudioBlock], bytes], stop: threading.Event) -> None:
         """Capture paces; a capture that is lost is replaced by a null clock and looked for again."""
         block_s, size = frames / RATE, frames * 2
+        answered = Exchange(exchange, size)
         hearing, told = Hearing(block_s), frozenset[FaultKind]()
         played, missed, silent_since = bytes(size), 0, time.monotonic()
         retry_at = 0.0
@@ -182,13 +184,8 @@ class AlsaAudio:
                 for fault in faults ^ told:
                     self._faults.report(Kind.MICROPHONE, fault, "default", fault in faults)
                 told = faults
-            try:
-                answer = exchange(AudioBlock(heard, played, missed))
-            except Exception:  # outermost frame of the callback
-                _log.exception("the receiver of sound failed; silence is played instead")
-                answer = b""
+            played = scale(answered(AudioBlock(heard, played, missed)), self._volume / 100)
             missed = 0
-            played = scale(answer[:size].ljust(size, b"\0"), self._volume / 100)
             if len(self._ring) == QUEUE_BLOCKS:
                 self.dropped += 1
             self._ring.append(played)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hw.api import AudioBlock, AudioFigures, DeviceBusyError, DeviceFailedError, DeviceMissingError, FaultKind, Kind
+from hw.exchange import Exchange
 from hw.sim.faults import FaultLine
 from hw.sim.hearing import Hearing
 from hw.sim.sounds import RATE, LentSound, mix, open_sound, scale
@@ -317,7 +318,7 @@ class _Run:
         self._card = card
         self._block_s = block_s
         self._size = round(RATE * block_s) * 2
-        self._exchange = exchange
+        self._exchange = Exchange(exchange, self._size)
         self._stop = stop
         self._silence = bytes(self._size)
         self._queued = self._silence  # in the loudspeaker's ring, plays during the next block
@@ -326,7 +327,6 @@ class _Run:
         self._missed = 0
         self._deaf_blocks = 0
         self._idle_blocks = 0
-        self._exchange_failed = False
 
     def run(self) -> None:
         """An absolute schedule: block n is due at start + n blocks, however long the ones before took."""
@@ -360,16 +360,7 @@ class _Run:
             self._deaf_blocks = 0
             self._judge_microphone(heard)
         missed, self._missed = self._missed, 0
-        try:
-            answer = self._exchange(AudioBlock(heard, played, missed))
-        except Exception:  # outermost frame of the callback: the card goes on, loud once
-            if not self._exchange_failed:
-                _log.exception("the receiver of sound failed; silence is played instead")
-            self._exchange_failed = True
-            answer = b""
-        if len(answer) != self._size:
-            answer = answer[: self._size].ljust(self._size, b"\0")
-        self._queued = answer
+        self._queued = self._exchange(AudioBlock(heard, played, missed))
 
     def _judge_microphone(self, heard: bytes) -> None:
         faults = self._hearing.hear(heard)

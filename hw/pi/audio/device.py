@@ -26,6 +26,7 @@ from hw.api import (
     HardwareError,
     Kind,
 )
+from hw.exchange import Exchange
 from hw.pi.audio.convert import RATES, scale
 from hw.pi.audio.drift import Drift
 from hw.pi.audio.keeper import Keeper
@@ -161,8 +162,9 @@ class _Run:
 
     def __init__(self, audio: PiAudio, rate: int, block_s: float, exchange: Callable[[AudioBlock], bytes]) -> None:
         self._audio, self._keeper = audio, audio.keeper
-        self._rate, self._block_s, self._exchange = rate, block_s, exchange
+        self._rate, self._block_s = rate, block_s
         self._size = round(rate * block_s) * 2
+        self._exchange = Exchange(exchange, self._size)
         self._silence = bytes(self._size)
         self._target_s = audio.config.latency_ms / 1000
         self.stopping = threading.Event()
@@ -178,7 +180,6 @@ class _Run:
         self._drift = self._new_drift()
         self._hearing = Hearing(block_s)
         self._told: tuple[str, frozenset[FaultKind]] = ("", frozenset())
-        self._failed = False
         self._xruns = self._overruns = self._dropped = 0
         self._realtime = False
 
@@ -315,16 +316,7 @@ class _Run:
         end = len(self._history) - round(self._lag_s * self._rate) * 2
         played = self._history[end - self._size : end] if self._speaker is not None else self._silence
         missed, self._missed = self._missed, 0
-        try:
-            answer = self._exchange(AudioBlock(heard, played, missed))
-        except Exception:  # outermost frame of the callback: the card goes on, loud once
-            if not self._failed:
-                _log.exception("the receiver of sound failed; silence is played instead")
-            self._failed = True
-            answer = b""
-        if len(answer) != self._size:
-            answer = answer[: self._size].ljust(self._size, b"\0")
-        answer = scale(answer, self._keeper.gain)
+        answer = scale(self._exchange(AudioBlock(heard, played, missed)), self._keeper.gain)
         if self._speaker is not None:
             self._play(self._speaker, answer, behind_s, level_s)
 
