@@ -29,8 +29,23 @@ from hw.api import (
 from hw.host.holders import holders
 
 __all__ = [
-    "CAN_CAPTURE", "CAN_ENCODE", "CAN_STREAM", "FLAG_ERROR", "FLAG_KEY", "FLAG_LAST", "Done", "Format",
-    "Node", "Queue", "QueueKind", "fourcc", "nodes_named", "refusal", "text",
+    "CAN_CAPTURE",
+    "CAN_ENCODE",
+    "CAN_STREAM",
+    "FLAGS_CLOCK",
+    "FLAG_ERROR",
+    "FLAG_KEY",
+    "FLAG_LAST",
+    "FLAG_MONOTONIC",
+    "Done",
+    "Format",
+    "Node",
+    "Queue",
+    "QueueKind",
+    "fourcc",
+    "nodes_named",
+    "refusal",
+    "text",
 ]  # fmt: skip
 
 CAN_CAPTURE: Final = 0x1
@@ -41,6 +56,9 @@ _DEVICE_CAPS: Final = 0x80000000
 FLAG_KEY: Final = 0x8
 FLAG_ERROR: Final = 0x40
 FLAG_LAST: Final = 0x100000
+FLAG_MONOTONIC: Final = 0x2000
+FLAGS_CLOCK: Final = 0xE000
+"""Which clock a buffer was stamped by: ``FLAG_MONOTONIC`` or another, whose times mean nothing here."""
 
 _MAX_PLANES: Final = 8
 _MOST: Final = 256

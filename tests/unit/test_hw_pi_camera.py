@@ -15,7 +15,8 @@ from hw.pi.boardfile import BoardFile, BoardFileError
 from hw.pi.camera.config import WHOLE, Area, CameraConfig, area_of, config_of, seen
 from hw.pi.camera.csi import csi_controls
 from hw.pi.camera.develop import Developer
-from hw.pi.camera.usb import Offer, choose, find_usb
+from hw.pi.camera.usb import Offer, captured_us, choose, find_usb
+from hw.pi.v4l2 import FLAG_MONOTONIC, Done
 
 HD = VideoMode(1280, 720, 30)
 
@@ -179,3 +180,13 @@ def test_cameras_are_known_by_where_they_are_plugged(tmp_path: Path) -> None:
 def test_area_words() -> None:
     assert area_of("0 0 1 1") == WHOLE
     assert replace(WHOLE, width=0.5) == area_of("0 0 0.5 1")
+
+
+@pytest.mark.parametrize(("flags", "stamp", "captured"), [
+    (FLAG_MONOTONIC, 960_000, 960_000),
+    (FLAG_MONOTONIC, 1_027_000, 1_000_000),  # the end of a picture that is here already
+    (0x4000, 960_000, 1_000_000),  # copied from who knows where
+    (0, 1_700_000_000_000_000, 1_000_000),  # time of day
+])
+def test_a_picture_is_stamped_with_its_capture_whatever_the_driver_says(flags: int, stamp: int, captured: int) -> None:
+    assert captured_us(Done(0, 1, flags, stamp), 1_000_000) == captured

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from hw.pi.v4l2 import (
     CAN_CAPTURE,
     CAN_STREAM,
     FLAG_ERROR,
+    FLAG_MONOTONIC,
+    FLAGS_CLOCK,
+    Done,
     Format,
     Node,
     Queue,
@@ -27,7 +31,7 @@ from hw.pi.v4l2 import (
     refusal,
 )
 
-__all__ = ["CSI_NODES", "Offer", "UsbCamera", "UsbSensor", "choose", "find_usb"]
+__all__ = ["CSI_NODES", "Offer", "UsbCamera", "UsbSensor", "captured_us", "choose", "find_usb"]
 
 BUFFERS: Final = 4
 
@@ -102,6 +106,14 @@ def choose(offers: Iterable[Offer], mode: VideoMode) -> Offer:
         return slow, smaller, away, list(PIXELS).index(offer.pixels)
 
     return min(known, key=rank)
+
+
+def captured_us(done: Done, now_us: int) -> int:
+    """When it was taken: by the driver's stamp where that is of the monotonic clock, and not of what is to come.
+
+    Some drivers stamp the end of a picture, and hand it over before.
+    """
+    return min(done.pts_us, now_us) if done.flags & FLAGS_CLOCK == FLAG_MONOTONIC else now_us
 
 
 def _offers(node: Node, mode: VideoMode) -> list[Offer]:
@@ -188,7 +200,7 @@ class UsbSensor:
             if error.errno in (errno.ENODEV, errno.ENXIO, errno.EPROTO, errno.ESHUTDOWN):
                 raise DevicePulledError(f"{self._what} was unplugged: check its cable and its power") from error
             raise DeviceFailedError(f"{self._what} failed while it ran: {error.strerror}; plug it anew") from error
-        return None if picture is None else (picture, newest.pts_us)
+        return None if picture is None else (picture, captured_us(newest, time.monotonic_ns() // 1000))
 
     def _picture(self, queue: Queue, index: int, used: int) -> VideoFrame | None:
         memory = queue.memory(index)
