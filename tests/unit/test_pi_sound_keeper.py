@@ -140,6 +140,7 @@ def in_use(keeper: Keeper, kind: Kind) -> list[str]:
 
 
 def test_the_best_are_opened_and_nothing_before_they_are_asked_for(shop: Shop, keeper: Keeper) -> None:
+    shop.until(lambda: (in_use(keeper, Kind.MICROPHONE), in_use(keeper, Kind.SPEAKER)) == (["usb:1-1"], ["usb:1-1"]))
     assert shop.opened == []
     keeper.begin(48_000, 0.01)
     assert (taken(keeper, Kind.MICROPHONE), taken(keeper, Kind.SPEAKER)) == ("usb:1-1", "usb:1-1")

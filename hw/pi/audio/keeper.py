@@ -227,7 +227,7 @@ class Keeper:
             nothing = not line.ranked
             self._faults.report(line.kind, FaultKind.MISSING, line.kind.value, nothing,
                                 f"no {line.kind.value} is plugged in" if nothing else "")
-        self._facts = tuple(fact for line in self._lines.values() for fact in _facts(line))
+        self._facts = tuple(fact for line in self._lines.values() for fact in _facts(line, idle=not self._rate))
 
     def _settle(self) -> None:
         """What ``hw.audio`` told meanwhile."""
@@ -345,8 +345,10 @@ class Keeper:
                             "the mixer's volume is 0")
 
 
-def _facts(line: _Line) -> list[DeviceFact]:
-    facts = [DeviceFact(line.kind, one.id, one.name, selected=line.current is not None and line.current.id == one.id,
+def _facts(line: _Line, *, idle: bool) -> list[DeviceFact]:
+    """While nothing is open, the best is the one that will be."""
+    chosen = next(iter(line.ranked), None) if idle else line.current
+    facts = [DeviceFact(line.kind, one.id, one.name, selected=chosen is not None and chosen.id == one.id,
                         note=line.notes.get(one.id, "")) for one in line.ranked]
     present = {fact.id for fact in facts}
     facts += [DeviceFact(line.kind, key, one.name, present=False, selected=False, note=line.notes.get(key, ""))
