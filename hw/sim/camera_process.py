@@ -69,7 +69,7 @@ class Sensor:
                 self._owner.tell("mode", generation=generation, width=mode.width, height=mode.height, fps=mode.fps)
             case "stop":
                 self._close()
-                self._wanted = None
+                self._wanted, self._mode = None, DEFAULT_MODE
                 self._owner.tell("stopped", generation=fields["generation"])
             case "keyframe":
                 self._request_keyframe()

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from hw.api import Audio, AudioBlock, DeviceBusyError
+from hw.api import Audio, AudioBlock, DeviceBusyError, DeviceFailedError
 
-__all__ = ["counts_a_stalled_receiver", "paces_whole_blocks"]
+__all__ = ["counts_a_stalled_receiver", "keeps_volume_in_bounds", "paces_whole_blocks", "refuses_a_rate_it_has_not"]
 
 SIZE = 960  # bytes of 10 ms
 
@@ -69,3 +69,18 @@ def counts_a_stalled_receiver(audio: Audio, ring_ms: float = 45.0) -> None:
     missed = sum(lost for _, lost in blocks)
     assert 10 <= missed <= 40
     assert abs(blocks[39][0] - blocks[0][0] - (39 + missed) * 0.010) < ring_ms / 1000
+
+
+def keeps_volume_in_bounds(audio: Audio) -> None:
+    for percent in (0, 50, 100):
+        audio.set_volume(percent)
+        assert audio.volume == percent
+    for wrong in (-1, 101):
+        with pytest.raises(ValueError, match="volume"):
+            audio.set_volume(wrong)
+
+
+def refuses_a_rate_it_has_not(audio: Audio) -> None:
+    with pytest.raises(DeviceFailedError, match="48000 Hz"):
+        audio.start(11_025, 10, lambda block: b"")
+    audio.stop()

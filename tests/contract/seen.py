@@ -1,0 +1,68 @@
+"""Sinks that a test can wait on: faults and frames as a board tells them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from hw.api import EncodedFrame, Fault, FaultKind, Kind
+
+__all__ = ["Faults", "Frames", "until"]
+
+
+class Faults:
+    """Collects faults and waits for one."""
+
+    def __init__(self) -> None:
+        self._told: list[tuple[float, Fault]] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, fault: Fault) -> None:
+        with self._changed:
+            self._told.append((time.monotonic(), fault))
+            self._changed.notify_all()
+
+    def wait(self, kind: Kind, fault: FaultKind, active: bool, seconds: float, since: float = 0.0) -> Fault:
+        def found() -> Fault | None:
+            for at, told in self._told:
+                if at >= since and (told.kind, told.fault, told.active) == (kind, fault, active):
+                    return told
+            return None
+
+        with self._changed:
+            assert self._changed.wait_for(found, seconds), f"no {kind} {fault} {active} in {seconds} s: {self._told}"
+        result = found()
+        assert result is not None
+        return result
+
+    def all(self) -> list[Fault]:
+        with self._changed:
+            return [fault for _, fault in self._told]
+
+
+class Frames:
+    """A sink for encoded frames that can be waited for."""
+
+    def __init__(self) -> None:
+        self.frames: list[tuple[float, EncodedFrame]] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, frame: EncodedFrame) -> None:
+        with self._changed:
+            self.frames.append((time.monotonic(), frame))
+            self._changed.notify_all()
+
+    def wait(self, count: int, seconds: float = 5.0) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.frames) >= count, seconds), f"{len(self.frames)} of {count}"
+
+
+def until(condition: Callable[[], object], seconds: float) -> bool:
+    """For states that can only be read back (lamps, relays)."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.005)
+    return True
