@@ -12,6 +12,8 @@ from typing import Final
 
 PLATFORM = Path("/sys/bus/platform/drivers")
 CONFIGFS_GPIO = Path("/sys/kernel/config/gpio-sim")
+TEST_KERNEL: Final = CONFIGFS_GPIO.is_dir()
+"""Whether this is the kernel whose devices are simulated: it has that driver built in."""
 
 
 class GpioChip:

@@ -1,4 +1,5 @@
-"""For tests that run on the device itself, as root: loads the modules that a test file names in ``MODULES``."""
+"""For tests that run on the device itself, as root: loads the modules that a test file names in ``MODULES``, on the
+test kernel alone, since a board on the bench has its own devices."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.hil.devices import TEST_KERNEL
+
 if os.environ.get("EDGECALL_HIL_INSIDE") is None:  # the suite outside sets it where it runs these
     collect_ignore_glob = ["test_*.py"]
 
@@ -17,7 +20,7 @@ if os.environ.get("EDGECALL_HIL_INSIDE") is None:  # the suite outside sets it w
 def modules(request: pytest.FixtureRequest) -> Iterator[None]:
     """``MODULES = ["vivid n_devs=1", …]`` in a test file; whatever opens their devices has to be closed at its end."""
     loaded = []
-    for module in getattr(request.module, "MODULES", []):
+    for module in getattr(request.module, "MODULES", []) if TEST_KERNEL else []:
         subprocess.run(["modprobe", *module.split()], check=True)
         loaded.append(module.split()[0])
     yield
