@@ -19,7 +19,7 @@ from gpiozero import DigitalOutputDevice, GPIOZeroError, InputDevice, PWMOutputD
 
 from hw.api import FaultKind, Kind, Press, PressKind
 from hw.contacts import Button, Contact
-from hw.sim.faults import FaultLine
+from hw.faults import FaultLine
 
 __all__ = ["MAX_RELAY_S", "PIN_ERRORS", "Line", "PinPanel", "Relays", "Wiring"]
 

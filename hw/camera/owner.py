@@ -37,7 +37,7 @@ from hw.api import (
 )
 from hw.camera.watch import FrameWatch
 from hw.camera.wire import CONTROL, EVENT, FRAME, FRAME_HEAD, PICTURE, SNAPSHOT, Unframer, message, pack
-from hw.sim.faults import FaultLine
+from hw.faults import FaultLine
 
 __all__ = ["ProcessCamera"]
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from hw.api import BoardOptions, DeviceFact, Fault, FaultKind, HardwareError, Health, Kind, VideoMode
 from hw.camera.owner import ProcessCamera
+from hw.faults import FaultLine
 from hw.host.sound import AlsaAudio, sound_card
 from hw.host.v4l2 import V4l2Source, cameras
 from hw.sim.audio import EchoPath, SimAudio
 from hw.sim.board import SimHands
 from hw.sim.display import SimDisplay
-from hw.sim.faults import FaultLine
 from hw.sim.panel import SimPanel
 from hw.sim.sources import SourceError
 

@@ -27,10 +27,11 @@ from hw.api import (
     Kind,
 )
 from hw.exchange import Exchange
+from hw.faults import FaultLine
+from hw.hearing import Hearing
 from hw.host.holders import holders
-from hw.sim.faults import FaultLine
-from hw.sim.hearing import Hearing
-from hw.sim.sounds import RATE, scale
+from hw.pcm import scale
+from hw.sim.sounds import RATE
 
 __all__ = ["AlsaAudio", "sound_card"]
 

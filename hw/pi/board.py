@@ -21,6 +21,7 @@ from hw.api import (
     Kind,
     Panel,
 )
+from hw.faults import FaultLine
 from hw.pi.audio.device import AudioConfig, PiAudio, open_audio
 from hw.pi.blame import fault_of
 from hw.pi.boardfile import BoardFile, find_board_file
@@ -29,7 +30,6 @@ from hw.pi.camera.part import PiCamera, open_camera
 from hw.pi.display import DisplayConfig, open_display
 from hw.pi.health import BoardHealth, identity
 from hw.pi.panel import PanelConfig, PiPanel, open_panel
-from hw.sim.faults import FaultLine
 
 __all__ = ["PiBoard"]
 

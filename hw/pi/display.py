@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Final
 
 from hw.api import DeviceFact, DeviceFailedError, DeviceMissingError, FaultKind, HardwareError, Kind, Tile
+from hw.faults import FaultLine
 from hw.screen import Content
-from hw.sim.faults import FaultLine
 
 __all__ = ["DisplayConfig", "SdlDisplay", "connected", "desktop", "open_display"]
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from hw.api import FaultKind, Kind
+from hw.faults import FaultLine
 from hw.host.holders import holders
-from hw.sim.faults import FaultLine
 
 __all__ = ["KEYS", "Keypad"]
 

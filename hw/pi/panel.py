@@ -23,12 +23,12 @@ from hw.api import (
     HardwareError,
     Kind,
 )
+from hw.faults import FaultLine
 from hw.panel import PIN_ERRORS, Line, PinPanel, Wiring
 from hw.pi.gpiochip import Chip, find_chip, line_info
 from hw.pi.keypad import KEYS, Keypad
 from hw.pi.pins import load_lgpio, pin_factory, refusal
 from hw.pi.relays import GuardedRelays
-from hw.sim.faults import FaultLine
 
 __all__ = ["PanelConfig", "PiPanel", "open_panel"]
 

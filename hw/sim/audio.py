@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Final
 
 from hw.api import AudioBlock, AudioFigures, DeviceBusyError, DeviceFailedError, DeviceMissingError, FaultKind, Kind
 from hw.exchange import Exchange
-from hw.sim.faults import FaultLine
-from hw.sim.hearing import Hearing
-from hw.sim.sounds import RATE, LentSound, mix, open_sound, scale
+from hw.faults import FaultLine
+from hw.hearing import Hearing
+from hw.pcm import mix, scale
+from hw.sim.sounds import RATE, LentSound, open_sound
 
 if TYPE_CHECKING:
     from hw.sim.room import Room

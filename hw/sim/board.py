@@ -9,9 +9,9 @@ from typing import Final
 
 from hw.api import BoardOptions, DeviceFact, Fault, FaultKind, Health, Kind
 from hw.camera.owner import ProcessCamera
+from hw.faults import FaultLine
 from hw.sim.audio import EchoPath, SimAudio
 from hw.sim.display import SimDisplay
-from hw.sim.faults import FaultLine
 from hw.sim.panel import SimPanel
 
 __all__ = ["FAULTS", "SimBoard", "SimHands"]

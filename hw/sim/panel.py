@@ -11,8 +11,8 @@ from typing import Any, Final
 from gpiozero import DigitalOutputDevice
 from gpiozero.pins.mock import MockFactory
 
+from hw.faults import FaultLine
 from hw.panel import Line, PinPanel, Wiring
-from hw.sim.faults import FaultLine
 
 __all__ = ["SIM_WIRING", "PinRelays", "SimPanel"]
 

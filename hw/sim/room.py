@@ -10,7 +10,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hw.sim.sounds import FULL, RATE
+from hw.pcm import FULL
+from hw.sim.sounds import RATE
 
 __all__ = ["Room"]
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import random
-import sys
 from array import array
 from collections import deque
 from pathlib import Path
@@ -15,10 +14,9 @@ from typing import Final, Protocol
 
 from hw.api import DeviceFailedError, DeviceMissingError
 
-__all__ = ["RATE", "LentSound", "Loop", "Sound", "mix", "open_sound", "quiet", "scale"]
+__all__ = ["RATE", "LentSound", "Loop", "Sound", "open_sound", "quiet"]
 
 RATE: Final = 48_000
-FULL: Final = 32_767
 
 TONE_PEAK: Final = 10_000
 """Peak of a tone: -10 dBFS, loud and far from clipping."""
@@ -126,13 +124,14 @@ def _tone(words: str) -> bytes:
     if not words.isdecimal() or not 20 <= int(words) <= 20_000:
         raise DeviceFailedError(f"microphone source: a tone needs a whole number of 20 to 20000 Hz, not {words!r}")
     step = 2 * math.pi * int(words) / RATE
-    return _pcm(array("h", [round(TONE_PEAK * math.sin(step * n)) for n in range(RATE)]))  # one second loops exactly
+    second = array("h", [round(TONE_PEAK * math.sin(step * n)) for n in range(RATE)])  # loops exactly
+    return second.tobytes()
 
 
 def quiet(samples: int) -> bytes:
     """A quiet room: one bit of dither, -90 dBFS. Digital zero is what a *broken* microphone delivers."""
     dice = random.Random(3)  # noqa: S311 - noise, not secrets
-    return _pcm(array("h", [dice.randrange(-1, 2) for _ in range(samples)]))
+    return array("h", [dice.randrange(-1, 2) for _ in range(samples)]).tobytes()
 
 
 def _recording(path: str) -> bytes:
@@ -194,46 +193,5 @@ def _babble() -> bytes:
             gain = 11_000 * math.sin(math.pi * (number + 0.5) / count) / top
             out.extend([round(gain * value) for value in wave])
         pause = RATE // 3 if syllable % 5 == 4 else RATE // 25
-        out.frombytes(_native(quiet(pause)))
-    return _pcm(out)
-
-
-# --- samples --------------------------------------------------------------------------------------------------------
-
-
-def _native(pcm: bytes) -> bytes:
-    return pcm if sys.byteorder == "little" else _swapped(pcm)
-
-
-def _swapped(pcm: bytes) -> bytes:
-    samples = array("h", pcm)
-    samples.byteswap()
-    return samples.tobytes()
-
-
-def _pcm(samples: array[int]) -> bytes:
-    return _native(samples.tobytes())
-
-
-def samples_of(pcm: bytes) -> memoryview:
-    return memoryview(_native(pcm)).cast("h")
-
-
-def scale(pcm: bytes, gain: float) -> bytes:
-    """``pcm`` times ``gain``, clipped at full scale."""
-    if gain == 1.0 or not any(pcm):
-        return pcm
-    if gain == 0.0:
-        return bytes(len(pcm))
-    values = [int(gain * value) for value in samples_of(pcm)]
-    if gain > 1.0:
-        values = [FULL if value > FULL else -FULL if value < -FULL else value for value in values]
-    return _pcm(array("h", values))
-
-
-def mix(one: bytes, two: bytes, gain: float = 1.0) -> bytes:
-    """``one`` plus ``gain`` times ``two``, of equal length, clipped at full scale."""
-    sums = [a + int(gain * b) for a, b in zip(samples_of(one), samples_of(two), strict=True)]
-    if max(sums, default=0) > FULL or min(sums, default=0) < -FULL:
-        sums = [FULL if value > FULL else -FULL if value < -FULL else value for value in sums]
-    return _pcm(array("h", sums))
+        out.frombytes(quiet(pause))
+    return out.tobytes()

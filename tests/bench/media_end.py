@@ -49,7 +49,7 @@ from appliance.media.webrtc import WebRtcSession
 from appliance.settings import VideoSettings
 from hw.api import AudioBlock, EncodedFrame, Tile, VideoMode
 from hw.camera.owner import ProcessCamera
-from hw.sim.faults import FaultLine
+from hw.faults import FaultLine
 from hw.sim.sources import open_source
 from tests.bench.bench_send_path import ClipCamera, clip
 from tests.bench.pictures import Marks

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image, ImageChops, ImageStat
 
 from hw.api import Picture, Tile
+from hw.faults import FaultLine
 from hw.pi.display import DisplayConfig, SdlDisplay, open_display
 from hw.sim.display import SimDisplay
-from hw.sim.faults import FaultLine
 
 pytestmark = pytest.mark.peer
 

@@ -9,8 +9,9 @@ from appliance.media.canceller import Filters, find_canceller
 from appliance.media.echo import DuplexWanted
 from appliance.media.sound import BLOCK_BYTES, dbfs, mean_square
 from appliance.media.voice import Treatment, VoiceProcessing
+from hw.pcm import mix
 from hw.sim.audio import EchoPath
-from hw.sim.sounds import Sound, mix, open_sound
+from hw.sim.sounds import Sound, open_sound
 
 BLOCKS_S = 100
 

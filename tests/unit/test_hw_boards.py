@@ -9,10 +9,10 @@ import pytest
 
 from hw.api import BoardOptions, Fault, FaultKind, HardwareError, Kind
 from hw.boards import open_board
+from hw.faults import FaultLine
 from hw.host.holders import holders
 from hw.host.sound import sound_card
 from hw.host.v4l2 import V4l2Source, cameras
-from hw.sim.faults import FaultLine
 from hw.sim.sources import SourceError
 
 

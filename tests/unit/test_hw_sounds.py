@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from hw.api import DeviceFailedError, DeviceMissingError, FaultKind
+from hw.hearing import Hearing
+from hw.pcm import mix, scale
 from hw.sim.audio import EchoPath
-from hw.sim.hearing import Hearing
-from hw.sim.sounds import RATE, LentSound, Loop, mix, open_sound, scale
+from hw.sim.sounds import RATE, LentSound, Loop, open_sound
 
 BLOCK = 960
 
@@ -78,16 +77,6 @@ def test_a_recording_of_another_rate_is_converted(tmp_path: Path) -> None:
 def test_bad_sources_are_named(spec: str, error: type[Exception]) -> None:
     with pytest.raises(error, match="microphone"):
         open_sound(spec)
-
-
-@settings(max_examples=40, deadline=None, derandomize=True)
-@given(st.lists(st.integers(-32768, 32767), min_size=4, max_size=60), st.floats(0.0, 80.0))
-def test_scale_and_mix_clip_and_never_wrap(values: list[int], gain: float) -> None:
-    pcm = np.array(values, "<i2").tobytes()
-    exact = np.clip(np.trunc(np.array(values) * gain), -32767, 32767)
-    assert np.abs(_samples(scale(pcm, gain)) - exact).max() <= 1
-    doubled = np.clip(np.array(values, float) * 2, -32767, 32767)
-    assert np.abs(_samples(mix(pcm, pcm)) - doubled).max() <= 1
 
 
 @pytest.mark.parametrize(("delay_ms", "loss_db"), [(0.0, 6.0), (12.5, 0.0), (120.0, 20.0), (250.0, 40.0)])

@@ -18,7 +18,7 @@ from appliance.settings import BoardSettings, CallSettings
 from appliance.vocabulary import VERB, Answer, CallState, Command, Event, Json, Origin, Result, Scope
 from hw import contacts
 from hw.api import Fault
-from hw.sim.faults import FaultLine
+from hw.faults import FaultLine
 from hw.sim.panel import SIM_WIRING, SimPanel
 from tests.support.http_door import Desk
 

@@ -10,11 +10,11 @@ import pytest
 
 from appliance.media.downlink import Screen
 from hw.api import DeviceMissingError, Fault, FaultKind, Kind, Picture, Tile
+from hw.faults import FaultLine
 from hw.pi.backlight import Backlight
 from hw.pi.boardfile import BoardFile, BoardFileError, board_files, load_board_file
 from hw.pi.display import DisplayConfig, connected, desktop, open_display
 from hw.screen import Box, Content, Words, place
-from hw.sim.faults import FaultLine
 from tests.support.media_board import HandDisplay
 
 

@@ -27,13 +27,13 @@ from hw.api import (
     PressKind,
 )
 from hw.contacts import DEBOUNCE_S, STUCK_S, Button
+from hw.faults import FaultLine
 from hw.panel import Line, PinPanel, Wiring
 from hw.pi.boardfile import BoardFile, BoardFileError, board_files, load_board_file
 from hw.pi.gpiochip import Chip, find_chip
 from hw.pi.panel import PanelConfig, open_panel
 from hw.pi.pins import load_lgpio, refusal
 from hw.pi.relays import GuardedRelays
-from hw.sim.faults import FaultLine
 from hw.sim.panel import PinRelays
 
 # --- lines as text

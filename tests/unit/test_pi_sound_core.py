@@ -14,7 +14,7 @@ import pytest
 
 from hw.api import Kind
 from hw.pi.audio.cards import SERVER, endpoints, rank
-from hw.pi.audio.convert import RATES, Resampler, Shape, from_mono, negotiate, scale, to_mono
+from hw.pi.audio.convert import RATES, Resampler, Shape, from_mono, negotiate, to_mono
 from hw.pi.audio.drift import MOST_DRIFT_PPM, Drift
 
 PEAK = 20_000
@@ -91,7 +91,6 @@ def test_two_channels_are_averaged_and_more_give_the_first() -> None:
     assert array("h", to_mono(pcm([100, 300, -100, 100]), Shape(48_000, 2, "S16_LE"))).tolist() == [200, 0]
     assert array("h", to_mono(pcm([1, 2, 3, 4, 5, 6]), Shape(48_000, 3, "S16_LE"))).tolist() == [1, 4]
     assert array("h", from_mono(pcm([7]), Shape(48_000, 3, "S16_LE"))).tolist() == [7, 7, 0]
-    assert scale(pcm([10_000, -30_000]), 2.0) == pcm([20_000, -32_768])
 
 
 # --- rates

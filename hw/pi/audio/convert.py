@@ -1,22 +1,19 @@
 """Between what cards speak and mono 16 bit: formats, channels, and rates that may differ by a few millionths. Pure.
 
-The sums are audioop's, in C: numpy would not fit the daemon's memory budget.
+The sums are audioop's, as in ``hw.pcm``.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from array import array
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # 3.11 and 3.12 tell of its leaving; audioop-lts follows it
-    import audioop
+from hw.pcm import audioop
 
-__all__ = ["RATES", "Resampler", "Shape", "from_mono", "negotiate", "scale", "to_mono"]
+__all__ = ["RATES", "Resampler", "Shape", "from_mono", "negotiate", "to_mono"]
 
 WIDTHS: Final[Mapping[str, int]] = {"S16_LE": 2, "S32_LE": 4, "S24_3LE": 3}
 """Formats in order of preference, by ALSA's names, with their bytes per sample."""
@@ -84,11 +81,6 @@ def from_mono(pcm: bytes, shape: Shape) -> bytes:
         spread[1 :: shape.channels] = samples
         pcm = spread.tobytes()
     return pcm if width == 2 else audioop.lin2lin(pcm, 2, width)
-
-
-def scale(pcm: bytes, gain: float) -> bytes:
-    """``pcm`` times ``gain``, limited to full scale."""
-    return pcm if gain == 1.0 else audioop.mul(pcm, 2, gain)
 
 
 # --- rates ----------------------------------------------------------------------------------------------------------

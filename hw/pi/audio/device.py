@@ -27,13 +27,14 @@ from hw.api import (
     Kind,
 )
 from hw.exchange import Exchange
-from hw.pi.audio.convert import RATES, scale
+from hw.faults import FaultLine
+from hw.hearing import Hearing
+from hw.pcm import scale
+from hw.pi.audio.convert import RATES
 from hw.pi.audio.drift import Drift
 from hw.pi.audio.keeper import Keeper
 from hw.pi.audio.streams import PLAYBACK_PERIOD_S, Capture, Playback
 from hw.pi.blame import fault_of
-from hw.sim.faults import FaultLine
-from hw.sim.hearing import Hearing
 
 __all__ = ["AudioConfig", "PiAudio", "open_audio"]
 

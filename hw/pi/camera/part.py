@@ -7,10 +7,10 @@ from typing import Final
 
 from hw.api import DeviceFact, FaultKind, Kind
 from hw.camera.owner import ProcessCamera
+from hw.faults import FaultLine
 from hw.pi.camera.config import CameraConfig
 from hw.pi.camera.csi import csi_is_there
 from hw.pi.camera.usb import find_usb
-from hw.sim.faults import FaultLine
 
 __all__ = ["PiCamera", "open_camera"]
 

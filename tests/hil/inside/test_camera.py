@@ -29,10 +29,10 @@ from hw.api import (
     Kind,
     VideoMode,
 )
+from hw.faults import FaultLine
 from hw.pi.camera.config import CameraConfig
 from hw.pi.camera.part import PiCamera, open_camera
 from hw.pi.camera.usb import find_usb
-from hw.sim.faults import FaultLine
 from tests.hil.devices import Bound, Encoder, camera
 
 MODULES = ["hilenc", "vivid n_devs=1 node_types=0x1"]

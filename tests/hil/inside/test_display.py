@@ -18,9 +18,9 @@ from PIL import Image, ImageChops, ImageStat
 
 from hw.api import BoardOptions, DeviceMissingError, Fault, FaultKind, Kind, Picture, Press, PressKind, Tile
 from hw.boards import open_board
+from hw.faults import FaultLine
 from hw.pi.display import DisplayConfig, SdlDisplay, open_display
 from hw.sim.display import SimDisplay
-from hw.sim.faults import FaultLine
 from tests.hil import drm
 
 MODULES = ["vkms"]
@@ -189,7 +189,7 @@ def test_a_screen_that_another_program_holds_is_busy_until_it_lets_go(told: Told
 DENIED = """
 import queue
 from hw.pi.display import DisplayConfig, open_display
-from hw.sim.faults import FaultLine
+from hw.faults import FaultLine
 line, told = FaultLine(), queue.Queue()
 line.listen(told.put)
 display = open_display(DisplayConfig(use="required", driver="kmsdrm"), line, print)

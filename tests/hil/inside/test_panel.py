@@ -26,11 +26,11 @@ from hw.api import (
     Press,
     PressKind,
 )
+from hw.faults import FaultLine
 from hw.pi.gpiochip import chips, find_chip, line_info
 from hw.pi.panel import PanelConfig, PiPanel
 from hw.pi.pins import load_lgpio
 from hw.pi.relay_guard import Relay
-from hw.sim.faults import FaultLine
 from tests.hil.devices import GpioChip
 
 CALL, MUTE, DOOR, TAMPER, STATUS, DIM, LOW, RELAY, GATE = 17, 27, 22, 23, 5, 6, 13, 26, 20
@@ -218,7 +218,7 @@ def test_relays_are_open_at_the_start_and_after_their_time(chip: GpioChip, panel
 DAEMON = f"""
 import sys, time
 from hw.pi.panel import PanelConfig, PiPanel
-from hw.sim.faults import FaultLine
+from hw.faults import FaultLine
 panel = PiPanel(PanelConfig(chip="pinctrl-bcm2835", relays={{"door": "{RELAY}"}}), FaultLine(), 1.0)
 panel.switch("door", 30.0)
 print("closed", flush=True)

@@ -33,10 +33,10 @@ from hw.api import (
     FaultKind,
     Kind,
 )
+from hw.faults import FaultLine
 from hw.pi.audio.cards import Endpoint, endpoints, rank
 from hw.pi.audio.device import AudioConfig, PiAudio, open_audio
 from hw.pi.audio.streams import open_capture, open_playback
-from hw.sim.faults import FaultLine
 from tests.contract.audio import counts_a_stalled_receiver, paces_whole_blocks
 from tests.hil.devices import Bound, sound_loop
 

@@ -15,9 +15,9 @@ import av
 from PIL import Image
 
 from hw.api import EncodedFrame, VideoMode
+from hw.faults import FaultLine
 from hw.pi.camera.config import CameraConfig
 from hw.pi.camera.part import open_camera
-from hw.sim.faults import FaultLine
 
 PICTURES = 10
 LIMIT_S = 60.0

@@ -7,7 +7,7 @@ import operator
 from typing import Final
 
 from hw.api import FaultKind
-from hw.sim.sounds import FULL, samples_of
+from hw.pcm import FULL, samples_of
 
 __all__ = ["Hearing"]
 
