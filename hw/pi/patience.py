@@ -12,16 +12,15 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TypeVar
 
-__all__ = ["within"]
+__all__ = ["aside", "within"]
 
 _log = logging.getLogger("hw")
 
 Result = TypeVar("Result")
 
 
-def within(seconds: float, name: str, call: Callable[[], Result]) -> Result:
-    """What ``call`` returns, or raises. Raises TimeoutError when it takes longer; it then goes on, and its result is
-    dropped. ``name`` is the thread's."""
+def aside(name: str, call: Callable[[], Result]) -> Future[Result]:
+    """``call`` on a thread of its own with that name; nobody has to wait for what it returns, or raises."""
     future: Future[Result] = Future()
 
     def run() -> None:
@@ -31,6 +30,11 @@ def within(seconds: float, name: str, call: Callable[[], Result]) -> Result:
             future.set_exception(error)
 
     threading.Thread(target=run, name=name, daemon=True).start()
+    return future
+
+
+def within(seconds: float, name: str, future: Future[Result]) -> Result:
+    """The result of ``aside``. Raises TimeoutError when it takes longer; the call then goes on, as its future shows."""
     try:
         return future.result(seconds)
     except FutureTimeoutError:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import mmap
+import threading
+import time
 
+import av
 import pytest
 from av.video.frame import VideoFrame
 from hypothesis import given, settings
@@ -69,10 +72,13 @@ def test_a_board_without_hardware_encodes_in_software() -> None:
     assert told == [(EncoderKind.SOFTWARE, "")]
     mode = encoder.open(HD)
     assert (mode.width, mode.height) == (640, 360)
-    encoder.encode(grey(HD), 1)  # of the old size: skipped
+    encoder.encode(grey(HD), 1)  # of the size before: made smaller, and not lost
     encoder.encode(grey(mode), 2)
-    unit, = encoder.collect()
-    assert (unit.keyframe, unit.pts_us) == (True, 2)
+    first, second = encoder.collect()
+    assert (first.keyframe, first.pts_us) == (True, 1)
+    assert (second.keyframe, second.pts_us) == (False, 2)
+    shown, = av.CodecContext.create("h264", "r").decode(av.Packet(first.data)) or [None]
+    assert shown is None or (shown.width, shown.height) == (640, 360)
     encoder.encode(grey(mode), 3)
     encoder.force_keyframe()
     encoder.encode(grey(mode), 4)
@@ -89,6 +95,60 @@ def test_a_node_that_is_gone_at_the_opening_is_left_for_software() -> None:
     assert told[1][0] is EncoderKind.SOFTWARE
     assert "/dev/not-there" in told[1][1]
     encoder.close()
+
+
+class Trials:
+    """Proofs on request: each is done when it is let go."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.go = threading.Semaphore(1)  # the one at the start is not held up
+
+    def __call__(self) -> Found:
+        self.begun += 1
+        self.go.acquire()
+        return Found("", "it is broken")
+
+    def end_one(self, encoder: CameraEncoder) -> None:
+        self.go.release()
+        begun = time.monotonic()
+        while encoder.proving:
+            encoder.recover()
+            assert time.monotonic() - begun < 5.0
+
+
+def test_hardware_that_failed_is_proven_again_after_pauses_that_grow_and_nobody_waits() -> None:
+    now, trials = [1000.0], Trials()
+    encoder = CameraEncoder(lambda *_: None, find=trials, speed=lambda: 1e9, clock=lambda: now[0])
+    encoder.open(VideoMode(320, 180))
+    for number, pause in enumerate((10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0), 2):
+        now[0] += pause - 0.1
+        encoder.recover()
+        assert (trials.begun, encoder.proving) == (number - 1, False)
+        now[0] += 0.1
+        encoder.recover()
+        assert encoder.proving
+        encoder.encode(grey(VideoMode(320, 180)), number)
+        assert len(encoder.collect()) == 1  # while it is being proven
+        now[0] += 1000.0
+        encoder.recover()  # not another one beside it
+        trials.end_one(encoder)
+        assert trials.begun == number
+    encoder.close()
+
+
+def test_a_board_that_never_had_one_is_not_asked_again() -> None:
+    now, begun = [0.0], []
+
+    def find() -> Found:
+        begun.append(now[0])
+        return Found()
+
+    encoder = CameraEncoder(lambda *_: None, find=find, speed=lambda: 1e9, clock=lambda: now[0])
+    now[0] = 1e6
+    encoder.recover()
+    assert begun == [0.0]
+    assert not encoder.proving
 
 
 def test_good_units_are_believed() -> None:

@@ -192,6 +192,7 @@ class RealCamera:
         return LOOK_S if self._sensor is None else self._encoder.wait_s()
 
     def tick(self) -> None:
+        self._encoder.recover()
         if self._sensor is None:
             self._look()
             return

@@ -6,6 +6,7 @@ import logging
 import select
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Final
 
@@ -15,14 +16,21 @@ from hw.api import EncodedFrame, EncoderKind, VideoMode
 from hw.camera.x264 import H264Encoder
 from hw.pi.encoder.m2m import EncoderError, M2mEncoder
 from hw.pi.encoder.probe import Found, find_encoder
+from hw.pi.patience import aside, within
 
-__all__ = ["CameraEncoder", "affordable", "measure"]
+__all__ = ["AGAIN_S", "CameraEncoder", "affordable", "measure"]
 
 _log = logging.getLogger("hw.encoder")
 
-AGAIN_S: Final = 60.0
-"""A hardware encoder that failed is proven again this long after, with the next opening of the camera; one whose driver
-hangs is not, it would only hold another thread."""
+AGAIN_S: Final = (10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
+"""Seconds until a hardware encoder that failed is proven again; the last one is repeated. Each return may cost the call
+the time that a failure takes to be seen."""
+
+HEALTHY_S: Final = 60.0
+"""After so long without a failure the pauses begin at the first one again."""
+
+FIND_S: Final = 2.0
+"""Of waiting for the proof at the start; a driver that hangs in it is not asked again before it lets go."""
 
 DRAIN_S: Final = 0.1
 
@@ -70,8 +78,10 @@ def measure() -> float:
 class CameraEncoder:
     """One encoder for one camera, from picture to access unit.
 
-    ``told`` hears who encodes, and why not the hardware: empty words while nothing is wrong. After a fall back ``mode``
-    may be smaller, and pictures must come in that size.
+    ``told`` hears who encodes, and why not the hardware: empty words while nothing is wrong. Hardware that fails is
+    left for software, which begins with the pictures that it swallowed; it is proven again in the background, after
+    pauses that grow, and taken back between two pictures. With each change ``mode`` may change: at most to what was
+    asked.
     """
 
     def __init__(
@@ -80,9 +90,13 @@ class CameraEncoder:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._told, self._find, self._clock = told, find, clock
-        self._found = find() if hardware else Found()
-        self._failed_at = clock()
-        self._hung = False
+        self._trial: Future[Found] | None = None
+        self._stuck: M2mEncoder | None = None  # the driver hangs in closing it
+        self._attempts = 0
+        self._again_at = self._since = 0.0
+        self._found = self._look() if hardware else Found()
+        if self._found.reason:
+            self._later()
         self._speed = speed()  # before it is needed: a fall back has no time for it
         _log.info("software encoder: %.1f million pixels a second", self._speed / 1e6)
         self._hardware: M2mEncoder | None = None
@@ -108,19 +122,18 @@ class CameraEncoder:
         """Begin, or go on in another mode from a key frame on. Returns what it really makes."""
         self._shut(drain=True)
         self._asked = mode
-        failed = not self._found.path and self._found.reason and not self._hung
-        if failed and self._clock() - self._failed_at >= AGAIN_S:
-            self._found, self._failed_at = self._find(), self._clock()
-            self._tell()
-        if self._found.path and not self._hung:
+        self._begin()
+        return self._mode
+
+    def _begin(self) -> None:
+        if self._found.path:
             try:
-                self._hardware = M2mEncoder(self._found.path, mode)
-                self._mode = mode
+                self._hardware = M2mEncoder(self._found.path, self._asked)
+                self._mode = self._asked
             except EncoderError as error:
-                self._fall_back(error)
+                self._give_up(error)
         if self._hardware is None:
             self._open_software()
-        return self._mode
 
     def _open_software(self) -> None:
         self._mode = affordable(self._asked, self._speed)
@@ -129,39 +142,102 @@ class CameraEncoder:
                       self._mode.width, self._mode.height, self._mode.fps)
         self._software = H264Encoder(self._mode)
 
-    def _fall_back(self, error: EncoderError) -> None:
+    # --- leaving the hardware, and coming back
+
+    def _look(self) -> Found:
+        self._trial = aside("hw.encoder.find", self._find)
+        try:
+            found = within(FIND_S, "hw.encoder.find", self._trial)
+        except TimeoutError as error:
+            return Found("", f"encoder: {error}")
+        self._trial = None
+        return found
+
+    def _give_up(self, error: EncoderError) -> None:
         _log.warning("%s: pictures are encoded in software", error)
-        self._found, self._failed_at = Found("", f"{error}; software encodes instead"), self._clock()
-        if self._hardware is not None:
-            self._hung = not self._hardware.close()
-            self._hardware = None
+        if self._clock() - self._since >= HEALTHY_S:
+            self._attempts = 0
+        self._found = Found("", f"{error}; software encodes instead")
+        self._later()
+        self._release()
         self._tell()
 
-    def encode(self, picture: VideoFrame, pts_us: int) -> None:
-        """Hand over a picture (planar 4:2:0, in the size of ``mode``); what is coded comes by ``collect``."""
-        if (picture.width, picture.height) != (self._mode.width, self._mode.height):
-            return  # made before a fall back
-        try:
-            if self._hardware is not None and self._hardware.room:
-                self._hardware.encode(picture, pts_us)
-        except EncoderError as error:
-            self._fall_back(error)
-            self._open_software()
+    def _later(self) -> None:
+        self._again_at = self._clock() + AGAIN_S[min(self._attempts, len(AGAIN_S) - 1)]
+        self._attempts += 1
+
+    def _release(self) -> bool:
+        """Close the session. False: its driver hangs."""
+        session, self._hardware = self._hardware, None
+        if session is None or session.close():
+            return True
+        self._stuck = session
+        return False
+
+    def _fall_back(self, error: EncoderError) -> None:
+        """On in software, with what the hardware has swallowed."""
+        assert self._hardware is not None  # noqa: S101
+        swallowed = self._hardware.uncoded
+        self._give_up(error)
+        self._open_software()
+        for picture, pts_us in swallowed:
+            self._encode_software(picture, pts_us)
+
+    @property
+    def proving(self) -> bool:
+        """Whether a proof is under way."""
+        return self._trial is not None
+
+    def recover(self) -> None:
+        """Prove the hardware that failed again, when it is time to, and take it back. Never waits."""
+        trial = self._trial
+        if trial is None:
+            held = self._stuck is not None and not self._stuck.closed
+            if not self._found.path and self._found.reason and not held and self._clock() >= self._again_at:
+                self._stuck = None
+                self._trial = aside("hw.encoder.find", self._find)
             return
+        if not trial.done():
+            return
+        self._trial, found = None, trial.result()
+        if not found.path:
+            _log.info("encoder: still of no use: %s", found.reason or "it is gone")
+            self._later()
+            return
+        self._found, self._since = found, self._clock()
+        _log.info("encoder %s works again", found.path)
+        self._tell()
         if self._software is not None:
-            unit = self._software.encode(picture, pts_us)
+            self._software = None
+            self._begin()
+
+    # --- pictures
+
+    def encode(self, picture: VideoFrame, pts_us: int) -> None:
+        """Hand over a picture (planar 4:2:0, best in the size of ``mode``); what is coded comes by ``collect``."""
+        if self._hardware is not None:
+            try:
+                if self._hardware.room:
+                    self._hardware.encode(_sized(picture, self._mode), pts_us)
+                return
+            except EncoderError as error:
+                self._fall_back(error)
+        self._encode_software(picture, pts_us)
+
+    def _encode_software(self, picture: VideoFrame, pts_us: int) -> None:
+        if self._software is not None:
+            unit = self._software.encode(_sized(picture, self._mode), pts_us)
             if unit is not None:
                 self._ready.append(unit)
 
     def collect(self) -> Sequence[EncodedFrame]:
         """What is coded by now. Falls back when the hardware failed, or hangs."""
-        ready, self._ready = self._ready, []
         if self._hardware is not None:
             try:
-                ready += self._hardware.collect(self._clock())
+                self._ready += self._hardware.collect(self._clock())
             except EncoderError as error:
                 self._fall_back(error)
-                self._open_software()
+        ready, self._ready = self._ready, []
         return ready
 
     def files(self) -> Sequence[tuple[int, int]]:
@@ -185,13 +261,22 @@ class CameraEncoder:
                 encoder.set_bitrate(bits_per_second)
 
     def _shut(self, *, drain: bool) -> None:
-        if self._hardware is not None:
-            if drain:
-                self._ready += self._hardware.drain(DRAIN_S)
-            self._hung = not self._hardware.close()
-        self._hardware = self._software = None
+        self._software = None
+        if self._hardware is None:
+            return
+        if drain:
+            self._ready += self._hardware.drain(DRAIN_S)
+        if not self._release():
+            self._give_up(EncoderError(f"encoder {self._found.path}: the driver hangs in closing it"))
 
     def close(self) -> None:
         """No drain: nobody waits for the last picture of a camera that is closed."""
         self._shut(drain=False)
         self._ready.clear()
+
+
+def _sized(picture: VideoFrame, mode: VideoMode) -> VideoFrame:
+    """``picture`` in the size of ``mode``: the encoder has changed since it was made."""
+    if (picture.width, picture.height) == (mode.width, mode.height):
+        return picture
+    return picture.reformat(mode.width, mode.height)

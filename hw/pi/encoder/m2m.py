@@ -11,7 +11,9 @@ import mmap
 import select
 import time
 from collections import deque
+from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 from av.video.frame import VideoFrame
@@ -19,7 +21,7 @@ from av.video.frame import VideoFrame
 from hw.api import EncodedFrame, VideoMode
 from hw.camera.x264 import KEYFRAME_S, level
 from hw.pi.encoder.units import fault_of_unit
-from hw.pi.patience import within
+from hw.pi.patience import aside, within
 from hw.pi.v4l2 import (
     CAN_ENCODE,
     FLAG_ERROR,
@@ -78,16 +80,28 @@ def floor_of(mode: VideoMode) -> int:
     return max(50_000, int(mode.width * mode.height * mode.fps * FLOOR_BITS))
 
 
+@dataclass(frozen=True, slots=True)
+class _Inside:
+    """A picture that was handed over at ``when`` (CLOCK_MONOTONIC, seconds)."""
+
+    when: float
+    pts_us: int
+    picture: VideoFrame
+
+
 class M2mEncoder:
     """One session at the node ``path``. Raises EncoderError when it cannot be opened as asked."""
 
     def __init__(self, path: str, mode: VideoMode) -> None:
         self.mode = mode
-        self._pending: deque[tuple[float, int]] = deque()  # (when, pts_us) of pictures inside
+        self._pending: deque[_Inside] = deque()
+        self._damaged: list[_Inside] = []  # since the last unit that was whole
+        self._error: EncoderError | None = None
         self._failures: deque[float] = deque()
         self._late = 0
         self._want_key = False
         self._queues: list[Queue] = []
+        self._closing: Future[None] | None = None
         self._name = f"encoder {path}"
         try:
             self._node = Node(path)
@@ -180,9 +194,6 @@ class M2mEncoder:
         """
         index = self._free.popleft()
         fill_planes(self._in.memory(index), self._raw, picture)
-        self._put(index, pts_us)
-
-    def _put(self, index: int, pts_us: int) -> None:
         try:
             if self._want_key:
                 self._want_key = False
@@ -190,11 +201,24 @@ class M2mEncoder:
             self._in.put(index, used=self._raw.size, pts_us=pts_us)
         except OSError as error:
             raise EncoderError(str(refusal(self._name, self._node.path, error))) from error
-        self._pending.append((time.monotonic(), pts_us))
+        self._pending.append(_Inside(time.monotonic(), pts_us, picture))
 
     def collect(self, now: float) -> list[EncodedFrame]:
-        """What is coded by now (``time.monotonic``). Raises EncoderError when the encoder has failed."""
-        units = []
+        """What is coded by now (``time.monotonic``). Raises EncoderError when the encoder has failed, and there is
+        nothing more to collect."""
+        if self._error is not None:
+            raise self._error
+        units: list[EncodedFrame] = []
+        try:
+            self._gather(units, now)
+            self._judge(now)
+        except EncoderError as error:
+            if not units:
+                raise
+            self._error = error
+        return units
+
+    def _gather(self, units: list[EncodedFrame], now: float) -> None:
         try:
             while (done := self._out.get()) is not None:
                 frame = self._unit(done.index, done.used, done.flags, done.pts_us, now)
@@ -204,22 +228,31 @@ class M2mEncoder:
         except OSError as error:
             raise EncoderError(str(refusal(self._name, self._node.path, error))) from error
         self._reclaim()
+
+    def _judge(self, now: float) -> None:
         if len(self._failures) >= FAILURES:
             raise EncoderError(f"{self._name}: {len(self._failures)} pictures of a second and a half came damaged")
         if self._late >= LATE:
             raise EncoderError(f"{self._name} takes over {LATE_S * 1000:.0f} ms for each picture")
-        if self._pending and now - self._pending[0][0] > SILENT_S:
+        if self._pending and now - self._pending[0].when > SILENT_S:
             raise EncoderError(f"{self._name} has not answered for {SILENT_S:g} s")
-        return units
+
+    @property
+    def uncoded(self) -> list[tuple[VideoFrame, int]]:
+        """The pictures that went in and came to nothing so far, oldest first, with their times: for who takes over."""
+        return [(one.picture, one.pts_us) for one in (*self._damaged, *self._pending)]
 
     def due_s(self, now: float) -> float | None:
-        """Seconds until silence is a failure; None while nothing is inside."""
-        return max(0.0, self._pending[0][0] + SILENT_S - now) if self._pending else None
+        """Seconds until ``collect`` has a failure to tell; None while nothing is inside."""
+        if self._error is not None:
+            return 0.0
+        return max(0.0, self._pending[0].when + SILENT_S - now) if self._pending else None
 
     def _unit(self, index: int, used: int, flags: int, pts_us: int, now: float) -> EncodedFrame | None:
-        while self._pending and self._pending[0][1] <= pts_us:
-            late = now - self._pending.popleft()[0] > LATE_S
-            self._late = self._late + 1 if late else 0
+        done = []
+        while self._pending and self._pending[0].pts_us <= pts_us:
+            done.append(self._pending.popleft())
+            self._late = self._late + 1 if now - done[-1].when > LATE_S else 0
         while self._failures and now - self._failures[0] > FAILURES_S:
             self._failures.popleft()
         if flags & FLAG_LAST and not used:
@@ -228,8 +261,10 @@ class M2mEncoder:
         fault = "it told an error" if flags & FLAG_ERROR else fault_of_unit(data)
         if fault:
             self._failures.append(now)
+            self._damaged += done
             self.force_keyframe()  # what follows refers to what is lost
             return None
+        self._damaged.clear()
         return EncodedFrame(data, pts_us, bool(flags & FLAG_KEY))
 
     def _reclaim(self) -> None:
@@ -257,19 +292,24 @@ class M2mEncoder:
         return units
 
     def close(self) -> bool:
-        """Give everything back, at any moment. False: the driver hangs in it, and is left to itself."""
-        queues, self._queues = self._queues, []
+        """Give everything back, at any moment. False: the driver hangs in it, and is left to itself (``closed``)."""
+        if self._closing is None:
+            queues, self._queues = self._queues, []
 
-        def release() -> None:
-            for queue in queues:
-                queue.close()
-            self._node.close()
+            def release() -> None:
+                for queue in queues:
+                    queue.close()
+                self._node.close()
 
-        try:
-            within(CLOSE_S, "hw.encoder.close", release)
-        except TimeoutError:
-            return False
-        return True
+            self._closing = aside("hw.encoder.close", release)
+            with suppress(TimeoutError):
+                within(CLOSE_S, "hw.encoder.close", self._closing)
+        return self.closed
+
+    @property
+    def closed(self) -> bool:
+        """Whether the driver has let go of it."""
+        return self._closing is not None and self._closing.done()
 
 
 def fill_planes(target: mmap.mmap, raw: Format, picture: VideoFrame) -> None:

@@ -12,7 +12,6 @@ from av.video.frame import VideoFrame
 
 from hw.api import VideoMode
 from hw.pi.encoder.m2m import EncoderError, M2mEncoder
-from hw.pi.patience import within
 from hw.pi.v4l2 import CAN_ENCODE, Node, QueueKind, nodes_named
 
 __all__ = ["Found", "encoder_nodes", "find_encoder", "prove"]
@@ -21,7 +20,6 @@ _log = logging.getLogger("hw.encoder")
 
 PROOF: Final = VideoMode(320, 240, 30, 500_000)
 PROOF_S: Final = 1.0
-FIND_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +70,7 @@ def prove(path: str) -> None:
 
 
 def find_encoder(sysfs: str = "/sys") -> Found:
-    """The first encoder that proves itself. Waits two seconds at most, whatever the driver does."""
-    try:
-        return within(FIND_S, "hw.encoder.find", lambda: _find(sysfs))
-    except TimeoutError as error:
-        return Found("", f"encoder: {error}")
-
-
-def _find(sysfs: str) -> Found:
+    """The first encoder that proves itself. A driver that hangs is waited for: call it aside (``hw.pi.patience``)."""
     reasons = []
     for path in encoder_nodes(sysfs):
         try:

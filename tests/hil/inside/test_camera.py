@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import signal
 import statistics
@@ -33,6 +34,7 @@ from hw.faults import FaultLine
 from hw.pi.camera.config import CameraConfig
 from hw.pi.camera.part import PiCamera, open_camera
 from hw.pi.camera.usb import find_usb
+from hw.pi.encoder.ladder import AGAIN_S
 from tests.hil.devices import Bound, Encoder, camera
 
 MODULES = ["hilenc", "vivid n_devs=1 node_types=0x1"]
@@ -265,6 +267,20 @@ def test_an_encoder_that_fails_is_left_within_two_seconds(one: PiCamera, seen: S
     seen.more(10)
     key = next(n for n, frame in enumerate(seen.frames) if n >= count and frame.keyframe)
     assert len(pictures(seen.frames[key:])) >= 5
+
+
+def test_an_encoder_that_recovers_is_used_again_while_the_camera_runs(one: PiCamera, seen: Seen) -> None:
+    one.start(MODE, seen.frame)
+    seen.more(10)
+    Encoder()["unplug"] = 1
+    seen.until(seen.told(FaultKind.FALLBACK, True))
+    Encoder()["unplug"] = 0
+    back = seen.until(seen.told(FaultKind.FALLBACK, False), AGAIN_S[0] + 5.0)
+    print(f"proven again after {back:.1f} s")
+    assert one.encoder is EncoderKind.HARDWARE
+    seen.more(10)
+    assert max(later.pts_us - frame.pts_us for frame, later in itertools.pairwise(seen.frames)) < 500_000
+    assert len(pictures(seen.frames)) >= len(seen.frames) - 1
 
 
 def test_pulled_in_use_and_back(one: PiCamera, seen: Seen) -> None:
