@@ -37,6 +37,7 @@ find_python() {
 # -- Debian packages ------------------------------------------------------------------------------------------------------
 
 missing=()
+venv_options=() # of a virtual environment that is made
 want() { # PACKAGE COMMAND...: the package is missing if the command fails
   local package=$1
   shift
@@ -150,7 +151,7 @@ install_project() {
   fi
   if [ ! -x "$venv/bin/python" ]; then
     say "making the virtual environment .venv with $("$python" -V)"
-    if ! "$python" -m venv "$venv" >"$cache/venv.log" 2>&1; then
+    if ! "$python" -m venv "${venv_options[@]}" "$venv" >"$cache/venv.log" 2>&1; then
       tail -n 5 "$cache/venv.log" >&2
       rm -rf "$venv"
       die "the virtual environment could not be made" "Python's words are above; full log: $cache/venv.log"

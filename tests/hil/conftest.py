@@ -26,6 +26,8 @@ class Device:
 
     shell: Any  # labgrid's CommandProtocol
     environment: str
+    checkout: str
+    python: str
 
     def run(self, command: str, seconds: float = 30.0) -> str:
         """Its output. Fails the test with that output when it ends with anything but 0."""
@@ -41,15 +43,16 @@ class Device:
 
     def background(self, unit: str, *arguments: str) -> None:
         """Run Python on the device with this checkout, under its systemd."""
-        self.run(f"systemd-run --unit {unit} -p WorkingDirectory={shlex.quote(str(ROOT))} "
-                 f"-E PYTHONPATH={shlex.quote(str(ROOT))} {shlex.join([sys.executable, *arguments])}")
+        self.run(f"systemd-run --unit {unit} -p WorkingDirectory={shlex.quote(self.checkout)} "
+                 f"-E PYTHONPATH={shlex.quote(self.checkout)} {shlex.join([self.python, *arguments])}")
 
     def pytest(self, *arguments: str, seconds: float, **environment: str) -> str:
-        """Run tests on the device itself."""
-        variables = {"PYTHONPATH": str(ROOT), "EDGECALL_HIL_INSIDE": "1"} | environment
+        """Run tests on the device itself. ``EDGECALL_HIL_ARGUMENTS`` chooses among them (``-k relay``)."""
+        variables = {"PYTHONPATH": self.checkout, "EDGECALL_HIL_INSIDE": "1"} | environment
         setting = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
-        words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
-        return self.run(f"cd {shlex.quote(str(ROOT))} && {setting} {shlex.join(words)}", seconds)
+        chosen = shlex.split(os.environ.get("EDGECALL_HIL_ARGUMENTS", ""))
+        words = [self.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, *chosen]
+        return self.run(f"cd {shlex.quote(self.checkout)} && {setting} {shlex.join(words)}", seconds)
 
 
 @contextmanager
@@ -58,8 +61,10 @@ def switched_on(env: Any, name: str) -> Iterator[Device]:
     target = env.get_target(name)
     shell = target.get_driver("CommandProtocol", activate=False)
     target.activate(shell)
+    checkout = env.config.get_option("checkout", str(ROOT))
+    python = sys.executable if checkout == str(ROOT) else f"{checkout}/.venv/bin/python"
     try:
-        yield Device(shell, os.environ["EDGECALL_HIL"])
+        yield Device(shell, os.environ["EDGECALL_HIL"], checkout, python)
     finally:
         target.deactivate_all_drivers()
 

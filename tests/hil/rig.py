@@ -17,14 +17,17 @@ from tests.hil.devices import GpioChip
 
 __all__ = ["DRIVEN", "READ", "Header", "LoopedHeader", "Rig", "SimulatedHeader"]
 
-DRIVEN: Final[Mapping[str, int]] = {"call": 17, "mute": 27, "door": 22, "hardware_mute": 25}
+DRIVEN: Final[Mapping[str, int]] = {"call": 17, "mute": 27, "door": 22}
 """Contacts to ground, by the lines that every board file in ``config/boards`` gives them."""
 
 READ: Final[Mapping[str, int]] = {"status": 13, "door": 26}
 """The lamp and the relay."""
 
-WIRES: Final[Mapping[int, int]] = {17: 4, 27: 9, 22: 10, 25: 11, 13: 7, 26: 8}
-"""From each of those lines through 1 kΩ to one that no board file uses and that has no function while SPI is off."""
+WIRES: Final[Mapping[int, int]] = {17: 4, 27: 7, 22: 8, 13: 9, 26: 10}
+"""From each of those lines through 1 kΩ to one that no board file uses and that has no function while SPI is off.
+
+Contacts are driven by lines that are pulled up before Linux starts, and relays read by one that is pulled down.
+"""
 
 
 class Header(Protocol):
