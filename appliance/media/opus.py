@@ -140,16 +140,20 @@ class OpusDecoder:
         return self._decode(packet, MAX_FRAME, 0)
 
     def previous(self, packet: bytes, samples: int) -> bytes:
-        """The ``samples`` before ``packet``, from the copy it carries."""
+        """The ``samples`` before ``packet``, from the copy it carries. Raises OpusError, also for too many."""
+        if samples > MAX_FRAME:
+            raise OpusError(f"no packet carries a copy of {samples} samples")
         # asked for less than the copy is of, the library makes something up instead
         whole = max(samples, _held.opus_packet_get_samples_per_frame(packet, RATE))
         return self._decode(packet, whole, 1)[-samples * 2 :]
 
     def conceal(self, samples: int) -> bytes:
         """``samples`` that go on from what was decoded last: extrapolated, or comfort noise after a DTX packet."""
-        return self._decode(None, samples, 0)
+        steps = [MAX_FRAME] * (samples // MAX_FRAME) + [samples % MAX_FRAME]
+        return b"".join([self._decode(None, step, 0) for step in steps if step])
 
     def _decode(self, packet: bytes | None, samples: int, fec: int) -> bytes:
+        """``samples``: at most MAX_FRAME, for the library writes as many as it is asked for."""
         size = 0 if packet is None else len(packet)
         if packet is not None and not size:
             raise OpusError("libopus: an empty packet")  # would mean: conceal

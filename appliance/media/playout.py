@@ -208,7 +208,7 @@ class Playout:
         now = time.monotonic() if now is None else now
         if self._restart:
             self._restart = False
-            self._decoder = self._arriving
+            self._decoder, self._frame = self._arriving, FRAME
             self._stop()
         if not self._playing and not self._start(now):
             self._position = None

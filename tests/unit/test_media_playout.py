@@ -68,6 +68,15 @@ def test_a_packet_carries_a_copy_of_the_one_before_when_loss_is_expected() -> No
     assert factor > 0.3, "the copy sounds like what was lost"
 
 
+def test_no_more_is_written_than_there_is_room_for() -> None:
+    """libopus writes what it is asked for: a gap of a quarter of a second ended the process."""
+    decoder = OpusDecoder()
+    for samples in (480, 5760, 8400, 24_000):
+        assert len(decoder.conceal(samples)) == samples * 2
+    with pytest.raises(OpusError, match="8400 samples"):
+        decoder.previous(OpusEncoder(32_000, loss=20).encode(bytes(FRAME * 2)), 8400)
+
+
 def test_silence_is_not_sent_with_dtx() -> None:
     encoder = OpusEncoder(32_000, dtx=True)
     packets = [encoder.encode(bytes(FRAME * 2)) for _ in range(60)]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.media.opus import OpusEncoder
+from appliance.media.opus import OpusDecoder, OpusEncoder
 from appliance.media.playout import Playout
 from appliance.media.sound import RATE, audioop, mean_square
 from appliance.media.voice_codecs import VOICE_CODECS, Noise, Resampler
@@ -123,6 +123,27 @@ def test_the_codec_may_change_while_it_plays() -> None:
     assert sum(block is None for block in heard) < 20
     for part in (heard[20:90], heard[130:]):
         assert goertzel(b"".join(block or b"" for block in part), 600) > 0.2
+
+
+def test_a_gap_is_never_longer_than_a_packet_of_the_codec_that_plays() -> None:
+    asked: list[int] = []
+
+    class Noting(OpusDecoder):
+        def conceal(self, samples: int) -> bytes:
+            asked.append(samples)
+            return super().conceal(samples)
+
+    playout, phone = Playout(), VOICE_CODECS["audio/pcmu"]
+    playout.use(phone.decoder(), phone.clock_rate)
+    playout.put(0, bytes(1400), 0.0)  # 175 ms
+    assert any(playout.take(block * 0.01) for block in range(5))
+    playout.use(Noting(), RATE)
+    broken = b"\x0b\x82\xf0" + bytes(40)  # two frames, the first longer than the packet
+    for n in range(3):
+        playout.put(n * 960, broken, 0.2 + n * 0.02)
+    assert any(playout.take(0.2 + block * 0.01) for block in range(12))
+    assert playout.counters.undecodable > 0
+    assert 0 < max(asked) <= 960
 
 
 @settings(deadline=None)
