@@ -479,6 +479,9 @@ STATES: Final[Mapping[str, str]] = {
     "quality": "Statistics of the call and of the device, with the verdict on them; told only while somebody asks.",
 }
 
+DOCUMENTS: Final = tuple(name for name in STATES if name != "availability")
+"""The state documents that a door answers with. Whether the appliance can be reached, its broker knows and tells."""
+
 VOLATILE: Final = "quality"
 """The state document that is neither kept nor retained: a sample, made when it is asked for."""
 

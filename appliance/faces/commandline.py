@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Final
 
-from appliance.vocabulary import DIALECTS, SAMPLE_S, STATES, VERB, VERBS, Arg, ArgType, Json, Result, Verb
+from appliance.vocabulary import DIALECTS, DOCUMENTS, SAMPLE_S, VERB, VERBS, Arg, ArgType, Json, Result, Verb
 
 __all__ = [
     "OWN_COMMANDS", "ExitCode", "completion", "exit_code", "given_args", "joined", "option", "parser", "placeholder",
@@ -226,7 +226,7 @@ def _object(text: str) -> Json:
 
 def _add_own(one: argparse.ArgumentParser, name: str) -> None:
     if name == "state":
-        one.add_argument("name", nargs="?", help=", ".join(STATES))
+        one.add_argument("name", nargs="?", help=", ".join(DOCUMENTS))
     elif name == "stats":
         one.add_argument("--dialect", choices=DIALECTS, default=DIALECTS[0], help="names and units")
         one.add_argument("--follow", action="store_true", help="a sample a line, until Ctrl-C")
@@ -287,7 +287,7 @@ complete -F _edgecall edgecall
 def _words(name: str) -> list[str]:
     verb = VERB.get(name)
     if verb is None:
-        fixed = {"state": list(STATES), "completion": ["bash", "zsh", "fish"], "events": ["--states", "--count"],
+        fixed = {"state": list(DOCUMENTS), "completion": ["bash", "zsh", "fish"], "events": ["--states", "--count"],
                  "stats": ["--dialect", *DIALECTS, "--follow", "--interval", "--count"],
                  "address": ["--operator", "--name", "--scope", "--json"],
                  "doctor": ["--board", "--board-file", "--play", "--record", "--seconds", "--grab", "--blink"],

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from appliance.faces import statistics
 from appliance.faces.jsonschema import DIALECT, answer, definitions, pascal
-from appliance.vocabulary import DIALECTS, ID_PATTERN, SAMPLE_S, STATES, VERBS, VOLATILE, Json, Scope, Verb
+from appliance.vocabulary import DIALECTS, DOCUMENTS, ID_PATTERN, SAMPLE_S, VERBS, VOLATILE, Json, Scope, Verb
 
 __all__ = ["document"]
 
@@ -110,8 +110,8 @@ _SNAPSHOT: Final[Json] = {
     "properties": {
         "rev": {"type": "integer", "minimum": 0}, "boot": {"type": "string"},
         "documents": {"type": "object", "properties": {
-            name: {"$ref": f"#/components/schemas/{pascal(name)}State"} for name in STATES
-            if name not in {"availability", VOLATILE}}},
+            name: {"$ref": f"#/components/schemas/{pascal(name)}State"} for name in DOCUMENTS
+            if name != VOLATILE}},
     },
 }
 _HEALTH: Final[Json] = {
@@ -126,7 +126,7 @@ _SUMMARY: Final[Json] = {
 
 
 def _state() -> Json:
-    name = {"name": "name", "in": "path", "required": True, "schema": {"enum": list(STATES)}}
+    name = {"name": "name", "in": "path", "required": True, "schema": {"enum": list(DOCUMENTS)}}
     sample = _reply("The sample.", statistics.sample(f"{pascal(VOLATILE)}State"))
     every = {"name": VOLATILE, "in": "query", "description": "samples of statistics as state documents named "
              f"{VOLATILE}, for as long as the stream lasts: seconds between two",

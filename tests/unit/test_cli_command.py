@@ -153,7 +153,9 @@ async def test_state_health_stats_and_address(running: Running, say: Callable[..
     assert json.loads(out)["documents"] == {"call": {"state": "None"}}
     code, out, err = await asyncio.to_thread(say, "state", "cal")
     assert (code, out) == (ExitCode.REFUSED, "")
-    assert "Known: availability" in err
+    assert "Known: device" in err
+    code, out, err = await asyncio.to_thread(say, "state", "availability")  # which only the broker can tell
+    assert (code, out) == (ExitCode.REFUSED, "")
     code, out, err = await asyncio.to_thread(say, "health")
     assert (code, "status" in json.loads(out)) == (0, True)
     code, out, _ = await asyncio.to_thread(say, "stats")

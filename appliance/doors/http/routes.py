@@ -27,10 +27,10 @@ from appliance.settings import DeviceSettings
 from appliance.vocabulary import (
     DIAGNOSTICS,
     DIALECTS,
+    DOCUMENTS,
     END_REASONS,
     ID_PATTERN,
     SAMPLE_S,
-    STATES,
     VOLATILE,
     Scope,
 )
@@ -200,8 +200,8 @@ class Routes:
 
     async def _document(self, request: web.Request, _caller: Caller) -> web.StreamResponse:
         name = request.match_info["name"]
-        if name not in STATES:
-            raise BadRequest(f"There is no state {name[:40]!r}. Known: {', '.join(STATES)}.",
+        if name not in DOCUMENTS:
+            raise BadRequest(f"There is no state {name[:40]!r}. Known: {', '.join(DOCUMENTS)}.",
                              code=404, sub_code="notFound")
         return json_reply(self.bulletin.document(name))
 
