@@ -69,7 +69,9 @@ class Tap(Generic[T]):
             whole = self.waiting_bytes <= self._limit
             if not whole:
                 self._shrink()
-            wake, self._idle = self._idle and bool(self._items), False
+            wake = self._idle and bool(self._items)
+            if wake:
+                self._idle = False
         if wake:
             self._point.on_loop(self._ready.set)
         return whole

@@ -68,6 +68,16 @@ async def test_an_item_larger_than_the_bound_is_not_kept() -> None:
     assert (tap.waiting_bytes, tap.dropped) == (0, 1)
 
 
+async def test_a_waiting_consumer_is_woken_by_what_fits_after_what_did_not() -> None:
+    units = await point()
+    reading = asyncio.create_task(anext(units.open(500)))
+    await asyncio.sleep(0)
+    units.put(Unit(0, key=True, size=600))
+    units.put(Unit(1, key=True))
+    async with asyncio.timeout(1):
+        assert (await reading).number == 1
+
+
 async def test_items_of_another_thread_arrive_and_wake_the_consumer() -> None:
     units = await point()
     tap = units.open(10_000)
