@@ -17,6 +17,8 @@ MAX_GAP: Final = 512  # a jump of sequence numbers beyond this is a new start, n
 MAX_HOLES: Final = 128  # missing at once; a key frame costs less than to send so much again (libwebrtc: 1000)
 BLACKOUT: Final = 16  # missing after a gap as long as the patience: what was in them is too old to be asked for
 MAX_BYTES: Final = 3_000_000  # buffered behind a hole: 8 s of 3 Mbit/s, far beyond the longest patience
+MAX_PACKETS: Final = 4096  # likewise; those of a real picture are a thousand bytes each
+MAX_KEY_STARTS: Final = 8  # key frames followed behind a hole; a peer that begins more is not helped by them
 
 ROUND_TRIP_S: Final = 0.05  # until one is measured
 HINT_MARGIN: Final = 9 / 8  # over a round trip that RTCP measured: it knows nothing of the repair's own way
@@ -237,7 +239,7 @@ class VideoAssembler:
         self._interval = 0.0  # to the one before, by their timestamps
         self._length = 0  # packets of the one before
         self._tail_at: float | None = None  # the packet after the highest is overdue from then on
-        self._key_starts: list[int] = []  # first packets of key frames that came behind a hole
+        self._key_starts: dict[int, tuple[int, int]] = {}  # behind a hole: timestamp -> first packet, next to come
         self.wants_key = True  # nothing is handed on before a key frame
         self.asks_key = False  # and one must be asked for: the first frame may well be one that is still coming
         self.given_up = 0
@@ -273,11 +275,12 @@ class VideoAssembler:
         self._bytes += len(data)
         units: list[AccessUnit] = []
         if sequence > self._at and self.losses and _begins_key_frame(data):
-            self._key_starts.append(sequence)
+            self._note_key_start(sequence, timestamp)
         if self._key_starts:
             self._jump()
         self._advance(now, units)
-        if blackout or self._bytes > MAX_BYTES or len(self.losses) > MAX_HOLES:
+        full = self._bytes > MAX_BYTES or len(self._packets) > MAX_PACKETS
+        if blackout or full or len(self.losses) > MAX_HOLES:
             self._give_up()
         return units
 
@@ -391,27 +394,36 @@ class VideoAssembler:
             return
         units.append(AccessUnit(data, self._timestamp, key, min(packet[3] for packet in packets), now))
 
+    def _note_key_start(self, sequence: int, timestamp: int) -> None:
+        """Some encoders repeat the parameter sets before every slice: the first of them begins the picture."""
+        if sequence < self._key_starts.get(timestamp, (sequence + 1, 0))[0]:
+            self._key_starts[timestamp] = sequence, sequence
+        if len(self._key_starts) > MAX_KEY_STARTS:
+            del self._key_starts[next(iter(self._key_starts))]
+
     def _jump(self) -> None:
         """Go on with a key frame that is whole although something before it is missing."""
-        self._key_starts = [start for start in self._key_starts if start > self._at]
-        for start in self._key_starts:
-            at, timestamp = start, self._packets[start][0]
+        self._key_starts = {stamp: known for stamp, known in self._key_starts.items() if known[0] > self._at}
+        for timestamp, (start, looked_at) in self._key_starts.items():
+            at = looked_at
             while (packet := self._packets.get(at)) is not None and packet[0] == timestamp:
                 if packet[1]:
                     self._drop_before(start)
                     self.skipped += 1
                     return
                 at += 1
+            self._key_starts[timestamp] = start, at  # no packet is looked at twice, however long the picture is
 
     def _give_up(self) -> None:
         """Throw away what waits: behind a hole only a key frame can be shown. One that has begun to come is kept."""
         self.given_up += 1
         self.wants_key = self.asks_key = True
-        self._drop_before(next((start for start in self._key_starts if start > self._at), self._highest + 1))
+        begun = (start for start, _ in self._key_starts.values() if start > self._at)
+        self._drop_before(next(begun, self._highest + 1))
 
     def _drop_before(self, start: int) -> None:
         for sequence in [sequence for sequence in self._packets if sequence < start]:
             self._bytes -= len(self._packets.pop(sequence)[2])
         self._first = self._at = start
-        self._key_starts = [other for other in self._key_starts if other > start]
+        self._key_starts = {stamp: known for stamp, known in self._key_starts.items() if known[0] > start}
         self.losses.forget_before(start)
