@@ -1,7 +1,8 @@
 """What a screen shows, and how it looks: words, plates and places of pictures, the same on every board. Needs Pillow.
 
-Banners are sized for 3 m: capitals of 9 mm and more on a 7 inch screen are 10 minutes of arc, which half of normal
-sight reads.
+The rule of sizes: half of normal sight reads capitals of 10 minutes of arc. For a banner at 3 m that is 9 mm, a tenth
+of the shorter side of a 7 inch screen, and no banner is smaller: one that is too long goes on in further lines. Hints
+and names are for who stands at the device: a thirtieth, which is as much at 1 m.
 """
 
 from __future__ import annotations
@@ -29,14 +30,19 @@ VEIL: Final = (0, 0, 0, 168)
 """Behind a caption over pictures: white letters stay readable over white."""
 
 BANNER_SHARE: Final = 0.16
-"""Height of the banner's letters over the screen's, without pictures; capitals are 0.73 of it, and a 7 inch screen is
-87 mm high. A banner too long for its line becomes smaller."""
+"""Size of the banner's letters over the screen's shorter side; capitals are 0.73 of it."""
 
-CAPTION_SHARE: Final = 0.14
-"""The same over pictures."""
+READABLE_SHARE: Final = 0.14
+"""The smallest letters of a banner, and those over pictures."""
 
 HINT_SHARE: Final = 0.045
-"""For who stands at the device."""
+"""Letters of hints and names."""
+
+LINE: Final = 1.17
+"""From line to line over the size of letters."""
+
+CAPTION_SHARE: Final = 1 / 3
+"""Of the screen's height the lines of a caption take no more: above it are faces."""
 
 FONTS: Final = (
     "/usr/share/fonts/truetype/dejavu/DejaVuSans-Bold.ttf",
@@ -69,6 +75,14 @@ class Box:
     height: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """A banner as it is set: the size of its letters in pixels, and its lines."""
+
+    size: int
+    words: list[str]
+
+
 def _outer(tile: Tile, size: tuple[int, int]) -> Box:
     return Box(round(tile.x * size[0]), round(tile.y * size[1]),
                max(2, round(tile.w * size[0])), max(2, round(tile.h * size[1])))
@@ -98,14 +112,48 @@ class Words:
 
         sheet = Image.new("RGBA", self.size, (0, 0, 0, 0))
         draw = ImageDraw.Draw(sheet)
-        for tile in content.tiles:
-            self._tile(draw, tile, self._strip(content))
-        if content.banner or content.hint:
-            if content.tiles:
-                self._caption(draw, content)
-            else:
-                self._poster(draw, content)
+        if content.tiles:
+            banner = self._set(draw, content.banner, READABLE_SHARE, self.size[1] * CAPTION_SHARE)
+            strip = self._strip(banner, content.hint)
+            for tile in content.tiles:
+                self._tile(draw, tile, strip)
+            if strip:
+                self._caption(draw, banner, content.hint, strip)
+        else:
+            self._poster(draw, content)
         return sheet
+
+    def _share(self, share: float) -> int:
+        """Pixels of a share of the shorter side."""
+        return round(min(self.size) * share)
+
+    @property
+    def _room(self) -> float:
+        return self.size[0] * 0.94
+
+    def _set(self, draw: ImageDraw, words: str, share: float, room: float) -> _Lines:
+        """``words`` in one line as large as ``share``, or smaller, as long as it is readable; else in as many lines as
+        ``room`` pixels have. Only for a single word that is longer than a line they are smaller."""
+        least, singles = self._share(READABLE_SHARE), words.replace(" …", "\N{NO-BREAK SPACE}…").split(" ")
+
+        def fitting(size: int, text: str) -> int:
+            length = draw.textlength(text, font=self._font(size))
+            return size if length <= self._room else int(size * self._room / length)
+
+        size = max(least, fitting(self._share(share), words))
+        for word in singles:
+            size = max(12, min(size, fitting(size, word)))
+        font = self._font(size)
+        lines: list[str] = []
+        for word in singles:
+            if lines and draw.textlength(f"{lines[-1]} {word}", font=font) <= self._room:
+                lines[-1] += f" {word}"
+            else:
+                lines.append(word)
+        most = max(1, int(room / (least * LINE)))
+        if len(lines) > most:
+            lines = [*lines[: most - 1], _shortened(draw, " ".join(lines[most - 1 :]), font, self._room)]
+        return _Lines(size, [line for line in lines if line])
 
     def _tile(self, draw: ImageDraw, tile: Tile, strip: int) -> None:
         box = _outer(tile, self.size)
@@ -116,49 +164,58 @@ class Words:
             draw.ellipse((x - radius // 2, y - radius, x + radius // 2, y), fill=FAINT)
             draw.pieslice((x - radius, y + radius // 6, x + radius, y + 2 * radius), 180, 360, fill=FAINT)
         if tile.label:
-            size = max(12, min(round(box.height * 0.07), round(self.size[1] * HINT_SHARE)))
+            size = max(12, min(round(box.height * 0.07), self._share(HINT_SHARE)))
             # At the tile's foot, but above the strip of a caption.
             foot = min(box.top + box.height, self.size[1] - strip)
             self._plate(draw, tile.label, box.left + size // 2, max(box.top, foot - round(size * 1.9)), size)
 
-    def _strip(self, content: Content) -> int:
+    def _strip(self, banner: _Lines, hint: str) -> int:
         """Height of the caption over pictures, in pixels."""
-        if not content.banner and not content.hint:
+        if not banner.words and not hint:
             return 0
-        height = self.size[1]
-        return round(height * CAPTION_SHARE * 1.45) + (round(height * HINT_SHARE * 1.7) if content.hint else 0)
+        letters, small = self._share(READABLE_SHARE), self._share(HINT_SHARE)
+        more = round(max(0, len(banner.words) - 1) * banner.size * LINE)
+        return round(letters * 1.45) + more + (round(small * 1.7) if hint else 0)
 
-    def _caption(self, draw: ImageDraw, content: Content) -> None:
+    def _caption(self, draw: ImageDraw, banner: _Lines, hint: str, high: int) -> None:
         """Over pictures: a strip at the foot that leaves faces free."""
         width, height = self.size
-        letters, small = round(height * CAPTION_SHARE), round(height * HINT_SHARE)
-        high = self._strip(content)
+        letters, small = self._share(READABLE_SHARE), self._share(HINT_SHARE)
         draw.rectangle((0, height - high, width, height), fill=VEIL)
         draw.rectangle((0, height - high, width, height - high + max(2, height // 240)), fill=ACCENT)
-        self._centred(draw, content.banner, height - high + round(letters * 0.17), letters, INK)
-        if content.hint:
-            self._centred(draw, content.hint, height - round(small * 1.75), small, (206, 214, 224))
+        self._lines(draw, banner, height - high + round(letters * 0.17))
+        if hint:
+            self._centred(draw, hint, height - round(small * 1.75), small, (206, 214, 224))
 
     def _poster(self, draw: ImageDraw, content: Content) -> None:
         """No picture: the words are the screen."""
+        if not content.banner and not content.hint:
+            return
         width, height = self.size
-        letters, small = round(height * BANNER_SHARE), round(height * HINT_SHARE)
-        middle = height // 2
-        self._centred(draw, content.banner, middle - letters, letters, INK)
+        small = self._share(HINT_SHARE)
+        banner = self._set(draw, content.banner, BANNER_SHARE, height * 0.94 - 5 * small)
+        letters = self._share(BANNER_SHARE)
+        more = round(max(0, len(banner.words) - 1) * banner.size * LINE)
+        middle = (height + more) // 2
+        self._lines(draw, banner, middle - more - letters)
         bar = width // 16
         top = middle + letters // 2
         draw.rectangle((width // 2 - bar, top, width // 2 + bar, top + height // 160), fill=ACCENT)
         self._centred(draw, content.hint, middle + round(letters * 0.95), small, FAINT)
 
+    def _lines(self, draw: ImageDraw, banner: _Lines, y: int) -> None:
+        for number, words in enumerate(banner.words):
+            self._centred(draw, words, y + round(number * banner.size * LINE), banner.size, INK)
+
     def _centred(self, draw: ImageDraw, words: str, y: int, size: int, colour: tuple[int, int, int]) -> None:
+        """One line, in the middle; one that is too long becomes smaller, down to half, and is then shortened."""
         if not words:
             return
         font = self._font(size)
-        room = self.size[0] * 0.94
         length = draw.textlength(words, font=font)
-        if length > room:  # smaller before shorter
-            font = self._font(max(12, int(size * max(0.5, room / length))))
-            words = _shortened(draw, words, font, room)
+        if length > self._room:
+            font = self._font(max(12, int(size * max(0.5, self._room / length))))
+            words = _shortened(draw, words, font, self._room)
             length = draw.textlength(words, font=font)
         draw.text(((self.size[0] - length) / 2, y), words, font=font, fill=colour)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import queue
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL.Image import Image
 
 from appliance.media.downlink import Screen
 from hw.api import DeviceMissingError, Fault, FaultKind, Kind, Picture, Tile
@@ -14,7 +16,7 @@ from hw.faults import FaultLine
 from hw.pi.backlight import Backlight
 from hw.pi.boardfile import BoardFile, BoardFileError, board_files, load_board_file
 from hw.pi.display import DisplayConfig, connected, desktop, open_display
-from hw.screen import Box, Content, Words, place
+from hw.screen import FAINT, INK, Box, Content, Words, place
 from tests.support.media_board import HandDisplay
 
 
@@ -148,14 +150,36 @@ def test_words_are_set_again_only_when_they_or_the_places_change() -> None:
     assert one.without_pictures() != Content(one.tiles, "Hello", "there", dark=False).without_pictures()
 
 
-@pytest.mark.parametrize("size", [(1280, 720), (800, 480), (1024, 600)])
-def test_the_banner_is_readable_at_3_m(size: tuple[int, int]) -> None:
-    """Capitals of 9 mm on a screen 87 mm high (7 inch)."""
-    for tiles, share in (((), 0.11), ((Tile(Picture(2, 2, bytes(6))),), 9 / 87 - 0.005)):
-        sheet = Words(size).sheet(Content(tiles, "H", dark=False))
-        rows = [y for y in range(size[1]) if any(
-            sheet.getpixel((x, y))[:3] == (240, 244, 248) for x in range(size[0] // 2 - 60, size[0] // 2 + 60))]
-        assert len(rows) / size[1] >= share
+def _lines(sheet: Image, ink: tuple[int, int, int]) -> list[int]:
+    """Heights of the lines of capitals in that ink, top to bottom, in pixels."""
+    pixels, width = sheet.tobytes(), 4 * sheet.width
+    rows = [bytes((*ink, 255)) in pixels[at : at + width] for at in range(0, len(pixels), width)]
+    return [len(list(run)) for inked, run in groupby(rows) if inked]
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (800, 480), (1024, 600), (600, 1024), (800, 600)])
+@pytest.mark.parametrize("tiles", [(), (Tile(Picture(2, 2, bytes(6))),)], ids=["poster", "caption"])
+def test_every_banner_is_readable_at_3_m(size: tuple[int, int], tiles: tuple[Tile, ...]) -> None:
+    """Capitals of 9 mm where the shorter side is 87 mm (7 inch), however many words there are."""
+    words, most = Words(size), 0
+    for banner in ("H", "HELLO HH", "HHHH HHHHH HHHH", "HH HHHHHHH HHHHHH HHHH HHH HHHHHHHH HHHH", "HH " * 40):
+        lines = _lines(words.sheet(Content(tiles, banner, "H", dark=False)), INK)
+        assert min(lines) >= 9 / 87 * min(size) - 2, banner  # edges of letters are softened
+        most = max(most, len(lines))
+    assert most > 1
+    assert most * min(lines) < size[1] * (0.36 if tiles else 0.8)
+
+
+def test_hints_and_names_are_readable_at_1_m() -> None:
+    size = (1024, 600)
+    named = Content((Tile(None, label="H"),), dark=False)
+    for content, ink in ((Content((), "", "H", dark=False), FAINT), (named, INK)):
+        assert _lines(Words(size).sheet(content), ink)[0] >= 3 / 87 * min(size) - 2
+
+
+def test_dots_never_stand_alone_in_a_line() -> None:
+    sheet = Words((600, 1024)).sheet(Content((Tile(Picture(2, 2, bytes(6))),), "Reconnecting …", dark=False))
+    assert len(_lines(sheet.crop((0, 0, 500, 1024)), INK)) == 1  # without the dots
 
 
 def test_a_dark_screen_is_lit_by_the_same_words_again() -> None:
