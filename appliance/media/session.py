@@ -6,12 +6,9 @@ Whatever carries it (``transport.MediaTransport``): ``webrtc.WebRtcSession`` put
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Final, NotRequired, TypedDict
 
 from aiortc import RTCDataChannel
@@ -22,16 +19,11 @@ from appliance.media.api import (
     PICTURES_LIMIT,
     AccessUnit,
     Directions,
-    SessionClosed,
-    SessionEvent,
-    SessionSilent,
-    SessionSound,
-    SessionStranded,
-    SessionUp,
 )
 from appliance.media.congestion.allocation import Allocation
 from appliance.media.downlink import Loudspeaker, Screen
 from appliance.media.dscp import Marks
+from appliance.media.life import MediaLife
 from appliance.media.lipsync import LipSync
 from appliance.media.playout import Playout
 from appliance.media.rtp_receive import RtpReceiveStream
@@ -44,8 +36,6 @@ from appliance.media.uplink import CameraFeed, CameraTrack, MicrophoneFeed, Micr
 from appliance.media.video_in import VideoIn
 from appliance.media.voice import VoiceProcessing
 from appliance.media.voice_codecs import OPUS, VOICE_CODECS, VoiceCodec
-from appliance.network import Network
-from appliance.tasks import background
 from appliance.vocabulary import Json
 from hw.api import Picture
 
@@ -56,11 +46,7 @@ log = logging.getLogger(__name__)
 MAX_EVENTS: Final = 256  # events nobody took: data messages beyond are dropped
 EARLY_CANDIDATES: Final = 64
 
-SILENT_S: Final = 3.0
 OWED_S: Final = 10.0
-CONNECT_S: Final = 30.0  # from both descriptions to DTLS
-CHECK_S: Final = 0.25
-CLOSE_S: Final = 0.7
 
 
 @dataclass(slots=True)
@@ -86,7 +72,7 @@ class SessionParts(TypedDict):
     processing: NotRequired[VoiceProcessing | None]
 
 
-class Session:
+class Session(MediaLife):
     """Everything on the loop; made by ``Studio``. Who derives from it sets ``_transport`` and calls ``_described``."""
 
     _transport: MediaTransport
@@ -96,9 +82,8 @@ class Session:
         microphone: MicrophoneFeed | None, camera: CameraFeed | None, loudspeaker: Loudspeaker, screen: Screen,
         voice: Loudness, processing: VoiceProcessing | None = None,
     ) -> None:
-        self.name = name
+        super().__init__(name)
         self.voice = voice
-        self._loop = asyncio.get_running_loop()
         self._wanted = wanted
         self._marks = marks
         self._camera = camera
@@ -122,25 +107,8 @@ class Session:
         self.transmission.demand = self._demand
         self.without: dict[str, str] = {}  # kind -> why it is not in this session
         self._peer_sends = {"audio": True, "video": True}
-        self._events: deque[SessionEvent] = deque()
-        self._event_ready = asyncio.Event()
-        self._ended = False
-        self._closing: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._described_at: float | None = None
-        self._connected_at: float | None = None
-        self._heard_at = self._loop.time()
-        self._checked_at = self._heard_at
-        self._up = False
-        self._silent = False
         self.messages_dropped = 0
-        self.on_closed: Callable[[Session], None] = _nobody
         loudspeaker.add(self.voice_in)
-
-    def _described(self) -> None:
-        """Both sides know what is agreed: the time to connect in runs from here."""
-        self._described_at = self._checked_at = self._loop.time()
-        self._check()
 
     def _prepare_camera(self) -> None:
         """Open it while the transport connects."""
@@ -241,51 +209,16 @@ class Session:
     def tap_pictures(self, limit_bytes: int = PICTURES_LIMIT) -> Tap[Picture]:
         return self.video_in.pictures.open(limit_bytes)
 
-    # -- events
-
-    async def events(self) -> AsyncIterator[SessionEvent]:
-        while True:
-            while self._events:
-                event = self._events.popleft()
-                yield event
-                if isinstance(event, SessionClosed):
-                    return
-            self._event_ready.clear()
-            await self._event_ready.wait()
-
-    def _emit(self, event: SessionEvent) -> None:
-        self._events.append(event)
-        self._event_ready.set()
-
     def _owed(self, kind: str) -> bool:
         return self._peer_sends[kind] and self._transport.negotiated(kind)[1]
 
-    def on_arrival(self) -> None:
-        """Of the transport: something of the peer arrived."""
-        self._heard_at = self._loop.time()
-        if self._silent:
-            self._silent = False
-            self._emit(SessionSound())
+    def _due(self) -> bool:
+        return self._owed("audio") or self._owed("video")
 
-    def on_state(self) -> None:
-        """Of the transport: it may be up, or gone."""
-        state = self._transport.state
-        if self._ended:
-            return
-        if state == "connected" and self._connected_at is None:
-            self._connected_at = self._heard_at = self._loop.time()
-            self._apply()
-            if self._camera is not None:
-                self._camera.hold(self, False)
-            self._maybe_up()
-        elif state in ("failed", "closed"):
-            why = self._transport.failure() or "lost"
-            self._finish(why, "" if self._transport.failure() else "the peer closed the connection")
-
-    def _on_defect(self, error: Exception) -> None:
-        """A task of a stream ended by a fault of ours: the connection is of no use any more, a new one may well be."""
-        log.error("a stream of the session ended by a fault", exc_info=error)
-        self._finish("internal", f"{type(error).__name__}: {error}")
+    def _on_connected(self) -> None:
+        self._apply()
+        if self._camera is not None:
+            self._camera.hold(self, False)
 
     def _maybe_up(self) -> None:
         """Up once the transport is and the audio that is owed has shown itself (video that lacks is a diagnostic)."""
@@ -298,31 +231,13 @@ class Session:
                 self._finish("oneWayMedia", "no sound of the peer within 10 s of the connection")
             if not (kind == "video" and late):
                 return
-        self._up = True
-        self._heard_at = self._loop.time()
-        self._emit(SessionUp({**self._transport.security(), "verified": True}))
+        self._be_up()
 
     def _seen(self, kind: str) -> bool:
         stream = self.incoming.get(kind)
         return stream is not None and bool(stream.counters.packets or stream.counters.reports)
 
-    def _check(self) -> None:
-        """Every CHECK_S: deadlines of connecting, of owed media, and of silence."""
-        if self._ended:
-            return
-        self._timer = self._loop.call_later(CHECK_S, self._check)
-        now = self._loop.time()
-        if now - self._checked_at > 4 * CHECK_S:  # our own loop stood still: what arrived meanwhile is not read yet
-            self._heard_at = max(self._heard_at, now - CHECK_S)
-        self._checked_at = now
-        if self._connected_at is None:
-            if self._described_at is not None and now - self._described_at > CONNECT_S:
-                self._finish("iceFailed", f"no connection within {CONNECT_S:.0f} s")
-        elif not self._up:
-            self._maybe_up()
-        elif not self._silent and now - self._heard_at >= SILENT_S and (self._owed("audio") or self._owed("video")):
-            self._silent = True
-            self._emit(SessionSilent(now - self._heard_at))
+    def _look(self, now: float) -> None:
         due = self._up and not self._silent and self._owed("video") and self._wanted.receive_video
         self.video_in.look(now, due=due)
         self._keep_in_step(due=due)
@@ -340,13 +255,7 @@ class Session:
                 sync.update(heard[1] - spoken, seen[1] - shot, voice.delay_s)
         video.delay_s, voice.minimum_delay_s = sync.video_delay_s, sync.audio_delay_s
 
-    def _finish(self, why: str, detail: str = "") -> None:
-        if self._ended:
-            return
-        self._ended = True
-        self._emit(SessionClosed(why, detail))
-        if self._timer is not None:
-            self._timer.cancel()
+    def _release(self) -> None:
         for track in (self._microphone_track, self._camera_track):
             if track is not None:
                 track.stop()
@@ -355,44 +264,12 @@ class Session:
         self._loudspeaker.remove(self.voice_in)
         self.voice_in.close()
         self._screen.picture(self, None)
-        self._closing = self._loop.create_task(self._tear_down(), name=f"media.close {self.name}")
 
-    async def close(self) -> None:
-        self._finish("closed")
-        if self._closing is not None:
-            await asyncio.shield(self._closing)
-
-    async def _tear_down(self) -> None:
-        closing = background(self._transport.close(), name=f"media.close transport {self.name}", failed=_close_failed)
-        _closing.add(closing)
-        closing.add_done_callback(_closing.discard)
-        try:
-            _, late = await asyncio.wait({closing}, timeout=CLOSE_S)
-            if late:  # a TURN server that is gone is asked for a minute; cut off, the sockets would stay
-                log.warning("a peer connection takes longer than %.1f s to close", CLOSE_S)
-            await self.transmission.close()
-            await self.video_in.close(1.0 - CLOSE_S)
-        finally:
-            self.on_closed(self)
-
-    def network_changed(self, before: Network, now: Network) -> None:
-        """See SessionStranded. What began at a loopback address ends there too and is left alone."""
-        own = {address for address in self._transport.local_addresses() if not ip_address(address).is_loopback}
-        if self._ended:
-            return
-        if self._connected_at is None:  # what is new now was not gathered, and is not asked for any more
-            if (own and own.isdisjoint(now.addresses)) or now.addresses - before.addresses:
-                self._emit(SessionStranded(gone=True))
-        elif own and own.isdisjoint(now.addresses):
-            self._emit(SessionStranded(gone=True))
-        elif any(before.default(one) != now.default(one) for one in own):
-            self._emit(SessionStranded(gone=False))
+    async def _end_streams(self, deadline_s: float) -> None:
+        await self.transmission.close()
+        await self.video_in.close(deadline_s)
 
     # -- facts
-
-    @property
-    def up(self) -> bool:
-        return self._up and not self._ended
 
     @property
     def stalled(self) -> bool:
@@ -464,15 +341,3 @@ class Session:
 
     async def stats(self) -> Sequence[Json]:
         return stats.collect(self, self._transport)
-
-
-_closing: Final[set[asyncio.Task[None]]] = set()
-"""Transports that close, held because the loop does not hold its tasks."""
-
-
-def _close_failed(error: Exception) -> None:
-    log.error("a peer connection did not close as it should", exc_info=error)
-
-
-def _nobody(_: Session) -> None:
-    return None

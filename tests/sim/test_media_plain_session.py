@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from appliance.media import session as session_module
+from appliance.media import life
 from appliance.media.api import Directions, SessionClosed, SessionDigit, SessionEvent, SessionSilent, SessionUp
 from appliance.media.plain_rtp import Line, PlainSession
 from appliance.media.studio import Studio
@@ -130,7 +130,7 @@ async def test_digits_need_their_payload_type() -> None:
 
 
 async def test_a_peer_that_falls_silent_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "SILENT_S", 0.5)
+    monkeypatch.setattr(life, "SILENT_S", 0.5)
     async with called(PCMU) as (first, second):
         await tones(first, second)
         await second.session.close()

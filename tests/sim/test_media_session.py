@@ -20,8 +20,8 @@ import psutil
 import pytest
 
 from appliance.errors import Refused, SignalingError
+from appliance.media import life, smoothness
 from appliance.media import session as session_module
-from appliance.media import smoothness
 from appliance.media.api import (
     DataMessage,
     Directions,
@@ -134,7 +134,7 @@ async def test_silence_is_told_and_sound_again() -> None:
 
 
 async def test_nothing_due_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "SILENT_S", 0.5)
+    monkeypatch.setattr(life, "SILENT_S", 0.5)
     async with pair() as (caller, callee):
         await callee.event(SessionUp)
         callee.session.peer_sends(audio=False, video=False)
