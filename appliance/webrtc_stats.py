@@ -117,7 +117,7 @@ _INBOUND: Final = (
     _always("bytesReceived", Unit.BYTES, note="payload, retransmissions included"),
     _always("headerBytesReceived", Unit.BYTES, note="padding included"),
     _always("packetsLost", Unit.SIGNED_PACKETS), _always("jitter", Unit.SECONDS),
-    _always("packetsDiscarded", Unit.PACKETS, note="too late, or twice"),
+    _always("packetsDiscarded", Unit.PACKETS, note="too late or too early to be used"),
     _always("nackCount", Unit.COUNT),
     _known("fecPacketsReceived", Unit.PACKETS), _known("fecBytesReceived", Unit.BYTES),
     _known("fecPacketsDiscarded", Unit.PACKETS),

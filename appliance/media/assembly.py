@@ -5,6 +5,7 @@ Pure: the caller gives the time, in seconds of one monotonic clock. Sequence num
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
@@ -155,10 +156,12 @@ class LossList:
         elif not resent and not hole.guessed and (not hole.times or now - hole.first_asked < self.retry_s / 2):
             self._reordering = min(REORDER_MOST_S, max(self._reordering, (now - hole.since) * 1.5))
 
-    def forget_before(self, sequence: int) -> None:
-        """Packets before ``sequence`` are not needed any more."""
-        for hole in [hole for hole in self._holes if hole < sequence]:
+    def forget_before(self, sequence: int) -> list[int]:
+        """Packets before ``sequence`` are not needed any more; returns those that had not come."""
+        forgotten = [hole for hole in self._holes if hole < sequence]
+        for hole in forgotten:
             del self._holes[hole]
+        return forgotten
 
     def clear(self) -> None:
         self._holes.clear()
@@ -244,7 +247,8 @@ class VideoAssembler:
         self.asks_key = False  # and one must be asked for: the first frame may well be one that is still coming
         self.given_up = 0
         self.skipped = 0  # holes that a key frame made worthless
-        self.discarded = 0
+        self._forgotten: deque[int] = deque(maxlen=MAX_GAP)  # packets that are not waited for any more
+        self.discarded = 0  # packets that came when they were not waited for any more; those that came twice are none
 
     @property
     def buffered_bytes(self) -> int:
@@ -256,11 +260,12 @@ class VideoAssembler:
         """Take a packet; returns the access units that are complete now."""
         if self._first is None or abs(sequence - self._highest) > MAX_GAP:
             if resent:  # long given up, or padding of a peer that probes its path (libwebrtc): no source begins so
-                self.discarded += 1
                 return []
             self._start_at(sequence)
         if sequence < self._at or sequence in self._packets:
-            self.discarded += 1
+            if sequence in self._forgotten:
+                self._forgotten.remove(sequence)
+                self.discarded += 1
             return []
         blackout = False
         self.losses.found(sequence, now, resent=resent)
@@ -316,6 +321,7 @@ class VideoAssembler:
         self._packets.clear()
         self._bytes = 0
         self._key_starts.clear()
+        self._forgotten.clear()
         self.losses.clear()
         self._first = self._tail_at = None
         self.wants_key = True
@@ -426,4 +432,4 @@ class VideoAssembler:
             self._bytes -= len(self._packets.pop(sequence)[2])
         self._first = self._at = start
         self._key_starts = {stamp: known for stamp, known in self._key_starts.items() if known[0] > start}
-        self.losses.forget_before(start)
+        self._forgotten += self.losses.forget_before(start)

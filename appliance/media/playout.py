@@ -83,8 +83,8 @@ class Played:
 
     @property
     def discarded(self) -> int:
-        """Packets that came and were not played."""
-        return self.late + self.duplicates + self.overflow
+        """packetsDiscarded: that came too late or too early to be played. One that came twice is none (RFC 7002)."""
+        return self.late + self.overflow
 
 
 class Playout:

@@ -39,8 +39,8 @@ class QualityLimit:
         self.reason, self._since = Limit.NONE, None
 
     def durations(self, now: float) -> dict[str, float]:
-        """Seconds by reason, the one in force up to now."""
-        spent = {reason.value: seconds for reason, seconds in self._spent.items()}
+        """Seconds by reason, the one in force up to now; W3C wants all of its reasons named."""
+        spent = {reason.value: seconds for reason, seconds in self._spent.items()} | {"cpu": 0.0}
         if self._since is not None:
             spent[self.reason.value] += now - self._since
         return spent

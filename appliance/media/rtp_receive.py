@@ -79,7 +79,7 @@ class Incoming:
     frames: int = 0
     key_frames: int = 0
     given_up: int = 0  # holes in video
-    discarded: int = 0  # packets too late or twice
+    discarded: int = 0  # packets too late (W3C: those that came twice are none)
     malformed: int = 0  # packets that are not what their codec's payload format says
     stray: int = 0  # packets of the source before this one
     resent_packets: int = 0

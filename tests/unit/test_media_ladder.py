@@ -132,11 +132,11 @@ def test_a_height_that_is_to_be_received_counts_as_the_rate_the_ladder_gives_it(
 
 def test_the_account_of_what_limits_quality() -> None:
     quality = QualityLimit()
-    assert quality.durations(5.0) == {"none": 0.0, "bandwidth": 0.0, "other": 0.0}
+    assert quality.durations(5.0) == {"cpu": 0.0, "none": 0.0, "bandwidth": 0.0, "other": 0.0}
     quality.update(Limit.NONE, 10.0)
     quality.update(Limit.BANDWIDTH, 12.0)
     assert quality.limited
-    assert quality.durations(15.0) == {"none": 2.0, "bandwidth": 3.0, "other": 0.0}
+    assert quality.durations(15.0) == {"cpu": 0.0, "none": 2.0, "bandwidth": 3.0, "other": 0.0}
     quality.stop(16.0)
     quality.update(Limit.OTHER, 100.0)
-    assert quality.durations(101.0) == {"none": 2.0, "bandwidth": 4.0, "other": 1.0}
+    assert quality.durations(101.0) == {"cpu": 0.0, "none": 2.0, "bandwidth": 4.0, "other": 1.0}

@@ -295,6 +295,7 @@ def test_packets_out_of_order_and_twice_are_put_right() -> None:
         playout.put(n * FRAME, data, n * 0.02)
         playout.put(n * FRAME, data, n * 0.02)
     assert playout.counters.duplicates == 3
+    assert playout.counters.discarded == 0
 
 
 def test_after_a_long_outage_it_begins_again() -> None:
