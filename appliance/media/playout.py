@@ -25,6 +25,7 @@ from appliance.media.stretch import ALIKE, NEEDED, longer, shorter
 __all__ = ["Decoder", "Played", "Playout"]
 
 FRAME: Final = RATE // 50  # samples of a packet while none has told otherwise
+LEAST_FRAME: Final = RATE // 400  # 2.5 ms, of Opus; packets with less are counted as so much
 BUFFER_S: Final = 2.0  # of packets waiting; more means that nobody pulls
 CUT_S: Final = 0.4  # of delay above the target: not stretched away but left out
 STALL_S: Final = 1.0  # of made-up sound: then it is silence, and play-out begins again
@@ -145,7 +146,7 @@ class Playout:
                 counters.late += 1
                 self._target.found()
                 return
-            if len(self._packets) * samples > BUFFER_S * RATE:
+            if len(self._packets) * max(samples, LEAST_FRAME) > BUFFER_S * RATE:
                 del self._packets[min(self._packets)]
                 counters.overflow += 1
             self._packets[at] = data
@@ -270,6 +271,8 @@ class Playout:
     def _produce(self, now: float) -> bool:
         """Append what comes next to the decoded sound. False: play-out ended."""
         with self._lock:
+            if self._restart:  # since this block began: what waits now is for another decoder
+                return False
             data = self._packets.pop(self._next, None)
             first = self._first_waiting() if data is None else None
             if first is not None and self._reaches(first, now):

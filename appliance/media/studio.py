@@ -30,6 +30,7 @@ from appliance.media.uplink import RETRY_S, CameraFeed, MicrophoneFeed
 from appliance.media.webrtc import WebRtcSession
 from appliance.network import Network
 from appliance.settings import AudioSettings, VideoSettings
+from appliance.tasks import background
 from appliance.vocabulary import Json
 from hw.api import Audio, AudioBlock, Board, DeviceMissingError, EncoderKind, HardwareError, Kind, VideoMode
 
@@ -84,7 +85,7 @@ class Studio:
             self._microphone = MicrophoneFeed(loop)
             await self.acoustics.settle()
             if not await self._start_audio(self._board.audio):
-                self._retry = loop.create_task(self._try_again(self._board.audio), name="media.audio")
+                self._retry = background(self._try_again(self._board.audio), name="media.audio", failed=_given_up)
         if self._board.camera is not None:
             self._camera = CameraFeed(self._board.camera, self._mode, loop, self._executor)
             self._camera.start()
@@ -371,6 +372,10 @@ class Studio:
             audio["reason"] = reason
         without = {kind: why for session in self._sessions for kind, why in session.without.items()}
         return {"audio": audio, "video": video, "sessions": len(self._sessions), "without": without}
+
+
+def _given_up(error: Exception) -> None:
+    log.error("sound is given up until the next start; this is a defect", exc_info=error)
 
 
 def _rms(squares: deque[float]) -> float:

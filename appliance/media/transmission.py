@@ -125,7 +125,7 @@ class Transmission:
     async def send_frame(self, packets: list[Outbound], payload: int) -> bool:
         """Send one picture of ``payload`` bytes; returns when its last packet has left. False: too much waited, and
         not all of it was taken. Raises ConnectionError when the transport is gone."""
-        if self._gone:
+        if self._gone or self._closed:
             raise ConnectionError("the transport is gone")
         now = time.monotonic()
         taken = 0
@@ -321,7 +321,7 @@ class Transmission:
 
     def report_as(self, ssrc: int, send: Callable[[bytes], Awaitable[None]]) -> None:
         if self._outlet is None:
-            self._ssrc, self._outlet = ssrc, Outlet(send, self._name)
+            self._ssrc, self._outlet = ssrc, Outlet(send, self._name, failed=self._failed)
 
     def on_packet(self, sequence: int, ssrc: int) -> None:
         if self._outlet is None or self._closed:

@@ -26,6 +26,7 @@ from appliance.media.quality_limit import Limit, QualityLimit
 from appliance.media.rtp_send import EncodedTrack
 from appliance.media.sound import BLOCK_BYTES, RATE, dbfs, mean_square
 from appliance.media.voice_codecs import OPUS, Encoder, VoiceCodec
+from appliance.tasks import background
 from hw.api import Camera, DeviceMissingError, EncodedFrame, EncoderKind, HardwareError, VideoMode
 
 __all__ = ["RETRY_S", "CameraFeed", "CameraTrack", "MicrophoneFeed", "MicrophoneTrack"]
@@ -396,7 +397,8 @@ class CameraFeed:
 
     @property
     def wanted(self) -> bool:
-        return bool(self._holders or self._tracks)
+        """Somebody needs it open; never of a feed that closes."""
+        return not self._closing and bool(self._holders or self._tracks)
 
     @property
     def encoder(self) -> EncoderKind:
@@ -406,11 +408,11 @@ class CameraFeed:
         return CameraTrack(self)
 
     def start(self) -> None:
-        self._task = self._loop.create_task(self._run(), name="media.camera")
+        self._task = background(self._run(), name="media.camera", failed=self._failed)
 
     def hold(self, owner: object, held: bool) -> None:
-        """Keep the camera open for ``owner`` although nobody is sent anything yet. A closing feed opens no more."""
-        if held and not self._closing:
+        """Keep the camera open for ``owner`` although nobody is sent anything yet."""
+        if held:
             self._holders.add(owner)
         else:
             self._holders.discard(owner)
@@ -432,7 +434,7 @@ class CameraFeed:
 
     async def settled(self) -> None:
         """Returns when the camera is what is wanted of it, or has failed to open."""
-        if self._task is not None:
+        if self._task is not None and not self._task.done():
             await self._settled.wait()
 
     def changed(self, track: CameraTrack) -> None:
@@ -527,7 +529,7 @@ class CameraFeed:
         self._tracks.clear()
         self._changed.set()
         if self._task is not None:
-            await self._task
+            await asyncio.gather(self._task, return_exceptions=True)
         if self._key_timer is not None:
             self._key_timer.cancel()
 
@@ -567,6 +569,11 @@ class CameraFeed:
                 continue
         self._settled.set()  # nothing more is going to happen: nobody waits for it
 
+    def _failed(self, error: Exception) -> None:
+        log.error("the camera is given up until the next start; this is a defect", exc_info=error)
+        self.mode, self.fault = None, f"{type(error).__name__}: {error}"
+        self._settled.set()
+
     async def _open(self) -> bool:
         inbox: Inbox[EncodedFrame] = Inbox(
             self._loop, 3, "camera", deliver=self._deliver, on_drop=self._on_drop
@@ -581,7 +588,7 @@ class CameraFeed:
                 log.warning("the camera cannot be opened: %s", error)
             self.fault = str(error)
             return False
-        self._inbox, self.mode, self.fault = inbox, mode, ""
+        self._inbox, self.mode, self.fault, self._produced = inbox, mode, "", Meter()
         self.ladder = Ladder(self._wanted_mode, self.ladder.constraints)
         self._rung, self.bitrate = Ladder(self._wanted_mode).rung, mode.bitrate
         self._ask_keyframe()

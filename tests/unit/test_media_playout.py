@@ -16,6 +16,7 @@ from appliance.media.opus import OpusDecoder, OpusEncoder, OpusError, frame_samp
 from appliance.media.playout import Playout
 from appliance.media.sound import BLOCK_BYTES, RATE, audioop
 from appliance.media.stretch import NEEDED, Concealer, longer, period, shorter
+from appliance.media.voice_codecs import VOICE_CODECS
 from tests.support.media_pair import goertzel
 from tests.support.voice_path import FRAME, Path, speech_like
 
@@ -396,6 +397,11 @@ def test_nobody_who_pulls_costs_no_memory() -> None:
         playout.put(n * FRAME, data, n * 0.02)
     assert playout.counters.overflow > 800
     assert len(playout._packets) <= 101
+    telephone = VOICE_CODECS["audio/pcmu"]
+    playout = Playout(telephone.decoder(), telephone.clock_rate)
+    for n in range(4000):
+        playout.put(n, b"x", n / 8000)  # an eighth of a millisecond each
+    assert len(playout._packets) <= 801
 
 
 def test_what_cannot_be_decoded_is_counted_and_nothing_else_happens() -> None:
@@ -406,6 +412,27 @@ def test_what_cannot_be_decoded_is_counted_and_nothing_else_happens() -> None:
     path.run(1)
     assert path.playout.counters.undecodable == 2
     assert path.playout.counters.concealed == 0
+
+
+def test_a_packet_of_the_next_codec_is_left_to_its_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The codec changes on the loop while a block is on its way on the audio thread."""
+    path, telephone = Path(), VOICE_CODECS["audio/pcmu"]
+    path.run(1)
+    playout = path.playout
+    judge, decoder = playout._judge, telephone.decoder()
+
+    def changed(now: float) -> None:
+        judge(now)
+        monkeypatch.undo()
+        playout.use(decoder, telephone.clock_rate)
+        playout.put(0, bytes(160), now)
+
+    while len(playout._pcm) >= BLOCK_BYTES:
+        playout.take(path.now)
+    monkeypatch.setattr(playout, "_judge", changed)
+    assert playout.take(path.now) is None
+    assert len(playout._packets) == 1, "it waits"
+    assert any(playout.take(path.now + n * 0.01) for n in range(10))
 
 
 @settings(deadline=None)

@@ -182,3 +182,21 @@ async def test_closing_in_the_middle_of_a_frame_leaves_nothing(peer: Peer) -> No
         tasks.create_task(send())
         await until(lambda: len(peer.packets) > 2)
         await transmission.close()
+
+
+async def test_after_closing_nothing_is_waited_for(transmission: Transmission) -> None:
+    await transmission.close()
+    with pytest.raises(ConnectionError):
+        await asyncio.wait_for(transmission.send_frame([packet(1000)], 980), 1)
+
+
+async def test_a_defect_in_sending_reports_ends_the_session_like_any_other(transmission: Transmission) -> None:
+    async def defective(_: bytes) -> None:
+        raise LookupError("a defect")
+
+    told: list[Exception] = []
+    transmission.on_failure = told.append
+    transmission.report_as(7, defective)
+    transmission.on_packet(1, 8)
+    await until(lambda: bool(told))
+    assert isinstance(told[0], LookupError)

@@ -33,12 +33,15 @@ class Camera:
         self.mode: VideoMode | None = None
         self.sink: Callable[[EncodedFrame], None] | None = None
         self.broken = ""
+        self.defect: Exception | None = None
         self.starts = 0
 
     def start(self, mode: VideoMode, sink: Callable[[EncodedFrame], None]) -> VideoMode:
         self.starts += 1
         if self.broken:
             raise DeviceBusyError(self.broken)
+        if self.defect is not None:
+            raise self.defect
         self.sink = sink
         return mode
 
@@ -271,6 +274,40 @@ async def test_a_camera_is_closed_although_it_was_just_opening(camera: Camera) -
     await asyncio.sleep(0)
     await feed.close()
     assert camera.sink is None
+    executor.shutdown()
+
+
+async def test_who_wants_a_camera_that_closes_does_not_hold_up_the_loop(camera: Camera) -> None:
+    executor = ThreadPoolExecutor(1)
+    feed = CameraFeed(camera, VideoMode(), asyncio.get_running_loop(), executor)
+    feed.start()
+    feed.hold("warm", True)
+    await feed.settled()
+    closing = asyncio.create_task(feed.close())
+    await asyncio.sleep(0)
+    feed.track().set_sending(True)
+    feed.hold("late", True)
+    await closing
+    assert camera.sink is None
+    executor.shutdown()
+
+
+async def test_a_defect_of_the_board_is_told_and_nobody_waits_for_it(
+    camera: Camera, caplog: pytest.LogCaptureFixture
+) -> None:
+    executor = ThreadPoolExecutor(1)
+    feed = CameraFeed(camera, VideoMode(), asyncio.get_running_loop(), executor)
+    feed.start()
+    camera.defect = LookupError("no such sensor")
+    feed.hold("warm", True)
+    async with asyncio.timeout(1):
+        await feed.settled()
+        assert feed.mode is None
+        assert feed.fault == "LookupError: no such sensor"
+        assert "this is a defect" in caplog.text
+        feed.hold("warm", False)
+        await feed.settled()
+        await feed.close()
     executor.shutdown()
 
 
