@@ -168,9 +168,7 @@ def _names(arg: Arg) -> tuple[str, ...]:
 
 def _typing(arg: Arg) -> dict[str, Any]:
     """Keywords for argparse. Limits are the daemon's to check: one place, one set of words."""
-    words = arg.help.replace("%", "%%")
-    if arg.minimum is not None and arg.maximum is not None and arg.type in {ArgType.INTEGER, ArgType.NUMBER}:
-        words += f" ({arg.minimum:g} to {arg.maximum:g})"
+    words = _help(arg).replace("%", "%%")
     keywords: dict[str, Any] = {"help": words, "default": None}
     if arg.positional:
         if not arg.required:
@@ -183,7 +181,7 @@ def _typing(arg: Arg) -> dict[str, Any]:
     if arg.choices:
         keywords["choices"] = arg.choices
     if arg.type is ArgType.INTEGER:
-        keywords["type"] = int
+        keywords["type"] = _integer
     elif arg.type is ArgType.NUMBER:
         keywords["type"] = _number
     elif arg.type is ArgType.STRINGS:
@@ -197,12 +195,28 @@ def _typing(arg: Arg) -> dict[str, Any]:
     return keywords
 
 
+def _help(arg: Arg) -> str:
+    """What an argument means, with its range or its members."""
+    if arg.fields:
+        return ". ".join([arg.help, *(f"{one.name}: {_help(one)}" for one in arg.fields)])
+    if arg.minimum is not None and arg.maximum is not None and arg.type in {ArgType.INTEGER, ArgType.NUMBER}:
+        return f"{arg.help} ({arg.minimum:.12g} to {arg.maximum:.12g})"
+    return arg.help
+
+
 def _switch(text: str) -> bool:
     known = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
     try:
         return known[text.lower()]
     except KeyError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither on nor off") from None
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number; write one like 15") from None
 
 
 def _number(text: str) -> float:
@@ -212,15 +226,18 @@ def _number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is no number; write one like 1.5") from None
 
 
+_OBJECT_FORM: Final = """write it like '{"name": 1}', with the shell's quotes around; --help lists the names"""
+
+
 def _object(text: str) -> Json:
     import json
 
     try:
         found = json.loads(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"is not JSON: {error}") from None
+        raise argparse.ArgumentTypeError(f"is not JSON: {error}; {_OBJECT_FORM}") from None
     if not isinstance(found, dict):
-        raise argparse.ArgumentTypeError("is no JSON object")
+        raise argparse.ArgumentTypeError(f"is no JSON object; {_OBJECT_FORM}")
     return found
 
 
@@ -230,12 +247,12 @@ def _add_own(one: argparse.ArgumentParser, name: str) -> None:
     elif name == "stats":
         one.add_argument("--dialect", choices=DIALECTS, default=DIALECTS[0], help="names and units")
         one.add_argument("--follow", action="store_true", help="a sample a line, until Ctrl-C")
-        one.add_argument("--interval", type=int, metavar="N",
+        one.add_argument("--interval", type=_integer, metavar="N",
                          help=f"with --follow: seconds between samples, {SAMPLE_S[0]} (default) to {SAMPLE_S[1]}")
-        one.add_argument("--count", type=int, metavar="N", help="with --follow: end after N lines")
+        one.add_argument("--count", type=_integer, metavar="N", help="with --follow: end after N lines")
     elif name == "events":
         one.add_argument("--states", action="store_true", help="state documents too, beginning with all of them")
-        one.add_argument("--count", type=int, metavar="N", help="end after N lines")
+        one.add_argument("--count", type=_integer, metavar="N", help="end after N lines")
     elif name == "address":
         one.add_argument("--operator", action="store_true", help="of the operator page")
         one.add_argument("--name", help="who is let in (default operator)")

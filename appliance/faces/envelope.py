@@ -304,9 +304,9 @@ def _check_arg(arg: Arg, value: Any) -> None:
         return
     measure, unit = (value, "") if isinstance(value, int | float) else (len(value), _UNITS[arg.type])
     if arg.minimum is not None and measure < arg.minimum:
-        _bad("badArg", f"{arg.name!r} must be at least {arg.minimum:g}{unit}.")
+        _bad("badArg", f"{arg.name!r} must be at least {arg.minimum:.12g}{unit}.")
     if arg.maximum is not None and measure > arg.maximum:
-        _bad("badArg", f"{arg.name!r} must be at most {arg.maximum:g}{unit}.")
+        _bad("badArg", f"{arg.name!r} must be at most {arg.maximum:.12g}{unit}.")
 
 
 def _is_number(value: Any) -> bool:

@@ -118,8 +118,8 @@ def _type(arg: Arg) -> str:
     if arg.choices:
         return ", ".join(f"`{choice}`" for choice in arg.choices)
     name = {ArgType.STRINGS: "array of strings"}.get(arg.type, arg.type.value)
-    low = "" if arg.minimum is None else f"{arg.minimum:g}"
-    high = "" if arg.maximum is None else f"{arg.maximum:g}"
+    low = "" if arg.minimum is None else f"{arg.minimum:.12g}"
+    high = "" if arg.maximum is None else f"{arg.maximum:.12g}"
     if not low and not high:
         return name
     unit = {ArgType.STRING: " characters", ArgType.STRINGS: " items"}.get(arg.type, "")

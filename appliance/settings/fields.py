@@ -84,7 +84,7 @@ class Field:
         if self.choices:
             return ", ".join(self.choices)
         if self.shape in {Shape.INTEGER, Shape.NUMBER}:
-            return f"{self.minimum:g} to {self.maximum:g}{f' {self.unit}' if self.unit else ''}"
+            return f"{self.minimum:.12g} to {self.maximum:.12g}{f' {self.unit}' if self.unit else ''}"
         if self.shape is Shape.SECRET:
             return "path, or credential:NAME"
         if self.format is not None:

@@ -196,7 +196,10 @@ def _ice_address(scheme: str, address: str) -> None:
     if match["port"] is not None and not 1 <= int(match["port"]) <= 65535:
         raise ValueError("port must be 1 to 65535")
     if match["ipv6"] is None:
-        _host(match["host"])
+        try:
+            _host(match["host"])
+        except ValueError:
+            raise ValueError(f"{match['host']!r} is neither a host name nor an IP address") from None
     elif "%" in match["ipv6"] or not _is_ipv6(match["ipv6"]):
         raise ValueError(f"in brackets stands an IPv6 address without a zone: {scheme}:[2001:db8::1]")
 

@@ -212,7 +212,9 @@ class _WrongTypeError(ValueError):
 
 def _number(one: Field, value: object) -> int | float:
     whole = one.shape is Shape.INTEGER
-    if isinstance(value, bool) or not isinstance(value, int | float) or (whole and isinstance(value, float)):
+    if whole and isinstance(value, float):
+        raise _WrongTypeError("must be a whole number, without point or exponent")
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise _WrongTypeError("must be a whole number, without quotes" if whole else "must be a number, without quotes")
     if not one.minimum <= value <= one.maximum:  # written so that nan is refused too
         raise ValueError(f"must be {one.limits}")

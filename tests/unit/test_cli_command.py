@@ -118,6 +118,14 @@ async def test_a_challenge_is_answered_with_its_nonce(running: Running, say: Cal
     assert (first.id, first.args) == (second.id, second.args)
 
 
+def test_the_help_of_a_verb_names_the_members_of_an_object(say: Callable[..., Said]) -> None:
+    code, out, _ = say("video.constraints", "--help")
+    shown = " ".join(out.split())
+    assert code == 0
+    assert "limits on what is sent. frameHeight: lines;" in shown
+    assert "maxBitrate: bits per second (0 to 50000000)" in shown
+
+
 async def test_what_the_daemon_finds_wrong_is_usage(running: Running, say: Callable[..., Said]) -> None:
     code, _, err = await asyncio.to_thread(say, "devices.volume", "300")
     assert code == ExitCode.USAGE
@@ -130,8 +138,10 @@ async def test_what_the_daemon_finds_wrong_is_usage(running: Running, say: Calla
     (["call.dail", "x"], "Did you mean 'call.dial'?"), (["call", "dail", "x"], "Did you mean 'call.dial'?"),
     (["call"], "There are: call.dial, "), (["io.set", "door", "three"], "'three' is no number"),
     (["helth"], "Did you mean 'health'?"), (["dnd.set", "maybe"], "neither on nor off"),
-    (["devices.volume", "loud"], "invalid int value"), (["call.mute", "--wait", "nan"], "--wait is 0 to 180"),
+    (["devices.volume", "loud"], "'loud' is no whole number"), (["call.mute", "--wait", "nan"], "--wait is 0 to 180"),
     (["--token-file", "/x", "health"], "go with --url"), ([], "usage: edgecall"),
+    (["video.constraints", "--send", "frameHeight=360"], "is not JSON: Expecting value: line 1 column 1 (char 0); "),
+    (["video.constraints", "--send", "[360]"], """is no JSON object; write it like '{"name": 1}'"""),
 ])
 def test_wrong_usage_is_told_before_anything_is_sent(
     words: list[str], hint: str, capsys: pytest.CaptureFixture[str],
