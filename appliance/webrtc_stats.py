@@ -280,7 +280,12 @@ TYPES: Final[tuple[StatsType, ...]] = (
         _known("videoAllocatedBitrate", Unit.BITS_PER_SECOND, note="what the narrowest path leaves for the picture"),
         _known("videoConfiguredBitrate", Unit.BITS_PER_SECOND, note="what the encoder is set to"),
         _known("videoProducedBitrate", Unit.BITS_PER_SECOND, note="what it made in the last second"),
+        _known("encoderDwell", Unit.SECONDS, note="of the latest frame, in the encoder, where one is encoded here"),
+        _known("captureToFirstPacketLatency", Unit.SECONDS,
+               note="of the latest frame, from the sensor to its first packet"),
         _known("captureToSendLatency", Unit.SECONDS, note="of the latest frame, from the sensor to its last packet"),
+        _known("audioLoopDelay", Unit.SECONDS,
+               note="from a block of the microphone to the one heard while the answer to it is played"),
     )),
 )
 """Every type of dictionary, ``inbound-rtp``, ``outbound-rtp`` and ``media-source`` by kind."""

@@ -190,7 +190,7 @@ class AudioFigures:
     xruns: int = 0  # times that a card ran over or empty
     dropped: int = 0  # blocks thrown away because they were too late to be played
     drift_ppm: float | None = None  # the loudspeaker's clock against the one that paces, in millionths
-    delay_ms: float = 0.0  # from the exchange to the loudspeaker
+    delay_ms: float = 0.0  # from a block heard to the one that is heard while the answer to it plays
     realtime: bool = False  # whether its thread has real-time priority
 
 
@@ -250,13 +250,15 @@ class EncodedFrame:
     """One Annex-B access unit, H.264 constrained baseline, SPS/PPS before every key frame.
 
     ``pts_us`` is the monotonic capture time (CLOCK_MONOTONIC) in microseconds, ``delivered_us`` the time at which the
-    encoder's output was here; between them lies what the encoder took.
+    encoder's output was here. ``dwell_us``: how long the picture was in the encoder; None where it was not encoded
+    here, as of a recording, or of a camera that encodes by itself.
     """
 
     data: bytes
     pts_us: int
     keyframe: bool
     delivered_us: int = field(default_factory=lambda: time.monotonic_ns() // 1000)
+    dwell_us: int | None = None
 
 
 class Camera(Protocol):

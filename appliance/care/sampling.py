@@ -36,15 +36,15 @@ MEMORY: Final = Path("/proc/meminfo")
 @dataclass(frozen=True, slots=True)
 class SamplingPorts:
     """What sampling asks. ``stats``: the W3C dictionaries of the call, empty without one; ``earlier``: a report of the
-    same call from before the given one; ``quality``: the verdict on the call; ``health``: the board's; ``lag``: encoded
-    pictures that wait, and seconds from sensor to wire, None while nothing is sent; ``rates``: of the picture, as
-    members of ``x-device``; ``publish``: over MQTT, what came by no event stream alone."""
+    same call from before the given one; ``quality``: the verdict on the call; ``health``: the board's; ``lag``: what
+    each stage takes, and ``rates``: of the picture, both as members of ``x-device``; ``publish``: over MQTT,
+    what came by no event stream alone."""
 
     stats: Callable[[], Awaitable[Sequence[Json]]]
     earlier: Callable[[Sequence[Json]], Sequence[Json]]
     quality: Callable[[], Json]
     health: Callable[[], Health]
-    lag: Callable[[], tuple[int, float | None]]
+    lag: Callable[[], Json]
     rates: Callable[[], Json]
     publish: Callable[[Json], Awaitable[None]]
 
@@ -155,12 +155,11 @@ class Sampling:
 
     async def _device(self) -> Json:
         health = self._ports.health()
-        waiting, latency = self._ports.lag()
         row: Json = {"type": "x-device", "id": "device", "timestamp": time.time() * 1000,
-                     "cpuLoad": round(os.getloadavg()[0] / (os.cpu_count() or 1), 3), "encoderQueue": waiting}
-        row |= self._ports.rates()
+                     "cpuLoad": round(os.getloadavg()[0] / (os.cpu_count() or 1), 3)}
+        row |= self._ports.lag() | self._ports.rates()
         known = {"memFree": await asyncio.to_thread(_memory_free), "socTemperature": health.temperature_c,
-                 "throttled": health.throttled, "captureToSendLatency": latency}
+                 "throttled": health.throttled}
         return row | {name: value for name, value in known.items() if value is not None}
 
 

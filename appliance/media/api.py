@@ -265,9 +265,9 @@ class Studio(Protocol):
         """Monotonic time since which the oldest frame in the hands of a send task is being sent, now while there is
         none, for the watchdog: a frame is not in hand while its stream waits for a source or for the network."""
 
-    def lag(self) -> tuple[int, float | None]:
-        """Encoded pictures that wait in the session that lags most, and seconds from sensor to wire of the latest
-        picture; None while none is sent."""
+    def lag(self) -> Json:
+        """What each stage on the way of picture and sound takes, as members of ``x-device``: of the session whose
+        picture lags most. What is not known is not there."""
 
     def state(self) -> Json:
         """For ``state/media``: per kind wanted and actual, codec, encoder kind, sizes, rates, dropped counters."""

@@ -92,7 +92,8 @@ class Outgoing:
     plis: int = 0
     firs: int = 0
     send_delay_s: float = 0.0  # sum over packets, from packetised to handed to the transport
-    capture_to_send_s: float | None = None  # of the latest frame, from the sensor to its last packet
+    capture_to_first_packet_s: float | None = None  # of the latest frame, from the sensor to its first packet
+    capture_to_send_s: float | None = None  # and to its last one
     estimate: int | None = None  # bits per second, by the peer's last REMB
     reports: int = 0
     fraction_lost: float = 0.0
@@ -301,7 +302,10 @@ class RtpSendStream:
             if not await self._transmission.send_frame(packets, packet.size) and self._feedback is not None:
                 self._feedback.lost()
         self.counters.send_delay_s += sum(max(0.0, each.sent_at - packetised) for each in packets)
-        self.counters.capture_to_send_s = time.monotonic() - track.captured_at(packet)
+        captured = track.captured_at(packet)
+        if packets[0].sent_at:  # not where a full queue threw it away
+            self.counters.capture_to_first_packet_s = packets[0].sent_at - captured
+        self.counters.capture_to_send_s = time.monotonic() - captured
 
     def _extensions(self, level: int | None) -> bytes:
         """Header extensions in the one-byte form (RFC 8285 4.2), the same for all packets of a frame. Those that

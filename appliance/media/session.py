@@ -39,7 +39,7 @@ from appliance.media.voice_codecs import OPUS, VOICE_CODECS, VoiceCodec
 from appliance.vocabulary import Json
 from hw.api import Picture
 
-__all__ = ["MAX_EVENTS", "Channel", "Session", "SessionParts"]
+__all__ = ["MAX_EVENTS", "Channel", "Lag", "Session", "SessionParts"]
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,23 @@ class Channel:
     sent_bytes: int = 0
     received: int = 0
     received_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """Of the picture sent last: seconds from the sensor to its last packet, to its first, and in the encoder, where it
+    was encoded here; and how many wait."""
+
+    capture_to_send_s: float
+    capture_to_first_packet_s: float | None
+    dwell_s: float | None
+    waiting: int
+
+    def document(self) -> Json:
+        """Members of ``x-device``."""
+        known = {"encoderDwell": self.dwell_s, "captureToFirstPacketLatency": self.capture_to_first_packet_s,
+                 "captureToSendLatency": self.capture_to_send_s}
+        return {name: value for name, value in known.items() if value is not None}
 
 
 class SessionParts(TypedDict):
@@ -296,12 +313,15 @@ class Session(MediaLife):
         return min((at for at in begun if at is not None), default=None)
 
     @property
-    def lag(self) -> tuple[int, float] | None:
-        """Encoded pictures that wait to be sent, and seconds from sensor to wire of the latest; None: none is sent."""
+    def lag(self) -> Lag | None:
+        """What the picture takes here; None while none is sent."""
         track, stream = self._camera_track, self.outgoing.get("video")
-        if track is None or stream is None or not track.sending or stream.counters.capture_to_send_s is None:
+        if track is None or stream is None or not track.sending:
             return None
-        return track.waiting, stream.counters.capture_to_send_s
+        counters = stream.counters
+        if counters.capture_to_send_s is None:
+            return None
+        return Lag(counters.capture_to_send_s, counters.capture_to_first_packet_s, track.dwell_s, track.waiting)
 
     @property
     def video_paused(self) -> bool:

@@ -305,11 +305,15 @@ class Studio:
 
     # -- facts
 
-    def lag(self) -> tuple[int, float | None]:
-        """Encoded pictures that wait in the session that lags most, and seconds from sensor to wire of the latest
-        picture; None while none is sent."""
+    def lag(self) -> Json:
+        """Members of ``x-device``: what each stage on the way of picture and sound takes, of the session whose picture
+        lags most."""
         lags = [lag for session in self._sessions if (lag := session.lag) is not None]
-        return max((waiting for waiting, _ in lags), default=0), max((seconds for _, seconds in lags), default=None)
+        worst = max(lags, key=lambda lag: lag.capture_to_send_s, default=None)
+        audio = self._board.audio
+        loop_s = audio.figures.delay_ms / 1000 if audio is not None and self._running else 0.0
+        return {"encoderQueue": max((lag.waiting for lag in lags), default=0),
+                **({} if worst is None else worst.document()), **({"audioLoopDelay": loop_s} if loop_s else {})}
 
     def _figures(self) -> Json | None:
         """Of the sound device: what went wrong there and was mended, and the two cards' clocks."""

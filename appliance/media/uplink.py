@@ -266,6 +266,7 @@ class CameraTrack(EncodedTrack):
         self.encoded = 0  # access units the encoder made for this session, sent or not
         self.key_encoded = 0
         self.encode_s = 0.0  # sum over them, from capture to the encoder's output
+        self.dwell_s: float | None = None  # of the latest one, in the encoder; None where it was not encoded here
         self.quality = QualityLimit()
         self._allocated: int | None = None
         self._lasting = 0
@@ -323,6 +324,7 @@ class CameraTrack(EncodedTrack):
         self.encoded += 1
         self.key_encoded += frame.keyframe
         self.encode_s += max(0, frame.delivered_us - frame.pts_us) / 1e6
+        self.dwell_s = None if frame.dwell_us is None else frame.dwell_us / 1e6
         if self._paused or (self._wants_key and not frame.keyframe):
             return
         if frame.keyframe and len(self._items) >= VIDEO_STALE:

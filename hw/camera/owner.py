@@ -397,14 +397,15 @@ class ProcessCamera:
                 self._still(int.from_bytes(payload[:4], "big"), payload[4:], None)
 
     def _deliver(self, payload: bytes) -> None:
-        generation, keyframe, pts_us = FRAME_HEAD.unpack_from(payload)
+        generation, keyframe, pts_us, dwell_us = FRAME_HEAD.unpack_from(payload)
         with self._delivery:
             start = self._start
             if start is None or start.generation != generation:
                 return
             start.watch.frame(time.monotonic())
             try:
-                start.sink(EncodedFrame(payload[FRAME_HEAD.size :], pts_us, bool(keyframe)))
+                start.sink(EncodedFrame(payload[FRAME_HEAD.size :], pts_us, bool(keyframe),
+                                        dwell_us=None if dwell_us < 0 else dwell_us))
             except Exception:  # outermost frame of the callback: a sink never ends the camera
                 _log.exception("receiver of camera frames failed")
 

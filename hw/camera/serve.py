@@ -36,7 +36,8 @@ class Owner:
 
     def frame(self, generation: int, frame: EncodedFrame) -> None:
         """``generation`` is the number of the start it belongs to."""
-        self._write(pack(FRAME, FRAME_HEAD.pack(generation, frame.keyframe, frame.pts_us) + frame.data))
+        dwell_us = -1 if frame.dwell_us is None else min(frame.dwell_us, 0x7FFFFFFF)
+        self._write(pack(FRAME, FRAME_HEAD.pack(generation, frame.keyframe, frame.pts_us, dwell_us) + frame.data))
 
     def snapshot(self, number: int, jpeg: bytes) -> None:
         self._write(pack(SNAPSHOT, number.to_bytes(4, "big") + jpeg))

@@ -22,8 +22,9 @@ FRAME: Final = 0x11  # to the board
 EVENT: Final = 0x12
 SNAPSHOT: Final = 0x13
 
-FRAME_HEAD: Final = struct.Struct(">IBQ")
-"""Number of the start it belongs to, 1 for a key frame, capture time in microseconds."""
+FRAME_HEAD: Final = struct.Struct(">IBQi")
+"""Number of the start it belongs to, 1 for a key frame, capture time and time in the encoder in microseconds (-1: it
+was not encoded here)."""
 
 MAX_MESSAGE: Final = 8 * 1024 * 1024
 """Bytes; an intra picture of 1080p at the best quality stays far below. More means a broken stream."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from fractions import Fraction
 from typing import Final
 
@@ -81,6 +82,7 @@ class H264Encoder:
 
     def encode(self, picture: VideoFrame, pts_us: int) -> EncodedFrame | None:
         """One access unit for one picture (no delay, no reordering)."""
+        begun_ns = time.monotonic_ns()
         picture.pts = pts_us
         picture.time_base = Fraction(1, 1_000_000)
         picture.pict_type = PictureType.I if self._force else PictureType.NONE
@@ -92,6 +94,7 @@ class H264Encoder:
             data=b"".join(bytes(packet) for packet in packets),
             pts_us=pts_us,
             keyframe=any(packet.is_keyframe for packet in packets),
+            dwell_us=(time.monotonic_ns() - begun_ns) // 1000,
         )
 
 

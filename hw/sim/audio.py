@@ -152,6 +152,7 @@ class SimAudio:
         self._physics: frozenset[str] = frozenset()
         self._noise = b""
         self._volume = 100
+        self._delay_ms = 0.0
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -172,6 +173,7 @@ class SimAudio:
             self._refuse_if_gone()
             self._stop = threading.Event()
             run = _Run(self, block_ms / 1000.0, exchange, self._stop)
+            self._delay_ms = float(block_ms)  # what is handed out plays during the next block
             self._thread = threading.Thread(target=run.run, name="hw.audio", daemon=True)
             self._thread.start()
 
@@ -208,7 +210,7 @@ class SimAudio:
 
     @property
     def figures(self) -> AudioFigures:
-        return AudioFigures()
+        return AudioFigures(delay_ms=self._delay_ms)
 
     # --- for the board
 

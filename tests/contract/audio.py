@@ -34,6 +34,7 @@ def paces_whole_blocks(audio: Audio, most_delay_ms: float = 0.0) -> None:
     with pytest.raises(DeviceBusyError, match="started already"):
         audio.start(48_000, 10, exchange)
     assert done.wait(5.0)
+    told_ms = audio.figures.delay_ms
     began = time.monotonic()
     audio.stop()
     assert time.monotonic() - began < 1.0
@@ -46,6 +47,7 @@ def paces_whole_blocks(audio: Audio, most_delay_ms: float = 0.0) -> None:
     returned = b"".join(answer[:SIZE].ljust(SIZE, b"\0") for answer in answers[:11])
     delay = played.find(returned)
     assert 0 <= delay <= most_delay_ms * 96, "what was played is what was returned, sample by sample"
+    assert not told_ms or abs(told_ms - 10 - delay / 96) < 15, "the delay that is told is the one that was"
     assert len(blocks) == count
 
 

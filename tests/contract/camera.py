@@ -84,6 +84,8 @@ def delivers_constrained_baseline(camera: Camera, encoder: EncoderKind, late_s: 
     assert min(ages) >= 0, ages
     assert max(ages) < 200_000 + late_s * 1e6, ages
     for unit in units:
+        assert unit.dwell_us is not None
+        assert 0 <= unit.dwell_us <= unit.delivered_us - unit.pts_us, "it was in the encoder after its capture"
         types = [kind for kind, _ in nal_units(unit.data)]
         assert unit.data.startswith(b"\0\0\0\1")
         assert unit.keyframe == (5 in types) == (7 in types) == (8 in types)

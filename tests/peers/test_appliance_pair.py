@@ -177,7 +177,9 @@ async def test_a_call_is_sampled_for_who_subscribes_and_summed_up_at_its_end(pai
         assert 0.5 < samples[-1]["ts"] - samples[-2]["ts"] < 2
         assert samples[-1]["acs"]["video"]["send"][0]["codecName"] == "H264"
         device = next(row for row in samples[-1]["stats"] if row["type"] == "x-device")
-        assert 0 < device["captureToSendLatency"] < 1
+        assert 0 < device["captureToFirstPacketLatency"] <= device["captureToSendLatency"] < 1
+        assert 0 < device["encoderDwell"] < 1
+        assert device["audioLoopDelay"] == pytest.approx(0.01), "of the simulated board: one block"
         lobby = (await pair.lobby.get("/v1/stats"))["stats"]
         assert faults(lobby) == []
         await pair.door.give("call.hangup")

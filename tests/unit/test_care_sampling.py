@@ -31,7 +31,7 @@ class Scene:
         self.line: CalmCall | None = None
         self.earlier: list[Json] = []
         self.health = Health()
-        self.lag: tuple[int, float | None] = (0, None)
+        self.lag: Json = {"encoderQueue": 0}
         self.asked = 0
         self.published: list[tuple[float, Json]] = []
         self.sampling = Sampling(self.bulletin, SamplingPorts(
@@ -200,7 +200,8 @@ async def test_the_device_is_in_every_report_with_what_its_board_knows() -> None
         assert faults([row]) == []
         assert row["memFree"] > 1 << 20
         assert not {"socTemperature", "captureToSendLatency"} & set(row)
-        s.health, s.call, s.lag = Health(temperature_c=61.5, throttled=False), [STREAM], (3, 0.021)
+        s.health, s.call = Health(temperature_c=61.5, throttled=False), [STREAM]
+        s.lag = {"encoderQueue": 3, "captureToSendLatency": 0.021}
         first, row = await s.sampling.report()
         assert first is STREAM
         assert faults([row]) == []

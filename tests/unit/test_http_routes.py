@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +23,7 @@ from appliance.doors.http import Ports
 from appliance.doors.http.events import QUEUE_LIMIT, SAMPLES_BEHIND
 from appliance.doors.http.metrics import active_diagnostics
 from appliance.doors.http.replies import status_of
+from appliance.doors.http.stages import stage_cpu_s
 from appliance.handover import PeerChannel
 from appliance.vocabulary import VERBS, Answer, Result
 from hw.api import DeviceBusyError, DeviceMissingError, HardwareError
@@ -293,6 +298,41 @@ async def test_metrics_count_calls_requests_and_rates(tmp_path: Path) -> None:
                      'edgecall_health{status="ok"} 1', "edgecall_network_quality_level 4"):
             assert line in text.splitlines()
         assert "edgecall_memory_pss_bytes" in text
+        assert re.search(r'^edgecall_stage_cpu_seconds_total\{stage="loop"\} \S+$', text, re.MULTILINE)
+
+
+def test_processor_time_is_told_by_thread_and_by_process() -> None:
+    started, over = threading.Event(), threading.Event()
+
+    def work() -> None:
+        began = time.thread_time()
+        while time.thread_time() - began < 0.05:
+            pass
+        started.set()
+        over.wait()
+
+    pool = [threading.Thread(target=work, name=f"hw.work_{number}") for number in range(2)]
+    before = stage_cpu_s()
+    work_too = "import time\nwhile time.process_time() < 0.05: pass\nprint(flush=True)\ninput()"
+    command = [sys.executable, "-S", "-c", work_too, "hw.pi.camera.process"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            for thread in pool:
+                thread.start()
+                started.wait()
+                started.clear()
+            process.stdout.readline()
+            spent = stage_cpu_s()
+        finally:
+            over.set()
+            for thread in pool:
+                thread.join()
+            process.communicate(b"\n")
+    assert 0.09 < spent["hw.work"] < 0.3, "both threads of the pool"
+    assert 0.04 < spent["camera process"] < 0.5
+    assert spent["loop"] >= before["loop"] > 0
+    assert {"hw.work", "camera process"}.isdisjoint(stage_cpu_s()), "what has ended is gone"
 
 
 def test_a_diagnostic_is_active_as_a_flag_or_as_a_poor_quality() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from appliance.bulletin import Bulletin
+from appliance.doors.http.stages import stage_cpu_s
 from appliance.vocabulary import DIAGNOSTICS, CallState, Event, Json
 
 __all__ = ["CONTENT_TYPE", "Metrics", "active_diagnostics"]
@@ -83,9 +84,9 @@ class Metrics:
 
     async def text(self, health: Json, stats: Sequence[Json], streams: Mapping[str, int]) -> str:
         """The exposition. ``streams``: open event streams, peers and panels."""
-        process = await asyncio.to_thread(_process)
+        process, stages = await asyncio.to_thread(lambda: (_process(), stage_cpu_s()))
         return "".join([*self._device_families(health), *self._call_families(), *_rtp_families(stats),
-                        *self._http_families(streams), *_process_families(process)])
+                        *self._http_families(streams), *_process_families(process, stages)])
 
     def _device_families(self, health: Json) -> Iterable[str]:
         version = str(self._bulletin.document("device").get("version", ""))
@@ -144,7 +145,7 @@ def _process() -> dict[str, Any]:
     return sizes
 
 
-def _process_families(process: Mapping[str, float]) -> Iterable[str]:
+def _process_families(process: Mapping[str, float], stages: Mapping[str, float]) -> Iterable[str]:
     for key, name, text in (
         ("Pss", "edgecall_memory_pss_bytes", "Proportional set size of the daemon."),
         ("Rss", "edgecall_memory_rss_bytes", "Resident set size of the daemon."),
@@ -153,5 +154,7 @@ def _process_families(process: Mapping[str, float]) -> Iterable[str]:
         if key in process:
             yield _family(name, "gauge", text, [({}, process[key])])
     yield _family("edgecall_cpu_seconds_total", "counter", "CPU time of the daemon.", [({}, time.process_time())])
+    yield _family("edgecall_stage_cpu_seconds_total", "counter", "CPU time by thread and process.",
+                  [({"stage": name}, value) for name, value in sorted(stages.items())])
     yield _family("edgecall_threads", "gauge", "Python threads of the daemon.", [({}, threading.active_count())])
     yield _family("edgecall_tasks", "gauge", "Tasks of the loop.", [({}, len(asyncio.all_tasks()))])

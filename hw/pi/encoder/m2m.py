@@ -265,7 +265,9 @@ class M2mEncoder:
             self.force_keyframe()  # what follows refers to what is lost
             return None
         self._damaged.clear()
-        return EncodedFrame(data, pts_us, bool(flags & FLAG_KEY))
+        inside = [one for one in done if one.pts_us == pts_us]
+        dwell_us = round((now - inside[-1].when) * 1e6) if inside else None
+        return EncodedFrame(data, pts_us, bool(flags & FLAG_KEY), dwell_us=dwell_us)
 
     def _reclaim(self) -> None:
         try:
