@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont
 
-__all__ = ["BACKGROUND", "Box", "Content", "Words", "encoded", "place"]
+__all__ = ["BACKGROUND", "Box", "Content", "Words", "encoded", "place", "turned", "upright"]
 
 BACKGROUND: Final = (13, 17, 23)
 SURFACE: Final = (22, 28, 38)
@@ -73,6 +73,21 @@ class Box:
     top: int
     width: int
     height: int
+
+
+def turned(box: Box, size: tuple[int, int], degrees: int) -> Box:
+    """Where ``box`` of an upright screen of ``size`` has to be for being in its place once it is turned about its own
+    middle, with the screen: 0, 90, 180 or 270 degrees clockwise. Width and height stay as they are, and both are even.
+    """
+    middle = box.left + box.width // 2, box.top + box.height // 2
+    x, y = {0: middle, 90: (size[1] - middle[1], middle[0]), 180: (size[0] - middle[0], size[1] - middle[1]),
+            270: (middle[1], size[0] - middle[0])}[degrees]
+    return Box(x - box.width // 2, y - box.height // 2, box.width, box.height)
+
+
+def upright(x: float, y: float, degrees: int) -> tuple[float, float]:
+    """A place of a turned screen as a place of the upright one, both in fractions."""
+    return {0: (x, y), 90: (y, 1 - x), 180: (1 - x, 1 - y), 270: (1 - y, x)}[degrees]
 
 
 @dataclass(frozen=True, slots=True)

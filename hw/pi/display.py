@@ -22,7 +22,7 @@ from hw.api import DeviceFact, DeviceFailedError, DeviceMissingError, FaultKind,
 from hw.faults import FaultLine
 from hw.screen import Content
 
-__all__ = ["DisplayConfig", "SdlDisplay", "connected", "desktop", "open_display"]
+__all__ = ["Connector", "DisplayConfig", "SdlDisplay", "connectors", "desktop", "open_display", "plugged"]
 
 _log = logging.getLogger("hw.display")
 
@@ -45,12 +45,16 @@ class DisplayConfig:
     """The table ``display`` of a board file.
 
     ``use``: whether there is a screen: ``auto`` (where one is plugged in), ``required`` (a missing one is a fault from
-    the start), ``none``. ``driver``: ``auto``, ``kmsdrm``, ``wayland``, ``x11``. ``touch``: buttons by their place,
-    ``LEFT TOP WIDTH HEIGHT`` in fractions of the screen. ``backlight``: which of several.
+    the start), ``none``. ``driver``: ``auto``, ``kmsdrm``, ``wayland``, ``x11``. ``connector``: where the screen is
+    plugged in, without a desktop; empty: the first that has one. ``rotation``: what is shown is turned by so many
+    degrees, clockwise. ``touch``: buttons by their place, ``LEFT TOP WIDTH HEIGHT`` in fractions of the screen as it is
+    seen. ``backlight``: which of several.
     """
 
     use: str = "auto"
     driver: str = "auto"
+    connector: str = ""
+    rotation: int = 0
     touch: Mapping[str, str] = field(default_factory=dict)
     backlight: str = ""
 
@@ -60,6 +64,10 @@ class DisplayConfig:
             faults.append(f"use: {self.use!r} is none of auto, required, none")
         if self.driver not in ("auto", "kmsdrm", "wayland", "x11"):
             faults.append(f"driver: {self.driver!r} is none of auto, kmsdrm, wayland, x11")
+        if self.connector and self.driver in ("wayland", "x11"):
+            faults.append(f"connector: {self.driver} places the window by itself; leave it out")
+        if self.rotation not in (0, 90, 180, 270):
+            faults.append(f"rotation: {self.rotation} is none of 0, 90, 180, 270")
         for name, text in self.touch.items():
             try:
                 left, top, width, height = map(float, text.split())
@@ -133,19 +141,33 @@ _ENDED: Final = State(fault=FaultKind.FAILED, note="its process ended")
 # --- where there is a screen
 
 
-def connected(folder: str = "/sys/class/drm") -> Sequence[str] | None:
-    """Connectors of all graphics cards with a screen on them; None where no card has a connector."""
-    found, any_there = [], False
-    for path in sorted(Path(folder).glob("card*-*")):
+@dataclass(frozen=True, slots=True)
+class Connector:
+    """A socket for a screen: its graphics card (``/dev/dri/cardN``), its name, and whether a screen is plugged in."""
+
+    card: int
+    name: str
+    connected: bool
+
+
+def connectors(folder: str = "/sys/class/drm") -> Sequence[Connector]:
+    """Those of all graphics cards, as the kernel counts them."""
+    found = []
+    for path in Path(folder).glob("card*-*"):
+        card, _, name = path.name.removeprefix("card").partition("-")
         try:
             status = (path / "status").read_text().strip()
-        except OSError:
-            continue
-        if "Writeback" not in path.name:
-            any_there = True
-            if status == "connected":
-                found.append(path.name.partition("-")[2])
-    return found if any_there else None
+            number = int((path / "connector_id").read_text())
+        except (OSError, ValueError):
+            continue  # it goes
+        if card.isdecimal() and not name.startswith("Writeback"):
+            found.append((int(card), number, Connector(int(card), name, status == "connected")))
+    return [connector for _, _, connector in sorted(found, key=lambda one: one[:2])]
+
+
+def plugged(there: Sequence[Connector], wanted: str = "") -> Connector | None:
+    """The connector ``wanted``, or the first, that has a screen."""
+    return next((one for one in there if one.connected and wanted in ("", one.name)), None)
 
 
 def desktop(environ: Mapping[str, str] = os.environ) -> str:
@@ -156,7 +178,7 @@ def desktop(environ: Mapping[str, str] = os.environ) -> str:
 def open_display(config: DisplayConfig, faults: FaultLine, press: Callable[[str, bool], None]) -> SdlDisplay | None:
     """The screen of a board file; None where there is nothing to show on. ``press`` takes touched buttons."""
     driver = config.driver if config.driver != "auto" else desktop() or "kmsdrm"
-    if config.use == "none" or (config.use == "auto" and driver == "kmsdrm" and connected() is None):
+    if config.use == "none" or (config.use == "auto" and driver == "kmsdrm" and not connectors()):
         return None
     return SdlDisplay(config, driver, faults, press)
 

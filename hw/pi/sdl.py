@@ -11,6 +11,7 @@ processor as YUV, words are set by Pillow when they change. A screen that was un
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import logging
 import math
 import os
@@ -33,8 +34,21 @@ from hw.api import (
 )
 from hw.host.holders import holders
 from hw.pi.backlight import Backlight
-from hw.pi.display import Dim, DisplayConfig, Drawn, Message, Shoot, Shot, Show, State, Touch, connected
-from hw.screen import BACKGROUND, Content, Words, encoded, place
+from hw.pi.display import (
+    Connector,
+    Dim,
+    DisplayConfig,
+    Drawn,
+    Message,
+    Shoot,
+    Shot,
+    Show,
+    State,
+    Touch,
+    connectors,
+    plugged,
+)
+from hw.screen import BACKGROUND, Content, Words, encoded, place, turned, upright
 
 _log = logging.getLogger("hw.display")
 
@@ -49,6 +63,8 @@ EXIT_S: Final = 0.4
 RETRY_S: Final = 2.0
 PUMP_S: Final = 0.03
 """Touches are asked for this often while there are buttons on the screen; a press is told within 50 ms."""
+
+_SET_MASTER: Final = ord("d") << 8 | 0x1E  # DRM_IOCTL_SET_MASTER
 
 LARGEST: Final = (1920, 1080)
 """More pixels cost every frame and show nothing at 3 m."""
@@ -119,12 +135,12 @@ class Screen:
 
     def _look_after(self) -> None:
         while not self._stopping():
-            if self._driver == "kmsdrm" and not connected():
-                self._lack(DeviceMissingError("no screen is connected: check its cable"))
+            try:
+                window = _Window(self._driver, self._plugged(), self._config.rotation)
+            except DeviceMissingError as error:
+                self._lack(error)
                 self._rest(LOOK_S)
                 continue
-            try:
-                window = _Window(self._driver)
             except HardwareError as error:
                 self._lack(error)
                 self._rest(RETRY_S)
@@ -137,6 +153,17 @@ class Screen:
                 self._become(State(fault=FaultKind.PULLED, note="the screen was unplugged: check its cable"))
             window.close()
         self._backlight.set(self._brightness)
+
+    def _plugged(self) -> Connector | None:
+        """Where the screen is; None on a desktop, which decides that. Raises HardwareError where there is none."""
+        if self._driver != "kmsdrm":
+            return None
+        there, wanted = connectors(), self._config.connector
+        if wanted and wanted not in (names := [one.name for one in there]):
+            raise DeviceFailedError(f"there is no connector {wanted!r}; there are {', '.join(names) or 'none'}")
+        if (found := plugged(there, wanted)) is None:
+            raise DeviceMissingError(f"no screen is connected{wanted and ' at '}{wanted}: check its cable")
+        return found
 
     def _stopping(self) -> bool:
         with self._wake:
@@ -159,9 +186,9 @@ class Screen:
                 again_at = now + AGAIN_S if work else math.inf
             if not self._pump(window):
                 return True
-            if self._driver == "kmsdrm" and time.monotonic() >= look_at:
+            if time.monotonic() >= look_at:
                 look_at = time.monotonic() + LOOK_S
-                if not connected():
+                if window.connector is not None and window.connector not in connectors():
                     return True
 
     def _draw(self, window: _Window, content: Content, brightness: int, shoot: bool) -> None:
@@ -217,9 +244,16 @@ class Screen:
 class _Window:
     """One full-screen window of SDL with its renderer and textures. On one thread, from the first call to the last."""
 
-    def __init__(self, driver: str) -> None:
+    def __init__(self, driver: str, connector: Connector | None, rotation: int) -> None:
         import sdl2
 
+        self.connector = connector
+        self._rotation = rotation
+        self._number = 0  # SDL counts the screens of one card, in the order of their connectors
+        if connector is not None:
+            self._number = [one for one in connectors() if (one.card, one.connected) == (connector.card, True)].index(
+                connector)
+            _ask_for(connector.card)
         self._sdl: Any = sdl2
         self._window: Any = None
         self._renderer: Any = None
@@ -228,6 +262,7 @@ class _Window:
             (b"SDL_NO_SIGNAL_HANDLERS", b"1"),  # signals are the daemon's
             (b"SDL_TOUCH_MOUSE_EVENTS", b"0"), (b"SDL_MOUSE_TOUCH_EVENTS", b"1"),  # a mouse is a finger, never twice
             (b"SDL_RENDER_SCALE_QUALITY", b"1"),
+            (b"SDL_KMSDRM_DEVICE_INDEX", str(connector.card).encode() if connector else b""),
         ):
             sdl2.SDL_SetHint(hint, value)
         if sdl2.SDL_InitSubSystem(sdl2.SDL_INIT_VIDEO) != 0:
@@ -244,16 +279,16 @@ class _Window:
         self._pictures: list[tuple[Picture, Any]] = []  # as they are in textures
 
     def _open(self) -> None:
-        sdl = self._sdl
+        sdl, number = self._sdl, self._number
         mode = sdl.SDL_DisplayMode()
-        sdl.SDL_GetDesktopDisplayMode(0, ctypes.byref(mode))
+        sdl.SDL_GetDesktopDisplayMode(number, ctypes.byref(mode))
         flags = sdl.SDL_WINDOW_FULLSCREEN_DESKTOP
         if mode.w > LARGEST[0] or mode.h > LARGEST[1]:
             wanted, closest = sdl.SDL_DisplayMode(0, *LARGEST, 0, None), sdl.SDL_DisplayMode()
-            if sdl.SDL_GetClosestDisplayMode(0, ctypes.byref(wanted), ctypes.byref(closest)):
+            if sdl.SDL_GetClosestDisplayMode(number, ctypes.byref(wanted), ctypes.byref(closest)):
                 mode, flags = closest, sdl.SDL_WINDOW_FULLSCREEN
-        self._window = sdl.SDL_CreateWindow(b"Edgecall", sdl.SDL_WINDOWPOS_UNDEFINED, sdl.SDL_WINDOWPOS_UNDEFINED,
-                                            mode.w, mode.h, flags)
+        where = sdl.SDL_WINDOWPOS_UNDEFINED_DISPLAY(number)
+        self._window = sdl.SDL_CreateWindow(b"Edgecall", where, where, mode.w, mode.h, flags)
         if not self._window:
             raise DeviceFailedError(f"screen: no window: {self._error()}")
         sdl.SDL_ShowCursor(sdl.SDL_DISABLE)
@@ -262,7 +297,8 @@ class _Window:
             raise DeviceFailedError(f"screen: nothing draws: {self._error()}")
         width, height = ctypes.c_int(), ctypes.c_int()
         sdl.SDL_GetRendererOutputSize(self._renderer, ctypes.byref(width), ctypes.byref(height))
-        self.size = (width.value, height.value)
+        self._panel = (width.value, height.value)
+        self.size = self._panel if self._rotation in (0, 180) else self._panel[::-1]
 
     def _error(self) -> str:
         return str(self._sdl.SDL_GetError().decode(errors="replace")) or "SDL does not say why"
@@ -282,7 +318,8 @@ class _Window:
         found: list[tuple[float, float, bool] | None] = []
         while sdl.SDL_PollEvent(ctypes.byref(event)):
             if event.type in (sdl.SDL_FINGERDOWN, sdl.SDL_FINGERUP):
-                found.append((event.tfinger.x, event.tfinger.y, event.type == sdl.SDL_FINGERDOWN))
+                found.append((*upright(event.tfinger.x, event.tfinger.y, self._rotation),
+                              event.type == sdl.SDL_FINGERDOWN))
             elif event.type == sdl.SDL_QUIT:
                 found.append(None)
         return found
@@ -296,10 +333,10 @@ class _Window:
             self._upload(content)
             for tile, (_, texture) in zip((tile for tile in content.tiles if tile.picture is not None), self._pictures,
                                           strict=True):
-                box = place(tile, self.size)
+                box = turned(place(tile, self.size), self.size, self._rotation)
                 where = sdl.SDL_Rect(box.left, box.top, box.width, box.height)
                 flip = sdl.SDL_FLIP_HORIZONTAL if tile.mirrored else sdl.SDL_FLIP_NONE
-                sdl.SDL_RenderCopyEx(renderer, texture, None, ctypes.byref(where), 0.0, None, flip)
+                sdl.SDL_RenderCopyEx(renderer, texture, None, ctypes.byref(where), float(self._rotation), None, flip)
             sdl.SDL_RenderCopy(renderer, self._sheet, None, None)
         picture = self._read() if read_back else b""
         sdl.SDL_RenderPresent(renderer)
@@ -328,12 +365,15 @@ class _Window:
             sdl.SDL_DestroyTexture(texture)
         if self._shown != (key := content.without_pictures()):
             self._shown = key
-            pixels = self._words.sheet(content).tobytes("raw", "BGRA")
+            sheet = self._words.sheet(content)
+            if self._rotation:
+                sheet = sheet.rotate(-self._rotation, expand=True)
+            pixels = sheet.tobytes("raw", "BGRA")
             if self._sheet is None:
                 self._sheet = sdl.SDL_CreateTexture(self._renderer, sdl.SDL_PIXELFORMAT_ARGB8888,
-                                                    sdl.SDL_TEXTUREACCESS_STATIC, *self.size)
+                                                    sdl.SDL_TEXTUREACCESS_STATIC, *self._panel)
                 sdl.SDL_SetTextureBlendMode(self._sheet, sdl.SDL_BLENDMODE_BLEND)
-            sdl.SDL_UpdateTexture(self._sheet, None, pixels, self.size[0] * 4)
+            sdl.SDL_UpdateTexture(self._sheet, None, pixels, self._panel[0] * 4)
 
     def _fill(self, texture: Any, picture: Picture) -> None:
         sdl, width, luma = self._sdl, picture.width, picture.width * picture.height
@@ -346,12 +386,26 @@ class _Window:
     def _read(self) -> bytes:
         from PIL import Image
 
-        sdl, (width, height) = self._sdl, self.size
+        sdl, (width, height) = self._sdl, self._panel
         pixels = ctypes.create_string_buffer(width * height * 4)
         if sdl.SDL_RenderReadPixels(self._renderer, None, sdl.SDL_PIXELFORMAT_ARGB8888, pixels, width * 4) != 0:
             raise DeviceFailedError(f"screen: it cannot be read back: {self._error()}")
         image = Image.frombuffer("RGBA", (width, height), pixels.raw, "raw", "BGRA", 0, 1)
+        if self._rotation:
+            image = image.rotate(self._rotation, expand=True)
         return encoded(image.convert("RGB"), "PNG", compress_level=1)
+
+
+def _ask_for(card: int) -> None:
+    """Raises HardwareError where somebody else drives the graphics card: SDL does not ask when it is told which."""
+    try:
+        node = os.open(f"/dev/dri/card{card}", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(node, _SET_MASTER)
+        finally:
+            os.close(node)  # and it is nobody's again
+    except OSError as error:
+        raise _refusal("kmsdrm", str(error)) from error
 
 
 def _refusal(driver: str, words: str) -> HardwareError:

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL.Image import Image
+from PIL.Image import Image, new
 
 from appliance.media.downlink import Screen
 from hw.api import DeviceMissingError, Fault, FaultKind, Kind, Picture, Tile
 from hw.faults import FaultLine
 from hw.pi.backlight import Backlight
 from hw.pi.boardfile import BoardFile, BoardFileError, board_files, load_board_file
-from hw.pi.display import DisplayConfig, connected, desktop, open_display
-from hw.screen import FAINT, INK, Box, Content, Words, place
+from hw.pi.display import Connector, DisplayConfig, connectors, desktop, open_display, plugged
+from hw.screen import FAINT, INK, Box, Content, Words, place, turned, upright
 from tests.support.media_board import HandDisplay
 
 
@@ -27,6 +27,8 @@ def _press(button: str, down: bool) -> None:
 @pytest.mark.parametrize(("table", "words"), [
     ({"use": "yes"}, "use: 'yes' is none of auto, required, none"),
     ({"driver": "fbdev"}, "driver: 'fbdev' is none of auto, kmsdrm, wayland, x11"),
+    ({"rotation": 45}, "rotation: 45 is none of 0, 90, 180, 270"),
+    ({"connector": "HDMI-A-1", "driver": "x11"}, "connector: x11 places the window by itself; leave it out"),
     ({"touch": {"call": "0 0 1"}}, "touch.call = '0 0 1': LEFT TOP WIDTH HEIGHT"),
     ({"touch": {"call": "0.5 0 0.6 1"}}, "touch.call"),
     ({"touch": {"call": "0 0 0 1"}}, "touch.call"),
@@ -48,17 +50,41 @@ def test_a_touch_presses_the_button_of_its_place() -> None:
     assert DisplayConfig(touch={"mute": "0 0.8 0.5 0.2"}).touched(0.7, 0.9) is None
 
 
-def test_connectors_with_a_screen_are_found(tmp_path: Path) -> None:
-    assert connected(str(tmp_path)) is None
-    rows = (("card0-Writeback-1", "unknown"), ("card1-HDMI-A-1", "disconnected"), ("card1-HDMI-A-2", "connected"))
-    for name, status in rows[:2]:
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "status").write_text(status + "\n")
+def _connector(folder: Path, path: str, number: int, status: str) -> None:
+    (folder / path).mkdir()
+    (folder / path / "connector_id").write_text(f"{number}\n")
+    (folder / path / "status").write_text(f"{status}\n")
+
+
+def test_connectors_are_counted_as_the_kernel_does(tmp_path: Path) -> None:
+    assert connectors(str(tmp_path)) == []
     (tmp_path / "card1").mkdir()
-    assert connected(str(tmp_path)) == []
-    (tmp_path / rows[2][0]).mkdir()
-    (tmp_path / rows[2][0] / "status").write_text("connected\n")
-    assert connected(str(tmp_path)) == ["HDMI-A-2"]
+    _connector(tmp_path, "card1-HDMI-A-1", 33, "disconnected")
+    _connector(tmp_path, "card1-HDMI-A-2", 44, "connected")
+    _connector(tmp_path, "card1-DSI-1", 41, "connected")
+    _connector(tmp_path, "card1-Writeback-1", 50, "unknown")
+    _connector(tmp_path, "card0-HDMI-A-3", 90, "disconnected")
+    there = connectors(str(tmp_path))
+    assert there == [Connector(0, "HDMI-A-3", False), Connector(1, "HDMI-A-1", False), Connector(1, "DSI-1", True),
+                     Connector(1, "HDMI-A-2", True)]
+    assert plugged(there) == Connector(1, "DSI-1", True)
+    assert plugged(there, "HDMI-A-2") == Connector(1, "HDMI-A-2", True)
+    assert plugged(there, "HDMI-A-1") is None
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_a_turned_screen_has_everything_in_its_place(degrees: int) -> None:
+    """As Pillow turns a picture of the upright screen, with a button where it is touched."""
+    size, box = (40, 60), Box(4, 8, 20, 10)
+    meant = new("L", size)
+    meant.paste(255, (box.left, box.top, box.left + box.width, box.top + box.height))
+    meant = meant.rotate(-degrees, expand=True)
+    where = turned(box, size, degrees)
+    middle = where.left + where.width // 2, where.top + where.height // 2
+    half = [where.width // 2, where.height // 2][:: 1 if degrees in (0, 180) else -1]
+    assert meant.getbbox() == (middle[0] - half[0], middle[1] - half[1], middle[0] + half[0], middle[1] + half[1])
+    x, y = upright(middle[0] / meant.width, middle[1] / meant.height, degrees)
+    assert (x, y) == pytest.approx(((box.left + box.width / 2) / size[0], (box.top + box.height / 2) / size[1]))
 
 
 def test_the_desktop_is_known_by_its_environment() -> None:

@@ -81,12 +81,12 @@ def display(told: Told) -> Iterator[SdlDisplay]:
     made.close()
 
 
-def _shown(display: SdlDisplay) -> Image.Image:
-    """What is drawn, which the kernel scans out once the page was flipped."""
+def _shown(display: SdlDisplay, degrees: int = 0) -> Image.Image:
+    """What is drawn, which the kernel scans out once the page was flipped, ``degrees`` clockwise; upright again."""
     drawn = Image.open(io.BytesIO(display.screenshot()))
     end = time.monotonic() + 20.0
     while True:
-        seen = drm.scanned_out()
+        seen = drm.scanned_out().rotate(degrees, expand=True)
         assert seen.size == drawn.size == display.size
         if ImageChops.difference(seen, drawn).getbbox() is None:
             return seen
@@ -118,6 +118,37 @@ def test_a_mirrored_picture_is_mirrored(display: SdlDisplay) -> None:
     seen, (width, height) = _shown(display), display.size
     assert seen.getpixel((width // 2 - height // 4, height // 2)) < (40, 40, 40)
     assert seen.getpixel((width // 2 + height // 4, height // 2)) > (215, 215, 215)
+
+
+@pytest.mark.parametrize("degrees", [90, 180])
+def test_a_turned_screen_shows_everything_turned(told: Told, degrees: int) -> None:
+    display = open_display(DisplayConfig(use="required", driver="kmsdrm", connector="Virtual-1", rotation=degrees),
+                           told.line, told.press)
+    assert display is not None
+    try:
+        _until_open(display)
+        simulated = SimDisplay(display.size)
+        luma = (bytes((235,)) * 160 + bytes((16,)) * 160) * 180  # bright on the left
+        one = Picture(320, 180, luma + bytes((128,)) * 28800)
+        for tiles, banner, hint in (([Tile(one, h=0.5, label="Anna"), Tile(one, 0.0, 0.5, 1.0, 0.5, mirrored=True)],
+                                     "Calling …", "Reception"), ([], "Front door", "Press the button to call")):
+            display.show(tiles, banner, hint)
+            simulated.show(tiles, banner, hint)
+            upright = _shown(display, degrees)
+            meant = Image.open(io.BytesIO(simulated.screenshot()))
+            assert max(ImageStat.Stat(ImageChops.difference(upright, meant)).mean) < 2.0
+        simulated.close()
+    finally:
+        display.close()
+
+
+def test_a_connector_that_there_is_not_is_told_with_those_that_there_are(told: Told) -> None:
+    display = open_display(DisplayConfig(driver="kmsdrm", connector="HDMI-A-9"), told.line, told.press)
+    assert display is not None
+    try:
+        assert told.fault(FaultKind.FAILED, True).detail == "there is no connector 'HDMI-A-9'; there are Virtual-1"
+    finally:
+        display.close()
 
 
 def test_nobody_waits_for_a_slow_screen(display: SdlDisplay) -> None:
