@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Final, Protocol
 
 from appliance.media.jitter import DelayTarget, Lag
@@ -87,6 +87,11 @@ class Played:
         """packetsDiscarded: that came too late or too early to be played. One that came twice is none (RFC 7002)."""
         return self.late + self.overflow
 
+    def since(self, before: Played) -> Played:
+        """What was counted since then; the level of now."""
+        grown = {one.name: getattr(self, one.name) - getattr(before, one.name) for one in fields(self)}
+        return Played(**grown | {"level": self.level})
+
 
 class Playout:
     """The buffer and clock of one voice. ``put`` on the loop, ``take`` on the audio thread.
@@ -117,6 +122,7 @@ class Playout:
         self._calm = 0
         self._position: tuple[int, float] | None = None
         self.counters = Played()
+        self._before = Played()  # counted of the sources before this one
         self.silent = False
         """Received but not played (hold, loudspeaker mute of this session)."""
         self.minimum_delay_s = 0.0
@@ -156,6 +162,12 @@ class Playout:
         with self._lock:
             self._begin_again()
             self._highest = None
+        self._before = replace(self.counters)
+
+    @property
+    def of_source(self) -> Played:
+        """The counters of the source that plays (SSRC), as W3C has them for each by itself."""
+        return self.counters.since(self._before)
 
     def use(self, decoder: Decoder, clock_rate: int) -> None:
         """What follows is of another codec."""

@@ -36,7 +36,7 @@ class Smoothness:
         self._last: float | None = None
 
     def rendered(self, now: float) -> None:
-        """A frame was handed to the screen, at monotonic ``now``."""
+        """A frame was decoded for the screen, at monotonic ``now``; the screen may leave some of many out."""
         self.frames_rendered += 1
         last, self._last = self._last, now
         if last is None:

@@ -222,7 +222,7 @@ def _inbound(kind: str, session: Session, connection: MediaTransport, moment: _M
         "lastPacketReceivedTimestamp": moment.wall(counters.last_at),
         "packetsLost": reception.lost,
         "jitter": reception.jitter_s,
-        "packetsDiscarded": counters.discarded + (session.voice_in.counters.discarded if kind == "audio" else 0),
+        "packetsDiscarded": counters.discarded + (session.voice_in.of_source.discarded if kind == "audio" else 0),
         "estimatedPlayoutTimestamp": _playing(kind, session, moment),
         "retransmittedPacketsReceived": counters.resent_packets,
         "retransmittedBytesReceived": counters.resent_bytes,
@@ -241,7 +241,7 @@ def _playing(kind: str, session: Session, moment: _Moment) -> float | None:
 
 
 def _inbound_audio(session: Session) -> Json:
-    played = session.voice_in.counters
+    played = session.voice_in.of_source
     return {
         "playoutId": PLAYOUT,
         "totalSamplesReceived": played.received,

@@ -122,8 +122,6 @@ class VideoIn:
         self._handing = False
         self._showing = True
         self._watch = StallWatch()
-        self._decode_s = 0.0  # of decoders that have ended
-        self.smoothness = Smoothness()
         self.rate = FrameRate()
         self.delay_s = 0.0
         """That pictures wait, beyond the fastest of them, for the sound that belongs to them."""
@@ -138,6 +136,12 @@ class VideoIn:
             lambda unit: len(unit.data), begins=lambda unit: unit.key, on_open=on_asked, on_loss=on_asked,
         )
         self.pictures: TapPoint[Picture] = TapPoint(lambda picture: len(picture.i420), on_open=self._on_tapped)
+        self.size = (0, 0)
+        self._begin_counting()
+
+    def _begin_counting(self) -> None:
+        """What W3C counts for each source by itself."""
+        self.smoothness = Smoothness()
         self.decoded = 0
         self.key_decoded = 0
         self.dropped = 0
@@ -148,7 +152,7 @@ class VideoIn:
         self.minimum_s = 0.0  # of that, until each was whole: what the network took
         self.target_s = 0.0  # until each was due, in step with its sound
         self.processing_s = 0.0  # from the first packet of each picture to its decoding, summed
-        self.size = (0, 0)
+        self._decode_s = 0.0  # of decoders that have ended
 
     # -- what is wanted
 
@@ -195,8 +199,8 @@ class VideoIn:
         """Another encoder from here on; the last picture stays until its first one."""
         self._forget_held()
         self._replace_decoder()
+        self._begin_counting()
         self._pace = Pace()
-        self.smoothness.interrupted()
         self.position = None
 
     def look(self, now: float, *, due: bool) -> None:
@@ -223,7 +227,7 @@ class VideoIn:
 
     @property
     def decode_s(self) -> float:
-        """Time spent decoding, in all."""
+        """Time spent decoding."""
         return self._decode_s + (self._decoder.decode_s if self._decoder is not None else 0.0)
 
     async def close(self, deadline_s: float = 0.5) -> bool:
@@ -311,7 +315,8 @@ class VideoIn:
         self.processing_s += now - unit.began_s
         self.position = (unit.timestamp, now)
         self.rate.frame(now)
-        self.smoothness.rendered(now)
+        if self._showing:
+            self.smoothness.rendered(now)
         show = self._showing and not self._handing and now >= self._show_next_at - SHOW_AHEAD * SHOW_INTERVAL_S
         if not show and not self.pictures.active:
             return

@@ -326,10 +326,13 @@ def test_the_source_may_begin_anew_and_its_timestamps_may_wrap() -> None:
     path.run(3)
     assert None not in path.played[-200:]
     path.playout.restart()
+    assert path.playout.of_source.received == 0
     path.first_timestamp += 1234
     path.run(3)
     assert None not in path.played[-200:]
     assert path.playout.counters.late == 0
+    assert 2.5 * RATE < path.playout.of_source.received <= 3 * RATE < path.playout.counters.received
+    assert path.playout.of_source.level == path.playout.counters.level
 
 
 def test_the_position_tells_which_sample_is_played() -> None:

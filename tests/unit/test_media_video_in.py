@@ -112,6 +112,7 @@ async def test_raw_pictures_are_decoded_for_a_tap_although_nothing_is_shown() ->
     tap = world.video.pictures.open(10_000_000)
     await world.decode(units(5))
     assert not world.pictures
+    assert world.video.smoothness.frames_rendered == 0
     world.video.show(True)
     lost = world.lost
     world.video.pictures.open(10_000_000).close()
@@ -199,8 +200,10 @@ async def test_a_new_source_of_another_size_follows_without_a_black_picture() ->
     await world.decode(units(5))
     await until(lambda: bool(world.pictures))
     world.video.on_new_source()
+    assert (world.video.decoded, world.video.emitted, world.video.smoothness.frames_rendered) == (0, 0, 0)
     await world.decode(units(5, size=(320, 192)))
     await until(lambda: world.pictures[-1].width == 320)
+    assert world.video.emitted == 5, "counted for each source by itself"
     assert all(picture.width in (160, 320) for picture in world.pictures)
     assert world.video.undecodable == 0
     await world.video.close()
