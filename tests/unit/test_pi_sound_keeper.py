@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,16 +71,19 @@ class Shop:
     def __init__(self) -> None:
         self.names = ["usb:1-1", "alsa:jack"]
         self.refusals: dict[str, HardwareError] = {}
+        self.node = ""
+        self.asked: list[str] = []
         self.opened: list[Stream] = []
         self.faults: dict[tuple[Kind, FaultKind, str], Fault] = {}
         self._changed = threading.Condition()
 
     def find(self) -> list[Endpoint]:
-        return [Endpoint(kind, name, name.upper(), name, "", name, name) for name in self.names
+        return [Endpoint(kind, name, name.upper(), name, self.node, name, name) for name in self.names
                 for kind in (Kind.MICROPHONE, Kind.SPEAKER)]
 
     def open(self, endpoint: Endpoint, *_: object) -> Stream:
         with self._changed:
+            self.asked.append(endpoint.id)
             self._changed.notify_all()
         if endpoint.id in self.refusals:
             raise self.refusals[endpoint.id]
@@ -165,6 +170,40 @@ def test_one_that_refuses_is_told_and_taken_when_it_no_longer_does(
     del shop.refusals["usb:1-1"]
     shop.until(lambda: shop.broken(Kind.MICROPHONE) == set())
     assert taken(keeper, Kind.MICROPHONE) == "usb:1-1"
+
+
+@pytest.mark.parametrize("error", [DeviceDeniedError("group"), DeviceMissingError("no control yet")])
+def test_one_that_has_just_come_is_waited_for_and_nothing_is_told(
+    shop: Shop, keeper: Keeper, tmp_path: Path, error: HardwareError
+) -> None:
+    node = tmp_path / "pcmC0D0c"
+    node.touch()
+    shop.node, shop.names = str(node), ["usb:1-1"]
+    shop.refusals = {"usb:1-1": error}
+    keeper.begin(48_000, 0.01)
+    shop.names.append("alsa:jack")
+    keeper.set_volume(30)  # whatever wakes it
+    shop.until(lambda: shop.asked.count("usb:1-1") > 4)
+    assert shop.opened == [], "the next of the list need not start for that"
+    assert not shop.faults
+    del shop.refusals["usb:1-1"]  # udev is done with it
+    shop.until(lambda: len(shop.opened) == 2)
+    assert (taken(keeper, Kind.MICROPHONE), taken(keeper, Kind.SPEAKER)) == ("usb:1-1", "usb:1-1")
+    assert not shop.faults
+
+
+def test_one_that_still_refuses_when_it_has_been_there_for_a_while_is_told(
+    shop: Shop, keeper: Keeper, tmp_path: Path
+) -> None:
+    node = tmp_path / "pcmC0D0c"
+    node.touch()
+    shop.node = str(node)
+    shop.refusals = {"usb:1-1": DeviceDeniedError("group")}
+    keeper.begin(48_000, 0.01)
+    os.utime(node, (time.time() - 10, time.time() - 10))
+    shop.until(lambda: shop.broken(Kind.MICROPHONE) == {("usb:1-1", FaultKind.DENIED)})
+    shop.until(lambda: in_use(keeper, Kind.SPEAKER) == ["alsa:jack"])
+    assert (taken(keeper, Kind.MICROPHONE), taken(keeper, Kind.SPEAKER)) == ("alsa:jack", "alsa:jack")
 
 
 def test_when_nothing_opens_the_reason_is_raised(shop: Shop, keeper: Keeper) -> None:

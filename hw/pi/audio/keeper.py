@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hw.api import (
+    DeviceDeniedError,
     DeviceFact,
     DeviceMissingError,
     DevicePulledError,
@@ -31,6 +32,7 @@ from hw.pi.audio.mixer import Mixer
 from hw.pi.audio.streams import Capture, Playback, open_capture, open_playback
 from hw.pi.audio.uevents import Uevents
 from hw.pi.blame import fault_of
+from hw.pi.settling import AGAIN_S, is_settling
 
 __all__ = ["Keeper"]
 
@@ -60,6 +62,7 @@ class _Line:
     used: dict[str, Endpoint] = field(default_factory=dict)  # ever opened, by id
     current: Endpoint | None = None
     retry_at: dict[str, float] = field(default_factory=dict)
+    settling: set[str] = field(default_factory=set)  # refused, and so new that it says nothing
     notes: dict[str, str] = field(default_factory=dict)
     error: HardwareError | None = None
     mixer: Mixer | None = None
@@ -98,11 +101,12 @@ class Keeper:
     # --- any thread
 
     def begin(self, rate: int, block_s: float) -> None:
-        """Open what is there. Raises HardwareError when that is nothing; ``ready`` holds the rest."""
+        """Open what is there, or has come just now. Raises HardwareError when that is nothing; ``ready`` holds the
+        rest."""
         if not self._ask(rate, block_s, START_S):
             _log.warning("sound: a device takes more than %g s to open", START_S)
             return
-        if all(line.current is None for line in self._lines.values()):
+        if all(line.current is None and not line.settling for line in self._lines.values()):
             errors = [line.error for line in self._lines.values()
                       if line.ranked and line.error is not None and not isinstance(line.error, DeviceMissingError)]
             self.end([])
@@ -224,6 +228,7 @@ class Keeper:
             else:
                 self._let_go(line)
             line.retry_at = {key: at for key, at in line.retry_at.items() if at > time.monotonic()}
+            line.settling.intersection_update(line.retry_at)
             nothing = not line.ranked
             self._faults.report(line.kind, FaultKind.MISSING, line.kind.value, nothing,
                                 f"no {line.kind.value} is plugged in" if nothing else "")
@@ -276,18 +281,31 @@ class Keeper:
             if line.current is not None and line.current.id == endpoint.id:
                 return
             if line.retry_at.get(endpoint.id, -math.inf) > now:
+                if endpoint.id in line.settling:
+                    return
                 continue
+            line.settling.discard(endpoint.id)
             try:
                 stream: Capture | Playback = (
                     open_capture(endpoint, self._rate, self._block_s) if line.kind is Kind.MICROPHONE
                     else open_playback(endpoint, self._rate))
+            except (DeviceDeniedError, DeviceMissingError) as error:
+                if is_settling(endpoint.node):  # plugged in just now: the next of the list need not start for that
+                    line.settling.add(endpoint.id)
+                    line.retry_at[endpoint.id] = time.monotonic() + AGAIN_S
+                    return
+                self._refused(line, endpoint, error)
+                continue
             except HardwareError as error:
-                gone = isinstance(error, DeviceMissingError) and endpoint.id in line.used  # and the list lags behind
-                self._blame(line, endpoint, error, FaultKind.PULLED if gone else fault_of(error))
-                line.retry_at[endpoint.id] = time.monotonic() + RETRY_S
+                self._refused(line, endpoint, error)
                 continue
             self._opened(line, endpoint, stream)
             return
+
+    def _refused(self, line: _Line, endpoint: Endpoint, error: HardwareError) -> None:
+        gone = isinstance(error, DeviceMissingError) and endpoint.id in line.used  # and the list lags behind
+        self._blame(line, endpoint, error, FaultKind.PULLED if gone else fault_of(error))
+        line.retry_at[endpoint.id] = time.monotonic() + RETRY_S
 
     def _opened(self, line: _Line, endpoint: Endpoint, stream: Capture | Playback) -> None:
         _log.info("%s: %s (%s), %d Hz, %d channels, %s", line.kind.value, endpoint.id, endpoint.name,

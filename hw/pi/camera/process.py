@@ -16,7 +16,15 @@ from typing import Any, Final, Protocol
 
 from av.video.frame import VideoFrame
 
-from hw.api import DeviceFailedError, DeviceMissingError, EncoderKind, FaultKind, HardwareError, VideoMode
+from hw.api import (
+    DeviceDeniedError,
+    DeviceFailedError,
+    DeviceMissingError,
+    EncoderKind,
+    FaultKind,
+    HardwareError,
+    VideoMode,
+)
 from hw.camera.light import is_dark
 from hw.camera.serve import Owner, serve
 from hw.camera.x264 import jpeg
@@ -26,6 +34,7 @@ from hw.pi.camera.csi import CSI, CsiSensor, find_csi
 from hw.pi.camera.develop import Developer
 from hw.pi.camera.usb import UsbCamera, UsbSensor, find_usb
 from hw.pi.encoder.ladder import CameraEncoder
+from hw.pi.settling import AGAIN_S, is_settling
 from hw.pi.v4l2 import nodes_named
 
 _log = logging.getLogger("hw.camera")
@@ -68,6 +77,7 @@ class RealCamera:
         self._pulled = ""
         self._seen: frozenset[tuple[str, str]] | None = None
         self._look_at = 0.0
+        self._again_at: float | None = None  # a camera that has just come is opened again then
         self._plugged: Sequence[object] = ()
         self._encoder = CameraEncoder(self._tell_encoder, hardware=config.encoder == "auto")
 
@@ -150,15 +160,22 @@ class RealCamera:
             self._seen = seen
             self._owner.tell("cameras", there=[{"id": camera.id, "name": camera.name} for camera in there])
 
-    def _open_sensor(self, mode: VideoMode) -> Sensor:
-        camera = self._choose()
+    def _open_sensor(self, camera: UsbCamera, mode: VideoMode) -> Sensor:
         return CsiSensor(camera, mode, self._config) if camera.path == CSI else UsbSensor(camera, mode)
 
     def _open(self) -> None:
         assert self._wanted is not None  # noqa: S101
         generation, mode = self._wanted
+        self._again_at = None
         try:
-            self._sensor = self._open_sensor(mode)
+            camera = self._choose()
+            try:
+                self._sensor = self._open_sensor(camera, mode)
+            except DeviceDeniedError:
+                if not is_settling(camera.path):
+                    raise
+                self._again_at = time.monotonic() + AGAIN_S
+                return
         except HardwareError as error:
             self._tell_trouble(error)
             return
@@ -179,7 +196,7 @@ class RealCamera:
         if self._sensor is not None:
             self._sensor.close()
         self._encoder.close()
-        self._sensor = self._developer = self._last = None
+        self._sensor = self._developer = self._last = self._again_at = None
 
     # --- the thread
 
@@ -189,11 +206,15 @@ class RealCamera:
         return ((self._sensor.file, select.POLLIN), *self._encoder.files())
 
     def wait_s(self) -> float | None:
-        return LOOK_S if self._sensor is None else self._encoder.wait_s()
+        if self._sensor is None:
+            return LOOK_S if self._again_at is None else AGAIN_S
+        return self._encoder.wait_s()
 
     def tick(self) -> None:
         self._encoder.recover()
         if self._sensor is None:
+            if self._again_at is not None and time.monotonic() >= self._again_at:
+                self._open()
             self._look()
             return
         try:
@@ -269,7 +290,7 @@ class RealCamera:
         sensor, deadline = self._sensor, time.monotonic() + SNAPSHOT_S
         mode = self._mode if sensor is not None else VideoMode()
         settle = 1 if sensor is not None else SETTLE
-        opened = sensor or self._open_sensor(mode)
+        opened = sensor or self._open_sensor(self._choose(), mode)
         developer = Developer(self._config, mode, zoomed=opened.zooms)
         picture: VideoFrame | None = None
         try:
