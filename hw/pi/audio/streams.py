@@ -24,6 +24,7 @@ from hw.api import (
 from hw.host.holders import holders
 from hw.pi.audio.cards import Endpoint
 from hw.pi.audio.convert import RATES, Resampler, Shape, from_mono, negotiate, to_mono
+from hw.pi.audio.rehearsal import patiently, rehearse
 
 __all__ = ["Capture", "Playback", "open_capture", "open_playback"]
 
@@ -51,8 +52,7 @@ def refusal(endpoint: Endpoint, number: int, words: str) -> HardwareError:
 
 
 def _knock(endpoint: Endpoint) -> None:
-    """The kernel's own answer to opening the node: exact, and with the interpreter free while it waits, which
-    pyalsaaudio's opening is not. Raises HardwareError."""
+    """The kernel's own answer to opening the node, which ALSA blurs. Raises HardwareError."""
     if not endpoint.node:
         return
     try:
@@ -72,10 +72,11 @@ def _open(endpoint: Endpoint, wanted: int, period_s: float, ring_s: float) -> tu
     """The PCM, what it is driven with, and the frames of its ring. Raises HardwareError."""
     import alsaaudio
 
-    _knock(endpoint)
+    patiently(endpoint, lambda: _knock(endpoint))
     kind = alsaaudio.PCM_CAPTURE if endpoint.kind is Kind.MICROPHONE else alsaaudio.PCM_PLAYBACK
 
     def attempt(shape: Shape) -> Any:
+        rehearse(endpoint, shape)
         try:
             return alsaaudio.PCM(
                 type=kind, mode=alsaaudio.PCM_NONBLOCK, device=endpoint.device, rate=shape.rate,
