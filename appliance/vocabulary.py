@@ -582,6 +582,9 @@ DIAGNOSTICS: Final[Mapping[str, Diagnostic]] = _diagnostics(
     ("speakerFormatUnsupported", _F, "The loudspeaker takes no format that the appliance can make.",
      "Use one with 16, 24 or 32 bits and 8 to 48 kHz; the detail says what it takes."),
     ("speakerBusy", _F, "Another program holds the loudspeaker.", "End the program named in the detail."),
+    ("soundDropouts", _F, "Sound breaks up: a sound card ran over or empty more than ten times within a minute.",
+     "Check what else keeps the processor busy, and whether the service may have real-time priority; a higher "
+     "latency_ms in the board file helps, and so may another USB port."),
     ("displayDisconnected", _F, "The screen is not connected.", "Check its cable."),
     ("displayBusy", _F, "Another program holds the screen.", "End the program named in the detail."),
     ("displayPermissionDenied", _F, "The screen may not be opened.",

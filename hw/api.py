@@ -115,6 +115,7 @@ class FaultKind(Enum):
     NOISY = "noisy"  # microphone noise floor too high
     COVERED = "covered"  # camera delivers black
     SLOW = "slow"  # camera below half of its frame rate
+    DROPOUTS = "dropouts"  # sound broke up (xruns) over ten times within a minute
     FALLBACK = "fallback"  # encoder fell back to software
     STUCK = "stuck"  # button held longer than 30 s
 
@@ -191,6 +192,7 @@ class AudioFigures:
     dropped: int = 0  # blocks thrown away because they were too late to be played
     drift_ppm: float | None = None  # the loudspeaker's clock against the one that paces, in millionths
     delay_ms: float = 0.0  # from a block heard to the one that is heard while the answer to it plays
+    latency_ms: float | None = None  # sound kept for the loudspeaker; more than was set, after it kept running empty
     realtime: bool = False  # whether its thread has real-time priority
 
 

@@ -48,6 +48,7 @@ _BY_FAULT: Final[Mapping[tuple[Kind, FaultKind], str]] = {
     (Kind.SPEAKER, FaultKind.START_TIMED_OUT): "speakerNotFunctioning",
     (Kind.SPEAKER, FaultKind.MUTED): "speakerMuted",
     (Kind.SPEAKER, FaultKind.ZERO_VOLUME): "speakerVolumeIsZero",
+    (Kind.SPEAKER, FaultKind.DROPOUTS): "soundDropouts",
     (Kind.CAMERA, FaultKind.MISSING): "cameraStoppedUnexpectedly",
     (Kind.CAMERA, FaultKind.BUSY): "cameraStartFailed",
     (Kind.CAMERA, FaultKind.DENIED): "cameraPermissionDenied",

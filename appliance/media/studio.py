@@ -321,7 +321,7 @@ class Studio:
             return None
         figures = self._board.audio.figures
         return {"xruns": figures.xruns, "dropped": figures.dropped, "driftPpm": figures.drift_ppm,
-                "delayMs": figures.delay_ms, "realtime": figures.realtime}
+                "delayMs": figures.delay_ms, "latencyMs": figures.latency_ms, "realtime": figures.realtime}
 
     def state(self) -> Json:
         camera, microphone = self._camera, self._microphone

@@ -16,6 +16,7 @@ from hw.api import Kind
 from hw.pi.audio.cards import SERVER, endpoints, rank
 from hw.pi.audio.convert import RATES, Resampler, Shape, from_mono, negotiate, to_mono
 from hw.pi.audio.drift import MOST_DRIFT_PPM, Drift
+from hw.pi.audio.dropouts import Dropouts
 
 PEAK = 20_000
 
@@ -249,3 +250,36 @@ def test_the_session_s_sound_server_is_one_more_device(system: tuple[str, str], 
     found = endpoints(*system, {"XDG_RUNTIME_DIR": str(tmp_path)})
     assert [one.id for one in rank(found, Kind.MICROPHONE, ("server:*", "usb:*"))][:2] == [SERVER, "usb:1-1.2"]
     assert rank(found, Kind.SPEAKER, ("*",))[-1].device == "pipewire"
+
+
+# --- xruns
+
+
+def test_more_than_ten_xruns_a_minute_are_told_and_five_are_few_again() -> None:
+    dropouts = Dropouts(0.02)
+    assert [dropouts.count(float(at), at) for at in range(11)] == [False] * 11
+    assert not dropouts.many, "ten are not"
+    assert dropouts.count(11.0, 11)
+    assert (dropouts.many, dropouts.lately) == (True, 11)
+    assert [at for at in range(12, 68) if dropouts.count(float(at), 11)] == [67], "six of eleven are a minute old"
+    assert (dropouts.many, dropouts.lately) == (False, 5)
+
+
+def test_a_burst_counts_as_what_it_is() -> None:
+    dropouts = Dropouts(0.02)
+    assert dropouts.count(1.0, 40)
+    assert not dropouts.count(2.0, 40), "told once"
+    assert dropouts.count(61.5, 40)
+    assert dropouts.lately == 0
+
+
+def test_a_loudspeaker_that_keeps_running_empty_gets_more_sound_to_wait_for_it() -> None:
+    dropouts = Dropouts(0.02)
+    assert not dropouts.ran_empty(10.0), "once may be a pause of the machine"
+    assert not dropouts.ran_empty(31.0)
+    assert dropouts.ran_empty(40.0)
+    assert dropouts.latency_s == pytest.approx(0.03)
+    for at in range(41, 60):
+        dropouts.ran_empty(float(at))
+    assert dropouts.latency_s == 0.1, "and no more"
+    assert not Dropouts(0.1).ran_empty(1.0)

@@ -32,6 +32,7 @@ from hw.hearing import Hearing
 from hw.pcm import scale
 from hw.pi.audio.convert import RATES
 from hw.pi.audio.drift import Drift
+from hw.pi.audio.dropouts import Dropouts
 from hw.pi.audio.keeper import Keeper
 from hw.pi.audio.streams import PLAYBACK_PERIOD_S, Capture, Playback
 from hw.pi.blame import fault_of
@@ -49,6 +50,9 @@ LATE_BLOCKS: Final = 4
 EXCESS_S: Final = 0.06
 """Sound that is so much later than it should be is dropped: bending would take a minute."""
 
+SOUND: Final = "sound"
+"""The device of faults that are of both cards together."""
+
 MOVED_S: Final = 0.0015
 HISTORY_S: Final = 0.5
 
@@ -58,9 +62,9 @@ class AudioConfig:
     """``[audio]`` of a board file.
 
     Lists are patterns of ids (``usb:1-1.2``, ``alsa:vc4hdmi``) or names, best first. ``latency_ms``: of sound on its
-    way to the loudspeaker. ``echo`` false: a handset or headset, where no microphone hears a loudspeaker.
-    ``mute_input``: the panel's input that mutes the microphone; empty: none. ``priority``: SCHED_FIFO of ``hw.audio``,
-    where the system allows; 0: none.
+    way to the loudspeaker; raised, 100 at most, where it keeps running empty. ``echo`` false: a handset or headset,
+    where no microphone hears a loudspeaker. ``mute_input``: the panel's input that mutes the microphone; empty: none.
+    ``priority``: SCHED_FIFO of ``hw.audio``, where the system allows; 0: none.
     """
 
     microphones: tuple[str, ...] = ("usb:*", "*")
@@ -167,7 +171,8 @@ class _Run:
         self._size = round(rate * block_s) * 2
         self._exchange = Exchange(exchange, self._size)
         self._silence = bytes(self._size)
-        self._target_s = audio.config.latency_ms / 1000
+        self._dropouts = Dropouts(audio.config.latency_ms / 1000)
+        self._emptied = 0  # xruns of the loudspeaker in use that were looked at
         self.stopping = threading.Event()
         self._microphone: Capture | None = None
         self._speaker: Playback | None = None
@@ -177,7 +182,7 @@ class _Run:
         self._fresh: set[Kind] = set()  # opened, and nothing came through yet
         self._missed = 0
         self._history = bytes(round(HISTORY_S * rate) * 2)  # of what was sent to the loudspeaker
-        self._lag_s = self._smooth_s = self._target_s
+        self._lag_s = self._smooth_s = self._dropouts.latency_s
         self._drift = self._new_drift()
         self._hearing = Hearing(block_s)
         self._told: tuple[str, frozenset[FaultKind]] = ("", frozenset())
@@ -185,12 +190,14 @@ class _Run:
         self._realtime = False
 
     def figures(self) -> AudioFigures:
-        microphone, speaker = self._microphone, self._speaker
-        live = sum(stream.xruns for stream in (microphone, speaker) if stream is not None)
         return AudioFigures(
-            xruns=self._xruns + live, dropped=self._dropped,
-            drift_ppm=round(self._drift.ppm, 1) if speaker is not None and not self._one_clock() else None,
-            delay_ms=round(self._lag_s * 1000, 1), realtime=self._realtime)
+            xruns=self._all_xruns(), dropped=self._dropped,
+            drift_ppm=round(self._drift.ppm, 1) if self._speaker is not None and not self._one_clock() else None,
+            delay_ms=round(self._lag_s * 1000, 1), latency_ms=round(self._dropouts.latency_s * 1000, 1),
+            realtime=self._realtime)
+
+    def _all_xruns(self) -> int:
+        return self._xruns + sum(stream.xruns for stream in self.streams())
 
     def streams(self) -> list[Capture | Playback]:
         return [stream for stream in (self._microphone, self._speaker) if stream is not None]
@@ -206,6 +213,7 @@ class _Run:
             else:
                 due = self._null_clock(due)
         self._judge(None)
+        self._audio.faults.report(Kind.SPEAKER, FaultKind.DROPOUTS, SOUND, False)
 
     def _new_drift(self) -> Drift:
         return Drift(self._block_s, PLAYBACK_PERIOD_S)
@@ -225,7 +233,7 @@ class _Run:
         if isinstance(speaker, Playback):
             if self._speaker is not None:
                 self._leave(self._speaker)
-            self._speaker = speaker
+            self._speaker, self._emptied = speaker, 0
             self._fresh.add(Kind.SPEAKER)
             self._drift = self._new_drift()
 
@@ -306,6 +314,7 @@ class _Run:
     def _period(self, heard: bytes, behind_s: float) -> None:
         """``behind_s``: sound that was captured after ``heard`` and waits."""
         level_s = self._level(behind_s)
+        self._look_at_xruns()
         if level_s is not None:
             self._smooth_s += (level_s - self._smooth_s) * 0.05
             if abs(self._smooth_s - self._lag_s) > MOVED_S:
@@ -332,22 +341,35 @@ class _Run:
             return None
         return None if queued_s is None else queued_s + behind_s
 
+    def _look_at_xruns(self) -> None:
+        now, speaker = time.monotonic(), self._speaker
+        if speaker is not None and speaker.xruns > self._emptied:
+            self._emptied = speaker.xruns
+            if self._dropouts.ran_empty(now):
+                _log.info("sound: the loudspeaker ran empty again: %.0f ms wait on the way to it from now on",
+                          self._dropouts.latency_s * 1000)
+        if self._dropouts.count(now, self._all_xruns()):
+            self._audio.faults.report(
+                Kind.SPEAKER, FaultKind.DROPOUTS, SOUND, self._dropouts.many,
+                f"{self._dropouts.lately} xruns within a minute; {self._dropouts.latency_s * 1000:.0f} ms wait on the "
+                f"way to the loudspeaker, of which the board file sets {self._audio.config.latency_ms}")
+
     def _play(self, speaker: Playback, answer: bytes, behind_s: float, level_s: float | None) -> None:
         try:
-            if level_s is None and behind_s >= self._target_s:
+            if level_s is None and behind_s >= self._dropouts.latency_s:
                 self._dropped += 1  # of a backlog: only what is still in time begins anew
                 return
             if level_s is None:
-                silence_s = max(PLAYBACK_PERIOD_S, self._target_s - behind_s)
+                silence_s = max(PLAYBACK_PERIOD_S, self._dropouts.latency_s - behind_s)
                 speaker.prime(silence_s)
                 self._remember(bytes(round(silence_s * self._rate) * 2))
                 self._drift.restart()
                 self._lag_s = self._smooth_s = silence_s + behind_s
-            elif level_s - self._target_s > EXCESS_S:
+            elif level_s - self._dropouts.latency_s > EXCESS_S:
                 self._dropped += 1
                 return
             elif not self._one_clock():
-                speaker.bend(self._drift.update(level_s - self._target_s))
+                speaker.bend(self._drift.update(level_s - self._dropouts.latency_s))
             speaker.write(answer)
         except HardwareError as error:
             self._lose(speaker, error)
