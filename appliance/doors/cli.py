@@ -174,7 +174,9 @@ def _stats(asked: Namespace) -> ExitCode:
         if asked.interval is not None or asked.count is not None:
             raise _UsageError("--interval and --count go with --follow")
         return _get(asked, f"/v1/stats?dialect={asked.dialect}")
-    interval = SAMPLE_S[0] if asked.interval is None else asked.interval
+    interval, (least, most) = SAMPLE_S[0] if asked.interval is None else asked.interval, SAMPLE_S
+    if not least <= interval <= most:
+        raise _UsageError(f"--interval is {least} to {most} seconds")
     return _follow(asked, f"/v1/events?{VOLATILE}={interval}&dialect={asked.dialect}", _sample_line)
 
 

@@ -285,28 +285,30 @@ def _args(verb: Verb, given: Any) -> Json:
     return dict(given)
 
 
-def _check_arg(arg: Arg, value: Any) -> None:
+def _check_arg(arg: Arg, value: Any, within: str = "") -> None:
+    """``within``: the names of the objects that it is a member of, each with a dot behind."""
+    name = f"{within}{arg.name}"
     if not _TYPE_CHECKS[arg.type](value):
-        _bad("badArg", f"{arg.name!r} must be {_TYPE_WORDS[arg.type]}: {arg.help}.")
+        _bad("badArg", f"{name!r} must be {_TYPE_WORDS[arg.type]}: {arg.help}.")
     if isinstance(value, str):
         if arg.choices and value not in arg.choices:
-            _bad("badArg", f"{arg.name!r} must be one of {', '.join(arg.choices)}.{_suggest(value, arg.choices)}")
+            _bad("badArg", f"{name!r} must be one of {', '.join(arg.choices)}.{_suggest(value, arg.choices)}")
         if arg.pattern is not None and re.fullmatch(arg.pattern, value) is None:
-            _bad("badArg", f"{arg.name!r} has the wrong form: {arg.help}.")
+            _bad("badArg", f"{name!r} has the wrong form: {arg.help}.")
     if isinstance(value, Mapping) and arg.fields:
-        _check_names(value, [field.name for field in arg.fields], f"member of {arg.name!r}", "unknownArg")
+        _check_names(value, [field.name for field in arg.fields], f"member of {name!r}", "unknownArg")
         for field in arg.fields:
             if field.name in value:
-                _check_arg(field, value[field.name])
+                _check_arg(field, value[field.name], f"{name}.")
             elif field.required:
-                _bad("missingArg", f"{arg.name!r} needs {field.name!r}: {field.help}.")
+                _bad("missingArg", f"{name!r} needs {field.name!r}: {field.help}.")
     if isinstance(value, bool | Mapping):
         return
     measure, unit = (value, "") if isinstance(value, int | float) else (len(value), _UNITS[arg.type])
     if arg.minimum is not None and measure < arg.minimum:
-        _bad("badArg", f"{arg.name!r} must be at least {arg.minimum:.12g}{unit}.")
+        _bad("badArg", f"{name!r} must be at least {arg.minimum:.12g}{unit}.")
     if arg.maximum is not None and measure > arg.maximum:
-        _bad("badArg", f"{arg.name!r} must be at most {arg.maximum:.12g}{unit}.")
+        _bad("badArg", f"{name!r} must be at most {arg.maximum:.12g}{unit}.")
 
 
 def _is_number(value: Any) -> bool:

@@ -209,7 +209,7 @@ async def test_statistics_come_one_sample_a_line(running: Running, say: Callable
     assert [json.loads(line) for line in out.splitlines()] == [
         {"callId": None, "number": 0}, {"callId": None, "number": 1}]
     code, out, err = await asyncio.to_thread(say, "stats", "--follow", "--interval", "0")
-    assert (code, out, "1 to 60" in err) == (ExitCode.USAGE, "", True)
+    assert (code, out, "--interval is 1 to 60 seconds" in err) == (ExitCode.USAGE, "", True)
     code, _, err = await asyncio.to_thread(say, "stats", "--interval", "2")
     assert (code, "go with --follow" in err) == (ExitCode.USAGE, True)
 

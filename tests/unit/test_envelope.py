@@ -78,6 +78,15 @@ def test_unknown_names_get_a_suggestion():
     assert field.key == "400/unknownField" and "Did you mean 'ttl_s'?" in field.message
 
 
+def test_a_member_of_an_object_is_named_with_its_object():
+    def words(args):
+        return refused("video.constraints", {"id": "1", "args": args}).message
+
+    assert words({"recv": {"frameHeight": -1}}) == "'recv.frameHeight' must be at least 0."
+    assert words({"send": {"bitrate": 60_000_000}}) == "'send.bitrate' must be at most 50000000."
+    assert words({"send": {"frameRate": "30"}}) == "'send.frameRate' must be an integer: pictures per second."
+
+
 def test_the_scope_is_checked_before_the_arguments():
     error = refused("book.put", {"id": "1"}, scope=Scope.OPERATOR)
     assert isinstance(error, NotPermitted) and error.key == "403/scope" and error.fields["command_id"] == "1"

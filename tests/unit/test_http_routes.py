@@ -109,6 +109,17 @@ async def test_state_is_told_whole_and_by_name(at: Running) -> None:
         assert response.status == 404
 
 
+async def test_a_wrong_address_or_method_is_told_with_where_to_look(at: Running) -> None:
+    async with at.http.get(f"{at.base}/v1/statistics", headers=at.bearer(OPERATOR)) as response:
+        answer = await response.json()
+        assert (response.status, answer["subCode"]) == (404, "notFound")
+        assert "/v1/openapi.json" in answer["message"]
+    async with at.http.put(f"{at.base}/v1/state", headers=at.bearer(OPERATOR)) as response:
+        answer = await response.json()
+        assert (response.status, answer["subCode"]) == (405, "methodNotAllowed")
+        assert "Allow" in answer["message"] and "GET" in response.headers["Allow"]
+
+
 async def _messages(stream: aiohttp.StreamReader, count: int) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     name = ""

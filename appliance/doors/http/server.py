@@ -266,9 +266,10 @@ class HttpDoor:
             self._gate.check_host(request)
             return await handler(request)
         except web.HTTPException as error:
-            refused = json_reply(Answer("", Result.REJECTED, error.status, error.reason.replace(" ", ""),
-                                        Category.EXPECTED, _WORDS.get(error.status, error.reason),
-                                        self._bulletin.rev).payload(), error.status)
+            sub_code = error.reason[:1].lower() + error.reason[1:].replace(" ", "")
+            refused = json_reply(Answer("", Result.REJECTED, error.status, sub_code, Category.EXPECTED,
+                                        _WORDS.get(error.status, error.reason), self._bulletin.rev).payload(),
+                                 error.status)
             if "Allow" in error.headers:  # RFC 9110 15.5.6
                 refused.headers["Allow"] = error.headers["Allow"]
             return refused
@@ -296,7 +297,8 @@ class _Full(asyncio.Protocol):
 
 _SHUTTING_DOWN: Final = EdgecallError("The appliance is shutting down.", code=503, sub_code="shutdown")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_WORDS: Final = {404: "There is nothing at this address.", 405: "This address does not take this method."}
+_WORDS: Final = {404: "There is nothing at this address; GET /v1/openapi.json lists all that there are.",
+                 405: "This address does not take this method; the header Allow names those that it takes."}
 
 
 def _outward_address() -> str:
