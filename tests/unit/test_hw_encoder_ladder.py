@@ -137,6 +137,32 @@ def test_hardware_that_failed_is_proven_again_after_pauses_that_grow_and_nobody_
     encoder.close()
 
 
+def test_one_that_is_plugged_in_waits_for_no_pause() -> None:
+    now, nodes, begun = [0.0], [frozenset[str]()], []
+
+    def find() -> Found:
+        begun.append(now[0])
+        return Found("/dev/not-there") if len(begun) == 1 else Found("", "not ready yet")
+
+    encoder = CameraEncoder(lambda *_: None, find=find, nodes=lambda: nodes[0], speed=lambda: 1e9, clock=lambda: now[0])
+    encoder.open(HD)
+    assert encoder.kind is EncoderKind.SOFTWARE
+
+    def look(at: float, *there: str) -> bool:
+        now[0], nodes[0] = at, frozenset(there)
+        encoder.recover()
+        return encoder.proving
+
+    assert not look(2.0), "nothing was plugged in"
+    assert not look(2.5, "/dev/video11"), "not every picture asks the system"
+    assert look(3.5, "/dev/video11")
+    while encoder.proving:
+        encoder.recover()
+    assert not look(5.0, "/dev/video11"), "it was there before"
+    assert begun == [0.0, 3.5]
+    encoder.close()
+
+
 def test_a_board_that_never_had_one_is_not_asked_again() -> None:
     now, begun = [0.0], []
 

@@ -15,7 +15,7 @@ from av.video.frame import VideoFrame
 from hw.api import EncodedFrame, EncoderKind, VideoMode
 from hw.camera.x264 import H264Encoder
 from hw.pi.encoder.m2m import EncoderError, M2mEncoder
-from hw.pi.encoder.probe import Found, find_encoder
+from hw.pi.encoder.probe import Found, find_encoder, plugged_encoders
 from hw.pi.patience import aside, within
 
 __all__ = ["AGAIN_S", "CameraEncoder", "affordable", "measure"]
@@ -31,6 +31,9 @@ HEALTHY_S: Final = 60.0
 
 FIND_S: Final = 2.0
 """Of waiting for the proof at the start; a driver that hangs in it is not asked again before it lets go."""
+
+LOOK_S: Final = 1.0
+"""While software stands in, an encoder that is plugged in is looked for this often: it waits for no pause."""
 
 DRAIN_S: Final = 0.1
 
@@ -86,10 +89,12 @@ class CameraEncoder:
 
     def __init__(
         self, told: Callable[[EncoderKind, str], None], *, hardware: bool = True,
-        find: Callable[[], Found] = find_encoder, speed: Callable[[], float] = measure,
-        clock: Callable[[], float] = time.monotonic,
+        find: Callable[[], Found] = find_encoder, nodes: Callable[[], frozenset[str]] = plugged_encoders,
+        speed: Callable[[], float] = measure, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        self._told, self._find, self._clock = told, find, clock
+        self._told, self._find, self._nodes, self._clock = told, find, nodes, clock
+        self._seen: frozenset[str] = frozenset()  # encoders at the last look, while software stands in
+        self._look_at = 0.0
         self._trial: Future[Found] | None = None
         self._stuck: M2mEncoder | None = None  # the driver hangs in closing it
         self._attempts = 0
@@ -158,6 +163,7 @@ class CameraEncoder:
         if self._clock() - self._since >= HEALTHY_S:
             self._attempts = 0
         self._found = Found("", f"{error}; software encodes instead")
+        self._seen, self._look_at = self._nodes(), self._clock() + LOOK_S
         self._later()
         self._release()
         self._tell()
@@ -193,7 +199,9 @@ class CameraEncoder:
         trial = self._trial
         if trial is None:
             held = self._stuck is not None and not self._stuck.closed
-            if not self._found.path and self._found.reason and not held and self._clock() >= self._again_at:
+            if self._found.path or not self._found.reason or held:
+                return
+            if self._clock() >= self._again_at or self._plugged_in():
                 self._stuck = None
                 self._trial = aside("hw.encoder.find", self._find)
             return
@@ -210,6 +218,14 @@ class CameraEncoder:
         if self._software is not None:
             self._software = None
             self._begin()
+
+    def _plugged_in(self) -> bool:
+        """Whether an encoder has come since the last look."""
+        if self._clock() < self._look_at:
+            return False
+        self._look_at = self._clock() + LOOK_S
+        seen, self._seen = self._seen, self._nodes()
+        return not self._seen <= seen
 
     # --- pictures
 

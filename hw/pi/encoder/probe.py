@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import select
 import time
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from hw.api import VideoMode
 from hw.pi.encoder.m2m import EncoderError, M2mEncoder
 from hw.pi.v4l2 import CAN_ENCODE, Node, QueueKind, nodes_named
 
-__all__ = ["Found", "encoder_nodes", "find_encoder", "prove"]
+__all__ = ["Found", "encoder_nodes", "find_encoder", "plugged_encoders", "prove"]
 
 _log = logging.getLogger("hw.encoder")
 
@@ -44,6 +45,11 @@ def encoder_nodes(sysfs: str = "/sys") -> list[str]:
             if "encode" in name:
                 found.append(path)
     return found
+
+
+def plugged_encoders(sysfs: str = "/sys") -> frozenset[str]:
+    """Nodes whose names are of encoders and which we may open. Asks no driver: nothing that hangs is touched."""
+    return frozenset(path for path, name in nodes_named(sysfs) if "enc" in name and os.access(path, os.R_OK | os.W_OK))
 
 
 def prove(path: str) -> None:

@@ -239,7 +239,7 @@ def slow_board(device: Encoder) -> Iterator[Callable[[Told, Callable[[], float]]
     made: list[CameraEncoder] = []
 
     def make(told: Told, clock: Callable[[], float]) -> CameraEncoder:
-        made.append(CameraEncoder(told, clock=clock, speed=lambda: 5e6))
+        made.append(CameraEncoder(told, clock=clock, speed=lambda: 5e6, nodes=frozenset))
         return made[-1]
 
     yield make
@@ -279,6 +279,24 @@ def test_it_is_taken_back_between_two_pictures_when_it_has_recovered(
     assert len(shown) == len(stream.units)
     assert {one.width for one in shown} == {640, 320}
     assert (shown[0].width, shown[-1].width) == (640, 640)
+
+
+def test_one_that_is_plugged_in_again_waits_for_no_pause(device: Encoder, encoder: CameraEncoder, told: Told) -> None:
+    encoder.open(MODE)
+    stream = Stream(encoder)
+    for _ in range(3):
+        stream.run(5)
+        device["unplug"] = 1
+        while encoder.kind is EncoderKind.HARDWARE:
+            stream.step()
+        device["unplug"] = 0
+        begun = time.monotonic()
+        while encoder.kind is EncoderKind.SOFTWARE:
+            stream.step()
+            assert time.monotonic() - begun < 5.0, "it was not taken back"
+        assert told.now == (EncoderKind.HARDWARE, "")
+    stream.run(5)
+    assert len(decoded(stream.units)) == len(stream.units)
 
 
 def test_what_makes_no_picture_is_not_believed(device: Encoder) -> None:
