@@ -162,7 +162,7 @@ TYPES: Final[tuple[StatsType, ...]] = (
         _always("totalEncodeTime", Unit.SECONDS, note="sum over encoded frames, from capture to the encoder's output"),
         _known("totalEncodedBytesTarget", Unit.BYTES),
         _always("pliCount", Unit.COUNT), _always("firCount", Unit.COUNT),
-        _known("encoderImplementation", Unit.TEXT, note="hardware, software or recorded"),
+        _known("encoderImplementation", Unit.TEXT, note="hardware, software, camera or recorded"),
         _known("powerEfficientEncoder", Unit.FLAG),
         _known("qualityLimitationReason", Unit.TEXT, *_QUALITY_REASON),
         _known("qualityLimitationDurations", Unit.DURATIONS),

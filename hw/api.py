@@ -234,6 +234,7 @@ class EncoderKind(Enum):
 
     HARDWARE = "hardware"
     SOFTWARE = "software"
+    CAMERA = "camera"  # the camera itself; passed through
     RECORDED = "recorded"  # a clip passed through; bitrate and key frames follow the clip
 
 

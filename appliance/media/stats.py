@@ -30,6 +30,7 @@ __all__ = ["collect"]
 TRANSPORT: Final = "transport"
 PLAYOUT: Final = "playout"
 PAIR: Final = "pair"
+EFFICIENT: Final = frozenset({EncoderKind.HARDWARE, EncoderKind.CAMERA})
 TLS_VERSIONS: Final = {"DTLSv1": "FEFF", "DTLSv1.2": "FEFD", "DTLSv1.3": "FEFC"}
 CIPHERS: Final = {
     "ECDHE-ECDSA-AES128-GCM-SHA256": "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
@@ -176,7 +177,7 @@ def _outbound_video(stream: RtpSendStream, session: Session, moment: _Moment) ->
         "framesPerSecond": camera.rate.per_second(moment.monotonic) if camera is not None else 0.0,
         "targetBitrate": camera.bitrate if camera is not None else None,
         "encoderImplementation": camera.encoder.value if camera is not None else None,
-        "powerEfficientEncoder": camera.encoder is EncoderKind.HARDWARE if camera is not None else None,
+        "powerEfficientEncoder": camera.encoder in EFFICIENT if camera is not None else None,
         "qualityLimitationReason": track.quality.reason.value if track is not None else None,
         "qualityLimitationDurations": track.quality.durations(moment.monotonic) if track is not None else None,
         "qualityLimitationResolutionChanges": track.quality.resolution_changes if track is not None else None,

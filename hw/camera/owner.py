@@ -111,6 +111,8 @@ class ProcessCamera:
         self._spec = spec
         self._encoder = _encoder_of(spec)
         self._cameras: tuple[tuple[str, str], ...] = ()
+        self.note = ""
+        """What is to be known of the camera that was opened last, for people."""
         self._physics: frozenset[str] = frozenset()
         self._start: _Start | None = None
         self._generation = 0
@@ -444,6 +446,8 @@ class ProcessCamera:
                 self._encoder = EncoderKind(event["kind"])
             case "cameras":
                 self._cameras = tuple((one["id"], one["name"]) for one in event["there"])
+            case "note":
+                self.note = str(event["text"])
             case "fallback":
                 self._report(FaultKind.FALLBACK, event["active"], event["detail"])
             case "snapshot_failed":

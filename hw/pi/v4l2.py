@@ -205,6 +205,7 @@ _DQBUF: Final = _number(3, 17, _Buffer)
 _STREAMON: Final = _number(1, 18, ctypes.c_int)
 _STREAMOFF: Final = _number(1, 19, ctypes.c_int)
 _S_PARM: Final = _number(3, 22, _StreamParm)
+_G_CTRL: Final = _number(3, 27, _Control)
 _S_CTRL: Final = _number(3, 28, _Control)
 _QUERYCTRL: Final = _number(3, 36, _QueryCtrl)
 _ENUM_FRAMESIZES: Final = _number(3, 74, _FrmSizeEnum)
@@ -323,6 +324,12 @@ class Node:
         parm = _StreamParm(type=kind, numerator=1, denominator=fps)
         self.call(_S_PARM, parm)
         return float(parm.denominator / parm.numerator) if parm.numerator else 0.0
+
+    def control(self, control: int) -> int:
+        """Its value now."""
+        asked = _Control(id=control)
+        self.call(_G_CTRL, asked)
+        return int(asked.value)
 
     def set_control(self, control: int, value: int) -> None:
         self.call(_S_CTRL, _Control(id=control, value=value))

@@ -103,17 +103,29 @@ def screen() -> Bound:
     return Bound("vkms", "vkms")
 
 
-class Encoder:
-    """``hilenc``: faults by name (``tests/hil/kernel/hilenc/README.md``)."""
+class Parameters:
+    """Those of the module ``hilenc``, by name (``tests/hil/kernel/hilenc/README.md``)."""
 
-    PARAMETERS = Path("/sys/module/hilenc/parameters")
+    FOLDER = Path("/sys/module/hilenc/parameters")
+
+    def __init__(self) -> None:
+        self.FOLDER.stat()
+
+    def __setitem__(self, name: str, value: int) -> None:
+        (self.FOLDER / name).write_text(str(value))
+
+    def __getitem__(self, name: str) -> int:
+        text = (self.FOLDER / name).read_text().strip()
+        return {"Y": 1, "N": 0}[text] if text in "YN" else int(text)
+
+
+class Encoder(Parameters):
+    """``hilenc``: the encoder and its faults."""
+
     CALM: Final = {
         "error_next": 0, "corrupt_next": 0, "delay_once_ms": 0, "encode_us": 0, "stall": 0, "max_bufs": 32,
         "fail_streamon": 0, "max_ctx": 8, "unplug": 0, "pcm": 0, "fill": 1,
     }  # fmt: skip
-
-    def __init__(self) -> None:
-        self.PARAMETERS.stat()
 
     @property
     def node(self) -> Path | None:
@@ -123,14 +135,25 @@ class Encoder:
                 return Path("/dev") / name.parent.name
         return None
 
-    def __setitem__(self, fault: str, value: int) -> None:
-        (self.PARAMETERS / fault).write_text(str(value))
-
-    def __getitem__(self, name: str) -> int:
-        text = (self.PARAMETERS / name).read_text().strip()
-        return {"Y": 1, "N": 0}[text] if text in "YN" else int(text)
-
     def calm(self) -> None:
         """No fault, plugged in."""
         for fault, value in self.CALM.items():
             self[fault] = value
+
+
+class H264Camera(Parameters):
+    """``hilenc``: the USB camera that makes H.264 by itself."""
+
+    CALM: Final = {
+        "camera_steer": 2, "camera_profile": 100, "camera_stubborn": 0, "camera_period": 60, "camera_headers": 1,
+        "camera_b": 0, "camera_raw": 1, "camera_h264": 1, "camera_deaf": 0,
+    }  # fmt: skip
+
+    def plug(self, **settings: int) -> None:
+        """Plug it in, as it is but for ``settings``."""
+        for name, value in (self.CALM | settings).items():
+            self[name] = value
+        self["camera"] = 1
+
+    def unplug(self) -> None:
+        self["camera"] = 0

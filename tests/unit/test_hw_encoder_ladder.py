@@ -17,7 +17,7 @@ from hw.camera.x264 import H264Encoder
 from hw.pi.encoder.ladder import CameraEncoder, affordable, measure
 from hw.pi.encoder.m2m import fill_planes, floor_of
 from hw.pi.encoder.probe import Found
-from hw.pi.encoder.units import fault_of_unit
+from hw.pi.encoder.units import OTHER_PROFILE, fault_of_unit
 from hw.pi.v4l2 import Format
 
 HD = VideoMode(1280, 720, 30, 1_500_000)
@@ -187,7 +187,8 @@ def test_good_units_are_believed() -> None:
     (b"\0\0\0\1\xff\xff", "no access unit"),
     (b"\0\0\0\1\x68\xce\x38\x80", "no picture"),
     (b"\0\0\0\1\x65\x88\x84", "without its headers"),
-    (b"\0\0\0\1\x41\xa0\x00", "unknown kind"),  # a B slice
+    (b"\0\0\0\1\x41\xa0\x00", "B picture"),
+    (b"\0\0\0\1\x41\x90\x00", "unknown kind"),  # SP
 ])  # fmt: skip
 def test_bad_units_are_told(data: bytes, words: str) -> None:
     assert words in fault_of_unit(data)
@@ -197,7 +198,7 @@ def test_another_profile_is_told() -> None:
     data = bytearray(units(1)[0].data)
     at = data.index(b"\0\0\1\x67") + 4
     data[at] = 77
-    assert fault_of_unit(bytes(data)) == "not constrained baseline"
+    assert fault_of_unit(bytes(data)) == OTHER_PROFILE
 
 
 def test_a_damaged_key_frame_is_told() -> None:

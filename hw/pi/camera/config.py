@@ -89,6 +89,11 @@ class CameraConfig:
         """The masks, in fractions of the part that is used; none of those outside it."""
         return [area for mask in self.masks if (area := seen(area_of(mask), self.part)) is not None]
 
+    @property
+    def untouched(self) -> bool:
+        """Whether pictures leave as the sensor gives them, so that a camera may encode them by itself."""
+        return self.encoder == "auto" and not (self.rotation or self.masks) and self.part == WHOLE
+
     def text(self) -> str:
         """For ``config_of`` in the camera's process."""
         return json.dumps(asdict(self))

@@ -75,6 +75,9 @@ def csi_controls(config: CameraConfig, mode: VideoMode, known: Sequence[str], wh
 class CsiSensor:
     """A camera that streams. Raises HardwareError."""
 
+    steering = None
+    note = ""
+
     def __init__(self, camera: UsbCamera, mode: VideoMode, config: CameraConfig) -> None:
         from picamera2 import Picamera2
 
@@ -141,6 +144,10 @@ class CsiSensor:
             return self._picture(bytes(request.make_buffer("main"))), pts_us
         finally:
             request.release()
+
+    def units(self) -> list[tuple[bytes, int]]:
+        """None: such cameras have no encoder of their own."""
+        return []
 
     def _picture(self, data: bytes) -> VideoFrame:
         width, height = self._size

@@ -31,7 +31,8 @@ class PiCamera(ProcessCamera):
         there = self.cameras
         chosen = next((one for want in self._wanted for one in there if one[0] == want or one[1].startswith(want)),
                       None if self._wanted else next(iter(there), None))
-        facts = [DeviceFact(Kind.CAMERA, *one, selected=one == chosen) for one in there]
+        facts = [DeviceFact(Kind.CAMERA, *one, selected=one == chosen, note=self.note if one == chosen else "")
+                 for one in there]
         if chosen is None:
             gone = any(self._line.active(Kind.CAMERA, fault, DEVICE) for fault in (FaultKind.MISSING, FaultKind.PULLED))
             note = "it was unplugged" if gone else "none is plugged in that the board file names"

@@ -11,6 +11,7 @@ import select
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
@@ -32,8 +33,11 @@ from hw.pi.blame import fault_of
 from hw.pi.camera.config import CameraConfig, config_of
 from hw.pi.camera.csi import CSI, CsiSensor, find_csi
 from hw.pi.camera.develop import Developer
+from hw.pi.camera.own import OwnStream, OwnStreamError
+from hw.pi.camera.steer import Steering
 from hw.pi.camera.usb import UsbCamera, UsbSensor, find_usb
 from hw.pi.encoder.ladder import CameraEncoder
+from hw.pi.encoder.units import key_picture
 from hw.pi.settling import AGAIN_S, is_settling
 from hw.pi.v4l2 import nodes_named
 
@@ -53,10 +57,19 @@ class Sensor(Protocol):
     zooms: bool  # by itself
 
     @property
+    def steering(self) -> Steering | None:
+        """Of its own H.264, which it delivers where this is not None."""
+
+    @property
+    def note(self) -> str:
+        """Why its own H.264 is not used; empty: it has none."""
+
+    @property
     def file(self) -> int: ...
     @property
     def what(self) -> str: ...
     def take(self) -> tuple[VideoFrame, int] | None: ...
+    def units(self) -> list[tuple[bytes, int]]: ...
     def close(self) -> None: ...
 
 
@@ -79,11 +92,21 @@ class RealCamera:
         self._look_at = 0.0
         self._again_at: float | None = None  # a camera that has just come is opened again then
         self._plugged: Sequence[object] = ()
+        self._own: OwnStream | None = None  # while the camera's own H.264 is passed through
+        self._chosen = ""  # id of the camera that was opened last
+        self._own_faults: dict[str, str] = {}  # by id: why a camera's own H.264 is not asked for again
+        self._stills: list[tuple[int, float]] = []  # snapshots that wait for its next one, with their deadlines
+        self._maker = (EncoderKind.SOFTWARE, "")
         self._encoder = CameraEncoder(self._tell_encoder, hardware=config.encoder == "auto")
 
     # --- to the board
 
     def _tell_encoder(self, kind: EncoderKind, reason: str) -> None:
+        self._maker = kind, reason
+        self._tell_maker()
+
+    def _tell_maker(self) -> None:
+        kind, reason = self._maker if self._own is None else (EncoderKind.CAMERA, "")
         self._owner.tell("encoder", kind=kind.value)
         self._owner.tell("fallback", active=bool(reason), detail=reason)
 
@@ -113,17 +136,17 @@ class RealCamera:
             case "mode":
                 self._mode = _mode(fields)
                 if self._sensor is not None:
-                    self._prepare(self._sensor)
-                    self._tell_mode(self._encoder.mode)
+                    self._tell_mode(self._prepare(self._sensor))
             case "stop":
                 self._close()
                 self._wanted = None
                 self._owner.tell("stopped", generation=fields["generation"])
             case "keyframe":
-                self._encoder.force_keyframe()
+                self._ask_key()
             case "bitrate":
                 self._mode = replace(self._mode, bitrate=int(fields["value"]))
                 self._encoder.set_bitrate(self._mode.bitrate)
+                self._steer_rate()
             case "snapshot":
                 self._snapshot(int(fields["id"]))
             case "ping":
@@ -161,7 +184,11 @@ class RealCamera:
             self._owner.tell("cameras", there=[{"id": camera.id, "name": camera.name} for camera in there])
 
     def _open_sensor(self, camera: UsbCamera, mode: VideoMode) -> Sensor:
-        return CsiSensor(camera, mode, self._config) if camera.path == CSI else UsbSensor(camera, mode)
+        if camera.path == CSI:
+            return CsiSensor(camera, mode, self._config)
+        self._chosen = camera.id
+        return UsbSensor(camera, mode, self._config,
+                         own=self._config.untouched and camera.id not in self._own_faults)
 
     def _open(self) -> None:
         assert self._wanted is not None  # noqa: S101
@@ -182,21 +209,83 @@ class RealCamera:
         self._pulled = ""
         self._dark = False  # the board forgets it with every start
         self._due_us = 0
-        self._prepare(self._sensor)
-        made = self._told_mode = self._encoder.mode
+        self._owner.tell("note", text=self._own_faults.get(self._chosen, self._sensor.note))
+        made = self._told_mode = self._prepare(self._sensor)
         self._owner.tell("started", generation=generation, width=made.width, height=made.height, fps=made.fps,
                          bitrate=made.bitrate)
 
-    def _prepare(self, sensor: Sensor) -> None:
-        """Encoder and pictures for the mode that is asked."""
-        made = self._encoder.open(self._mode)
+    def _prepare(self, sensor: Sensor) -> VideoMode:
+        """Encoder and pictures for the mode that is asked; returns what is made. A camera's own H.264 is passed through
+        in the size that it was opened with, and else decoded and encoded again."""
+        assert self._wanted is not None  # noqa: S101
+        opened, mode, passed = self._wanted[1], self._mode, self._own
+        self._own = None
+        if sensor.steering is not None and mode == replace(opened, bitrate=mode.bitrate):
+            self._own = OwnStream(mode.bitrate)
+            self._encoder.close()
+        made = mode if self._own is not None else self._encoder.open(mode)
         self._developer = Developer(self._config, made, zoomed=sensor.zooms)
+        if sensor.steering is not None:
+            self._last = None
+            self._steer_rate()
+            self._ask_key()  # from there on it can be decoded, here or there
+        if (passed is None) != (self._own is None):
+            self._tell_maker()
+        return made
 
     def _close(self) -> None:
         if self._sensor is not None:
             self._sensor.close()
         self._encoder.close()
         self._sensor = self._developer = self._last = self._again_at = None
+        if self._own is not None:
+            self._own = None
+            self._tell_maker()
+
+    # --- the camera's own H.264
+
+    def _ask_key(self) -> None:
+        self._encoder.force_keyframe()
+        if self._sensor is not None and self._sensor.steering is not None:
+            if self._own is not None:
+                self._own.asked(time.monotonic())
+            with suppress(OSError):  # one that is gone is noticed by its next unit, one that refuses by the judge
+                self._sensor.steering.request_keyframe()
+
+    def _steer_rate(self) -> None:
+        if self._own is not None:
+            self._own.bitrate = self._mode.bitrate
+        if self._sensor is not None and self._sensor.steering is not None:
+            with suppress(OSError):
+                self._sensor.steering.set_bitrate(self._mode.bitrate)
+
+    def _pass_on(self, sensor: Sensor, own: OwnStream) -> None:
+        assert self._wanted is not None  # noqa: S101
+        try:
+            for data, pts_us in sensor.units():
+                frame, wanted = own.unit(data, pts_us, time.monotonic())
+                if wanted and not own.awaiting:
+                    self._ask_key()
+                if frame is None:
+                    continue
+                self._owner.frame(self._wanted[0], frame)
+                if frame.keyframe:
+                    self._seen_key(frame.data)
+        except OwnStreamError as error:
+            fault = self._own_faults[self._chosen] = f"its own H.264 is not used: {error}"
+            _log.warning("%s: %s", sensor.what, fault)
+            self._close()
+            self._open()
+
+    def _seen_key(self, data: bytes) -> None:
+        """The only pictures of an own stream that are looked at here."""
+        picture = key_picture(data)
+        if picture is None:
+            return
+        self._judge_light(picture)
+        waiting, self._stills = self._stills, []
+        for number, _ in waiting:
+            self._owner.snapshot(number, jpeg(picture))
 
     # --- the thread
 
@@ -208,16 +297,20 @@ class RealCamera:
     def wait_s(self) -> float | None:
         if self._sensor is None:
             return LOOK_S if self._again_at is None else AGAIN_S
-        return self._encoder.wait_s()
+        return LOOK_S if self._stills else self._encoder.wait_s()
 
     def tick(self) -> None:
         self._encoder.recover()
+        self._judge_stills()
         if self._sensor is None:
             if self._again_at is not None and time.monotonic() >= self._again_at:
                 self._open()
             self._look()
             return
         try:
+            if self._own is not None:
+                self._pass_on(self._sensor, self._own)
+                return
             taken = self._sensor.take()
         except HardwareError as error:
             self._close()
@@ -254,10 +347,14 @@ class RealCamera:
         shown = self._developer.develop(picture)
         self._last = shown
         self._counter += 1
-        if self._counter % max(1, self._mode.fps // 2) == 0 and is_dark(shown) != self._dark:
+        if self._counter % max(1, self._mode.fps // 2) == 0:
+            self._judge_light(shown)
+        self._encoder.encode(shown, pts_us)
+
+    def _judge_light(self, shown: VideoFrame) -> None:
+        if is_dark(shown) != self._dark:
             self._dark = not self._dark
             self._owner.tell("dark", dark=self._dark)
-        self._encoder.encode(shown, pts_us)
 
     def _thinned(self, pts_us: int) -> bool:
         """Whether a picture comes too early for the rate that is made; sensors are not that regular."""
@@ -280,10 +377,27 @@ class RealCamera:
     # --- snapshot
 
     def _snapshot(self, number: int) -> None:
+        if self._own is not None:
+            self._stills.append((number, time.monotonic() + SNAPSHOT_S))
+            self._ask_key()
+            return
         try:
             self._owner.snapshot(number, jpeg(self._last if self._last is not None else self._look_once()))
         except HardwareError as error:
-            self._owner.tell("snapshot_failed", id=number, why=fault_of(error).value, detail=str(error))
+            self._refuse_still(number, error)
+
+    def _judge_stills(self) -> None:
+        waiting, self._stills = self._stills, []
+        for number, deadline in waiting:
+            if self._own is None:
+                self._snapshot(number)
+            elif time.monotonic() < deadline:
+                self._stills.append((number, deadline))
+            else:
+                self._refuse_still(number, DeviceFailedError("the camera makes no key frame to show"))
+
+    def _refuse_still(self, number: int, error: HardwareError) -> None:
+        self._owner.tell("snapshot_failed", id=number, why=fault_of(error).value, detail=str(error))
 
     def _look_once(self) -> VideoFrame:
         """A picture of a camera that is closed, open no longer than that; of one just opened, its first."""

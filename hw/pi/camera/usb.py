@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,8 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from hw.api import DeviceFailedError, DeviceFormatError, DevicePulledError, VideoMode
+from hw.pi.camera.config import CameraConfig
+from hw.pi.camera.steer import Steering, steering_of
 from hw.pi.v4l2 import (
     CAN_CAPTURE,
     CAN_STREAM,
@@ -35,8 +37,15 @@ __all__ = ["CSI_NODES", "Offer", "UsbCamera", "UsbSensor", "captured_us", "choos
 
 BUFFERS: Final = 4
 
-PIXELS: Final = {"YU12": "yuv420p", "NV12": "nv12", "YUYV": "yuyv422", "MJPG": ""}
-"""Formats that are taken, the least work first, with PyAV's name; MJPG has to be decoded."""
+PIXELS: Final = {"YU12": "yuv420p", "NV12": "nv12", "YUYV": "yuyv422", "MJPG": "", "H264": ""}
+"""Formats that are taken, the least work first, with PyAV's name; the last ones have to be decoded."""
+
+DECODERS: Final = {"MJPG": "mjpeg", "H264": "h264"}
+
+EXPOSURE_AUTO, EXPOSURE_ABSOLUTE, FOCUS_ABSOLUTE, FOCUS_AUTO = 0x9A0901, 0x9A0902, 0x9A090A, 0x9A090C
+EXPOSURE_MANUAL: Final = 1
+EXPOSURE_AUTOMATIC: Final = (3, 0)  # what USB cameras call aperture priority, and what others have
+EXPOSURE_UNIT_US: Final = 100
 
 CSI_NODES: Final = ("unicam", "rp1-cfe", "RGB/YUV Capture")
 """Receivers of CSI cameras, and of the kernel's virtual one (vimc), by the beginnings of their names: libcamera's."""
@@ -91,13 +100,8 @@ def find_usb(sysfs: str = "/sys") -> Sequence[UsbCamera]:
 
 
 def choose(offers: Iterable[Offer], mode: VideoMode) -> Offer:
-    """The offer for ``mode``: fast enough first, then not smaller, then nearest, then the least work.
-
-    Raises DeviceFormatError, naming what there is.
-    """
-    known = [offer for offer in offers if offer.pixels in PIXELS]
-    if not known:
-        raise DeviceFormatError(f"the camera offers none of {', '.join(PIXELS)}: take another")
+    """Of offers in PIXELS, one at least, that for ``mode``: fast enough first, then not smaller, then nearest, then the
+    least work."""
 
     def rank(offer: Offer) -> tuple[bool, bool, int, int]:
         slow = 0 < offer.fps < mode.fps * SLOWER
@@ -105,7 +109,7 @@ def choose(offers: Iterable[Offer], mode: VideoMode) -> Offer:
         away = abs(offer.width * offer.height - mode.width * mode.height)
         return slow, smaller, away, list(PIXELS).index(offer.pixels)
 
-    return min(known, key=rank)
+    return min(offers, key=rank)
 
 
 def captured_us(done: Done, now_us: int) -> int:
@@ -133,8 +137,13 @@ class UsbSensor:
 
     zooms = False
 
-    def __init__(self, camera: UsbCamera, mode: VideoMode) -> None:
+    def __init__(self, camera: UsbCamera, mode: VideoMode, config: CameraConfig | None = None, *,
+                 own: bool = False) -> None:
+        """``own``: its own H.264 is wanted where it makes the mode and can be steered. ``steering`` is None where not,
+        and ``note`` says why."""
         self._camera = camera
+        self.steering: Steering | None = None
+        self.note = ""
         self._what = f"camera {camera.name} ({camera.id})"
         self._decoder: VideoCodecContext | None = None
         self._queue: Queue | None = None
@@ -143,7 +152,8 @@ class UsbSensor:
         except OSError as error:
             raise refusal(self._what, camera.path, error) from error
         try:
-            self._open(mode)
+            self._open(mode, own=own)
+            self._adjust(config or CameraConfig())
         except OSError as error:
             self.close()
             raise refusal(self._what, camera.path, error) from error
@@ -151,27 +161,57 @@ class UsbSensor:
             self.close()
             raise
 
-    def _open(self, mode: VideoMode) -> None:
+    def _open(self, mode: VideoMode, *, own: bool) -> None:
         node = self._node
-        offer = choose(_offers(node, mode), mode)
+        offers = _offers(node, mode)
+        if not offers:
+            there = ", ".join(node.formats(QueueKind.CAMERA)) or "nothing"
+            raise DeviceFormatError(f"{self._what} offers {there}, and none of {', '.join(PIXELS)}: take another")
+        offer = (self._own(offers, mode) if own else None) or choose(offers, mode)
         self._format = node.set_format(QueueKind.CAMERA, offer.width, offer.height, offer.pixels)
         if self._format.pixels not in PIXELS:
             raise DeviceFormatError(f"{self._what} answers {offer.pixels} with {self._format.pixels}")
         with suppress(OSError):  # some have one rate and no choice
             node.set_rate(QueueKind.CAMERA, mode.fps)
-        if self._format.pixels == "MJPG":
-            decoder = CodecContext.create("mjpeg", "r")
-            assert isinstance(decoder, VideoCodecContext)  # noqa: S101
-            decoder.thread_count = 1
-            self._decoder = decoder
+        if self.steering is not None:
+            self.steering.prepare(mode)
         self._queue = Queue(node, QueueKind.CAMERA, BUFFERS)
         for index in range(self._queue.count):
             self._queue.put(index)
         self._queue.start()
 
+    def _own(self, offers: Sequence[Offer], mode: VideoMode) -> Offer | None:
+        known = [offer for offer in offers if offer.pixels == "H264"]
+        fitting = [offer for offer in known if (offer.width, offer.height) == (mode.width, mode.height)
+                   and not 0 < offer.fps < mode.fps * SLOWER]
+        self.steering = steering_of(self._node) if fitting else None
+        if self.steering is not None:
+            return fitting[0]
+        if fitting:
+            self.note = "its own H.264 is not used: key frames and bit rate cannot be asked for"
+        elif known:
+            self.note = f"its own H.264 is not used: it is not of {mode.width}x{mode.height} at {mode.fps} a second"
+        return None
+
+    def _adjust(self, config: CameraConfig) -> None:
+        """Lens and exposure, as far as there are controls for them."""
+        wanted = [(FOCUS_AUTO, int(config.focus == "auto"))]
+        lens = self._node.control_range(FOCUS_ABSOLUTE)
+        if lens is not None and config.focus == "fixed" and config.focus_distance_m == 0:
+            wanted.append((FOCUS_ABSOLUTE, lens[0]))  # the only distance that cameras agree on
+        if config.exposure_us:
+            low, high = self._node.control_range(EXPOSURE_ABSOLUTE) or (0, 0)
+            wanted += [(EXPOSURE_AUTO, EXPOSURE_MANUAL),
+                       (EXPOSURE_ABSOLUTE, max(low, min(high, config.exposure_us // EXPOSURE_UNIT_US)))]
+        else:
+            wanted += [(EXPOSURE_AUTO, each) for each in reversed(EXPOSURE_AUTOMATIC)]
+        for control, value in wanted:
+            with suppress(OSError):  # most cameras have some of them
+                self._node.set_control(control, value)
+
     @property
     def file(self) -> int:
-        """Wakes (POLLIN) for ``take``."""
+        """Wakes (POLLIN) for ``take`` and ``units``."""
         return self._node.file
 
     @property
@@ -183,31 +223,66 @@ class UsbSensor:
 
         Raises HardwareError when the camera is gone or fails.
         """
-        queue = self._queue
-        assert queue is not None  # noqa: S101 - only while open
         newest = None
-        try:
-            while (done := queue.get()) is not None:
-                if newest is not None:
-                    queue.put(newest.index)  # we were late: an older one is of no use
-                newest = done
-            if newest is None:
+        if self._format.pixels == "H264":  # each refers to the one before
+            for data, pts_us in self.units():
+                picture = self._decoded(data)
+                newest = newest if picture is None else (picture, pts_us)
+            return newest
+        with self._failing():
+            done = self._newest()
+            if done is None:
                 return None
-            good = not newest.flags & FLAG_ERROR and newest.used > 0
-            picture = self._picture(queue, newest.index, newest.used) if good else None
-            queue.put(newest.index)
+            memory = self._buffers.memory(done.index)
+            whole = not done.flags & FLAG_ERROR and done.used > 0
+            data = memory[: done.used] if whole else b""
+            self._buffers.put(done.index)
+        if not whole:
+            return None
+        picture = self._decoded(data) if self._format.pixels in DECODERS else _frame(data, self._format)
+        return None if picture is None else (picture, captured_us(done, _now_us()))
+
+    def _newest(self) -> Done | None:
+        newest = None
+        while (done := self._buffers.get()) is not None:
+            if newest is not None:
+                self._buffers.put(newest.index)  # we were late: an older one is of no use
+            newest = done
+        return newest
+
+    def units(self) -> list[tuple[bytes, int]]:
+        """What came since, each with its time, as it lies in the camera's own stream. Raises HardwareError."""
+        found = []
+        with self._failing():
+            while (done := self._buffers.get()) is not None:
+                if not done.flags & FLAG_ERROR and done.used > 0:
+                    found.append((self._buffers.memory(done.index)[: done.used], captured_us(done, _now_us())))
+                self._buffers.put(done.index)
+        return found
+
+    @property
+    def _buffers(self) -> Queue:
+        assert self._queue is not None  # noqa: S101 - only while open
+        return self._queue
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             if error.errno in (errno.ENODEV, errno.ENXIO, errno.EPROTO, errno.ESHUTDOWN):
                 raise DevicePulledError(f"{self._what} was unplugged: check its cable and its power") from error
             raise DeviceFailedError(f"{self._what} failed while it ran: {error.strerror}; plug it anew") from error
-        return None if picture is None else (picture, captured_us(newest, time.monotonic_ns() // 1000))
 
-    def _picture(self, queue: Queue, index: int, used: int) -> VideoFrame | None:
-        memory = queue.memory(index)
+    def _decoded(self, data: bytes) -> VideoFrame | None:
         if self._decoder is None:
-            return _frame(memory[:used], self._format)
+            decoder = CodecContext.create(DECODERS[self._format.pixels], "r")
+            assert isinstance(decoder, VideoCodecContext)  # noqa: S101
+            decoder.thread_count = 1
+            decoder.options = {"flags": "low_delay"}
+            self._decoder = decoder
         try:
-            pictures = self._decoder.decode(av.Packet(memory[:used]))
+            pictures = self._decoder.decode(av.Packet(data))
         except (av.FFmpegError, ValueError):
             return None  # torn on the bus: the next one is whole
         return pictures[-1] if pictures else None
@@ -217,6 +292,10 @@ class UsbSensor:
             self._queue.close()
             self._queue = None
         self._node.close()
+
+
+def _now_us() -> int:
+    return time.monotonic_ns() // 1000
 
 
 def _frame(data: bytes, layout: Format) -> VideoFrame | None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 import av
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
 
 from hw.sim.sources import nal_units
 
-__all__ = ["fault_of_unit"]
+__all__ = ["B_PICTURE", "IDR", "KNOWN", "OTHER_PROFILE", "PPS", "SLICE", "SPS", "fault_of_unit", "key_picture"]
 
 SLICE, IDR, SPS, PPS = 1, 5, 7, 8
 KNOWN: Final = frozenset({SLICE, IDR, 6, SPS, PPS, 9, 12})
@@ -16,6 +18,8 @@ KNOWN: Final = frozenset({SLICE, IDR, 6, SPS, PPS, 9, 12})
 
 BASELINE: Final = 66
 CONSTRAINED: Final = 0x40  # constraint_set1_flag
+B_PICTURE: Final = "a B picture"
+OTHER_PROFILE: Final = "another profile than constrained baseline"
 NO_B: Final = frozenset({0, 2, 5, 7})  # slice_type: P, I, and the same for all slices of the picture
 
 
@@ -34,8 +38,8 @@ def fault_of_unit(data: bytes) -> str:
         kinds.append(kind)
         if kind == SPS:
             parameters = unit
-        elif kind in (SLICE, IDR) and _slice_type(unit) not in NO_B:
-            return "a slice of an unknown kind"
+        elif kind in (SLICE, IDR) and (slice_type := _slice_type(unit)) not in NO_B:
+            return B_PICTURE if slice_type in (1, 6) else "a slice of an unknown kind"
     if SLICE not in kinds and IDR not in kinds:
         return "no picture"
     if IDR not in kinds:
@@ -43,8 +47,8 @@ def fault_of_unit(data: bytes) -> str:
     if SPS not in kinds or PPS not in kinds:
         return "a key frame without its headers"
     if len(parameters) < 4 or parameters[1] != BASELINE or not parameters[2] & CONSTRAINED:
-        return "not constrained baseline"
-    return "" if _decodes(data) else "a key frame that cannot be decoded"
+        return OTHER_PROFILE
+    return "" if key_picture(data) is not None else "a key frame that cannot be decoded"
 
 
 def _slice_type(unit: bytes) -> int:
@@ -66,12 +70,14 @@ def _slice_type(unit: bytes) -> int:
     return -1 if ue() < 0 else ue()
 
 
-def _decodes(data: bytes) -> bool:
+def key_picture(data: bytes) -> VideoFrame | None:
+    """The picture of a key frame with its headers; None: it cannot be decoded."""
     decoder = av.CodecContext.create("h264", "r")
+    assert isinstance(decoder, VideoCodecContext)  # noqa: S101
     decoder.thread_count = 1
     decoder.options = {"err_detect": "explode"}
     try:
         pictures = [*decoder.decode(av.Packet(data)), *decoder.decode(None)]
     except (av.FFmpegError, ValueError):
-        return False
-    return len(pictures) == 1 and not pictures[0].is_corrupt
+        return None
+    return pictures[0] if len(pictures) == 1 and not pictures[0].is_corrupt else None

@@ -9,33 +9,28 @@ import signal
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import av
 import pytest
-from av.video.frame import VideoFrame
 from PIL import Image
 
 from hw.api import (
     DeviceBusyError,
     DeviceFailedError,
     DeviceMissingError,
-    EncodedFrame,
     EncoderKind,
-    Fault,
     FaultKind,
     Kind,
     VideoMode,
 )
-from hw.faults import FaultLine
 from hw.pi.camera.config import CameraConfig
 from hw.pi.camera.part import PiCamera, open_camera
 from hw.pi.camera.usb import find_usb
 from hw.pi.encoder.ladder import AGAIN_S
 from tests.hil.devices import Bound, Encoder, camera
+from tests.hil.seen import Seen, luma, pictures
 
 MODULES = ["hilenc", "vivid n_devs=1 node_types=0x1"]
 
@@ -49,62 +44,10 @@ PULL_S = 2.0
 BACK_S = 5.0
 
 
-class Seen:
-    """Frames and faults as they come."""
-
-    def __init__(self) -> None:
-        self.line = FaultLine()
-        self.frames: list[EncodedFrame] = []
-        self.arrived: list[float] = []
-        self.faults: list[Fault] = []
-        self._changed = threading.Condition()
-        self.line.listen(self._fault)
-
-    def _fault(self, fault: Fault) -> None:
-        with self._changed:
-            self.faults.append(fault)
-            self._changed.notify_all()
-
-    def frame(self, frame: EncodedFrame) -> None:
-        with self._changed:
-            self.frames.append(frame)
-            self.arrived.append(time.monotonic())
-            self._changed.notify_all()
-
-    def until(self, condition: Callable[[], object], seconds: float = 10.0) -> float:
-        """How long it took."""
-        begin = time.monotonic()
-        with self._changed:
-            while not condition():
-                assert time.monotonic() - begin < seconds, f"{len(self.frames)} frames, {self.faults}"
-                self._changed.wait(0.02)  # not everything that is waited for is told
-        return time.monotonic() - begin
-
-    def more(self, count: int, seconds: float = 15.0) -> list[EncodedFrame]:
-        begin = len(self.frames)
-        self.until(lambda: len(self.frames) >= begin + count, seconds)
-        return self.frames[begin:]
-
-    def told(self, kind: FaultKind, active: bool) -> Callable[[], bool]:
-        """Whether the newest word on ``kind`` is ``active``."""
-        return lambda: next((fault.active for fault in reversed(self.faults) if fault.fault is kind), False) is active
-
-
 def quick(call: Callable[[], object]) -> None:
     begin = time.monotonic()
     call()
     assert time.monotonic() - begin < BLOCKED_S + GUEST_S
-
-
-def pictures(frames: list[EncodedFrame]) -> list[VideoFrame]:
-    decoder = av.CodecContext.create("h264", "r")
-    shown = [picture for frame in frames for picture in decoder.decode(av.Packet(frame.data))]
-    return [*shown, *decoder.decode(None)]
-
-
-def luma(picture: VideoFrame, x: float, y: float) -> int:
-    plane = picture.planes[0]
-    return memoryview(plane)[int(y * picture.height) * plane.line_size + int(x * picture.width)]
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@
 #include <media/v4l2-mem2mem.h>
 #include <media/videobuf2-vmalloc.h>
 
+#include "camera.h"
 #include "mosaic.h"
 
 #define SIZE_MIN	32u
@@ -788,6 +789,15 @@ static const struct kernel_param_ops unplug_ops = { .set = set_unplugged, .get =
 module_param_cb(unplug, &unplug_ops, &unplugged, 0644);
 MODULE_PARM_DESC(unplug, "the node is gone");
 
+static void remove_encoder(void)
+{
+	mutex_lock(&plug_lock);
+	if (plugged)
+		unplug();
+	mutex_unlock(&plug_lock);
+	platform_device_unregister(platform);
+}
+
 static int __init hilenc_init(void)
 {
 	int ret;
@@ -802,16 +812,18 @@ static int __init hilenc_init(void)
 			platform_device_unregister(platform);
 	}
 	mutex_unlock(&plug_lock);
+	if (ret)
+		return ret;
+	ret = camera_init();
+	if (ret)
+		remove_encoder();
 	return ret;
 }
 
 static void __exit hilenc_exit(void)
 {
-	mutex_lock(&plug_lock);
-	if (plugged)
-		unplug();
-	mutex_unlock(&plug_lock);
-	platform_device_unregister(platform);
+	camera_exit();
+	remove_encoder();
 }
 
 module_init(hilenc_init);

@@ -1,0 +1,67 @@
+"""What a camera in the guest delivers and tells, as it comes; and what is in its pictures."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import av
+from av.video.frame import VideoFrame
+
+from hw.api import EncodedFrame, Fault, FaultKind
+from hw.faults import FaultLine
+
+__all__ = ["Seen", "luma", "pictures"]
+
+
+class Seen:
+    """Frames and faults as they come."""
+
+    def __init__(self) -> None:
+        self.line = FaultLine()
+        self.frames: list[EncodedFrame] = []
+        self.arrived: list[float] = []
+        self.faults: list[Fault] = []
+        self._changed = threading.Condition()
+        self.line.listen(self._fault)
+
+    def _fault(self, fault: Fault) -> None:
+        with self._changed:
+            self.faults.append(fault)
+            self._changed.notify_all()
+
+    def frame(self, frame: EncodedFrame) -> None:
+        with self._changed:
+            self.frames.append(frame)
+            self.arrived.append(time.monotonic())
+            self._changed.notify_all()
+
+    def until(self, condition: Callable[[], object], seconds: float = 10.0) -> float:
+        """How long it took."""
+        begin = time.monotonic()
+        with self._changed:
+            while not condition():
+                assert time.monotonic() - begin < seconds, f"{len(self.frames)} frames, {self.faults}"
+                self._changed.wait(0.02)  # not everything that is waited for is told
+        return time.monotonic() - begin
+
+    def more(self, count: int, seconds: float = 15.0) -> list[EncodedFrame]:
+        begin = len(self.frames)
+        self.until(lambda: len(self.frames) >= begin + count, seconds)
+        return self.frames[begin:]
+
+    def told(self, kind: FaultKind, active: bool) -> Callable[[], bool]:
+        """Whether the newest word on ``kind`` is ``active``."""
+        return lambda: next((fault.active for fault in reversed(self.faults) if fault.fault is kind), False) is active
+
+
+def pictures(frames: list[EncodedFrame]) -> list[VideoFrame]:
+    decoder = av.CodecContext.create("h264", "r")
+    shown = [picture for frame in frames for picture in decoder.decode(av.Packet(frame.data))]
+    return [*shown, *decoder.decode(None)]
+
+
+def luma(picture: VideoFrame, x: float, y: float) -> int:
+    plane = picture.planes[0]
+    return memoryview(plane)[int(y * picture.height) * plane.line_size + int(x * picture.width)]
