@@ -93,6 +93,7 @@ from appliance.tasks import background, fail_loudly
 __all__ = [
     "CIPHERS",
     "FEEDBACK",
+    "ONE_BYTE_ID",
     "AnyRtcpPacket",
     "CertificateFacts",
     "HeaderExtensionsMap",

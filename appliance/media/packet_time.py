@@ -17,7 +17,7 @@ MOST_FRAMES: Final = 48  # of one Opus packet: 120 ms (RFC 6716 3.2.5)
 
 
 class PacketTimeTrack(EncodedTrack):
-    """``source`` with ``milliseconds`` of voice in each packet, pts in ``clock_rate`` as its own.
+    """``source`` with ``milliseconds`` of voice in each packet, pts in ``clock_rate`` as its own, until ``agree``.
 
     Opus frames are joined whole, so that its packets are the next multiple of a frame; the bytes of G.711 and G.722
     are cut wherever it falls. A gap in the source (a pause, a loss) ends a packet early: nothing is joined over it.
@@ -28,13 +28,18 @@ class PacketTimeTrack(EncodedTrack):
     def __init__(self, source: EncodedTrack, milliseconds: int, clock_rate: int, *, opus: bool) -> None:
         super().__init__()
         self._source = source
+        self._ready: deque[av.Packet[Any]] = deque()
+        self.agree(milliseconds, clock_rate, opus=opus)
+
+    def agree(self, milliseconds: int, clock_rate: int, *, opus: bool) -> None:
+        """What the source gives from now on, and how it is to be packed; what is held of before is left out."""
         self._ticks = milliseconds * clock_rate // 1000
         self._clock_rate = clock_rate
         self._opus = opus
         self._held: list[bytes] = []
         self._held_ticks = 0
         self._begun = 0  # pts of what is held
-        self._ready: deque[av.Packet[Any]] = deque()
+        self._ready.clear()
 
     async def recv(self) -> av.Packet[Any]:
         while not self._ready:

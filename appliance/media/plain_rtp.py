@@ -47,7 +47,6 @@ DATAGRAM: Final = 1500  # bytes
 BIND_TRIES: Final = 64
 SEQUENTIAL: Final = 2  # packets in sequence that make a source (RFC 3550 A.1)
 CHANGE_S: Final = 1.0  # between two changes of source
-FRAME_MS: Final = 20  # of the encoder
 
 Address = tuple[str, int]
 
@@ -129,7 +128,9 @@ class _Flow:
         self.incoming: RtpReceiveStream | None = None
         self.codec: RTCRtpCodecParameters | None = None
         self._events: RTCRtpCodecParameters | None = None
+        self._packed: PacketTimeTrack | None = None  # our voice in packets of the agreed length
         self.ssrc = secrets.randbits(32)
+        self._cname = secrets.token_hex(12)  # RFC 7022 4.2
         self._rtp: asyncio.DatagramTransport | None = None
         self._rtcp: asyncio.DatagramTransport | None = None  # the same one where RTCP is multiplexed
         self._to_rtp: Address | None = None
@@ -152,7 +153,7 @@ class _Flow:
         return self._rtp.get_extra_info("sockname")[1], self._rtcp.get_extra_info("sockname")[1]
 
     def agree(self, line: Line) -> None:
-        """What was agreed, at first or again: the address is learnt anew."""
+        """What was agreed, at first or again: the address is learnt anew, and the streams take the formats over."""
         self.line = line
         agreed = line.format
         self.codec = RTCRtpCodecParameters(
@@ -165,24 +166,34 @@ class _Flow:
         self._to_rtp = line.remote
         self._to_rtcp = line.remote_rtcp or (host, port if self._rtcp is self._rtp else port + 1)
         self._locked = self._locked_rtcp = not self._owner.symmetric
+        if self.incoming is not None and self.outgoing is not None:
+            self.incoming.negotiate(self._incoming_parameters())
+            self.outgoing.negotiate(self._outgoing_parameters())
+            if self._packed is not None:
+                self._packed.agree(agreed.packet_time_ms, agreed.clock_rate, opus=_is_opus(agreed))
 
     def start(self, outgoing: RtpSendStream, incoming: RtpReceiveStream, track: EncodedTrack | None) -> None:
-        codec, line = self.codec, self.line
-        if codec is None or line is None:
+        if self.line is None:
             raise RuntimeError("nothing is agreed for this line yet")
         self.outgoing, self.incoming = outgoing, incoming
-        rtcp = RTCRtcpParameters(cname=secrets.token_hex(12), mux=self._rtcp is self._rtp)  # RFC 7022 4.2
-        incoming.start(
-            rtcp_ssrc=self.ssrc, parameters=RTCRtpReceiveParameters(codecs=self._received_codecs(), rtcp=rtcp),
-            send=self._owner.send,
-        )
+        incoming.start(rtcp_ssrc=self.ssrc, parameters=self._incoming_parameters(), send=self._owner.send)
+        agreed = self.line.format
+        if track is not None and agreed.kind == "audio":
+            track = self._packed = PacketTimeTrack(
+                track, agreed.packet_time_ms, agreed.clock_rate, opus=_is_opus(agreed))
         outgoing.start(
-            ssrc=self.ssrc, rtx_ssrc=0, parameters=RTCRtpSendParameters(codecs=[codec], rtcp=rtcp),
-            send=self._owner.send, track=_timed(track, line.format),
-        )
+            ssrc=self.ssrc, rtx_ssrc=0, parameters=self._outgoing_parameters(), send=self._owner.send, track=track)
 
-    def _received_codecs(self) -> list[RTCRtpCodecParameters]:
-        return [one for one in (self.codec, self._events) if one is not None]
+    def _incoming_parameters(self) -> RTCRtpReceiveParameters:
+        codecs = [one for one in (self.codec, self._events) if one is not None]
+        return RTCRtpReceiveParameters(codecs=codecs, rtcp=self._rtcp_parameters())
+
+    def _outgoing_parameters(self) -> RTCRtpSendParameters:
+        codecs = [self.codec] if self.codec is not None else []
+        return RTCRtpSendParameters(codecs=codecs, rtcp=self._rtcp_parameters())
+
+    def _rtcp_parameters(self) -> RTCRtcpParameters:
+        return RTCRtcpParameters(cname=self._cname, mux=self._rtcp is self._rtp)
 
     async def send_digit(self, digit: str, seconds: float) -> None:
         """In the place of sound, in real time. Raises ValueError for no digit, ConnectionError when it is over."""
@@ -280,7 +291,7 @@ class _Flow:
         if not self._gate.admit(packet.ssrc, packet.sequence_number, time.monotonic()):
             return False
         if line.format.receives:
-            incoming.on_rtp(packet, int(time.time() * 1000))
+            incoming.on_rtp(packet, int(time.time() * 1000), len(data) - len(packet.payload))
         if packet.payload_type == line.format.event_type:
             digit = self._digits.take(packet.timestamp, EventPacket.parse(packet.payload))
             if digit is not None:
@@ -462,12 +473,8 @@ def _ignored(_: str) -> None:
     return None
 
 
-def _timed(track: EncodedTrack | None, agreed: StreamFormat) -> EncodedTrack | None:
-    """``track`` in packets of the agreed length."""
-    if track is None or agreed.kind != "audio" or agreed.packet_time_ms == FRAME_MS:
-        return track
-    opus = agreed.mime_type.lower() == "audio/opus"
-    return PacketTimeTrack(track, agreed.packet_time_ms, agreed.clock_rate, opus=opus)
+def _is_opus(agreed: StreamFormat) -> bool:
+    return agreed.mime_type.lower() == "audio/opus"
 
 
 def _bind(host: str, *, mux: bool) -> tuple[socket.socket, socket.socket | None]:

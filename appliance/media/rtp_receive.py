@@ -97,7 +97,7 @@ class Reception:
     """Statistics of one source for receiver reports (RFC 3550 A.1, A.3, A.8)."""
 
     def __init__(self, clock_rate: int) -> None:
-        self._clock_rate = clock_rate
+        self.clock_rate = clock_rate
         self._base: int | None = None
         self._highest = 0
         self._received = 0
@@ -118,10 +118,10 @@ class Reception:
         self._received += 1
         if extended > self._highest or self._received == 1:
             self._highest = extended
-            transit = arrival_s * self._clock_rate - timestamp
+            transit = arrival_s * self.clock_rate - timestamp
             if self._transit is not None:
                 change = abs((transit - self._transit + 0x80000000) % 0x100000000 - 0x80000000)
-                if change < self._clock_rate * 10:
+                if change < self.clock_rate * 10:
                     self._jitter += (change - self._jitter) / 16
             self._transit = transit
         return extended
@@ -130,13 +130,18 @@ class Reception:
         """The extended number (with wrap cycles) nearest to those seen."""
         return self._highest + _signed(sequence - self._highest)
 
+    def change_clock(self, clock_rate: int) -> None:
+        """Timestamps count in another clock from the next packet on, as another codec has it."""
+        self._jitter *= clock_rate / self.clock_rate
+        self.clock_rate, self._transit = clock_rate, None
+
     @property
     def lost(self) -> int:
         return 0 if self._base is None else clamp_packets_lost(self._highest - self._base + 1 - self._received)
 
     @property
     def jitter_s(self) -> float:
-        return self._jitter / self._clock_rate
+        return self._jitter / self.clock_rate
 
     def report(self, ssrc: int, lsr: int, dlsr: int) -> RtcpReceiverInfo:
         expected = self._highest - (self._base or 0) + 1
@@ -252,6 +257,9 @@ class RtpReceiveStream:
         reception, counters = self.reception, self.counters
         if reception is None:
             return
+        if codec.clockRate != reception.clock_rate and codec.mimeType.lower() in VOICE_CODECS:
+            reception.change_clock(codec.clockRate)
+            self._sender_clock = SenderClock(codec.clockRate)
         counters.payload_bytes += len(packet.payload)
         counters.header_bytes += overhead
         counters.last_at = now

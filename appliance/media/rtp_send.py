@@ -20,6 +20,7 @@ import av
 
 from appliance.media.aiortc_seam import (
     FEEDBACK,
+    ONE_BYTE_ID,
     AnyRtcpPacket,
     MediaStreamTrack,
     RtcpPsfbPacket,
@@ -158,22 +159,8 @@ class RtpSendStream:
         """Begin to send ``track`` with what was negotiated. ``send`` protects and sends one packet."""
         self.counters.ssrc, self._rtx_ssrc, self._send = ssrc, rtx_ssrc, send
         self._transmission.attach(send)
-        codec = parameters.codecs[0]
-        self._payload_type, self._clock_rate = codec.payloadType, codec.clockRate
         self._cname = parameters.rtcp.cname
-        for other in parameters.codecs:
-            if is_rtx(other) and other.parameters.get("apt") == codec.payloadType:
-                self._rtx_type = other.payloadType
-                self._transmission.pad_with(self._padding)
-        self._wide_extension = transport_wide_id(parameters)
-        for extension in parameters.headerExtensions:
-            if extension.uri == URI_MID and parameters.muxId:
-                mid = parameters.muxId.encode()[:16]
-                self._mid_extension = bytes([extension.id << 4 | len(mid) - 1]) + mid
-            elif extension.uri == URI_SEND_TIME:
-                self._time_extension = extension.id
-            elif extension.uri == URI_LEVEL:
-                self._level_extension = extension.id
+        self.negotiate(parameters)
         if isinstance(track, EncodedTrack):
             self._tasks = [
                 background(
@@ -181,6 +168,31 @@ class RtpSendStream:
                 background(
                     self._report(), name=f"media.reports {self.kind} {self._name}", failed=self._failed),
             ]
+
+    def negotiate(self, parameters: Any) -> None:
+        """What was negotiated, at first or again: the payload types and header extensions of what leaves from now on.
+        With another clock the next report waits for the next frame."""
+        codec = parameters.codecs[0]
+        if codec.clockRate != self._clock_rate:
+            self._last = None
+        self._payload_type, self._clock_rate = codec.payloadType, codec.clockRate
+        self._rtx_type = None
+        for other in parameters.codecs:
+            if is_rtx(other) and other.parameters.get("apt") == codec.payloadType:
+                self._rtx_type = other.payloadType
+                self._transmission.pad_with(self._padding)
+        self._wide_extension = transport_wide_id(parameters)
+        self._mid_extension, self._time_extension, self._level_extension = b"", None, None
+        for extension in parameters.headerExtensions:
+            if not 1 <= extension.id <= ONE_BYTE_ID:
+                continue  # it could only be written in the two-byte form, and is not needed so much
+            if extension.uri == URI_MID and parameters.muxId:
+                mid = parameters.muxId.encode()[:16]
+                self._mid_extension = bytes([extension.id << 4 | len(mid) - 1]) + mid
+            elif extension.uri == URI_SEND_TIME:
+                self._time_extension = extension.id
+            elif extension.uri == URI_LEVEL:
+                self._level_extension = extension.id
 
     def _failed(self, error: Exception) -> None:
         self.on_failure(error)

@@ -120,6 +120,8 @@ class MicrophoneTrack(EncodedTrack):
 
     def negotiated(self, codec: VoiceCodec, parameters: Mapping[str, str]) -> None:
         """The codec of this session, and what the peer wishes of it (its ``a=fmtp``; Opus: RFC 7587 6.1)."""
+        if codec is not self.codec:
+            self._items.clear()
         self.codec, self._format = codec, parameters
         self._feed.adapt()
 

@@ -139,16 +139,25 @@ async def test_a_peer_that_falls_silent_is_told(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_a_new_description_moves_the_call() -> None:
-    """As a re-INVITE does: another address, another codec on the way out, the same session."""
+    """As a re-INVITE does: another address, another codec and packet time, the same session."""
     async with called(OPUS) as (first, second):
         await tones(first, second)
         third = End(HandBoard(700), second.studio, second.studio.plain_session(Directions()))
         third.ports = await third.session.open(HOST, ["audio"])
         listening = asyncio.create_task(third.listen())
         await second.session.close()
-        third.hears(first, [OPUS])
-        first.hears(third, [OPUS])
+        agreed = replace(PCMU, packet_time_ms=40)
+        third.hears(first, [agreed])
+        first.hears(third, [agreed])
         await until(lambda: third.has(SessionUp) and first.strength(1000) > 0.15, 5, "heard from there")
+        received = third.session.incoming["audio"]
+        await until(lambda: received.counters.packets > 20 and second.strength(440) > 0.15, 5, "heard there")
+        assert received.counters.payload_bytes == 320 * received.counters.packets
+        await until(lambda: received.counters.reports > 0, 3, "reports go on")
+        here = first.session.incoming["audio"].reception
+        assert here is not None
+        assert here.clock_rate == 8000
+        assert here.jitter_s < 0.2
         await third.session.close()
         await listening
 
