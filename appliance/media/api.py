@@ -1,4 +1,4 @@
-"""What calls and providers ask of the media rooms. Implemented by ``studio.Studio`` and ``session.Session``.
+"""What calls and providers ask of the media rooms. Implemented by ``studio.Studio`` and ``webrtc.WebRtcSession``.
 
 Everything here runs on the loop. ``Studio`` owns the board's microphone, loudspeaker, camera and screen; a
 ``Session`` is one RTCPeerConnection to one peer and is used once.
@@ -88,7 +88,10 @@ class Directions:
 
 @dataclass(frozen=True, slots=True)
 class SessionUp:
-    """ICE and DTLS are up, and each direction negotiated to be received that owed media has shown RTP or RTCP SR."""
+    """The transport is up, and of what is negotiated to be received RTP or an RTCP SR of the sound has come; without
+    sound of the picture, which is not waited for longer than 10 s.
+
+    ``security``: names of protocol and ciphers, and ``verified``, false where nothing is encrypted."""
 
     security: Json = field(default_factory=dict)
 
@@ -142,7 +145,7 @@ SessionEvent = SessionUp | SessionSilent | SessionSound | SessionStranded | Sess
 
 
 class Session(Protocol):
-    """One peer connection, H.264 passed through from the board, Opus both ways, one data channel ``edgecall``."""
+    """One peer connection, H.264 passed through from the board, voice both ways, one data channel ``edgecall``."""
 
     async def offer(self) -> str:
         """Create and set the local offer; SDP with all candidates (they are gathered within 300 ms without STUN)."""

@@ -134,7 +134,8 @@ class MediaLife(ABC):
     def _be_up(self) -> None:
         self._up = True
         self._heard_at = self._loop.time()
-        self._emit(SessionUp({**self._transport.security(), "verified": True}))
+        security = self._transport.security()
+        self._emit(SessionUp({**security, "verified": bool(security)}))
 
     def _check(self) -> None:
         """Every CHECK_S: deadlines of connecting, of owed media, and of silence."""

@@ -123,6 +123,11 @@ async def test_digits_go_through_as_events_and_the_voice_goes_on(agreed: StreamF
             await first.session.send_digit("x")
 
 
+async def test_what_is_not_encrypted_is_not_told_as_verified() -> None:
+    async with called(PCMU) as (first, _):
+        assert [event.security for event in first.told if isinstance(event, SessionUp)] == [{"verified": False}]
+
+
 async def test_digits_need_their_payload_type() -> None:
     async with called(PCMU) as (first, _):
         with pytest.raises(ConnectionError, match="not agreed"):
