@@ -1,1 +1,1 @@
-"""Sound and picture between the board and the peers: uplink, downlink, sessions, statistics."""
+"""Sound and picture between the board and the peers: camera, microphone, downlink, sessions, statistics."""

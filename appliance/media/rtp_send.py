@@ -1,6 +1,6 @@
 """Sending: encoded frames of one track to RTP, retransmission, sender reports, and what the peer asks back.
 
-Frames come encoded (H.264 access units from the board, Opus from the uplink) as ``av.Packet`` and are only
+Frames come encoded (H.264 access units from the board, voice from the microphone's feed) as ``av.Packet`` and are only
 packetised here: no encoder, no executor, no second thread.
 """
 

@@ -20,11 +20,13 @@ from appliance.media.api import (
     AccessUnit,
     Directions,
 )
+from appliance.media.camera import CameraFeed, CameraTrack
 from appliance.media.congestion.allocation import Allocation
 from appliance.media.downlink import Loudspeaker, Screen
 from appliance.media.dscp import Marks
 from appliance.media.life import MediaLife
 from appliance.media.lipsync import LipSync
+from appliance.media.microphone import MicrophoneFeed, MicrophoneTrack
 from appliance.media.playout import Playout
 from appliance.media.rtp_receive import RtpReceiveStream
 from appliance.media.rtp_send import RtpSendStream
@@ -32,7 +34,6 @@ from appliance.media.sound import Loudness
 from appliance.media.taps import Tap
 from appliance.media.transmission import Transmission
 from appliance.media.transport import MediaTransport
-from appliance.media.uplink import CameraFeed, CameraTrack, MicrophoneFeed, MicrophoneTrack
 from appliance.media.video_in import VideoIn
 from appliance.media.voice import VoiceProcessing
 from appliance.media.voice_codecs import OPUS, VOICE_CODECS, VoiceCodec
@@ -44,7 +45,6 @@ __all__ = ["MAX_EVENTS", "Channel", "Lag", "Session", "SessionParts"]
 log = logging.getLogger(__name__)
 
 MAX_EVENTS: Final = 256  # events nobody took: data messages beyond are dropped
-EARLY_CANDIDATES: Final = 64
 
 OWED_S: Final = 10.0
 

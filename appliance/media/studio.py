@@ -18,15 +18,16 @@ from av.video.codeccontext import VideoCodecContext
 from appliance.errors import EdgecallError
 from appliance.media.acoustics import Acoustics
 from appliance.media.api import SOUND_LIMIT, Directions, IceServers, SoundBlock, Tone
+from appliance.media.camera import RETRY_S, CameraFeed
 from appliance.media.downlink import Loudspeaker, Screen
 from appliance.media.dscp import Marks
 from appliance.media.ladder import Constraints
+from appliance.media.microphone import MicrophoneFeed
 from appliance.media.plain_rtp import CLEAR, PlainSession, Protection
 from appliance.media.servers import ServerPool
 from appliance.media.session import Session, SessionParts
 from appliance.media.sound import BLOCK_MS, RATE, SILENCE, Loudness, mean_square
 from appliance.media.taps import Tap, TapPoint
-from appliance.media.uplink import RETRY_S, CameraFeed, MicrophoneFeed
 from appliance.media.webrtc import WebRtcSession
 from appliance.network import Network
 from appliance.settings import AudioSettings, VideoSettings

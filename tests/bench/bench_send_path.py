@@ -33,11 +33,11 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
 from appliance.media.aiortc_seam import codec_preferences
 from appliance.media.api import Directions, IceServers, SessionClosed
+from appliance.media.camera import CameraFeed, CameraTrack
 from appliance.media.downlink import Loudspeaker, Screen
 from appliance.media.dscp import Marks
 from appliance.media.servers import ServerPool
 from appliance.media.sound import Loudness
-from appliance.media.uplink import CameraFeed, CameraTrack
 from appliance.media.webrtc import WebRtcSession
 from hw.api import EncodedFrame, EncoderKind, VideoMode
 from tests.bench.figures import Figure, table, write

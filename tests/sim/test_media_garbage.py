@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from appliance.media import uplink
+from appliance.media import microphone
 from appliance.media.api import DataMessage, SessionClosed, SessionUp
 from appliance.media.webrtc import WebRtcSession
 from tests.support.media_pair import End, pair, until
@@ -23,7 +23,7 @@ ROUNDS = 1500
 @asynccontextmanager
 async def undisturbed(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[End, End]]:
     """A call that must be the same afterwards: up, heard, seen, data flowing, and nothing in the loop's own handler."""
-    monkeypatch.setattr(uplink, "LOSS_HIGH", 101)  # the loss that is told here would save the pauses, and a tone is one
+    monkeypatch.setattr(microphone, "LOSS_HIGH", 101)  # or the loss told here saves the pauses, and a tone is one
     loop, faults = asyncio.get_running_loop(), []
     loop.set_exception_handler(lambda _, context: faults.append(context))
     async with pair() as (caller, callee):

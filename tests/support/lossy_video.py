@@ -32,13 +32,13 @@ from aiortc.rtcrtpparameters import (
 from aiortc.rtp import RtcpPacket, RtpPacket, is_rtcp
 
 from appliance.media.api import AccessUnit
+from appliance.media.camera import CameraFeed, CameraTrack
 from appliance.media.congestion import transport_cc
 from appliance.media.congestion.allocation import Allocation
 from appliance.media.rtp_receive import Incoming, RtpReceiveStream
 from appliance.media.rtp_send import EncodedTrack, Outgoing, RtpSendStream
 from appliance.media.smoothness import Smoothness
 from appliance.media.transmission import Transmission
-from appliance.media.uplink import CameraFeed, CameraTrack
 from hw.api import EncodedFrame, EncoderKind, VideoMode
 from tests.support.coded_video import Film
 from tests.support.impair import Conditions, Link

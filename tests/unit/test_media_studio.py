@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from appliance.media import uplink
+from appliance.media import camera as camera_module
 from appliance.media.ladder import Constraints
 from appliance.media.studio import Studio
 from appliance.settings import VideoSettings
@@ -35,7 +35,7 @@ def _open(studio: Studio) -> bool:
 
 async def test_a_snapshot_is_told_as_an_open_camera_while_it_lasts_and_long_enough_to_be_noticed(
         board: HandBoard, studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uplink, "SEEN_S", 0.5)
+    monkeypatch.setattr(camera_module, "SEEN_S", 0.5)
     told: list[bool] = []
     camera = board.camera
     assert camera is not None
@@ -51,7 +51,7 @@ async def test_a_snapshot_is_told_as_an_open_camera_while_it_lasts_and_long_enou
 
 async def test_who_polls_snapshots_keeps_the_camera_told_as_open(
         board: HandBoard, studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uplink, "SEEN_S", 5.0)
+    monkeypatch.setattr(camera_module, "SEEN_S", 5.0)
     await asyncio.gather(studio.snapshot(), studio.snapshot())
     await studio.snapshot()
     assert _open(studio)

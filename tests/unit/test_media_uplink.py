@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from appliance.media.camera import VIDEO_QUEUE, CameraFeed
 from appliance.media.ladder import Constraints
+from appliance.media.microphone import MicrophoneFeed
 from appliance.media.opus import has_fec
 from appliance.media.quality_limit import Limit
 from appliance.media.sound import BLOCK_BYTES, SILENCE
-from appliance.media.uplink import VIDEO_QUEUE, CameraFeed, MicrophoneFeed
 from appliance.media.voice_codecs import OPUS, VOICE_CODECS
 from hw.api import DeviceBusyError, EncodedFrame, EncoderKind, VideoMode
 from tests.support.clock import virtual_time
