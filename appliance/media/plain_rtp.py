@@ -18,7 +18,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, Unpack
 
 from appliance.media import dscp
-from appliance.media.aiortc_seam import (
+from appliance.media.api import Directions, SessionDigit
+from appliance.media.dscp import Marks
+from appliance.media.events import EVENT_MIME, EventPacket, EventReader, packets_of
+from appliance.media.packet_time import PacketTimeTrack
+from appliance.media.rtp_receive import RtpReceiveStream
+from appliance.media.rtp_seam import (
     HeaderExtensionsMap,
     RtcpPacket,
     RtcpPsfbPacket,
@@ -30,11 +35,6 @@ from appliance.media.aiortc_seam import (
     RTCRtpSendParameters,
     RtpPacket,
 )
-from appliance.media.api import Directions, SessionDigit
-from appliance.media.dscp import Marks
-from appliance.media.events import EVENT_MIME, EventPacket, EventReader, packets_of
-from appliance.media.packet_time import PacketTimeTrack
-from appliance.media.rtp_receive import RtpReceiveStream
 from appliance.media.rtp_send import EncodedTrack, RtpSendStream
 from appliance.media.session import Session, SessionParts
 from appliance.media.transport import StreamFormat, TransportListener

@@ -13,10 +13,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from appliance.media.aiortc_seam import (
+from appliance.media.dtls_seam import Outlet
+from appliance.media.lipsync import SenderClock
+from appliance.media.playout import Decoder
+from appliance.media.repair import VideoRepair, VideoSink
+from appliance.media.rtp_seam import (
     FEEDBACK,
     AnyRtcpPacket,
-    Outlet,
     RemoteBitrateEstimator,
     RtcpPsfbPacket,
     RtcpReceiverInfo,
@@ -31,9 +34,6 @@ from appliance.media.aiortc_seam import (
     transport_wide_id,
     unwrap_rtx,
 )
-from appliance.media.lipsync import SenderClock
-from appliance.media.playout import Decoder
-from appliance.media.repair import VideoRepair, VideoSink
 from appliance.media.voice_codecs import NOISE, OPUS, VOICE_CODECS, Noise
 from appliance.tasks import background, fail_loudly
 

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 
 import av
 
-from appliance.media.aiortc_seam import (
+from appliance.media.rtp_seam import (
     FEEDBACK,
     ONE_BYTE_ID,
     AnyRtcpPacket,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from appliance.media.aiortc_seam import CertificateFacts
+from appliance.media.dtls_seam import CertificateFacts
 from appliance.media.rtp_receive import RtpReceiveStream
 from appliance.media.rtp_send import RtpSendStream
 from appliance.media.sound import RATE

@@ -15,13 +15,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from appliance.media.aiortc_seam import Outlet
 from appliance.media.congestion.allocation import AUDIO_BPS, Allocation, Allocator, Meter
 from appliance.media.congestion.estimator import START_BPS, Estimator
 from appliance.media.congestion.pacer import Pacer, Priority, RetransmissionBudget
 from appliance.media.congestion.remb import RembEstimate
 from appliance.media.congestion.sent import OVERHEAD, SentLog
 from appliance.media.congestion.transport_cc import Arrivals, MalformedFeedbackError, TransportFeedback
+from appliance.media.dtls_seam import Outlet
 from appliance.tasks import background, fail_loudly
 
 __all__ = ["Outbound", "Transmission"]

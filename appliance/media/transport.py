@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from appliance.media.dscp import Marks
 
 if TYPE_CHECKING:
-    from appliance.media.aiortc_seam import CertificateFacts
+    from appliance.media.dtls_seam import CertificateFacts
 
 __all__ = ["PACKET_TIMES_MS", "MediaTransport", "StreamFormat", "TransportListener"]
 

@@ -12,8 +12,9 @@ from aiortc import RTCDataChannel, RTCSessionDescription
 
 from appliance.errors import EdgecallError, Refused, SignalingError
 from appliance.media import sdp
-from appliance.media.aiortc_seam import PeerConnection, candidate_from_sdp, codec_preferences
+from appliance.media.aiortc_seam import PeerConnection, candidate_from_sdp
 from appliance.media.api import DataMessage, Directions
+from appliance.media.rtp_seam import codec_preferences
 from appliance.media.servers import ServerPool
 from appliance.media.session import MAX_EVENTS, Channel, Session, SessionParts
 from appliance.media.voice_codecs import VoiceCodec

@@ -31,11 +31,11 @@ import av
 import numpy as np
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
-from appliance.media.aiortc_seam import codec_preferences
 from appliance.media.api import Directions, IceServers, SessionClosed
 from appliance.media.camera import CameraFeed, CameraTrack
 from appliance.media.downlink import Loudspeaker, Screen
 from appliance.media.dscp import Marks
+from appliance.media.rtp_seam import codec_preferences
 from appliance.media.servers import ServerPool
 from appliance.media.sound import Loudness
 from appliance.media.webrtc import WebRtcSession

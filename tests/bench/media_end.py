@@ -42,8 +42,8 @@ import numpy as np
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 
-from appliance.media.aiortc_seam import codec_preferences
 from appliance.media.api import Directions, IceServers, SessionClosed, SessionUp
+from appliance.media.rtp_seam import codec_preferences
 from appliance.media.studio import Studio
 from appliance.media.webrtc import WebRtcSession
 from appliance.settings import VideoSettings

@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager
 
 from aiortc import RTCSessionDescription
 
-from appliance.media.aiortc_seam import PeerConnection, codec_preferences
+from appliance.media.aiortc_seam import PeerConnection
 from appliance.media.api import AccessUnit, IceServers
 from appliance.media.rtp_receive import RtpReceiveStream
+from appliance.media.rtp_seam import codec_preferences
 from appliance.media.rtp_send import RtpSendStream
 from appliance.media.servers import ServerPool
 from appliance.media.transmission import Transmission

@@ -29,7 +29,7 @@ from aiortc.rtp import RtcpByePacket, RtcpPacket, RtcpPsfbPacket, RtcpRtpfbPacke
 from OpenSSL import SSL
 
 from appliance.media import aiortc_seam as seam
-from appliance.media import ice_seam, routing_seam
+from appliance.media import dtls_seam, ice_seam, routing_seam, rtp_seam
 from appliance.media.api import IceServers
 from appliance.media.congestion.transport_cc import URI, TransportFeedback
 from appliance.media.rtp_receive import RtpReceiveStream
@@ -49,30 +49,30 @@ class Named:
 
 
 def test_other_versions_are_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    seam.check_versions()
-    monkeypatch.setattr(seam, "version", lambda package: "1.17.0" if package == "aiortc" else "0.13.0")
-    with pytest.raises(seam.UnsupportedVersionError, match=r"aiortc 1\.17\.0 .*'aiortc==1\.16\.\*'"):
-        seam.check_versions()
+    rtp_seam.check_versions()
+    monkeypatch.setattr(rtp_seam, "version", lambda package: "1.17.0" if package == "aiortc" else "0.13.0")
+    with pytest.raises(rtp_seam.UnsupportedVersionError, match=r"aiortc 1\.17\.0 .*'aiortc==1\.16\.\*'"):
+        rtp_seam.check_versions()
 
 
-@pytest.mark.parametrize("router_type", [RtpRouter, seam.Router])
+@pytest.mark.parametrize("router_type", [RtpRouter, routing_seam.Router])
 def test_fir_finds_its_sender_in_the_fci(router_type: type[RtpRouter]) -> None:
     router, sender = router_type(), Named("sender")
     router.register_sender(sender, ssrc=1234)  # type: ignore[arg-type]
-    fir = RtcpPsfbPacket(fmt=seam.FEEDBACK["fir"], ssrc=1, media_ssrc=0, fci=struct.pack("!LL", 1234, 7 << 24))
-    assert router.route_rtcp(fir) == ({sender} if router_type is seam.Router else set())
+    fir = RtcpPsfbPacket(fmt=rtp_seam.FEEDBACK["fir"], ssrc=1, media_ssrc=0, fci=struct.pack("!LL", 1234, 7 << 24))
+    assert router.route_rtcp(fir) == ({sender} if router_type is routing_seam.Router else set())
 
 
-@pytest.mark.parametrize("router_type", [RtpRouter, seam.Router])
+@pytest.mark.parametrize("router_type", [RtpRouter, routing_seam.Router])
 def test_rtp_finds_its_receiver_by_mid(router_type: type[RtpRouter]) -> None:
     router, receivers = router_type(), [Named("first"), Named("second")]
     for mid, receiver in enumerate(receivers):
         router.register_receiver(receiver, ssrcs=[], payload_types=[96], mid=str(mid))  # type: ignore[arg-type]
     packet = RtpPacket(payload_type=96, ssrc=99)
     packet.extensions.mid = "1"
-    assert router.route_rtp(packet) is (receivers[1] if router_type is seam.Router else None)
+    assert router.route_rtp(packet) is (receivers[1] if router_type is routing_seam.Router else None)
     packet.extensions.mid = None  # later packets leave it out: the source is known by then
-    assert router.route_rtp(packet) is (receivers[1] if router_type is seam.Router else None)
+    assert router.route_rtp(packet) is (receivers[1] if router_type is routing_seam.Router else None)
 
 
 def two_videos(router_type: type[RtpRouter], *asked: int) -> tuple[RtpRouter, Named, Named]:
@@ -90,36 +90,36 @@ def rtp(ssrc: int, *, payload_type: int = 96, payload: bytes = b"", **extensions
     return packet
 
 
-@pytest.mark.parametrize("router_type", [RtpRouter, seam.Router])
+@pytest.mark.parametrize("router_type", [RtpRouter, routing_seam.Router])
 def test_a_retransmission_of_an_unknown_source_finds_who_asked_for_it(router_type: type[RtpRouter]) -> None:
     router, first, _ = two_videos(router_type, 0x1234)
     again = rtp(70, payload_type=97, payload=b"\x12\x34data")
-    assert router.route_rtp(again) is (first if router_type is seam.Router else None)
-    if router_type is seam.Router:
+    assert router.route_rtp(again) is (first if router_type is routing_seam.Router else None)
+    if router_type is routing_seam.Router:
         assert router.route_rtp(rtp(70, payload_type=97, payload=b"\0\1data")) is first, "known from now on"
 
 
 def test_a_retransmission_that_two_asked_for_is_not_guessed() -> None:
-    router, _, second = two_videos(seam.Router, 5)
+    router, _, second = two_videos(routing_seam.Router, 5)
     second.asked = (5,)
     assert router.route_rtp(rtp(70, payload_type=97, payload=b"\0\5data")) is None
-    assert isinstance(router, seam.Router)
+    assert isinstance(router, routing_seam.Router)
     assert router.unrouted == 1
 
 
-@pytest.mark.parametrize("router_type", [RtpRouter, seam.Router])
+@pytest.mark.parametrize("router_type", [RtpRouter, routing_seam.Router])
 def test_a_source_that_names_only_its_rid_finds_its_receiver(router_type: type[RtpRouter]) -> None:
     router, _, second = two_videos(router_type)
     router.route_rtp(rtp(70, mid="1", rtp_stream_id="h"))
     again = rtp(71, payload_type=97, payload=b"\0\1data", repaired_rtp_stream_id="h")
-    assert router.route_rtp(again) is (second if router_type is seam.Router else None)
+    assert router.route_rtp(again) is (second if router_type is routing_seam.Router else None)
     router.route_rtp(rtp(72, mid="0", rtp_stream_id="h"))
     assert router.route_rtp(rtp(73, rtp_stream_id="h")) is None, "two receivers have it"
     router.unregister_receiver(second)  # type: ignore[arg-type]
 
 
 def test_a_source_moves_with_its_mid_and_an_unknown_mid_is_for_nobody() -> None:
-    router, first, second = two_videos(seam.Router)
+    router, first, second = two_videos(routing_seam.Router)
     assert router.route_rtp(rtp(70, mid="0")) is first
     assert router.route_rtp(rtp(70, mid="1")) is second
     assert router.route_rtp(rtp(70)) is second
@@ -127,7 +127,7 @@ def test_a_source_moves_with_its_mid_and_an_unknown_mid_is_for_nobody() -> None:
 
 
 def test_sources_that_were_not_signalled_are_bounded() -> None:
-    router = seam.Router()
+    router = routing_seam.Router()
     router.register_receiver(Named("only"), ssrcs=[1], payload_types=[96])  # type: ignore[arg-type]
     for ssrc in range(1000, 2000):
         router.route_rtp(rtp(ssrc, rtp_stream_id=str(ssrc)))
@@ -152,7 +152,7 @@ class Stream(RtpReceiveStream):
 async def test_a_line_that_is_negotiated_again_brings_other_sources(stock: bool) -> None:
     peer = peer_connection()
     transport, stream = peer.addTransceiver("video").receiver.transport, Stream()
-    receiver = RTCRtpReceiver("video", transport) if stock else seam.Receiver("video", transport, stream)
+    receiver = RTCRtpReceiver("video", transport) if stock else dtls_seam.Receiver("video", transport, stream)
     codec = RTCRtpCodecParameters(mimeType="video/H264", clockRate=90_000, payloadType=96)
     table = transport._rtp_router.ssrc_table
     for ssrc in (10, 20):
@@ -170,15 +170,15 @@ async def test_a_line_that_is_negotiated_again_brings_other_sources(stock: bool)
 
 def test_rids_are_offered() -> None:
     uris = {extension.uri for extension in get_capabilities("video").headerExtensions}
-    assert {uri for _, uri in seam.STREAM_IDS} <= uris
+    assert {uri for _, uri in rtp_seam.STREAM_IDS} <= uris
 
 
 def test_what_is_negotiated_and_in_which_order() -> None:
     assert get_capabilities("video").codecs[0].mimeType == "video/VP8"  # what would carry our H.264 otherwise
-    video = seam.codec_preferences("video")
+    video = rtp_seam.codec_preferences("video")
     assert [codec.mimeType for codec in video] == ["video/H264", "video/H264", "video/rtx"]
     assert video[0].parameters["profile-level-id"] == "42e01f"
-    audio = [codec.mimeType for codec in seam.codec_preferences("audio")]
+    audio = [codec.mimeType for codec in rtp_seam.codec_preferences("audio")]
     assert audio == ["audio/opus", "audio/G722", "audio/PCMU", "audio/PCMA"]
 
 
@@ -187,7 +187,7 @@ def test_rsa_peers_find_a_cipher() -> None:
         return SSL.Connection(certificate._create_ssl_context(SRTP_PROFILES)).get_cipher_list()
 
     assert not any("ECDHE-RSA" in cipher for cipher in ciphers(RTCCertificate.generateCertificate()))
-    assert any("ECDHE-RSA" in cipher for cipher in ciphers(seam.Certificate.generateCertificate()))
+    assert any("ECDHE-RSA" in cipher for cipher in ciphers(dtls_seam.Certificate.generateCertificate()))
 
 
 def connection(**more: Any) -> ice_seam.IceConnection:
@@ -309,7 +309,7 @@ class Hours:
             await real(0)
 
         monkeypatch.setattr(loop, "time", lambda: self.now)
-        monkeypatch.setattr(seam.asyncio, "sleep", sleep)
+        monkeypatch.setattr(ice_seam.asyncio, "sleep", sleep)
 
 
 async def consent(
@@ -388,7 +388,7 @@ async def test_a_bye_does_not_end_a_stream_and_nothing_is_joined() -> None:
     peer = peer_connection()
     transceiver = peer.addTransceiver("video")
     receiver = transceiver.receiver
-    assert isinstance(receiver, seam.Receiver)
+    assert isinstance(receiver, dtls_seam.Receiver)
     receiver._running = True
     await receiver._handle_rtcp_packet(RtcpByePacket(sources=[1]))
     receiver._handle_disconnect()
@@ -397,7 +397,7 @@ async def test_a_bye_does_not_end_a_stream_and_nothing_is_joined() -> None:
     await peer.close()
 
 
-def peer_connection(wide: seam.TransportWide | None = None) -> seam.PeerConnection:
+def peer_connection(wide: dtls_seam.TransportWide | None = None) -> seam.PeerConnection:
     return seam.PeerConnection(
         ServerPool(IceServers()), loopback=True, name="test", wide=wide,
         streams=lambda kind: (RtpSendStream(kind, "test"), RtpReceiveStream(kind, "test")),
@@ -411,8 +411,8 @@ async def test_all_lines_share_one_transport_with_our_parts() -> None:
     peer.createDataChannel("edgecall")
     assert audio.sender.transport is video.sender.transport is peer.sctp.transport
     dtls = audio.sender.transport
-    assert isinstance(dtls, seam.DtlsTransport)
-    assert isinstance(dtls._rtp_router, seam.Router)
+    assert isinstance(dtls, dtls_seam.DtlsTransport)
+    assert isinstance(dtls._rtp_router, routing_seam.Router)
     assert isinstance(dtls.transport, RTCIceTransport)
     assert isinstance(dtls.transport._connection, ice_seam.IceConnection)
     assert dtls.transport._connection.stun_server is None, "a default STUN server"
@@ -423,8 +423,8 @@ async def test_a_line_that_was_closed_while_it_connected_does_not_begin() -> Non
     """aiortc's own task of connecting goes on after the close, and starts both."""
     peer = peer_connection()
     line = peer.addTransceiver("audio")
-    assert isinstance(line.sender, seam.Sender)
-    assert isinstance(line.receiver, seam.Receiver)
+    assert isinstance(line.sender, dtls_seam.Sender)
+    assert isinstance(line.receiver, dtls_seam.Receiver)
     await peer.close()
     codec = RTCRtpCodecParameters(mimeType="audio/opus", clockRate=48_000, channels=2, payloadType=96)
     running = asyncio.all_tasks()
@@ -456,7 +456,7 @@ async def test_media_is_taken_as_the_socket_gives_it() -> None:
     peer = peer_connection()
     receiver = peer.addTransceiver("video").receiver
     dtls = receiver.transport
-    assert isinstance(dtls, seam.DtlsTransport)
+    assert isinstance(dtls, dtls_seam.DtlsTransport)
     ice_agent = dtls.transport._connection
     taken: list[int] = []
     receiver._running = True
@@ -490,8 +490,8 @@ async def test_feedback_waiting_for_the_transport_is_bounded() -> None:
     async def send(data: bytes) -> None:
         await stuck.wait()
 
-    outlet = seam.Outlet(send, "test")
-    for _ in range(seam.Outlet.LIMIT + 5):
+    outlet = dtls_seam.Outlet(send, "test")
+    for _ in range(dtls_seam.Outlet.LIMIT + 5):
         outlet.put([b"x"])
     assert outlet.dropped == 5
     await outlet.stop()
@@ -500,10 +500,10 @@ async def test_feedback_waiting_for_the_transport_is_bounded() -> None:
 async def test_transport_wide_feedback_is_offered_for_sound_and_picture() -> None:
     peer = peer_connection()
     for kind in ("audio", "video"):
-        peer.addTransceiver(kind).setCodecPreferences(seam.codec_preferences(kind))
+        peer.addTransceiver(kind).setCodecPreferences(rtp_seam.codec_preferences(kind))
     offer = (await peer.createOffer()).sdp
     for section in offer.split("m=")[1:]:
-        assert f"a=extmap:{seam.TRANSPORT_WIDE_ID} {URI}" in section
+        assert f"a=extmap:{rtp_seam.TRANSPORT_WIDE_ID} {URI}" in section
         assert re.search(r"a=rtcp-fb:\d+ transport-cc", section)
     await peer.close()
 
@@ -564,6 +564,6 @@ def test_an_id_that_does_not_fit_one_byte_is_not_used(number: int, found: int | 
         codecs=[RTCRtpCodecParameters("video/H264", 90_000, rtcpFeedback=[RTCRtcpFeedback("transport-cc")])],
         headerExtensions=[RTCRtpHeaderExtensionParameters(number, URI)],
     )
-    assert seam.transport_wide_id(parameters) == found
+    assert rtp_seam.transport_wide_id(parameters) == found
     parameters.codecs[0].rtcpFeedback.clear()
-    assert seam.transport_wide_id(parameters) is None, "numbers that nobody reports on"
+    assert rtp_seam.transport_wide_id(parameters) is None, "numbers that nobody reports on"

@@ -9,10 +9,10 @@ from typing import Any
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters, RTCRtpReceiveParameters
 from aiortc.rtp import RtcpPacket, RtcpPsfbPacket, RtcpRtpfbPacket, RtpPacket, wrap_rtx
 
-from appliance.media.aiortc_seam import FEEDBACK, h264_payloads
 from appliance.media.api import AccessUnit
 from appliance.media.repair import PLI_FIRST_S, PLI_LAST_S
 from appliance.media.rtp_receive import RETURN_S, RtpReceiveStream
+from appliance.media.rtp_seam import FEEDBACK, h264_payloads
 from tests.support.clock import virtual_time
 from tests.support.coded_video import units
 

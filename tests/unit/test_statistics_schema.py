@@ -9,7 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from appliance.faces.statistics import definitions, dictionary
-from appliance.media.aiortc_seam import CIPHERS
+from appliance.media.dtls_seam import CIPHERS
 from appliance.media.stats import CIPHERS as IANA
 from appliance.vocabulary import Json
 from appliance.webrtc_stats import COMMON, TYPES, StatsType, Unit
