@@ -160,6 +160,7 @@ class Session(MediaLife):
             self._apply()
 
     def peer_sends(self, *, audio: bool, video: bool) -> None:
+        was_due = self._due()
         if video and not self._peer_sends["video"] and self._wanted.receive_video:
             self._on_video_lost()
         if video is not self._peer_sends["video"]:
@@ -167,7 +168,8 @@ class Session(MediaLife):
         self._peer_sends = {"audio": audio, "video": video}
         if not video:
             self._screen.picture(self, None)
-        self._heard_at = self._loop.time()  # what was not due until now is not missed from before
+        if not was_due:  # what was not due until now is not missed from before; the same word again is no sign of life
+            self._heard_at = self._loop.time()
         self._maybe_up()
 
     def _apply(self) -> None:

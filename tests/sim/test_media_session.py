@@ -133,6 +133,22 @@ async def test_silence_is_told_and_sound_again() -> None:
         await callee.event(SessionSound, 1)
 
 
+async def test_the_same_word_of_what_the_peer_sends_does_not_put_silence_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The peer that noticed first offers a new connection, and says again what it sends."""
+    monkeypatch.setattr(life, "SILENT_S", 1.0)
+    async with pair() as (_, callee):
+        await callee.event(SessionUp)
+        connection = callee.session._pc._ice
+        connection.data_received = lambda data, component: None
+        connection.request_received = lambda *args: None
+
+        def told_again() -> bool:
+            callee.session.peer_sends(audio=True, video=True)
+            return any(isinstance(event, SessionSilent) for event in callee.told)
+
+        await until(told_again, 4, "silence")
+
+
 async def test_nothing_due_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(life, "SILENT_S", 0.5)
     async with pair() as (caller, callee):
