@@ -116,10 +116,12 @@ class Simulation:
                 next_second += 1.0
             self._step()
             self.now += STEP_S
+            if self.now >= next_second - STEP_S / 2:
+                self.seconds[-1].estimate = self.estimator.bits_per_second
         return self.seconds[before:]
 
     def _step(self) -> None:
-        now, second = self.now, self.seconds[-1]
+        now = self.now
         while self._events and self._events[0][0] <= now:
             heapq.heappop(self._events)[2]()
         if now >= self._audio_at:
@@ -138,7 +140,6 @@ class Simulation:
             self._report()
         if self._pacer_at is not None and now >= self._pacer_at:
             self._release()
-        second.estimate = self.estimator.bits_per_second
 
     def _encode(self) -> None:
         size = self.video_bps / self._fps / 8 * self._random.lognormvariate(0, 0.25)

@@ -146,6 +146,7 @@ class Arrivals:
     def __init__(self) -> None:
         self._times: dict[int, int] = {}  # extended sequence number -> ticks
         self._highest: int | None = None
+        self._kept = 0  # nothing before it is in _times
         self._unreported: int | None = None  # the report begins here
         self._count = 0
 
@@ -155,13 +156,14 @@ class Arrivals:
         extended = sequence + 0x10000 if highest is None else nearest(sequence, highest)
         if highest is None or abs(extended - highest) > WINDOW:
             self._times.clear()
-            self._highest = self._unreported = extended
+            self._highest = self._unreported = self._kept = extended
         elif extended in self._times:
             return
         else:
             begin = highest + 1 if self._unreported is None else self._unreported
             self._unreported = min(begin, extended)  # later than its successors: told with what is known of those
             self._highest = max(highest, extended)
+            self._kept = min(self._kept, extended)
         self._times[extended] = round(now * TICKS_PER_S)
 
     @property
@@ -179,8 +181,9 @@ class Arrivals:
             report, begin = self._report(begin, self._highest)
             made.append(report)
         self._unreported = None
-        for old in [extended for extended in self._times if extended < self._highest - WINDOW]:
-            del self._times[old]
+        while self._kept < self._highest - WINDOW:  # what goes is few, what stays is many: no look at all
+            self._times.pop(self._kept, None)
+            self._kept += 1
         return made
 
     def _report(self, begin: int, end: int) -> tuple[TransportFeedback, int | None]:
