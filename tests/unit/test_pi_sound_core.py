@@ -250,6 +250,7 @@ def test_the_session_s_sound_server_is_one_more_device(system: tuple[str, str], 
     found = endpoints(*system, {"XDG_RUNTIME_DIR": str(tmp_path)})
     assert [one.id for one in rank(found, Kind.MICROPHONE, ("server:*", "usb:*"))][:2] == [SERVER, "usb:1-1.2"]
     assert rank(found, Kind.SPEAKER, ("*",))[-1].device == "pipewire"
+    assert len({one.clock for one in found if one.id == SERVER}) == 2  # may be of two cards
 
 
 # --- xruns

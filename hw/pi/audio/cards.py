@@ -19,7 +19,8 @@ from hw.api import Kind
 __all__ = ["SERVER", "Endpoint", "endpoints", "rank"]
 
 SERVER: Final = "server:pipewire"
-"""The session's sound server, where one runs: it mixes us with other programs."""
+"""The session's sound server, where one runs: it mixes us with other programs. Its two directions may be of two cards,
+and what waits on the way to it has to be bent to its size even where they are not."""
 
 _USB: Final = re.compile(r"\d+-\d+(\.\d+)*")
 _PCM: Final = re.compile(r"(\d+)-(\d+): ([^:]*) :")
@@ -65,7 +66,7 @@ def endpoints(
     found.sort(key=lambda one: one.id)
     runtime = environment.get("XDG_RUNTIME_DIR", "")
     if runtime and (Path(runtime) / "pipewire-0").exists():
-        found += [Endpoint(kind, SERVER, "PipeWire", "pipewire", "", SERVER, "")
+        found += [Endpoint(kind, SERVER, "PipeWire", "pipewire", "", f"{SERVER}/{kind.value}", "")
                   for kind in (Kind.MICROPHONE, Kind.SPEAKER)]
     return found
 

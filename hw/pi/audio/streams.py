@@ -22,7 +22,7 @@ from hw.api import (
     Kind,
 )
 from hw.host.holders import holders
-from hw.pi.audio.cards import Endpoint
+from hw.pi.audio.cards import SERVER, Endpoint
 from hw.pi.audio.convert import RATES, Resampler, Shape, from_mono, negotiate, to_mono
 from hw.pi.audio.rehearsal import patiently, rehearse
 
@@ -36,6 +36,8 @@ MOST_READS: Final = 64
 
 PLAYBACK_S: Final = 0.2
 PLAYBACK_PERIOD_S: Final = 0.005
+SERVER_PERIOD_S: Final = 0.02
+"""What a sound server is asked for: it serves all programs as often as the one that asks for the shortest."""
 
 
 def refusal(endpoint: Endpoint, number: int, words: str) -> HardwareError:
@@ -246,11 +248,12 @@ class Playback(_Stream):
 
 def open_capture(endpoint: Endpoint, rate: int, block_s: float) -> Capture:
     """Open a microphone for blocks of ``block_s`` at ``rate`` Hz. Raises HardwareError. May block."""
-    pcm, shape, ring = _open(endpoint, rate, block_s, CAPTURE_S)
+    pcm, shape, ring = _open(endpoint, rate, SERVER_PERIOD_S if endpoint.id == SERVER else block_s, CAPTURE_S)
     return Capture(endpoint, pcm, shape, ring, rate)
 
 
 def open_playback(endpoint: Endpoint, rate: int) -> Playback:
     """Open a loudspeaker for ``rate`` Hz. Raises HardwareError. May block."""
-    pcm, shape, ring = _open(endpoint, rate, PLAYBACK_PERIOD_S, PLAYBACK_S)
+    period_s = SERVER_PERIOD_S if endpoint.id == SERVER else PLAYBACK_PERIOD_S
+    pcm, shape, ring = _open(endpoint, rate, period_s, PLAYBACK_S)
     return Playback(endpoint, pcm, shape, ring, rate)
