@@ -351,7 +351,8 @@ class RtpSendStream:
     def _resend(self, lost: list[int]) -> None:
         now = time.monotonic()
         holdoff = max(RESEND_HOLDOFF_S, (self.counters.round_trip_s or 0.0) / 2)
-        wanted = [sequence for sequence in lost[:HISTORY] if now - self._resent_at.get(sequence, -holdoff) >= holdoff]
+        asked = dict.fromkeys(lost[:HISTORY])  # once each, however often one message names them
+        wanted = [sequence for sequence in asked if now - self._resent_at.get(sequence, -holdoff) >= holdoff]
         if len(self._resent_at) > HISTORY:
             self._resent_at.clear()
         again = self._send_again(wanted)

@@ -36,7 +36,9 @@ STATIC: Final = {"0": "pcmu/8000", "8": "pcma/8000", "9": "g722/8000"}
 MAX_LINES: Final = 512  # of one media section; a browser's with simulcast has 150
 MAX_FORMATS: Final = 128  # payload types there can be
 MAX_CANDIDATES: Final = 64  # of one media section, and in trickling
-_MEDIA_LINE: Final = re.compile(r"m=(\S+) (\d{1,5})(?:/\d{1,5})? (\S+) (\S.*)")
+_MEDIA_LINE: Final = re.compile(  # RFC 8866 5.14; kind and protocol are told to people
+    r"m=([A-Za-z0-9!#$%&'*+.^_`{|}~-]{1,32}) (\d{1,5})(?:/\d{1,5})? ([A-Za-z0-9/.+-]{1,64}) (\S.*)"
+)
 _CANDIDATE: Final = re.compile(  # RFC 8839 5.1
     r"(?:a=)?candidate:[A-Za-z0-9+/]{1,32} (?P<component>\d{1,3}) (?P<transport>[A-Za-z]{3,8}) (?P<priority>\d{1,10}) "
     r"(?P<host>[A-Za-z0-9.:%_-]{1,255}) (?P<port>\d{1,5}) typ (?P<type>[a-z]{1,16})"

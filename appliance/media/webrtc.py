@@ -201,6 +201,9 @@ def _parse_message(message: str | bytes) -> DataMessage | None:
     try:
         parsed = json.loads(message)
         channel, payload = parsed["channel"], parsed["payload"]
+        if not isinstance(channel, str) or not isinstance(payload, str):
+            return None
+        f"{channel}{payload}".encode()  # half a surrogate pair is no text, and no door could hand it on
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return DataMessage(channel, payload) if isinstance(channel, str) and isinstance(payload, str) else None
+    return DataMessage(channel, payload)

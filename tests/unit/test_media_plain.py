@@ -13,7 +13,6 @@ from typing import Any
 import av
 import pylibsrtp
 import pytest
-from aiortc.rtcrtpparameters import RTCRtpCodecParameters, RTCRtpHeaderExtensionParameters, RTCRtpSendParameters
 
 from appliance.media.dscp import Marks
 from appliance.media.opus import OpusDecoder, OpusEncoder
@@ -111,25 +110,6 @@ def test_long_opus_frames_have_a_length_of_two_bytes() -> None:
     assert joined[:2] == bytes([0x7F, 0x82])
     assert joined[2] + 4 * joined[3] == 700
     assert joined[4:] == first[1:] + second[1:]
-
-
-# --- what leaves -----------------------------------------------------------------------------------------------------
-
-
-def test_extensions_that_only_the_two_byte_form_could_hold_are_left_out() -> None:
-    """Of a peer that numbers its extensions beyond 14 (RFC 8285 4.2); a call failed by it."""
-    async def nowhere(_: bytes) -> None: ...
-
-    def negotiated(number: int) -> RTCRtpSendParameters:
-        return RTCRtpSendParameters(
-            codecs=[RTCRtpCodecParameters("audio/opus", 48_000, 2, 96)], muxId="0",
-            headerExtensions=[RTCRtpHeaderExtensionParameters(number, "urn:ietf:params:rtp-hdrext:sdes:mid")])
-
-    stream = RtpSendStream("audio", "test")
-    stream.start(ssrc=1, rtx_ssrc=2, parameters=negotiated(15), send=nowhere, track=None)
-    assert stream._extensions(None) == b""
-    stream.negotiate(negotiated(14))
-    assert stream._extensions(None) == bytes.fromhex("bede0001") + b"\xe00\0\0"
 
 
 # --- the transport ----------------------------------------------------------------------------------------------------

@@ -126,7 +126,8 @@ def test_an_answer_must_have_our_lines() -> None:
         sdp.admit_answer(text(AUDIO + TRANSPORT), text(AUDIO, DATA))
 
 
-@pytest.mark.parametrize("bad", ["", "v=0", "m=audio", "x" * (sdp.MAX_SDP + 1), text(*[DATA] * 17)])
+@pytest.mark.parametrize("bad", ["", "v=0", "m=audio", "x" * (sdp.MAX_SDP + 1), text(*[DATA] * 17),
+                                 f"m={'a' * 33} 9 RTP/AVP 0", "m=audio 9 RTP/\u202eAVP 0"])
 def test_what_is_no_description_is_told_so(bad: str) -> None:
     with pytest.raises(SignalingError):
         sdp.admit_offer(bad)
