@@ -5,6 +5,7 @@ Both directions lose, so requests are lost as well. The limits are those of the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from statistics import median
 
 import pytest
@@ -13,27 +14,46 @@ from appliance.media.assembly import GUESS_TRIES
 from tests.support.clock import run_virtual
 from tests.support.impair import Burst, Conditions
 from tests.support.lossy_video import Outcome, adapt, watch
+from tests.support.simulations import Simulations
 
 pytestmark = pytest.mark.timeout(120)  # minutes of video are work for a machine that has other things to do
 
 DELAY_S = 0.02
 
 
-def outcomes(loss: float | Burst, *, delay_s: float = DELAY_S, seconds: float = 60.0, seeds: int = 3) -> list[Outcome]:
-    conditions = Conditions(loss=loss, delay_s=delay_s)
-    return [run_virtual(watch(conditions, seconds=seconds, seed=seed)) for seed in range(1, seeds + 1)]
+@pytest.fixture(scope="module")
+def simulations() -> Iterator[Simulations]:
+    with Simulations.running() as made:
+        yield made
 
 
-def test_at_two_per_cent_nothing_freezes() -> None:
-    for outcome in outcomes(0.02):
+def watched(conditions: Conditions, seconds: float, seed: int) -> Outcome:
+    return run_virtual(watch(conditions, seconds=seconds, seed=seed))
+
+
+def adapted(conditions: Conditions, seed: int = 1) -> Outcome:
+    return run_virtual(adapt(conditions, seconds=12, seed=seed))
+
+
+def outcomes(simulations: Simulations, loss: float | Burst, *, seeds: int = 3) -> list[Outcome]:
+    """A minute for each seed."""
+    conditions = Conditions(loss=loss, delay_s=DELAY_S)
+    return simulations.results([
+        simulations.begin(watched, conditions, 60.0, seed) for seed in range(1, seeds + 1)])
+
+
+def test_at_two_per_cent_nothing_freezes(simulations: Simulations) -> None:
+    for outcome in outcomes(simulations, 0.02):
         assert outcome.smoothness.freeze_count == 0, outcome
         assert outcome.latency(0.99) <= 0.080, outcome
         assert outcome.incoming.plis == 0, outcome
 
 
 @pytest.mark.parametrize(("loss", "frozen"), [(0.05, 0.01), (0.10, 0.03), (Burst.of(0.02, length=5), 0.005)])
-def test_under_high_loss_the_picture_is_hardly_ever_frozen(loss: float | Burst, frozen: float) -> None:
-    seen = outcomes(loss, seeds=3 if isinstance(loss, float) else 5)  # few long bursts decide
+def test_under_high_loss_the_picture_is_hardly_ever_frozen(
+    simulations: Simulations, loss: float | Burst, frozen: float
+) -> None:
+    seen = outcomes(simulations, loss, seeds=3 if isinstance(loss, float) else 5)  # few long bursts decide
     told = "\n".join(map(str, seen))
     assert median(outcome.frozen for outcome in seen) <= frozen, told
     assert all(len(outcome.latencies) >= 0.99 * outcome.seconds * 30 for outcome in seen), told
@@ -47,7 +67,7 @@ def test_jitter_is_not_taken_for_loss() -> None:
 
 
 def test_at_a_round_trip_of_600_ms_losses_are_repaired() -> None:
-    (outcome,) = outcomes(0.01, delay_s=0.3, seeds=1)
+    outcome = watched(Conditions(loss=0.01, delay_s=0.3), 60.0, 1)
     assert outcome.incoming.resent_packets > 30, outcome
     assert len(outcome.latencies) >= 0.97 * outcome.seconds * 30, outcome
     assert outcome.latency(0.99) < 1.6, outcome
@@ -65,9 +85,11 @@ def test_a_black_out_costs_one_key_frame() -> None:
 
 @pytest.mark.parametrize(
     ("loss", "worst_s"), [(0.02, 0.075), (0.05, 0.09), (0.10, 0.125), (Burst.of(0.02, length=5), 0.115)])
-def test_loss_on_a_path_with_room_costs_neither_pictures_nor_size(loss: float | Burst, worst_s: float) -> None:
+def test_loss_on_a_path_with_room_costs_neither_pictures_nor_size(
+    simulations: Simulations, loss: float | Burst, worst_s: float
+) -> None:
     conditions = Conditions(loss=loss, delay_s=DELAY_S)
-    seen = [run_virtual(adapt(conditions, seconds=12, seed=seed)) for seed in (1, 2)]
+    seen = simulations.results([simulations.begin(adapted, conditions, seed) for seed in (1, 2)])
     share = loss if isinstance(loss, float) else 0.02
     for outcome in seen:
         assert outcome.sizes == [], outcome
@@ -77,10 +99,9 @@ def test_loss_on_a_path_with_room_costs_neither_pictures_nor_size(loss: float | 
     assert min(outcome.latency(0.99) for outcome in seen) <= worst_s, "\n".join(map(str, seen))
 
 
-def test_what_is_sent_again_is_sent_twice_only_where_there_is_room() -> None:
-    wide, narrow = (
-        run_virtual(adapt(Conditions(loss=0.05, delay_s=DELAY_S, rate_bps=rate), seconds=12)) for rate in (None, 5e5)
-    )
+def test_what_is_sent_again_is_sent_twice_only_where_there_is_room(simulations: Simulations) -> None:
+    wide, narrow = simulations.results([
+        simulations.begin(adapted, Conditions(loss=0.05, delay_s=DELAY_S, rate_bps=rate)) for rate in (None, 5e5)])
     assert wide.resent > 1.6 * wide.lost, wide
     assert narrow.resent < 1.4 * narrow.lost, narrow
 
