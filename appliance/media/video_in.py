@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 UNITS: Final = 12  # access units waiting for the decoder: 0.4 s at 30 fps; more means that it is too slow
 UNIT_BYTES: Final = 4_000_000  # and so many bytes of them
 HELD_BYTES: Final = 2_000_000  # of access units that wait for their sound: five times what 0.4 s of 3 Mbit/s are
+MOST_PIXELS: Final = 4_000_000  # of a picture, 2560x1440 with room: what a peer may make FFmpeg take memory for
+LEAST_SIDE: Final = 2  # pixels: less has no colour in I420
 STUCK: Final = 3  # decoders that were replaced and have not ended: no further one would do better
 GRAIN_S: Final = 0.002  # due so soon is due now
 SPACING_S: Final = 1 / 60  # between pictures that come all at once behind a hole: a screen shows one per refresh
@@ -86,7 +88,7 @@ class _Decoder:
     def _run(self) -> None:
         codec = av.CodecContext.create("h264", "r")
         codec.thread_count = 1  # more threads add a frame of delay each (aiortc #1310)
-        codec.options = {"flags": "+low_delay"}
+        codec.options = {"flags": "+low_delay", "max_pixels": str(MOST_PIXELS)}
         while (unit := self._next()) is not None:
             begun = time.perf_counter()
             try:
@@ -96,7 +98,11 @@ class _Decoder:
                 continue
             self.decode_s += time.perf_counter() - begun
             for frame in frames:
-                if isinstance(frame, VideoFrame) and not self._closed:
+                if not isinstance(frame, VideoFrame) or self._closed:
+                    continue
+                if min(frame.width, frame.height) < LEAST_SIDE:
+                    self._on_bad()
+                else:
                     self._on_frame(frame, unit)
 
 

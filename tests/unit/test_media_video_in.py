@@ -7,8 +7,10 @@ import threading
 import time
 import tracemalloc
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any
 
+import av
 import pytest
 
 from appliance.media import video_in
@@ -214,6 +216,22 @@ async def test_what_cannot_be_decoded_asks_for_a_key_frame() -> None:
     world.video.on_access_unit(AccessUnit(b"\0\0\0\1\x65\x88" + bytes(50), 0, True, 0.0, 0.0))
     await until(lambda: world.lost == 1)
     assert world.video.undecodable == 1
+    await world.video.close()
+
+
+async def test_a_picture_of_no_possible_size_is_not_shown_and_takes_no_memory() -> None:
+    """A few kilobytes of a peer made the decoder take hundreds of megabytes; a single pixel made a picture of none."""
+    world = World()
+    encoder = av.CodecContext.create("libx264", "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 1, 1, "yuv444p", Fraction(1, 30)
+    encoder.options = {"tune": "zerolatency"}
+    pixel = b"".join(bytes(one) for one in [*encoder.encode(av.VideoFrame(1, 1, "yuv444p")), *encoder.encode(None)])
+    for number, data in enumerate((units(1, size=(4096, 1024))[0].data, pixel), 1):
+        world.video.on_access_unit(AccessUnit(data, 0, True, 0.0, 0.0))
+        await until(lambda most=number: world.video.undecodable == most)  # type: ignore[misc]
+    assert world.video.size == (0, 0)
+    await world.decode(units(1))
+    await until(lambda: [picture.width for picture in world.pictures] == [160])
     await world.video.close()
 
 
