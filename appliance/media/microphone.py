@@ -34,6 +34,7 @@ LASTING: Final = 0.1  # weight of a report in the loss that counts for that: one
 LOSS_FORGET: Final = 0.9  # per report, about one a second: what was lost counts half after 7 s
 DTX_REFRESH: Final = 20  # frames of a pause after which one is sent: 400 ms, keeps NAT bindings and the peer's noise
 FRAME_BLOCKS: Final = 2  # of 10 ms: one Opus frame of 20 ms
+FRAMES_WAITING: Final = 3  # on their way from the audio thread to the loop
 VOICE_QUEUE: Final = 5  # encoded frames waiting in one session, 100 ms
 
 
@@ -140,7 +141,7 @@ class MicrophoneFeed:
     """One fan-out from the audio exchange: 10 ms blocks in on the audio thread, Opus packets out on the loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._inbox: Inbox[bytes] = Inbox(loop, 5 // FRAME_BLOCKS + 1, "microphone", deliver=self._deliver)
+        self._inbox: Inbox[bytes] = Inbox(loop, FRAMES_WAITING, "microphone", deliver=self._deliver)
         self._encoder = OpusEncoder(VOICE_BPS, loss=LOSS_LEAST)
         self._encoder.complexity(VOICE_COMPLEXITY)
         self._others: dict[VoiceCodec, Encoder] = {}  # of codecs but Opus that some track sends
