@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 LEVELS_S: Final = 0.25  # speakingWhileMicrophoneIsMuted within 1 s
 BOARD_S: Final = 1.0  # heat and supply are over within 3 s, with what the board holds them for
 NETWORK_S: Final = 2.0  # noNetwork within 3 s
-SLOW_S: Final = 30.0  # storage, memory, clock
+STORAGE_S: Final = 2.0  # and the clock: over within 3 s
+SLOW_S: Final = 30.0  # memory
 SPEECH_LEVEL: Final = 0.02  # RMS of full scale, -34 dBFS: a voice at arm's length, not a fan
 SPEECH_HOLD_S: Final = 1.0
 BROKER_GRACE_S: Final = 5.0  # a broker that restarts is no trouble for people
@@ -99,7 +100,7 @@ class Watch:
         async with asyncio.TaskGroup() as group:
             for look, every in ((self._levels, LEVELS_S), (self._media, LEVELS_S), (self._reconnect, LEVELS_S),
                                 (self._providers, LEVELS_S), (self._health, LEVELS_S), (self._network, NETWORK_S),
-                                (self._board, BOARD_S), (self._slow, SLOW_S),
+                                (self._board, BOARD_S), (self._storage, STORAGE_S), (self._slow, SLOW_S),
                                 (self._backlog, SLOW_S)):
                 group.create_task(self._repeat(look, every), name=f"care.watch{look.__name__}")
 
@@ -189,20 +190,21 @@ class Watch:
         self._diagnostics.flag("mqttDisconnected", lost)
         self._bulletin.merge("net", online=bool(own), addresses=own, brokerConnected=broker)
 
-    async def _slow(self) -> None:
-        synchronised = self._clock.synchronised()
-        self._diagnostics.flag("clockNotSynchronised", not synchronised)
+    async def _storage(self) -> None:
+        self._diagnostics.flag("clockNotSynchronised", not self._clock.synchronised())
         free, read_only = await asyncio.to_thread(_storage, self._data)
         self._low = free < (STORAGE_ENOUGH if self._low else STORAGE_LOW)
         self._diagnostics.flag("storageLow", self._low, freeBytes=free, what=f"{free / 1e6:.0f} MB free")
         self._diagnostics.flag("storageReadOnly", read_only, path=str(self._data))
+
+    async def _slow(self) -> None:
         memory = await asyncio.to_thread(_pss)
         health = self._ports.health()
         self._bulletin.merge("health", board={
             "celsius": None if health.temperature_c is None else round(health.temperature_c),
             "throttled": health.throttled, "undervoltage": health.undervoltage, "storageWear": health.storage_wear,
-            "supply": health.supply}, clock="synchronised" if synchronised else "unsynchronised", pssBytes=memory,
-                             load=round(os.getloadavg()[0], 2),
+            "supply": health.supply}, clock="synchronised" if self._clock.synchronised() else "unsynchronised",
+                             pssBytes=memory, load=round(os.getloadavg()[0], 2),
                              uptimeSeconds=round(time.monotonic() - self._started))
 
     async def _backlog(self) -> None:

@@ -232,6 +232,23 @@ async def test_the_board_reports_heat_supply_and_a_full_store() -> None:
 
 
 @virtual_time
+async def test_storage_and_clock_are_told_and_over_within_three_seconds() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        async with watched(patch, storage=(100 << 20, False)) as world:
+            await asyncio.sleep(10)
+            assert world.diagnostics.standing() == []
+            world.storage, world.synchronised = (63 << 20, True), False
+            await asyncio.sleep(3)
+            assert set(world.diagnostics.standing()) == {"storageLow", "storageReadOnly", "clockNotSynchronised"}
+            world.storage, world.synchronised = (79 << 20, False), True
+            await asyncio.sleep(3)
+            assert world.diagnostics.standing() == ["storageLow"]  # flutters about the limit
+            world.storage = 80 << 20, False
+            await asyncio.sleep(3)
+            assert world.diagnostics.standing() == []
+
+
+@virtual_time
 async def test_worn_storage_and_links_are_told_and_a_signal_that_flutters_is_not() -> None:
     with pytest.MonkeyPatch.context() as patch:
         async with watched(patch) as world:
