@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
@@ -80,11 +80,12 @@ class Projector:
             try:
                 for control, value in _CONTROLS:
                     _ioctl(camera, 28, struct.pack("<Ii", control, value))  # VIDIOC_S_CTRL
-                for file in (self._file, camera):
-                    _ioctl(file, 87, _720P30)  # VIDIOC_S_DV_TIMINGS
+                with suppress(OSError):  # the device under test was here first, after a plug: its timings hold
+                    _ioctl(camera, 87, _720P30)  # VIDIOC_S_DV_TIMINGS
+                _ioctl(self._file, 87, _ioctl(camera, 88, bytes(132)))  # as VIDIOC_G_DV_TIMINGS tells
             finally:
                 os.close(camera)
-            pix = struct.pack("<IIII4sI", _OUTPUT, 0, WIDTH, HEIGHT, b"YUYV", 1)
+            pix = struct.pack("<IIII4sI", _OUTPUT, 0, WIDTH, HEIGHT, b"YU12", 1)
             _ioctl(self._file, 5, pix.ljust(208, b"\0"))  # VIDIOC_S_FMT
             # not write(): in 6.12 it queues its buffers empty, which vivid refuses
             count = struct.unpack_from("<I", _ioctl(self._file, 8, struct.pack("<IIIII", 4, _OUTPUT, 1, 0, 0)))[0]
@@ -99,18 +100,14 @@ class Projector:
             raise
 
     def show(self, planes: Planes) -> None:
-        """Waits until one of four buffers is free: the output paces at 30 a second. Raises OSError when pulled."""
-        luma, *chroma = (np.frombuffer(plane, np.uint8) for plane in planes)
-        picture = np.empty((HEIGHT, WIDTH // 2, 4), np.uint8)
-        picture[..., 0::2] = luma.reshape(HEIGHT, WIDTH // 2, 2)
-        for place, plane in zip((1, 3), chroma, strict=True):
-            picture[..., place] = plane.reshape(HEIGHT // 2, WIDTH // 2).repeat(2, axis=0)
+        """Waits until one of four buffers is free: the output paces. Raises OSError when pulled."""
+        picture = b"".join(planes)
         if not self._free:
             buffer = _ioctl(self._file, 17, self._buffer(0))  # VIDIOC_DQBUF
             self._free.append(struct.unpack_from("<I", buffer)[0])
         index = self._free.pop()
-        self._maps[index][: picture.nbytes] = picture.tobytes()
-        _ioctl(self._file, 15, self._buffer(index, picture.nbytes))  # VIDIOC_QBUF
+        self._maps[index][: len(picture)] = picture
+        _ioctl(self._file, 15, self._buffer(index, len(picture)))  # VIDIOC_QBUF
 
     def close(self) -> None:
         for one in self._maps:
@@ -161,6 +158,7 @@ class Scene:
                     self.heard = np.concatenate([self.heard, left])[-RATE // 5 :]
         finally:
             microphone.close()
+            self.heard = np.zeros(RATE // 5, np.int16)
 
     def told(self) -> dict[str, float]:
         sound = self.heard.astype(np.float64) / 32768
@@ -175,7 +173,7 @@ def again(act: Callable[[], None]) -> None:
         try:
             act()
         except (OSError, alsaaudio.ALSAAudioError):
-            time.sleep(0.2)
+            time.sleep(0.05)
 
 
 def main(folder: Path) -> None:
