@@ -18,12 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from hw.api import AudioBlock, Board, BoardOptions, DeviceFact, Fault, FaultKind, HardwareError, Kind
+from hw.api import AudioBlock, Board, BoardOptions, DeviceFact, Fault, FaultKind, HardwareError, Health, Kind
 from hw.boards import open_board
-from hw.host.v4l2 import cameras
 from hw.pi.audio.cards import endpoints
 from hw.pi.boardfile import board_files
-from hw.pi.gpiochip import chips
+from hw.pi.camera.usb import find_usb
+from hw.pi.gpiochip import chips, keeps_outputs
 
 __all__ = ["Doctor", "main"]
 
@@ -84,14 +84,24 @@ class Doctor:
             for fact in ours:
                 print(f"{kind.value:<12} {fact.id:<20} {fact.name}: {_state(fact)}")
             if not ours:
-                print(f"{kind.value:<12} none: the board file names none")
+                print(f"{kind.value:<12} none: the board file names none, and none is plugged in")
         self.well &= not _lacking(facts)
         for fault in faults:
             self._complain(f"! {fault.kind.value} {fault.device} is {_WORDS.get(fault.fault, fault.fault.value)}"
                            + (f": {fault.detail}" if fault.detail else ""))
         named = {word for fact in facts if fact.present for word in (fact.id, fact.name)}
+        health = self._board.health()
+        for words in _health(health):
+            print(f"health       {words}")
+        if health.undervoltage:
+            self._complain("! the supply voltage is too low: use a stronger supply, and a shorter cable")
+        if health.throttled:
+            self._complain("! the board is too hot and slows down: improve its cooling")
         for words in _others(named):
             print(f"also here    {words}")
+        if self._board.panel is not None and self._board.panel.relays and keeps_outputs():
+            print("advice       this kernel leaves a relay closed when all that holds it is killed at once: set "
+                  "dtparam=strict_gpiod in config.txt")
 
     @contextmanager
     def _sounding(self, exchange: Callable[[AudioBlock], bytes]) -> Iterator[bool]:
@@ -194,10 +204,26 @@ def _state(fact: DeviceFact) -> str:
     return words + (", simulated" if fact.simulated else "") + (f" ({fact.note})" if fact.note else "")
 
 
+def _health(health: Health) -> list[str]:
+    """What the board tells of itself."""
+    found = [] if health.temperature_c is None else [f"{health.temperature_c:.0f} °C"]
+    if health.undervoltage is not None:
+        found.append("the supply is too weak" if health.undervoltage else "the supply is strong enough")
+    if health.supply:
+        found.append(f"fed by {health.supply}")
+    if health.storage_wear is not None:
+        found.append(f"{health.storage_wear:.0%} of the life of the built-in storage is used up")
+    for link in health.links:
+        figures = ", ".join(filter(None, (f"{link.mbps} Mbit/s" if link.mbps else "",
+                                          f"{link.dbm} dBm" if link.dbm is not None else "")))
+        found.append(f"{link.name} {'is up' if link.up else 'has no link'}{figures and f' ({figures})'}")
+    return found
+
+
 def _others(named: set[str]) -> list[str]:
     """Devices of this machine beside those ``named`` by id or name."""
     found = [f"{one.kind.value} {one.id} ({one.name})" for one in endpoints() if one.id not in named]
-    found += [f"camera {one.path} ({one.name})" for one in cameras() if not {one.path, one.name} & named]
+    found += [f"camera {one.id} ({one.name})" for one in find_usb() if one.id not in named]
     try:
         found += [f"GPIO chip {chip.label}, {chip.lines} lines" for chip in chips()]
     except HardwareError as error:

@@ -194,7 +194,7 @@ class Watch:
         self._diagnostics.flag("clockNotSynchronised", not self._clock.synchronised())
         free, read_only = await asyncio.to_thread(_storage, self._data)
         self._low = free < (STORAGE_ENOUGH if self._low else STORAGE_LOW)
-        self._diagnostics.flag("storageLow", self._low, freeBytes=free, what=f"{free / 1e6:.0f} MB free")
+        self._diagnostics.flag("storageLow", self._low, freeBytes=free >> 20 << 20, what=f"{free / 1e6:.0f} MB free")
         self._diagnostics.flag("storageReadOnly", read_only, path=str(self._data))
 
     async def _slow(self) -> None:

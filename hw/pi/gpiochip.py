@@ -17,7 +17,7 @@ from typing import Final
 
 from hw.api import DeviceDeniedError, DeviceFailedError, DeviceMissingError
 
-__all__ = ["Chip", "LineInfo", "chips", "find_chip", "line_info"]
+__all__ = ["Chip", "LineInfo", "chips", "find_chip", "keeps_outputs", "line_info"]
 
 _CHIP_INFO: Final = struct.Struct("32s32sI")
 _LINE_INFO: Final = struct.Struct("32s32sIIQ160x16x")
@@ -117,3 +117,15 @@ def _failure(chip: Chip, error: OSError) -> DeviceMissingError | DeviceFailedErr
     if error.errno in (errno.ENODEV, errno.ENOENT, errno.ENXIO):
         return DeviceMissingError(f"GPIO: the chip {chip.label} ({chip.path}) is gone")
     return DeviceFailedError(f"GPIO: the chip {chip.label} ({chip.path}) does not answer: {error.strerror}")
+
+
+def keeps_outputs(sysfs: str = "/sys") -> bool:
+    """Whether the kernel leaves an output as it was when its holder ends, as those of Raspberry Pi boards do unless
+    ``dtparam=strict_gpiod`` is set. The parameter is there from May 2024 on (Linux 6.6); without it: False."""
+    for path in Path(sysfs, "module").glob("pinctrl_*/parameters/persist_gpio_outputs"):
+        try:
+            if path.read_text().strip() == "Y":
+                return True
+        except OSError:
+            continue
+    return False

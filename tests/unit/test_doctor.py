@@ -10,8 +10,9 @@ from PIL import Image
 
 from appliance.doors.cli import main as cli
 from hw import doctor
-from hw.api import BoardOptions
+from hw.api import BoardOptions, Health, Link
 from hw.boards import open_board
+from hw.pi.gpiochip import keeps_outputs
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +53,36 @@ def test_what_is_wrong_is_said_with_its_device(capsys: pytest.CaptureFixture[str
     assert "! microphone mic0 is muted in the mixer: the capture switch of the mixer is off" in said
     assert "! speaker spk0 is missing: the loudspeaker was unplugged" in said
     assert "speaker      spk0                 Simulated loudspeaker: not here, simulated" in said
+
+
+def test_the_board_s_own_health_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    board = open_board("sim", BoardOptions())
+    health = Health(temperature_c=84.6, throttled=True, undervoltage=True, storage_wear=0.3, supply="USB-C, 5 V, 3 A",
+                    links=[Link("eth0", True, 1000), Link("wlan0", True, None, -61), Link("wlan1", False)])
+    monkeypatch.setattr(board, "health", lambda: health)
+    monkeypatch.setattr(doctor, "keeps_outputs", lambda: True)
+    try:
+        visit = doctor.Doctor(board)
+        visit.look()
+    finally:
+        board.close()
+    said = capsys.readouterr().out
+    assert not visit.well
+    for words in ("85 °C", "the supply is too weak", "fed by USB-C, 5 V, 3 A", "eth0 is up (1000 Mbit/s)",
+                  "30% of the life of the built-in storage is used up", "wlan0 is up (-61 dBm)", "wlan1 has no link"):
+        assert f"health       {words}\n" in said
+    assert "! the supply voltage is too low: " in said
+    assert "! the board is too hot and slows down: " in said
+    assert "set dtparam=strict_gpiod in config.txt\n" in said
+
+
+def test_a_kernel_that_leaves_relays_closed_is_known_by_its_driver(tmp_path: Path) -> None:
+    assert not keeps_outputs(str(tmp_path))
+    for driver, value in (("pinctrl_bcm2835", "N"), ("pinctrl_rp1", "Y")):
+        folder = tmp_path / "module" / driver / "parameters"
+        folder.mkdir(parents=True)
+        (folder / "persist_gpio_outputs").write_text(f"{value}\n")
+        assert keeps_outputs(str(tmp_path)) is (value == "Y")
 
 
 def test_without_the_device_nothing_is_done_and_that_is_said(
