@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from gpiozero.pins.mock import MockFactory, MockPWMPin
+from gpiozero.pins.pi import PiBoardInfo
 
 from hw.api import (
     DeviceBusyError,
@@ -76,6 +77,26 @@ def test_every_shipped_board_file_holds() -> None:
     for name, file in files.items():
         config = file.part("panel", PanelConfig)
         assert bool(config.chip) == bool(file.models) == (name != "generic")
+
+
+CHIPS = {"BCM2837": "pinctrl-bcm2835", "BCM2711": "pinctrl-bcm2711", "BCM2712": "pinctrl-rp1"}
+
+
+@pytest.mark.parametrize(("name", "revision"), [
+    ("zero-2-w", 0x902120), ("pi-3b-plus", 0xA020D3), ("pi-4b", 0xC03114), ("pi-5", 0xC04170), ("cm4", 0xA03140),
+    ("cm5", 0xC04170),  # the Pi 5's, of the same chip: gpiozero does not know the module
+])
+def test_lines_of_a_board_file_are_on_its_header_and_off_the_buses(name: str, revision: int) -> None:
+    """As gpiozero knows the header of that revision; codecs and other boards on top keep their buses."""
+    official = PiBoardInfo.from_revision(revision)
+    header = {pin.name for pin in official.headers["J8"].pins.values()}
+    config = load_board_file(board_files()[name]).part("panel", PanelConfig)
+    lines = {line.pin for group in (config.wiring.buttons, config.wiring.inputs, config.wiring.lamps,
+                                    config.wiring.relays) for line in group.values()}
+    assert {f"GPIO{line}" for line in lines} <= header
+    assert not lines & {0, 1, 2, 3, 14, 15, 18, 19, 20, 21}  # identity of HATs, I2C, serial port, I2S
+    assert all(9 <= line.pin <= 27 for line in config.wiring.relays.values())  # pulled down before Linux runs
+    assert config.chip == CHIPS[official.soc]
 
 
 def test_a_board_without_a_panel_has_an_empty_one() -> None:
