@@ -50,6 +50,9 @@ LATE_BLOCKS: Final = 4
 EXCESS_S: Final = 0.06
 """Sound that is so much later than it should be is dropped: bending would take a minute."""
 
+STILL_S: Final = 2.0
+"""A loudspeaker that takes nothing for so long stands still: told within 3 s."""
+
 SOUND: Final = "sound"
 """The device of faults that are of both cards together."""
 
@@ -172,6 +175,7 @@ class _Run:
         self._exchange = Exchange(exchange, self._size)
         self._silence = bytes(self._size)
         self._dropouts = Dropouts(audio.config.latency_ms / 1000)
+        self._given_s = self._full_s = 0.0  # given to the loudspeaker since it began; how long it had no room
         self._emptied = 0  # xruns of the loudspeaker in use that were looked at
         self.stopping = threading.Event()
         self._microphone: Capture | None = None
@@ -233,7 +237,7 @@ class _Run:
         if isinstance(speaker, Playback):
             if self._speaker is not None:
                 self._leave(self._speaker)
-            self._speaker, self._emptied = speaker, 0
+            self._speaker, self._emptied, self._full_s = speaker, 0, 0.0
             self._fresh.add(Kind.SPEAKER)
             self._drift = self._new_drift()
 
@@ -365,8 +369,15 @@ class _Run:
                 self._remember(bytes(round(silence_s * self._rate) * 2))
                 self._drift.restart()
                 self._lag_s = self._smooth_s = silence_s + behind_s
+                self._given_s = silence_s
             elif level_s - self._dropouts.latency_s > EXCESS_S:
                 self._dropped += 1
+                self._full_s += self._block_s
+                if self._full_s >= STILL_S:
+                    endpoint = speaker.endpoint
+                    self._lose(speaker, DeviceFailedError(
+                        f"speaker {endpoint.id} ({endpoint.name}) plays nothing of what it is given: check its plug"),
+                        FaultKind.STALLED)
                 return
             elif not self._one_clock():
                 speaker.bend(self._drift.update(level_s - self._dropouts.latency_s))
@@ -375,7 +386,10 @@ class _Run:
             self._lose(speaker, error)
             return
         self._remember(answer)
-        if Kind.SPEAKER in self._fresh:
+        self._full_s = 0.0
+        self._given_s += self._block_s
+        queued_s = self._given_s if level_s is None else level_s - behind_s
+        if Kind.SPEAKER in self._fresh and self._given_s - queued_s > PLAYBACK_PERIOD_S + self._block_s:
             self._fresh.discard(Kind.SPEAKER)
             self._keeper.delivering(speaker)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import signal
 import subprocess
 import threading
 import time
@@ -29,6 +30,7 @@ RATE, BLOCK = 48_000, 480
 TONE = array("h", [round(9000 * math.sin(2 * math.pi * 1000 * n / RATE)) for n in range(BLOCK)]).tobytes()
 SERVED = AudioConfig(microphones=("server:*",), speakers=("server:*",), volume=100)
 PLAIN = AudioConfig(microphones=("alsa:Cable/1",), speakers=("alsa:Cable",), volume=100)
+SPEAKER_SERVED = AudioConfig(microphones=("alsa:none",), speakers=("server:*",), volume=100)
 SPEAKER = AudioConfig(microphones=("alsa:none",), speakers=("alsa:Cable", "server:*"), volume=100)
 OTHER_END = ["-I", "-q", "-D", "hw:Cable,1", "-f", "S32_LE", "-r", "48000", "-c", "2"]
 """Each channel by itself, since the server drives the cable so; ``PiAudio`` does not."""
@@ -167,6 +169,24 @@ def test_a_card_that_the_server_plays_on_is_busy_and_shared_through_it(server: N
             assert (busy.kind, busy.device) == (Kind.SPEAKER, "alsa:Cable")
             assert re.search(r"is held by pipewire \(\d+\): end it, or name another device", busy.detail)
             side.until(lambda: _selected(audio) == {SERVER})
+
+
+def test_a_server_that_stands_still_is_told_and_played_on_again(server: None) -> None:
+    process = next(int(path.parent.name) for path in Path("/proc").glob("[0-9]*/comm")
+                   if path.read_text() == "pipewire\n")
+
+    def told(active: bool) -> bool:
+        return any((fault.kind, fault.fault, fault.active) == (Kind.SPEAKER, FaultKind.STALLED, active)
+                   for fault in side.faults)
+
+    with _open(SPEAKER_SERVED) as (audio, side):
+        _until(_plays, "sound of ours")
+        os.kill(process, signal.SIGSTOP)
+        try:
+            print(f"standing still to told: {side.until(lambda: told(True)):.1f} s")
+        finally:
+            os.kill(process, signal.SIGCONT)
+        print(f"and back: {side.until(lambda: told(False) and _selected(audio) == {SERVER}):.1f} s")
 
 
 @contextmanager
