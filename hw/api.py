@@ -469,6 +469,9 @@ class Board(Protocol):
     def on_fault(self, sink: Callable[[Fault], None]) -> None:
         """Deliver every fault that begins or ends, on a board thread; at once those active already."""
 
+    def on_devices(self, sink: Callable[[], None]) -> None:
+        """Call ``sink``, on a board thread, when ``devices`` tells something else than before without a fault."""
+
     def close(self) -> None:
         """Everything off: sensor closed, relays open, threads and processes gone, within 3 s."""
 

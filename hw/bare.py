@@ -35,5 +35,8 @@ class BareBoard:
     def on_fault(self, sink: Callable[[Fault], None]) -> None:
         """There is nothing that could fail."""
 
+    def on_devices(self, sink: Callable[[], None]) -> None:
+        """There is nothing that could come."""
+
     def close(self) -> None:
         """There is nothing to close."""

@@ -1,4 +1,5 @@
-"""The fault line of a board: what is wrong now, told on a thread of its own (``hw.watch``)."""
+"""The fault line of a board: what is wrong now, and that its devices changed, told on a thread of its own
+(``hw.watch``)."""
 
 from __future__ import annotations
 
@@ -27,6 +28,8 @@ class FaultLine:
         self._pending: dict[_Key, Fault] = {}
         self._sink: Callable[[Fault], None] | None = None
         self._told: dict[_Key, bool] = {}
+        self._watcher: Callable[[], None] | None = None
+        self._changed = False
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="hw.watch", daemon=True)
         self._thread.start()
@@ -58,6 +61,18 @@ class FaultLine:
             self._pending = dict(self._active)
             self._wake.notify_all()
 
+    def devices_changed(self) -> None:
+        """``Board.devices`` tells something else from now on. Any thread."""
+        with self._wake:
+            self._changed = True
+            self._wake.notify_all()
+
+    def watch(self, sink: Callable[[], None]) -> None:
+        """Call ``sink`` after changes of devices; several at once may come as one."""
+        with self._wake:
+            self._watcher = sink
+            self._wake.notify_all()
+
     def close(self) -> None:
         """End the thread; no fault is delivered afterwards."""
         with self._wake:
@@ -69,15 +84,28 @@ class FaultLine:
     def _run(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._stopping or (self._sink is not None and bool(self._pending)))
+                self._wake.wait_for(self._due)
                 if self._stopping:
                     return
-                key = next(iter(self._pending))
-                fault, sink = self._pending.pop(key), self._sink
-                if sink is None or self._told.get(key, False) == fault.active:
-                    continue
-                self._told[key] = fault.active
+                call = self._next()
             try:
-                sink(fault)
+                call()
             except Exception:  # outermost frame of the thread: one bad receiver must not silence the rest
                 _log.exception("receiver of hardware faults failed")
+
+    def _due(self) -> bool:
+        return (self._stopping or (self._sink is not None and bool(self._pending))
+                or (self._watcher is not None and self._changed))
+
+    def _next(self) -> Callable[[], None]:
+        """What is to be told first."""
+        if self._sink is not None and self._pending:
+            key = next(iter(self._pending))
+            fault, sink = self._pending.pop(key), self._sink
+            if self._told.get(key, False) != fault.active:
+                self._told[key] = fault.active
+                return lambda: sink(fault)
+        elif self._watcher is not None:
+            self._changed = False
+            return self._watcher
+        return lambda: None

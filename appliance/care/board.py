@@ -19,6 +19,10 @@ __all__ = ["BoardCare"]
 FAULTS: int = 64  # waiting to be told; a board with more at once is off the wall
 
 
+class _Devices:
+    """The devices are others than before, and nothing is wrong with them."""
+
+
 class BoardCare:
     """Lives on the loop; the board's threads only reach its Inbox."""
 
@@ -26,16 +30,19 @@ class BoardCare:
         self._board = board
         self._bulletin = bulletin
         self._diagnostics = diagnostics
-        self._inbox: Inbox[Fault] | None = None
+        self._inbox: Inbox[Fault | _Devices] | None = None
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        self._inbox = Inbox(asyncio.get_running_loop(), FAULTS, "board.faults")
+        self._inbox = inbox = Inbox[Fault | _Devices](asyncio.get_running_loop(), FAULTS, "board.faults")
         self._publish()
-        self._board.on_fault(self._inbox.put)
+        self._board.on_fault(inbox.put)
+        self._board.on_devices(lambda: inbox.put(_Devices()))
         try:
             while True:
-                self._diagnostics.fault(await self._inbox.get())
+                told = await inbox.get()
+                if isinstance(told, Fault):
+                    self._diagnostics.fault(told)
                 self._publish()
         finally:
             self._inbox.close()

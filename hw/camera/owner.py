@@ -446,6 +446,7 @@ class ProcessCamera:
                 self._encoder = EncoderKind(event["kind"])
             case "cameras":
                 self._cameras = tuple((one["id"], one["name"]) for one in event["there"])
+                self._faults.devices_changed()
             case "note":
                 self.note = str(event["text"])
             case "fallback":

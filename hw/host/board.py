@@ -131,6 +131,9 @@ class HostBoard:
     def on_fault(self, sink: Callable[[Fault], None]) -> None:
         self._faults.listen(sink)
 
+    def on_devices(self, sink: Callable[[], None]) -> None:
+        self._faults.watch(sink)
+
     def close(self) -> None:
         for closer in reversed(self._closers):
             closer()

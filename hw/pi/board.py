@@ -138,6 +138,9 @@ class PiBoard:
     def on_fault(self, sink: Callable[[Fault], None]) -> None:
         self._faults.listen(sink)
 
+    def on_devices(self, sink: Callable[[], None]) -> None:
+        self._faults.watch(sink)
+
     def close(self) -> None:
         for part in reversed(self._parts):
             part.close()

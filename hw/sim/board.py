@@ -232,6 +232,9 @@ class SimBoard:
     def on_fault(self, sink: Callable[[Fault], None]) -> None:
         self._faults.listen(sink)
 
+    def on_devices(self, sink: Callable[[], None]) -> None:
+        self._faults.watch(sink)
+
     def close(self) -> None:
         self._audio.close()
         self._display.close()

@@ -92,6 +92,9 @@ class SeenBoard:
     def on_fault(self, sink: object) -> None:
         """Faults of devices are not what these tests are about."""
 
+    def on_devices(self, sink: object) -> None:
+        """Nor are plugs."""
+
     def close(self) -> None:
         self._board.close()
 

@@ -74,6 +74,39 @@ async def test_the_devices_are_told_and_a_pulled_one_twice(scene: Scene) -> None
     assert [event.data["added"] for event in scene.events if event.type == "devices.updated"] == [[], ["mic0"]]
 
 
+class Shelf(BareBoard):
+    """A board where somebody plugs in a device that nobody needs."""
+
+    def __init__(self) -> None:
+        self.there = [DeviceFact(Kind.MICROPHONE, "usb:1-1", "Desk")]
+        self.plugged: Callable[[], None] = lambda: None
+
+    def devices(self) -> Sequence[DeviceFact]:
+        return list(self.there)
+
+    def on_devices(self, sink: Callable[[], None]) -> None:
+        self.plugged = sink
+
+
+async def test_one_that_is_plugged_in_and_not_used_is_told_too() -> None:
+    board = Shelf()
+    scene = Scene(board)
+    with scene.bulletin.subscribed(on_document=lambda *_: scene.changed.set(), on_event=scene.tell):
+        running = asyncio.create_task(scene.care.run(), name="care")
+        await scene.until(lambda: scene.bulletin.document("devices").get("devices"))
+        board.there.append(DeviceFact(Kind.MICROPHONE, "usb:1-2", "Spare", selected=False))
+        await asyncio.to_thread(board.plugged)
+        await scene.until(lambda: "usb:1-2" in scene.devices)
+        board.there.pop()
+        await asyncio.to_thread(board.plugged)
+        await scene.until(lambda: "usb:1-2" not in scene.devices)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    told = [(event.data["added"], event.data["removed"]) for event in scene.events if event.type == "devices.updated"]
+    assert told == [(["usb:1-2"], []), ([], ["usb:1-2"])]
+    scene.diagnostics.close()
+
+
 class OneCard(BareBoard):
     """A board whose microphone and loudspeaker are one USB card, and have its one id."""
 

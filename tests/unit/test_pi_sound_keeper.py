@@ -206,6 +206,29 @@ def test_one_that_still_refuses_when_it_has_been_there_for_a_while_is_told(
     assert (taken(keeper, Kind.MICROPHONE), taken(keeper, Kind.SPEAKER)) == ("alsa:jack", "alsa:jack")
 
 
+def test_a_plug_of_one_that_is_not_needed_is_told_once_and_so_is_its_end(shop: Shop) -> None:
+    line = FaultLine()
+    line.listen(shop.told)
+    told: list[list[str]] = []
+    keeper = Keeper(["*"], ["*"], 50, line, find=shop.find)
+    try:
+        shop.until(keeper.devices)
+        line.watch(lambda: told.append([fact.id for fact in keeper.devices() if fact.kind is Kind.SPEAKER]))
+        shop.until(lambda: len(told) == 1)
+        keeper.set_volume(20)  # it looks, and nothing has changed
+        shop.names.append("alsa:spare")
+        keeper.set_volume(30)
+        shop.until(lambda: told[-1] == ["usb:1-1", "alsa:jack", "alsa:spare"])
+        shop.names.remove("alsa:spare")
+        keeper.set_volume(40)
+        shop.until(lambda: told[-1] == ["usb:1-1", "alsa:jack"])
+        assert len(told) == 3
+        assert not shop.faults
+    finally:
+        keeper.close()
+        line.close()
+
+
 def test_when_nothing_opens_the_reason_is_raised(shop: Shop, keeper: Keeper) -> None:
     shop.refusals = {name: DeviceBusyError(f"{name} is held by x (7)") for name in shop.names}
     with pytest.raises(DeviceBusyError, match="held by x"):

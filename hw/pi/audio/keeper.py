@@ -232,7 +232,10 @@ class Keeper:
             nothing = not line.ranked
             self._faults.report(line.kind, FaultKind.MISSING, line.kind.value, nothing,
                                 f"no {line.kind.value} is plugged in" if nothing else "")
-        self._facts = tuple(fact for line in self._lines.values() for fact in _facts(line, idle=not self._rate))
+        facts = tuple(fact for line in self._lines.values() for fact in _facts(line, idle=not self._rate))
+        if facts != self._facts:
+            self._facts = facts
+            self._faults.devices_changed()
 
     def _settle(self) -> None:
         """What ``hw.audio`` told meanwhile."""
@@ -355,7 +358,10 @@ class Keeper:
             self._set_volume = False
             speaker.mixer.set_volume(self.volume)
         else:
-            self.volume = self.volume if (told := speaker.mixer.volume()) is None else told
+            told = speaker.mixer.volume()
+            if told is not None and told != self.volume:
+                self.volume = told
+                self._faults.devices_changed()
         self.gain = 1.0 if speaker.mixer.has_volume else self.volume / 100
         self._faults.report(Kind.SPEAKER, FaultKind.MUTED, speaker.current.id, speaker.mixer.speaker_muted(),
                             "the playback switch of the mixer is off")
