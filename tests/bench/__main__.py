@@ -27,6 +27,7 @@ BENCHES: Final = {
     "latency": "picture and sound latency beside two Chromium pages",
     "send_path": "CPU of sending a pre-encoded picture beside stock aiortc",
     "media_loop": "the media engine alone, both ends in one process",
+    "devices": "the simulated board, by stages",
     "echo": "the echo canceller in the simulated room",
     "media": "the media engine beside stock aiortc and Chromium on a bad network",
     "statistics": "what a report of a call costs the loop",
@@ -42,7 +43,7 @@ END_S: Final = 20.0
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 OPENING: Final = "<!-- figures, written by scripts/bench --publish -->"
 CLOSING: Final = "<!-- end of figures -->"
-APART: Final = ("echo", "media")
+APART: Final = ("devices", "echo", "media")
 """Those that give a table of their own, with a place of its own on the page."""
 
 

@@ -78,15 +78,16 @@ class Appliance:
 
     ``settings``: ``{"call.ring_s": 5}``. ``tables``: TOML text after them. ``broker``: None uses no broker at all.
     ``program``: what the interpreter runs, ``through``: the command that runs the interpreter, ``environ``: variables
-    beside those of the test.
+    beside those of the test. ``start_s``: what it may take until it is up.
     """
 
     def __init__(
         self, folder: Path, *, device: str = "door-1", broker: Broker | None = None, port: int | None = None,
         settings: Mapping[str, Any] | None = None, tables: str = "", program: Sequence[str] = ("-m", "appliance"),
-        through: Sequence[str] = (), environ: Mapping[str, str] | None = None,
+        through: Sequence[str] = (), environ: Mapping[str, str] | None = None, start_s: float = START_S,
     ) -> None:
         self.folder = folder
+        self.start_s = start_s
         self.program = (*through, sys.executable, *program)
         self.environ = dict(environ or {})
         self.device = device
@@ -153,14 +154,14 @@ class Appliance:
         self._http = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.data / "edgecall.sock")))
         ready = asyncio.Event()
         self._tasks.append(asyncio.create_task(self._follow(self._http, ready), name=f"{self.device} events"))
-        async with asyncio.timeout(START_S):
+        async with asyncio.timeout(self.start_s):
             await ready.wait()
         return self
 
     async def _announced(self, process: asyncio.subprocess.Process) -> str:
         assert process.stdout is not None
         try:
-            async with asyncio.timeout(START_S):
+            async with asyncio.timeout(self.start_s):
                 async for line in process.stdout:
                     if found := re.search(r"https?://\S+", line.decode()):
                         self.announced_at = time.monotonic()
