@@ -297,9 +297,10 @@ def devices_are_announced() -> Iterator[None]:
         udev.wait()
 
 
-def test_a_finger_on_the_screen_presses_a_button(tmp_path: Path, devices_are_announced: None) -> None:
+@pytest.mark.parametrize("degrees", [0, 180])
+def test_a_finger_on_the_screen_presses_a_button(tmp_path: Path, devices_are_announced: None, degrees: int) -> None:
     file = tmp_path / "board.toml"
-    file.write_text('[display]\nuse = "required"\ndriver = "kmsdrm"\n'
+    file.write_text(f'[display]\nuse = "required"\ndriver = "kmsdrm"\nrotation = {degrees}\n'
                     'touch = { mute = "0 0.75 1 0.25", call = "0 0 1 1" }\n')
     codes = evdev.ecodes
     pad = evdev.UInput({codes.EV_KEY: [codes.BTN_TOUCH], codes.EV_ABS: [
@@ -312,7 +313,7 @@ def test_a_finger_on_the_screen_presses_a_button(tmp_path: Path, devices_are_ann
 
     def touch(y: int, tracking: int) -> None:
         for code, value in ((codes.ABS_MT_SLOT, 0), (codes.ABS_MT_TRACKING_ID, tracking),
-                            (codes.ABS_MT_POSITION_X, 500), (codes.ABS_MT_POSITION_Y, y)):
+                            (codes.ABS_MT_POSITION_X, 500), (codes.ABS_MT_POSITION_Y, 1023 - y if degrees else y)):
             pad.write(codes.EV_ABS, code, value)
         pad.write(codes.EV_KEY, codes.BTN_TOUCH, 1)
         pad.syn()
