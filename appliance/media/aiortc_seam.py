@@ -91,8 +91,15 @@ class PeerConnection(RTCPeerConnection):
         self._connecting: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
-        """Close and see the connecting tasks end; aiortc forgets them."""
-        await super().close()
+        """Close and see the connecting tasks end; aiortc forgets them, and the transports when one line has lost its
+        own to a description that does not hold together."""
+        transports = list(hidden(self, RTCPeerConnection, "dtlsTransports"))
+        try:
+            await super().close()
+        finally:
+            for dtls in transports:
+                await dtls.stop()
+                await dtls.transport.stop()
         tasks = self._connecting - {asyncio.current_task()}
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=0.2)

@@ -103,6 +103,8 @@ class SessionText:
                 head.append(line)
         if any(len(section.lines) > MAX_LINES or len(section.formats) > MAX_FORMATS for section in sections):
             raise SignalingError("a media section has more lines or formats than any real one", sub_code="badSdp")
+        if any(sum(line.startswith("a=mid:") for line in section.lines) > 1 for section in sections):
+            raise SignalingError("a media section has two names (a=mid)", sub_code="badSdp")
         if not sections or len(sections) > MAX_SECTIONS:
             raise SignalingError(f"the session description has {len(sections)} media sections", sub_code="badSdp")
         return cls(head, sections)
@@ -201,6 +203,9 @@ def admit_offer(text: str) -> tuple[str, list[str], Rejected]:
             "no media line of the offer has a codec in common: Edgecall speaks Opus, G.722, G.711 and H.264 baseline",
             code=488, sub_code="noCodec",
         )
+    names = [section.mid for section in taken if section.mid]
+    if len(names) > len(set(names)):
+        raise SignalingError("two media sections have one name (a=mid)", sub_code="badSdp")
     session.sections = taken
     _share_candidates(taken)
     return session.text(), [section.kind for section in taken], rejected

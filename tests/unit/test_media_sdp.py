@@ -127,6 +127,7 @@ def test_an_answer_must_have_our_lines() -> None:
 
 
 @pytest.mark.parametrize("bad", ["", "v=0", "m=audio", "x" * (sdp.MAX_SDP + 1), text(*[DATA] * 17),
+                                 text(AUDIO, DATA.replace("a=mid:d", "a=mid:a")), text(AUDIO + "\r\na=mid:b", DATA),
                                  f"m={'a' * 33} 9 RTP/AVP 0", "m=audio 9 RTP/\u202eAVP 0"])
 def test_what_is_no_description_is_told_so(bad: str) -> None:
     with pytest.raises(SignalingError):

@@ -419,6 +419,18 @@ async def test_all_lines_share_one_transport_with_our_parts() -> None:
     await peer.close()
 
 
+async def test_the_transport_is_closed_although_a_line_has_lost_its_own() -> None:
+    """As aiortc leaves it after a description whose lines and bundle name each other differently."""
+    peer = peer_connection()
+    line = peer.addTransceiver("audio")
+    dtls = line.receiver.transport
+    await peer.setLocalDescription(await peer.createOffer())
+    line.receiver.setTransport(None)
+    with pytest.raises(AttributeError):
+        await peer.close()
+    assert dtls.transport.state == "closed"
+
+
 async def test_a_line_that_was_closed_while_it_connected_does_not_begin() -> None:
     """aiortc's own task of connecting goes on after the close, and starts both."""
     peer = peer_connection()
