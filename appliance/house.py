@@ -47,9 +47,10 @@ from appliance.media.server_watch import ServerWatch
 from appliance.media.servers import ServerPool
 from appliance.media.studio import Studio
 from appliance.network import NetworkWatch
-from appliance.providers.api import Peer
+from appliance.providers.api import CallProvider, Peer
 from appliance.providers.direct.protocol import Party
 from appliance.providers.direct.provider import DirectProvider
+from appliance.providers.janus.provider import JanusProvider
 from appliance.settings import Loaded, MqttSettings, Settings
 from appliance.store import Store
 from appliance.vocabulary import CallState, Command, Json
@@ -164,6 +165,7 @@ class House:
             link=self.link, peers=settings.direct.peers, accept_from=self._accept_from, refused=self._refused,
             on_duty=self.duty.changed)
         self.network.on_change(self.direct.network_changed)
+        self.janus = await self._open_rooms()
         self._watch_servers(self.studio.servers(_ice(settings)))
         await self._open_calls()
         await self._open_doors()
@@ -234,6 +236,12 @@ class House:
         self._stack.push_async_callback(self.link.stop)
         self.network.on_change(self.link.network_changed)
 
+    async def _open_rooms(self) -> JanusProvider | None:
+        settings = self.settings
+        if not settings.janus.url:
+            return None
+        return await asyncio.to_thread(JanusProvider, settings.janus, self.studio, ice=_ice(settings))
+
     def _watch_servers(self, pool: ServerPool) -> None:
         if not pool.all or self._start.safe:
             return
@@ -254,7 +262,8 @@ class House:
         except TimeoutError:
             log.error("%s cannot be read: the data folder does not answer; the entries of the settings apply", path)  # noqa: TRY400
         me = Peer(settings.device.id, f"device:{settings.device.id}", settings.device.name, "device", verified=True)
-        providers = () if self._start.safe else (self.direct,)
+        providers: tuple[CallProvider, ...] = () if self._start.safe else (
+            (self.direct,) if self.janus is None else (self.direct, self.janus))
         self.quality = CallQuality(self.bulletin, self.diagnostics, self._call_stats, self._replaced_stats,
                                    lambda: self.settings.call.network_quality)
         self.summaries = Summaries(self.quality, self.store.summary, self._record_so_far,

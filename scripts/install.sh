@@ -76,7 +76,7 @@ may_install() {
     "Ask an administrator to run: sudo $apt_line" "Then run this again."
 }
 
-# Debian starts the services of mosquitto and coturn as it installs them. Ours are child processes on ports and in folders of
+# Debian starts the services of mosquitto, coturn and janus as it installs them. Ours are child processes on ports and in folders of
 # their own, so a service that was not there before is stopped and kept from starting again.
 rest_service() { # NAME
   [ -e "/etc/init.d/$1" ] || return 0 # cut short before it came
@@ -102,7 +102,7 @@ after_install() {
   trap - EXIT INT
   finish_dpkg
   local service
-  for service in mosquitto coturn; do
+  for service in mosquitto coturn janus; do
     [[ " ${missing[*]} " != *" $service "* ]] || rest_service "$service"
   done
 }

@@ -12,8 +12,8 @@ from appliance.calls.controller import CallController
 from appliance.calls.machine import Signal
 from appliance.errors import BadRequest, Refused
 from appliance.intake import Handler
-from appliance.providers.api import MediaWanted
-from appliance.vocabulary import END_REASONS, CallState, Command, Json
+from appliance.providers.api import MediaWanted, Target
+from appliance.vocabulary import END_REASONS, CallKind, CallState, Command, Json
 
 __all__ = ["CallCommands"]
 
@@ -29,6 +29,7 @@ class CallCommands:
         return {
             "call.dial": self._dial, "call.answer": self._answer, "call.reject": self._reject,
             "call.hangup": self._signal(Signal.HANG_UP), "call.hold": self._signal(Signal.HOLD),
+            "room.join": self._join, "room.leave": self._leave,
             "call.resume": self._signal(Signal.RESUME), "call.mute": self._mute, "call.unmute": self._unmute,
             "call.muteIncoming": self._incoming(muted=True), "call.unmuteIncoming": self._incoming(muted=False),
             "video.start": self._video_start, "video.stop": self._video_stop,
@@ -49,6 +50,29 @@ class CallCommands:
             raise BadRequest("who is to be called? give 'to' or 'targets'", sub_code="target")
         ring_s = args.get("ringSeconds") or self._controller.ring_s
         return self._controller.book.plan(names, args.get("strategy"), ring_s)
+
+    async def _join(self, command: Command) -> Json:
+        active = self._controller.dial(self._room(command.args), _wanted(command.args))
+        return await self._controller.outcome(active)
+
+    def _room(self, args: Mapping[str, Any]) -> list[Round]:
+        """The one room that is meant: of an entry of the address book its first room, else by the text itself."""
+        name, book = args["target"], self._controller.book
+        if book.get(name) is not None:
+            targets = [one for step in book.plan([name], None, self._controller.ring_s) for one in step.targets]
+        else:
+            targets = [Target("room", name.removeprefix("room:"))]
+        room = next((one for one in targets if one.scheme == "room" and one.address), None)
+        if room is None:
+            raise BadRequest(f"{name!r} is no room", code=404, sub_code="notFound")
+        return [Round((replace(room, pin=args.get("pin", "")),), self._controller.ring_s)]
+
+    async def _leave(self, command: Command) -> None:
+        active = self._the_call(command)
+        if active.call.kind is not CallKind.ROOM:
+            raise Refused("the call in progress is no room; end it with call.hangup", sub_code="noRoom",
+                          retryable=False)
+        self._controller.happen(active, Signal.HANG_UP)
 
     async def _answer(self, command: Command) -> Json:
         active = self._the_call(command)

@@ -11,6 +11,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -35,6 +36,8 @@ from appliance.providers.api import (
     LegEvent,
     Lost,
     MediaWanted,
+    Member,
+    Members,
     Peer,
     PeerMedia,
     Recovered,
@@ -393,11 +396,13 @@ class CallController:
 
     def _adopt(self, active: ActiveCall, leg: Leg) -> None:
         active.legs[leg.id] = leg
+        self._spawn(self._read(active, leg), f"call.leg[{leg.id}]")
+        if active.call.kind is CallKind.ROOM:
+            return  # who is there stands in the roster, not the room itself
         member = active.seat(leg, ParticipantState.CONNECTING)
         active.roster = active.roster.with_member(member)
         self._bulletin.post("call.participant.added", participant=member.payload())
         self._publish_roster(active)
-        self._spawn(self._read(active, leg), f"call.leg[{leg.id}]")
 
     async def _read(self, active: ActiveCall, leg: Leg) -> None:
         async for event in leg.events():
@@ -435,6 +440,8 @@ class CallController:
                 self.happen(active, Signal.MEDIA_BACK)
             case PeerMedia(muted, video):
                 self._roster_change(active, leg.id, muted=muted, video=video)
+            case Members(members):
+                self._take_members(active, members)
             case Held(held):
                 state = ParticipantState.HOLD if held else ParticipantState.CONNECTED
                 self._roster_change(active, leg.id, state=state)
@@ -449,12 +456,36 @@ class CallController:
             case _:
                 log.debug("nothing to do for %s", type(event).__name__)
 
+    def _take_members(self, active: ActiveCall, members: Sequence[Member]) -> None:
+        """The room's list is the truth: who is new, who changed, who is gone."""
+        there = {member.id: member for member in members}
+        for gone in [one.id for one in active.roster if one.id not in there]:
+            self._remove(active, gone, END_REASONS["0/remote"])
+        for member in members:
+            changes: Json = {
+                "display_name": member.display_name, "muted": member.muted, "speaking": member.speaking,
+                "video": member.video, "receiving": member.receiving,
+                "state": ParticipantState.RECONNECTING if member.away else ParticipantState.CONNECTED}
+            if member.id in active.roster:
+                before = active.roster.members[member.id]
+                told = replace(before, speaking=member.speaking) != replace(before, **changes)
+                self._roster_change(active, member.id, told=told, **changes)
+                continue
+            seat = Participant(member.id, member.identity, kind="voip", joined=time.time(), **changes)
+            active.roster = active.roster.with_member(seat)
+            self._bulletin.post("call.participant.added", participant=seat.payload())
+        self._publish_roster(active)
+
+    def _remove(self, active: ActiveCall, participant_id: str, reason: Reason) -> None:
+        active.roster = active.roster.without(participant_id)
+        self._bulletin.post("call.participant.removed", participantId=participant_id, reason=reason.payload())
+
     def _leg_ended(self, active: ActiveCall, leg: Leg, reason: Reason) -> None:
         del active.legs[leg.id]
         active.last_leg_reason = reason
         active.leg_changed.set()
-        active.roster = active.roster.without(leg.id)
-        self._bulletin.post("call.participant.removed", participantId=leg.id, reason=reason.payload())
+        for one in [leg.id] if active.call.kind is not CallKind.ROOM else [one.id for one in active.roster]:
+            self._remove(active, one, reason)
         self._publish_roster(active)
         last_while_leaving = active.call.state is CallState.DISCONNECTING and not active.legs
         if active.call.live and (active.leg is leg or last_while_leaving):

@@ -186,6 +186,11 @@ class PeerConnection(RTCPeerConnection):
         """Identification of the media line of ``kind`` (RFC 5888), once described."""
         return next((one.mid for one in self.getTransceivers() if one.kind == kind), None)
 
+    def receiving(self) -> Mapping[str, ReceiveStream]:
+        """The stream of each line that has a MID, by it."""
+        return {one.mid: one.receiver.stream for one in self.getTransceivers()
+                if one.mid is not None and isinstance(one.receiver, Receiver)}
+
     def security(self) -> dict[str, str]:
         return self._dtls.security() if self._dtls is not None else {}
 

@@ -6,7 +6,7 @@ Everything here runs on the loop. ``Studio`` owns the board's microphone, loudsp
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Protocol
@@ -24,7 +24,9 @@ __all__ = [
     "AccessUnit",
     "DataMessage",
     "Directions",
+    "Gallery",
     "IceServers",
+    "OnLine",
     "Session",
     "SessionClosed",
     "SessionDigit",
@@ -187,6 +189,43 @@ class Session(Protocol):
         """Within 1 s, may be called twice; the loop is never blocked by a decoder."""
 
 
+@dataclass(frozen=True, slots=True)
+class OnLine:
+    """Who is on a media line of a room. ``feed``: the room's id of the person; ``label``: its name for people."""
+
+    feed: str
+    label: str = ""
+
+
+class Gallery(Protocol):
+    """One connection that only receives, many voices and pictures; the room's server offers, at first and anew."""
+
+    on_absence: Callable[[], None]
+    """Called when ``absent`` is another set."""
+
+    async def answer(self, offer: str, lines: Mapping[str, OnLine]) -> str:
+        """Take an offer of the room (at most 64 KiB) and return the answer. ``lines``: who is on each media line, by
+        MID; a line that is not named carries nobody. Raises SignalingError for any bad SDP."""
+
+    async def add_candidate(self, candidate: str) -> None:
+        """Trickled candidate of the server, ``""`` is the end of candidates. A bad one raises SignalingError."""
+
+    def events(self) -> AsyncIterator[SessionEvent]:
+        """Facts in order, ends after SessionClosed. One consumer."""
+
+    def set_wanted(self, *, audio: bool, video: bool) -> None:
+        """Play and show what is received, or not; at once."""
+
+    @property
+    def absent(self) -> Set[str]:
+        """Feeds of which nothing has arrived for two seconds."""
+
+    async def stats(self) -> Sequence[Json]: ...
+
+    async def close(self) -> None:
+        """Within 1 s, may be called twice."""
+
+
 class Tone(Enum):
     """What the loudspeaker plays by itself."""
 
@@ -211,6 +250,16 @@ class Studio(Protocol):
         ``loopback``: the peer came by a loopback address, so 127.0.0.1 and ::1 are gathered as well; so they are
         when there is no other address.
         """
+
+    def publication(self, wanted: Directions, *, ice: IceServers, loopback: bool) -> Session | None:
+        """A session that only sends, microphone and camera: to a room's server; None where the board has neither."""
+
+    def gallery(self, *, ice: IceServers, loopback: bool) -> Gallery:
+        """What a room sends: each voice is played, each picture shown."""
+
+    @property
+    def shows(self) -> bool:
+        """Whether there is a screen for pictures."""
 
     def mute(self, muted: bool) -> None:
         """Microphone: from the next block on only silence leaves, in every session."""

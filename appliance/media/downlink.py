@@ -54,7 +54,7 @@ class Screen:
 
     def __init__(self, display: Display | None) -> None:
         self._display = display
-        self._pictures: dict[object, Picture] = {}
+        self._pictures: dict[object, tuple[Picture, str]] = {}
         self._banner = ""
         self._hint = ""
         self._dark = False
@@ -79,10 +79,10 @@ class Screen:
         if self._display is not None:
             self._display.blank()
 
-    def picture(self, owner: object, picture: Picture | None) -> None:
-        """Show the picture of ``owner``, None removes it."""
+    def picture(self, owner: object, picture: Picture | None, label: str = "") -> None:
+        """Show the picture of ``owner`` with its name, None removes it."""
         if picture is not None:
-            self._pictures[owner] = picture
+            self._pictures[owner] = picture, label
         elif self._pictures.pop(owner, None) is None:
             return
         self._show()
@@ -95,7 +95,8 @@ class Screen:
         columns = 1 if count == 1 else 2 if count <= 4 else 3
         rows = -(-count // columns)
         tiles = [
-            Tile(picture, x=index % columns / columns, y=index // columns / rows, w=1 / columns, h=1 / rows)
-            for index, picture in enumerate(self._pictures.values())
+            Tile(picture, x=index % columns / columns, y=index // columns / rows, w=1 / columns, h=1 / rows,
+                 label=label)
+            for index, (picture, label) in enumerate(self._pictures.values())
         ]
         self._display.show(tiles, self._banner, self._hint)

@@ -22,6 +22,7 @@ __all__ = [
     "SessionText",
     "admit_answer",
     "admit_offer",
+    "admit_room_offer",
     "finish_answer",
     "format_parameters",
     "start_boldly",
@@ -30,6 +31,7 @@ __all__ = [
 
 MAX_SDP: Final = 64 * 1024  # bytes
 MAX_SECTIONS: Final = 16
+MAX_ROOM_SECTIONS: Final = 48  # of a room's offer: lines that nobody is on any more stay in it
 START_KBPS: Final = 1200
 KINDS: Final = ("audio", "video", "application")
 STATIC: Final = {"0": "pcmu/8000", "8": "pcma/8000", "9": "g722/8000"}
@@ -79,7 +81,8 @@ class SessionText:
     sections: list[Section]
 
     @classmethod
-    def parse(cls, text: str) -> SessionText:
+    def parse(cls, text: str, most: int = MAX_SECTIONS) -> SessionText:
+        """``most``: sections there may be. Raises SignalingError."""
         if len(text.encode("utf-8", "replace")) > MAX_SDP:
             raise SignalingError(
                 f"the session description is larger than {MAX_SDP // 1024} KiB", sub_code="sdpTooLarge"
@@ -105,7 +108,7 @@ class SessionText:
             raise SignalingError("a media section has more lines or formats than any real one", sub_code="badSdp")
         if any(sum(line.startswith("a=mid:") for line in section.lines) > 1 for section in sections):
             raise SignalingError("a media section has two names (a=mid)", sub_code="badSdp")
-        if not sections or len(sections) > MAX_SECTIONS:
+        if not sections or len(sections) > most:
             raise SignalingError(f"the session description has {len(sections)} media sections", sub_code="badSdp")
         return cls(head, sections)
 
@@ -209,6 +212,23 @@ def admit_offer(text: str) -> tuple[str, list[str], Rejected]:
     session.sections = taken
     _share_candidates(taken)
     return session.text(), [section.kind for section in taken], rejected
+
+
+def admit_room_offer(text: str) -> str:
+    """Take the offer of a room, whose lines are many of one kind: the part aiortc may see.
+
+    Raises SignalingError, also when a line is of a codec that nobody asked for: only what can be used is subscribed.
+    """
+    session = SessionText.parse(text, MAX_ROOM_SECTIONS)
+    for section in session.sections:
+        if section.kind not in ("audio", "video") or not section.mid:
+            raise SignalingError(f"the room offers a line of {section.kind} that cannot be used", sub_code="badSdp")
+        _only_known_codecs(section)
+        if not section.formats:
+            raise SignalingError(f"the room offers {section.kind} of no codec that was asked for", sub_code="badSdp")
+        _only_usable_candidates(section)
+    _share_candidates(session.sections)
+    return session.text()
 
 
 def finish_answer(text: str, rejected: Rejected) -> str:

@@ -7,16 +7,18 @@ guessed. The names and units of what may stand in a report are declared in ``app
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from appliance.media.dtls_seam import CertificateFacts
+from appliance.media.playout import Playout
 from appliance.media.rtp_receive import RtpReceiveStream
 from appliance.media.rtp_send import RtpSendStream
 from appliance.media.sound import RATE
 from appliance.media.transmission import NTP_UNIX_S
 from appliance.media.transport import MediaTransport
+from appliance.media.video_in import VideoIn
 from appliance.vocabulary import Json
 from hw.api import EncoderKind
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from appliance.media.session import Channel, Session
 
-__all__ = ["collect"]
+__all__ = ["Received", "collect", "collect_room"]
 
 TRANSPORT: Final = "transport"
 PLAYOUT: Final = "playout"
@@ -61,11 +63,46 @@ def collect(session: Session, connection: MediaTransport) -> list[Json]:
                 outbound["mediaSourceId"] = sources[0]["id"]
             report += [*sources, outbound, *_remote_inbound(kind, outgoing)]
         if receives:
-            report += _inbound(kind, session, connection, moment)
-            report += _remote_outbound(kind, session.incoming[kind])
-    report += [_media_playout(session), *_echo(session)]
+            received = Received(kind, kind, session.incoming[kind], connection.mid(kind),
+                                session.voice_in if kind == "audio" else None,
+                                session.video_in if kind == "video" else None)
+            report += [*_inbound(received, moment), *_remote_outbound(received)]
+    report += [_playout(session.voice_in, PLAYOUT), *_echo(session)]
     report += [_data_channel(number, one) for number, one in enumerate(session.channels)]
-    report += _transport(session, connection)
+    incoming = session.incoming.get("video")
+    report += _transport(connection, session.transmission.available_bps, incoming.allowed if incoming else None)
+    return [_known(entry, moment.stamp) for entry in report]
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One stream that is received, and what plays or shows it. ``name`` is unique in the report."""
+
+    name: str
+    kind: str
+    stream: RtpReceiveStream
+    mid: str | None
+    voice: Playout | None = None
+    video: VideoIn | None = None
+
+
+def collect_room(lines: Sequence[Received], connection: MediaTransport) -> list[Json]:
+    """The report of a connection that receives many streams. Its ids begin with ``room-``: it stands beside that of
+    the session that sends to the room."""
+    moment = _Moment(time.monotonic(), time.time() * 1000)
+    report: list[Json] = []
+    for kind in ("audio", "video"):
+        codec = connection.codec(kind)
+        if codec is not None and any(line.kind == kind for line in lines):
+            report.append(_codec(kind, codec))
+    for line in lines:
+        report += [*_inbound(line, moment), *_remote_outbound(line)]
+    report += _transport(connection, None, None)
+    for entry in report:
+        for key, value in entry.items():
+            if value is not None and (key == "id" or key.endswith("Id")):
+                entry[key] = f"room-{value}"
+    report += [_playout(line.voice, f"room-{PLAYOUT}-{line.name}") for line in lines if line.voice is not None]
     return [_known(entry, moment.stamp) for entry in report]
 
 
@@ -206,45 +243,50 @@ def _remote_inbound(kind: str, stream: RtpSendStream) -> list[Json]:
 # --- what is received -------------------------------------------------------------------------------------------------
 
 
-def _inbound(kind: str, session: Session, connection: MediaTransport, moment: _Moment) -> list[Json]:
-    stream = session.incoming[kind]
-    counters, reception = stream.counters, stream.reception
+def _inbound(one: Received, moment: _Moment) -> list[Json]:
+    counters, reception = one.stream.counters, one.stream.reception
     if reception is None:  # nothing has come: there is no stream yet
         return []
-    return [{
-        "type": "inbound-rtp", "id": f"in-{kind}", "kind": kind, "ssrc": counters.ssrc,
-        "transportId": TRANSPORT, "codecId": f"codec-{kind}",
-        "remoteId": f"remote-out-{kind}" if counters.reports else None,
-        "trackIdentifier": f"{kind}-in",
-        "mid": connection.mid(kind),
+    discarded = one.voice.of_source.discarded if one.voice is not None else 0
+    entry: Json = {
+        "type": "inbound-rtp", "id": f"in-{one.name}", "kind": one.kind, "ssrc": counters.ssrc,
+        "transportId": TRANSPORT, "codecId": f"codec-{one.kind}",
+        "remoteId": f"remote-out-{one.name}" if counters.reports else None,
+        "trackIdentifier": f"{one.name}-in",
+        "mid": one.mid,
         "packetsReceived": counters.packets,
         "bytesReceived": counters.payload_bytes,
         "headerBytesReceived": counters.header_bytes,
         "lastPacketReceivedTimestamp": moment.wall(counters.last_at),
         "packetsLost": reception.lost,
         "jitter": reception.jitter_s,
-        "packetsDiscarded": counters.discarded + (session.voice_in.of_source.discarded if kind == "audio" else 0),
-        "estimatedPlayoutTimestamp": _playing(kind, session, moment),
+        "packetsDiscarded": counters.discarded + discarded,
+        "estimatedPlayoutTimestamp": _playing(one, moment),
         "retransmittedPacketsReceived": counters.resent_packets,
         "retransmittedBytesReceived": counters.resent_bytes,
         "nackCount": counters.nacks,
-        **(_inbound_audio(session) if kind == "audio" else _inbound_video(session, moment)),
-    }]
+    }
+    if one.voice is not None:
+        entry |= _inbound_audio(one.voice, PLAYOUT if one.name == one.kind else f"{PLAYOUT}-{one.name}")
+    if one.video is not None:
+        entry |= _inbound_video(one.stream, one.video, moment)
+    return [entry]
 
 
-def _playing(kind: str, session: Session, moment: _Moment) -> float | None:
+def _playing(one: Received, moment: _Moment) -> float | None:
     """When the peer captured what is heard or seen now, by the peer's own clock; None before it reported that."""
-    position = session.voice_in.position if kind == "audio" else session.video_in.position
-    captured = session.incoming[kind].captured_at(position[0]) if position is not None else None
+    shown = one.voice or one.video
+    position = shown.position if shown is not None else None
+    captured = one.stream.captured_at(position[0]) if position is not None else None
     if position is None or captured is None:
         return None
     return (captured - NTP_UNIX_S + moment.monotonic - position[1]) * 1000
 
 
-def _inbound_audio(session: Session) -> Json:
-    played = session.voice_in.of_source
+def _inbound_audio(voice: Playout, playout: str) -> Json:
+    played = voice.of_source
     return {
-        "playoutId": PLAYOUT,
+        "playoutId": playout,
         "totalSamplesReceived": played.received,
         "concealedSamples": played.concealed,
         "silentConcealedSamples": played.silent_concealed,
@@ -261,9 +303,8 @@ def _inbound_audio(session: Session) -> Json:
     }
 
 
-def _inbound_video(session: Session, moment: _Moment) -> Json:
-    counters, video = session.incoming["video"].counters, session.video_in
-    smoothness = video.smoothness
+def _inbound_video(stream: RtpReceiveStream, video: VideoIn, moment: _Moment) -> Json:
+    counters, smoothness = stream.counters, video.smoothness
     return {
         "framesPerSecond": video.rate.per_second(moment.monotonic),
         "framesReceived": counters.frames,
@@ -291,14 +332,14 @@ def _inbound_video(session: Session, moment: _Moment) -> Json:
     }
 
 
-def _remote_outbound(kind: str, stream: RtpReceiveStream) -> list[Json]:
+def _remote_outbound(one: Received) -> list[Json]:
     """What the peer says it sent, once it did."""
-    counters = stream.counters
-    if stream.reception is None or not counters.reports:
+    counters = one.stream.counters
+    if one.stream.reception is None or not counters.reports:
         return []
     return [{
-        "type": "remote-outbound-rtp", "id": f"remote-out-{kind}", "kind": kind, "ssrc": counters.ssrc,
-        "transportId": TRANSPORT, "codecId": f"codec-{kind}", "localId": f"in-{kind}",
+        "type": "remote-outbound-rtp", "id": f"remote-out-{one.name}", "kind": one.kind, "ssrc": counters.ssrc,
+        "transportId": TRANSPORT, "codecId": f"codec-{one.kind}", "localId": f"in-{one.name}",
         "packetsSent": counters.peer_packets,
         "bytesSent": counters.peer_bytes,
         "reportsSent": counters.reports,
@@ -306,10 +347,10 @@ def _remote_outbound(kind: str, stream: RtpReceiveStream) -> list[Json]:
     }]
 
 
-def _media_playout(session: Session) -> Json:
-    played = session.voice_in.counters
+def _playout(voice: Playout, name: str) -> Json:
+    played = voice.counters
     return {
-        "type": "media-playout", "id": PLAYOUT, "kind": "audio",
+        "type": "media-playout", "id": name, "kind": "audio",
         "totalSamplesCount": played.received,
         "totalSamplesDuration": played.received / RATE,
         "synthesizedSamplesDuration": played.concealed / RATE,
@@ -334,7 +375,8 @@ def _data_channel(number: int, one: Channel) -> Json:
     }
 
 
-def _transport(session: Session, connection: MediaTransport) -> list[Json]:
+def _transport(connection: MediaTransport, outgoing: float | None, incoming: int | None) -> list[Json]:
+    """``outgoing``, ``incoming``: bits per second that are there, where somebody estimates them."""
     facts = connection.transport_facts()
     if not facts:
         return []
@@ -360,14 +402,13 @@ def _transport(session: Session, connection: MediaTransport) -> list[Json]:
         "srtpCipher": security.get("srtpCipher"),
     }]
     if paired:
-        report.append(_candidate_pair(session, facts))
+        report.append(_candidate_pair(facts, outgoing, incoming))
         report += [_candidate(side, facts[side], facts[f"{side}Username"]) for side in ("local", "remote")]
     return report + [_certificate(side, one) for side, one in certificates.items()]
 
 
-def _candidate_pair(session: Session, facts: Mapping[str, Any]) -> Json:
+def _candidate_pair(facts: Mapping[str, Any], outgoing: float | None, incoming: int | None) -> Json:
     checks = facts["checks"]
-    incoming = session.incoming.get("video")
     return {
         "type": "candidate-pair", "id": PAIR, "transportId": TRANSPORT,
         "localCandidateId": "local", "remoteCandidateId": "remote",
@@ -379,8 +420,8 @@ def _candidate_pair(session: Session, facts: Mapping[str, Any]) -> Json:
         "bytesReceived": facts["bytesReceived"],
         "currentRoundTripTime": checks.round_trip_s,
         "totalRoundTripTime": checks.round_trip_total_s,
-        "availableOutgoingBitrate": session.transmission.available_bps,
-        "availableIncomingBitrate": incoming.allowed if incoming is not None else None,
+        "availableOutgoingBitrate": outgoing,
+        "availableIncomingBitrate": incoming,
         "requestsReceived": checks.requests,
         "responsesReceived": checks.answers,
         "consentRequestsSent": checks.consents_sent,

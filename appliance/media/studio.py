@@ -21,6 +21,7 @@ from appliance.media.api import SOUND_LIMIT, Directions, IceServers, SoundBlock,
 from appliance.media.camera import RETRY_S, CameraFeed
 from appliance.media.downlink import Loudspeaker, Screen
 from appliance.media.dscp import Marks
+from appliance.media.gallery import Gallery
 from appliance.media.ladder import Constraints
 from appliance.media.microphone import MicrophoneFeed
 from appliance.media.plain_rtp import CLEAR, PlainSession, Protection
@@ -28,7 +29,7 @@ from appliance.media.servers import ServerPool
 from appliance.media.session import Session, SessionParts
 from appliance.media.sound import BLOCK_MS, RATE, SILENCE, Loudness, mean_square
 from appliance.media.taps import Tap, TapPoint
-from appliance.media.webrtc import WebRtcSession
+from appliance.media.webrtc import PublishingSession, WebRtcSession
 from appliance.network import Network
 from appliance.settings import AudioSettings, VideoSettings
 from appliance.tasks import background
@@ -63,6 +64,7 @@ class Studio:
         self._servers: tuple[IceServers, ServerPool] | None = None
         self._executor = ThreadPoolExecutor(2, thread_name_prefix="media.device")
         self._sessions: set[Session] = set()
+        self._galleries: set[Gallery] = set()
         self._names = itertools.count(1)
         self._muted = False
         self._constraints = Constraints()
@@ -92,7 +94,7 @@ class Studio:
             self._camera.start()
 
     async def close(self) -> None:
-        await asyncio.gather(*(session.close() for session in list(self._sessions)))
+        await asyncio.gather(*(one.close() for one in (*self._sessions, *self._galleries)))
         loop = asyncio.get_running_loop()
         if self._retry is not None:
             self._retry.cancel()
@@ -142,6 +144,25 @@ class Studio:
         return self._kept(PlainSession(
             self._name(), wanted=wanted, mux=mux, symmetric=symmetric, protection=protection, **self._parts()))
 
+    def publication(self, wanted: Directions, *, ice: IceServers, loopback: bool) -> PublishingSession | None:
+        parts = self._parts()
+        if parts["microphone"] is None and parts["camera"] is None:
+            return None
+        return self._kept(PublishingSession(
+            self._name(), wanted=wanted, servers=self.servers(ice), loopback=loopback, **parts))
+
+    def gallery(self, *, ice: IceServers, loopback: bool) -> Gallery:
+        self.acoustics.interrupt()
+        gallery = Gallery(self._name(), servers=self.servers(ice), loopback=loopback, marks=self._marks,
+                          loudspeaker=self._loudspeaker, screen=self._screen)
+        self._galleries.add(gallery)
+        gallery.on_closed = self._galleries.discard
+        return gallery
+
+    @property
+    def shows(self) -> bool:
+        return self._screen.present
+
     def _name(self) -> str:
         return f"session-{next(self._names)}"
 
@@ -166,8 +187,8 @@ class Studio:
         return self._servers[1]
 
     def network_changed(self, before: Network, now: Network) -> None:
-        for session in tuple(self._sessions):
-            session.network_changed(before, now)
+        for one in (*self._sessions, *self._galleries):
+            one.network_changed(before, now)
 
     # -- sound
 
@@ -328,6 +349,7 @@ class Studio:
         camera, microphone = self._camera, self._microphone
         sending = [session.sending for session in self._sessions]
         receiving = [session.receiving for session in self._sessions]
+        receiving += [gallery.receiving for gallery in self._galleries]
         missing = {fact.kind: f"{fact.name} is not there" for fact in self._board.devices()
                    if fact.selected and not fact.present}
         audio: Json = {
@@ -353,7 +375,8 @@ class Studio:
                 "showing": any(v for _, v in receiving),
             },
             "codec": "H264", "pictures": self._screen.pictures,
-            "stalled": sum(session.stalled for session in self._sessions),
+            "stalled": sum(session.stalled for session in self._sessions)
+            + sum(gallery.stalled for gallery in self._galleries),
         }
         if camera is not None:
             if camera.mode is not None and self._board.camera is not None:

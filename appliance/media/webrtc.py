@@ -20,7 +20,7 @@ from appliance.media.session import MAX_EVENTS, Channel, Session, SessionParts
 from appliance.media.voice_codecs import VoiceCodec
 from appliance.network import Network
 
-__all__ = ["CHANNEL", "WebRtcSession"]
+__all__ = ["CHANNEL", "PublishingSession", "WebRtcSession"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -192,6 +192,21 @@ class WebRtcSession(Session):
     @property
     def channels(self) -> Sequence[Channel]:
         return self._channels
+
+
+class PublishingSession(WebRtcSession):
+    """Only sends: microphone and camera to the server of a room, which hands them on. No data channel."""
+
+    async def offer(self) -> str:
+        self._prepare_camera()
+        for kind, track in (("audio", self._microphone_track), ("video", self._camera_track)):
+            if track is None:
+                self.without[kind] = f"no {'microphone' if kind == 'audio' else 'camera'}: no {kind} is sent"
+                continue
+            transceiver = self._pc.addTransceiver(track, direction="sendonly")
+            transceiver.setCodecPreferences(codec_preferences(kind))
+        await self._pc.setLocalDescription(await self._pc.createOffer())
+        return self._pc.localDescription.sdp
 
 
 def _parse_message(message: str | bytes) -> DataMessage | None:

@@ -25,6 +25,8 @@ __all__ = [
     "LegEvent",
     "Lost",
     "MediaWanted",
+    "Member",
+    "Members",
     "Peer",
     "PeerMedia",
     "Recovered",
@@ -35,10 +37,14 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to call: ``scheme:address`` of an address-book URI, e.g. ``device:lobby-2``, ``operator:desk``."""
+    """Where to call: ``scheme:address`` of an address-book URI, e.g. ``device:lobby-2``, ``operator:desk``.
+
+    ``pin``: what opens a room, where it is not the one of the settings.
+    """
 
     scheme: str
     address: str
+    pin: str = field(default="", repr=False)
 
     @property
     def uri(self) -> str:
@@ -114,6 +120,28 @@ class PeerMedia:
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """Somebody else in a room. ``id`` is the room's, and unique there. ``video``: there is a picture to be had,
+    ``receiving``: it comes; ``away``: nothing of this member arrives that should."""
+
+    id: str
+    identity: str
+    display_name: str
+    muted: bool = False
+    speaking: bool = False
+    video: bool = False
+    receiving: bool = False
+    away: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """Who is in the room beside us, all of them, in the order in which they came."""
+
+    members: tuple[Member, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """The peer holds (or resumes) the call."""
 
@@ -139,7 +167,8 @@ class Ended:
     reason: Reason
 
 
-LegEvent = Ringing | Accepted | Connected | Lost | Recovered | PeerMedia | Held | DataReceived | DataSent | Ended
+LegEvent = (Ringing | Accepted | Connected | Lost | Recovered | PeerMedia | Members | Held | DataReceived | DataSent
+            | Ended)
 
 
 class Leg(Protocol):

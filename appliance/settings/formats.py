@@ -162,6 +162,15 @@ def _peer_url(text: str) -> str:
     return text
 
 
+def _janus_url(text: str) -> str:
+    url = _split(text, ("wss", "ws"))
+    if url.scheme == "ws" and not is_loopback(url.hostname or ""):
+        raise ValueError("PINs and tokens would cross the network unencrypted: use wss://")
+    if url.query or url.fragment:
+        raise ValueError("must not have a query or fragment")
+    return text
+
+
 def _ice_url(*schemes: str) -> Callable[[str], str]:
     """stun:HOST[:PORT] (RFC 7064) and turn:HOST[:PORT][?transport=udp|tcp] (RFC 7065): no slashes."""
     wanted = " or ".join(f"{scheme}:HOST[:PORT]" for scheme in schemes)
@@ -282,6 +291,7 @@ PATH: Final = Format("absolute path", _path)
 DND: Final = Format("days and times, such as 'Mon-Fri 22:00-06:00'", _dnd)
 FINGERPRINT: Final = Format("SHA-256 fingerprint, 64 hexadecimal digits, colons allowed", _fingerprint)
 PEER_URL: Final = Format("https://HOST[:PORT]; http:// only on this machine", _peer_url)
+JANUS_URL: Final = Format("wss://HOST[:PORT][/PATH]; ws:// only on this machine", _janus_url)
 STUN: Final = Format("stun:HOST[:PORT]", _ice_url("stun"))
 TURN: Final = Format("turn:HOST[:PORT][?transport=tcp] or turns:…", _ice_url("turn", "turns"))
 URI: Final = Format("device:, operator:, lan:, tel:, sip:, sips: or room: and an address", _uri)

@@ -25,12 +25,13 @@ def _names_are_nobody_elses(settings: Settings) -> Found:
         ("http.tokens", [token.name for token in settings.http.tokens]),
         ("mqtt.users", [user.name for user in settings.mqtt.users]),
         ("direct.peers", [peer.name for peer in settings.direct.peers]),
+        ("janus.rooms", [room.name for room in settings.janus.rooms]),
         ("book", [entry.name.casefold() for entry in settings.book]),
     ):
         for n, name in enumerate(names, 1):
             if name and name in names[: n - 1]:
                 yield f"{key}[{n}].name", f"'{name}' is there already"
-            elif name == own and key != "book":
+            elif name == own and key not in ("book", "janus.rooms"):
                 yield f"{key}[{n}].name", f"'{name}' is the id of this device; choose another name"
     if own in settings.direct.fleet:
         yield "direct.fleet", f"'{own}' is this device itself"
@@ -78,6 +79,14 @@ def _pairs(settings: Settings) -> Found:
         yield "direct.turn", "is missing; direct.turn_username needs it"
     if direct.turn_ca_file and not any(url.startswith("turns:") for url in direct.turn):
         yield "direct.turn", "names no turns: server, which direct.turn_ca_file is for"
+
+
+def _janus(settings: Settings) -> Found:
+    janus = settings.janus
+    if not janus.url and (janus.rooms or janus.token or janus.api_secret or janus.ca_file):
+        yield "janus.url", "is missing; nothing else of [janus] has an effect without it"
+    if janus.ca_file and janus.url.startswith("ws://"):
+        yield "janus.url", "is not encrypted; janus.ca_file is for wss://"
 
 
 def _broker(settings: Settings) -> Found:
@@ -145,5 +154,6 @@ def _lan_targets(settings: Settings) -> Found:
 
 
 RULES: Final[tuple[Callable[[Settings], Found], ...]] = (
-    _names_are_nobody_elses, _users_are_no_devices, _tokens_are_long_and_single, _pairs, _broker, _book, _lan_targets,
+    _names_are_nobody_elses, _users_are_no_devices, _tokens_are_long_and_single, _pairs, _janus, _broker, _book,
+    _lan_targets,
 )

@@ -21,6 +21,8 @@ __all__ = [
     "DeviceSettings",
     "DirectSettings",
     "HttpSettings",
+    "JanusRoomSettings",
+    "JanusSettings",
     "LogSettings",
     "MqttSettings",
     "MqttUserSettings",
@@ -195,6 +197,31 @@ class DirectSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class JanusRoomSettings:
+    """A room by a name of its own, joined as ``room:NAME``. Others are joined by their id."""
+
+    name: str = setting("", "Its name here.", format=formats.ID, required=True, example='"lobby"')
+    id: str = setting("", "Its id at the server.", minimum=1, maximum=128, required=True, example='"1234"')
+    pin: Secret = setting(Secret(), "Its PIN, where it has one.",  # noqa: RUF009
+                          example='"/etc/edgecall/lobby.pin"')
+
+
+@dataclass(frozen=True, slots=True)
+class JanusSettings:
+    """Rooms of a Janus server (1.x, plug-in VideoRoom), over its WebSocket transport."""
+
+    url: str = setting("", "Where its WebSocket transport listens; empty: no rooms.", format=formats.JANUS_URL,
+                       restart=True, example='"wss://rooms.example.org:8989"')
+    ca_file: str = setting("", "Authority of its certificate; empty: those of the system.", format=formats.FILE,
+                           restart=True, example='"/etc/edgecall/janus-ca.crt"')
+    token: Secret = setting(Secret(), "Token, where the server or its rooms ask for one.",  # noqa: RUF009
+                            restart=True, example='"credential:janus-token"')
+    api_secret: Secret = setting(Secret(), "API secret, where the server asks for one.",  # noqa: RUF009
+                                 restart=True, example='"credential:janus-secret"')
+    rooms: tuple[JanusRoomSettings, ...] = setting((), "Rooms by name.", restart=True)
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkSettings:
     """How the network is used. Marks are DSCP code points (RFC 2474), for networks that give calls precedence."""
 
@@ -265,6 +292,7 @@ class Settings:
     http: HttpSettings = field(default_factory=HttpSettings)
     call: CallSettings = field(default_factory=CallSettings)
     direct: DirectSettings = field(default_factory=DirectSettings)
+    janus: JanusSettings = field(default_factory=JanusSettings)
     network: NetworkSettings = field(default_factory=NetworkSettings)
     video: VideoSettings = field(default_factory=VideoSettings)
     audio: AudioSettings = field(default_factory=AudioSettings)

@@ -100,13 +100,14 @@ class ScriptedLeg:
 
 
 class ScriptedProvider:
-    """Serves ``device`` and ``operator``; a target in ``offline`` is refused at once."""
+    """Serves ``device``, ``operator`` and ``room``; a target in ``offline`` is refused at once."""
 
     name = "scripted"
-    schemes = frozenset({"device", "operator"})
+    schemes = frozenset({"device", "operator", "room"})
 
     def __init__(self) -> None:
         self.legs: list[ScriptedLeg] = []
+        self.targets: list[Target] = []
         self.offline: set[str] = set()
         self.incoming: Callable[[IncomingCall], None] | None = None
         self.stopped = False
@@ -127,6 +128,7 @@ class ScriptedProvider:
         leg = ScriptedLeg(f"leg-{len(self.legs) + 1}", Peer(target.address, target.uri, target.address,
                                                                      verified=True))
         self.legs.append(leg)
+        self.targets.append(target)
         self.dialled.set()
         return leg
 

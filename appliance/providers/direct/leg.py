@@ -36,56 +36,20 @@ from appliance.providers.direct.dialog import (
     Timer,
 )
 from appliance.providers.direct.endpoint import Endpoint
+from appliance.providers.facts import Facts
 from appliance.vocabulary import END_REASONS, Json, Reason
 
-__all__ = ["DirectLeg", "Facts", "MakeSession"]
+__all__ = ["DirectLeg", "MakeSession"]
 
 log = logging.getLogger(__name__)
 
-FACTS: Final = 256
 GIVEN_UP: Final = 4  # connections whose last statistics nobody has asked for
-"""Facts waiting for the controller before data messages are thrown away. Facts of the call never are: of the peer's
-own state only the latest waits, and the others come one by one with the phases of the dialog."""
 FLUSH_S: Final = 1.0
 CLOSE_S: Final = 1.0
 """Together the 2 s within which a leg ends."""
 
 MakeSession = Callable[[Directions, bool], Session]
 """A new session: what is wanted of it now, and whether the peer came by loopback."""
-
-
-class Facts:
-    """Facts for one consumer, in order, until Ended."""
-
-    def __init__(self) -> None:
-        self.dropped = 0
-        self._items: deque[api.LegEvent] = deque()
-        self._ready = asyncio.Event()
-        self._closed = False
-
-    def put(self, event: api.LegEvent) -> None:
-        if self._closed:
-            return
-        if isinstance(event, api.PeerMedia | api.Held):  # the latest is the truth
-            self._items = deque(item for item in self._items if type(item) is not type(event))
-        elif len(self._items) >= FACTS and isinstance(event, api.DataReceived | api.DataSent):
-            self.dropped += 1
-            return
-        self._closed = isinstance(event, api.Ended)
-        self._items.append(event)
-        self._ready.set()
-
-    async def read(self) -> AsyncIterator[api.LegEvent]:
-        while True:
-            while self._items:
-                event = self._items.popleft()
-                yield event
-                if isinstance(event, api.Ended):
-                    return
-            if self._closed:
-                return
-            self._ready.clear()
-            await self._ready.wait()
 
 
 class Owner(Protocol):

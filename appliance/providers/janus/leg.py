@@ -1,0 +1,333 @@
+"""One call in a room: the membership, carried out with a connection to the server, real media and timers.
+
+What takes time (offers, answers, candidates) runs in one worker, so that media of a room never overtake themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, Final, Protocol
+
+from appliance.errors import EdgecallError, Refused, SignalingError
+from appliance.media.api import Directions, Gallery, Session, SessionEvent
+from appliance.providers import api
+from appliance.providers.facts import Facts
+from appliance.providers.janus.link import JanusLink
+from appliance.providers.janus.membership import (
+    CancelTimer,
+    Drop,
+    Effect,
+    Finish,
+    Membership,
+    Open,
+    Publish,
+    Room,
+    Send,
+    Shut,
+    StartTimer,
+    TakeAnswer,
+    Tell,
+    Timer,
+    Trickle,
+    Unwatch,
+    Watch,
+)
+from appliance.vocabulary import END_REASONS, Json, Reason
+
+__all__ = ["Ground", "JanusLeg"]
+
+log = logging.getLogger(__name__)
+
+JOBS: Final = 512
+GIVEN_UP: Final = 4  # connections whose last statistics nobody has asked for
+CLOSE_S: Final = 1.0
+
+
+class Ground(Protocol):
+    """What the provider gives its legs."""
+
+    def publication(self, wanted: Directions) -> Session | None: ...
+
+    def gallery(self) -> Gallery: ...
+
+    def link(
+        self, name: str, *, on_up: Callable[[], None], on_message: Callable[[Json], None],
+        on_down: Callable[[str], None],
+    ) -> JanusLink: ...
+
+    def leg_over(self, leg: JanusLeg) -> None: ...
+
+
+class JanusLeg:
+    """A Leg (``providers.api``), outgoing only: rooms are joined, they do not call."""
+
+    def __init__(
+        self, leg_id: str, room: Room, ground: Ground, *, me: api.Peer, media: api.MediaWanted, shows: bool,
+    ) -> None:
+        self._id = leg_id
+        self._ground = ground
+        self._media = media
+        self._peer = api.Peer(room.name, f"room:{room.name}", room.name)
+        self._membership = Membership(room, me=me, shows=shows, new_transaction=lambda: secrets.token_urlsafe(12))
+        self._link = ground.link(
+            leg_id[:12], on_up=lambda: self._carry_out(self._membership.link_up()),
+            on_message=lambda message: self._carry_out(self._membership.receive(message)),
+            on_down=lambda words: self._carry_out(self._membership.link_down(words)))
+        self._publication: tuple[int, Session] | None = None
+        self._gallery: tuple[int, Gallery] | None = None
+        self._facts = Facts()
+        self._last_stats: Sequence[Json] = ()
+        self._given_up: deque[asyncio.Task[Sequence[Json]]] = deque(maxlen=GIVEN_UP)
+        self._timers: dict[Timer, asyncio.TimerHandle] = {}
+        self._jobs: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(JOBS)
+        self._worker: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._finishing: asyncio.Task[None] | None = None
+
+    # --- Leg --------------------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        return self._id
+
+    @property
+    def peer(self) -> api.Peer:
+        return self._peer
+
+    def events(self) -> AsyncIterator[api.LegEvent]:
+        return self._facts.read()
+
+    def join(self) -> None:
+        """Begin; Accepted and Connected, or Ended, follow."""
+        self._carry_out(self._membership.start())
+
+    async def ring(self) -> None:
+        """Nobody is called by a room."""
+
+    async def accept(self, media: api.MediaWanted) -> None:
+        """Nobody is called by a room."""
+
+    async def end(self, reason: Reason) -> None:
+        self._carry_out(self._membership.end(reason))
+        if self._finishing is not None:
+            await asyncio.shield(self._finishing)
+
+    async def set_media(self, media: api.MediaWanted) -> None:
+        self._media = media
+        if self._publication is not None:
+            self._publication[1].set_directions(self._directions())
+        if self._gallery is not None:
+            self._gallery[1].set_wanted(audio=media.receive_audio, video=media.receive_video)
+        self._carry_out(self._membership.want(hears=media.receive_audio, sees=media.receive_video))
+
+    async def tell(self, *, muted: bool, held: bool, video: bool) -> None:
+        """The room has no word for it: others see that nothing comes."""
+
+    async def send(self, channel: str, payload: str) -> None:
+        raise Refused("rooms carry no data messages yet", code=501, sub_code="FeatureNotSupported")
+
+    async def stats(self) -> Sequence[Json]:
+        if self._membership.over:
+            return self._last_stats
+        return [one for part in self._parts() for one in await part.stats()]
+
+    async def replaced(self) -> Sequence[Sequence[Json]]:
+        taken = list(self._given_up)
+        self._given_up.clear()
+        return [report for task in taken if (report := await task)]
+
+    # --- effects ----------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Open():
+                    self._link.open()
+                case Shut():
+                    self._link.shut()
+                case Send(message):
+                    self._link.send(message)
+                case Publish(generation):
+                    self._publish(generation)
+                case TakeAnswer(generation, sdp):
+                    self._do(partial(self._take_answer, generation, sdp))
+                case Watch():
+                    self._do(partial(self._watch, effect))
+                case Trickle():
+                    self._do(partial(self._trickle, effect))
+                case Unwatch(generation):
+                    self._unwatch(generation)
+                case Drop(generation):
+                    self._drop(generation)
+                case Tell(event):
+                    self._note(event)
+                case StartTimer(timer, seconds):
+                    self._start_timer(timer, seconds)
+                case CancelTimer(timer):
+                    self._cancel_timer(timer)
+                case Finish(reason):
+                    self._finishing = asyncio.create_task(self._finish(reason), name=f"janus.end.{self._id[:12]}")
+
+    def _note(self, event: api.LegEvent) -> None:
+        if isinstance(event, api.Accepted):
+            self._peer = event.peer
+        self._facts.put(event)
+
+    def _start_timer(self, timer: Timer, seconds: float) -> None:
+        self._cancel_timer(timer)
+        loop = asyncio.get_running_loop()
+        self._timers[timer] = loop.call_later(seconds, lambda: self._carry_out(self._membership.timeout(timer)))
+
+    def _cancel_timer(self, timer: Timer) -> None:
+        handle = self._timers.pop(timer, None)
+        if handle is not None:
+            handle.cancel()
+
+    # --- media ------------------------------------------------------------------------------------------------------
+
+    def _directions(self) -> Directions:
+        return Directions(self._media.send_audio, self._media.send_video, receive_audio=False, receive_video=False)
+
+    def _publish(self, generation: int) -> None:
+        session = self._ground.publication(self._directions())
+        if session is None:
+            self._carry_out(self._membership.nothing_to_send(generation))
+            return
+        self._publication = generation, session
+        self._listen(generation, session.events(), watching=False)
+        self._do(partial(self._offer, generation, session))
+
+    async def _offer(self, generation: int, session: Session) -> None:
+        sdp = await session.offer()
+        self._carry_out(self._membership.offered(generation, sdp))
+
+    async def _take_answer(self, generation: int, sdp: str) -> None:
+        if self._publication is not None and self._publication[0] == generation:
+            await self._attempt(generation, self._publication[1].accept_answer(sdp))
+
+    async def _watch(self, watch: Watch) -> None:
+        if watch.generation != self._membership.generation:
+            return
+        if self._gallery is None:
+            gallery = self._ground.gallery()
+            gallery.set_wanted(audio=self._media.receive_audio, video=self._media.receive_video)
+            gallery.on_absence = lambda: self._carry_out(self._membership.absent(watch.generation, gallery.absent))
+            self._gallery = watch.generation, gallery
+            self._listen(watch.generation, gallery.events(), watching=True)
+        await self._attempt(watch.generation, self._answer(self._gallery[1], watch))
+
+    async def _answer(self, gallery: Gallery, watch: Watch) -> None:
+        answer = await gallery.answer(watch.sdp, watch.lines)
+        self._carry_out(self._membership.watched(watch.generation, answer))
+
+    async def _trickle(self, one: Trickle) -> None:
+        try:
+            if one.watching and self._gallery is not None and self._gallery[0] == one.generation:
+                await self._gallery[1].add_candidate(one.candidate)
+            elif not one.watching and self._publication is not None and self._publication[0] == one.generation:
+                await self._publication[1].add_candidate(one.candidate, one.mid, one.line)
+        except SignalingError as error:
+            log.info("a candidate was refused: %s", error.message)
+
+    async def _attempt(self, generation: int, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except (SignalingError, Refused) as error:
+            log.warning("no peer connection with the room: %s", error.message)
+            self._carry_out(self._membership.media_failed(generation, _reason(error)))
+
+    def _listen(self, generation: int, events: AsyncIterator[SessionEvent], *, watching: bool) -> None:
+        async def listen() -> None:
+            async for event in events:
+                self._carry_out(self._membership.session(generation, event, watching=watching))
+
+        self._spawn(listen(), f"janus.{'gallery' if watching else 'publication'}.{self._id[:12]}")
+
+    def _unwatch(self, generation: int) -> None:
+        if self._gallery is not None and self._gallery[0] == generation:
+            gallery, self._gallery = self._gallery[1], None
+            self._spawn(gallery.close(), f"janus.close.{self._id[:12]}")
+
+    def _drop(self, generation: int) -> None:
+        publication, gallery = self._publication, self._gallery
+        if publication is None and gallery is None:
+            return
+        parts = self._parts()
+        self._given_up.append(asyncio.create_task(self._last_report(parts), name=f"janus.stats.{generation}"))
+        self._publication = self._gallery = None
+        for media in (publication, gallery):
+            if media is not None:
+                self._spawn(media[1].close(), f"janus.close.{self._id[:12]}.{generation}")
+
+    def _parts(self) -> Sequence[Session | Gallery]:
+        """The connections that are there now."""
+        return [media[1] for media in (self._publication, self._gallery) if media is not None]
+
+    async def _last_report(self, parts: Sequence[Session | Gallery]) -> Sequence[Json]:
+        reports = await asyncio.gather(*(part.stats() for part in parts), return_exceptions=True)
+        for report in reports:
+            if isinstance(report, BaseException):  # a call ends whatever its statistics do
+                log.error("the last statistics of a call could not be taken; this is a defect", exc_info=report)
+        return [one for report in reports if not isinstance(report, BaseException) for one in report]
+
+    # --- tasks ------------------------------------------------------------------------------------------------------
+
+    def _do(self, job: Callable[[], Awaitable[None]]) -> None:
+        try:
+            self._jobs.put_nowait(job)
+        except asyncio.QueueFull:
+            log.exception("media of a room do not keep up with its signalling")
+            self._carry_out(self._membership.end(END_REASONS["500/internal"]))
+            return
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work(), name=f"janus.media.{self._id[:12]}")
+
+    async def _work(self) -> None:
+        while True:
+            job = await self._jobs.get()
+            try:
+                await job()
+            except Exception:
+                log.exception("media of a room failed")
+                self._carry_out(self._membership.end(END_REASONS["500/internal"]))
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("media of a room failed", exc_info=task.exception())
+            self._carry_out(self._membership.end(END_REASONS["500/internal"]))
+
+    async def _finish(self, reason: Reason) -> None:
+        """Say it, let go of media, tell Ended: each with its own deadline."""
+        if self._worker is not None:
+            self._worker.cancel()
+            await asyncio.wait([self._worker], timeout=CLOSE_S)
+        parts = self._parts()
+        self._last_stats = await self._last_report(parts)
+        closes = [asyncio.create_task(one.close(), name="janus.close") for one in parts]
+        closes.append(asyncio.create_task(self._link.close(), name="janus.link.close"))
+        await asyncio.wait(closes, timeout=CLOSE_S)
+        rest = (*closes, *self._tasks)
+        for task in rest:
+            task.cancel()
+        for result in await asyncio.gather(*rest, return_exceptions=True):
+            if isinstance(result, Exception):
+                log.error("a room was not left cleanly", exc_info=result)
+        self._publication = self._gallery = None
+        self._facts.put(api.Ended(reason))
+        self._ground.leg_over(self)
+
+
+def _reason(error: EdgecallError) -> Reason:
+    known = END_REASONS.get(error.key, END_REASONS["503/provider"])
+    return Reason(known.code, known.sub_code, known.category, error.message, known.advice)

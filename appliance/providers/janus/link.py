@@ -1,0 +1,145 @@
+"""The WebSocket to a Janus server: JSON objects in order, both ways, and the word that it is up or gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import ssl
+from collections.abc import Callable
+from typing import Any, Final
+
+import aiohttp
+
+from appliance.vocabulary import Json
+
+__all__ = ["JanusLink"]
+
+log = logging.getLogger(__name__)
+
+SUBPROTOCOL: Final = "janus-protocol"
+CONNECT_S: Final = 3.0
+HEARTBEAT_S: Final = 5.0  # a ping after so much silence; without a pong the connection is gone after half of it more
+MAX_MESSAGE: Final = 1024 * 1024  # bytes: a room of hundreds with the session descriptions of all that is shown
+WAITING: Final = 256  # messages that wait to be sent
+CLOSE_S: Final = 0.5
+
+
+class JanusLink:
+    """One server, connected as often as it is opened, one connection at a time.
+
+    ``on_up``, ``on_message`` and ``on_down`` (with words for people) are called on the loop, never for a connection
+    that was shut.
+    """
+
+    def __init__(
+        self, http: aiohttp.ClientSession, url: str, context: ssl.SSLContext | None, name: str, *,
+        on_up: Callable[[], None], on_message: Callable[[Json], None], on_down: Callable[[str], None],
+    ) -> None:
+        self._http = http
+        self._url = url
+        self._context = context
+        self._name = name
+        self._on_up = on_up
+        self._on_message = on_message
+        self._on_down = on_down
+        self._outbox: asyncio.Queue[str | None] = asyncio.Queue(WAITING)
+        self._task: asyncio.Task[None] | None = None
+        self._left: set[asyncio.Task[None]] = set()
+
+    def open(self) -> None:
+        """Connect; ``on_up`` or ``on_down`` follows."""
+        self.shut()
+        self._outbox = asyncio.Queue(WAITING)
+        self._task = asyncio.create_task(self._talk(self._outbox), name=f"janus.link.{self._name}")
+
+    def send(self, message: Json) -> None:
+        """In order; to nobody when there is no connection."""
+        try:
+            self._outbox.put_nowait(json.dumps(message, ensure_ascii=False, separators=(",", ":")))
+        except asyncio.QueueFull:  # a server that takes nothing for so long does not answer either, which is noticed
+            log.warning("the room server takes no messages")
+
+    def shut(self) -> None:
+        """Leave the connection at once; its socket closes behind us."""
+        if self._task is not None:
+            self._task.cancel()
+            self._left.add(self._task)
+            self._task.add_done_callback(self._left.discard)
+            self._task = None
+
+    async def close(self) -> None:
+        """Send what waits, then leave; within a second."""
+        task = self._task
+        if task is not None:
+            with contextlib.suppress(asyncio.QueueFull):
+                self._outbox.put_nowait(None)
+            await asyncio.wait({task}, timeout=CLOSE_S)
+        self.shut()
+        if self._left:
+            await asyncio.wait(tuple(self._left), timeout=CLOSE_S)
+
+    async def _talk(self, outbox: asyncio.Queue[str | None]) -> None:
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                socket = await self._http.ws_connect(
+                    self._url, protocols=(SUBPROTOCOL,), heartbeat=HEARTBEAT_S, max_msg_size=MAX_MESSAGE,
+                    ssl=self._context if self._context is not None else True,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S))
+        except TimeoutError:
+            self._down("no connection in time")
+            return
+        except (aiohttp.ClientError, OSError) as error:
+            self._down(str(error))
+            return
+        async with contextlib.aclosing(_Closing(socket)):
+            if socket.protocol != SUBPROTOCOL:
+                self._down("it speaks another protocol than janus-protocol")
+                return
+            writer = asyncio.create_task(self._write(socket, outbox), name=f"janus.link.write.{self._name}")
+            try:
+                self._on_up()
+                await self._read(socket)
+            finally:
+                writer.cancel()
+                await asyncio.gather(writer, return_exceptions=True)
+        self._down("it closed the connection")
+
+    async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        async for message in socket:
+            if message.type is not aiohttp.WSMsgType.TEXT:
+                continue
+            parsed = _parsed(message.data)
+            if parsed is None:
+                log.warning("a message of the room server is no JSON object; it is left out")
+            else:
+                self._on_message(parsed)
+
+    async def _write(self, socket: aiohttp.ClientWebSocketResponse, outbox: asyncio.Queue[str | None]) -> None:
+        with contextlib.suppress(ConnectionError, aiohttp.ClientError):
+            while (text := await outbox.get()) is not None:
+                await socket.send_str(text)
+        await socket.close()
+
+    def _down(self, words: str) -> None:
+        self._task = None
+        self._on_down(words)
+
+
+class _Closing:
+    """A socket under the name that ``aclosing`` knows."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+
+    async def aclose(self) -> None:
+        await self._socket.close()
+
+
+def _parsed(text: Any) -> Json | None:
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return message if isinstance(message, dict) else None

@@ -1,0 +1,181 @@
+"""The words of Janus: what is asked, what is told, and what its errors mean. No I/O.
+
+Source: the Janus API (https://janus.conf.meetecho.com/docs/rest.html) and its VideoRoom plug-in
+(https://janus.conf.meetecho.com/docs/videoroom.html). What a server sends is taken apart here and nowhere else:
+anything of another form than is expected is left out, and never raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any, Final
+
+from appliance.vocabulary import END_REASONS, Json, Reason
+
+__all__ = [
+    "PLUGIN",
+    "Fault",
+    "Line",
+    "Person",
+    "Stream",
+    "attendees",
+    "fault_of",
+    "lines_of",
+    "persons",
+    "room_id",
+]
+
+PLUGIN: Final = "janus.plugin.videoroom"
+NAME_LIMIT: Final = 128  # characters of a name that are taken
+PERSONS: Final = 1000  # of one message
+STREAMS: Final = 16  # of one person
+
+
+def room_id(name: str) -> int | str:
+    """The id of a room as Janus wants it: a number, where the name is one (servers with ``string_ids`` take text)."""
+    return int(name) if name.isascii() and name.isdigit() else name
+
+
+# --- errors ---------------------------------------------------------------------------------------------------------
+
+
+class Fault(Enum):
+    """What an error means for who gets it."""
+
+    REFUSED = "trying again is useless"
+    FULL = "no place in the room now"
+    STALE = "what we knew of the server is gone: begin anew"
+    PASSING = "the server may do better later"
+
+
+_REASONS: Final[Mapping[int, tuple[Fault, str]]] = {
+    403: (Fault.REFUSED, "401/token"),  # the server wants a token, or another one
+    405: (Fault.REFUSED, "401/token"),
+    426: (Fault.REFUSED, "404/noSuchRoom"),
+    432: (Fault.FULL, "403/roomFull"),
+    433: (Fault.REFUSED, "403/notInvited"),
+    436: (Fault.STALE, "503/provider"),  # the participant's id is taken
+    458: (Fault.STALE, "503/provider"),  # no such session
+    459: (Fault.STALE, "503/provider"),  # no such handle
+    460: (Fault.REFUSED, "501/noPlugin"),
+}
+_NO_PLUGIN: Final = replace(END_REASONS["503/provider"], code=501, sub_code="noPlugin",
+                            message="The server has no VideoRoom plug-in.")
+
+
+def fault_of(error: Mapping[str, Any]) -> tuple[Fault, Reason]:
+    """What an error of Janus or of its plug-in means. ``error``: ``code`` and ``reason``, or ``error_code`` and
+    ``error``."""
+    code = error.get("code", error.get("error_code"))
+    words = _text(error.get("reason", error.get("error"))) or "no reason given"
+    fault, key = _REASONS.get(code, (Fault.PASSING, "503/provider")) if isinstance(code, int) else (
+        Fault.PASSING, "503/provider")
+    lower = words.lower()
+    if (key == "403/notInvited" and "pin" in lower) or (code == 429 and "pin" in lower):
+        return Fault.REFUSED, END_REASONS["403/wrongPin"]
+    if key == "501/noPlugin":
+        return fault, _NO_PLUGIN
+    reason = END_REASONS[key]
+    if key == "503/provider":
+        reason = replace(reason, message=f"The room server reported an error: {words}")
+    return fault, reason
+
+
+# --- people and what they send ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What a person sends on one of its lines. ``codec`` in lower case, as in SDP."""
+
+    mid: str
+    kind: str  # audio or video; what else there is, is left out
+    codec: str
+    muted: bool = False  # by a moderator
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody in the room. ``id`` is the room's, random per join; ``identity`` is what it says to be, if anything."""
+
+    id: int | str
+    name: str = ""
+    identity: str = ""
+    streams: tuple[Stream, ...] = ()
+    talking: bool = False
+
+    @property
+    def feed(self) -> str:
+        return str(self.id)
+
+    def stream(self, kind: str) -> Stream | None:
+        """The first of its kind."""
+        return next((one for one in self.streams if one.kind == kind), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of our subscription and whose it is."""
+
+    mid: str
+    kind: str
+    feed: str
+    feed_mid: str
+
+
+def persons(data: Mapping[str, Any]) -> Iterator[Person]:
+    """Those of a message who send something: ``publishers``."""
+    for entry in _dicts(data.get("publishers"), PERSONS):
+        who = _id(entry.get("id"))
+        if who is None or entry.get("dummy") is True:
+            continue
+        streams = tuple(stream for one in _dicts(entry.get("streams"), STREAMS) if (stream := _stream(one)) is not None)
+        yield Person(who, _text(entry.get("display")), _identity(entry), streams, entry.get("talking") is True)
+
+
+def attendees(data: Mapping[str, Any]) -> Iterator[Person]:
+    """Those of a message who are there and send nothing: ``attendees``, or the one who is ``joining``."""
+    for entry in (*_dicts(data.get("attendees"), PERSONS), *_dicts([data.get("joining")], 1)):
+        who = _id(entry.get("id"))
+        if who is not None:
+            yield Person(who, _text(entry.get("display")), _identity(entry))
+
+
+def lines_of(data: Mapping[str, Any]) -> Sequence[Line]:
+    """The lines of our subscription that carry somebody: ``streams`` of ``attached`` and ``updated``."""
+    found = []
+    for entry in _dicts(data.get("streams"), 256):
+        feed, mid, kind = _id(entry.get("feed_id")), _text(entry.get("mid")), entry.get("type")
+        if feed is not None and mid and kind in ("audio", "video") and entry.get("active") is not False:
+            found.append(Line(mid, kind, str(feed), _text(entry.get("feed_mid"))))
+    return found
+
+
+def _identity(entry: Json) -> str:
+    """As the person says it; servers before 1.2 do not hand it on."""
+    metadata = entry.get("metadata")
+    return _text(metadata.get("identity")) if isinstance(metadata, dict) else ""
+
+
+def _stream(entry: Json) -> Stream | None:
+    kind, mid = entry.get("type"), _text(entry.get("mid"))
+    if kind not in ("audio", "video") or not mid or entry.get("disabled") is True:
+        return None
+    return Stream(mid, kind, _text(entry.get("codec")).lower(), entry.get("moderated") is True)
+
+
+def _dicts(value: object, most: int) -> Iterator[Json]:
+    if isinstance(value, list):
+        yield from (entry for entry in value[:most] if isinstance(entry, dict))
+
+
+def _id(value: object) -> int | str | None:
+    if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
+        return None
+    return value if isinstance(value, int) else value[:NAME_LIMIT]
+
+
+def _text(value: object) -> str:
+    return "".join(one for one in value[:NAME_LIMIT] if one.isprintable()) if isinstance(value, str) else ""

@@ -1,0 +1,109 @@
+"""The provider ``janus``: rooms of one Janus server, joined as ``room:NAME``.
+
+NAME is one of ``janus.rooms`` with its PIN, or the id of a room at the server. There is a connection to the server only
+while a room is joined.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import uuid
+from collections.abc import Callable
+from typing import Final
+
+import aiohttp
+from yarl import URL
+
+from appliance.errors import Refused
+from appliance.media.api import Directions, Gallery, IceServers, Session, Studio
+from appliance.providers import api
+from appliance.providers.janus import protocol as wire
+from appliance.providers.janus.leg import JanusLeg
+from appliance.providers.janus.link import JanusLink
+from appliance.providers.janus.membership import Room
+from appliance.settings import JanusSettings
+from appliance.settings.formats import is_loopback
+from appliance.vocabulary import END_REASONS, Json
+
+__all__ = ["JanusProvider"]
+
+SCHEME: Final = "room"
+
+
+class JanusProvider:
+    """A CallProvider (``providers.api``). Construction reads ``janus.ca_file``."""
+
+    def __init__(self, settings: JanusSettings, studio: Studio, *, ice: IceServers) -> None:
+        self._settings = settings
+        self._studio = studio
+        self._ice = ice
+        self._rooms = {one.name: one for one in settings.rooms}
+        self._tls = ssl.create_default_context(cafile=settings.ca_file) if settings.ca_file else None
+        self._loopback = is_loopback(URL(settings.url).host or "")
+        self._http: aiohttp.ClientSession | None = None
+        self._legs: set[JanusLeg] = set()
+
+    # --- CallProvider -----------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return "janus"
+
+    @property
+    def schemes(self) -> frozenset[str]:
+        return frozenset({SCHEME})
+
+    async def start(self, on_incoming: Callable[[api.IncomingCall], None]) -> None:
+        """Nobody is called by a room."""
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(leg.end(END_REASONS["503/shutdown"]) for leg in tuple(self._legs)))
+        http, self._http = self._http, None
+        if http is not None:
+            await http.close()
+
+    def reachable(self, target: api.Target) -> bool | None:
+        return None if target.scheme == SCHEME else False
+
+    async def dial(self, target: api.Target, *, call_id: str, caller: api.Peer, media: api.MediaWanted) -> JanusLeg:
+        if target.scheme != SCHEME or not target.address:
+            raise Refused(f"Nobody is called by {target.scheme}: here.", code=404, sub_code="notFound")
+        leg = JanusLeg(uuid.uuid4().hex, self._room(target), self, me=caller, media=media, shows=self._studio.shows)
+        self._legs.add(leg)
+        leg.join()
+        return leg
+
+    def state(self) -> Json:
+        return {
+            "rooms": sorted(self._rooms),
+            "calls": len(self._legs),
+            "capabilities": {SCHEME: {"isPresent": True, "reason": "Capable"}},
+        }
+
+    def _room(self, target: api.Target) -> Room:
+        known = self._rooms.get(target.address)
+        return Room(
+            wire.room_id(known.id if known is not None else target.address), target.address,
+            pin=target.pin or (known.pin.reveal() if known is not None else ""),
+            token=self._settings.token.reveal(), secret=self._settings.api_secret.reveal())
+
+    # --- Ground -----------------------------------------------------------------------------------------------------
+
+    def publication(self, wanted: Directions) -> Session | None:
+        return self._studio.publication(wanted, ice=self._ice, loopback=self._loopback)
+
+    def gallery(self) -> Gallery:
+        return self._studio.gallery(ice=self._ice, loopback=self._loopback)
+
+    def link(
+        self, name: str, *, on_up: Callable[[], None], on_message: Callable[[Json], None],
+        on_down: Callable[[str], None],
+    ) -> JanusLink:
+        if self._http is None:
+            self._http = aiohttp.ClientSession()
+        return JanusLink(self._http, self._settings.url, self._tls, name, on_up=on_up, on_message=on_message,
+                         on_down=on_down)
+
+    def leg_over(self, leg: JanusLeg) -> None:
+        self._legs.discard(leg)

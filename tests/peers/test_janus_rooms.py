@@ -1,0 +1,133 @@
+"""Rooms of a real Janus, with real browsers and other appliances as the people in them."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from appliance.providers import api
+from appliance.vocabulary import END_REASONS
+from tests.support.browser import Chromium, chromium, wait_for
+from tests.support.janus import JanusServer
+from tests.support.room_device import H264, ROOM, Device, device, janus, until
+from tests.support.room_page import room_page
+
+pytestmark = pytest.mark.peer
+
+DEVICE_HERTZ = 440.0
+PAGE_HERTZ = 880.0
+LEAVE = END_REASONS["0/local"]
+
+
+async def same_as_server(server: JanusServer, one: Device, within_s: float = 2.0) -> None:
+    """The roster is the server's own list, without us."""
+    async with server.control() as control:
+        deadline = asyncio.get_running_loop().time() + within_s
+        while True:
+            listed = {str(entry["id"]) for entry in await control.participants(ROOM)}
+            if len(listed) == len(one.ids) + 1 and one.ids < listed:
+                return
+            assert asyncio.get_running_loop().time() < deadline, (listed, one.ids)
+            await asyncio.sleep(0.05)
+
+
+async def test_a_browser_and_the_device_see_and_hear_each_other_in_a_room(tmp_path: Path) -> None:
+    async with (
+        janus(tmp_path) as server, device(server.url, "door", DEVICE_HERTZ, height=360) as door, room_page() as url,
+        chromium(PAGE_HERTZ) as browser,
+    ):
+        begun = asyncio.get_running_loop().time()
+        await door.join()
+        await door.connected()
+        assert door.when(api.Connected) - begun < 3
+        page = await browser.open(url)
+        await page.evaluate("([url, room]) => enter(url, room, 'Olga')", [server.url, ROOM])
+        await wait_for(page, "() => people.Olga.streams.Door?.getTracks().length === 2")
+
+        await Chromium.listen(page, "people.Olga.streams.Door")
+        await Chromium.hears(page, DEVICE_HERTZ)
+        counters = []
+        for _ in range(200):
+            mark = (await Chromium.sees(page, "video#Door")).mark
+            if mark is not None and mark.counter not in counters:
+                counters.append(mark.counter)
+            if len(counters) == 4:
+                break
+        assert len(counters) == 4
+        assert all(later > earlier for earlier, later in pairwise(counters))
+
+        await door.hears(PAGE_HERTZ)
+        await door.sees("Olga")
+        olga = door.members["Olga"]
+        assert (olga.video, olga.receiving, olga.away, olga.muted) == (True, True, False, False)
+        await same_as_server(server, door)
+
+        await page.evaluate("() => exit('Olga')")
+        await until(lambda: not door.members and not door.tiles, "nobody left, nothing shown")
+        assert not door.of(api.Ended)
+
+
+async def test_each_refusal_has_its_own_reason(tmp_path: Path) -> None:
+    rooms = {ROOM: H264, 2: {**H264, "publishers": 1}, 3: {**H264, "pin": "4711"}}
+    async with janus(tmp_path, rooms) as server, device(server.url, "door") as door, device(server.url, "gate") as gate:
+        await door.join("99")
+        assert await door.ended() == "404/noSuchRoom"
+        await door.join("3")
+        assert await door.ended() == "403/wrongPin"
+        await door.join("3", pin="1111")
+        assert await door.ended() == "403/wrongPin"
+        await door.join("3", pin="4711")
+        await door.connected()
+        assert door.leg is not None
+        await door.leg.end(LEAVE)
+        assert await door.ended() == "0/local"
+        await gate.join("2")
+        await gate.connected()
+        await door.join("2")
+        assert await door.ended() == "403/roomFull"
+    async with device(server.url, "late") as late:  # there is no server any more
+        await late.join()
+        assert await late.ended() == "503/provider"
+
+
+async def test_removed_by_a_moderator_and_the_room_destroyed(tmp_path: Path) -> None:
+    async with janus(tmp_path) as server, device(server.url, "door") as door, device(server.url, "gate") as gate:
+        await door.join()
+        await gate.join()
+        await door.connected()
+        await gate.connected()
+        await until(lambda: "Door" in gate.members and "Gate" in door.members, "both see each other")
+        async with server.control() as control:
+            await control.request({"request": "kick", "room": ROOM, "id": int(gate.members["Door"].id)})
+            assert await door.ended() == "0/removed"
+            await until(lambda: not gate.members, "the one who was removed is gone")
+            await control.request({"request": "destroy", "room": ROOM})
+            assert await gate.ended() == "0/endedForAll"
+
+
+async def test_the_server_is_killed_and_comes_back(tmp_path: Path) -> None:
+    async with (
+        janus(tmp_path) as server, device(server.url, "door", 440) as door, device(server.url, "gate", 880) as gate,
+    ):
+        await door.join()
+        await gate.join()
+        await door.sees("Gate")
+        await gate.sees("Door")
+        await server.kill()
+        killed = asyncio.get_running_loop().time()
+        await until(lambda: door.of(api.Lost) and gate.of(api.Lost), "both reconnect", 3)
+        assert not door.members
+        await asyncio.sleep(1.0)
+        await server.start()
+        back = asyncio.get_running_loop().time()
+        await until(lambda: door.of(api.Recovered) and gate.of(api.Recovered), "both are back", 8)
+        await door.sees("Gate")
+        await gate.sees("Door")
+        await door.hears(880)
+        await same_as_server(server, door)
+        assert door.when(api.Lost) - killed < 3
+        assert door.when(api.Recovered) - back < 5
+        assert not door.of(api.Ended)

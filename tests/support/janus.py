@@ -1,0 +1,182 @@
+"""A real Janus for tests: its VideoRoom over WebSocket on loopback, media on the namespace's own interface."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+
+from tests.support.broker import free_port
+
+__all__ = ["Control", "JanusServer"]
+
+START_S: Final = 15.0
+ADMIN: Final = "admin-key"
+USED: Final = ("plugins/libjanus_videoroom.so", "transports/libjanus_websockets.so")
+
+
+ROOT: Final = Path(os.environ.get("EDGECALL_JANUS_ROOT") or "/")
+"""Where the Debian is that has Janus: this one, or the one of ``tests/peers/janus/suite``."""
+
+
+def library(kind: str) -> Path:
+    """The folder of Janus' plug-ins or transports."""
+    return next((ROOT / "usr" / "lib").glob(f"*/janus/{kind}"))
+
+
+def command() -> list[str]:
+    """Janus, from another Debian's folder by the loader and the libraries there."""
+    program = str(ROOT / "usr" / "bin" / "janus")
+    if Path("/") == ROOT:
+        return [shutil.which("janus") or program]
+    triplet = library("plugins").parents[1].name
+    loader = next(ROOT.glob("lib*/ld-linux-*.so.*"), None) or next((ROOT / "lib" / triplet).glob("ld-linux-*.so.*"))
+    libraries = ":".join(str(ROOT / place / triplet) for place in ("lib", "usr/lib"))
+    return [str(loader), "--library-path", libraries, program]
+
+
+def without(kind: str) -> str:
+    """All of a kind but the one that is used, as ``disable`` wants them."""
+    names = sorted(one.name for one in library(kind).glob("*.so"))
+    return ",".join(name for name in names if f"{kind}/{name}" not in USED)
+
+
+class Control:
+    """Somebody who looks after the rooms, by requests of its own."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+        self._session = 0
+        self._handle = 0
+
+    async def open(self) -> None:
+        self._session = (await self._ask({"janus": "create"}))["data"]["id"]
+        attach = {"janus": "attach", "plugin": "janus.plugin.videoroom", "session_id": self._session}
+        self._handle = (await self._ask(attach))["data"]["id"]
+
+    async def request(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """One synchronous request to the VideoRoom, and what it says."""
+        answer = await self._ask({"janus": "message", "session_id": self._session, "handle_id": self._handle,
+                                  "body": dict(body)})
+        data: dict[str, Any] = answer["plugindata"]["data"]
+        return data
+
+    async def participants(self, room: int) -> list[dict[str, Any]]:
+        """The server's own list."""
+        listed = await self.request({"request": "listparticipants", "room": room})
+        return [dict(one) for one in listed["participants"]]
+
+    async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        transaction = secrets.token_hex(6)
+        await self._socket.send_json({**message, "transaction": transaction})
+        while True:
+            answer: dict[str, Any] = await self._socket.receive_json(timeout=5)
+            if answer.get("transaction") == transaction:
+                return answer
+
+
+class JanusServer:
+    """Janus on free ports with these ``rooms`` (id -> settings of janus.plugin.videoroom.jcfg)."""
+
+    def __init__(self, folder: Path, rooms: Mapping[int, Mapping[str, Any]], *, token: str = "") -> None:
+        self._folder = folder
+        self._rooms = rooms
+        self._token = token
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()
+        self.port = free_port()
+        self.log: list[str] = []
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        """Until it listens."""
+        self._write()
+        self._ready.clear()
+        self._process = await asyncio.create_subprocess_exec(
+            *command(), "-F", str(self._folder), "-o", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            env={**os.environ, "HOME": str(self._folder)})
+        self._reader = asyncio.create_task(self._read(self._process))
+        try:
+            async with asyncio.timeout(START_S):
+                await self._listening()
+        except TimeoutError:
+            raise AssertionError("Janus did not start:\n" + "".join(self.log[-20:])) from None
+
+    async def _listening(self) -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                writer.close()
+                return
+            await asyncio.sleep(0.05)
+
+    async def kill(self) -> None:
+        """As a crash would end it."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+        if self._reader is not None:
+            await self._reader
+        self._process = None
+
+    async def stop(self) -> None:
+        await self.kill()
+
+    @asynccontextmanager
+    async def control(self) -> AsyncIterator[Control]:
+        async with aiohttp.ClientSession() as http, http.ws_connect(self.url, protocols=("janus-protocol",)) as socket:
+            control = Control(socket)
+            await control.open()
+            yield control
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        async for line in process.stdout:
+            self.log.append(line.decode(errors="replace"))
+            del self.log[:-500]
+
+    def _write(self) -> None:
+        token = "token_auth = true\n" if self._token else ""
+        self._put("janus.jcfg", f"""
+general: {{
+  configs_folder = "{self._folder}"
+  plugins_folder = "{library("plugins")}"
+  transports_folder = "{library("transports")}"
+  events_folder = "{self._folder}"
+  loggers_folder = "{self._folder}"
+  debug_level = 4
+  debug_colors = false
+  {token}
+}}
+media: {{ rtp_port_range = "20000-29999" }}
+nat: {{ ice_ignore_list = "vmnet" }}
+plugins: {{ disable = "{without("plugins")}" }}
+transports: {{ disable = "{without("transports")}" }}
+""")
+        self._put("janus.transport.websockets.jcfg", f"""
+general: {{ ws = true ws_port = {self.port} ws_ip = "127.0.0.1" ws_logging = "err,warn" }}
+admin: {{ admin_ws = false }}
+""")
+        rooms = "".join(f"room-{number}: {{ {' '.join(_setting(*one) for one in settings.items())} }}\n"
+                        for number, settings in self._rooms.items())
+        self._put("janus.plugin.videoroom.jcfg", f'general: {{ admin_key = "{ADMIN}" }}\n{rooms}')
+
+    def _put(self, name: str, text: str) -> None:
+        (self._folder / name).write_text(text)
+
+
+def _setting(name: str, value: Any) -> str:
+    return f"{name} = " + (str(value).lower() if isinstance(value, bool | int) else f'"{value}"')

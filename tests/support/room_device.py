@@ -1,0 +1,149 @@
+"""Appliances with nothing but media and rooms, in the rooms of a real Janus."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from appliance.media.api import IceServers
+from appliance.media.studio import Studio
+from appliance.providers import api
+from appliance.providers.janus.provider import JanusProvider
+from appliance.settings import JanusSettings, VideoSettings
+from hw.api import Tile
+from hw.sim import pattern
+from tests.support.direct_page import SeenBoard
+from tests.support.janus import JanusServer
+from tests.support.media_board import HandDisplay
+
+__all__ = ["ROOM", "Device", "device", "janus", "until"]
+
+ROOM = 1234
+H264: Mapping[str, Any] = {
+    "description": "Lobby", "publishers": 12, "bitrate": 1_000_000, "audiocodec": "opus", "videocodec": "h264",
+    "notify_joining": True,
+}
+
+
+@asynccontextmanager
+async def janus(folder: Path, rooms: Mapping[int, Mapping[str, Any]] | None = None) -> AsyncIterator[JanusServer]:
+    server = JanusServer(folder, rooms or {ROOM: H264})
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+async def until(condition: Callable[[], object], what: str, within_s: float = 10.0) -> None:
+    deadline = asyncio.get_running_loop().time() + within_s
+    while not condition():
+        if asyncio.get_running_loop().time() > deadline:
+            raise AssertionError(f"not within {within_s} s: {what}")
+        await asyncio.sleep(0.01)
+
+
+@dataclass
+class Device:
+    """One appliance; ``join`` makes its leg, whose facts are kept with the moment they came."""
+
+    name: str
+    board: SeenBoard
+    studio: Studio
+    provider: JanusProvider
+    leg: api.Leg | None = None
+    told: list[tuple[float, api.LegEvent]] = field(default_factory=list)
+    reader: asyncio.Task[None] | None = None
+
+    async def join(self, room: str = str(ROOM), *, pin: str = "", media: api.MediaWanted | None = None) -> api.Leg:
+        me = api.Peer(self.name, f"device:{self.name}", self.name.title(), "device", True)
+        self.told.clear()
+        leg = self.leg = await self.provider.dial(
+            api.Target("room", room, pin), call_id=self.name, caller=me, media=media or api.MediaWanted())
+        self.reader = asyncio.create_task(self._read(leg), name=f"test.{self.name}")
+        return leg
+
+    async def _read(self, leg: api.Leg) -> None:
+        async for event in leg.events():
+            self.told.append((asyncio.get_running_loop().time(), event))
+
+    def of(self, kind: type[api.LegEvent]) -> list[Any]:
+        return [event for _, event in self.told if isinstance(event, kind)]
+
+    def when(self, kind: type[api.LegEvent]) -> float:
+        """Loop time of the first of its kind."""
+        return next(at for at, event in self.told if isinstance(event, kind))
+
+    async def connected(self, within_s: float = 10.0) -> None:
+        await until(lambda: self.of(api.Connected) or self.of(api.Ended), f"{self.name} connected", within_s)
+        assert not self.of(api.Ended), self.told
+
+    async def ended(self, within_s: float = 10.0) -> str:
+        """The key of the reason it ends with."""
+        await until(lambda: self.of(api.Ended), f"the end for {self.name}", within_s)
+        return str(self.of(api.Ended)[0].reason.key)
+
+    @property
+    def members(self) -> dict[str, api.Member]:
+        """By name, as told last."""
+        lists = self.of(api.Members)
+        return {one.display_name: one for one in lists[-1].members} if lists else {}
+
+    @property
+    def ids(self) -> set[str]:
+        lists = self.of(api.Members)
+        return {one.id for one in lists[-1].members} if lists else set()
+
+    @property
+    def tiles(self) -> dict[str, Tile]:
+        """What the screen shows, by label."""
+        assert isinstance(self.board.display, HandDisplay)
+        return {tile.label: tile for tile in self.board.display.tiles}
+
+    def counter(self, label: str) -> int | None:
+        """Of the test picture in this tile."""
+        tile = self.tiles.get(label)
+        if tile is None or tile.picture is None:
+            return None
+        mark = pattern.read(tile.picture.i420, tile.picture.width, tile.picture.height)
+        return None if mark is None else mark.counter
+
+    async def sees(self, *labels: str, within_s: float = 10.0) -> None:
+        """Of each of them three other pictures from now on."""
+        seen: dict[str, set[int]] = {label: set() for label in labels}
+
+        def look() -> bool:
+            for label in labels:
+                if (counter := self.counter(label)) is not None:
+                    seen[label].add(counter)
+            return all(len(one) >= 3 for one in seen.values())
+
+        await until(look, f"moving pictures of {labels} at {self.name}; tiles: {sorted(self.tiles)}", within_s)
+
+    async def hears(self, hertz: float, within_s: float = 10.0) -> None:
+        await until(lambda: abs(self.board.hears()[0] - hertz) < 6 and self.board.hears()[1] > -40,
+                    f"{hertz} Hz at {self.name}", within_s)
+
+
+@asynccontextmanager
+async def device(
+    url: str, name: str, hertz: float = 440.0, *, height: int = 180, **settings: Any,
+) -> AsyncIterator[Device]:
+    loop = asyncio.get_running_loop()
+    board = await loop.run_in_executor(None, SeenBoard, hertz)
+    studio = Studio(board, VideoSettings(height * 16 // 9, height, 15, 300_000))
+    await studio.open()
+    provider = JanusProvider(JanusSettings(url=url, **settings), studio, ice=IceServers())
+    made = Device(name, board, studio, provider)
+    try:
+        yield made
+    finally:
+        await provider.stop()
+        if made.reader is not None:
+            await asyncio.wait({made.reader}, timeout=2)
+        await studio.close()
+        await loop.run_in_executor(None, board.close)

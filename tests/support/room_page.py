@@ -1,0 +1,160 @@
+"""A page that joins a Janus room as people do: publishes its camera and microphone, and watches everybody else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+__all__ = ["room_page"]
+
+PAGE = """<!doctype html><meta charset="utf-8"><title>room</title><body>
+<script type="module">
+class Janus {
+  constructor(url) {
+    this.asked = new Map();
+    this.handles = new Map();
+    this.queue = Promise.resolve();
+    this.socket = new WebSocket(url, "janus-protocol");
+    this.socket.onmessage = ({ data }) => this.take(JSON.parse(data));
+    this.open = new Promise((ok, bad) => { this.socket.onopen = ok; this.socket.onerror = bad; });
+  }
+  take(message) {
+    if (message.janus === "ack") return;
+    const asked = this.asked.get(message.transaction);
+    if (asked) { this.asked.delete(message.transaction); asked(message); }
+    else this.handles.get(message.sender)?.(message);
+  }
+  ask(message) {
+    const transaction = crypto.randomUUID();
+    return new Promise((done) => {
+      this.asked.set(transaction, done);
+      this.socket.send(JSON.stringify({ session_id: this.session, ...message, transaction }));
+    });
+  }
+  async begin() {
+    await this.open;
+    this.session = (await this.ask({ janus: "create" })).data.id;
+    this.alive = setInterval(() => this.ask({ janus: "keepalive" }), 15000);
+  }
+  async attach(take) {
+    const handle = (await this.ask({ janus: "attach", plugin: "janus.plugin.videoroom" })).data.id;
+    this.handles.set(handle, take);
+    return (body, jsep) => this.ask({ janus: "message", handle_id: handle, body, jsep });
+  }
+}
+
+class Person {
+  constructor(url, room, name) {
+    Object.assign(this, { room, name, janus: new Janus(url), others: {}, lines: {}, videos: {}, streams: {} });
+    this.renegotiation = Promise.resolve();
+  }
+  async join() {
+    await this.janus.begin();
+    this.publisher = await this.janus.attach((message) => this.heard(message.plugindata?.data ?? {}));
+    const joined = await this.publisher({ request: "join", ptype: "publisher", room: this.room, display: this.name });
+    const data = joined.plugindata.data;
+    if (data.error) throw new Error(data.error);
+    this.id = data.id;
+    this.media = await navigator.mediaDevices.getUserMedia({ audio: true, video: true });
+    const pc = (this.out = new RTCPeerConnection());
+    for (const track of this.media.getTracks()) {
+      const line = pc.addTransceiver(track, { direction: "sendonly", streams: [this.media] });
+      if (track.kind === "video") line.setCodecPreferences(RTCRtpSender.getCapabilities("video").codecs.filter(
+        (codec) => codec.mimeType === "video/H264" && codec.sdpFmtpLine.includes("42e01f")
+          && codec.sdpFmtpLine.includes("packetization-mode=1") || codec.mimeType === "video/rtx"));
+    }
+    await pc.setLocalDescription();
+    await gathered(pc);
+    const answer = await this.publisher({ request: "publish" }, { type: "offer", sdp: pc.localDescription.sdp });
+    if (answer.plugindata.data.error) throw new Error(answer.plugindata.data.error);
+    await pc.setRemoteDescription(answer.jsep);
+    this.heard(data);
+  }
+  heard(data) {
+    this.last = data;
+    for (const one of data.publishers ?? []) {
+      const known = this.others[one.id];
+      this.others[one.id] = one.display;
+      if (!known) this.renegotiation = this.renegotiation.then(() => this.watch(one));
+    }
+    if (data.leaving) delete this.others[data.leaving];
+  }
+  async watch(person) {
+    const streams = person.streams.filter(({ type }) => type !== "data").map(({ mid }) => ({ feed: person.id, mid }));
+    if (!this.subscriber) {
+      this.in = new RTCPeerConnection();
+      this.in.ontrack = ({ track, transceiver }) => this.show(transceiver.mid, track);
+      this.subscriber = await this.janus.attach((message) => {
+        if (message.jsep) this.renegotiation = this.renegotiation.then(() => this.answer(message));
+      });
+      const offer = await this.subscriber({ request: "join", ptype: "subscriber", room: this.room, streams });
+      if (offer.jsep) await this.answer(offer);
+    } else {
+      const offer = await this.subscriber({ request: "subscribe", streams });
+      if (offer.jsep) await this.answer(offer);
+    }
+  }
+  async answer(message) {
+    for (const line of message.plugindata.data.streams ?? []) this.lines[line.mid] = line.feed_display;
+    await this.in.setRemoteDescription(message.jsep);
+    await this.in.setLocalDescription();
+    await gathered(this.in);
+    await this.subscriber({ request: "start" }, { type: "answer", sdp: this.in.localDescription.sdp });
+    for (const line of this.in.getTransceivers()) this.show(line.mid, line.receiver.track);
+  }
+  show(mid, track) {
+    const name = this.lines[mid];
+    if (!name) return;
+    const stream = (this.streams[name] ??= new MediaStream());
+    if (!stream.getTracks().includes(track)) {
+      for (const old of stream.getTracks()) if (old.kind === track.kind) stream.removeTrack(old);
+      stream.addTrack(track);
+    }
+    if (!this.videos[name]) {
+      const video = (this.videos[name] = document.createElement("video"));
+      Object.assign(video, { autoplay: true, playsInline: true, id: name.replaceAll(" ", "-"), srcObject: stream });
+      document.body.append(video);
+    }
+  }
+  async leave() {
+    await this.janus.ask({ janus: "destroy" });
+    clearInterval(this.janus.alive);
+    this.janus.socket.close();
+    this.out?.close();
+    this.in?.close();
+    this.media?.getTracks().forEach((track) => track.stop());
+  }
+  stats() { return this.in?.getStats(); }
+}
+
+function gathered(pc) {
+  if (pc.iceGatheringState === "complete") return Promise.resolve();
+  return new Promise((done) => {
+    pc.addEventListener("icegatheringstatechange", () => pc.iceGatheringState === "complete" && done());
+  });
+}
+
+window.people = {};
+window.enter = async (url, room, name) => { await (window.people[name] = new Person(url, room, name)).join(); };
+window.exit = async (name) => { await window.people[name].leave(); delete window.people[name]; };
+</script>"""
+
+
+@asynccontextmanager
+async def room_page() -> AsyncIterator[str]:
+    """The address of the page: ``enter(url, room, name)`` and ``exit(name)`` there."""
+
+    async def page(_: web.Request) -> web.Response:
+        return web.Response(text=PAGE, content_type="text/html")
+
+    app = web.Application()
+    app.router.add_get("/", page)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    finally:
+        await runner.cleanup()

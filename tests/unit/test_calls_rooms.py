@@ -1,0 +1,138 @@
+"""Rooms at the controller, on virtual time: joining and leaving, and who is told to be there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from appliance.calls.book import Entry
+from appliance.errors import BadRequest, EdgecallError, Refused
+from appliance.providers.api import Connected, Ended, Lost, Member, Members, Recovered, Target
+from appliance.vocabulary import END_REASONS
+from tests.support.calls import House, ScriptedLeg, settle
+from tests.support.clock import virtual_time
+
+LOBBY = Entry("The lobby", ("operator:desk", "room:1234"))
+OLGA = Member("7", "olga", "Olga", video=True, receiving=True)
+OTTO = Member("8", "otto", "Otto", muted=True)
+
+
+async def in_room(house: House) -> ScriptedLeg:
+    joining = house.giving("room.join", target="1234")
+    await house.provider.dialled.wait()
+    leg = house.provider.legs[-1]
+    leg.up()
+    assert await joining == {"callId": house.call["callId"]}
+    return leg
+
+
+def names(house: House) -> list[str]:
+    return [one["displayName"] for one in house.bulletin.document("roster")["participants"]]
+
+
+@virtual_time
+async def test_joining_and_leaving_a_room(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        leg = await in_room(house)
+        assert (house.call["state"], house.call["kind"]) == ("Connected", "Room")
+        assert names(house) == []  # the room is not one of those who are in it
+        await house.give("room.leave")
+        await settle()
+        assert leg.ended == END_REASONS["0/local"]
+        assert (house.call["state"], house.reason) == ("Disconnected", "0/local")
+        assert not house.posted("call.participant.removed")
+
+
+@virtual_time
+@pytest.mark.parametrize(("target", "address"), [
+    ("1234", "1234"), ("room:lobby", "lobby"), ("The lobby", "1234")])
+async def test_a_room_is_meant_by_id_by_uri_or_by_the_address_book(tmp_path: Path, target: str, address: str) -> None:
+    async with House(tmp_path, entries=[LOBBY]) as house:
+        joining = house.giving("room.join", target=target, pin="4711", video=False)
+        await house.provider.dialled.wait()
+        assert house.provider.targets == [Target("room", address, "4711")]
+        house.provider.legs[0].up()
+        await joining
+        assert not house.call["isLocalVideoStarted"]
+        assert "4711" not in str(house.bulletin.snapshot().documents)
+
+
+@virtual_time
+async def test_what_is_no_room_is_refused(tmp_path: Path) -> None:
+    async with House(tmp_path, entries=[Entry("Desk", ("operator:desk",))]) as house:
+        for target in ("Desk", "room:"):
+            with pytest.raises(BadRequest) as caught:
+                await house.give("room.join", target=target)
+            assert caught.value.key == "404/notFound"
+        dialling = house.giving("call.dial", to="operator:desk")
+        await house.provider.dialled.wait()
+        house.provider.legs[0].up()
+        await dialling
+        with pytest.raises(Refused, match=r"call\.hangup"):
+            await house.give("room.leave")
+        with pytest.raises(Refused) as busy:
+            await house.give("room.join", target="1234")
+        assert busy.value.sub_code == "inCall"
+
+
+@virtual_time
+async def test_a_room_that_refuses_says_why(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        joining = house.giving("room.join", target="1234")
+        await house.provider.dialled.wait()
+        house.provider.legs[0].peer_does(Ended(END_REASONS["403/roomFull"]))
+        with pytest.raises(EdgecallError) as caught:
+            await joining
+        assert caught.value.key == "403/roomFull"
+        assert house.reason == "403/roomFull"
+
+
+@virtual_time
+async def test_the_roster_is_the_rooms_list(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        leg = await in_room(house)
+        leg.peer_does(Members((OLGA, OTTO)))
+        await settle()
+        first, second = house.bulletin.document("roster")["participants"]
+        assert (first["participantId"], first["rawId"], first["displayName"]) == ("7", "olga", "Olga")
+        assert (first["state"], first["isMuted"], second["isMuted"]) == ("Connected", False, True)
+        assert first["videoStreams"][0]["isReceiving"]
+        assert len(house.posted("call.participant.added")) == 2
+
+        leg.peer_does(Members((Member("7", "olga", "Olga", video=True, away=True), OTTO)))
+        await settle()
+        assert house.bulletin.document("roster")["participants"][0]["state"] == "Reconnecting"
+        assert len(house.posted("call.participant.updated")) == 1
+
+        leg.peer_does(Members((Member("7", "olga", "Olga", video=True, away=True, speaking=True), OTTO)))
+        await settle()
+        assert house.bulletin.document("roster")["participants"][0]["isSpeaking"]
+        assert len(house.posted("call.participant.updated")) == 1  # each word would be an event
+
+        leg.peer_does(Members((OTTO,)))
+        await settle()
+        assert names(house) == ["Otto"]
+        assert [one["participantId"] for one in house.posted("call.participant.removed")] == ["7"]
+
+        leg.peer_does(Ended(END_REASONS["0/endedForAll"]))
+        await settle()
+        assert house.reason == "0/endedForAll"
+        assert [one["participantId"] for one in house.posted("call.participant.removed")] == ["7", "8"]
+        assert names(house) == []
+
+
+@virtual_time
+async def test_a_room_that_is_lost_is_joined_again_within_the_call(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        leg = await in_room(house)
+        leg.peer_does(Lost("signalling"), Members(()))
+        await settle()
+        assert house.call["state"] == "Reconnecting"
+        leg.peer_does(Members((OLGA,)), Recovered())
+        await settle()
+        assert house.call["state"] == "Connected"
+        assert names(house) == ["Olga"]
+        leg.peer_does(Connected())  # means nothing now
+        await settle()
+        assert house.call["state"] == "Connected"
