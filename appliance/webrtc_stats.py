@@ -170,7 +170,7 @@ TYPES: Final[tuple[StatsType, ...]] = (
     ), "video"),
     StatsType("remote-inbound-rtp", "What the peer reports of what is sent.", (
         *_STREAM, _always("localId", Unit.IDENTITY),
-        _known("packetsReceived", Unit.PACKETS), _always("packetsLost", Unit.SIGNED_PACKETS),
+        _always("packetsReceived", Unit.PACKETS), _always("packetsLost", Unit.SIGNED_PACKETS),
         _always("jitter", Unit.SECONDS), _always("fractionLost", Unit.SHARE),
         _known("roundTripTime", Unit.SECONDS), _always("totalRoundTripTime", Unit.SECONDS),
         _always("roundTripTimeMeasurements", Unit.COUNT),

@@ -100,12 +100,11 @@ def streams(interval: Interval) -> list[Stream]:
 
 
 def lost_on_the_way(interval: Interval, out: Growth) -> float:
-    """Share of what an outbound stream sent that the peer reports as lost, 0..1."""
+    """Share of what the peer reported on in the interval that it reported as lost, 0..1. Not of what was sent in it:
+    a report comes later, and the picture may have been stopped meanwhile."""
     remote = interval.named(out.row.get("remoteId"))
-    if not remote.row:
-        return 0.0
-    sent = out.by("packetsSent") - out.by("retransmittedPacketsSent")
-    return min(1.0, remote.by("packetsLost") / sent) if sent > 0 else float(remote.row.get("fractionLost") or 0.0)
+    lost = remote.by("packetsLost")
+    return lost / (lost + remote.by("packetsReceived")) if lost else 0.0
 
 
 def lost_before_here(incoming: Growth) -> float:

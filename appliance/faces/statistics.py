@@ -140,7 +140,8 @@ Their `detail` names what fell, with its limit, and the figures: `{"direction": 
 | jitter | 30 ms | 100 ms |
 | nothing arrives although the other side sends | | 2 s |
 
-What had fallen is over below four fifths of the limit.
+What had fallen is over below four fifths of the limit. The share lost of what is sent is that of the packets which the
+peer's reports in the interval are about.
 
 ## Types
 

@@ -99,6 +99,7 @@ class Outgoing:
     reports: int = 0
     fraction_lost: float = 0.0
     packets_lost: int = 0
+    packets_come: int = 0  # what the report is about, less what was lost of it
     jitter_s: float = 0.0
     round_trip_s: float | None = None  # smoothed
     latest_round_trip_s: float | None = None
@@ -129,6 +130,7 @@ class RtpSendStream:
         self._history: dict[int, tuple[int, bytes, int]] = {}  # slot -> (sequence, packet, size of header)
         self._resent_at: dict[int, float] = {}
         self._sequence = int.from_bytes(os.urandom(2), "big") % 0x8000  # lower half: no wrap while SRTP settles
+        self._first_sequence = self._sequence
         self._rtx_sequence = int.from_bytes(os.urandom(2), "big") % 0x8000
         self._origin = int.from_bytes(os.urandom(4), "big")
         self._rtx_ssrc = 0
@@ -438,6 +440,9 @@ class RtpSendStream:
         counters.reports += 1
         counters.fraction_lost = report.fraction_lost / 256
         counters.packets_lost = report.packets_lost
+        # RFC 3550 A.3, from the first packet sent on: the peer extends the number from the first that came to it
+        expected = report.highest_sequence - self._first_sequence + 1
+        counters.packets_come = max(0, min(expected, counters.packets) - report.packets_lost)
         counters.jitter_s = report.jitter / self._clock_rate
         self.on_loss(counters.fraction_lost)
         if self.kind == "video":

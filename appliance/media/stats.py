@@ -232,6 +232,7 @@ def _remote_inbound(kind: str, stream: RtpSendStream) -> list[Json]:
         "type": "remote-inbound-rtp", "id": f"remote-in-{kind}", "kind": kind, "ssrc": counters.ssrc,
         "transportId": TRANSPORT, "codecId": f"codec-{kind}", "localId": f"out-{kind}",
         "fractionLost": counters.fraction_lost,
+        "packetsReceived": counters.packets_come,
         "packetsLost": counters.packets_lost,
         "jitter": counters.jitter_s,
         "roundTripTime": counters.latest_round_trip_s,

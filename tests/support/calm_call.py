@@ -56,6 +56,7 @@ class CalmCall:
                  "mediaSourceId": f"source-{kind}", "packetsSent": sent, "bytesSent": sent * 100,
                  "targetBitrate": self.target if kind == "video" else 32_000},
                 {"type": "remote-inbound-rtp", "id": f"remote-in-{kind}", **ids, "packetsLost": round(self.lost),
+                 "packetsReceived": round(self.packets),
                  "jitter": self.jitter, "fractionLost": self.loss, "roundTripTime": self.rtt},
                 {"type": "inbound-rtp", "id": f"in-{kind}", **ids, "remoteId": f"remote-out-{kind}",
                  "packetsReceived": round(self.packets), "bytesReceived": round(self.packets) * 100,

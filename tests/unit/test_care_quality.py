@@ -70,6 +70,30 @@ def test_a_verdict_on_loss_has_the_share_and_each_direction_its_own() -> None:
     assert detail["what"] == f"loss {detail['fractionLost'] * 100:.3g} % (bad above 10 %)"
 
 
+def test_loss_is_of_what_was_reported_on_and_not_of_what_is_sent_meanwhile() -> None:
+    """The picture has stopped: what the last report said of it is over, and a late one is about what went before."""
+    judge, call = Judge(), CalmCall()
+    for _ in range(2):
+        before = {row["id"]: row for row in judge_by(judge, call)}
+    stopped = {"packetsSent": before["out-video"]["packetsSent"]}
+    told = before["remote-in-video"]
+    silent = {"packetsLost": told["packetsLost"], "packetsReceived": told["packetsReceived"], "fractionLost": 1.0}
+    late = {"packetsLost": told["packetsLost"] + 2, "packetsReceived": told["packetsReceived"] + 198}
+    for report, loss in ((silent, 0.0), (late, 0.01)):
+        rows = call.after(5)
+        for row in rows:
+            row.update({"out-video": stopped, "remote-in-video": report}.get(row["id"], {}))
+        found = judge.look(rows)
+        assert found.send.loss == pytest.approx(loss)
+        assert found.send.grade == GOOD
+
+
+def judge_by(judge: Judge, call: CalmCall) -> list[Json]:
+    report = call.after(5)
+    judge.look(report)
+    return report
+
+
 def test_the_level_follows_loss_and_delay_as_the_formula_has_it() -> None:
     levels = {}
     for loss, rtt in itertools.product((0.0, 0.01, 0.05, 0.15), (0.02, 0.3, 0.6)):

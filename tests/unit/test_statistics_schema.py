@@ -67,6 +67,7 @@ def test_counts_are_whole_shares_are_shares_and_references_lead_on() -> None:
     pair: Json = {
         "type": "remote-inbound-rtp", "id": "r", "timestamp": 1.7e12, "kind": "audio", "ssrc": 1, "transportId": "c",
         "codecId": "c", "localId": "c", "packetsLost": -1, "jitter": 0.01, "fractionLost": 0.5,
+        "packetsReceived": 9,
         "totalRoundTripTime": 0.1, "roundTripTimeMeasurements": 1}
     assert faults([CERTIFICATE, pair]) == []
     for changes, words in (({"fractionLost": 1.5}, "maximum"), ({"jitter": -1}, "minimum"),
