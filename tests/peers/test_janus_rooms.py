@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from contextlib import AsyncExitStack
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from appliance.providers import api
 from appliance.vocabulary import END_REASONS
 from tests.support.browser import Chromium, chromium, wait_for
+from tests.support.interface import changed_network, ip
 from tests.support.janus import JanusServer
 from tests.support.room_device import H264, ROOM, Device, device, janus, until
 from tests.support.room_page import room_page
@@ -131,3 +134,60 @@ async def test_the_server_is_killed_and_comes_back(tmp_path: Path) -> None:
         assert door.when(api.Lost) - killed < 3
         assert door.when(api.Recovered) - back < 5
         assert not door.of(api.Ended)
+
+
+async def test_others_come_and_go_in_any_order(tmp_path: Path) -> None:
+    """Lines of our subscription are used again, with sources of their own; each step is the server's list."""
+    dice = random.Random(6)
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(janus(tmp_path))
+        door = await stack.enter_async_context(device(server.url, "door"))
+        others = [await stack.enter_async_context(device(server.url, f"p{number}", height=90)) for number in range(4)]
+        await door.join()
+        await door.connected()
+        inside: set[str] = set()
+        for _ in range(14):
+            other = dice.choice(others)
+            if other.name in inside:
+                assert other.leg is not None
+                await other.leg.end(LEAVE)
+                inside.discard(other.name)
+            else:
+                await other.join()
+                await other.connected()
+                inside.add(other.name)
+            labels = {name.title() for name in inside}
+            await until(lambda labels=labels: set(door.members) == labels == set(door.tiles),  # type: ignore[misc]
+                        f"{sorted(labels)} at the door, and nobody else")
+            await door.sees(*labels)
+            await same_as_server(server, door)
+        assert not door.of(api.Lost)
+        assert not door.of(api.Ended)
+
+
+@pytest.mark.parametrize(("seconds", "lost"), [(2.0, False), (6.0, True)])
+async def test_a_cut_of_the_network(tmp_path: Path, seconds: float, lost: bool) -> None:
+    """Of two seconds nothing is left but a gap; from three seconds on the room is joined again."""
+    async with (
+        changed_network(), janus(tmp_path) as server, device(server.url, "door", 440) as door,
+        device(server.url, "gate", 880) as gate,
+    ):
+        await door.join()
+        await gate.join()
+        await door.sees("Gate")
+        await gate.sees("Door")
+        cut = asyncio.get_running_loop().time()
+        await ip("link set lo down")  # all of this machine's own traffic, whatever its address
+        await asyncio.sleep(seconds)
+        await ip("link set lo up")
+        back = asyncio.get_running_loop().time()
+        if lost:
+            await until(lambda: door.of(api.Recovered) and gate.of(api.Recovered), "both are back")
+            assert 2.5 < door.when(api.Lost) - cut < 4
+            assert door.when(api.Recovered) - back < 5
+        await door.sees("Gate")
+        await gate.sees("Door")
+        await door.hears(880)
+        assert bool(door.of(api.Lost)) is lost
+        assert not door.of(api.Ended)
+        await same_as_server(server, door)
