@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from appliance.providers import api
+from appliance.settings import Secret
 from appliance.vocabulary import END_REASONS
 from tests.support.browser import Chromium, chromium, wait_for
+from tests.support.house import house, start_of
 from tests.support.interface import changed_network, ip
 from tests.support.janus import JanusServer
 from tests.support.room_device import H264, ROOM, Device, device, janus, until
@@ -94,6 +96,48 @@ async def test_each_refusal_has_its_own_reason(tmp_path: Path) -> None:
     async with device(server.url, "late") as late:  # there is no server any more
         await late.join()
         assert await late.ended() == "503/provider"
+
+
+async def test_what_the_server_and_a_room_ask_for(tmp_path: Path) -> None:
+    """An API secret of the server, and a list of tokens of the room."""
+    async with (
+        janus(tmp_path, secret="s3cret") as server, device(server.url, "stranger") as stranger,
+        device(server.url, "door", api_secret=Secret("s3cret"), token=Secret("t0ken")) as door,
+        device(server.url, "gate", api_secret=Secret("s3cret"), token=Secret("other")) as gate,
+    ):
+        await stranger.join()
+        assert await stranger.ended() == "401/token"
+        async with server.control() as control:
+            await control.request({"request": "allowed", "room": ROOM, "action": "add", "allowed": ["t0ken"]})
+            await control.request({"request": "allowed", "room": ROOM, "action": "enable"})
+        await gate.join()
+        assert await gate.ended() == "403/notInvited"
+        await door.join()
+        await door.connected()
+
+
+async def test_the_whole_appliance_joins_and_leaves_by_command(tmp_path: Path) -> None:
+    (tmp_path / "janus").mkdir()
+    async with janus(tmp_path / "janus") as server, device(server.url, "gate", 880) as gate:
+        settings = {"janus.url": server.url, "mqtt.enabled": False}
+        async with house(await start_of(tmp_path, settings)) as running:
+            await gate.join()
+            await gate.connected()
+            joined = await running.give("room.join", target=str(ROOM))
+            assert joined["result"] == "done", joined
+            await running.until(lambda: running.document("roster")["participants"])
+            assert running.document("call")["kind"] == "Room"
+            await running.until(lambda: running.document("roster")["participants"][0]["videoStreams"][0]["isReceiving"])
+            assert running.document("roster")["participants"][0]["displayName"] == "Gate"
+            await gate.sees("Edgecall")
+            refused = await running.give("room.join", target="99")
+            assert (refused["result"], refused["subCode"]) == ("rejected", "inCall")
+            left = await running.give("room.leave")
+            assert left["result"] == "done"
+            await running.until(lambda: running.document("call")["state"] == "Disconnected")
+            await until(lambda: not gate.members, "the appliance has left")
+            missing = await running.give("room.join", target="99")
+            assert (missing["result"], missing["code"], missing["subCode"]) == ("failed", 404, "noSuchRoom")
 
 
 async def test_removed_by_a_moderator_and_the_room_destroyed(tmp_path: Path) -> None:

@@ -52,8 +52,9 @@ def without(kind: str) -> str:
 class Control:
     """Somebody who looks after the rooms, by requests of its own."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse, secret: str) -> None:
         self._socket = socket
+        self._secret = secret
         self._session = 0
         self._handle = 0
 
@@ -76,7 +77,8 @@ class Control:
 
     async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
         transaction = secrets.token_hex(6)
-        await self._socket.send_json({**message, "transaction": transaction})
+        secret = {"apisecret": self._secret} if self._secret else {}
+        await self._socket.send_json({**message, **secret, "transaction": transaction})
         while True:
             answer: dict[str, Any] = await self._socket.receive_json(timeout=5)
             if answer.get("transaction") == transaction:
@@ -84,12 +86,13 @@ class Control:
 
 
 class JanusServer:
-    """Janus on free ports with these ``rooms`` (id -> settings of janus.plugin.videoroom.jcfg)."""
+    """Janus on a free port with these ``rooms`` (id -> settings of janus.plugin.videoroom.jcfg), and an API
+    ``secret`` if there is to be one."""
 
-    def __init__(self, folder: Path, rooms: Mapping[int, Mapping[str, Any]], *, token: str = "") -> None:
+    def __init__(self, folder: Path, rooms: Mapping[int, Mapping[str, Any]], *, secret: str = "") -> None:
         self._folder = folder
         self._rooms = rooms
-        self._token = token
+        self._secret = secret
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
@@ -138,7 +141,7 @@ class JanusServer:
     @asynccontextmanager
     async def control(self) -> AsyncIterator[Control]:
         async with aiohttp.ClientSession() as http, http.ws_connect(self.url, protocols=("janus-protocol",)) as socket:
-            control = Control(socket)
+            control = Control(socket, self._secret)
             await control.open()
             yield control
 
@@ -149,7 +152,7 @@ class JanusServer:
             del self.log[:-500]
 
     def _write(self) -> None:
-        token = "token_auth = true\n" if self._token else ""
+        secret = f'api_secret = "{self._secret}"' if self._secret else ""
         self._put("janus.jcfg", f"""
 general: {{
   configs_folder = "{self._folder}"
@@ -159,7 +162,7 @@ general: {{
   loggers_folder = "{self._folder}"
   debug_level = 4
   debug_colors = false
-  {token}
+  {secret}
 }}
 media: {{ rtp_port_range = "20000-29999" }}
 nat: {{ ice_ignore_list = "vmnet" }}

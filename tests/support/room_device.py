@@ -30,8 +30,10 @@ H264: Mapping[str, Any] = {
 
 
 @asynccontextmanager
-async def janus(folder: Path, rooms: Mapping[int, Mapping[str, Any]] | None = None) -> AsyncIterator[JanusServer]:
-    server = JanusServer(folder, rooms or {ROOM: H264})
+async def janus(
+    folder: Path, rooms: Mapping[int, Mapping[str, Any]] | None = None, *, secret: str = "",
+) -> AsyncIterator[JanusServer]:
+    server = JanusServer(folder, rooms or {ROOM: H264}, secret=secret)
     await server.start()
     try:
         yield server
