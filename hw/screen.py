@@ -35,6 +35,10 @@ BANNER_SHARE: Final = 0.16
 READABLE_SHARE: Final = 0.14
 """The smallest letters of a banner, and those over pictures."""
 
+CAPITALS: Final = 0.729
+LOWER_CAPITALS: Final = 0.69
+"""Height of capitals over the size of letters, of DejaVu and of the font that takes its place."""
+
 HINT_SHARE: Final = 0.045
 """Letters of hints and names."""
 
@@ -247,8 +251,8 @@ class Words:
             from PIL import ImageFont
 
             path = next((path for path in FONTS if Path(path).is_file()), None)
-            # Pillow brings a font of its own (Aileron) for systems without DejaVu.
-            font = ImageFont.truetype(path, size) if path else ImageFont.load_default(size)
+            # Pillow brings a font of its own (Aileron) for systems without DejaVu; its capitals are a little lower.
+            font = ImageFont.truetype(path, size) if path else ImageFont.load_default(size * CAPITALS / LOWER_CAPITALS)
             self._fonts[size] = cast("FreeTypeFont", font)
         return self._fonts[size]
 

@@ -11,6 +11,7 @@ import pytest
 from PIL.Image import Image, new
 
 from appliance.media.downlink import Screen
+from hw import screen
 from hw.api import DeviceMissingError, Fault, FaultKind, Kind, Picture, Tile
 from hw.faults import FaultLine
 from hw.pi.backlight import Backlight
@@ -185,8 +186,12 @@ def _lines(sheet: Image, ink: tuple[int, int, int]) -> list[int]:
 
 @pytest.mark.parametrize("size", [(1280, 720), (800, 480), (1024, 600), (600, 1024), (800, 600)])
 @pytest.mark.parametrize("tiles", [(), (Tile(Picture(2, 2, bytes(6))),)], ids=["poster", "caption"])
-def test_every_banner_is_readable_at_3_m(size: tuple[int, int], tiles: tuple[Tile, ...]) -> None:
+@pytest.mark.parametrize("fonts", [screen.FONTS, ()], ids=["", "Pillow's font"])
+def test_every_banner_is_readable_at_3_m(
+    size: tuple[int, int], tiles: tuple[Tile, ...], fonts: tuple[str, ...], monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Capitals of 9 mm where the shorter side is 87 mm (7 inch), however many words there are."""
+    monkeypatch.setattr(screen, "FONTS", fonts)
     words, most = Words(size), 0
     for banner in ("H", "HELLO HH", "HHHH HHHHH HHHH", "HH HHHHHHH HHHHHH HHHH HHH HHHHHHHH HHHH", "HH " * 40):
         lines = _lines(words.sheet(Content(tiles, banner, "H", dark=False)), INK)
