@@ -573,6 +573,7 @@ DIAGNOSTICS: Final[Mapping[str, Diagnostic]] = _diagnostics(
      "Check that nobody moved or covered them."),
     ("speakerPathBroken", _F, "The microphone does not hear the loudspeaker.",
      "Check volume, plugs and membranes of both."),
+    ("noCameraDevicesEnumerated", _F, "There is no camera.", "Check its plug; the detail says what there is."),
     ("cameraFreeze", _F, "The camera stopped delivering pictures.", "Check its cable."),
     ("cameraStartFailed", _F, "The camera could not be started.", "See the detail."),
     ("cameraStartTimedOut", _F, "The camera did not deliver a picture in time.", "Check its cable."),

@@ -49,7 +49,7 @@ _BY_FAULT: Final[Mapping[tuple[Kind, FaultKind], str]] = {
     (Kind.SPEAKER, FaultKind.MUTED): "speakerMuted",
     (Kind.SPEAKER, FaultKind.ZERO_VOLUME): "speakerVolumeIsZero",
     (Kind.SPEAKER, FaultKind.DROPOUTS): "soundDropouts",
-    (Kind.CAMERA, FaultKind.MISSING): "cameraStoppedUnexpectedly",
+    (Kind.CAMERA, FaultKind.MISSING): "noCameraDevicesEnumerated",
     (Kind.CAMERA, FaultKind.BUSY): "cameraStartFailed",
     (Kind.CAMERA, FaultKind.DENIED): "cameraPermissionDenied",
     (Kind.CAMERA, FaultKind.FORMAT): "cameraFormatUnsupported",

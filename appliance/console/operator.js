@@ -335,8 +335,8 @@ function deviceCall() {
 }
 
 /** Diagnostics of the device without which the operator sees, hears or is heard no more; in the order of weight. */
-const BLIND = ["cameraStoppedUnexpectedly", "cameraFreeze", "cameraStartFailed", "cameraStartTimedOut",
-  "cameraPermissionDenied"];
+const BLIND = ["noCameraDevicesEnumerated", "cameraUnplugged", "cameraStoppedUnexpectedly", "cameraFreeze",
+  "cameraStartFailed", "cameraStartTimedOut", "cameraPermissionDenied", "cameraFormatUnsupported"];
 const MUTE = ["noMicrophoneDevicesEnumerated", "microphoneNotFunctioning", "microphoneBusy", "microphonePermissionDenied",
   "microphoneMuteUnexpectedly", "microphoneNotMuteButSilent"];
 const DEAF = ["noSpeakerDevicesEnumerated", "speakerNotFunctioning", "speakerBusy", "speakerMuted", "speakerVolumeIsZero"];

@@ -122,7 +122,7 @@ def with_faults(*names: str) -> Board:
 
 @pytest.mark.parametrize(("fault", "diagnostic"), [
     ("mic.busy", "microphoneBusy"), ("mic.unplug", "noMicrophoneDevicesEnumerated"), ("speaker.busy", "speakerBusy"),
-    ("camera.unplug", "cameraStoppedUnexpectedly")])
+    ("camera.unplug", "noCameraDevicesEnumerated")])
 async def test_a_part_of_the_board_that_is_not_there_is_a_diagnostic_until_it_is(
         tmp_path: Path, manager: Manager, fault: str, diagnostic: str) -> None:
     async with house(await start_of(tmp_path, QUIET, board=with_faults(fault))) as running:

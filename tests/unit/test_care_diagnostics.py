@@ -169,3 +169,11 @@ def test_faults_map_to_known_names(kind: Kind, fault: FaultKind) -> None:
 
 def test_true_is_trouble_and_one_is_good() -> None:
     assert [is_raised(value) for value in (True, False, 1, 2, 3)] == [True, False, False, True, True]
+
+
+def test_what_keeps_a_camera_from_being_opened_is_told_apart() -> None:
+    obstacles = (FaultKind.MISSING, FaultKind.BUSY, FaultKind.DENIED, FaultKind.FORMAT, FaultKind.PULLED,
+                 FaultKind.FAILED)
+    names = {diagnostic_of(Fault(Kind.CAMERA, obstacle, "cam0", True)) for obstacle in obstacles}
+    assert None not in names
+    assert len(names) == len(obstacles)

@@ -1,0 +1,60 @@
+"""A call whose camera gets into trouble: what the daemon's loop notices of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from typing import Final
+
+from appliance.media.api import Directions, IceServers
+from appliance.media.studio import Studio
+from appliance.settings import VideoSettings
+from hw.api import Board, HardwareError
+from tests.support.lag import Lag, loop_lag
+from tests.support.media_board import HandBoard
+from tests.support.media_pair import connect, until
+
+__all__ = ["BLOCKED_S", "lag_in_trouble"]
+
+BLOCKED_S: Final = 0.2
+"""The loop never stands still for longer, whatever a camera does."""
+
+TROUBLED_S: Final = 5.0
+"""Long enough for a stuck process to be found out, killed and begun again."""
+
+
+async def lag_in_trouble(board: Board, trouble: Callable[[], None], end: Callable[[], None]) -> Lag:
+    """``board`` is in a call with pictures when ``trouble`` begins. All that the loop asks of a camera is asked while
+    it lasts, and after ``end`` the peer must see pictures again."""
+    camera, far = board.camera, HandBoard()
+    assert camera is not None
+    async with AsyncExitStack() as stack:
+        sessions = []
+        for one in (board, far):
+            studio = Studio(one, VideoSettings())
+            stack.push_async_callback(studio.close)
+            await studio.open()
+            sessions.append((studio, studio.session(Directions(), ice=IceServers(), loopback=True)))
+        (studio, session), (_, peer) = sessions
+        await connect(session, peer)
+
+        async def seen(count: int, within_s: float, what: str) -> None:
+            already = len(far.display.pictures)
+            await until(lambda: len(far.display.pictures) >= already + count, within_s, what)
+
+        await seen(10, 30.0, "pictures before the trouble")
+        async with loop_lag() as lag:
+            trouble()
+            begun = time.monotonic()
+            while time.monotonic() - begun < TROUBLED_S:
+                camera.request_keyframe()
+                camera.set_bitrate(500_000)
+                studio.state()
+                with suppress(HardwareError):
+                    await studio.snapshot()
+                await asyncio.sleep(0.1)
+            end()
+            await seen(10, 60.0, "pictures after the trouble")
+        return lag
