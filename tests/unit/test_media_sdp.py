@@ -208,3 +208,19 @@ def test_a_telephone_gateway_is_understood_without_maps_of_its_codecs() -> None:
     assert "m=audio 9 UDP/TLS/RTP/SAVPF 8\r\n" in taken
     assert "a=rtpmap:8 PCMA/8000" in taken
     assert "telephone-event" not in taken
+
+
+def test_a_rooms_offer_keeps_all_its_lines_of_one_kind() -> None:
+    lines = [f"m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:{n}\r\na=rtpmap:111 opus/48000/2\r\n" for n in range(20)]
+    admitted = sdp.SessionText.parse(sdp.admit_room_offer(text(*lines)), 48)
+    assert [section.mid for section in admitted.sections] == [str(n) for n in range(20)]
+
+
+@pytest.mark.parametrize("line", [
+    "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:0\r\na=rtpmap:96 VP8/90000\r\n",
+    "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=rtpmap:111 opus/48000/2\r\n",
+    "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:0\r\n",
+])
+def test_a_rooms_line_that_nobody_asked_for_is_refused(line: str) -> None:
+    with pytest.raises(SignalingError):
+        sdp.admit_room_offer(text(line))
