@@ -55,7 +55,7 @@ def affordable(mode: VideoMode, pixels_per_s: float) -> VideoMode:
     for height in (each for each in HEIGHTS if each < mode.height):
         if fitting.width * fitting.height * fitting.fps <= budget:
             return fitting
-        width = round(mode.width * height / mode.height / 2) * 2
+        width = max(2, round(mode.width * height / mode.height / 2) * 2)
         fitting = replace(mode, width=width, height=height)
     fps = int(budget / (fitting.width * fitting.height))
     return replace(fitting, fps=max(min(10, fitting.fps), min(fps, fitting.fps)))
