@@ -122,22 +122,26 @@ class IceConnection(Connection):
         """Host candidates, then those by STUN and TURN, for which the pool of servers has its own patience."""
         if self._loopback or not addresses:
             addresses = [*addresses, "127.0.0.1", "::1"]
-        hosts = [
-            protocol for address in addresses if (protocol := await self._host_protocol(component, address)) is not None
-        ]
-        self._protocols += hosts
-        reflexive, relay = await asyncio.gather(
-            asyncio.gather(*(self._reflexive(protocol) for protocol in hosts)), self._relay(component)
-        )
-        candidates = [protocol.local_candidate for protocol in hosts]
-        candidates += [candidate for candidate in reflexive if candidate is not None]
-        if relay is not None:
-            self._protocols.append(relay)
-            candidates.append(relay.local_candidate)
-        if self._closing:  # closed meanwhile: aioice has let go of the sockets that it knew then
-            for protocol in self._protocols:
-                await protocol.close()
-            self._protocols.clear()
+        hosts: list[StunProtocol] = []
+        try:
+            for address in addresses:
+                protocol = await self._host_protocol(component, address)
+                if protocol is not None:
+                    hosts.append(protocol)
+                    self._protocols.append(protocol)  # at once: who cancels the gathering closes what there is
+            reflexive, relay = await asyncio.gather(
+                asyncio.gather(*(self._reflexive(protocol) for protocol in hosts)), self._relay(component)
+            )
+            candidates = [protocol.local_candidate for protocol in hosts]
+            candidates += [candidate for candidate in reflexive if candidate is not None]
+            if relay is not None:
+                self._protocols.append(relay)
+                candidates.append(relay.local_candidate)
+        finally:
+            if self._closing:  # closed meanwhile: aioice has let go of the sockets that it knew then
+                for protocol in self._protocols:
+                    protocol.transport.close()
+                self._protocols.clear()
         self.mark(self._marking)
         return candidates
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import struct
+from pathlib import Path
 from typing import Any
 
 import pylibsrtp
@@ -207,6 +208,37 @@ async def test_loopback_is_gathered_when_asked_and_when_there_is_nothing_else() 
     assert await gathered(ice.Connection(ice_controlling=True), []) == set()
     assert "127.0.0.1" in await gathered(connection(), [])
     assert "127.0.0.1" in await gathered(connection(loopback=True), [])
+
+
+def sockets() -> set[Path]:
+    return set(Path("/proc/self/fd").iterdir())
+
+
+@pytest.mark.parametrize("closed_first", [False, True])
+async def test_gathering_cut_short_at_any_step_leaves_no_socket(*, closed_first: bool) -> None:
+    before = sockets()
+    opened, steps = 0, 0
+    while True:
+        agent = connection(loopback=True)
+        gathering = asyncio.create_task(agent.gather_candidates())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        opened = max(opened, len(sockets() - before))
+        over = gathering.done()
+        if closed_first:
+            closing = asyncio.create_task(agent.close())
+            await asyncio.sleep(0)
+        gathering.cancel()
+        await asyncio.gather(gathering, return_exceptions=True)
+        await (closing if closed_first else agent.close())
+        await asyncio.sleep(0)  # a socket is closed by the loop's next turn
+        await asyncio.sleep(0)
+        assert sockets() <= before, f"after {steps} steps"
+        if over:
+            break
+        steps += 1
+    assert steps > 2
+    assert opened > 1
 
 
 async def test_datagrams_that_nobody_takes_are_bounded() -> None:
