@@ -207,6 +207,8 @@ file = "guest"
 width = 640
 height = 360
 fps = 15
+[audio] # two tones that never pause are to the guard an echo that cannot be cancelled
+half_duplex = "off"
 [mqtt]
 enabled = false
 [call]
