@@ -123,6 +123,9 @@ async def test_the_whole_appliance_joins_and_leaves_by_command(tmp_path: Path) -
         async with house(await start_of(tmp_path, settings)) as running:
             await gate.join()
             await gate.connected()
+            missing = await running.give("room.join", target="99")
+            assert (missing["result"], missing["code"], missing["subCode"]) == ("failed", 404, "noSuchRoom"), missing
+            await running.until(lambda: running.document("call")["state"] == "Disconnected")
             joined = await running.give("room.join", target=str(ROOM))
             assert joined["result"] == "done", joined
             await running.until(lambda: running.document("roster")["participants"])
@@ -136,8 +139,6 @@ async def test_the_whole_appliance_joins_and_leaves_by_command(tmp_path: Path) -
             assert left["result"] == "done"
             await running.until(lambda: running.document("call")["state"] == "Disconnected")
             await until(lambda: not gate.members, "the appliance has left")
-            missing = await running.give("room.join", target="99")
-            assert (missing["result"], missing["code"], missing["subCode"]) == ("failed", 404, "noSuchRoom")
 
 
 async def test_removed_by_a_moderator_and_the_room_destroyed(tmp_path: Path) -> None:
