@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from appliance.errors import EdgecallError, Refused, SignalingError
 from appliance.media.api import DataMessage, Directions, Session, SessionClosed, SessionEvent
 from appliance.providers import api
+from appliance.providers.chores import Chores
 from appliance.providers.direct import protocol as wire
 from appliance.providers.direct.dialog import (
     AddCandidate,
@@ -81,10 +82,8 @@ class DirectLeg:
         self._given_up: deque[asyncio.Task[Sequence[Json]]] = deque(maxlen=GIVEN_UP)
         self._peer_sends = (True, True)
         self._facts = Facts()
-        self._timers: dict[Timer, asyncio.TimerHandle] = {}
-        self._jobs: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(maxsize=512)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._worker: asyncio.Task[None] | None = None
+        self._chores: Chores[Timer] = Chores(
+            f"direct.media.{leg_id[:12]}", lambda: self._carry_out(self._dialog.end(END_REASONS["500/internal"])))
         self._finishing: asyncio.Task[None] | None = None
         self._picture = b""
 
@@ -224,14 +223,14 @@ class DirectLeg:
                     self._facts.put(event)
                 case MakeOffer(generation):
                     self._open(generation)
-                    self._do(partial(self._offer, generation))
+                    self._chores.do(partial(self._offer, generation))
                 case MakeAnswer(generation, sdp):
                     self._open(generation)
-                    self._do(partial(self._answer, generation, sdp))
+                    self._chores.do(partial(self._answer, generation, sdp))
                 case TakeAnswer(generation, sdp):
-                    self._do(partial(self._take_answer, generation, sdp))
+                    self._chores.do(partial(self._take_answer, generation, sdp))
                 case AddCandidate(signal):
-                    self._do(partial(self._add_candidate, signal))
+                    self._chores.do(partial(self._add_candidate, signal))
                 case Drop(generation):
                     self._drop(generation)
                 case PeerSends(audio, video):
@@ -239,9 +238,9 @@ class DirectLeg:
                     for session in self._sessions.values():
                         session.peer_sends(audio=audio, video=video)
                 case StartTimer(timer, seconds):
-                    self._start_timer(timer, seconds)
+                    self._chores.start_timer(timer, seconds, self._timeout)
                 case CancelTimer(timer):
-                    self._cancel_timer(timer)
+                    self._chores.cancel_timer(timer)
                 case Finish(reason):
                     self._finishing = asyncio.create_task(self._finish(reason), name=f"direct.end.{self._id[:12]}")
 
@@ -254,15 +253,8 @@ class DirectLeg:
         for key in self._endpoints.keys() - set(self._dialog.branches):
             self._endpoints.pop(key).forget(self._dialog.call_id, _ELSEWHERE)
 
-    def _start_timer(self, timer: Timer, seconds: float) -> None:
-        self._cancel_timer(timer)
-        loop = asyncio.get_running_loop()
-        self._timers[timer] = loop.call_later(seconds, lambda: self._carry_out(self._dialog.timeout(timer)))
-
-    def _cancel_timer(self, timer: Timer) -> None:
-        handle = self._timers.pop(timer, None)
-        if handle is not None:
-            handle.cancel()
+    def _timeout(self, timer: Timer) -> None:
+        self._carry_out(self._dialog.timeout(timer))
 
     # --- media ------------------------------------------------------------------------------------------------------
 
@@ -280,7 +272,7 @@ class DirectLeg:
         self._sessions[generation] = session
         if self._current is None:
             self._current = session
-        self._spawn(self._listen(generation, session), f"direct.session.{self._id[:12]}.{generation}")
+        self._chores.spawn(self._listen(generation, session), f"direct.session.{self._id[:12]}.{generation}")
 
     async def _listen(self, generation: int, session: Session) -> None:
         async for event in session.events():
@@ -342,37 +334,7 @@ class DirectLeg:
             self._current = next(iter(self._sessions.values()), None)
             self._lost = session
         self._given_up.append(asyncio.create_task(self._last_of(session), name=f"direct.stats.{generation}"))
-        self._spawn(session.close(), f"direct.close.{self._id[:12]}.{generation}")
-
-    def _do(self, job: Callable[[], Awaitable[None]]) -> None:
-        try:
-            self._jobs.put_nowait(job)
-        except asyncio.QueueFull:  # 64 candidates per connection cannot fill it: media hangs
-            log.exception("media of a call does not keep up with its signalling")
-            self._carry_out(self._dialog.end(END_REASONS["500/internal"]))
-            return
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._work(), name=f"direct.media.{self._id[:12]}")
-
-    async def _work(self) -> None:
-        while True:
-            job = await self._jobs.get()
-            try:
-                await job()
-            except Exception:
-                log.exception("media of a call failed")
-                self._carry_out(self._dialog.end(END_REASONS["500/internal"]))
-
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("media of a call failed", exc_info=task.exception())
-            self._carry_out(self._dialog.end(END_REASONS["500/internal"]))
+        self._chores.spawn(session.close(), f"direct.close.{self._id[:12]}.{generation}")
 
     async def _note_stats(self) -> None:
         """Of the connection in use, or of the lost one where a new one carries nothing yet."""
@@ -394,9 +356,7 @@ class DirectLeg:
 
     async def _finish(self, reason: Reason) -> None:
         """Say it, let go of media, tell Ended: each with its own deadline."""
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.wait([self._worker], timeout=CLOSE_S)
+        await self._chores.stop_jobs(CLOSE_S)
         await self._note_stats()
         sessions, self._sessions, self._current = list(self._sessions.values()), {}, None
         flushes = [asyncio.create_task(e.flush(FLUSH_S), name="direct.flush") for e in self._endpoints.values()]
@@ -405,12 +365,7 @@ class DirectLeg:
             await asyncio.wait(closes, timeout=CLOSE_S)
         if flushes:
             await asyncio.wait(flushes, timeout=FLUSH_S)
-        rest = (*closes, *flushes, *self._tasks)
-        for task in rest:
-            task.cancel()
-        for result in await asyncio.gather(*rest, return_exceptions=True):
-            if isinstance(result, Exception):
-                log.error("a call did not end cleanly", exc_info=result)
+        await self._chores.cancel((*closes, *flushes))
         for endpoint in tuple(self._endpoints.values()):
             endpoint.forget(self._dialog.call_id, reason)
         self._facts.put(api.Ended(reason))

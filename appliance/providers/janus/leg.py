@@ -9,13 +9,14 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from appliance.errors import EdgecallError, Refused, SignalingError
 from appliance.media.api import Directions, Gallery, Session, SessionEvent
 from appliance.providers import api
+from appliance.providers.chores import Chores
 from appliance.providers.facts import Facts
 from appliance.providers.janus.link import JanusLink
 from appliance.providers.janus.membership import (
@@ -43,7 +44,6 @@ __all__ = ["Ground", "JanusLeg"]
 
 log = logging.getLogger(__name__)
 
-JOBS: Final = 512
 GIVEN_UP: Final = 4  # connections whose last statistics nobody has asked for
 CLOSE_S: Final = 1.0
 
@@ -83,10 +83,8 @@ class JanusLeg:
         self._facts = Facts()
         self._last_stats: Sequence[Json] = ()
         self._given_up: deque[asyncio.Task[Sequence[Json]]] = deque(maxlen=GIVEN_UP)
-        self._timers: dict[Timer, asyncio.TimerHandle] = {}
-        self._jobs: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(JOBS)
-        self._worker: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._chores: Chores[Timer] = Chores(
+            f"janus.media.{leg_id[:12]}", lambda: self._carry_out(self._membership.end(END_REASONS["500/internal"])))
         self._finishing: asyncio.Task[None] | None = None
 
     # --- Leg --------------------------------------------------------------------------------------------------------
@@ -155,11 +153,11 @@ class JanusLeg:
                 case Publish(generation):
                     self._publish(generation)
                 case TakeAnswer(generation, sdp):
-                    self._do(partial(self._take_answer, generation, sdp))
+                    self._chores.do(partial(self._take_answer, generation, sdp))
                 case Watch():
-                    self._do(partial(self._watch, effect))
+                    self._chores.do(partial(self._watch, effect))
                 case Trickle():
-                    self._do(partial(self._trickle, effect))
+                    self._chores.do(partial(self._trickle, effect))
                 case Unwatch(generation):
                     self._unwatch(generation)
                 case Drop(generation):
@@ -167,9 +165,9 @@ class JanusLeg:
                 case Tell(event):
                     self._note(event)
                 case StartTimer(timer, seconds):
-                    self._start_timer(timer, seconds)
+                    self._chores.start_timer(timer, seconds, self._timeout)
                 case CancelTimer(timer):
-                    self._cancel_timer(timer)
+                    self._chores.cancel_timer(timer)
                 case Finish(reason):
                     self._finishing = asyncio.create_task(self._finish(reason), name=f"janus.end.{self._id[:12]}")
 
@@ -178,15 +176,8 @@ class JanusLeg:
             self._peer = event.peer
         self._facts.put(event)
 
-    def _start_timer(self, timer: Timer, seconds: float) -> None:
-        self._cancel_timer(timer)
-        loop = asyncio.get_running_loop()
-        self._timers[timer] = loop.call_later(seconds, lambda: self._carry_out(self._membership.timeout(timer)))
-
-    def _cancel_timer(self, timer: Timer) -> None:
-        handle = self._timers.pop(timer, None)
-        if handle is not None:
-            handle.cancel()
+    def _timeout(self, timer: Timer) -> None:
+        self._carry_out(self._membership.timeout(timer))
 
     # --- media ------------------------------------------------------------------------------------------------------
 
@@ -200,7 +191,7 @@ class JanusLeg:
             return
         self._publication = generation, session
         self._listen(generation, session.events(), watching=False)
-        self._do(partial(self._offer, generation, session))
+        self._chores.do(partial(self._offer, generation, session))
 
     async def _offer(self, generation: int, session: Session) -> None:
         sdp = await session.offer()
@@ -246,12 +237,12 @@ class JanusLeg:
             async for event in events:
                 self._carry_out(self._membership.session(generation, event, watching=watching))
 
-        self._spawn(listen(), f"janus.{'gallery' if watching else 'publication'}.{self._id[:12]}")
+        self._chores.spawn(listen(), f"janus.{'gallery' if watching else 'publication'}.{self._id[:12]}")
 
     def _unwatch(self, generation: int) -> None:
         if self._gallery is not None and self._gallery[0] == generation:
             gallery, self._gallery = self._gallery[1], None
-            self._spawn(gallery.close(), f"janus.close.{self._id[:12]}")
+            self._chores.spawn(gallery.close(), f"janus.close.{self._id[:12]}")
 
     def _drop(self, generation: int) -> None:
         publication, gallery = self._publication, self._gallery
@@ -262,7 +253,7 @@ class JanusLeg:
         self._publication = self._gallery = None
         for media in (publication, gallery):
             if media is not None:
-                self._spawn(media[1].close(), f"janus.close.{self._id[:12]}.{generation}")
+                self._chores.spawn(media[1].close(), f"janus.close.{self._id[:12]}.{generation}")
 
     def _parts(self) -> Sequence[Session | Gallery]:
         """The connections that are there now."""
@@ -275,54 +266,15 @@ class JanusLeg:
                 log.error("the last statistics of a call could not be taken; this is a defect", exc_info=report)
         return [one for report in reports if not isinstance(report, BaseException) for one in report]
 
-    # --- tasks ------------------------------------------------------------------------------------------------------
-
-    def _do(self, job: Callable[[], Awaitable[None]]) -> None:
-        try:
-            self._jobs.put_nowait(job)
-        except asyncio.QueueFull:
-            log.exception("media of a room do not keep up with its signalling")
-            self._carry_out(self._membership.end(END_REASONS["500/internal"]))
-            return
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._work(), name=f"janus.media.{self._id[:12]}")
-
-    async def _work(self) -> None:
-        while True:
-            job = await self._jobs.get()
-            try:
-                await job()
-            except Exception:
-                log.exception("media of a room failed")
-                self._carry_out(self._membership.end(END_REASONS["500/internal"]))
-
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("media of a room failed", exc_info=task.exception())
-            self._carry_out(self._membership.end(END_REASONS["500/internal"]))
-
     async def _finish(self, reason: Reason) -> None:
         """Say it, let go of media, tell Ended: each with its own deadline."""
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.wait([self._worker], timeout=CLOSE_S)
+        await self._chores.stop_jobs(CLOSE_S)
         parts = self._parts()
         self._last_stats = await self._last_report(parts)
         closes = [asyncio.create_task(one.close(), name="janus.close") for one in parts]
         closes.append(asyncio.create_task(self._link.close(), name="janus.link.close"))
         await asyncio.wait(closes, timeout=CLOSE_S)
-        rest = (*closes, *self._tasks)
-        for task in rest:
-            task.cancel()
-        for result in await asyncio.gather(*rest, return_exceptions=True):
-            if isinstance(result, Exception):
-                log.error("a room was not left cleanly", exc_info=result)
+        await self._chores.cancel(closes)
         self._publication = self._gallery = None
         self._facts.put(api.Ended(reason))
         self._ground.leg_over(self)
