@@ -109,7 +109,7 @@ class JanusServer:
         self._ready.clear()
         self._process = await asyncio.create_subprocess_exec(
             *command(), "-F", str(self._folder), "-o", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-            env={**os.environ, "HOME": str(self._folder)})
+            cwd=self._folder, env={**os.environ, "HOME": str(self._folder)})
         self._reader = asyncio.create_task(self._read(self._process))
         try:
             async with asyncio.timeout(START_S):
@@ -124,6 +124,11 @@ class JanusServer:
                 writer.close()
                 return
             await asyncio.sleep(0.05)
+
+    @property
+    def died(self) -> bool:
+        """Of itself: nobody killed it."""
+        return self._process is not None and self._process.returncode is not None
 
     async def kill(self) -> None:
         """As a crash would end it."""
