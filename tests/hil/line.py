@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 import secrets
 import time
@@ -19,6 +20,7 @@ from typing import Any, Final
 
 import aiohttp
 
+from appliance.doors.panel import DIAL_EVERY_S
 from tests.hil.conftest import Device, switched_on
 from tests.hil.scene import CALL_BUTTON, TONE_HERTZ
 from tests.support.appliance import Appliance, Json, Panel
@@ -95,6 +97,7 @@ class Line:
     service: Service
     lobby: Appliance
     at_lobby: Panel
+    _dialled: float = -math.inf
 
     async def run(self, command: str, seconds: float = 30.0) -> str:
         return await asyncio.to_thread(self.guest.run, command, seconds)
@@ -111,8 +114,11 @@ class Line:
 
     async def connected(self) -> None:
         """The button is pressed, the lobby answers."""
+        # sooner after the last press than a person would, it would be answered by "One moment, please"
+        await asyncio.sleep(self._dialled + DIAL_EVERY_S - time.monotonic())
         await self.press()
         await self.lobby.call_is("Incoming", within_s=30)
+        self._dialled = time.monotonic()  # at the latest
         answered = await self.lobby.give("call.answer", wait=30)
         assert answered["result"] == "done", answered
         await self.lobby.call_is("Connected", within_s=30)
