@@ -10,16 +10,13 @@ import pytest
 
 from appliance.media.api import OnLine, SessionClosed, SessionSilent, SessionStranded, SessionUp
 from appliance.providers import api
-from appliance.providers.janus.membership import (
-    PICTURES,
+from appliance.providers.janus.effects import (
     CancelTimer,
     Drop,
     Effect,
     Finish,
-    Membership,
     Open,
     Publish,
-    Room,
     Send,
     Shut,
     StartTimer,
@@ -30,6 +27,7 @@ from appliance.providers.janus.membership import (
     Unwatch,
     Watch,
 )
+from appliance.providers.janus.membership import PICTURES, Membership, Room
 from appliance.vocabulary import END_REASONS, Json
 
 ME = api.Peer("door-1", "device:door-1", "Front door", "device", verified=True)

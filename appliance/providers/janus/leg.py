@@ -18,16 +18,13 @@ from appliance.media.api import Directions, Gallery, Session, SessionEvent
 from appliance.providers import api
 from appliance.providers.chores import Chores
 from appliance.providers.facts import Facts
-from appliance.providers.janus.link import JanusLink
-from appliance.providers.janus.membership import (
+from appliance.providers.janus.effects import (
     CancelTimer,
     Drop,
     Effect,
     Finish,
-    Membership,
     Open,
     Publish,
-    Room,
     Send,
     Shut,
     StartTimer,
@@ -38,6 +35,8 @@ from appliance.providers.janus.membership import (
     Unwatch,
     Watch,
 )
+from appliance.providers.janus.link import JanusLink
+from appliance.providers.janus.membership import Membership, Room
 from appliance.vocabulary import END_REASONS, Json, Reason
 
 __all__ = ["Ground", "JanusLeg"]

@@ -21,10 +21,13 @@ __all__ = [
     "Person",
     "Stream",
     "attendees",
+    "data_of",
     "fault_of",
     "lines_of",
+    "new_id",
     "persons",
     "room_id",
+    "sdp_of",
 ]
 
 PLUGIN: Final = "janus.plugin.videoroom"
@@ -36,6 +39,32 @@ STREAMS: Final = 16  # of one person
 def room_id(name: str) -> int | str:
     """The id of a room as Janus wants it: a number, where the name is one (servers with ``string_ids`` take text)."""
     return int(name) if name.isascii() and name.isdigit() else name
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+
+def data_of(message: Mapping[str, Any]) -> Json:
+    """What the plug-in says."""
+    plugin = message.get("plugindata")
+    data = plugin.get("data") if isinstance(plugin, dict) else None
+    return data if isinstance(data, dict) else {}
+
+
+def new_id(message: Mapping[str, Any]) -> int | None:
+    """Of the session or handle that was made."""
+    data = message.get("data")
+    made = data.get("id") if isinstance(data, dict) else None
+    return made if isinstance(made, int) and not isinstance(made, bool) else None
+
+
+def sdp_of(message: Mapping[str, Any], kind: str) -> str | None:
+    """``kind``: offer or answer."""
+    jsep = message.get("jsep")
+    if not isinstance(jsep, dict) or jsep.get("type") != kind:
+        return None
+    sdp = jsep.get("sdp")
+    return sdp if isinstance(sdp, str) else None
 
 
 # --- errors ---------------------------------------------------------------------------------------------------------

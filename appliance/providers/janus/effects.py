@@ -1,0 +1,126 @@
+"""What is to be done, as the state machines of a room say it to the one who does it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from appliance.media.api import OnLine
+from appliance.providers import api
+from appliance.vocabulary import Json, Reason
+
+__all__ = [
+    "CancelTimer",
+    "Drop",
+    "Effect",
+    "Finish",
+    "Open",
+    "Publish",
+    "Send",
+    "Shut",
+    "StartTimer",
+    "TakeAnswer",
+    "Tell",
+    "Timer",
+    "Trickle",
+    "Unwatch",
+    "Watch",
+]
+
+
+class Timer(Enum):
+    ANSWER = "the server answers"
+    KEEPALIVE = "tell the server that we are there"
+    RETRY = "join again"
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Connect to the server; ``link_up`` or ``link_down`` follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shut:
+    """Leave the connection, or give up connecting; nothing more of it is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    message: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Offer what we send; ``offered`` follows, or ``nothing_to_send``."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class TakeAnswer:
+    """The server's answer to that offer."""
+
+    generation: int
+    sdp: str
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Answer the server's offer of what we receive; ``watched`` follows. ``lines``: who is on which, by MID."""
+
+    generation: int
+    sdp: str
+    lines: Mapping[str, OnLine]
+
+
+@dataclass(frozen=True, slots=True)
+class Unwatch:
+    """Nothing is received any more: let that connection go."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trickle:
+    """A candidate of the server; ``""``: that was the last one."""
+
+    generation: int
+    watching: bool
+    candidate: str
+    mid: str | None
+    line: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Let both connections of this generation go."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    event: api.LegEvent
+
+
+@dataclass(frozen=True, slots=True)
+class StartTimer:
+    timer: Timer
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTimer:
+    timer: Timer
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """It is over: say what was sent, let everything go, tell ``Ended``."""
+
+    reason: Reason
+
+
+Effect = (Open | Shut | Send | Publish | TakeAnswer | Watch | Unwatch | Trickle | Drop | Tell | StartTimer | CancelTimer
+          | Finish)
