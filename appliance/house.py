@@ -13,13 +13,16 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any, Final
 
 from appliance import __version__
 from appliance.bulletin import Bulletin
+from appliance.calls.auto_join import AutoJoin
 from appliance.calls.book import AddressBook, entries_of
 from appliance.calls.commands import CallCommands
 from appliance.calls.controller import CallController
+from appliance.calls.terms import rules_of
 from appliance.care.acoustics import AcousticsCare
 from appliance.care.board import BoardCare
 from appliance.care.call_quality import CallQuality
@@ -270,8 +273,13 @@ class House:
                                    self._keep_log)
         self.controller = CallController(
             me=me, settings=settings.call, providers=providers, studio=self.studio, book=book, book_path=path,
-            bulletin=self.bulletin, records=self.store, conclusion=self.summaries, features=features)
+            bulletin=self.bulletin, records=self.store, conclusion=self.summaries, features=features,
+            rules=rules_of(settings.janus.rooms))
         self._stack.push_async_callback(self.controller.stop)
+        jitter = Random()  # noqa: S311 - keeps devices apart, and nothing secret
+        self.auto_join = AutoJoin(self.controller, self.bulletin, settings.call.auto_join, jitter=jitter)
+        if not self._start.safe:
+            self._background.append(("calls.autoJoin", self.auto_join.run))
         self.care = BoardCare(self.board, self.bulletin, self.diagnostics)
         self.acoustics = AcousticsCare(self.studio, self.store, self.diagnostics, idle=lambda: self.controller.idle)
         self.watch = Watch(self.bulletin, self.diagnostics, self.clock, settings.data_dir, WatchPorts(
@@ -344,6 +352,7 @@ class House:
         self.settings = settings
         self._start.set_log_level(settings.log.level)
         self.controller.reconfigure(settings.call, entries_of(settings.book))
+        self.auto_join.configure(settings.call.auto_join)
         self.studio.acoustics.configure(settings.audio)
         if self.panel is not None:
             self.panel.reconfigure(settings.call, settings.board)

@@ -376,6 +376,24 @@ class MutedBy(StrEnum):
     POLICY = "policy"
 
 
+class Role(StrEnum):
+    """In a room, as in ACS Rooms."""
+
+    PRESENTER = "Presenter"  # may do all
+    ATTENDEE = "Attendee"  # sends and receives
+    CONSUMER = "Consumer"  # only hears and sees
+
+
+class CapabilityReason(StrEnum):
+    """Why a capability is there or not; the words of ACS."""
+
+    CAPABLE = "Capable"
+    NOT_CAPABLE = "NotCapable"  # not here and now
+    CLIENT_RESTRICTED = "ClientRestricted"  # by a switch of the device
+    ROLE_RESTRICTED = "RoleRestricted"  # by the role in the room
+    FEATURE_NOT_SUPPORTED = "FeatureNotSupported"  # by this device
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
     """Why a call ended or a command failed: ACS-like code and sub-code, with words for people."""
@@ -422,6 +440,8 @@ END_REASONS: Final[Mapping[str, Reason]] = _reasons(
     (403, "wrongPin", _EXP, "The PIN of the room is missing or wrong.", "Check the PIN."),
     (403, "notInvited", _EXP, "The room does not let this device in.",
      "See that the room's list of tokens has that of this device."),
+    (403, "outsideSchedule", _EXP, "The room is not open now.",
+     "Join within the times of the room, and see that the clock of this device is right."),
     (403, "roleChanged", _EXP, "The role of this device no longer permits the call.", ""),
     (408, "setupTimeout", _CLI, "The call could not be set up in time.", "Check the network between both sides."),
     (410, "mediaLost", _CLI, "Sound and picture were lost and did not come back.",

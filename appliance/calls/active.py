@@ -11,9 +11,10 @@ from typing import Final
 from appliance.calls.book import Round
 from appliance.calls.machine import Call
 from appliance.calls.roster import Participant, Roster
+from appliance.calls.terms import FREE, Terms
 from appliance.clock import RateLimit, rfc3339
 from appliance.providers.api import Leg, MediaWanted, Peer
-from appliance.vocabulary import CallState, Json, MutedBy, ParticipantState, Reason
+from appliance.vocabulary import CallState, Json, MutedBy, ParticipantState, Reason, Role
 
 __all__ = ["ActiveCall", "no_call"]
 
@@ -33,6 +34,8 @@ class ActiveCall:
     leg: Leg | None = None  # the one that counts: incoming, or accepted
     legs: dict[str, Leg] = field(default_factory=dict)  # every leg that has not ended
     roster: Roster = field(default_factory=Roster)
+    terms: Terms = FREE  # of the room
+    unattended: bool = False  # begun by the appliance itself
     muted: bool = False
     muted_by_peer: bool = False
     incoming_muted: bool = False
@@ -61,10 +64,29 @@ class ActiveCall:
         """Nothing of us may be sent or played while either side holds."""
         return self.call.local_hold or self.call.remote_hold
 
+    @property
+    def permitted(self) -> MediaWanted:
+        """What is wanted of the media, as far as the role in the room goes."""
+        return self.terms.permit(self.media)
+
+    @property
+    def in_force(self) -> MediaWanted:
+        """What is asked of the leg now."""
+        if not self.held:
+            return self.permitted
+        return replace(self.permitted, send_audio=False, send_video=False, receive_audio=False, receive_video=False)
+
+    @property
+    def idle_try(self) -> bool:
+        """Nobody waits for this call, and it has not come to anything (yet)."""
+        return self.unattended and self.call.connected is None
+
     def muted_by(self, *, hardware: bool) -> MutedBy:
         """Why nothing of us is heard: the hardware line beats everything."""
         if hardware:
             return MutedBy.HARDWARE
+        if self.terms.role is Role.CONSUMER:
+            return MutedBy.POLICY
         if self.muted:
             return MutedBy.LOCAL
         return MutedBy.REMOTE if self.muted_by_peer else MutedBy.NOBODY
@@ -91,10 +113,10 @@ class ActiveCall:
                 "rawId": peer.identity, "uri": peer.uri, "displayName": peer.display_name, "verified": peer.verified},
             "isMuted": muted_by is not MutedBy.NOBODY, "mutedBy": muted_by.value,
             "isIncomingAudioMuted": self.incoming_muted,
-            "isLocalVideoStarted": self.media.send_video and not self.held,
+            "isLocalVideoStarted": self.permitted.send_video and not self.held,
             "isContentSharingOn": False, "isRecordingActive": False, "isAutoAnswered": self.auto_answer,
             "localHold": call.local_hold, "remoteHold": call.remote_hold,
-            "role": "Attendee", "capabilities": dict(capabilities), "security": self.security,
+            "role": self.terms.role.value, "capabilities": dict(capabilities), "security": self.security,
             "connectedAt": None if call.connected is None else rfc3339(self.wall(call.connected)),
             "endReason": None if call.reason is None else call.reason.payload(),
         }

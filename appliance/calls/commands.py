@@ -103,9 +103,7 @@ class CallCommands:
 
     async def _unmute(self, command: Command) -> None:
         active = self._the_call(command)
-        if self._controller.hardware_muted:
-            raise Refused("the microphone is muted by the switch on the device; use that switch",
-                          code=403, sub_code="hardwareMuted", retryable=False)
+        self._controller.require(active, "unmuteMic")
         active.muted = active.muted_by_peer = False
         self._controller.media_changed(active)
 
@@ -118,9 +116,7 @@ class CallCommands:
         return handle
 
     async def _video_start(self, command: Command) -> None:
-        lacking = self._controller.missing.get("turnVideoOn")
-        if lacking is not None:
-            raise Refused(lacking, code=501, sub_code="FeatureNotSupported", retryable=False)
+        self._controller.require(self._the_call(command), "turnVideoOn")
         self._video(command, on=True)
 
     async def _video_stop(self, command: Command) -> None:

@@ -7,21 +7,26 @@ are run here. One call at a time: a second caller is told 486/busy. Everything r
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from appliance.bulletin import Bulletin
 from appliance.calls.active import ActiveCall, no_call
+from appliance.calls.attendance import Attendance
 from appliance.calls.book import AddressBook, Entry, Round, save
+from appliance.calls.capabilities import Standing
 from appliance.calls.dialling import Dialler
+from appliance.calls.dnd import DoNotDisturb
+from appliance.calls.errands import Errands
+from appliance.calls.ledger import Conclusion, Ledger, Records
 from appliance.calls.machine import Call, Effect, Happening, IllegalEvent, Signal, step
-from appliance.calls.roster import Participant
+from appliance.calls.terms import FREE, HouseRules
 from appliance.errors import EdgecallError, Refused, StoreError
 from appliance.media.api import Studio, Tone
 from appliance.providers.api import (
@@ -36,7 +41,6 @@ from appliance.providers.api import (
     LegEvent,
     Lost,
     MediaWanted,
-    Member,
     Members,
     Peer,
     PeerMedia,
@@ -44,7 +48,6 @@ from appliance.providers.api import (
     Ringing,
 )
 from appliance.settings import CallSettings
-from appliance.settings.schedule import Window
 from appliance.vocabulary import (
     END_REASONS,
     CallKind,
@@ -56,44 +59,16 @@ from appliance.vocabulary import (
     Reason,
 )
 
-__all__ = ["CallController", "Conclusion", "Records"]
+__all__ = ["CallController"]
 
 log = logging.getLogger(__name__)
 
 LEAVE_S: Final = 2.0  # how long the other side may take to say goodbye; then the call is over without it
 RECORD_S: Final = 2.0  # how long the records of the last call may take to be stored at a stop
 EFFECT_DEADLINE_S: Final = 5.0  # of one asynchronous effect; a provider that hangs must not hold the call
-LAST_CALLS: Final = 20  # in state/calls
+HOURS_S: Final = 30.0  # between two looks whether the room is open still: the wall clock may be set meanwhile
 
 _KIND_OF_SCHEME: Final = {"tel": CallKind.PSTN, "sip": CallKind.PSTN, "room": CallKind.ROOM, "lan": CallKind.LAN}
-_NOT_BUILT: Final = ("shareScreen", "blurBackground", "spotlightParticipant", "raiseHand", "startLiveCallingCaptions",
-                     "realTimeText", "addPhoneNumber", "pstnDialOut", "removeParticipant", "manageLobby",
-                     "useReactions", "startTogetherMode", "joinBreakoutRooms")
-
-
-class Records(Protocol):
-    """What outlives a restart: past calls, do-not-disturb, and which call was up."""
-
-    async def add_call(self, record: Json) -> None: ...
-
-    async def calls(self, limit: int) -> list[Json]: ...
-
-    async def add_summary(self, call_id: str, summary: Json) -> None: ...
-
-    async def get(self, name: str, default: str | None = None) -> str | None: ...
-
-    async def set(self, name: str, value: str) -> None: ...
-
-
-class Conclusion(Protocol):
-    """What is made of the statistics of a call when it is over."""
-
-    def media(self, call_id: str, last: Sequence[Sequence[Json]]) -> Json:
-        """What the media were like; ``last`` are the last reports of its connections that were not told yet, in order;
-        the report of a call without media is empty."""
-
-    async def tell(self, summary: Json) -> None:
-        """Publish the record of the call with its ``media``. Raises StoreError."""
 
 
 class CallController:
@@ -102,7 +77,8 @@ class CallController:
     def __init__(
         self, *, me: Peer, settings: CallSettings, providers: Sequence[CallProvider], studio: Studio,
         book: AddressBook, book_path: Path, bulletin: Bulletin, records: Records, conclusion: Conclusion | None = None,
-        features: Mapping[str, str] | None = None, local_time: Callable[[], datetime] = datetime.now,
+        features: Mapping[str, str] | None = None, rules: HouseRules | None = None,
+        local_time: Callable[[], datetime] = datetime.now, wall: Callable[[], float] = time.time,
     ) -> None:
         self._me = me
         self._settings = settings
@@ -111,26 +87,24 @@ class CallController:
         self.book = book
         self._book_path = book_path
         self._bulletin = bulletin
-        self._records = records
-        self._conclusion = conclusion
         self._missing = dict(features or {})  # capability name -> why the device lacks it
-        self._local_time = local_time
-        self._schedule = [Window.parse(line) for line in settings.dnd]
-        self._dnd = False
+        self._rules = rules or {}
+        self._wall = wall
+        self.on_over: Callable[[ActiveCall], None] = lambda _: None
+        """Told of every call that is over."""
+        self._dnd = DoNotDisturb(settings.dnd, records, local_time, self._publish_device)
         self._warm = False
         self._hardware_muted = False
         self._active: ActiveCall | None = None
-        self._history: list[Json] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._minute: asyncio.TimerHandle | None = None
-        self._told_dnd = False
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._storing: set[asyncio.Task[None]] = set()  # those of them that write records
+        self._errands = Errands()
+        self._ledger = Ledger(records, bulletin, self._errands, conclusion)
+        self._attendance = Attendance(bulletin, lambda: self._active)
         self._stopping = False
         by_scheme = {scheme: provider for provider in providers for scheme in provider.schemes}
-        self._dialler = Dialler(by_scheme, me, self._adopt, self._drop)
+        self._dialler = Dialler(by_scheme, me, self._adopt, self._drop, self._rules, wall)
         self._effects: Mapping[Effect, Callable[[ActiveCall], None]] = {
-            Effect.DIAL_TARGETS: lambda a: self._spawn(self._dial(a), f"call.dial[{a.id}]"),
+            Effect.DIAL_TARGETS: lambda a: self._errands.begin(self._dial(a), f"call.dial[{a.id}]"),
             Effect.TELL_RINGING: lambda a: self._on_leg(a, lambda leg: leg.ring(), "ring"),
             Effect.ACCEPT_LEG: lambda a: self._on_leg(a, lambda leg: leg.accept(a.media), "accept"),
             Effect.END_LEGS: self._end_legs,
@@ -157,33 +131,18 @@ class CallController:
     async def start(self) -> None:
         """Load what outlived the restart and open the providers for incoming calls."""
         try:
-            self._dnd = await self._records.get("dnd") == "on"
-            self._history = await self._records.calls(LAST_CALLS)
+            await self._dnd.load()
+            await self._ledger.load()
         except StoreError as error:
             log.warning("do-not-disturb and past calls are not known: %s", error.message)
         self._publish_idle()
-        self._follow_schedule()
+        self._dnd.follow()
         for provider in self._providers:
             await provider.start(self._on_incoming)
 
-    def _follow_schedule(self) -> None:
-        """At every full minute: what screen and lamps say of do-not-disturb must not lag behind what it does."""
-        if self._told_dnd != self._do_not_disturb():
-            self._publish_device()
-        wait = 60.0 - self._local_time().second
-        self._minute = asyncio.get_running_loop().call_later(wait, self._follow_schedule)
-
     async def report_interrupted_call(self) -> None:
         """A call that was up when the appliance died gets its end told, once: when the doors are open to tell it."""
-        try:
-            call_id = await self._records.get("active_call")
-            if not call_id:
-                return
-            reason = END_REASONS["410/deviceFault.restart"]
-            self._bulletin.post("call.ended", callId=call_id, reason=reason.payload(), durationMs=None)
-            await self._records.set("active_call", "")
-        except StoreError as error:
-            log.warning("the next start tells whether this one cut a call: %s", error.message)
+        await self._ledger.report_interrupted()
 
     async def stop(self) -> None:
         """End the call with 503/shutdown within 3 s, then the providers; its record is stored within RECORD_S more.
@@ -198,21 +157,14 @@ class CallController:
                 log.warning("the call did not end in time at shutdown")
         for provider in self._providers:
             await provider.stop()
-        if self._minute is not None:
-            self._minute.cancel()
+        self._dnd.stop()
         self._disarm()
-        if self._storing:  # or the next start tells the end of this call once more
-            _, late = await asyncio.wait(self._storing, timeout=RECORD_S)
-            for task in late:
-                log.warning("%s was not stored in time at shutdown", task.get_name())
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._errands.stop(RECORD_S)
 
     def reconfigure(self, settings: CallSettings, entries: Sequence[Entry]) -> None:
         """Take new settings; a call in progress keeps its timers."""
         self._settings = settings
-        self._schedule = [Window.parse(line) for line in settings.dnd]
+        self._dnd.configure(settings.dnd)
         self.book.rebase(entries)
         self._publish_device()
 
@@ -236,11 +188,6 @@ class CallController:
         else:
             self._studio.mute(muted)
             self._publish_idle()
-
-    @property
-    def missing(self) -> Mapping[str, str]:
-        """Capabilities this device lacks, with the reason."""
-        return self._missing
 
     async def stats(self) -> list[Json]:
         """W3C statistics of the call; empty without one."""
@@ -267,12 +214,15 @@ class CallController:
         """Whether the other side is heard speaking right now (from the loudspeaker's level)."""
         if self._active is not None and self._active.leg is not None and self._active.call.live:
             # the roster alone: an event each time somebody draws breath would wear the flash
-            self._roster_change(self._active, self._active.leg.id, told=False, speaking=speaking)
+            self._attendance.change(self._active, self._active.leg.id, told=False, speaking=speaking)
 
     # --- what commands ask ------------------------------------------------------------------------------------------
 
-    def dial(self, plan: Sequence[Round], media: MediaWanted) -> ActiveCall:
-        """Begin to call. Raises Refused when there is a call, or no provider for any target."""
+    def dial(self, plan: Sequence[Round], media: MediaWanted, *, unattended: bool = False) -> ActiveCall:
+        """Begin to call. Raises Refused when there is a call, or no target that may be called now by any provider.
+
+        ``unattended``: nobody waits for it. Of one that comes to nothing there is no event and no record.
+        """
         if self._stopping:
             raise Refused("the appliance is shutting down", code=503, sub_code="shutdown")
         if not self.idle:
@@ -281,7 +231,8 @@ class CallController:
         first = plan[0].targets[0]
         peer = self.book.named(Peer(first.address, first.uri, first.address))
         call = Call(str(uuid.uuid4()), kind=_KIND_OF_SCHEME.get(first.scheme, CallKind.P2P))
-        active = self._active = ActiveCall(call, media, plan, peer)
+        active = self._active = ActiveCall(
+            call, media, plan, peer, terms=self._rules.get(first.uri, FREE), unattended=unattended)
         self.happen(active, Signal.DIAL)
         return active
 
@@ -308,6 +259,10 @@ class CallController:
         raise EdgecallError(reason.message, code=reason.code, sub_code=reason.sub_code, category=reason.category,
                             callId=active.id)
 
+    def require(self, active: ActiveCall, capability: str) -> None:
+        """Raises Refused (403) with the reason where the device may not do this in the call."""
+        self._standing(active).require(capability)
+
     def media_changed(self, active: ActiveCall) -> None:
         """What is wanted of the call's media has changed: do it, tell the other side, publish."""
         self._apply_media(active)
@@ -321,8 +276,7 @@ class CallController:
 
     async def do_not_disturb(self, on: bool) -> None:
         """Switch it, over restarts too. Beside it stands the schedule of the settings."""
-        self._dnd = on
-        await self._records.set("dnd", "on" if on else "off")
+        await self._dnd.switch(on)
         self._publish_device()
 
     async def save_book(self) -> None:
@@ -348,7 +302,8 @@ class CallController:
             log.exception("dialling failed; this is a defect", extra={"call_id": active.id})
             reason = END_REASONS["500/internal"]
         if reason is not None and active.call.live:
-            self.happen(active, Signal.GONE, reason)
+            offline = reason.key == "503/provider" and self._bulletin.document("net").get("online") is False
+            self.happen(active, Signal.GONE, END_REASONS["496/networkLost"] if offline else reason)
 
     def _on_incoming(self, incoming: IncomingCall) -> None:
         """A provider tells of a caller."""
@@ -359,18 +314,18 @@ class CallController:
             log.info("incoming call refused: %s", refusal.key, extra={"call_id": incoming.call_id})
             self._drop(incoming.leg, refusal)
             if refusal.sub_code in ("busy", "doNotDisturb"):
-                self._bulletin.post("call.missed", callId=incoming.call_id, callerInfo=_caller(peer),
+                self._bulletin.post("call.missed", callId=incoming.call_id, callerInfo=peer.payload(),
                                     reason=refusal.payload())
             return
         call = Call(incoming.call_id, direction=Direction.INCOMING, kind=incoming.kind)
         active = ActiveCall(call, MediaWanted(), peer=self.book.named(peer), leg=incoming.leg)
         self._active = active
         self._adopt(active, incoming.leg)
-        self._bulletin.post("call.incoming", callId=call.id, callerInfo=_caller(active.peer or peer))
+        self._bulletin.post("call.incoming", callId=call.id, callerInfo=(active.peer or peer).payload())
         self.happen(active, Signal.INVITED)
         if entry is not None and entry.auto_answer and peer.verified:
             active.auto_answer = True
-            self._spawn(self._auto_answer(active), f"call.autoAnswer[{call.id}]")
+            self._errands.begin(self._auto_answer(active), f"call.autoAnswer[{call.id}]")
 
     def _refusal(self, peer: Peer, entry: Entry | None) -> Reason | None:
         if self._stopping:
@@ -379,13 +334,9 @@ class CallController:
             return END_REASONS["403/notAllowed"]
         if not self.idle:
             return END_REASONS["486/busy"]
-        if self._do_not_disturb():
+        if self._dnd.now:
             return END_REASONS["480/doNotDisturb"]
         return None
-
-    def _do_not_disturb(self) -> bool:
-        now = self._local_time()
-        return self._dnd or any(w.covers(now.weekday(), now.hour * 60 + now.minute) for w in self._schedule)
 
     async def _auto_answer(self, active: ActiveCall) -> None:
         """The caller is let in, but never unheard: a tone first, the microphone after it."""
@@ -396,13 +347,8 @@ class CallController:
 
     def _adopt(self, active: ActiveCall, leg: Leg) -> None:
         active.legs[leg.id] = leg
-        self._spawn(self._read(active, leg), f"call.leg[{leg.id}]")
-        if active.call.kind is CallKind.ROOM:
-            return  # who is there stands in the roster, not the room itself
-        member = active.seat(leg, ParticipantState.CONNECTING)
-        active.roster = active.roster.with_member(member)
-        self._bulletin.post("call.participant.added", participant=member.payload())
-        self._publish_roster(active)
+        self._errands.begin(self._read(active, leg), f"call.leg[{leg.id}]")
+        self._attendance.seat(active, leg)
 
     async def _read(self, active: ActiveCall, leg: Leg) -> None:
         async for event in leg.events():
@@ -419,32 +365,35 @@ class CallController:
         ours = active.leg is None or active.leg is leg
         match event:
             case Ringing():
-                self._roster_change(active, leg.id, state=ParticipantState.RINGING)
+                self._attendance.change(active, leg.id, state=ParticipantState.RINGING)
                 if active.leg is None:
                     self.happen(active, Signal.PEER_RINGS)
             case Accepted(peer, call_id) if ours:
                 active.go_on_as(call_id)
                 active.leg, active.peer = leg, self.book.named(peer)
+                active.terms = self._rules.get(peer.uri, FREE)
+                if active.terms.closes is not None:
+                    self._errands.begin(self._keep_hours(active), f"call.hours[{active.id}]")
                 active.leg_changed.set()
-                self._roster_change(active, leg.id, raw_id=peer.identity, display_name=active.peer.display_name)
+                self._attendance.change(active, leg.id, raw_id=peer.identity, display_name=active.peer.display_name)
                 self.happen(active, Signal.PEER_ACCEPTS)
             case Connected(security) if ours:
                 active.security = security
-                self._roster_change(active, leg.id, state=ParticipantState.CONNECTED, joined=time.time())
+                self._attendance.change(active, leg.id, state=ParticipantState.CONNECTED, joined=time.time())
                 self.happen(active, Signal.MEDIA_UP)
             case Lost():
-                self._roster_change(active, leg.id, state=ParticipantState.RECONNECTING)
+                self._attendance.change(active, leg.id, state=ParticipantState.RECONNECTING)
                 self.happen(active, Signal.MEDIA_LOST)
             case Recovered():
-                self._roster_change(active, leg.id, state=ParticipantState.CONNECTED)
+                self._attendance.change(active, leg.id, state=ParticipantState.CONNECTED)
                 self.happen(active, Signal.MEDIA_BACK)
             case PeerMedia(muted, video):
-                self._roster_change(active, leg.id, muted=muted, video=video)
+                self._attendance.change(active, leg.id, muted=muted, video=video)
             case Members(members):
-                self._take_members(active, members)
+                self._attendance.take(active, members)
             case Held(held):
                 state = ParticipantState.HOLD if held else ParticipantState.CONNECTED
-                self._roster_change(active, leg.id, state=state)
+                self._attendance.change(active, leg.id, state=state)
                 self.happen(active, Signal.PEER_HOLDS if held else Signal.PEER_RESUMES)
             case DataReceived(channel, payload):
                 if active.data_limit.take():
@@ -456,43 +405,29 @@ class CallController:
             case _:
                 log.debug("nothing to do for %s", type(event).__name__)
 
-    def _take_members(self, active: ActiveCall, members: Sequence[Member]) -> None:
-        """The room's list is the truth: who is new, who changed, who is gone."""
-        there = {member.id: member for member in members}
-        for gone in [one.id for one in active.roster if one.id not in there]:
-            self._remove(active, gone, END_REASONS["0/remote"])
-        for member in members:
-            changes: Json = {
-                "display_name": member.display_name, "muted": member.muted, "speaking": member.speaking,
-                "video": member.video, "receiving": member.receiving,
-                "state": ParticipantState.RECONNECTING if member.away else ParticipantState.CONNECTED}
-            if member.id in active.roster:
-                before = active.roster.members[member.id]
-                told = replace(before, speaking=member.speaking) != replace(before, **changes)
-                self._roster_change(active, member.id, told=told, **changes)
-                continue
-            seat = Participant(member.id, member.identity, kind="voip", joined=time.time(), **changes)
-            active.roster = active.roster.with_member(seat)
-            self._bulletin.post("call.participant.added", participant=seat.payload())
-        self._publish_roster(active)
-
-    def _remove(self, active: ActiveCall, participant_id: str, reason: Reason) -> None:
-        active.roster = active.roster.without(participant_id)
-        self._bulletin.post("call.participant.removed", participantId=participant_id, reason=reason.payload())
+    async def _keep_hours(self, active: ActiveCall) -> None:
+        """The room closes while we are in it."""
+        while active.call.live:
+            reason = active.terms.closed(self._wall())
+            if reason is not None:
+                self.happen(active, Signal.HANG_UP, reason)
+                return
+            left = (active.terms.closes or 0.0) - self._wall()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left, HOURS_S)):
+                    await active.closed.wait()
 
     def _leg_ended(self, active: ActiveCall, leg: Leg, reason: Reason) -> None:
         del active.legs[leg.id]
         active.last_leg_reason = reason
         active.leg_changed.set()
-        for one in [leg.id] if active.call.kind is not CallKind.ROOM else [one.id for one in active.roster]:
-            self._remove(active, one, reason)
-        self._publish_roster(active)
+        self._attendance.leave(active, leg, reason)
         last_while_leaving = active.call.state is CallState.DISCONNECTING and not active.legs
         if active.call.live and (active.leg is leg or last_while_leaving):
             self.happen(active, Signal.GONE, reason)
 
     def _drop(self, leg: Leg, reason: Reason) -> None:
-        self._spawn(self._deadline(leg.end(reason), "end", leg), f"call.end[{leg.id}]")
+        self._errands.begin(self._deadline(leg.end(reason), "end", leg), f"call.end[{leg.id}]")
 
     # --- the machine ------------------------------------------------------------------------------------------------
 
@@ -503,7 +438,9 @@ class CallController:
         after = active.call.state
         if after is not before:
             log.info("call %s -> %s", before.value, after.value, extra={"call_id": active.id, "event": signal.value})
-            self._bulletin.post("call.stateChanged", callId=active.id, **{"from": before.value, "to": after.value})
+            if not active.idle_try:
+                self._bulletin.post("call.stateChanged", callId=active.id,
+                                    **{"from": before.value, "to": after.value})
         for effect in effects:
             self._effects[effect](active)
         self._publish(active)
@@ -535,7 +472,7 @@ class CallController:
 
     def _on_leg(self, active: ActiveCall, act: Callable[[Leg], Coroutine[Any, Any, None]], what: str) -> None:
         if active.leg is not None:
-            self._spawn(self._deadline(act(active.leg), what, active.leg), f"call.{what}[{active.leg.id}]")
+            self._errands.begin(self._deadline(act(active.leg), what, active.leg), f"call.{what}[{active.leg.id}]")
 
     async def _deadline(self, work: Coroutine[Any, Any, None], what: str, leg: Leg) -> None:
         try:
@@ -572,10 +509,10 @@ class CallController:
     def _keep_warm(self, active: ActiveCall) -> None:
         """The camera is open before anybody is sent anything, but only until then: after that the leg's media hold it,
         so that hold and ``video.stop`` really close it."""
-        warm = active.call.live and active.call.connected is None and active.media.send_video
+        warm = active.call.live and active.call.connected is None and active.permitted.send_video
         if warm is not self._warm:
             self._warm = warm
-            self._spawn(self._studio.warm_camera(warm), "call.warmCamera" if warm else "call.coolCamera")
+            self._errands.begin(self._studio.warm_camera(warm), "call.warmCamera" if warm else "call.coolCamera")
 
     def _apply_media(self, active: ActiveCall) -> None:
         over = not active.call.live
@@ -585,12 +522,12 @@ class CallController:
         self._keep_warm(active)
         if over or active.leg is None:
             return
-        wanted = MediaWanted(False, False, False, False) if active.held else active.media
+        wanted = active.in_force
         self._on_leg(active, lambda leg: leg.set_media(wanted), "media")
 
     def _tell(self, active: ActiveCall) -> None:
         muted = active.muted_by(hardware=self._hardware_muted) is not MutedBy.NOBODY
-        held, video = active.call.local_hold, active.media.send_video
+        held, video = active.call.local_hold, active.permitted.send_video
         self._on_leg(active, lambda leg: leg.tell(muted=muted, held=held, video=video), "tell")
 
     # --- telling ----------------------------------------------------------------------------------------------------
@@ -598,8 +535,8 @@ class CallController:
     def _note_started(self, active: ActiveCall) -> None:
         peer = active.peer
         self._bulletin.post("call.started", callId=active.id, direction=active.call.direction.value,
-                            peer=None if peer is None else _caller(peer))
-        self._store(self._records.set("active_call", active.id), "call.remember")
+                            peer=None if peer is None else peer.payload())
+        self._ledger.begun(active)
         self._tell(active)
 
     def _note_lost(self, active: ActiveCall) -> None:
@@ -613,108 +550,44 @@ class CallController:
 
     def _close(self, active: ActiveCall) -> None:
         reason = active.call.reason or END_REASONS["0/local"]
-        active.roster = type(active.roster)()
-        self._publish_roster(active)
-        record = self._record(active)
-        self._history = [record, *self._history][:LAST_CALLS]
-        self._bulletin.set("calls", {"calls": self._history})
-        self._bulletin.post("call.ended", callId=active.id, reason=reason.payload(), durationMs=record["durationMs"])
-        incoming = active.call.direction is Direction.INCOMING
-        if incoming and active.call.connected is None and reason.sub_code in ("noAnswer", "cancelled"):
-            self._bulletin.post("call.missed", callId=active.id, reason=reason.payload(),
-                                callerInfo=None if active.peer is None else _caller(active.peer))
-        self._store(self._records.add_call(record), "call.record")
-        self._store(self._records.set("active_call", ""), "call.forget")
-        if self._conclusion is not None:
-            self._store(self._conclude(active, record, self._conclusion), "call.summary")
+        self._attendance.clear(active)
+        if not active.idle_try:
+            self._ledger.ended(active, self._record(active), reason)
         self._apply_media(active)
-        if reason.sub_code == "busy":
+        if active.idle_try:
+            self._studio.play(None)
+        elif reason.sub_code == "busy":
             self._studio.play(Tone.BUSY)
         elif active.call.connected is not None:
             self._studio.play(Tone.END)
         active.closed.set()
         active.leg_changed.set()
-
-    async def _conclude(self, active: ActiveCall, record: Json, conclusion: Conclusion) -> None:
-        last = [*await active.leg.replaced(), await active.leg.stats()] if active.leg is not None else []
-        summary = {**record, "media": conclusion.media(active.id, last)}
-        await self._records.add_summary(active.id, summary)
-        await conclusion.tell(summary)
-
-    def _roster_change(self, active: ActiveCall, participant_id: str, *, told: bool = True, **changes: Any) -> None:
-        roster = active.roster.changed(participant_id, **changes)
-        if roster is active.roster:
-            return
-        active.roster = roster
-        member: Participant = roster.members[participant_id]
-        if told:
-            self._bulletin.post("call.participant.updated", participant=member.payload())
-        self._publish_roster(active)
+        self.on_over(active)
 
     def _publish(self, active: ActiveCall) -> None:
         self._bulletin.set("call", self._document(active))
 
-    def _publish_roster(self, active: ActiveCall) -> None:
-        if active is self._active:  # a leg of the call before may still be saying goodbye
-            self._bulletin.set("roster", {"callId": active.id, **active.roster.payload()})
-
     def _publish_idle(self) -> None:
-        self._bulletin.set("call", no_call(self._capabilities()))
+        self._bulletin.set("call", no_call(self._standing().document()))
         self._bulletin.set("roster", {"callId": None, "participants": []})
-        self._bulletin.set("calls", {"calls": self._history})
+        self._ledger.publish()
         self._publish_device()
 
     def _publish_device(self) -> None:
-        self._told_dnd = self._do_not_disturb()
-        self._bulletin.merge("device", doNotDisturb=self._dnd, doNotDisturbNow=self._told_dnd,
+        self._bulletin.merge("device", doNotDisturb=self._dnd.on, doNotDisturbNow=self._dnd.now,
                              hardwareMuted=self._hardware_muted,
                              addressBook=[entry.payload() for entry in self.book.entries()[:100]])
 
     def _document(self, active: ActiveCall) -> Json:
-        return active.document(self._now(), hardware_muted=self._hardware_muted, capabilities=self._capabilities())
+        return active.document(self._now(), hardware_muted=self._hardware_muted,
+                               capabilities=self._standing(active).document())
 
     def _record(self, active: ActiveCall) -> Json:
         record = self._document(active) | {"durationMs": active.duration_ms(self._now())}
         del record["capabilities"]  # of the device, and of now
         return record
 
-    def _capabilities(self) -> Mapping[str, Json]:
-        """ACS capability names; what the device lacks says so instead of silently succeeding."""
-        able: Json = {"isPresent": True, "reason": "Capable"}
-        body: dict[str, Json] = {"turnVideoOn": able, "unmuteMic": able, "hangUpForEveryOne": able}
-        if self._hardware_muted:
-            body["unmuteMic"] = {"isPresent": False, "reason": "ClientRestricted"}
-        lacking: Json = {"isPresent": False, "reason": "FeatureNotSupported"}
-        return body | dict.fromkeys((*_NOT_BUILT, *self._missing), lacking)
-
-    def _store(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Begun in the order of these calls; the store keeps it."""
-        task = self._begin(self._stored(work, name), name)
-        self._storing.add(task)
-        task.add_done_callback(self._storing.discard)
-
-    @staticmethod
-    async def _stored(work: Coroutine[Any, Any, None], name: str) -> None:
-        try:
-            await work
-        except StoreError as error:
-            log.warning("%s is not stored: %s", name, error.message)
-
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        self._begin(work, name)
-
-    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-        return task
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("%s failed; this is a defect", task.get_name(), exc_info=task.exception())
-
-
-def _caller(peer: Peer) -> Json:
-    return {"rawId": peer.identity, "uri": peer.uri, "displayName": peer.display_name, "kind": peer.kind,
-            "verified": peer.verified}
+    def _standing(self, active: ActiveCall | None = None) -> Standing:
+        if active is None:
+            return Standing(hardware_muted=self._hardware_muted, missing=self._missing)
+        return Standing(active.call.kind, active.terms.role, self._hardware_muted, missing=self._missing)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from appliance.calls.active import ActiveCall
 from appliance.calls.book import Round
+from appliance.calls.terms import HouseRules, admit
 from appliance.errors import EdgecallError, Refused
 from appliance.providers.api import CallProvider, Leg, Peer, Target
 from appliance.vocabulary import END_REASONS, Reason
@@ -32,15 +33,20 @@ class Dialler:
     me: Peer
     adopt: Callable[[ActiveCall, Leg], None]
     drop: Callable[[Leg, Reason], None]
+    rules: HouseRules
+    wall: Callable[[], float]
 
     def check(self, plan: Sequence[Round]) -> None:
-        """Raises Refused(501/FeatureNotSupported) when no target of the plan can be dialled by this device."""
+        """Raises Refused when no target of the plan can be dialled by this device (501/FeatureNotSupported), or the
+        only one may not be called now (403/outsideSchedule)."""
         targets = [target for one in plan for target in one.targets]
         if not any(target.scheme in self.providers for target in targets):
             wanted = ", ".join(sorted({target.scheme for target in targets}))
             raise Refused(f"this device cannot call {wanted}: addresses; it can call "
                           f"{', '.join(sorted(self.providers))}: addresses",
                           code=501, sub_code="FeatureNotSupported", retryable=False)
+        if len(targets) == 1:
+            admit(self.rules, targets[0], self.wall())
 
     async def run(self, active: ActiveCall, plan: Sequence[Round]) -> Reason | None:
         """Ring round after round. None when a leg was accepted (or the call is being left), else why nobody was."""
@@ -78,7 +84,8 @@ class Dialler:
         if provider is None:
             raise Refused(f"this device cannot call {target.scheme}: addresses", code=501,
                           sub_code="FeatureNotSupported", retryable=False)
-        leg = await provider.dial(target, call_id=active.id, caller=self.me, media=active.media)
+        media = admit(self.rules, target, self.wall()).permit(active.media)
+        leg = await provider.dial(target, call_id=active.id, caller=self.me, media=media)
         if active.call.live and active.call.reason is None:
             self.adopt(active, leg)
         else:  # hung up while the provider was still reaching out

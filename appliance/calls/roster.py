@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from appliance.clock import rfc3339
-from appliance.vocabulary import Json, ParticipantState, Reason
+from appliance.vocabulary import Json, ParticipantState, Reason, Role
 
 __all__ = ["Participant", "Roster"]
 
@@ -21,7 +21,7 @@ class Participant:
     display_name: str
     kind: str = "unknown"  # voip, pstn, device, bot, unknown
     state: ParticipantState = ParticipantState.CONNECTING
-    role: str = "Attendee"
+    role: Role = Role.ATTENDEE
     muted: bool = False
     speaking: bool = False
     video: bool = False
@@ -33,7 +33,7 @@ class Participant:
     def payload(self) -> Json:
         body: Json = {
             "participantId": self.id, "rawId": self.raw_id, "kind": self.kind, "displayName": self.display_name,
-            "role": self.role, "state": self.state.value, "isMuted": self.muted, "isSpeaking": self.speaking,
+            "role": self.role.value, "state": self.state.value, "isMuted": self.muted, "isSpeaking": self.speaking,
             "videoStreams": [{"id": f"{self.id}-video", "type": "Video", "isAvailable": self.video,
                               "isReceiving": self.receiving}],
         }

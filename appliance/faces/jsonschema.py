@@ -30,6 +30,7 @@ from appliance.vocabulary import (
     MutedBy,
     ParticipantState,
     Result,
+    Role,
     Verb,
 )
 
@@ -173,6 +174,7 @@ def _or_null(schema: Json) -> Json:
 
 _CAPABILITIES: Final = {"type": "object", "additionalProperties": _object(
     {"isPresent": {"type": "boolean"}, "reason": {"type": "string"}}, ("isPresent", "reason"))}
+_ROLE: Final = {"enum": [role.value for role in Role]}
 
 
 def _call() -> Json:
@@ -196,7 +198,7 @@ def _call() -> Json:
         }, ("rawId", "displayName"))),
         **{flag: {"type": "boolean"} for flag in flags},
         "mutedBy": {"enum": [who.value for who in MutedBy]},
-        "role": {"type": "string"},
+        "role": _ROLE,
         "capabilities": _CAPABILITIES,
         "security": {"type": "object"},
         "endReason": _or_null(_reason()),
@@ -213,7 +215,7 @@ def _roster() -> Json:
         "rawId": {"type": "string"},
         "kind": {"enum": ["voip", "pstn", "device", "bot", "unknown"]},
         "displayName": {"type": "string"},
-        "role": {"type": "string"},
+        "role": _ROLE,
         "state": {"enum": [state.value for state in ParticipantState]},
         "isMuted": {"type": "boolean"},
         "isSpeaking": {"type": "boolean"},

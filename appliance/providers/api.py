@@ -61,15 +61,24 @@ class Peer:
     kind: str = "voip"  # voip, pstn, device, bot, unknown
     verified: bool = False
 
+    def payload(self) -> Json:
+        """``callerInfo`` of events."""
+        return {"rawId": self.identity, "uri": self.uri, "displayName": self.display_name, "kind": self.kind,
+                "verified": self.verified}
+
 
 @dataclass(frozen=True, slots=True)
 class MediaWanted:
-    """What we want to send and receive; a legal call may lack any of the four."""
+    """What we want to send and receive; a legal call may lack any of the four.
+
+    ``listens_only``: nothing is sent in this call, nor will be: there is nothing to negotiate for it.
+    """
 
     send_audio: bool = True
     send_video: bool = True
     receive_audio: bool = True
     receive_video: bool = True
+    listens_only: bool = False
 
 
 # --- what a leg tells -----------------------------------------------------------------------------------------------

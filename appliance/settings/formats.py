@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
@@ -127,6 +128,16 @@ def _board_file(text: str) -> str:
 def _dnd(text: str) -> str:
     Window.parse(text)
     return text.strip()
+
+
+def _moment(text: str) -> str:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("must be a time of RFC 3339, such as '2026-12-24T18:00:00+01:00'") from None
+    if moment.tzinfo is None:
+        raise ValueError("must say its offset from UTC: 'Z' or one such as '+01:00' at the end")
+    return text
 
 
 def _fingerprint(text: str) -> str:
@@ -289,6 +300,7 @@ FILE: Final = Format("absolute path of a readable file", _file)
 BOARD_FILE: Final = Format("name of a board file, or absolute path of a readable one", _board_file)
 PATH: Final = Format("absolute path", _path)
 DND: Final = Format("days and times, such as 'Mon-Fri 22:00-06:00'", _dnd)
+MOMENT: Final = Format("time of RFC 3339 with its offset, such as '2026-12-24T18:00:00+01:00'", _moment)
 FINGERPRINT: Final = Format("SHA-256 fingerprint, 64 hexadecimal digits, colons allowed", _fingerprint)
 PEER_URL: Final = Format("https://HOST[:PORT]; http:// only on this machine", _peer_url)
 JANUS_URL: Final = Format("wss://HOST[:PORT][/PATH]; ws:// only on this machine", _janus_url)
@@ -296,5 +308,6 @@ STUN: Final = Format("stun:HOST[:PORT]", _ice_url("stun"))
 TURN: Final = Format("turn:HOST[:PORT][?transport=tcp] or turns:…", _ice_url("turn", "turns"))
 URI: Final = Format("device:, operator:, lan:, tel:, sip:, sips: or room: and an address", _uri)
 TARGET: Final = Format("URI, or a name of the address book", _target)
+ROOM: Final = _matching(r"room:[^\s]{1,128}", "room: and the name or id of a room")
 MICROPHONE: Final = Format("speech, silence, tone:HERTZ or wav:PATH", _source(("speech", "silence"), ("wav",)))
 CAMERA: Final = Format("pattern, file:PATH or clip:PATH", _source(("pattern",), ("file", "clip")))

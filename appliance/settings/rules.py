@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Final
 
 from appliance.settings.sections import Settings
@@ -87,6 +88,11 @@ def _janus(settings: Settings) -> Found:
         yield "janus.url", "is missing; nothing else of [janus] has an effect without it"
     if janus.ca_file and janus.url.startswith("ws://"):
         yield "janus.url", "is not encrypted; janus.ca_file is for wss://"
+    for n, room in enumerate(janus.rooms, 1):
+        if room.valid_from and room.valid_until:
+            begin, end = (datetime.fromisoformat(text) for text in (room.valid_from, room.valid_until))
+            if begin >= end:
+                yield f"janus.rooms[{n}].valid_until", "must be later than valid_from"
 
 
 def _broker(settings: Settings) -> Found:

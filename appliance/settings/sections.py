@@ -149,6 +149,8 @@ class CallSettings:
                                  format=formats.TARGET, maximum=256, example='"device:lobby-2"')
     long_press_target: str = setting("", "Called by a long press; empty: the same.",
                                      format=formats.TARGET, maximum=256, example='"tel:+4930123456"')
+    auto_join: str = setting("", "Room that is joined at the start, and again whenever it is lost; left by hand it is "
+                             "let be.", format=formats.ROOM, maximum=136, example='"room:lobby"')
     ring_s: int = setting(30, "How long a target rings.", unit="s", minimum=5, maximum=120)
     setup_s: int = setting(85, "A call that is not set up by then is given up.", unit="s", minimum=10, maximum=300)
     reconnect_s: int = setting(120, "A call whose media are lost is kept this long.",
@@ -204,6 +206,12 @@ class JanusRoomSettings:
     id: str = setting("", "Its id at the server.", minimum=1, maximum=128, required=True, example='"1234"')
     pin: Secret = setting(Secret(), "Its PIN, where it has one.",  # noqa: RUF009
                           example='"/etc/edgecall/lobby.pin"')
+    role: str = setting("attendee", "What this device may do there: a consumer only hears and sees, a presenter may "
+                        "also end the call for everyone.", choices=("presenter", "attendee", "consumer"))
+    valid_from: str = setting("", "Not joined before; empty: no limit.", format=formats.MOMENT,
+                              example='"2026-12-01T08:00:00+01:00"')
+    valid_until: str = setting("", "Not joined from then on, and left then; empty: no limit.", format=formats.MOMENT,
+                               example='"2026-12-24T18:00:00+01:00"')
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,8 @@ def toml(value: Any) -> str:
     """One value as TOML."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} = {toml(one)}" for key, one in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(toml, value)) + "]"
     return json.dumps(str(value)) if isinstance(value, (str, Path)) else str(value)

@@ -14,7 +14,9 @@ from typing import Any
 from appliance.bulletin import Bulletin
 from appliance.calls.book import AddressBook, Entry
 from appliance.calls.commands import CallCommands
-from appliance.calls.controller import CallController, Conclusion
+from appliance.calls.controller import CallController
+from appliance.calls.ledger import Conclusion
+from appliance.calls.terms import HouseRules
 from appliance.errors import Refused
 from appliance.media.api import Directions, IceServers, Session, Tone
 from appliance.media.ladder import Constraints
@@ -108,6 +110,8 @@ class ScriptedProvider:
     def __init__(self) -> None:
         self.legs: list[ScriptedLeg] = []
         self.targets: list[Target] = []
+        self.media: list[MediaWanted] = []  # as it was dialled with
+        self.refusal: Refused | None = None  # of every target
         self.offline: set[str] = set()
         self.incoming: Callable[[IncomingCall], None] | None = None
         self.stopped = False
@@ -123,12 +127,15 @@ class ScriptedProvider:
         return target.uri not in self.offline
 
     async def dial(self, target: Target, *, call_id: str, caller: Peer, media: MediaWanted) -> ScriptedLeg:
+        if self.refusal is not None:
+            raise self.refusal
         if target.uri in self.offline:
             raise Refused("not online", code=480, sub_code="unreachable")
         leg = ScriptedLeg(f"leg-{len(self.legs) + 1}", Peer(target.address, target.uri, target.address,
                                                                      verified=True))
         self.legs.append(leg)
         self.targets.append(target)
+        self.media.append(media)
         self.dialled.set()
         return leg
 
@@ -226,8 +233,9 @@ class House:
 
     def __init__(self, folder: Path, *, entries: Sequence[Entry] = (), records: MemoryRecords | None = None,
                  conclusion: Conclusion | None = None, features: dict[str, str] | None = None,
-                 now: datetime = MONDAY_NOON, **call_settings: Any) -> None:
+                 now: datetime = MONDAY_NOON, rules: HouseRules | None = None, **call_settings: Any) -> None:
         self.now = now
+        self.wall = 0.0
         self.provider = ScriptedProvider()
         self.studio = RememberingStudio()
         self.bulletin = Bulletin("boot-1")
@@ -237,7 +245,7 @@ class House:
             me=Peer("front-door", "device:front-door", "Front door"), settings=CallSettings(**call_settings),
             providers=[self.provider], studio=self.studio, book=AddressBook(entries), book_path=folder / "book.json",
             bulletin=self.bulletin, records=self.records, conclusion=conclusion, features=features,
-            local_time=lambda: self.now)
+            rules=rules, local_time=lambda: self.now, wall=lambda: self.wall)
         self.handlers = CallCommands(self.controller).handlers()
         self._subscription = self.bulletin.subscribed(on_event=self.events.append)
         self._count = 0

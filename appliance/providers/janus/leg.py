@@ -184,7 +184,7 @@ class JanusLeg:
         return Directions(self._media.send_audio, self._media.send_video, receive_audio=False, receive_video=False)
 
     def _publish(self, generation: int) -> None:
-        session = self._ground.publication(self._directions())
+        session = None if self._media.listens_only else self._ground.publication(self._directions())
         if session is None:
             self._carry_out(self._membership.nothing_to_send(generation))
             return

@@ -1,0 +1,81 @@
+"""Who is in the call, as it is told: the roster's document and the events of who comes, changes and goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from appliance.bulletin import Bulletin
+from appliance.calls.active import ActiveCall
+from appliance.calls.roster import Participant, Roster
+from appliance.providers.api import Leg, Member
+from appliance.vocabulary import END_REASONS, CallKind, Json, ParticipantState, Reason
+
+__all__ = ["Attendance"]
+
+
+class Attendance:
+    """Changes the roster of a call and tells it. ``current``: the call whose roster the document is."""
+
+    def __init__(self, bulletin: Bulletin, current: Callable[[], ActiveCall | None]) -> None:
+        self._bulletin = bulletin
+        self._current = current
+
+    def seat(self, active: ActiveCall, leg: Leg) -> None:
+        """A leg is one of the call's: its peer takes a seat; a room does not, who is there does."""
+        if active.call.kind is CallKind.ROOM:
+            return
+        member = active.seat(leg, ParticipantState.CONNECTING)
+        active.roster = active.roster.with_member(member)
+        self._bulletin.post("call.participant.added", participant=member.payload())
+        self.publish(active)
+
+    def leave(self, active: ActiveCall, leg: Leg, reason: Reason) -> None:
+        """A leg has ended: so has the seat of its peer, or all of them in a room."""
+        for one in [leg.id] if active.call.kind is not CallKind.ROOM else [one.id for one in active.roster]:
+            self._remove(active, one, reason)
+        self.publish(active)
+
+    def change(self, active: ActiveCall, participant_id: str, *, told: bool = True, **changes: Any) -> None:
+        """``told``: by an event, beside the document."""
+        roster = active.roster.changed(participant_id, **changes)
+        if roster is active.roster:
+            return
+        active.roster = roster
+        if told:
+            self._bulletin.post("call.participant.updated", participant=roster.members[participant_id].payload())
+        self.publish(active)
+
+    def take(self, active: ActiveCall, members: Sequence[Member]) -> None:
+        """The room's list is the truth: who is new, who changed, who is gone."""
+        there = {member.id: member for member in members}
+        for gone in [one.id for one in active.roster if one.id not in there]:
+            self._remove(active, gone, END_REASONS["0/remote"])
+        for member in members:
+            changes: Json = {
+                "display_name": member.display_name, "muted": member.muted, "speaking": member.speaking,
+                "video": member.video, "receiving": member.receiving,
+                "state": ParticipantState.RECONNECTING if member.away else ParticipantState.CONNECTED}
+            if member.id in active.roster:
+                before = active.roster.members[member.id]
+                told = replace(before, speaking=member.speaking) != replace(before, **changes)
+                self.change(active, member.id, told=told, **changes)
+                continue
+            seat = Participant(member.id, member.identity, kind="voip", joined=time.time(), **changes)
+            active.roster = active.roster.with_member(seat)
+            self._bulletin.post("call.participant.added", participant=seat.payload())
+        self.publish(active)
+
+    def clear(self, active: ActiveCall) -> None:
+        active.roster = Roster()
+        self.publish(active)
+
+    def publish(self, active: ActiveCall) -> None:
+        if active is self._current():  # a leg of the call before may still be saying goodbye
+            self._bulletin.set("roster", {"callId": active.id, **active.roster.payload()})
+
+    def _remove(self, active: ActiveCall, participant_id: str, reason: Reason) -> None:
+        active.roster = active.roster.without(participant_id)
+        self._bulletin.post("call.participant.removed", participantId=participant_id, reason=reason.payload())

@@ -1,0 +1,75 @@
+"""What may be done in the call, by the capability names of ACS, and why not. Pure.
+
+A verb that needs what is not there is refused with the reason, before the provider is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from appliance.errors import Refused
+from appliance.vocabulary import CallKind, CapabilityReason, Json, Role
+
+__all__ = ["Standing"]
+
+_BUILT: Final = ("turnVideoOn", "unmuteMic", "hangUpForEveryOne")
+_NOT_BUILT: Final = ("shareScreen", "blurBackground", "spotlightParticipant", "raiseHand", "startLiveCallingCaptions",
+                     "realTimeText", "addPhoneNumber", "pstnDialOut", "removeParticipant", "manageLobby", "muteOthers",
+                     "useReactions", "startTogetherMode", "joinBreakoutRooms")
+
+_FORBIDDEN: Final[Mapping[Role, frozenset[str]]] = {
+    Role.PRESENTER: frozenset(),
+    Role.ATTENDEE: frozenset({"hangUpForEveryOne"}),
+    Role.CONSUMER: frozenset({"hangUpForEveryOne", "turnVideoOn", "unmuteMic"}),
+}
+"""In a room, by role; as in ACS Rooms."""
+
+_WORDS: Final[Mapping[CapabilityReason, str]] = {
+    CapabilityReason.ROLE_RESTRICTED: "the role of this device in the room ({role}) does not allow it; see the role "
+                                      "of the room in the settings",
+    CapabilityReason.NOT_CAPABLE: "this room cannot be ended for everyone from here; give its secret in the settings",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where the device stands. ``kind``: of the call, None without one. ``missing``: capabilities that the device
+    lacks, and why. ``ends_for_all``: of a room, whether its provider can end it for everyone."""
+
+    kind: CallKind | None = None
+    role: Role = Role.ATTENDEE
+    hardware_muted: bool = False
+    ends_for_all: bool = False
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    def reason(self, capability: str) -> CapabilityReason:
+        if capability in self.missing or capability not in _BUILT:
+            return CapabilityReason.FEATURE_NOT_SUPPORTED
+        if self.kind is CallKind.ROOM and capability in _FORBIDDEN[self.role]:
+            return CapabilityReason.ROLE_RESTRICTED
+        if capability == "unmuteMic" and self.hardware_muted:
+            return CapabilityReason.CLIENT_RESTRICTED
+        if capability == "hangUpForEveryOne" and self.kind is CallKind.ROOM and not self.ends_for_all:
+            return CapabilityReason.NOT_CAPABLE
+        return CapabilityReason.CAPABLE
+
+    def document(self) -> Mapping[str, Json]:
+        """What is lacking says so instead of silently succeeding."""
+        reasons = {name: self.reason(name) for name in (*_BUILT, *_NOT_BUILT, *self.missing)}
+        return {name: {"isPresent": reason is CapabilityReason.CAPABLE, "reason": reason.value}
+                for name, reason in reasons.items()}
+
+    def require(self, capability: str) -> None:
+        """Raises Refused (403, or 501/FeatureNotSupported) with the reason where the capability is not there."""
+        reason = self.reason(capability)
+        if reason is CapabilityReason.CAPABLE:
+            return
+        if reason is CapabilityReason.FEATURE_NOT_SUPPORTED:
+            raise Refused(self.missing.get(capability, f"this device does not offer {capability}"), code=501,
+                          sub_code=reason.value, retryable=False)
+        if reason is CapabilityReason.CLIENT_RESTRICTED:
+            raise Refused("the microphone is muted by the switch on the device; use that switch", code=403,
+                          sub_code="hardwareMuted", retryable=False)
+        raise Refused(_WORDS[reason].format(role=self.role.value), code=403, sub_code=reason.value, retryable=False)
