@@ -240,7 +240,7 @@ class CallController:
         """The call in progress. Raises Refused when there is none, or another than ``call_id``."""
         active = self._active
         if active is None or not active.call.live:
-            raise Refused("there is no call", sub_code="noCall", retryable=False)
+            raise Refused("there is no call; call.dial or room.join begins one", sub_code="noCall", retryable=False)
         if call_id and call_id not in (active.id, active.former_id):
             raise Refused("that call is over; another one is in progress", sub_code="otherCall", retryable=False)
         return active

@@ -136,6 +136,7 @@ class Gallery(MediaLife):
         a line that is not named carries nobody. Raises SignalingError for any bad SDP."""
         try:
             admitted = sdp.admit_room_offer(offer)
+            sdp.require_dtls(admitted)
             await self._pc.setRemoteDescription(RTCSessionDescription(sdp=admitted, type="offer"))
             await self._pc.setLocalDescription(await self._pc.createAnswer())
         except EdgecallError:

@@ -25,6 +25,7 @@ __all__ = [
     "admit_room_offer",
     "finish_answer",
     "format_parameters",
+    "require_dtls",
     "start_boldly",
     "usable_candidate",
 ]
@@ -271,6 +272,14 @@ def admit_answer(text: str, offer: str) -> tuple[str, dict[str, str]]:
         raise Refused("the peer has no codec in common with us", code=488, sub_code="noCodec")
     _share_candidates(session.sections)
     return session.text(), reasons
+
+
+def require_dtls(text: str) -> None:
+    """Raises SignalingError for a description without what ICE and DTLS-SRTP need: the transport would only wait."""
+    for name in ("fingerprint", "ice-ufrag", "ice-pwd"):  # of the session or of any section, which share one transport
+        if re.search(rf"^a={name}:\S", text, re.MULTILINE) is None:
+            raise SignalingError(f"the description has no a={name}: media goes over ICE and DTLS-SRTP alone "
+                                 "(RFC 8827)", sub_code="badSdp")
 
 
 def _reason_against(section: Section, taken: list[str]) -> str:

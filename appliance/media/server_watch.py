@@ -24,7 +24,7 @@ CONFIRM_S: Final = 2.0  # one lost answer is not told
 class ServerWatch:
     """``run`` serves until cancelled; ``ask`` raises for a server of no use.
 
-    ``told``: after each look, the servers that cannot be used and why, both in words.
+    ``told``: the servers that cannot be used and why, both in words; after the first look, and when it changes.
     """
 
     def __init__(self, pool: ServerPool, ask: Callable[[Server], Awaitable[None]],
@@ -33,6 +33,7 @@ class ServerWatch:
         self._ask = ask
         self._told = told
         self._failing: dict[Server, str] = {}
+        self._said: dict[str, str] | None = None
         self._online = True
         self._due: dict[Server, float] = {}  # loop time; missing: now
         self._wake = asyncio.Event()
@@ -45,7 +46,7 @@ class ServerWatch:
             if self._online:
                 due = [server for server in self._pool.all if self._due.get(server, 0.0) <= loop.time()]
                 await asyncio.gather(*(self._look(server) for server in due))
-                self._told({str(server): self._failing[server] for server in self._pool.all if server in self._failing})
+                self._tell()
             next_at = min((self._due.get(server, 0.0) for server in self._pool.all), default=0.0)
             try:
                 async with asyncio.timeout_at(max(next_at, loop.time()) if self._online else None):
@@ -66,6 +67,12 @@ class ServerWatch:
             self._due.pop(server, None)
             self._wake.set()
 
+    def _tell(self) -> None:
+        failing = {str(server): self._failing[server] for server in self._pool.all if server in self._failing}
+        if failing != self._said:
+            self._said = failing
+            self._told(failing)
+
     async def _look(self, server: Server) -> None:
         loop = asyncio.get_running_loop()
         self._due[server] = loop.time() + EVERY_S
@@ -79,6 +86,7 @@ class ServerWatch:
                     self._failing[server] = why(error)
                     self._pool.failed(server, error)
                     self._due[server] = loop.time() + AGAIN_S
+                    self._tell()  # the slowest of them may take ten seconds more
                 else:
                     await asyncio.sleep(CONFIRM_S)
             else:

@@ -78,6 +78,7 @@ class WebRtcSession(Session):
 
     async def _answer(self, offer: str) -> str:
         text, kinds, self._rejected = sdp.admit_offer(offer)
+        sdp.require_dtls(text)
         self._prepare_camera()
         self.without.update(self._rejected.reasons)
         for kind in kinds:
@@ -94,6 +95,7 @@ class WebRtcSession(Session):
         if local is None or local.type != "offer" or self._described_at is not None:
             raise SignalingError("an answer came without an offer of ours", sub_code="order")
         text, reasons = sdp.admit_answer(answer, local.sdp)
+        sdp.require_dtls(text)
         self.without.update(reasons)
         await self._pc.setRemoteDescription(RTCSessionDescription(sdp=text, type="answer"))
         await self._take_early()

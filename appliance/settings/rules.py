@@ -76,6 +76,8 @@ def _pairs(settings: Settings) -> Found:
             yield one, f"is missing; {other} needs it"
     if mqtt.password and not mqtt.username:
         yield "mqtt.username", "is missing; mqtt.password_file needs it"
+    if direct.turn and not direct.turn_username:
+        yield "direct.turn_username", "is missing; a TURN server relays for nobody without a login (RFC 8656)"
     if direct.turn_username and not direct.turn:
         yield "direct.turn", "is missing; direct.turn_username needs it"
     if direct.turn_ca_file and not any(url.startswith("turns:") for url in direct.turn):

@@ -55,7 +55,11 @@ async def test_a_relay_that_cannot_be_used_is_told_before_a_call_needs_it(tmp_pa
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and not listening
         url = f"turn:127.0.0.1:{taken.getsockname()[1]}?transport=tcp"
-        async with house(await start_of(tmp_path, QUIET | {"direct.turn": url})) as running:
+        secret = tmp_path / "turn"
+        secret.write_text("secret")
+        secret.chmod(0o600)
+        login = {"direct.turn_username": "door", "direct.turn_password_file": str(secret)}
+        async with house(await start_of(tmp_path, QUIET | {"direct.turn": url} | login)) as running:
             await running.until(lambda: running.raised("networkRelaysNotReachable"))
             told = running.document("diag")["networkRelaysNotReachable"]
             assert told["detail"]["servers"] == [url.removesuffix("?transport=tcp") + " (tcp)"]

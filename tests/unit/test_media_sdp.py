@@ -46,6 +46,14 @@ def test_an_offer_keeps_what_we_speak() -> None:
     assert "a=rtcp-fb:102 nack pli" in admitted
 
 
+@pytest.mark.parametrize("name", ["fingerprint", "ice-ufrag", "ice-pwd"])
+def test_a_description_without_what_encryption_needs_is_told_so(name: str) -> None:
+    whole = text(AUDIO + TRANSPORT)
+    sdp.require_dtls(whole)
+    with pytest.raises(SignalingError, match=f"no a={name}: media goes over ICE and DTLS-SRTP alone"):
+        sdp.require_dtls(whole.replace(f"a={name}:", "a=x-gone:"))
+
+
 FIRST = "\r\na=candidate:1 1 udp 5 192.0.2.1 1000 typ host\r\na=end-of-candidates"
 OTHER = "\r\na=candidate:1 1 udp 5 192.0.2.1 2000 typ host"
 

@@ -118,7 +118,7 @@ def test_all_faults_are_told_at_once() -> None:
     ("[mqtt]\ntls = true", "mqtt.host: is missing"),
     ("[direct]\nstun = 'stun://stun.example.org'", "must be stun:HOST[:PORT]"),
     ("[direct]\nstun = ['stun:a.example', 'stuns:b.example']", "'stuns:b.example': must be stun:HOST[:PORT]"),
-    ("[direct]\nturn = 'turn:a.example'\nturn_ca_file = '/etc/hostname'", "direct.turn: names no turns: server"),
+    ("[direct]\nturn = 'turn:a.example'", "direct.turn_username: is missing; a TURN server relays for nobody"),
     ("[direct]\nturn = 'turn:relay one:3478'", "'relay one' is neither a host name nor an IP address"),
     ("[direct]\nstun = ['stun:2001:db8::1']", "an IPv6 address stands in brackets: stun:[2001:db8::1]:3478"),
     ("[direct]\nturn = 'turn:[10.0.0.1]'", "in brackets stands an IPv6 address without a zone"),
@@ -173,8 +173,22 @@ def test_a_server_that_the_check_admits_is_one_that_media_can_ask(url: str) -> N
         Server.parse(url)
 
 
-def test_one_server_may_stand_alone_as_a_text() -> None:
-    direct = settings_of("[direct]\nstun = 'stun:a.example'\nturn = ['turn:b.example', 'turns:c.example']").direct
+@pytest.fixture
+def login(tmp_path: Path) -> str:
+    secret = tmp_path / "turn"
+    secret.write_text("secret")
+    secret.chmod(0o600)
+    return f"turn_username = 'door'\nturn_password_file = '{secret}'"
+
+
+def test_an_authority_of_relays_needs_one_that_is_encrypted(login: str) -> None:
+    fault = the_fault(f"[direct]\nturn = 'turn:a.example'\n{login}\nturn_ca_file = '/etc/hostname'")
+    assert "direct.turn: names no turns: server" in fault
+
+
+def test_one_server_may_stand_alone_as_a_text(login: str) -> None:
+    servers = "stun = 'stun:a.example'\nturn = ['turn:b.example', 'turns:c.example']"
+    direct = settings_of(f"[direct]\n{servers}\n{login}").direct
     assert (direct.stun, direct.turn) == (("stun:a.example",), ("turn:b.example", "turns:c.example"))
     assert settings_of("[direct]\nstun = ''").direct.stun == ()
 
