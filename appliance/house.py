@@ -26,6 +26,7 @@ from appliance.calls.terms import rules_of
 from appliance.care.acoustics import AcousticsCare
 from appliance.care.board import BoardCare
 from appliance.care.call_quality import CallQuality
+from appliance.care.choice import DeviceChoice
 from appliance.care.configuration import Configuration
 from appliance.care.diagnostics import Diagnostics
 from appliance.care.duty import Duty
@@ -152,6 +153,8 @@ class House:
         await self._open_store()
         self.board = await board
         self._facts()
+        self.choice = DeviceChoice(self.board, self.store)
+        await self.choice.restore()  # before any device is opened
         if self.board.display is not None:
             self.board.display.set_brightness(settings.board.brightness)
         self.studio = Studio(self.board, settings.video, settings.audio,
@@ -280,7 +283,7 @@ class House:
         self.auto_join = AutoJoin(self.controller, self.bulletin, settings.call.auto_join, jitter=jitter)
         if not self._start.safe:
             self._background.append(("calls.autoJoin", self.auto_join.run))
-        self.care = BoardCare(self.board, self.bulletin, self.diagnostics)
+        self.care = BoardCare(self.board, self.choice, self.bulletin, self.diagnostics)
         self.acoustics = AcousticsCare(self.studio, self.store, self.diagnostics, idle=lambda: self.controller.idle)
         self.watch = Watch(self.bulletin, self.diagnostics, self.clock, settings.data_dir, WatchPorts(
             levels=self.studio.levels, broker=self._broker_connected,

@@ -178,6 +178,9 @@ class Answer:
         return body
 
 
+DEVICE_KINDS: Final = ("microphone", "speaker", "camera", "display", "panel")
+"""Kinds of device, as ``hw.api.Kind`` has them."""
+
 DIALECTS: Final = ("w3c", "acs")
 """Names and units of statistics: W3C webrtc-stats, or Azure Communication Services."""
 
@@ -238,6 +241,13 @@ VERBS: Final[tuple[Verb, ...]] = (
         Arg("degradationPreference", ArgType.STRING, "what is kept when the network carries less",
             choices=("balanced", "maintain-framerate", "maintain-resolution")),
     ), returns="constraints"),
+    Verb("devices.select", "Use this microphone, speaker or camera, in a call too, over restarts and whenever it is "
+         "plugged in; auto: the best of the board's own order.", (
+        Arg("kind", ArgType.STRING, "which kind of device", required=True, positional=True,
+            choices=DEVICE_KINDS),
+        Arg("id", ArgType.STRING, "its id as state/devices tells it; auto or empty: by the board's own order",
+            required=True, positional=True, maximum=128),
+    ), returns="choice: what is selected, what is used, and why"),
     Verb("devices.volume", "Loudspeaker volume.", (
         Arg("percent", ArgType.INTEGER, "0 to 100", required=True, positional=True, minimum=0, maximum=100),
     )),
@@ -308,6 +318,13 @@ VERBS: Final[tuple[Verb, ...]] = (
         Arg("fault", ArgType.STRING, "which, e.g. camera.freeze", required=True, positional=True, maximum=64),
         Arg("active", ArgType.BOOLEAN, "begin (default) or end", positional=True),
         Arg("value", ArgType.NUMBER, "degrees, milliseconds or decibels where the fault has one"),
+    ), scope=Scope.ADMIN),
+    Verb("sim.plug", "Simulated board: plug in a second microphone, loudspeaker or camera, or pull it.", (
+        Arg("device", ArgType.STRING, "which kind", required=True, positional=True,
+            choices=("microphone", "speaker", "camera")),
+        Arg("plugged", ArgType.BOOLEAN, "plug in (default) or pull", positional=True),
+        Arg("source", ArgType.STRING, "what it delivers, as sim.source has it; silence and pattern at first",
+            maximum=512),
     ), scope=Scope.ADMIN),
     Verb("sim.source", "Simulated board: choose what microphone or camera deliver.", (
         Arg("device", ArgType.STRING, "which device", required=True, positional=True,
@@ -501,7 +518,7 @@ STATES: Final[Mapping[str, str]] = {
     "call": "The call, or the last one.",
     "roster": "Participants of the call.",
     "media": "What is sent and received, wanted beside actual.",
-    "devices": "Microphone, speaker, camera, screen, panel.",
+    "devices": "Microphone, speaker, camera, screen, panel; where there is a choice what is selected, used, and why.",
     "diag": "User-facing diagnostics.",
     "net": "Addresses, broker, network quality level.",
     "provider": "Ways into the world by name: connections, who is on duty, peers, calls, what can be called.",
@@ -581,7 +598,7 @@ DIAGNOSTICS: Final[Mapping[str, Diagnostic]] = _diagnostics(
      "Check that it is not covered or broken."),
     ("microphonePermissionDenied", _F, "The microphone may not be opened.", "Add the user to the group audio."),
     ("microphoneBusy", _F, "Another program holds the microphone.", "End the program named in the detail."),
-    ("microphoneUnplugged", _F, "The microphone was unplugged while in use; the next one takes over, if any.",
+    ("microphoneUnplugged", _F, "The microphone in use, or selected, was unplugged; the next one takes over, if any.",
      "Plug it in again."),
     ("microphoneFormatUnsupported", _F, "The microphone offers no format that the appliance can use.",
      "Use one with 16, 24 or 32 bits and 8 to 48 kHz; the detail says what it offers."),
@@ -598,7 +615,8 @@ DIAGNOSTICS: Final[Mapping[str, Diagnostic]] = _diagnostics(
     ("cameraStartFailed", _F, "The camera could not be started.", "See the detail."),
     ("cameraStartTimedOut", _F, "The camera did not deliver a picture in time.", "Check its cable."),
     ("cameraStoppedUnexpectedly", _F, "The camera stopped by itself.", "Check its cable."),
-    ("cameraUnplugged", _F, "The camera was unplugged while in use.", "Plug it in again."),
+    ("cameraUnplugged", _F, "The camera in use, or selected, was unplugged; the next one takes over, if any.",
+     "Plug it in again."),
     ("cameraFormatUnsupported", _F, "The camera offers no format that the appliance can use.",
      "The detail says what it offers."),
     ("cameraPermissionDenied", _F, "The camera may not be opened.", "Add the user to the group video."),
@@ -610,7 +628,7 @@ DIAGNOSTICS: Final[Mapping[str, Diagnostic]] = _diagnostics(
     ("speakerNotFunctioning", _F, "The loudspeaker stopped playing.", "Check its plug."),
     ("speakerMuted", _F, "The loudspeaker is muted outside the appliance.", "Unmute it in the mixer."),
     ("speakerVolumeIsZero", _F, "The volume is zero.", "Raise the volume."),
-    ("speakerUnplugged", _F, "The loudspeaker was unplugged while in use; the next one takes over, if any.",
+    ("speakerUnplugged", _F, "The loudspeaker in use, or selected, was unplugged; the next one takes over, if any.",
      "Plug it in again."),
     ("speakerPermissionDenied", _F, "The loudspeaker may not be opened.", "Add the user to the group audio."),
     ("speakerFormatUnsupported", _F, "The loudspeaker takes no format that the appliance can make.",

@@ -133,13 +133,17 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class DeviceFact:
-    """One device as it is now: stable id, name for people, present and selected or not."""
+    """One device as it is now: stable id, name for people, plugged in or not.
+
+    ``used``: it is the one of its kind that runs, or would if it were started. ``note``: why it is not, as far as
+    known.
+    """
 
     kind: Kind
     id: str
     name: str
     present: bool = True
-    selected: bool = True
+    used: bool = True
     simulated: bool = False
     note: str = ""  # e.g. why it was replaced by a simulated one, with its holder
 
@@ -438,6 +442,10 @@ class Simulation(Protocol):
     def tap_speaker(self, sink: Callable[[bytes], None] | None) -> None:
         """Give ``sink`` every block the loudspeaker plays (48 kHz mono s16le) on ``hw.audio``; None ends it."""
 
+    def plug(self, kind: Kind, plugged: bool, spec: str = "") -> None:
+        """Plug a second microphone, speaker or camera in, with a source as ``source`` has them (empty: as before), or
+        pull it. Blocking. Raises ValueError or DeviceFailedError."""
+
     def screen(self, width: int) -> bytes:
         """The simulated screen as JPEG of that width. Blocking: call it off the loop."""
 
@@ -462,6 +470,18 @@ class Board(Protocol):
 
     def devices(self) -> Sequence[DeviceFact]:
         """Every device as it is now."""
+
+    @property
+    def choices(self) -> frozenset[Kind]:
+        """The kinds of which a device can be selected."""
+
+    def select(self, kind: Kind, device: str) -> None:
+        """Prefer ``device`` (its stable id) to all others of ``kind`` from now on; empty: the board's own order again.
+
+        What runs goes on with it, without a new start; while it is away or refuses, the next of the board's order is
+        used and the reason told, and it takes over again when it can. It need not be there. Blocking, 2 s at most: call
+        it off the loop; ``devices`` tells what came of it. Raises ValueError for a kind that is not among ``choices``.
+        """
 
     def health(self) -> Health:
         """Temperature and supply now. Cheap: asked every few seconds."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Mapping, Sequence
 
-from hw.api import BoardOptions, DeviceFact, Fault, Health
+from hw.api import BoardOptions, DeviceFact, Fault, Health, Kind
 
 __all__ = ["BareBoard"]
 
@@ -18,6 +18,7 @@ class BareBoard:
     display = None
     panel = None
     simulation = None
+    choices: frozenset[Kind] = frozenset()
 
     def __init__(self, _options: BoardOptions) -> None:
         pass
@@ -28,6 +29,9 @@ class BareBoard:
 
     def devices(self) -> Sequence[DeviceFact]:
         return ()
+
+    def select(self, kind: Kind, device: str) -> None:
+        raise ValueError(f"this board has no {kind.value}: {device!r} cannot be selected")
 
     def health(self) -> Health:
         return Health()

@@ -200,7 +200,7 @@ def _lacking(facts: Sequence[DeviceFact]) -> set[Kind]:
 def _state(fact: DeviceFact) -> str:
     words = "here" if fact.present else "not here"
     if fact.present and fact.kind in (Kind.MICROPHONE, Kind.SPEAKER):
-        words = "in use" if fact.selected else "in reserve"
+        words = "in use" if fact.used else "in reserve"
     return words + (", simulated" if fact.simulated else "") + (f" ({fact.note})" if fact.note else "")
 
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Final
 
 from appliance.bulletin import Bulletin
+from appliance.care.choice import DeviceChoice
 from appliance.care.diagnostics import Diagnostics
 from appliance.errors import BadRequest, Refused
 from appliance.handover import Inbox
 from appliance.intake import Handler
 from appliance.vocabulary import Command, Json
-from hw.api import Board, DeviceFact, DeviceFailedError, Fault, Kind, Simulation
+from hw.api import Board, DeviceFailedError, Fault, Kind, Simulation
 
 __all__ = ["BoardCare"]
 
-FAULTS: int = 64  # waiting to be told; a board with more at once is off the wall
+FAULTS: Final = 64  # waiting to be told; a board with more at once is off the wall
+
+_AWAY: Final = {
+    Kind.MICROPHONE: "microphoneUnplugged", Kind.SPEAKER: "speakerUnplugged", Kind.CAMERA: "cameraUnplugged"}
 
 
 class _Devices:
@@ -26,8 +31,9 @@ class _Devices:
 class BoardCare:
     """Lives on the loop; the board's threads only reach its Inbox."""
 
-    def __init__(self, board: Board, bulletin: Bulletin, diagnostics: Diagnostics) -> None:
+    def __init__(self, board: Board, choice: DeviceChoice, bulletin: Bulletin, diagnostics: Diagnostics) -> None:
         self._board = board
+        self._choice = choice
         self._bulletin = bulletin
         self._diagnostics = diagnostics
         self._inbox: Inbox[Fault | _Devices] | None = None
@@ -48,27 +54,37 @@ class BoardCare:
             self._inbox.close()
 
     def handlers(self) -> Mapping[str, Handler]:
-        """``devices.volume`` and ``sim.*``."""
+        """``devices.*`` and ``sim.*``."""
         simulation = self._board.simulation
         return {
-            "devices.volume": self._volume,
+            "devices.select": self._select, "devices.volume": self._volume,
             "sim.press": self._sim(self._press, simulation), "sim.input": self._sim(self._input, simulation),
             "sim.fault": self._sim(self._fault, simulation), "sim.source": self._sim(self._source, simulation),
+            "sim.plug": self._sim(self._plug, simulation),
         }
 
     def _publish(self) -> None:
         devices = self._board.devices()
         # A sound card's microphone and loudspeaker have one id.
         old = {(one["kind"], one["id"]): one for one in self._bulletin.document("devices").get("devices", ())}
-        new = {(fact.kind.value, fact.id): _document(fact) for fact in devices}
+        new = {(one["kind"], one["id"]): one for one in self._choice.rows(devices)}
         audio = self._board.audio
-        changed = self._bulletin.set("devices", {"devices": list(new.values()),
-                                                 "volume": None if audio is None else audio.volume})
+        for kind, why in self._choice.away(devices).items():
+            self._diagnostics.flag(_AWAY[kind], bool(why), cause="selected", what=why)
+        changed = self._bulletin.set("devices", {
+            "devices": list(new.values()), "choice": self._choice.documents(devices),
+            "volume": None if audio is None else audio.volume})
         present_before = {key for key, one in old.items() if one["present"]}
         present = {key for key, one in new.items() if one["present"]}
         if changed and old and present != present_before:
             self._bulletin.post("devices.updated", added=_ids(present - present_before),
                                 removed=_ids(present_before - present), devices=list(new.values()))
+
+    async def _select(self, command: Command) -> Json:
+        try:
+            return {"choice": await self._choice.select(Kind(command.args["kind"]), command.args["id"])}
+        finally:
+            self._publish()
 
     async def _volume(self, command: Command) -> None:
         audio = self._board.audio
@@ -120,19 +136,28 @@ class BoardCare:
 
     async def _source(self, simulation: Simulation, command: Command) -> None:
         kind, spec = Kind(command.args["device"]), command.args["source"]
-        what, colon, path = spec.partition(":")
-        if colon and what in ("wav", "file", "clip") and not await asyncio.to_thread(Path(path).is_file):
-            raise BadRequest(f"there is no file {path!r} on the device", code=404, sub_code="notFound")
+        await self._there_is(spec)
         try:
             await asyncio.to_thread(simulation.source, kind, spec)
         except (ValueError, DeviceFailedError) as error:  # no source is called so, or that file holds none
             raise BadRequest(str(error), sub_code="source") from error
 
 
+    async def _plug(self, simulation: Simulation, command: Command) -> None:
+        kind, spec = Kind(command.args["device"]), command.args.get("source", "")
+        await self._there_is(spec)
+        try:
+            await asyncio.to_thread(simulation.plug, kind, command.args.get("plugged", True), spec)
+        except (ValueError, DeviceFailedError) as error:
+            raise BadRequest(str(error), sub_code="source") from error
+
+    @staticmethod
+    async def _there_is(spec: str) -> None:
+        """The file of a source, where it is one."""
+        what, colon, path = spec.partition(":")
+        if colon and what in ("wav", "file", "clip") and not await asyncio.to_thread(Path(path).is_file):
+            raise BadRequest(f"there is no file {path!r} on the device", code=404, sub_code="notFound")
+
+
 def _ids(keys: Iterable[tuple[str, str]]) -> list[str]:
     return sorted({name for _, name in keys})
-
-
-def _document(fact: DeviceFact) -> Json:
-    return {"kind": fact.kind.value, "id": fact.id, "name": fact.name, "present": fact.present,
-            "selected": fact.selected, "simulated": fact.simulated, "note": fact.note}

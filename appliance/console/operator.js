@@ -365,6 +365,33 @@ function showDevice() {
   $("auto-answer").setAttribute("aria-checked", String(Boolean(entry.autoAnswer)));
   const { volume } = live.get("devices");
   if (typeof volume === "number" && document.activeElement !== $("device-volume")) showVolume("device-volume", volume);
+  showChoices();
+}
+
+const KINDS = { microphone: "Microphone of the device", speaker: "Loudspeaker in use", camera: "Camera of the device" };
+
+/** Which device is used, of each kind of which there are several. */
+function showChoices() {
+  const { devices = [], choice = {} } = live.get("devices");
+  const kinds = Object.keys(KINDS).filter((kind) => choice[kind] && devices.filter((row) => row.kind === kind).length > 1);
+  const box = $("choices");
+  const words = JSON.stringify(kinds.map((kind) => [kind, choice[kind], devices.filter((row) => row.kind === kind)]));
+  if (box.dataset.words === words || box.contains(document.activeElement)) return;
+  box.dataset.words = words;
+  box.replaceChildren(...kinds.flatMap((kind) => {
+    const rows = devices.filter((row) => row.kind === kind);
+    const { selected, used, why } = choice[kind];
+    const name = (id) => rows.find((row) => row.id === id)?.name ?? "none";
+    const list = el("select", { id: `choice-${kind}`, title: why },
+      el("option", { value: "auto", text: `By itself (now: ${name(used)})` }),
+      ...rows.map((row) => el("option", { value: row.id, text: row.present ? row.name : `${row.name} (not there)` })));
+    list.value = selected;
+    list.addEventListener("change", attempt(() => {
+      list.blur(); // what comes of it is shown at once
+      return command("devices.select", { kind, id: list.value });
+    }));
+    return [el("label", { class: "small muted-text", for: list.id, text: KINDS[kind] }), list];
+  }));
 }
 
 function showVolume(id, percent) {

@@ -219,7 +219,7 @@ export function showFacts(live) {
   const name = device.name || live.session?.device?.name || "Edgecall";
   setText($("device-name"), name);
   const uptime = live.get("health").uptimeSeconds ?? device.uptimeS;
-  const devices = (live.get("devices").devices ?? []).filter((row) => row.present !== false && row.selected !== false);
+  const devices = (live.get("devices").devices ?? []).filter((row) => row.present !== false && row.used !== false);
   const named = (kind) => devices.filter((row) => row.kind === kind).map((row) => row.name || row.id).join(", ");
   const net = live.get("net");
   const broker = net.brokerConnected;

@@ -11,6 +11,7 @@ from typing import Final
 from appliance.faces import statistics
 from appliance.faces.envelope import MAX_ID, MAX_NONCE, MAX_QUIET_TTL_S
 from appliance.vocabulary import (
+    DEVICE_KINDS,
     DIAGNOSTICS,
     END_REASONS,
     EVENT_PREFIX,
@@ -330,6 +331,32 @@ def _media() -> Json:
     })
 
 
+def _devices() -> Json:
+    flag: Json = {"type": "boolean"}
+    row = _object({
+        "kind": {"enum": list(DEVICE_KINDS)},
+        "id": {"type": "string", "description": "the same after every start and replug"},
+        "name": {"type": "string"},
+        "present": flag | {"description": "plugged in"},
+        "selected": flag | {"description": "by devices.select"},
+        "used": flag | {"description": "the one of its kind that runs, or would if it were started"},
+        "simulated": flag,
+        "note": {"type": "string", "description": "why it is not used, as far as known"},
+    }, ("kind", "id", "name", "present", "selected", "used"))
+    choice = _object({
+        "selected": {"type": "string", "description": "an id, or auto: by the board's own order"},
+        "used": {"type": ["string", "null"], "description": "the id of the one that is"},
+        "why": {"type": "string"},
+    }, ("selected", "used", "why"))
+    return _object({
+        "devices": {"type": "array", "items": row},
+        "choice": {"type": "object", "additionalProperties": choice,
+                   "description": "by kind, of those that devices.select takes on this board"},
+        "volume": {"type": ["integer", "null"], "minimum": 0, "maximum": 100,
+                   "description": "of the loudspeaker; null: the board has none"},
+    }, ("devices", "choice"))
+
+
 def _quality() -> Json:
     return _object({
         "callId": {"type": ["string", "null"], "description": "the call, or the last one"},
@@ -350,7 +377,7 @@ def state(name: str) -> Json:
     known: dict[str, Callable[[], Json]] = {
         "call": _call, "roster": _roster, "diag": _diag, "config": _config, "health": _health,
         "provider": _provider, "net": _net,
-        "media": _media, "quality": _quality,
+        "media": _media, "devices": _devices, "quality": _quality,
     }
     return {"description": STATES[name], **(known[name]() if name in known else {"type": "object"})}
 

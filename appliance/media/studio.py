@@ -7,6 +7,7 @@ import itertools
 import logging
 import time
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from io import BytesIO
@@ -232,9 +233,10 @@ class Studio:
 
     def lacks_for_measuring(self) -> str:
         """What keeps the loudspeaker from being heard by the microphone, with what to do; empty when nothing does."""
-        for fact in self._board.devices():
-            if fact.kind in (Kind.MICROPHONE, Kind.SPEAKER) and fact.selected and not fact.present:
-                return f"{fact.name} is not there; plug it in"
+        missing = self._missing()
+        for kind in (Kind.MICROPHONE, Kind.SPEAKER):
+            if kind in missing:
+                return f"{missing[kind]}; plug one in, or free it"
         if self._board.audio is not None and self._board.audio.volume == 0:
             return "the loudspeaker's volume is 0; raise it with devices.volume"
         return ""
@@ -337,6 +339,14 @@ class Studio:
         return {"encoderQueue": max((lag.waiting for lag in lags), default=0),
                 **({} if worst is None else worst.document()), **({"audioLoopDelay": loop_s} if loop_s else {})}
 
+    def _missing(self) -> Mapping[Kind, str]:
+        """The kinds of which the board has devices and none works, with why in words."""
+        devices = self._board.devices()
+        works = {fact.kind for fact in devices if fact.used and fact.present}
+        return {fact.kind: f"{fact.name} is not there" if not fact.present else
+                f"{fact.name}: {fact.note or 'it is not in use'}"
+                for fact in reversed(devices) if fact.kind not in works}
+
     def _figures(self) -> Json | None:
         """Of the sound device: what went wrong there and was mended, and the two cards' clocks."""
         if self._board.audio is None:
@@ -350,8 +360,7 @@ class Studio:
         sending = [session.sending for session in self._sessions]
         receiving = [session.receiving for session in self._sessions]
         receiving += [gallery.receiving for gallery in self._galleries]
-        missing = {fact.kind: f"{fact.name} is not there" for fact in self._board.devices()
-                   if fact.selected and not fact.present}
+        missing = self._missing()
         audio: Json = {
             "wanted": {"muted": self._muted, "speakerMuted": self._loudspeaker.muted},
             "actual": {

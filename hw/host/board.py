@@ -15,6 +15,7 @@ from hw.host.sound import AlsaAudio, sound_card
 from hw.host.v4l2 import V4l2Source, cameras
 from hw.sim.audio import EchoPath, SimAudio
 from hw.sim.board import SimHands
+from hw.sim.camera import SimCamera
 from hw.sim.display import SimDisplay
 from hw.sim.panel import SimPanel
 from hw.sim.sources import SourceError
@@ -32,7 +33,7 @@ class HostBoard:
         self._faults = FaultLine()
         self._closers: list[Callable[[], None]] = [self._faults.close]
         try:
-            self._camera, self._camera_fact = self._open_camera(options)
+            self._camera, self._camera_facts = self._open_camera(options)
             self._closers.append(self._camera.close)
             self._panel = SimPanel(options.long_press_s, self._faults)
             self._closers.append(self._panel.close)
@@ -45,12 +46,13 @@ class HostBoard:
             raise
         self._hands = SimHands(
             audio=self._audio if isinstance(self._audio, SimAudio) else None,
-            camera=self._camera if self._camera_fact.simulated else None,
+            camera=self._camera if isinstance(self._camera, SimCamera) else None,
             display=self._display,
             panel=self._panel,
         )
 
-    def _open_camera(self, options: BoardOptions) -> tuple[ProcessCamera, DeviceFact]:
+    def _open_camera(self, options: BoardOptions) -> tuple[ProcessCamera, Sequence[DeviceFact]]:
+        """And the facts of a real one."""
         reasons = []
         for node in cameras():
             try:
@@ -59,13 +61,13 @@ class HostBoard:
                 reasons.append(str(error))
                 continue
             fact = DeviceFact(Kind.CAMERA, node.path, node.name)
-            return ProcessCamera(node.path, f"v4l2:{node.path}", self._faults), fact
+            return ProcessCamera(node.path, f"v4l2:{node.path}", self._faults), (fact,)
         note = "; ".join(reasons) or "this computer has no camera"
         _log.info("camera: simulated, because %s", note)
-        fact = DeviceFact(Kind.CAMERA, "cam0", "Simulated camera", simulated=True, note=note)
-        return ProcessCamera("cam0", options.camera, self._faults), fact
+        return SimCamera(options.camera, self._faults, note=note), ()
 
     def _open_sound(self, options: BoardOptions) -> tuple[SimAudio | AlsaAudio, Sequence[DeviceFact]]:
+        """And the facts of a real one."""
         name, note = sound_card(), "this computer has no sound card"
         if name:
             try:
@@ -80,10 +82,7 @@ class HostBoard:
                 return card, (fact, replace(fact, kind=Kind.SPEAKER))
         _log.info("sound: simulated, because %s", note)
         echo = EchoPath(options.echo_delay_ms, options.echo_loss_db)
-        return SimAudio(options.microphone, options.speaker, echo, self._faults), (
-            DeviceFact(Kind.MICROPHONE, "mic0", "Simulated microphone", simulated=True, note=note),
-            DeviceFact(Kind.SPEAKER, "spk0", "Simulated loudspeaker", simulated=True, note=note),
-        )
+        return SimAudio(options.microphone, options.speaker, echo, self._faults, note=note), ()
 
     @property
     def audio(self) -> SimAudio | AlsaAudio:
@@ -120,13 +119,24 @@ class HostBoard:
 
     def devices(self) -> Sequence[DeviceFact]:
         return (
-            *(self._now(fact) for fact in (*self._sound_facts, self._camera_fact)),
+            *(self._audio.devices() if isinstance(self._audio, SimAudio) else ()),
+            *(self._camera.devices() if isinstance(self._camera, SimCamera) else ()),
+            *(self._now(fact) for fact in (*self._sound_facts, *self._camera_facts)),
             DeviceFact(Kind.DISPLAY, "screen0", "Simulated screen", simulated=True, note="shown on the device's page"),
             DeviceFact(Kind.PANEL, "panel0", "Simulated panel", simulated=True, note="shown on the device's page"),
         )
 
     def _now(self, fact: DeviceFact) -> DeviceFact:
-        return replace(fact, present=not self._faults.active(fact.kind, FaultKind.MISSING, fact.id))
+        present = not self._faults.active(fact.kind, FaultKind.MISSING, fact.id)
+        return replace(fact, present=present, used=present)
+
+    @property
+    def choices(self) -> frozenset[Kind]:
+        """Of real devices one is used, and no other known: ALSA's default, and the camera that opened first."""
+        return self._hands.choices
+
+    def select(self, kind: Kind, device: str) -> None:
+        self._hands.select(kind, device)
 
     def on_fault(self, sink: Callable[[Fault], None]) -> None:
         self._faults.listen(sink)

@@ -135,6 +135,19 @@ class PiBoard:
     def devices(self) -> Sequence[DeviceFact]:
         return [*(fact for part in self._parts for fact in part.devices()), *self._lacking]
 
+    @property
+    def choices(self) -> frozenset[Kind]:
+        sound = frozenset({Kind.MICROPHONE, Kind.SPEAKER}) if self._audio is not None else frozenset()
+        return sound | ({Kind.CAMERA} if self._camera is not None else set())
+
+    def select(self, kind: Kind, device: str) -> None:
+        if kind in (Kind.MICROPHONE, Kind.SPEAKER) and self._audio is not None:
+            self._audio.select(kind, device)
+        elif kind is Kind.CAMERA and self._camera is not None:
+            self._camera.choose(device)
+        else:
+            raise ValueError(f"of the {kind.value} of this board none can be selected")
+
     def on_fault(self, sink: Callable[[Fault], None]) -> None:
         self._faults.listen(sink)
 

@@ -9,15 +9,25 @@ import threading
 import time
 import wave
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hw.api import AudioBlock, AudioFigures, DeviceBusyError, DeviceFailedError, DeviceMissingError, FaultKind, Kind
+from hw.api import (
+    AudioBlock,
+    AudioFigures,
+    DeviceBusyError,
+    DeviceFact,
+    DeviceFailedError,
+    DeviceMissingError,
+    FaultKind,
+    Kind,
+)
 from hw.exchange import Exchange
 from hw.faults import FaultLine
 from hw.hearing import Hearing
 from hw.pcm import mix, scale
+from hw.sim.pair import Pair
 from hw.sim.sounds import RATE, LentSound, open_sound
 
 if TYPE_CHECKING:
@@ -36,8 +46,13 @@ RING_BLOCKS: Final = 4
 STALL_S: Final = 1.0
 """A loudspeaker that takes no block for this long has stopped."""
 
-_MIC_GONE: Final = frozenset({"mic.unplug", "mic.busy"})
-_SPEAKER_GONE: Final = frozenset({"speaker.unplug", "speaker.busy", "speaker.stall"})
+_OBSTACLES: Final[Mapping[str, tuple[FaultKind, str]]] = {
+    "mic.unplug": (FaultKind.MISSING, "the microphone was unplugged"),
+    "mic.busy": (FaultKind.BUSY, "another program holds it (simulated)"),
+    "speaker.unplug": (FaultKind.MISSING, "the loudspeaker was unplugged"),
+    "speaker.busy": (FaultKind.BUSY, "another program holds it (simulated)"),
+}
+"""What keeps the first device of a kind from being opened."""
 
 
 class EchoPath:
@@ -137,11 +152,14 @@ class _Recorder:
 
 
 class SimAudio:
-    """Implements ``hw.api.Audio`` at 48 kHz."""
+    """Implements ``hw.api.Audio`` at 48 kHz. ``note``: of its devices, for people."""
 
-    def __init__(self, microphone: str, record: str, echo: EchoPath, faults: FaultLine) -> None:
+    def __init__(self, microphone: str, record: str, echo: EchoPath, faults: FaultLine, *, note: str = "") -> None:
         self.echo = echo
+        self.microphones = Pair(Kind.MICROPHONE, "microphone", faults, note=note)
+        self.speakers = Pair(Kind.SPEAKER, "loudspeaker", faults, note=note)
         self._source = open_sound(microphone)
+        self._second = open_sound("silence")  # what the second microphone hears
         self._room = open_sound("silence")
         self._recorder = _Recorder(record) if record else None
         self._faults = faults
@@ -179,10 +197,11 @@ class SimAudio:
 
     def _refuse_if_gone(self) -> None:
         """Only when neither half can be opened: one half is enough to go on."""
+        if self.microphones.used or self.speakers.used:
+            return
         if {"mic.unplug", "speaker.unplug"} <= self._physics:
             raise DeviceMissingError("sound card: neither microphone nor loudspeaker is there")
-        if self._physics & _MIC_GONE and self._physics & {"speaker.unplug", "speaker.busy"}:
-            raise DeviceBusyError("sound card: another program holds it (simulated)")
+        raise DeviceBusyError("sound card: another program holds it (simulated)")
 
     def stop(self) -> None:
         with self._lock:
@@ -192,8 +211,9 @@ class SimAudio:
             return
         thread.join(1.0)
         for fault in (FaultKind.SILENT, FaultKind.CLIPPING, FaultKind.NOISY, FaultKind.STALLED):
-            self._faults.report(Kind.MICROPHONE, fault, "mic0", False)
-        self._faults.report(Kind.SPEAKER, FaultKind.STALLED, "spk0", False)
+            for device in (self.microphones.first, self.microphones.second):
+                self._faults.report(Kind.MICROPHONE, fault, device, False)
+        self._faults.report(Kind.SPEAKER, FaultKind.STALLED, self.speakers.first, False)
 
     def set_volume(self, percent: int) -> None:
         if not 0 <= percent <= 100:
@@ -217,6 +237,24 @@ class SimAudio:
     def set_source(self, spec: str) -> None:
         self._source = open_sound(spec)
 
+    def select(self, kind: Kind, device: str) -> None:
+        with self._lock:
+            self._pair(kind).select(device)
+
+    def plug(self, kind: Kind, plugged: bool, spec: str) -> None:
+        if spec and kind is not Kind.MICROPHONE:
+            raise ValueError(f"a {kind.value} has no source")
+        source = open_sound(spec) if spec else None
+        with self._lock:
+            self._second = source or self._second
+            self._pair(kind).plug(plugged)
+
+    def _pair(self, kind: Kind) -> Pair:
+        return self.microphones if kind is Kind.MICROPHONE else self.speakers
+
+    def devices(self) -> Sequence[DeviceFact]:
+        return [*self.microphones.devices(), *self.speakers.devices()]
+
     def lend(self, pcm: bytes) -> None:
         self._lent_inbox.append(pcm)
 
@@ -234,21 +272,19 @@ class SimAudio:
             steps = [dice.randint(-peak, peak) for _ in range(RATE // 4)]
             self._noise = b"".join(step.to_bytes(2, "little", signed=True) for step in steps)
         self._physics = physics  # last: hw.audio reads it at any moment
-        self._enumerate()
+        with self._lock:
+            for pair, word in ((self.microphones, "mic."), (self.speakers, "speaker.")):
+                pair.obstruct(next((told for name, told in _OBSTACLES.items()
+                                    if name in physics and name.startswith(word)), None))
+        self._tell_mixers()
 
-    def _enumerate(self) -> None:
-        """What the system tells without listening: presence, holder, mixer switches."""
-        told = self._physics
+    def _tell_mixers(self) -> None:
         for name, kind, fault, device, detail in (
-            ("mic.unplug", Kind.MICROPHONE, FaultKind.MISSING, "mic0", "the microphone was unplugged"),
-            ("mic.busy", Kind.MICROPHONE, FaultKind.BUSY, "mic0", "another program holds it (simulated)"),
             ("mic.osMute", Kind.MICROPHONE, FaultKind.MUTED, "mic0", "the capture switch of the mixer is off"),
-            ("speaker.unplug", Kind.SPEAKER, FaultKind.MISSING, "spk0", "the loudspeaker was unplugged"),
-            ("speaker.busy", Kind.SPEAKER, FaultKind.BUSY, "spk0", "another program holds it (simulated)"),
             ("speaker.mute", Kind.SPEAKER, FaultKind.MUTED, "spk0", "the playback switch of the mixer is off"),
             ("speaker.zeroVolume", Kind.SPEAKER, FaultKind.ZERO_VOLUME, "spk0", "the mixer's volume is 0"),
         ):
-            self._faults.report(kind, fault, device, name in told, detail if name in told else "")
+            self._faults.report(kind, fault, device, name in self._physics, detail if name in self._physics else "")
 
     def close(self) -> None:
         self.stop()
@@ -267,19 +303,20 @@ class SimAudio:
         return self._physics
 
     def hear(self, played: bytes) -> bytes | None:
-        """What the microphone delivers while ``played`` sounds; None when it delivers nothing at all."""
-        physics = self._physics
+        """What the microphone in use delivers while ``played`` sounds; None when there is none."""
+        physics, used = self._physics, self.microphones.used
         size = len(played)
         now = time.monotonic()
         while self._lent_inbox:
             self._lent.offer(self._lent_inbox.popleft(), now)
-        own = self._source.read(size)  # the world goes on while nobody listens
+        first, second = self._source.read(size), self._second.read(size)  # the world goes on while nobody listens
+        own = second if used == self.microphones.second else first
         if not any(own):
             own = self._room.read(size)  # digital zero in a recording: a preamplifier has noise all the same
         lent = self._lent.read(size, now)
         heard = self.echo.add(lent if lent is not None else own, played)
-        if physics & _MIC_GONE:
-            return None
+        if used != self.microphones.first:
+            return heard if used else None
         if physics & {"mic.silence", "mic.osMute"}:
             return bytes(size)
         if "mic.noise" in physics:
@@ -288,9 +325,10 @@ class SimAudio:
         return scale(heard, 60.0) if "mic.clip" in physics else heard
 
     def play(self, pcm: bytes) -> bytes | None:
-        """What the loudspeaker emits of a block; None when it takes none."""
-        physics = self._physics
-        if physics & _SPEAKER_GONE:
+        """What the loudspeaker in use emits of a block; None when it takes none."""
+        used = self.speakers.used
+        physics = self._physics if used == self.speakers.first else frozenset()
+        if not used or "speaker.stall" in physics:
             return None
         if physics & {"speaker.mute", "speaker.zeroVolume"}:
             return bytes(len(pcm))
@@ -307,8 +345,7 @@ class SimAudio:
                 except Exception:  # outermost frame of the callback
                     _log.exception("listener at the loudspeaker failed")
 
-    def report(self, kind: Kind, fault: FaultKind, active: bool) -> None:
-        device = "mic0" if kind is Kind.MICROPHONE else "spk0"
+    def report(self, kind: Kind, fault: FaultKind, device: str, active: bool) -> None:
         self._faults.report(kind, fault, device, active)
 
 
@@ -327,6 +364,7 @@ class _Run:
         self._queued = self._silence  # in the loudspeaker's ring, plays during the next block
         self._hearing = Hearing(block_s)
         self._told: frozenset[FaultKind] = frozenset()
+        self._listening = card.microphones.first  # the one that these are of
         self._missed = 0
         self._deaf_blocks = 0
         self._idle_blocks = 0
@@ -366,20 +404,26 @@ class _Run:
         self._queued = self._exchange(AudioBlock(heard, played, missed))
 
     def _judge_microphone(self, heard: bytes) -> None:
+        used = self._card.microphones.used
+        if used != self._listening:
+            for fault in self._told:
+                self._card.report(Kind.MICROPHONE, fault, self._listening, False)
+            self._listening, self._hearing, self._told = used, Hearing(self._block_s), frozenset()
         faults = self._hearing.hear(heard)
         if "mic.osMute" in self._card.physics:  # the mixer explains the silence
             faults -= {FaultKind.SILENT}
         if faults != self._told:
             for fault in faults ^ self._told:
-                self._card.report(Kind.MICROPHONE, fault, fault in faults)
+                self._card.report(Kind.MICROPHONE, fault, used, fault in faults)
             self._told = faults
 
     def _judge_speaker(self, took: bool) -> None:
+        first = self._card.speakers.first  # the second one never stalls
         if took:
             if self._idle_blocks:
-                self._card.report(Kind.SPEAKER, FaultKind.STALLED, False)
+                self._card.report(Kind.SPEAKER, FaultKind.STALLED, first, False)
             self._idle_blocks = 0
             return
         self._idle_blocks += 1
         if self._idle_blocks == round(STALL_S / self._block_s) and "speaker.stall" in self._card.physics:
-            self._card.report(Kind.SPEAKER, FaultKind.STALLED, True)
+            self._card.report(Kind.SPEAKER, FaultKind.STALLED, first, True)

@@ -7,10 +7,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from hw.api import BoardOptions, DeviceFact, Fault, FaultKind, Health, Kind
-from hw.camera.owner import ProcessCamera
+from hw.api import BoardOptions, DeviceFact, Fault, Health, Kind
 from hw.faults import FaultLine
 from hw.sim.audio import EchoPath, SimAudio
+from hw.sim.camera import SimCamera
 from hw.sim.display import SimDisplay
 from hw.sim.panel import SimPanel
 
@@ -46,7 +46,7 @@ class SimHands:
     """Implements ``hw.api.Simulation`` over the devices that are simulated; a real one has no hands here."""
 
     def __init__(
-        self, *, audio: SimAudio | None, camera: ProcessCamera | None, display: SimDisplay, panel: SimPanel
+        self, *, audio: SimAudio | None, camera: SimCamera | None, display: SimDisplay, panel: SimPanel
     ) -> None:
         self._audio, self._camera, self._display, self._panel = audio, camera, display, panel
         self._lock = threading.RLock()
@@ -123,11 +123,32 @@ class SimHands:
         if kind is Kind.MICROPHONE and self._audio is not None:
             self._audio.set_source(spec)
         elif kind is Kind.CAMERA and self._camera is not None:
-            if spec != "pattern" and spec.partition(":")[0] not in ("file", "clip"):
-                raise ValueError(f"camera source {spec!r} is unknown; there are pattern, file:PATH and clip:PATH")
-            self._camera.set_source(spec)
+            self._camera.set_source(_camera_spec(spec))
         else:
             raise ValueError(f"the {kind.value} of this board has no source to choose")
+
+    @property
+    def choices(self) -> frozenset[Kind]:
+        """The kinds of which there may be two."""
+        sound = frozenset({Kind.MICROPHONE, Kind.SPEAKER}) if self._audio is not None else frozenset()
+        return sound | ({Kind.CAMERA} if self._camera is not None else set())
+
+    def plug(self, kind: Kind, plugged: bool, spec: str = "") -> None:
+        if kind in (Kind.MICROPHONE, Kind.SPEAKER) and self._audio is not None:
+            self._audio.plug(kind, plugged, spec)
+        elif kind is Kind.CAMERA and self._camera is not None:
+            self._camera.plug(plugged, _camera_spec(spec) if spec else "")
+        else:
+            raise ValueError(f"this board has no simulated {kind.value} beside which another is plugged in")
+
+    def select(self, kind: Kind, device: str) -> None:
+        """As ``hw.api.Board`` has it, of what is simulated."""
+        if kind in (Kind.MICROPHONE, Kind.SPEAKER) and self._audio is not None:
+            self._audio.select(kind, device)
+        elif kind is Kind.CAMERA and self._camera is not None:
+            self._camera.choose(device)
+        else:
+            raise ValueError(f"of the {kind.value} of this board none can be selected")
 
     def lend_audio(self, pcm: bytes) -> None:
         if self._audio is not None:
@@ -145,16 +166,22 @@ class SimHands:
         return self._display.jpeg(width)
 
 
+def _camera_spec(spec: str) -> str:
+    if spec != "pattern" and spec.partition(":")[0] not in ("file", "clip"):
+        raise ValueError(f"camera source {spec!r} is unknown; there are pattern, file:PATH and clip:PATH")
+    return spec
+
+
 class SimBoard:
     """Implements ``hw.api.Board``."""
 
     def __init__(self, options: BoardOptions) -> None:
         self._faults = FaultLine()
-        self._camera: ProcessCamera | None = None
+        self._camera: SimCamera | None = None
         self._panel: SimPanel | None = None
         try:
             # First: the process gets ready while the rest of the board, and of the program, is made.
-            self._camera = ProcessCamera("cam0", options.camera, self._faults)
+            self._camera = SimCamera(options.camera, self._faults)
             self._panel = SimPanel(options.long_press_s, self._faults)
             self._display = SimDisplay(options.display)
             echo = EchoPath(options.echo_delay_ms, options.echo_loss_db)
@@ -176,7 +203,7 @@ class SimBoard:
         return self._audio
 
     @property
-    def camera(self) -> ProcessCamera:
+    def camera(self) -> SimCamera:
         assert self._camera is not None  # noqa: S101 - set by __init__
         return self._camera
 
@@ -213,21 +240,18 @@ class SimBoard:
         )
 
     def devices(self) -> Sequence[DeviceFact]:
-        gone = {
-            kind: self._faults.active(kind, FaultKind.MISSING, device)
-            for kind, device in ((Kind.MICROPHONE, "mic0"), (Kind.SPEAKER, "spk0"), (Kind.CAMERA, "cam0"))
-        }
-        rows = (
-            (Kind.MICROPHONE, "mic0", "Simulated microphone"),
-            (Kind.SPEAKER, "spk0", "Simulated loudspeaker"),
-            (Kind.CAMERA, "cam0", "Simulated camera"),
-            (Kind.DISPLAY, "screen0", "Simulated screen"),
-            (Kind.PANEL, "panel0", "Simulated panel"),
-        )
         return [
-            DeviceFact(kind, device, name, present=not gone.get(kind, False), simulated=True)
-            for kind, device, name in rows
+            *self._audio.devices(), *self.camera.devices(),
+            DeviceFact(Kind.DISPLAY, "screen0", "Simulated screen", simulated=True),
+            DeviceFact(Kind.PANEL, "panel0", "Simulated panel", simulated=True),
         ]
+
+    @property
+    def choices(self) -> frozenset[Kind]:
+        return self._hands.choices
+
+    def select(self, kind: Kind, device: str) -> None:
+        self._hands.select(kind, device)
 
     def on_fault(self, sink: Callable[[Fault], None]) -> None:
         self._faults.listen(sink)

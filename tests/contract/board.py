@@ -12,7 +12,8 @@ from tests.contract.camera import MODE
 from tests.contract.seen import Frames
 from tests.support.leaks import Belongings
 
-__all__ = ["leaves_nothing_when_closed_at_any_moment", "tells_every_device", "tells_its_health"]
+__all__ = ["leaves_nothing_when_closed_at_any_moment", "tells_every_device", "tells_its_health",
+           "uses_what_is_selected"]
 
 
 def tells_every_device(board: Board) -> None:
@@ -20,9 +21,33 @@ def tells_every_device(board: Board) -> None:
     facts = board.devices()
     assert {fact.kind for fact in facts} == set(Kind)
     assert all(fact.id and fact.name for fact in facts)
-    usable = {fact.kind for fact in facts if fact.present and fact.selected}
+    usable = {fact.kind for fact in facts if fact.present and fact.used}
     assert usable == set(Kind), facts
     assert board.facts()["model"]
+
+
+def uses_what_is_selected(board: Board) -> None:
+    """Each of the devices of a kind with a choice is used as soon as it is selected; one that is not there is not
+    waited for, and the board's own order comes back."""
+
+    def used(kind: Kind) -> list[str]:
+        return [fact.id for fact in board.devices() if fact.kind is kind and fact.present and fact.used]
+
+    for kind in Kind:
+        if kind not in board.choices:
+            with pytest.raises(ValueError, match=kind.value):
+                board.select(kind, "nowhere")
+            continue
+        there = [fact.id for fact in board.devices() if fact.kind is kind and fact.present]
+        first = used(kind)
+        assert len(first) == 1, there
+        for device in (*reversed(there), *there):
+            board.select(kind, device)
+            assert used(kind) == [device]
+        for device in ("nowhere", ""):
+            board.select(kind, there[-1])
+            board.select(kind, device)
+            assert used(kind) == first
 
 
 def tells_its_health(board: Board, late_s: float = 0.0) -> None:

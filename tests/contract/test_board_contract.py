@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import io
 import itertools
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import av
 import psutil
@@ -22,6 +24,7 @@ from hw.api import (
     AudioBlock,
     Board,
     BoardOptions,
+    DeviceFailedError,
     DeviceMissingError,
     EncodedFrame,
     EncoderKind,
@@ -37,7 +40,12 @@ from tests.contract.audio import (
     paces_whole_blocks,
     refuses_a_rate_it_has_not,
 )
-from tests.contract.board import leaves_nothing_when_closed_at_any_moment, tells_every_device, tells_its_health
+from tests.contract.board import (
+    leaves_nothing_when_closed_at_any_moment,
+    tells_every_device,
+    tells_its_health,
+    uses_what_is_selected,
+)
 from tests.contract.camera import (
     MODE,
     changes_size_and_rate,
@@ -60,6 +68,7 @@ from tests.contract.panel import (
     tells_presses_short_and_long,
 )
 from tests.contract.seen import Faults, Frames, until
+from tests.support.film import grey_film
 
 BOARDS = ("sim", "auto")
 once = pytest.mark.parametrize("board", ["sim"], indirect=True)
@@ -111,6 +120,10 @@ def quiet(board: Board, hands: Simulation, nothing_left: None) -> Iterator[None]
     for name in hands.faults:
         hands.fault(name, active=False)
     hands.source(Kind.MICROPHONE, OPTIONS.microphone)
+    for kind in board.choices:
+        board.select(kind, "")
+        for plugged in (True, False):  # as if none had been pulled in use
+            hands.plug(kind, plugged=plugged)
 
 
 @pytest.fixture
@@ -134,6 +147,13 @@ def test_the_board_tells_its_health(board: Board) -> None:
 @pytest.mark.parametrize("name", BOARDS)
 def test_closing_at_any_moment_leaves_nothing(name: str) -> None:
     leaves_nothing_when_closed_at_any_moment(lambda: open_board(name, OPTIONS))
+
+
+def test_what_is_selected_is_used(board: Board, hands: Simulation, quiet: None) -> None:
+    uses_what_is_selected(board)
+    for kind in board.choices:
+        hands.plug(kind, plugged=True)
+    uses_what_is_selected(board)
 
 
 # --- sound
@@ -435,6 +455,103 @@ def test_unplugged_in_use_the_microphone_is_replaced_by_a_null_clock(
     hands.fault("mic.unplug", active=False)
     assert until(lambda: any(blocks[-1][1].heard), 1.0)
     board.audio.stop()
+
+
+def test_the_selected_microphone_is_heard_and_another_while_it_is_away(
+    board: Board, hands: Simulation, faults: Faults
+) -> None:
+    assert board.audio is not None
+    blocks: list[AudioBlock] = []
+
+    def exchange(block: AudioBlock) -> bytes:
+        blocks.append(block)
+        return b""
+
+    def crossings() -> float:
+        """Of zero within 100 ms: twice the frequency, over ten."""
+        heard = struct.unpack("<4800h", b"".join(block.heard for block in blocks[-10:]))
+        return sum(one < 0 <= other or other < 0 <= one for one, other in itertools.pairwise(heard))
+
+    def hears(hertz: int) -> bool:
+        del blocks[:]
+        return until(lambda: len(blocks) > 12 and abs(crossings() - hertz / 5) < 10, 2.0)
+
+    board.audio.start(48_000, 10, exchange)
+    assert hears(1000)
+    with pytest.raises(DeviceFailedError, match="radio"):
+        hands.plug(Kind.MICROPHONE, plugged=True, spec="radio")
+    hands.plug(Kind.MICROPHONE, plugged=True, spec="tone:300")
+    assert hears(1000), "plugged in, and nobody has asked for it"
+    board.select(Kind.MICROPHONE, "mic1")
+    assert hears(300)
+    hands.plug(Kind.MICROPHONE, plugged=False)
+    faults.wait(Kind.MICROPHONE, FaultKind.PULLED, active=True, seconds=2.0)
+    assert hears(1000)
+    hands.fault("mic.unplug", active=True)
+    assert faults.wait(Kind.MICROPHONE, FaultKind.MISSING, active=True, seconds=2.0).device == "mic0"
+    hands.plug(Kind.MICROPHONE, plugged=True)
+    faults.wait(Kind.MICROPHONE, FaultKind.PULLED, active=False, seconds=2.0)
+    faults.wait(Kind.MICROPHONE, FaultKind.MISSING, active=False, seconds=2.0)
+    assert hears(300)
+    hands.fault("mic.unplug", active=False)
+    assert hears(300)
+    board.select(Kind.MICROPHONE, "")
+    assert hears(1000)
+    board.audio.stop()
+
+
+def test_the_selected_loudspeaker_plays_where_the_other_is_mute(board: Board, hands: Simulation, quiet: None) -> None:
+    assert board.audio is not None
+    emitted: list[bytes] = []
+    hands.tap_speaker(emitted.append)
+    hands.fault("speaker.mute", active=True)
+    board.audio.start(48_000, 10, lambda block: b"\x00\x10" * 480)
+    assert until(lambda: len(emitted) > 5, 2.0)
+    assert not any(map(any, emitted))
+    hands.plug(Kind.SPEAKER, plugged=True)
+    board.select(Kind.SPEAKER, "spk1")
+    assert until(lambda: any(emitted[-1]), 2.0)
+    hands.plug(Kind.SPEAKER, plugged=False)
+    assert until(lambda: not any(emitted[-1]), 2.0)
+    with pytest.raises(ValueError, match="speaker"):
+        hands.plug(Kind.SPEAKER, plugged=True, spec="tone:300")
+
+
+def test_the_selected_camera_is_seen_in_the_same_stream(
+    board: Board, hands: Simulation, faults: Faults, tmp_path: Path
+) -> None:
+    assert board.camera is not None
+    hands.plug(Kind.CAMERA, plugged=True, spec=f"file:{grey_film(tmp_path / 'grey.mp4')}")
+    frames = Frames()
+
+    def sees(pattern: bool) -> bool:
+        """In a key frame, within 2 s."""
+        count = len(frames.frames)
+
+        def now() -> bool:
+            keys = [frame for _, frame in frames.frames[count:] if frame.keyframe]
+            return bool(keys) and (_decoded(keys[-1:])[0] is not None) is pattern
+
+        return until(now, 2.0)
+
+    board.camera.start(MODE, frames)
+    frames.wait(3, seconds=5.0)
+    board.select(Kind.CAMERA, "cam1")
+    assert sees(pattern=False)
+    hands.plug(Kind.CAMERA, plugged=False)
+    faults.wait(Kind.CAMERA, FaultKind.PULLED, active=True, seconds=2.0)
+    assert sees(pattern=True)
+    hands.plug(Kind.CAMERA, plugged=True)
+    assert sees(pattern=False)
+    hands.fault("camera.busy", active=True)
+    board.select(Kind.CAMERA, "cam0")
+    faults.wait(Kind.CAMERA, FaultKind.BUSY, active=True, seconds=2.0)
+    count = len(frames.frames)
+    frames.wait(count + 3, seconds=2.0)
+    hands.fault("camera.busy", active=False)
+    assert sees(pattern=True)
+    board.camera.stop()
+    assert {fault.fault for fault in faults.all()} == {FaultKind.PULLED, FaultKind.BUSY}
 
 
 def test_the_echo_path_is_physical(board: Board, hands: Simulation, quiet: None) -> None:

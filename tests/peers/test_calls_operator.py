@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,12 +19,15 @@ from appliance.vocabulary import Scope
 from tests.support.appliance import TONE_HERTZ, Appliance, Json, Panel
 from tests.support.broker import Broker, Client, User
 from tests.support.browser import Chromium, chromium
+from tests.support.film import grey_film
 from tests.support.operator_page import Operator
 
 pytestmark = [pytest.mark.peer, pytest.mark.asyncio(loop_scope="module")]
 
 PAGE_HERTZ = 880.0
 RINGBACK_HERTZ = 425
+OTHER_HERTZ = 1320
+LOOK_S = 1.0  # the ear at the page needs so long for its verdict
 LONG_S = 1.5
 USERS = [User("boss", Scope.ADMIN), User("lena", Scope.OPERATOR)]
 
@@ -258,6 +262,53 @@ async def test_what_fails_at_the_device_is_told_to_who_looks_and_listens(house: 
     await operator.until("return document.querySelector('#chip-device').hidden && "
                          "!document.querySelector('#remote').hidden", "all is back")
     await operator.rising()
+
+
+async def test_another_microphone_and_camera_are_taken_in_the_call_and_given_back(
+        house: House, operator: Operator, tmp_path: Path, capsys) -> None:
+    """By every door: MQTT, the page, HTTP. The call is never dropped, and each change is heard within 2 s."""
+    door = house.door
+    film = await asyncio.to_thread(grey_film, tmp_path / "grey.mp4")
+    await in_call(house, operator)
+    call_id = door.state("call")["callId"]
+
+    async def hears(hertz: float, since: float, what: str) -> None:
+        await operator.hears(hertz, 5.0)
+        figure(capsys, f"{what}: heard {1000 * (time.monotonic() - since):.0f} ms after")
+        assert time.monotonic() - since < 2.0 + LOOK_S
+
+    await operator.hears(TONE_HERTZ)
+    await house.tell("sim.plug", device="microphone", source=f"tone:{OTHER_HERTZ}")
+    since = time.monotonic()
+    answer = await house.tell("devices.select", kind="microphone", id="mic1")
+    assert answer["data"]["choice"] == {
+        "kind": "microphone", "selected": "mic1", "used": "mic1", "why": "it is selected"}
+    await hears(OTHER_HERTZ, since, "another microphone")
+    since = time.monotonic()
+    await house.tell("sim.plug", device="microphone", plugged=False)
+    await hears(TONE_HERTZ, since, "the first while it is unplugged")
+    await door.wait_for_state("diag", lambda diag: diag["microphoneUnplugged"]["value"])
+    told = door.state("devices")["choice"]["microphone"]
+    assert (told["selected"], told["used"]) == ("mic1", "mic0") and "not plugged in" in told["why"]
+    since = time.monotonic()
+    await house.tell("sim.plug", device="microphone")
+    await hears(OTHER_HERTZ, since, "plugged in again")
+    await door.wait_for_state("diag", lambda diag: not diag["microphoneUnplugged"]["value"])
+
+    await house.tell("sim.plug", device="camera", source=f"file:{film}")
+    await operator.until("return document.querySelector('#choice-camera')", "the page offers the camera")
+    await operator.page.select_option("#choice-camera", "cam1")
+    await door.wait_for_state("devices", lambda devices: devices["choice"]["camera"]["used"] == "cam1")
+    async with asyncio.timeout(5):
+        while (await Chromium.sees(operator.page)).mark is not None:  # noqa: ASYNC110 - pictures of a browser
+            await asyncio.sleep(0.05)
+    for kind in ("camera", "microphone"):
+        assert (await door.give("devices.select", kind=kind, id="auto"))["result"] == "done"
+    await operator.hears(TONE_HERTZ)
+    await operator.rising()
+    assert (door.state("call")["callId"], door.state("call")["state"]) == (call_id, "Connected")
+    for kind in ("camera", "microphone"):
+        await house.tell("sim.plug", device=kind, plugged=False)
 
 
 async def test_a_declined_call_says_so_on_the_device(house: House, operator: Operator) -> None:

@@ -137,6 +137,25 @@ async def test_a_part_of_the_board_that_is_not_there_is_a_diagnostic_until_it_is
         await running.until(lambda: not running.raised(diagnostic))
 
 
+async def test_a_selected_device_is_missed_after_a_restart_and_used_when_it_comes(tmp_path: Path) -> None:
+    async with house(await start_of(tmp_path, QUIET)) as running:
+        assert (await running.give("sim.plug", device="microphone", source="tone:880"))["result"] == "done"
+        answer = await running.give("devices.select", kind="microphone", id="mic1")
+        assert (answer["result"], answer["data"]["choice"]["used"]) == ("done", "mic1")
+        refused = await running.give("devices.select", kind="microphone", id="spk0")
+        assert (refused["result"], refused["code"], refused["subCode"]) == ("rejected", 400, "wrongKind")
+        await running.until(lambda: running.document("devices"))
+        keeps_the_schema(running)
+    async with house(await start_of(tmp_path, QUIET)) as running:
+        await running.until(lambda: running.raised("microphoneUnplugged"))
+        assert running.document("devices")["choice"]["microphone"] | {"why": ""} == {
+            "selected": "mic1", "used": "mic0", "why": ""}
+        keeps_the_schema(running)
+        assert (await running.give("sim.plug", device="microphone"))["result"] == "done"
+        await running.until(lambda: not running.raised("microphoneUnplugged"))
+        assert running.document("devices")["choice"]["microphone"]["used"] == "mic1"
+
+
 async def test_a_board_that_cannot_be_opened_ends_the_start_in_words(tmp_path: Path) -> None:
     def missing(name: str, options: BoardOptions) -> Board:
         raise DeviceMissingError("there is no panel at /dev/gpiochip0")

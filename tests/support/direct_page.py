@@ -24,7 +24,7 @@ from appliance.providers.direct.dialog import Timings
 from appliance.providers.direct.provider import DirectProvider
 from appliance.settings import PeerSettings, VideoSettings
 from appliance.vocabulary import Scope
-from hw.api import Audio, BoardOptions, Camera, DeviceFact, Display, Health, Panel, Picture, Simulation
+from hw.api import Audio, BoardOptions, Camera, DeviceFact, Display, Health, Kind, Panel, Picture, Simulation
 from hw.sim import pattern
 from hw.sim.board import SimBoard
 from tests.support.media_board import HandDisplay
@@ -85,6 +85,13 @@ class SeenBoard:
 
     def devices(self) -> Sequence[DeviceFact]:
         return self._board.devices()
+
+    @property
+    def choices(self) -> frozenset[Kind]:
+        return self._board.choices
+
+    def select(self, kind: Kind, device: str) -> None:
+        self._board.select(kind, device)
 
     def health(self) -> Health:
         return self._board.health()

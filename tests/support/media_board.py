@@ -18,6 +18,7 @@ from hw.api import (
     EncodedFrame,
     EncoderKind,
     Fault,
+    Kind,
     Panel,
     Picture,
     Simulation,
@@ -184,6 +185,7 @@ class HandDisplay:
 class HandBoard:
     panel: Panel | None = None
     simulation: Simulation | None = None
+    choices: frozenset[Kind] = frozenset()
 
     def __init__(self, hertz: float = 440.0, *, audio: bool = True, camera: bool = True) -> None:
         self.audio = HandAudio(hertz) if audio else None
@@ -195,6 +197,9 @@ class HandBoard:
 
     def devices(self) -> Sequence[DeviceFact]:
         return ()
+
+    def select(self, kind: Kind, device: str) -> None:
+        raise ValueError(f"{device}: there is no choice of {kind.value}")
 
     def on_fault(self, sink: Callable[[Fault], None]) -> None: ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,37 @@ import pytest
 
 from appliance.bulletin import Bulletin
 from appliance.care.board import BoardCare
+from appliance.care.choice import DeviceChoice
 from appliance.care.diagnostics import Diagnostics
-from appliance.errors import BadRequest, Refused
-from appliance.vocabulary import VERB, Command, Event, Json, Origin
+from appliance.errors import BadRequest, EdgecallError, Refused, StoreError
+from appliance.vocabulary import DEVICE_KINDS, VERB, Command, Event, Json, Origin
 from hw.api import Board, BoardOptions, DeviceFact, Kind, Press, PressKind
 from hw.bare import BareBoard
 from hw.sim.board import SimBoard
 
 
+class Marks(dict[str, str]):
+    """What outlives a restart; full when told so."""
+
+    full = False
+
+    async def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
+        return super().get(name, default)
+
+    async def set(self, name: str, value: str) -> None:
+        if self.full:
+            raise StoreError("the card is full")
+        self[name] = value
+
+
 class Scene:
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, marks: Marks | None = None) -> None:
         self.board = board
+        self.marks = Marks() if marks is None else marks
+        self.choice = DeviceChoice(board, self.marks)
         self.bulletin = Bulletin("boot-1")
         self.diagnostics = Diagnostics(self.bulletin)
-        self.care = BoardCare(board, self.bulletin, self.diagnostics)
+        self.care = BoardCare(board, self.choice, self.bulletin, self.diagnostics)
         self.events: list[Event] = []
         self.changed = asyncio.Event()
 
@@ -60,10 +78,14 @@ async def scene() -> AsyncIterator[Scene]:
         await asyncio.to_thread(board.close)
 
 
+def test_the_kinds_of_the_schema_are_those_of_the_boards() -> None:
+    assert tuple(kind.value for kind in Kind) == DEVICE_KINDS
+
+
 async def test_the_devices_are_told_and_a_pulled_one_twice(scene: Scene) -> None:
     assert scene.devices["cam0"] == {
-        "kind": "camera", "id": "cam0", "name": "Simulated camera", "present": True, "selected": True,
-        "simulated": True, "note": ""}
+        "kind": "camera", "id": "cam0", "name": "Simulated camera", "present": True, "selected": False,
+        "used": True, "simulated": True, "note": ""}
     await scene.give("sim.fault", fault="mic.unplug")
     await scene.until(lambda: scene.diagnostics.raised("noMicrophoneDevicesEnumerated"))
     await scene.until(lambda: scene.devices["mic0"]["present"] is False)
@@ -78,6 +100,7 @@ class Shelf(BareBoard):
     """A board where somebody plugs in a device that nobody needs."""
 
     def __init__(self) -> None:
+        super().__init__(BoardOptions())
         self.there = [DeviceFact(Kind.MICROPHONE, "usb:1-1", "Desk")]
         self.plugged: Callable[[], None] = lambda: None
 
@@ -94,7 +117,7 @@ async def test_one_that_is_plugged_in_and_not_used_is_told_too() -> None:
     with scene.bulletin.subscribed(on_document=lambda *_: scene.changed.set(), on_event=scene.tell):
         running = asyncio.create_task(scene.care.run(), name="care")
         await scene.until(lambda: scene.bulletin.document("devices").get("devices"))
-        board.there.append(DeviceFact(Kind.MICROPHONE, "usb:1-2", "Spare", selected=False))
+        board.there.append(DeviceFact(Kind.MICROPHONE, "usb:1-2", "Spare", used=False))
         await asyncio.to_thread(board.plugged)
         await scene.until(lambda: "usb:1-2" in scene.devices)
         board.there.pop()
@@ -111,7 +134,7 @@ class OneCard(BareBoard):
     """A board whose microphone and loudspeaker are one USB card, and have its one id."""
 
     def devices(self) -> Sequence[DeviceFact]:
-        return [DeviceFact(kind, "usb:1-1", "Speakerphone", selected=kind is Kind.SPEAKER)
+        return [DeviceFact(kind, "usb:1-1", "Speakerphone", used=kind is Kind.SPEAKER)
                 for kind in (Kind.MICROPHONE, Kind.SPEAKER)]
 
 
@@ -123,8 +146,113 @@ async def test_both_directions_of_one_card_are_shown() -> None:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     told = scene.bulletin.document("devices")["devices"]
-    assert [(one["kind"], one["selected"]) for one in told] == [("microphone", False), ("speaker", True)]
+    assert [(one["kind"], one["used"]) for one in told] == [("microphone", False), ("speaker", True)]
     scene.diagnostics.close()
+
+
+async def select(scene: Scene, kind: str, device: str) -> Json:
+    """The answer, which is what the state says too."""
+    answer = await scene.give("devices.select", kind=kind, id=device)
+    assert answer is not None
+    told = dict(answer["choice"])
+    assert told.pop("kind") == kind
+    assert scene.bulletin.document("devices")["choice"][kind] == told
+    return told
+
+
+async def test_what_is_selected_is_used_and_told_until_the_board_chooses_again(scene: Scene) -> None:
+    assert scene.bulletin.document("devices")["choice"] == {
+        kind: {"selected": "auto", "used": device, "why": "the first of the board's own order that works"}
+        for kind, device in (("camera", "cam0"), ("microphone", "mic0"), ("speaker", "spk0"))}
+    await scene.give("sim.plug", device="microphone", source="tone:880")
+    assert await select(scene, "microphone", "mic1") == {"selected": "mic1", "used": "mic1", "why": "it is selected"}
+    assert [(one["selected"], one["used"]) for one in (scene.devices["mic0"], scene.devices["mic1"])] == [
+        (False, False), (True, True)]
+    await scene.give("sim.plug", device="microphone", plugged=False)
+    await scene.until(lambda: scene.diagnostics.raised("microphoneUnplugged"))
+    assert scene.bulletin.document("devices")["choice"]["microphone"] == {
+        "selected": "mic1", "used": "mic0", "why": "mic1 (Second simulated microphone) is selected and not plugged in"}
+    assert not scene.devices["mic1"]["present"]
+    assert (await select(scene, "microphone", "mic1"))["used"] == "mic0", "the same again while it is away"
+    await scene.give("sim.plug", device="microphone")
+    await scene.until(lambda: not scene.diagnostics.raised("microphoneUnplugged"))
+    assert scene.bulletin.document("devices")["choice"]["microphone"]["used"] == "mic1"
+    for nothing in ("auto", ""):
+        await select(scene, "microphone", "mic1")
+        assert (await select(scene, "microphone", nothing))["used"] == "mic0"
+        assert not scene.devices["mic1"]["selected"]
+
+
+async def test_one_that_is_selected_and_busy_says_by_whom(scene: Scene) -> None:
+    await scene.give("sim.plug", device="speaker")
+    await scene.give("sim.fault", fault="speaker.busy")
+    assert await select(scene, "speaker", "spk0") == {
+        "selected": "spk0", "used": "spk1",
+        "why": "spk0 is selected and cannot be used: another program holds it (simulated)"}
+    await scene.until(lambda: scene.diagnostics.raised("speakerBusy"))
+    assert not scene.diagnostics.raised("speakerUnplugged")
+
+
+@pytest.mark.parametrize(("kind", "device", "key", "words"), [
+    ("microphone", "mic7", "404/notFound", "there is no microphone 'mic7' now; there are: mic0; or auto"),
+    ("microphone", "mic1", "404/notFound", "there is no microphone 'mic1' now"),
+    ("microphone", "spk0", "400/wrongKind",
+     "'spk0' is a speaker and no microphone; each microphone that is there: mic0"),
+    ("camera", "screen0", "400/wrongKind", "'screen0' is a display and no camera; each camera that is there: cam0"),
+    ("display", "screen0", "501/FeatureNotSupported",
+     "on this board no display can be selected; there is a choice of camera, microphone, speaker"),
+    ("panel", "auto", "501/FeatureNotSupported", "on this board no panel can be selected")])
+async def test_what_cannot_be_selected_is_refused_in_words_and_nothing_changes(
+        scene: Scene, kind: str, device: str, key: str, words: str) -> None:
+    before = scene.bulletin.document("devices")
+    with pytest.raises(EdgecallError, match=re.escape(words)) as refused:
+        await scene.give("devices.select", kind=kind, id=device)
+    assert refused.value.key == key
+    assert scene.bulletin.document("devices") == before
+    assert scene.marks == {}
+
+
+async def test_a_choice_outlives_a_restart_and_a_device_that_is_not_there_at_the_start(scene: Scene) -> None:
+    await scene.give("sim.plug", device="camera")
+    await scene.give("sim.plug", device="speaker")
+    await select(scene, "camera", "cam1")
+    await select(scene, "speaker", "spk1")
+    await select(scene, "speaker", "auto")
+    board = await asyncio.to_thread(SimBoard, BoardOptions(microphone="silence"))
+    after = Scene(board, scene.marks)
+    try:
+        await after.choice.restore()
+        with after.bulletin.subscribed(on_document=lambda *_: after.changed.set()):
+            running = asyncio.create_task(after.care.run(), name="care")
+            await after.until(lambda: after.diagnostics.raised("cameraUnplugged"))
+            row, told = after.devices["cam1"], after.bulletin.document("devices")["choice"]
+            assert (row["name"], row["present"], row["selected"], row["used"]) == (
+                "Second simulated camera", False, True, False)
+            assert (told["camera"]["selected"], told["camera"]["used"]) == ("cam1", "cam0")
+            assert told["speaker"]["selected"] == "auto"
+            await after.give("sim.plug", device="camera")
+            await after.until(lambda: not after.diagnostics.raised("cameraUnplugged"))
+            assert after.bulletin.document("devices")["choice"]["camera"]["used"] == "cam1"
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+    finally:
+        after.diagnostics.close()
+        await asyncio.to_thread(board.close)
+
+
+@pytest.mark.parametrize("kept", ["", "{", "[]", '{"ear": {"id": "x", "name": "x"}}', '{"camera": "cam1"}'])
+async def test_what_another_version_kept_is_no_choice(scene: Scene, kept: str) -> None:
+    scene.marks["devices.selected"] = kept
+    await scene.choice.restore()
+    assert {one["selected"] for one in scene.choice.documents(scene.board.devices()).values()} == {"auto"}
+
+
+async def test_a_choice_that_cannot_be_kept_is_in_force_and_says_so(scene: Scene) -> None:
+    await scene.give("sim.plug", device="microphone")
+    scene.marks.full = True
+    with pytest.raises(StoreError, match="full"):
+        await scene.give("devices.select", kind="microphone", id="mic1")
+    assert scene.bulletin.document("devices")["choice"]["microphone"]["used"] == "mic1"
 
 
 async def test_the_volume_is_set_shown_and_silence_is_a_diagnostic(scene: Scene) -> None:
@@ -156,7 +284,10 @@ async def test_hands_press_buttons_and_close_contacts(scene: Scene) -> None:
     ("sim.fault", {"fault": "echo.delayMs", "value": -5}, "outside 0 to 1000 ms"),
     ("sim.fault", {"fault": "echo.erlDb", "value": 5000}, "outside 0 to 1000 ms and 0 to 120 dB"),
     ("sim.source", {"device": "microphone", "source": "wav:/nowhere.wav"}, "no file '/nowhere.wav'"),
-    ("sim.source", {"device": "microphone", "source": "radio"}, "radio")])
+    ("sim.source", {"device": "microphone", "source": "radio"}, "radio"),
+    ("sim.plug", {"device": "microphone", "source": "wav:/nowhere.wav"}, "no file '/nowhere.wav'"),
+    ("sim.plug", {"device": "camera", "source": "radio"}, "radio"),
+    ("sim.plug", {"device": "speaker", "source": "tone:300"}, "a speaker has no source")])
 async def test_what_is_not_there_is_named_with_what_is(scene: Scene, verb: str, args: Json, words: str) -> None:
     with pytest.raises(BadRequest, match=words):
         await scene.give(verb, **args)
@@ -176,4 +307,7 @@ async def test_a_real_board_has_no_hands_and_one_without_sound_no_volume() -> No
     assert refused.value.key == "403/realBoard"
     with pytest.raises(Refused, match="no loudspeaker") as refused:
         await scene.give("devices.volume", percent=10)
+    assert refused.value.key == "501/FeatureNotSupported"
+    with pytest.raises(Refused, match="no microphone can be selected; it has no device") as refused:
+        await scene.give("devices.select", kind="microphone", id="mic0")
     assert refused.value.key == "501/FeatureNotSupported"

@@ -91,13 +91,13 @@ async def test_a_device_that_is_not_there_is_told_in_the_state(board: HandBoard,
     board.devices = lambda: (  # type: ignore[method-assign]
         DeviceFact(Kind.CAMERA, "cam0", "Front camera", present=False),
         DeviceFact(Kind.MICROPHONE, "mic0", "Front microphone", present=False),
-        DeviceFact(Kind.SPEAKER, "spk1", "Spare loudspeaker", present=False, selected=False),
+        DeviceFact(Kind.SPEAKER, "spk1", "Spare loudspeaker", present=False, used=False),
     )
     state = studio.state()
     assert (state["video"]["reason"], state["audio"]["reason"]) == (
-        "Front camera is not there", "Front microphone is not there")
+        "Front camera is not there", "Front microphone is not there; Spare loudspeaker is not there")
     assert not state["video"]["actual"]["open"]
-    assert studio.lacks_for_measuring() == "Front microphone is not there; plug it in"
+    assert studio.lacks_for_measuring() == "Front microphone is not there; plug one in, or free it"
     board.devices = lambda: ()  # type: ignore[method-assign]
     assert board.audio is not None
     board.audio.volume = 0

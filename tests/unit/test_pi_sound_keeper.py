@@ -141,7 +141,7 @@ def taken(keeper: Keeper, kind: Kind) -> str:
 
 
 def in_use(keeper: Keeper, kind: Kind) -> list[str]:
-    return [fact.id for fact in keeper.devices() if fact.kind is kind and fact.selected]
+    return [fact.id for fact in keeper.devices() if fact.kind is kind and fact.used]
 
 
 def test_the_best_are_opened_and_nothing_before_they_are_asked_for(shop: Shop, keeper: Keeper) -> None:
@@ -151,7 +151,7 @@ def test_the_best_are_opened_and_nothing_before_they_are_asked_for(shop: Shop, k
     assert (taken(keeper, Kind.MICROPHONE), taken(keeper, Kind.SPEAKER)) == ("usb:1-1", "usb:1-1")
     assert keeper.take(Kind.SPEAKER) is None
     assert keeper.gain == 0.5, "without a control of the card it is scaled"
-    assert [(fact.id, fact.selected) for fact in keeper.devices() if fact.kind is Kind.SPEAKER] == [
+    assert [(fact.id, fact.used) for fact in keeper.devices() if fact.kind is Kind.SPEAKER] == [
         ("usb:1-1", True), ("alsa:jack", False)]
 
 
@@ -252,7 +252,7 @@ def test_pulled_in_use_the_next_takes_over_until_it_returns(shop: Shop, keeper: 
     assert isinstance(stream, Stream)
     assert stream.closed
     gone = next(fact for fact in keeper.devices() if fact.kind is Kind.MICROPHONE and fact.id == "usb:1-1")
-    assert (gone.present, gone.selected) == (False, False)
+    assert (gone.present, gone.used) == (False, False)
     shop.names.insert(0, "usb:1-1")
     keeper.set_volume(30)  # whatever wakes it
     shop.until(lambda: shop.broken(Kind.MICROPHONE) == set())
@@ -274,6 +274,68 @@ def test_one_that_stands_still_is_left_alone_while_another_works(shop: Shop, kee
     shop.until(lambda: keeper.gain == 0.2)
     assert len(shop.opened) == count
     held.append(other)
+
+
+def test_what_is_selected_is_opened_before_the_best_and_left_when_it_no_longer_is(shop: Shop, keeper: Keeper) -> None:
+    keeper.select(Kind.MICROPHONE, "alsa:jack")
+    assert in_use(keeper, Kind.MICROPHONE) == ["alsa:jack"], "the one that will be opened"
+    assert shop.opened == []
+    keeper.begin(48_000, 0.01)
+    assert (taken(keeper, Kind.MICROPHONE), taken(keeper, Kind.SPEAKER)) == ("alsa:jack", "usb:1-1")
+    keeper.select(Kind.MICROPHONE, "usb:1-1")
+    assert taken(keeper, Kind.MICROPHONE) == "usb:1-1"
+    keeper.select(Kind.MICROPHONE, "alsa:jack")
+    keeper.select(Kind.MICROPHONE, "")
+    assert taken(keeper, Kind.MICROPHONE) == "usb:1-1"
+    assert in_use(keeper, Kind.SPEAKER) == ["usb:1-1"]
+    assert not shop.faults
+
+
+def test_one_that_the_list_does_not_name_can_be_selected(shop: Shop) -> None:
+    line = FaultLine()
+    keeper = Keeper(["usb:*"], ["usb:*"], 50, line, find=shop.find)
+    try:
+        keeper.begin(48_000, 0.01)
+        keeper.select(Kind.SPEAKER, "alsa:jack")
+        keeper.take(Kind.MICROPHONE)
+        assert taken(keeper, Kind.SPEAKER) == "alsa:jack"
+        assert in_use(keeper, Kind.SPEAKER) == ["alsa:jack"]
+    finally:
+        keeper.close()
+        line.close()
+
+
+def test_while_the_selected_one_is_away_the_best_stands_in_until_it_returns(shop: Shop, keeper: Keeper) -> None:
+    keeper.select(Kind.MICROPHONE, "alsa:jack")
+    keeper.begin(48_000, 0.01)
+    stream = keeper.take(Kind.MICROPHONE)
+    assert stream is not None
+    shop.names.remove("alsa:jack")
+    keeper.trouble(stream, DevicePulledError("it was unplugged"), FaultKind.PULLED)
+    shop.until(lambda: ("alsa:jack", FaultKind.PULLED) in shop.broken(Kind.MICROPHONE))
+    shop.until(lambda: in_use(keeper, Kind.MICROPHONE) == ["usb:1-1"])
+    assert taken(keeper, Kind.MICROPHONE) == "usb:1-1"
+    shop.names.append("alsa:jack")
+    keeper.set_volume(30)  # whatever wakes it
+    shop.until(lambda: shop.broken(Kind.MICROPHONE) == set())
+    assert taken(keeper, Kind.MICROPHONE) == "alsa:jack"
+
+
+def test_one_that_is_selected_is_tried_at_once_whatever_it_refused_with_before(shop: Shop, keeper: Keeper) -> None:
+    shop.refusals["usb:1-1"] = DeviceBusyError("held by x (7)")
+    keeper.begin(48_000, 0.01)
+    stream = keeper.take(Kind.MICROPHONE)
+    assert stream is not None
+    keeper.trouble(stream, DeviceFailedError("it delivers nothing"), FaultKind.STALLED)  # shunned, if others are there
+    del shop.refusals["usb:1-1"]
+    shop.until(lambda: in_use(keeper, Kind.MICROPHONE) == ["usb:1-1"])
+    keeper.select(Kind.MICROPHONE, "alsa:jack")
+    assert in_use(keeper, Kind.MICROPHONE) == ["alsa:jack"]
+    shop.refusals["usb:1-1"] = DeviceBusyError("held by x (7)")
+    keeper.select(Kind.MICROPHONE, "usb:1-1")
+    assert in_use(keeper, Kind.MICROPHONE) == ["alsa:jack"], "the next while it refuses"
+    assert ("usb:1-1", FaultKind.BUSY) in shop.broken(Kind.MICROPHONE)
+    held.extend(stream for stream in shop.opened if not stream.closed)
 
 
 def test_every_error_has_a_fault_of_its_own() -> None:

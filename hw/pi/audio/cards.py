@@ -91,11 +91,15 @@ def _title(proc: Path, card: int, name: str) -> str:
     return name
 
 
-def rank(found: Sequence[Endpoint], kind: Kind, wanted: Sequence[str]) -> list[Endpoint]:
-    """Those of ``kind`` that ``wanted`` names, best first. A pattern (``*``, ``?``) is matched with id and name."""
+def rank(found: Sequence[Endpoint], kind: Kind, wanted: Sequence[str], selected: str = "") -> list[Endpoint]:
+    """Those of ``kind`` that ``wanted`` names, best first; before them the one with the id ``selected``, named or not.
+    A pattern (``*``, ``?``) is matched with id and name."""
     ranked = []
     for one in found:
         if one.kind is not kind:
+            continue
+        if selected and one.id == selected:
+            ranked.append((-1, one))
             continue
         at = next((number for number, pattern in enumerate(wanted)
                    if fnmatchcase(one.id.lower(), pattern.lower()) or fnmatchcase(one.name.lower(), pattern.lower())),

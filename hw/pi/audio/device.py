@@ -146,6 +146,10 @@ class PiAudio:
         """The hardware mute line: while it is closed, silence is all that leaves here, whatever anybody asks."""
         self.keeper.mute_line(closed)
 
+    def select(self, kind: Kind, device: str) -> None:
+        """See ``hw.api.Board``; of microphone and loudspeaker."""
+        self.keeper.select(kind, device)
+
     def devices(self) -> Sequence[DeviceFact]:
         return self.keeper.devices()
 

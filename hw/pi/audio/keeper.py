@@ -44,6 +44,7 @@ RETRY_S: Final = 1.0
 SHUN_S: Final = 30.0
 """One that stood still is left alone so long while another works."""
 
+SELECT_S: Final = 2.0
 START_S: Final = 5.0
 STOP_S: Final = 1.0
 
@@ -58,6 +59,8 @@ class _Line:
 
     kind: Kind
     wanted: Sequence[str]
+    selected: str = ""  # by command, before all that is wanted
+    heeded: str = ""  # what was selected when it was looked at last
     ranked: list[Endpoint] = field(default_factory=list)
     used: dict[str, Endpoint] = field(default_factory=dict)  # ever opened, by id
     current: Endpoint | None = None
@@ -103,7 +106,7 @@ class Keeper:
     def begin(self, rate: int, block_s: float) -> None:
         """Open what is there, or has come just now. Raises HardwareError when that is nothing; ``ready`` holds the
         rest."""
-        if not self._ask(rate, block_s, START_S):
+        if not self._ask(START_S, rate, block_s):
             _log.warning("sound: a device takes more than %g s to open", START_S)
             return
         if all(line.current is None and not line.settling for line in self._lines.values()):
@@ -116,13 +119,23 @@ class Keeper:
     def end(self, streams: Sequence[Capture | Playback]) -> None:
         """Nothing is to be open any more; ``streams`` are those that ``hw.audio`` held."""
         self._retired.extend(streams)
-        if not self._ask(0, 0.0, STOP_S):
+        if not self._ask(STOP_S, 0):
             _log.error("sound: a device does not close: its driver hangs")
 
-    def _ask(self, rate: int, block_s: float, seconds: float) -> bool:
-        """Let ``hw.cards`` open or close what there is; False where that takes longer."""
+    def select(self, kind: Kind, device: str) -> None:
+        """Prefer the endpoint with this id to all others; empty: by the board file's list again. Waits until it is open
+        or refused, where something is to be open."""
+        line = self._lines[kind]
+        line.selected = device
+        if not self._closing and not self._ask(SELECT_S):
+            _log.warning("sound: a device takes more than %g s to change", SELECT_S)
+
+    def _ask(self, seconds: float, rate: int | None = None, block_s: float = 0.0) -> bool:
+        """Let ``hw.cards`` open or close what there is, at another rate where one is given; False where that takes
+        longer."""
         with self._answers:
-            self._rate, self._block_s = rate, block_s
+            if rate is not None:
+                self._rate, self._block_s = rate, block_s
             self._asked += 1
             asked = self._asked
             self._poke()
@@ -221,7 +234,8 @@ class Keeper:
         self._settle()
         found = self._find()
         for line in self._lines.values():
-            line.ranked = rank(found, line.kind, line.wanted)
+            self._heed(line)
+            line.ranked = rank(found, line.kind, line.wanted, line.heeded)
             self._forget(line)
             if self._rate:
                 self._ensure(line)
@@ -236,6 +250,12 @@ class Keeper:
         if facts != self._facts:
             self._facts = facts
             self._faults.devices_changed()
+
+    def _heed(self, line: _Line) -> None:
+        """What is selected now is tried at once, whatever it refused with before."""
+        if line.heeded != line.selected:
+            line.heeded = line.selected
+            line.retry_at.pop(line.heeded, None)
 
     def _settle(self) -> None:
         """What ``hw.audio`` told meanwhile."""
@@ -372,10 +392,10 @@ class Keeper:
 def _facts(line: _Line, *, idle: bool) -> list[DeviceFact]:
     """While nothing is open, the best is the one that will be."""
     chosen = next(iter(line.ranked), None) if idle else line.current
-    facts = [DeviceFact(line.kind, one.id, one.name, selected=chosen is not None and chosen.id == one.id,
+    facts = [DeviceFact(line.kind, one.id, one.name, used=chosen is not None and chosen.id == one.id,
                         note=line.notes.get(one.id, "")) for one in line.ranked]
     present = {fact.id for fact in facts}
-    facts += [DeviceFact(line.kind, key, one.name, present=False, selected=False, note=line.notes.get(key, ""))
+    facts += [DeviceFact(line.kind, key, one.name, present=False, used=False, note=line.notes.get(key, ""))
               for key, one in line.used.items() if key not in present]
-    return facts or [DeviceFact(line.kind, line.kind.value, line.kind.value.capitalize(), present=False, selected=False,
+    return facts or [DeviceFact(line.kind, line.kind.value, line.kind.value.capitalize(), present=False, used=False,
                                 note="no such sound device that the board file names is plugged in")]

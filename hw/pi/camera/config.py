@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
-__all__ = ["WHOLE", "Area", "CameraConfig", "area_of", "config_of", "seen"]
+__all__ = ["WHOLE", "Area", "CameraConfig", "area_of", "config_of", "ranked", "seen"]
 
 USES: Final = ("auto", "required", "none")
 ENCODERS: Final = ("auto", "software")
@@ -97,6 +98,32 @@ class CameraConfig:
     def text(self) -> str:
         """For ``config_of`` in the camera's process."""
         return json.dumps(asdict(self))
+
+
+class Named(Protocol):
+    """A camera that is plugged in."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+
+
+AnyNamed = TypeVar("AnyNamed", bound=Named)
+
+
+def ranked(there: Sequence[AnyNamed], wanted: Sequence[str], selected: str = "") -> list[AnyNamed]:
+    """Best first: the one with the id ``selected``, then those of ``wanted`` (ids, or beginnings of names) in its
+    order. Without such a list all, as they were found."""
+    places = []
+    for one in there:
+        at = next((at for at, want in enumerate(wanted) if want == one.id or one.name.startswith(want)), None)
+        if selected and one.id == selected:
+            places.append((-1, one))
+        elif at is not None or not wanted:
+            places.append((at or 0, one))
+    places.sort(key=lambda place: place[0])  # stable: of one place in the order found
+    return [one for _, one in places]
 
 
 def config_of(text: str) -> CameraConfig:

@@ -1,43 +1,90 @@
-"""The camera of a board file, as the board has it."""
+"""The camera of a board file, as the board has it: one at a time of those that are plugged in."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from hw.api import DeviceFact, FaultKind, Kind
 from hw.camera.owner import ProcessCamera
 from hw.faults import FaultLine
 from hw.pi.camera.config import CameraConfig
 from hw.pi.camera.csi import csi_is_there
+from hw.pi.camera.known import KnownCameras
 from hw.pi.camera.usb import find_usb
 
 __all__ = ["PiCamera", "open_camera"]
 
 DEVICE: Final = "cam0"
-"""Which of several cameras it is changes with what is plugged in; faults and calls know one."""
+"""Faults of whichever camera is used, and calls, know one name; one that another stands in for is told by its id."""
+
+SELECT_S: Final = 1.9
 
 
 class PiCamera(ProcessCamera):
     """Implements ``hw.api.Camera`` over what the board file names, in a process of its own."""
 
     def __init__(self, config: CameraConfig, faults: FaultLine) -> None:
-        super().__init__(DEVICE, config.text(), faults, program="hw.pi.camera.process")
-        self._wanted = config.devices
+        self._known = KnownCameras(config.devices, faults)
         self._line = faults
+        self._heeded = threading.Event()
+        super().__init__(DEVICE, config.text(), faults, program="hw.pi.camera.process")
+
+    def choose(self, device: str) -> None:
+        """Prefer the camera with this id; empty: by the board file's list again. Waits until a picture that is wanted
+        comes of it, or of the next that opens."""
+        with self._lock:
+            self._known.selected = device
+            self._heeded.clear()
+            self._tell(do="select", id=device)
+            running = self._ready and self._start is not None
+        if running and threading.current_thread() is not self._thread:
+            self._heeded.wait(SELECT_S)
+        self._line.devices_changed()
+
+    def stop(self) -> None:
+        super().stop()
+        with self._lock:
+            self._known.closed()
 
     def devices(self) -> Sequence[DeviceFact]:
-        """Each camera that is plugged in; the first that the board file names, or else the first, is used."""
-        there = self.cameras
-        chosen = next((one for want in self._wanted for one in there if one[0] == want or one[1].startswith(want)),
-                      None if self._wanted else next(iter(there), None))
-        facts = [DeviceFact(Kind.CAMERA, *one, selected=one == chosen, note=self.note if one == chosen else "")
-                 for one in there]
-        if chosen is None:
+        with self._lock:
+            facts = self._known.facts(running=self._start is not None, note=self.note)
+        if not any(fact.used for fact in facts):
             gone = any(self._line.active(Kind.CAMERA, fault, DEVICE) for fault in (FaultKind.MISSING, FaultKind.PULLED))
             note = "it was unplugged" if gone else "none is plugged in that the board file names"
-            facts.append(DeviceFact(Kind.CAMERA, DEVICE, "Camera", present=False, note=note))
+            facts.append(DeviceFact(Kind.CAMERA, DEVICE, "Camera", present=False, used=False, note=note))
         return facts
+
+    # --- from the process
+
+    def _tell_all(self) -> None:
+        with self._lock:
+            self._ready = True
+            if self._known.selected:
+                self._tell(do="select", id=self._known.selected)
+        super()._tell_all()
+
+    def _event(self, event: Mapping[str, Any]) -> None:
+        known = self._known
+        match event["event"]:
+            case "using":
+                with self._lock:
+                    known.using(event["id"])
+            case "refused":
+                with self._lock:
+                    known.refused(event["id"], FaultKind(event["why"]), event["detail"])
+            case "cameras":
+                with self._lock:
+                    known.plugged([(one["id"], one["name"]) for one in event["there"]])
+                super()._event(event)
+            case "selected":
+                self._heeded.set()
+            case _:
+                super()._event(event)
+                return
+        self._line.devices_changed()
 
 
 def open_camera(config: CameraConfig, faults: FaultLine) -> PiCamera | None:

@@ -21,6 +21,7 @@ from hw.api import (
     DeviceDeniedError,
     DeviceFailedError,
     DeviceMissingError,
+    DevicePulledError,
     EncoderKind,
     FaultKind,
     HardwareError,
@@ -30,7 +31,7 @@ from hw.camera.light import is_dark
 from hw.camera.serve import Owner, serve
 from hw.camera.x264 import jpeg
 from hw.pi.blame import fault_of
-from hw.pi.camera.config import CameraConfig, config_of
+from hw.pi.camera.config import CameraConfig, config_of, ranked
 from hw.pi.camera.csi import CSI, CsiSensor, find_csi
 from hw.pi.camera.develop import Developer
 from hw.pi.camera.own import OwnStream, OwnStreamError
@@ -46,9 +47,16 @@ _log = logging.getLogger("hw.camera")
 LOOK_S: Final = 1.0
 """While the camera is closed, what is plugged in is looked at this often."""
 
+REFUSED_S: Final = 5.0
+"""A better camera that refused is tried so often while another is used: nobody tells when its holder lets it go."""
+
 SNAPSHOT_S: Final = 1.8
 SETTLE: Final = 4
 """Pictures after opening for which exposure and white balance need time."""
+
+
+class _SettlingError(Exception):
+    """A camera has just come and may not be opened yet."""
 
 
 class Sensor(Protocol):
@@ -94,6 +102,8 @@ class RealCamera:
         self._plugged: Sequence[object] = ()
         self._own: OwnStream | None = None  # while the camera's own H.264 is passed through
         self._chosen = ""  # id of the camera that was opened last
+        self._selected = ""  # id of the one that is preferred to all others
+        self._refused: dict[str, float] = {}  # by id, those that others stand in for, and when to try them again
         self._own_faults: dict[str, str] = {}  # by id: why a camera's own H.264 is not asked for again
         self._stills: list[tuple[int, float]] = []  # snapshots that wait for its next one, with their deadlines
         self._maker = (EncoderKind.SOFTWARE, "")
@@ -130,6 +140,7 @@ class RealCamera:
         match fields["do"]:
             case "start":
                 self._close()
+                self._refused.clear()
                 self._mode = _mode(fields)
                 self._wanted = fields["generation"], self._mode
                 self._open()
@@ -141,6 +152,9 @@ class RealCamera:
                 self._close()
                 self._wanted = None
                 self._owner.tell("stopped", generation=fields["generation"])
+            case "select":
+                self._select(str(fields["id"]))
+                self._owner.tell("selected")
             case "keyframe":
                 self._ask_key()
             case "bitrate":
@@ -161,24 +175,24 @@ class RealCamera:
 
     # --- sensor
 
-    def _choose(self) -> UsbCamera:
-        """The first camera of the board file's list that is there; without a list CSI before USB."""
+    def _ranked(self) -> list[UsbCamera]:
+        """The cameras that are there, best first: the selected one, then by the board file's list, without which CSI
+        comes before USB. One at least; raises DeviceMissingError."""
         there = [*find_csi(), *find_usb()]
         self._tell_cameras(there)
+        found = ranked(there, self._config.devices, self._selected)
+        if found:
+            return found
         if not self._config.devices:
-            if there:
-                return there[0]
             raise DeviceMissingError("no camera is plugged in: check cable and power")
-        for wanted in self._config.devices:
-            for camera in there:
-                if camera.id == wanted or camera.name.startswith(wanted):
-                    return camera
         others = ", ".join(camera.id for camera in there) or "none at all"
         raise DeviceMissingError(f"none of the board file's cameras {', '.join(self._config.devices)} is there, "
                                  f"but {others}: plug it in, or name another")
 
     def _tell_cameras(self, there: Sequence[UsbCamera]) -> None:
         seen = frozenset((camera.id, camera.name) for camera in there)
+        ids = {camera.id for camera in there}  # one that returns is another chance
+        self._refused = {camera: at for camera, at in self._refused.items() if camera in ids}
         if seen != self._seen:
             self._seen = seen
             self._owner.tell("cameras", there=[{"id": camera.id, "name": camera.name} for camera in there])
@@ -186,26 +200,55 @@ class RealCamera:
     def _open_sensor(self, camera: UsbCamera, mode: VideoMode) -> Sensor:
         if camera.path == CSI:
             return CsiSensor(camera, mode, self._config)
-        self._chosen = camera.id
         return UsbSensor(camera, mode, self._config,
                          own=self._config.untouched and camera.id not in self._own_faults)
 
+    def _open_best(self, mode: VideoMode) -> Sensor:
+        """The best that opens; what keeps better ones from it is told. Raises the error of the best where none does,
+        and _SettlingError."""
+        cameras, now = self._ranked(), time.monotonic()
+        passed: list[tuple[UsbCamera, HardwareError]] = []
+        for camera in [one for one in cameras if self._refused.get(one.id, now) <= now] or cameras:
+            try:
+                sensor = self._open_sensor(camera, mode)
+            except HardwareError as error:
+                if isinstance(error, DeviceDeniedError) and is_settling(camera.path):
+                    raise _SettlingError from error
+                passed.append((camera, error))
+                continue
+            for better, refusal in passed:
+                self._refuse(better.id, refusal)
+            self._use(camera)
+            return sensor
+        raise passed[0][1]
+
+    def _use(self, camera: UsbCamera) -> None:
+        self._chosen = camera.id
+        self._refused.pop(camera.id, None)
+        self._owner.tell("using", id=camera.id)
+
+    def _refuse(self, camera: str, error: HardwareError) -> None:
+        """Another stands in for it."""
+        self._refused[camera] = time.monotonic() + REFUSED_S
+        fault = fault_of(error)
+        if fault is not FaultKind.MISSING:  # of one that is going, the list lags behind
+            self._owner.tell("refused", id=camera, why=fault.value, detail=str(error))
+
     def _open(self) -> None:
         assert self._wanted is not None  # noqa: S101
-        generation, mode = self._wanted
         self._again_at = None
         try:
-            camera = self._choose()
-            try:
-                self._sensor = self._open_sensor(camera, mode)
-            except DeviceDeniedError:
-                if not is_settling(camera.path):
-                    raise
-                self._again_at = time.monotonic() + AGAIN_S
-                return
+            sensor = self._open_best(self._wanted[1])
+        except _SettlingError:
+            self._again_at = time.monotonic() + AGAIN_S
         except HardwareError as error:
             self._tell_trouble(error)
-            return
+        else:
+            self._begin(sensor)
+
+    def _begin(self, sensor: Sensor) -> None:
+        assert self._wanted is not None  # noqa: S101
+        generation, self._sensor = self._wanted[0], sensor
         self._pulled = ""
         self._dark = False  # the board forgets it with every start
         self._due_us = 0
@@ -241,6 +284,63 @@ class RealCamera:
         if self._own is not None:
             self._own = None
             self._tell_maker()
+
+    def _lose(self, error: HardwareError) -> None:
+        """The camera in use failed: the next takes over, if there is one, while one that was pulled is told as that."""
+        self._close()
+        others = [one for one in [*find_csi(), *find_usb()] if one.id != self._chosen]
+        if isinstance(error, DevicePulledError) and ranked(others, self._config.devices, self._selected):
+            self._refuse(self._chosen, error)
+            self._open()
+        else:
+            self._tell_trouble(error)
+
+    # --- a better one
+
+    def _select(self, camera: str) -> None:
+        self._selected = camera
+        self._refused.pop(camera, None)
+        if self._sensor is not None:
+            self._take_better()
+        elif self._wanted is not None:
+            self._open()
+
+    def _prefer(self) -> None:
+        """While a picture is made, look whether it could be one of a better camera."""
+        now = time.monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + LOOK_S
+        plugged = nodes_named()
+        if plugged != self._plugged or any(at <= now for at in self._refused.values()):
+            self._plugged = plugged
+            self._take_better()
+
+    def _take_better(self) -> None:
+        """Open the best before the one in use is closed, so that one that refuses costs no picture. It stays in use
+        until then, and where the bus has no room for both it is closed first."""
+        assert self._wanted is not None  # noqa: S101 - only while open
+        try:
+            best = self._ranked()[0]
+        except DeviceMissingError:  # the one in use is going: its next picture tells
+            return
+        new = best.id not in self._refused
+        if best.id == self._chosen or self._refused.get(best.id, 0.0) > time.monotonic():
+            return
+        try:
+            sensor = self._open_sensor(best, self._wanted[1])
+        except HardwareError as error:
+            if isinstance(error, DeviceDeniedError) and is_settling(best.path):
+                self._refused[best.id] = time.monotonic() + AGAIN_S
+            elif new and type(error) is DeviceFailedError:
+                self._close()
+                self._open()
+            else:
+                self._refuse(best.id, error)
+            return
+        self._close()
+        self._use(best)
+        self._begin(sensor)
 
     # --- the camera's own H.264
 
@@ -310,15 +410,16 @@ class RealCamera:
         try:
             if self._own is not None:
                 self._pass_on(self._sensor, self._own)
+                self._prefer()
                 return
             taken = self._sensor.take()
         except HardwareError as error:
-            self._close()
-            self._tell_trouble(error)
+            self._lose(error)
             return
         if taken is not None:
             self._picture(*taken)
         self._deliver()
+        self._prefer()
 
     def _look(self) -> None:
         """Tell what is plugged in when that has changed."""
@@ -332,7 +433,7 @@ class RealCamera:
     def _judge_plugs(self) -> None:
         """A camera that the board file requires is missed before anybody wants a picture of it."""
         try:
-            self._choose()
+            self._ranked()
         except DeviceMissingError as error:
             if self._config.use == "required":
                 self._tell_trouble(error)
@@ -404,7 +505,10 @@ class RealCamera:
         sensor, deadline = self._sensor, time.monotonic() + SNAPSHOT_S
         mode = self._mode if sensor is not None else VideoMode()
         settle = 1 if sensor is not None else SETTLE
-        opened = sensor or self._open_sensor(self._choose(), mode)
+        try:
+            opened = sensor or self._open_best(mode)
+        except _SettlingError as error:
+            raise DeviceFailedError("the camera was plugged in just now: ask again in a second") from error
         developer = Developer(self._config, mode, zoomed=opened.zooms)
         picture: VideoFrame | None = None
         try:

@@ -93,7 +93,7 @@ def test_it_is_found_by_where_it_is_plugged(one: PiCamera) -> None:
     assert (found.id, found.name) == ("platform-vivid.0", "vivid-000-vid-cap")
     fact, = one.devices()
     assert (fact.kind, fact.id, fact.name) == (Kind.CAMERA, "platform-vivid.0", "vivid-000-vid-cap")
-    assert (fact.present, fact.selected, fact.simulated) == (True, True, False)
+    assert (fact.present, fact.used, fact.simulated) == (True, True, False)
 
 
 def test_it_delivers_at_its_rate_by_the_hardware_encoder(one: PiCamera, seen: Seen) -> None:

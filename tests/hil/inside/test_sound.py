@@ -127,7 +127,7 @@ def _amixer(*words: str) -> str:
 
 
 def _devices(audio: PiAudio, kind: Kind) -> list[str]:
-    return [fact.id for fact in audio.devices() if fact.kind is kind and fact.selected]
+    return [fact.id for fact in audio.devices() if fact.kind is kind and fact.used]
 
 
 @pytest.fixture

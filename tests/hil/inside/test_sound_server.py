@@ -128,7 +128,7 @@ def _open(config: AudioConfig) -> Iterator[tuple[PiAudio, Side]]:
 
 
 def _selected(audio: PiAudio) -> set[str]:
-    return {fact.id for fact in audio.devices() if fact.selected}
+    return {fact.id for fact in audio.devices() if fact.used}
 
 
 def test_both_ways_through_the_server(server: None, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ decoder = av.CodecContext.create("h264", "r")
 pictures = [picture for one in frames for picture in decoder.decode(av.Packet(one.data))]
 rows = [bytes(picture.planes[0])[180 * picture.planes[0].line_size :][:640] for picture in pictures]
 print(json.dumps({
-    "cameras": [[fact.id, fact.name, fact.present, fact.selected] for fact in camera.devices()],
+    "cameras": [[fact.id, fact.name, fact.present, fact.used] for fact in camera.devices()],
     "taken": len(frames), "decoded": len(pictures), "sizes": sorted({(one.width, one.height) for one in pictures}),
     "first": frames[0].keyframe if frames else None, "keyed": keyed, "still": still.size, "encoder": encoder,
     "masked": max((max(row[:320]) for row in rows), default=None),
