@@ -208,7 +208,10 @@ VERBS: Final[tuple[Verb, ...]] = (
     Verb("call.reject", "Reject the incoming call.", (
         _CALL, Arg("reason", ArgType.STRING, "what the caller is told", choices=("declined", "busy")),
     )),
-    Verb("call.hangup", "End the call.", (_CALL,)),
+    Verb("call.hangup", "End the call.", (
+        _CALL, Arg("forEveryone", ArgType.BOOLEAN, "send everybody else out of the room too; needs the capability "
+                   "hangUpForEveryOne"),
+    )),
     Verb("room.join", "Join a room.", (
         Arg("target", ArgType.STRING, "name in the address book or the settings, the room's id, or room: and either",
             required=True, positional=True, minimum=1, maximum=256),
@@ -408,6 +411,7 @@ class CapabilityReason(StrEnum):
     NOT_CAPABLE = "NotCapable"  # not here and now
     CLIENT_RESTRICTED = "ClientRestricted"  # by a switch of the device
     ROLE_RESTRICTED = "RoleRestricted"  # by the role in the room
+    MEETING_RESTRICTED = "MeetingRestricted"  # by a moderator of the room
     FEATURE_NOT_SUPPORTED = "FeatureNotSupported"  # by this device
 
 
@@ -491,6 +495,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "call.participant.added": "data: participant.",
     "call.participant.removed": "data: participantId, reason.",
     "call.participant.updated": "data: participant.",
+    "call.mutedByOthers": "A moderator of the room keeps what we send from being handed on; data: callId, kind (audio, "
+                          "video).",
     "media.reconnecting": "data: callId, cause.",
     "media.reconnected": "data: callId, seconds.",
     "net.networkQualityLevelChanged": "data: callId, level (5 excellent to 1 bad, 0 broken), stats (by verbosity).",

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from appliance.calls.book import Round
+from appliance.calls.capabilities import Standing
 from appliance.calls.machine import Call
 from appliance.calls.roster import Participant, Roster
 from appliance.calls.terms import FREE, Terms
 from appliance.clock import RateLimit, rfc3339
-from appliance.providers.api import Leg, MediaWanted, Peer
+from appliance.providers.api import Leg, MediaWanted, Moderated, Peer
 from appliance.vocabulary import CallState, Json, MutedBy, ParticipantState, Reason, Role
 
 __all__ = ["ActiveCall", "no_call"]
@@ -37,7 +38,8 @@ class ActiveCall:
     terms: Terms = FREE  # of the room
     unattended: bool = False  # begun by the appliance itself
     muted: bool = False
-    muted_by_peer: bool = False
+    muted_by_peer: bool = False  # by a moderator, until we unmute ourselves
+    barred: Moderated = field(default_factory=Moderated)  # what the room does not hand on of ours, whatever we do
     incoming_muted: bool = False
     auto_answer: bool = False
     security: Json = field(default_factory=dict)
@@ -90,6 +92,23 @@ class ActiveCall:
         if self.muted:
             return MutedBy.LOCAL
         return MutedBy.REMOTE if self.muted_by_peer else MutedBy.NOBODY
+
+    def moderated(self, barred: Moderated) -> Sequence[str]:
+        """Take what a moderator does; returns the kinds that are muted by it now. What the moderator lets go stays as
+        it is: only we ourselves begin to send again."""
+        before, self.barred = self.barred, barred
+        both = (("audio", before.audio, barred.audio), ("video", before.video, barred.video))
+        muted = [kind for kind, was, now in both if now and not was]
+        if "audio" in muted:
+            self.muted_by_peer = True
+        if "video" in muted:
+            self.media = replace(self.media, send_video=False)
+        return muted
+
+    def standing(self, *, hardware_muted: bool, missing: Mapping[str, str]) -> Standing:
+        barred = {name for name, so in (("unmuteMic", self.barred.audio), ("turnVideoOn", self.barred.video)) if so}
+        return Standing(self.call.kind, self.terms.role, hardware_muted,
+                        self.leg is not None and self.leg.ends_for_all, barred, missing)
 
     def wall(self, moment: float) -> float:
         """Wall clock of a monotonic moment of this call; a clock that jumps does not bend durations."""

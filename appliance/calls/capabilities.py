@@ -5,7 +5,7 @@ A verb that needs what is not there is refused with the reason, before the provi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -29,6 +29,7 @@ _FORBIDDEN: Final[Mapping[Role, frozenset[str]]] = {
 _WORDS: Final[Mapping[CapabilityReason, str]] = {
     CapabilityReason.ROLE_RESTRICTED: "the role of this device in the room ({role}) does not allow it; see the role "
                                       "of the room in the settings",
+    CapabilityReason.MEETING_RESTRICTED: "a moderator of the room does not allow it; ask the moderator",
     CapabilityReason.NOT_CAPABLE: "this room cannot be ended for everyone from here; give its secret in the settings",
 }
 
@@ -36,12 +37,14 @@ _WORDS: Final[Mapping[CapabilityReason, str]] = {
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Where the device stands. ``kind``: of the call, None without one. ``missing``: capabilities that the device
-    lacks, and why. ``ends_for_all``: of a room, whether its provider can end it for everyone."""
+    lacks, and why. ``barred``: those that a moderator has taken away. ``ends_for_all``: of a room, whether its provider
+    can end it for everyone."""
 
     kind: CallKind | None = None
     role: Role = Role.ATTENDEE
     hardware_muted: bool = False
     ends_for_all: bool = False
+    barred: Set[str] = frozenset()
     missing: Mapping[str, str] = field(default_factory=dict)
 
     def reason(self, capability: str) -> CapabilityReason:
@@ -51,6 +54,8 @@ class Standing:
             return CapabilityReason.ROLE_RESTRICTED
         if capability == "unmuteMic" and self.hardware_muted:
             return CapabilityReason.CLIENT_RESTRICTED
+        if capability in self.barred:
+            return CapabilityReason.MEETING_RESTRICTED
         if capability == "hangUpForEveryOne" and self.kind is CallKind.ROOM and not self.ends_for_all:
             return CapabilityReason.NOT_CAPABLE
         return CapabilityReason.CAPABLE

@@ -28,7 +28,7 @@ class CallCommands:
         """What ``__main__`` gives to the intake."""
         return {
             "call.dial": self._dial, "call.answer": self._answer, "call.reject": self._reject,
-            "call.hangup": self._signal(Signal.HANG_UP), "call.hold": self._signal(Signal.HOLD),
+            "call.hangup": self._hang_up, "call.hold": self._signal(Signal.HOLD),
             "room.join": self._join, "room.leave": self._leave,
             "call.resume": self._signal(Signal.RESUME), "call.mute": self._mute, "call.unmute": self._unmute,
             "call.muteIncoming": self._incoming(muted=True), "call.unmuteIncoming": self._incoming(muted=False),
@@ -84,6 +84,13 @@ class CallCommands:
     async def _reject(self, command: Command) -> None:
         reason = END_REASONS["486/busy" if command.args.get("reason") == "busy" else "603/declined"]
         self._controller.happen(self._the_call(command), Signal.REJECT, reason)
+
+    async def _hang_up(self, command: Command) -> None:
+        active = self._the_call(command)
+        if command.args.get("forEveryone"):
+            await self._controller.end_for_all(active)
+        else:
+            self._controller.happen(active, Signal.HANG_UP)
 
     def _signal(self, signal: Signal) -> Handler:
         async def handle(command: Command) -> None:

@@ -42,6 +42,7 @@ from appliance.providers.api import (
     Lost,
     MediaWanted,
     Members,
+    Moderated,
     Peer,
     PeerMedia,
     Recovered,
@@ -263,6 +264,14 @@ class CallController:
         """Raises Refused (403) with the reason where the device may not do this in the call."""
         self._standing(active).require(capability)
 
+    async def end_for_all(self, active: ActiveCall) -> None:
+        """Send everybody else away, then leave. Raises Refused (403) where that is not ours to do."""
+        self.require(active, "hangUpForEveryOne")
+        if active.leg is not None:
+            await active.leg.end_for_all()
+        if active.call.live:
+            self.happen(active, Signal.HANG_UP)
+
     def media_changed(self, active: ActiveCall) -> None:
         """What is wanted of the call's media has changed: do it, tell the other side, publish."""
         self._apply_media(active)
@@ -391,6 +400,10 @@ class CallController:
                 self._attendance.change(active, leg.id, muted=muted, video=video)
             case Members(members):
                 self._attendance.take(active, members)
+            case Moderated() if ours:
+                for kind in active.moderated(event):
+                    self._bulletin.post("call.mutedByOthers", callId=active.id, kind=kind)
+                self.media_changed(active)
             case Held(held):
                 state = ParticipantState.HOLD if held else ParticipantState.CONNECTED
                 self._attendance.change(active, leg.id, state=state)
@@ -590,4 +603,4 @@ class CallController:
     def _standing(self, active: ActiveCall | None = None) -> Standing:
         if active is None:
             return Standing(hardware_muted=self._hardware_muted, missing=self._missing)
-        return Standing(active.call.kind, active.terms.role, self._hardware_muted, missing=self._missing)
+        return active.standing(hardware_muted=self._hardware_muted, missing=self._missing)

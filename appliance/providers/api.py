@@ -27,6 +27,7 @@ __all__ = [
     "MediaWanted",
     "Member",
     "Members",
+    "Moderated",
     "Peer",
     "PeerMedia",
     "Recovered",
@@ -151,6 +152,14 @@ class Members:
 
 
 @dataclass(frozen=True, slots=True)
+class Moderated:
+    """What a moderator of the room keeps from being handed on of what we send, all of it."""
+
+    audio: bool = False
+    video: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """The peer holds (or resumes) the call."""
 
@@ -176,8 +185,8 @@ class Ended:
     reason: Reason
 
 
-LegEvent = (Ringing | Accepted | Connected | Lost | Recovered | PeerMedia | Members | Held | DataReceived | DataSent
-            | Ended)
+LegEvent = (Ringing | Accepted | Connected | Lost | Recovered | PeerMedia | Members | Moderated | Held | DataReceived
+            | DataSent | Ended)
 
 
 class Leg(Protocol):
@@ -200,6 +209,14 @@ class Leg(Protocol):
 
     async def end(self, reason: Reason) -> None:
         """Reject, cancel, or hang up, by the state of the leg; done within 2 s. Ended follows."""
+
+    @property
+    def ends_for_all(self) -> bool:
+        """Whether ``end_for_all`` has a chance."""
+
+    async def end_for_all(self) -> None:
+        """Send everybody else away, within 5 s; ``end`` for ourselves follows. Raises Refused (403) where the other
+        side does not let us, and EdgecallError where it does not answer."""
 
     async def set_media(self, media: MediaWanted) -> None:
         """Start or stop sending; takes effect without renegotiation where the transport can."""

@@ -28,7 +28,7 @@ class Facts:
     def put(self, event: api.LegEvent) -> None:
         if self._closed:
             return
-        if isinstance(event, api.PeerMedia | api.Held | api.Members):  # the latest is the truth
+        if isinstance(event, api.PeerMedia | api.Held | api.Members | api.Moderated):  # the latest is the truth
             self._items = deque(item for item in self._items if type(item) is not type(event))
         elif len(self._items) >= FACTS and isinstance(event, api.DataReceived | api.DataSent):
             self.dropped += 1

@@ -206,6 +206,8 @@ class JanusRoomSettings:
     id: str = setting("", "Its id at the server.", minimum=1, maximum=128, required=True, example='"1234"')
     pin: Secret = setting(Secret(), "Its PIN, where it has one.",  # noqa: RUF009
                           example='"/etc/edgecall/lobby.pin"')
+    secret: Secret = setting(Secret(), "Its secret, where this device may moderate it.",  # noqa: RUF009
+                             example='"/etc/edgecall/lobby.secret"')
     role: str = setting("attendee", "What this device may do there: a consumer only hears and sees, a presenter may "
                         "also end the call for everyone.", choices=("presenter", "attendee", "consumer"))
     valid_from: str = setting("", "Not joined before; empty: no limit.", format=formats.MOMENT,

@@ -53,6 +53,8 @@ class ScriptedLeg:
         self.sent: list[tuple[str, str]] = []
         self.report: list[Json] = []
         self.given_up: list[list[Json]] = []
+        self.ends_for_all = False
+        self.ended_for_all: Refused | bool = False  # whether it was; or what it is refused by
         self.says_goodbye = True  # whether the peer confirms an end
         self._events: asyncio.Queue[LegEvent] = asyncio.Queue()
 
@@ -83,6 +85,11 @@ class ScriptedLeg:
             self.over.set()
             if self.says_goodbye:
                 self.peer_does(Ended(reason))
+
+    async def end_for_all(self) -> None:
+        if isinstance(self.ended_for_all, Refused):
+            raise self.ended_for_all
+        self.ended_for_all = True
 
     async def set_media(self, media: MediaWanted) -> None:
         self.media.append(media)

@@ -14,6 +14,7 @@ from appliance.providers.janus.effects import (
     CancelTimer,
     Drop,
     Effect,
+    Expelled,
     Finish,
     Open,
     Publish,
@@ -143,8 +144,65 @@ class Desk:
         return list(self.of(Watch)[-1].lines.values())
 
 
+OFFER = "v=0\r\nm=audio 9 X 1\r\na=mid:0\r\nm=video 9 X 2\r\na=mid:1\r\n"
+
+
+def test_what_a_moderator_mutes_of_ours_is_told_and_gone_with_the_publication() -> None:
+    desk = Desk()
+    desk.in_room(person(2))
+    desk.run(desk.member.offered(desk.member.generation, OFFER))
+
+    def moderate(who: int, mid: object, muted: bool) -> None:
+        desk.says({"videoroom": "event", "id": who, "mid": mid, "moderation": "muted" if muted else "unmuted"})
+
+    moderate(1, "1", True)
+    moderate(1, "1", True)
+    moderate(1, "0", True)
+    moderate(2, "0", True)  # another person
+    moderate(1, "7", True)  # no line of ours
+    moderate(1, None, True)
+    moderate(1, "1", False)
+    assert desk.told(api.Moderated) == [
+        api.Moderated(video=True), api.Moderated(audio=True, video=True), api.Moderated(audio=True)]
+    assert desk.told(api.Members)[-1].members[0].muted
+    desk.run(desk.member.link_down("gone"))
+    assert desk.told(api.Moderated)[-1] == api.Moderated()
+
+
+def test_everybody_else_is_sent_away() -> None:
+    desk = Desk(room=Room(1234, "lobby", secret="s3cret"))
+    assert not desk.member.may_expel
+    assert [type(one) for one in desk.member.expel()] == [Expelled]
+    desk.in_room(person(2))
+    assert desk.member.may_expel
+    desk.run(desk.member.expel())
+    assert desk.run(desk.member.expel()) == []  # once is enough
+    desk.plugin("listparticipants", {"participants": [{"id": 1}, {"id": 2}, {"id": "x"}, {}, 7]})
+    kicks = [one["body"] for one in desk.asked if one.get("body", {}).get("request") == "kick"]
+    assert kicks == [{"request": "kick", "room": 1234, "secret": "s3cret", "id": who} for who in (2, "x")]
+    desk.plugin("kick", {"videoroom": "success"})
+    assert not desk.of(Expelled)
+    desk.plugin("kick", {"videoroom": "event", "error_code": 428, "error": "No such user x"})  # left by itself
+    assert desk.of(Expelled) == [Expelled()]
+
+
+def test_a_secret_that_the_server_does_not_take_is_told() -> None:
+    desk = Desk(room=Room(1234, "lobby", secret="wrong"))
+    desk.in_room(person(2))
+    desk.run(desk.member.expel())
+    desk.plugin("listparticipants", {"participants": [{"id": 1}, {"id": 2}]})
+    desk.plugin("kick", {"videoroom": "event", "error_code": 433, "error": "Unauthorized (wrong secret)"})
+    refusal = desk.of(Expelled)[-1].refusal
+    assert refusal.key == "403/roomSecret"
+    assert "wrong secret" in refusal.message
+    assert not desk.of(Finish)
+    desk.run(desk.member.expel())
+    desk.run(desk.member.link_down("gone"))
+    assert desk.of(Expelled)[-1].refusal.key == "503/provider"
+
+
 def test_the_way_in() -> None:
-    desk = Desk(room=Room(1234, "lobby", pin="4711", token="t0ken", secret="s3cret"))
+    desk = Desk(room=Room(1234, "lobby", pin="4711", token="t0ken", api_secret="s3cret"))
     assert desk.member.start() == [Open()]
     desk.run(desk.member.link_up())
     assert desk.asked[0] == {"janus": "create", "transaction": "t1", "token": "t0ken", "apisecret": "s3cret"}

@@ -115,6 +115,13 @@ class DirectLeg:
         if self._finishing is not None:
             await asyncio.shield(self._finishing)
 
+    @property
+    def ends_for_all(self) -> bool:
+        return True
+
+    async def end_for_all(self) -> None:
+        """There are only two: the call ends for the other one with ours."""
+
     async def set_media(self, media: api.MediaWanted) -> None:
         self._media = media
         for session in self._sessions.values():

@@ -14,6 +14,7 @@ __all__ = [
     "CancelTimer",
     "Drop",
     "Effect",
+    "Expelled",
     "Finish",
     "Open",
     "Publish",
@@ -100,6 +101,13 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
+class Expelled:
+    """Everybody else was sent away; ``refusal``: why not all of them."""
+
+    refusal: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Tell:
     event: api.LegEvent
 
@@ -123,4 +131,4 @@ class Finish:
 
 
 Effect = (Open | Shut | Send | Publish | TakeAnswer | Watch | Unwatch | Trickle | Drop | Tell | StartTimer | CancelTimer
-          | Finish)
+          | Expelled | Finish)

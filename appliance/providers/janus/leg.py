@@ -22,6 +22,7 @@ from appliance.providers.janus.effects import (
     CancelTimer,
     Drop,
     Effect,
+    Expelled,
     Finish,
     Open,
     Publish,
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 
 GIVEN_UP: Final = 4  # connections whose last statistics nobody has asked for
 CLOSE_S: Final = 1.0
+EXPEL_S: Final = 5.0
 
 
 class Ground(Protocol):
@@ -85,6 +87,7 @@ class JanusLeg:
         self._chores: Chores[Timer] = Chores(
             f"janus.media.{leg_id[:12]}", lambda: self._carry_out(self._membership.end(END_REASONS["500/internal"])))
         self._finishing: asyncio.Task[None] | None = None
+        self._expelled: asyncio.Future[Reason | None] | None = None
 
     # --- Leg --------------------------------------------------------------------------------------------------------
 
@@ -113,6 +116,23 @@ class JanusLeg:
         self._carry_out(self._membership.end(reason))
         if self._finishing is not None:
             await asyncio.shield(self._finishing)
+
+    @property
+    def ends_for_all(self) -> bool:
+        return self._membership.may_expel
+
+    async def end_for_all(self) -> None:
+        if self._expelled is None:
+            self._expelled = asyncio.get_running_loop().create_future()
+            self._carry_out(self._membership.expel())
+        try:
+            async with asyncio.timeout(EXPEL_S):
+                refusal = await asyncio.shield(self._expelled)
+        except TimeoutError:
+            refusal = END_REASONS["503/provider"]
+        self._expelled = None
+        if refusal is not None:
+            raise Refused(refusal.message, code=refusal.code, sub_code=refusal.sub_code, category=refusal.category)
 
     async def set_media(self, media: api.MediaWanted) -> None:
         self._media = media
@@ -161,6 +181,9 @@ class JanusLeg:
                     self._unwatch(generation)
                 case Drop(generation):
                     self._drop(generation)
+                case Expelled(refusal):
+                    if self._expelled is not None and not self._expelled.done():
+                        self._expelled.set_result(refusal)
                 case Tell(event):
                     self._note(event)
                 case StartTimer(timer, seconds):

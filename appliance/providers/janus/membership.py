@@ -21,6 +21,7 @@ from appliance.providers.janus.effects import (
     CancelTimer,
     Drop,
     Effect,
+    Expelled,
     Finish,
     Open,
     Publish,
@@ -31,6 +32,7 @@ from appliance.providers.janus.effects import (
     Timer,
     Trickle,
 )
+from appliance.providers.janus.moderation import Moderation
 from appliance.providers.janus.protocol import Fault, Person
 from appliance.providers.janus.requests import Asked, Requests, nothing
 from appliance.providers.janus.subscription import Subscription
@@ -47,12 +49,14 @@ PICTURES: Final = 9
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Which room, and what opens it. ``token`` is for the server and for the room, where they ask for one."""
+    """Which room, and what opens it. ``token`` is for the server and for the room, where they ask for one;
+    ``api_secret`` for the server; ``secret`` lets us moderate the room."""
 
     id: int | str
     name: str
     pin: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
+    api_secret: str = field(default="", repr=False)
     secret: str = field(default="", repr=False)
 
 
@@ -68,7 +72,8 @@ class Membership:
         self._hears, self._sees = True, True
         self._over = False
         self._linked = False
-        self._requests = Requests(new_transaction, token=room.token, secret=room.secret)
+        self._requests = Requests(new_transaction, token=room.token, secret=room.api_secret)
+        self._moderation = Moderation(self._requests, room.id, room.secret)
         self._publisher: int | None = None  # handle
         self._former: set[str] = set()  # our own earlier ids: ghosts
         self._me_there: str = ""  # our id in the room
@@ -125,6 +130,7 @@ class Membership:
         """What we would send."""
         if generation != self.generation or self._over or self._publisher is None:
             return []
+        self._moderation.publish(sdp)
         return self._requests.tell_plugin(self._publisher, {"request": "publish"}, self._published,
                                           jsep={"type": "offer", "sdp": sdp})
 
@@ -168,6 +174,16 @@ class Membership:
         """What we want to receive from here on."""
         self._hears, self._sees = hears, sees
         return [] if self._over else [*self._subscription.follow(), *self._roster()]
+
+    @property
+    def may_expel(self) -> bool:
+        return self._moderation.may_expel and bool(self._me_there)
+
+    def expel(self) -> Sequence[Effect]:
+        """Send everybody else away; Expelled follows."""
+        if self._over or self._publisher is None or not self._me_there:
+            return [Expelled(END_REASONS["503/provider"])]
+        return self._moderation.expel(self._publisher, self._me_there)
 
     def end(self, reason: Reason) -> Sequence[Effect]:
         return self._finish(reason)
@@ -290,6 +306,8 @@ class Membership:
             return self._finish(END_REASONS["0/removed" if removed else "0/remote"])
         if kind in ("talking", "stopped-talking"):
             self._change(data.get("id"), talking=kind == "talking")
+        elif "moderation" in data and str(data.get("id")) == self._me_there:
+            return self._moderation.moderated(data.get("mid"), muted=data["moderation"] == "muted")
         elif "moderation" in data:
             self._moderate(data.get("id"), data.get("mid"), muted=data["moderation"] == "muted")
         else:
@@ -407,7 +425,8 @@ class Membership:
         self._persons.clear()
         self._subscription.forget()
         self._absent = frozenset()
-        return [Drop(generation), Shut(), *self._requests.forget(), CancelTimer(Timer.KEEPALIVE)]
+        return [*self._moderation.forget(), Drop(generation), Shut(), *self._requests.forget(),
+                CancelTimer(Timer.KEEPALIVE)]
 
     def _finish(self, reason: Reason) -> Sequence[Effect]:
         if self._over:

@@ -23,11 +23,14 @@ __all__ = [
     "attendees",
     "data_of",
     "fault_of",
+    "kinds_of",
     "lines_of",
+    "listed",
     "new_id",
     "persons",
     "room_id",
     "sdp_of",
+    "words_of",
 ]
 
 PLUGIN: Final = "janus.plugin.videoroom"
@@ -94,11 +97,16 @@ _NO_PLUGIN: Final = replace(END_REASONS["503/provider"], code=501, sub_code="noP
                             message="The server has no VideoRoom plug-in.")
 
 
+def words_of(error: Mapping[str, Any]) -> str:
+    """What the server says of an error of its own, or of its plug-in."""
+    return _text(error.get("reason", error.get("error"))) or "no reason given"
+
+
 def fault_of(error: Mapping[str, Any]) -> tuple[Fault, Reason]:
     """What an error of Janus or of its plug-in means. ``error``: ``code`` and ``reason``, or ``error_code`` and
     ``error``."""
     code = error.get("code", error.get("error_code"))
-    words = _text(error.get("reason", error.get("error"))) or "no reason given"
+    words = words_of(error)
     fault, key = _REASONS.get(code, (Fault.PASSING, "503/provider")) if isinstance(code, int) else (
         Fault.PASSING, "503/provider")
     lower = words.lower()
@@ -180,6 +188,23 @@ def lines_of(data: Mapping[str, Any]) -> Sequence[Line]:
         if feed is not None and mid and kind in ("audio", "video") and entry.get("active") is not False:
             found.append(Line(mid, kind, str(feed), _text(entry.get("feed_mid"))))
     return found
+
+
+def listed(data: Mapping[str, Any]) -> Sequence[int | str]:
+    """The ids of ``listparticipants``."""
+    return [who for entry in _dicts(data.get("participants"), PERSONS) if (who := _id(entry.get("id"))) is not None]
+
+
+def kinds_of(sdp: str) -> Mapping[str, str]:
+    """The kind of each media line of a description of ours, by its MID."""
+    kinds: dict[str, str] = {}
+    kind = ""
+    for line in sdp.splitlines():
+        if line.startswith("m="):
+            kind = line[2:].partition(" ")[0]
+        elif line.startswith("a=mid:"):
+            kinds[line[6:]] = kind
+    return kinds
 
 
 def _identity(entry: Json) -> str:

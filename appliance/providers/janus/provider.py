@@ -82,11 +82,13 @@ class JanusProvider:
         }
 
     def _room(self, target: api.Target) -> Room:
-        known = self._rooms.get(target.address)
+        by_id = next((one for one in self._settings.rooms if one.id == target.address), None)
+        known = self._rooms.get(target.address, by_id)
         return Room(
             wire.room_id(known.id if known is not None else target.address), target.address,
             pin=target.pin or (known.pin.reveal() if known is not None else ""),
-            token=self._settings.token.reveal(), secret=self._settings.api_secret.reveal())
+            token=self._settings.token.reveal(), api_secret=self._settings.api_secret.reveal(),
+            secret=known.secret.reveal() if known is not None else "")
 
     # --- Ground -----------------------------------------------------------------------------------------------------
 

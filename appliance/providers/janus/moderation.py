@@ -1,0 +1,108 @@
+"""What moderators of a room do, as a state machine without I/O: to us, and with the room's secret we to others.
+
+A moderator mutes a stream of ours at the server, which then hands it on to nobody. Everybody is sent away one by one:
+to destroy the room would end it for everyone too, and leave none to come back to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from appliance.providers import api
+from appliance.providers.janus import protocol as wire
+from appliance.providers.janus.effects import Effect, Expelled, Tell
+from appliance.providers.janus.requests import Requests
+from appliance.vocabulary import END_REASONS, Category, Json, Reason
+
+__all__ = ["Moderation"]
+
+_GONE: Final = 428  # the error of Janus for somebody who is not in the room
+
+_NOT_OURS: Final = Reason(
+    403, "roomSecret", Category.EXPECTED, "The server does not take the secret of the room.",
+    "Check secret_file of the room in the settings.")
+
+
+class Moderation:
+    """Of one membership. ``room``: its id; ``secret``: what lets us moderate, empty without."""
+
+    def __init__(self, requests: Requests, room: int | str, secret: str) -> None:
+        self._requests = requests
+        self._room = room
+        self._secret = secret
+        self._kinds: Mapping[str, str] = {}  # of our streams, by MID
+        self._barred: set[str] = set()
+        self._pending = 0  # answers to come until everybody is away
+        self._refusal: Reason | None = None
+
+    # --- what is done to us -----------------------------------------------------------------------------------------
+
+    def publish(self, sdp: str) -> None:
+        """What we send is that of this offer, anew."""
+        self._kinds = wire.kinds_of(sdp)
+
+    def moderated(self, mid: object, *, muted: bool) -> Sequence[Effect]:
+        """A moderator mutes a stream of ours at the server, or lets it go."""
+        kind = self._kinds.get(mid) if isinstance(mid, str) else None
+        if kind is None or (kind in self._barred) is muted:
+            return []
+        self._barred ^= {kind}
+        return [self._tell()]
+
+    def forget(self) -> Sequence[Effect]:
+        """We are not in the room any more; who joins again is not moderated."""
+        answer: list[Effect] = [Expelled(END_REASONS["503/provider"])] if self._pending else []
+        self._pending = 0
+        self._kinds = {}
+        if not self._barred:
+            return answer
+        self._barred.clear()
+        return [*answer, self._tell()]
+
+    def _tell(self) -> Effect:
+        return Tell(api.Moderated(audio="audio" in self._barred, video="video" in self._barred))
+
+    # --- what we do -------------------------------------------------------------------------------------------------
+
+    @property
+    def may_expel(self) -> bool:
+        return bool(self._secret)
+
+    def expel(self, handle: int, me: str) -> Sequence[Effect]:
+        """Send everybody but ``me`` away; Expelled follows."""
+        if self._pending:
+            return []
+        self._pending, self._refusal = 1, None
+        return self._requests.tell_plugin(handle, {"request": "listparticipants", "room": self._room},
+                                          self._listed(handle, me), self._not_listed)
+
+    def _listed(self, handle: int, me: str) -> Callable[[Json], Sequence[Effect]]:
+        def listed(message: Json) -> Sequence[Effect]:
+            effects: list[Effect] = []
+            for who in wire.listed(wire.data_of(message)):
+                if str(who) != me:
+                    self._pending += 1
+                    effects += self._requests.tell_plugin(
+                        handle, {"request": "kick", "room": self._room, "secret": self._secret, "id": who},
+                        self._away, self._not_away)
+            return [*effects, *self._answered()]
+
+        return listed
+
+    def _not_listed(self, error: Json) -> Sequence[Effect]:
+        self._refusal = wire.fault_of(error)[1]
+        return self._answered()
+
+    def _away(self, _: Json) -> Sequence[Effect]:
+        return self._answered()
+
+    def _not_away(self, error: Json) -> Sequence[Effect]:
+        if error.get("error_code", error.get("code")) != _GONE:
+            self._refusal = replace(_NOT_OURS, message=f"{_NOT_OURS.message} It says: {wire.words_of(error)}")
+        return self._answered()
+
+    def _answered(self) -> Sequence[Effect]:
+        self._pending -= 1
+        return [Expelled(self._refusal)] if self._pending == 0 else []
