@@ -246,7 +246,12 @@ class House:
         settings = self.settings
         if not settings.janus.url:
             return None
-        return await asyncio.to_thread(JanusProvider, settings.janus, self.studio, ice=_ice(settings))
+        rooms = await asyncio.to_thread(JanusProvider, settings.janus, self.studio, ice=_ice(settings),
+                                        idle=lambda: self.controller.idle)
+        if settings.janus.other_urls and not self._start.safe:
+            self._background.append(("janus.probe", rooms.probe.run))
+            self.network.on_change(lambda *_: rooms.probe.soon())
+        return rooms
 
     def _watch_servers(self, pool: ServerPool) -> None:
         if not pool.all or self._start.safe:

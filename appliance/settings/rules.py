@@ -86,7 +86,7 @@ def _pairs(settings: Settings) -> Found:
 
 def _janus(settings: Settings) -> Found:
     janus = settings.janus
-    if not janus.url and (janus.rooms or janus.token or janus.api_secret or janus.ca_file):
+    if not janus.url and (janus.rooms or janus.token or janus.api_secret or janus.ca_file or janus.other_urls):
         yield "janus.url", "is missing; nothing else of [janus] has an effect without it"
     if janus.ca_file and janus.url.startswith("ws://"):
         yield "janus.url", "is not encrypted; janus.ca_file is for wss://"
@@ -95,6 +95,10 @@ def _janus(settings: Settings) -> Found:
             begin, end = (datetime.fromisoformat(text) for text in (room.valid_from, room.valid_until))
             if begin >= end:
                 yield f"janus.rooms[{n}].valid_until", "must be later than valid_from"
+    if len({janus.url, *janus.other_urls}) <= len(janus.other_urls):
+        yield "janus.other_urls", "names a server twice"
+    if janus.choose == "nearest" and not janus.other_urls:
+        yield "janus.choose", "has one server to choose from; name others in janus.other_urls"
 
 
 def _broker(settings: Settings) -> Found:

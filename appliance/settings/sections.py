@@ -222,6 +222,12 @@ class JanusSettings:
 
     url: str = setting("", "Where its WebSocket transport listens; empty: no rooms.", format=formats.JANUS_URL,
                        restart=True, example='"wss://rooms.example.org:8989"')
+    other_urls: tuple[str, ...] = setting((), "Other servers that have the same rooms, in the order to try them.",
+                                          format=formats.JANUS_URL, maximum=7, restart=True,
+                                          example='["wss://rooms2.example.org:8989"]')
+    choose: str = setting("order", "Which of them is used. order: the first that is reached; nearest: the one with the "
+                          "shortest round trip; pinned: that of url alone.",
+                          choices=("order", "nearest", "pinned"), restart=True)
     ca_file: str = setting("", "Authority of its certificate; empty: those of the system.", format=formats.FILE,
                            restart=True, example='"/etc/edgecall/janus-ca.crt"')
     token: Secret = setting(Secret(), "Token, where the server or its rooms ask for one.",  # noqa: RUF009

@@ -16,6 +16,7 @@ from appliance.providers.janus.effects import (
     Effect,
     Expelled,
     Finish,
+    GiveUp,
     Open,
     Publish,
     Send,
@@ -261,8 +262,34 @@ def test_a_server_that_is_not_there_or_says_nothing() -> None:
     mute = Desk()
     mute.run(mute.member.link_up())
     assert StartTimer(Timer.ANSWER, 5.0) in mute.done
-    mute.run(mute.member.timeout(Timer.ANSWER))
+    assert mute.run(mute.member.timeout(Timer.ANSWER)) == [GiveUp("it does not answer")]
+    mute.run(mute.member.link_down("it does not answer"))
     assert mute.of(Finish)[0].reason.key == "503/provider"
+
+
+def test_another_server_is_tried_at_once_also_when_one_takes_connections_and_says_nothing() -> None:
+    desk = Desk()
+    assert Open() in desk.run(desk.member.link_down("refused", elsewhere=True))
+    desk.run(desk.member.link_up(same=False))
+    assert Open() in desk.run(desk.member.link_down("it does not answer", elsewhere=True))
+    desk.asked.clear()
+    desk.opened()
+    desk.joined()
+    assert desk.told(api.Accepted)
+    assert not desk.of(Finish)
+    assert not desk.told(api.Lost)
+
+
+def test_at_another_server_no_session_is_claimed() -> None:
+    desk = Desk()
+    desk.in_room(person(2))
+    desk.run(desk.member.link_down("closed"))
+    assert desk.run(desk.member.timeout(Timer.RETRY)) == [Open()]
+    assert Open() in desk.run(desk.member.link_down("refused", elsewhere=True))
+    assert len(desk.told(api.Lost)) == 1
+    desk.asked.clear()
+    desk.run(desk.member.link_up(same=False))
+    assert [one["janus"] for one in desk.asked] == ["create"]
 
 
 def test_only_what_can_be_used_is_subscribed() -> None:
@@ -398,7 +425,6 @@ def test_leaving_tells_the_server() -> None:
 def losses() -> list[tuple[str, Callable[[Desk], Sequence[Effect]]]]:
     return [
         ("signalling", lambda desk: desk.member.link_down("closed")),
-        ("signalling", lambda desk: desk.member.timeout(Timer.ANSWER)),
         ("signalling", lambda desk: desk.member.receive({"janus": "timeout", "session_id": 5})),
         ("media", lambda desk: desk.member.receive({"janus": "hangup", "sender": PUBLISHER})),
         ("media", lambda desk: desk.member.receive({"janus": "hangup", "sender": WATCHER})),

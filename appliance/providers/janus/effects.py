@@ -16,6 +16,7 @@ __all__ = [
     "Effect",
     "Expelled",
     "Finish",
+    "GiveUp",
     "Open",
     "Publish",
     "Send",
@@ -44,6 +45,13 @@ class Open:
 @dataclass(frozen=True, slots=True)
 class Shut:
     """Leave the connection, or give up connecting; nothing more of it is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The server says nothing: leave the connection; ``link_down`` follows."""
+
+    words: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,5 +138,5 @@ class Finish:
     reason: Reason
 
 
-Effect = (Open | Shut | Send | Publish | TakeAnswer | Watch | Unwatch | Trickle | Drop | Tell | StartTimer | CancelTimer
-          | Expelled | Finish)
+Effect = (Open | Shut | GiveUp | Send | Publish | TakeAnswer | Watch | Unwatch | Trickle | Drop | Tell | StartTimer
+          | CancelTimer | Expelled | Finish)

@@ -24,6 +24,7 @@ from appliance.providers.janus.effects import (
     Effect,
     Expelled,
     Finish,
+    GiveUp,
     Open,
     Publish,
     Send,
@@ -57,8 +58,8 @@ class Ground(Protocol):
     def gallery(self) -> Gallery: ...
 
     def link(
-        self, name: str, *, on_up: Callable[[], None], on_message: Callable[[Json], None],
-        on_down: Callable[[str], None],
+        self, name: str, *, on_up: Callable[[bool], None], on_message: Callable[[Json], None],
+        on_down: Callable[[str, bool], None],
     ) -> JanusLink: ...
 
     def leg_over(self, leg: JanusLeg) -> None: ...
@@ -76,9 +77,9 @@ class JanusLeg:
         self._peer = api.Peer(room.name, f"room:{room.name}", room.name)
         self._membership = Membership(room, me=me, shows=shows, new_transaction=lambda: secrets.token_urlsafe(12))
         self._link = ground.link(
-            leg_id[:12], on_up=lambda: self._carry_out(self._membership.link_up()),
+            leg_id[:12], on_up=lambda same: self._carry_out(self._membership.link_up(same=same)),
             on_message=lambda message: self._carry_out(self._membership.receive(message)),
-            on_down=lambda words: self._carry_out(self._membership.link_down(words)))
+            on_down=lambda words, elsewhere: self._carry_out(self._membership.link_down(words, elsewhere=elsewhere)))
         self._publication: tuple[int, Session] | None = None
         self._gallery: tuple[int, Gallery] | None = None
         self._facts = Facts()
@@ -167,6 +168,8 @@ class JanusLeg:
                     self._link.open()
                 case Shut():
                     self._link.shut()
+                case GiveUp(words):
+                    self._link.give_up(words)
                 case Send(message):
                     self._link.send(message)
                 case Publish(generation):

@@ -23,6 +23,7 @@ from appliance.providers.janus.effects import (
     Effect,
     Expelled,
     Finish,
+    GiveUp,
     Open,
     Publish,
     Shut,
@@ -98,16 +99,19 @@ class Membership:
     def start(self) -> Sequence[Effect]:
         return [Open()]
 
-    def link_up(self) -> Sequence[Effect]:
+    def link_up(self, *, same: bool = True) -> Sequence[Effect]:
+        """``same``: with the server of the last time, which may have our session still."""
         self._linked = True
-        if self._requests.session is not None:
+        if self._requests.session is not None and same:
             return self._requests.ask({"janus": "claim"}, self._claimed, self._not_claimed)
         return self._create()
 
-    def link_down(self, words: str) -> Sequence[Effect]:
-        """The connection could not be made, or is gone."""
+    def link_down(self, words: str, *, elsewhere: bool = False) -> Sequence[Effect]:
+        """The connection could not be made, or is gone. ``elsewhere``: another server is to be tried, at once."""
         if self._over:
             return []
+        if elsewhere:
+            return [*self._let_go("signalling"), Open()]
         reason = replace(END_REASONS["503/provider"], message=f"The room server is not reached: {words}")
         return self._lose("signalling", reason)
 
@@ -193,7 +197,7 @@ class Membership:
             return []
         match timer:
             case Timer.ANSWER:
-                return self.link_down("it does not answer")
+                return [GiveUp("it does not answer")]
             case Timer.RETRY:
                 return [Open()]
             case Timer.KEEPALIVE if self._requests.session is not None:
@@ -204,7 +208,7 @@ class Membership:
     # --- session and handles ----------------------------------------------------------------------------------------
 
     def _create(self) -> Sequence[Effect]:
-        self._requests.session = None
+        self._requests.session = self._publisher = self._subscription.handle = None
         return self._requests.ask({"janus": "create"}, self._created)
 
     def _created(self, message: Json) -> Sequence[Effect]:
@@ -223,7 +227,6 @@ class Membership:
         return [*detached, *self._attach_publisher()]
 
     def _not_claimed(self, _: Json) -> Sequence[Effect]:
-        self._publisher = self._subscription.handle = None
         return self._create()
 
     def _attach_publisher(self) -> Sequence[Effect]:
@@ -409,15 +412,14 @@ class Membership:
         """Everything goes, and the room is joined again; a room that was never reached is given up."""
         if not self._connected:
             return self._finish(reason)
-        told: list[Effect] = [] if self._lost else [Tell(api.Lost(cause))]
-        self._lost = True
-        effects: list[Effect] = [*told, *self._forget()]
         pause = BACK_OFF_S[min(self._attempt, len(BACK_OFF_S) - 1)]
         self._attempt += 1
-        return [*effects, *self._roster(), StartTimer(Timer.RETRY, pause)]
+        return [*self._let_go(cause), StartTimer(Timer.RETRY, pause)]
 
-    def _forget(self) -> Sequence[Effect]:
-        """All but the session and its handles, which may be claimed."""
+    def _let_go(self, cause: str) -> Sequence[Effect]:
+        """Of all but the session and its handles, which may be claimed."""
+        told: list[Effect] = [Tell(api.Lost(cause))] if self._connected and not self._lost else []
+        self._lost = self._connected
         generation = self.generation
         self.generation += 1
         self._linked = False
@@ -425,8 +427,8 @@ class Membership:
         self._persons.clear()
         self._subscription.forget()
         self._absent = frozenset()
-        return [*self._moderation.forget(), Drop(generation), Shut(), *self._requests.forget(),
-                CancelTimer(Timer.KEEPALIVE)]
+        return [*told, *self._moderation.forget(), Drop(generation), Shut(), *self._requests.forget(),
+                CancelTimer(Timer.KEEPALIVE), *self._roster()]
 
     def _finish(self, reason: Reason) -> Sequence[Effect]:
         if self._over:

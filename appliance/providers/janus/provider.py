@@ -1,13 +1,14 @@
-"""The provider ``janus``: rooms of one Janus server, joined as ``room:NAME``.
+"""The provider ``janus``: rooms of a Janus server, or of one of several, joined as ``room:NAME``.
 
-NAME is one of ``janus.rooms`` with its PIN, or the id of a room at the server. There is a connection to the server only
-while a room is joined.
+NAME is one of ``janus.rooms`` with its PIN, or the id of a room at the server. There is a connection to a server only
+while a room is joined, and where there are several, now and then while there is no call.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 import uuid
 from collections.abc import Callable
 from typing import Final
@@ -19,9 +20,11 @@ from appliance.errors import Refused
 from appliance.media.api import Directions, Gallery, IceServers, Session, Studio
 from appliance.providers import api
 from appliance.providers.janus import protocol as wire
+from appliance.providers.janus.endpoints import Endpoints
 from appliance.providers.janus.leg import JanusLeg
 from appliance.providers.janus.link import JanusLink
 from appliance.providers.janus.membership import Room
+from appliance.providers.janus.probe import Probe
 from appliance.settings import JanusSettings
 from appliance.settings.formats import is_loopback
 from appliance.vocabulary import END_REASONS, Json
@@ -32,15 +35,18 @@ SCHEME: Final = "room"
 
 
 class JanusProvider:
-    """A CallProvider (``providers.api``). Construction reads ``janus.ca_file``."""
+    """A CallProvider (``providers.api``). Construction reads ``janus.ca_file``. ``idle``: there is no call at all."""
 
-    def __init__(self, settings: JanusSettings, studio: Studio, *, ice: IceServers) -> None:
+    def __init__(
+        self, settings: JanusSettings, studio: Studio, *, ice: IceServers, idle: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._settings = settings
         self._studio = studio
         self._ice = ice
         self._rooms = {one.name: one for one in settings.rooms}
         self._tls = ssl.create_default_context(cafile=settings.ca_file) if settings.ca_file else None
-        self._loopback = is_loopback(URL(settings.url).host or "")
+        self._endpoints = Endpoints((settings.url, *settings.other_urls), settings.choose, monotonic=time.monotonic)
+        self.probe = Probe(self._endpoints, self._tls, idle=lambda: not self._legs and idle())
         self._http: aiohttp.ClientSession | None = None
         self._legs: set[JanusLeg] = set()
 
@@ -76,6 +82,7 @@ class JanusProvider:
 
     def state(self) -> Json:
         return {
+            **self._endpoints.state(),
             "rooms": sorted(self._rooms),
             "calls": len(self._legs),
             "capabilities": {SCHEME: {"isPresent": True, "reason": "Capable"}},
@@ -93,19 +100,26 @@ class JanusProvider:
     # --- Ground -----------------------------------------------------------------------------------------------------
 
     def publication(self, wanted: Directions) -> Session | None:
-        return self._studio.publication(wanted, ice=self._ice, loopback=self._loopback)
+        return self._studio.publication(wanted, ice=self._ice, loopback=self._loopback())
 
     def gallery(self) -> Gallery:
-        return self._studio.gallery(ice=self._ice, loopback=self._loopback)
+        return self._studio.gallery(ice=self._ice, loopback=self._loopback())
 
     def link(
-        self, name: str, *, on_up: Callable[[], None], on_message: Callable[[Json], None],
-        on_down: Callable[[str], None],
+        self, name: str, *, on_up: Callable[[bool], None], on_message: Callable[[Json], None],
+        on_down: Callable[[str, bool], None],
     ) -> JanusLink:
         if self._http is None:
             self._http = aiohttp.ClientSession()
-        return JanusLink(self._http, self._settings.url, self._tls, name, on_up=on_up, on_message=on_message,
+        return JanusLink(self._http, self._endpoints, self._tls, name, on_up=on_up, on_message=on_message,
                          on_down=on_down)
 
     def leg_over(self, leg: JanusLeg) -> None:
         self._legs.discard(leg)
+        if not self._legs:
+            self._endpoints.release()
+            if self._endpoints.failing:
+                self.probe.soon()
+
+    def _loopback(self) -> bool:
+        return is_loopback(URL(self._endpoints.selected).host or "")

@@ -1,0 +1,84 @@
+"""How far the servers are, asked outside of calls."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import ssl
+from collections.abc import Callable
+from typing import Final
+
+import aiohttp
+
+from appliance.providers.janus.endpoints import Endpoints
+from appliance.providers.janus.link import connect, parsed
+
+__all__ = ["Probe"]
+
+log = logging.getLogger(__name__)
+
+EVERY_S: Final = 6 * 3600.0
+AGAIN_S: Final = 60.0  # where one of them was not reached
+BUSY_S: Final = 5.0  # until it is looked again whether a call is over
+PINGS: Final = 3  # the least counts: the others waited somewhere
+PATIENCE_S: Final = 3.0
+
+
+class Probe:
+    """``run`` serves until cancelled. ``idle``: there is no call."""
+
+    def __init__(self, endpoints: Endpoints, context: ssl.SSLContext | None, *, idle: Callable[[], bool]) -> None:
+        self._endpoints = endpoints
+        self._context = context
+        self._idle = idle
+        self._wake = asyncio.Event()
+
+    def soon(self) -> None:
+        """What was measured is of another time: the network has changed, or a call could not use a server."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        async with aiohttp.ClientSession() as http:
+            while True:
+                self._wake.clear()
+                done = await self._look(http)
+                pause = BUSY_S if not done else AGAIN_S if self._endpoints.failing else EVERY_S
+                try:
+                    async with asyncio.timeout(pause):
+                        await self._wake.wait()
+                except TimeoutError:
+                    continue
+
+    async def _look(self, http: aiohttp.ClientSession) -> bool:
+        """False where a call came between."""
+        for url in self._endpoints.urls:
+            if not self._idle():
+                return False
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    took_s = await self._round_trip(http, url)
+            except (OSError, aiohttp.ClientError, TimeoutError, ValueError) as error:
+                if self._idle():  # or the call has spoiled it
+                    self._endpoints.failed(url, str(error) or "no answer in time")
+            else:
+                self._endpoints.measured(url, took_s)
+        return True
+
+    async def _round_trip(self, http: aiohttp.ClientSession, url: str) -> float:
+        """Seconds; raises OSError, ClientError, or ValueError for what is no Janus."""
+        loop = asyncio.get_running_loop()
+        took = []
+        socket = await connect(http, url, self._context)
+        try:
+            for _ in range(PINGS):
+                transaction = secrets.token_urlsafe(12)
+                began = loop.time()
+                await socket.send_json({"janus": "ping", "transaction": transaction})
+                answer = parsed((await socket.receive()).data)
+                if answer is None or answer.get("transaction") != transaction:
+                    raise ValueError("it does not answer as a Janus server does")
+                took.append(loop.time() - began)
+        finally:
+            await socket.close()
+        return min(took)
