@@ -39,6 +39,7 @@ __all__ = [
     "EncoderKind",
     "Fault",
     "FaultKind",
+    "Fit",
     "HardwareError",
     "Health",
     "Kind",
@@ -322,9 +323,19 @@ class Picture:
     i420: bytes
 
 
+class Fit(Enum):
+    """How a picture fills a rectangle of another shape."""
+
+    FIT = "fit"  # all of it, with bars beside
+    CROP = "crop"  # all of the rectangle; what goes beyond is cut off
+    STRETCH = "stretch"  # both, out of shape
+
+
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """What one rectangle of the screen shows. ``x y w h`` are fractions 0..1 of the screen."""
+    """What one rectangle of the screen shows. ``x y w h`` are fractions 0..1 of the screen; a later tile lies over an
+    earlier one. ``muted``, ``away`` (what it shows comes no more) and ``bars`` (of five: how good its network is; None:
+    not known) are marks on it."""
 
     picture: Picture | None
     x: float = 0.0
@@ -333,6 +344,10 @@ class Tile:
     h: float = 1.0
     label: str = ""
     mirrored: bool = False
+    fit: Fit = Fit.FIT
+    muted: bool = False
+    away: bool = False
+    bars: int | None = None
 
 
 class Display(Protocol):

@@ -12,20 +12,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
-from hw.api import Tile
+from hw.api import Fit, Tile
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont
 
-__all__ = ["BACKGROUND", "Box", "Content", "Words", "encoded", "place", "turned", "upright"]
+__all__ = ["BACKGROUND", "Box", "Content", "Words", "cut", "encoded", "place", "turned", "upright"]
 
 BACKGROUND: Final = (13, 17, 23)
 SURFACE: Final = (22, 28, 38)
 INK: Final = (240, 244, 248)
 FAINT: Final = (148, 160, 174)
 ACCENT: Final = (64, 156, 255)
+WARNING: Final = (255, 112, 96)
+CLEAR: Final = (0, 0, 0, 0)
 VEIL: Final = (0, 0, 0, 168)
 """Behind a caption over pictures: white letters stay readable over white."""
 
@@ -41,6 +43,13 @@ LOWER_CAPITALS: Final = 0.69
 
 HINT_SHARE: Final = 0.045
 """Letters of hints and names."""
+
+NAME_LEAST: Final = 0.028
+NAME_OF_TILE: Final = 0.14
+"""Names of small tiles: of the tile's height, but no smaller than this share of the screen's shorter side."""
+
+BARS: Final = 5
+AWAY: Final = "Reconnecting …"
 
 LINE: Final = 1.17
 """From line to line over the size of letters."""
@@ -108,14 +117,29 @@ def _outer(tile: Tile, size: tuple[int, int]) -> Box:
 
 
 def place(tile: Tile, size: tuple[int, int]) -> Box:
-    """Where the picture of ``tile`` goes on a screen of ``size``: in the middle, its shape kept, even numbers."""
+    """Where the picture of ``tile`` goes on a screen of ``size``, in even numbers: in the middle with its shape kept,
+    or everywhere."""
     box, picture = _outer(tile, size), tile.picture
     if picture is None:
         return box
+    if tile.fit is not Fit.FIT:
+        return Box(box.left, box.top, max(2, box.width // 2 * 2), max(2, box.height // 2 * 2))
     share = min(box.width / picture.width, box.height / picture.height)
     wide = max(2, round(picture.width * share) // 2 * 2)
     high = max(2, round(picture.height * share) // 2 * 2)
     return Box(box.left + (box.width - wide) // 2, box.top + (box.height - high) // 2, wide, high)
+
+
+def cut(tile: Tile, size: tuple[int, int]) -> Box | None:
+    """The part of its picture that ``tile`` shows, in pixels of the picture; None: all of it."""
+    picture = tile.picture
+    if picture is None or tile.fit is not Fit.CROP:
+        return None
+    box = _outer(tile, size)
+    share = max(box.width / picture.width, box.height / picture.height)
+    wide = min(picture.width, max(2, round(box.width / share) // 2 * 2))
+    high = min(picture.height, max(2, round(box.height / share) // 2 * 2))
+    return Box((picture.width - wide) // 4 * 2, (picture.height - high) // 4 * 2, wide, high)
 
 
 class Words:
@@ -176,17 +200,27 @@ class Words:
 
     def _tile(self, draw: ImageDraw, tile: Tile, strip: int) -> None:
         box = _outer(tile, self.size)
-        if tile.picture is None:
-            draw.rectangle((box.left, box.top, box.left + box.width - 1, box.top + box.height - 1), fill=SURFACE)
+        whole = (box.left, box.top, box.left + box.width - 1, box.top + box.height - 1)
+        if tile.picture is not None:
+            draw.rectangle(whole, fill=VEIL if tile.away else CLEAR)  # of a tile below nothing shows through
+        else:
+            draw.rectangle(whole, fill=SURFACE)
             radius = min(box.width, box.height) // 6
             x, y = box.left + box.width // 2, box.top + box.height // 2
             draw.ellipse((x - radius // 2, y - radius, x + radius // 2, y), fill=FAINT)
             draw.pieslice((x - radius, y + radius // 6, x + radius, y + 2 * radius), 180, 360, fill=FAINT)
-        if tile.label:
-            size = max(12, min(round(box.height * 0.07), self._share(HINT_SHARE)))
+        size = max(12, self._share(NAME_LEAST), min(round(box.height * NAME_OF_TILE), self._share(HINT_SHARE)))
+        if tile.label or tile.muted:
             # At the tile's foot, but above the strip of a caption.
             foot = min(box.top + box.height, self.size[1] - strip)
-            self._plate(draw, tile.label, box.left + size // 2, max(box.top, foot - round(size * 1.9)), size)
+            self._plate(draw, tile, box, max(box.top, foot - round(size * 1.9)), size)
+        if tile.bars is not None:
+            self._bars(draw, tile.bars, box, size)
+        if tile.away:
+            words = _shortened(draw, AWAY, self._font(size), box.width * 0.94)
+            length = draw.textlength(words, font=self._font(size))
+            draw.text((box.left + (box.width - length) / 2, box.top + box.height / 2 - size), words,
+                      font=self._font(size), fill=INK)
 
     def _strip(self, banner: _Lines, hint: str) -> int:
         """Height of the caption over pictures, in pixels."""
@@ -238,13 +272,34 @@ class Words:
             length = draw.textlength(words, font=font)
         draw.text(((self.size[0] - length) / 2, y), words, font=font, fill=colour)
 
-    def _plate(self, draw: ImageDraw, words: str, x: int, y: int, size: int) -> None:
-        """A name on a dark plate."""
-        font = self._font(size)
-        words = _shortened(draw, words, font, self.size[0] - x - size)
+    def _plate(self, draw: ImageDraw, tile: Tile, box: Box, y: int, size: int) -> None:
+        """A name on a dark plate, before it a crossed microphone of who is muted."""
+        x, font = box.left + size // 2, self._font(size)
+        icon = size if tile.muted else 0
+        words = _shortened(draw, tile.label, font, box.width - 2 * size - icon) if tile.label else ""
         length = draw.textlength(words, font=font)
-        draw.rounded_rectangle((x, y, x + length + size, y + size * 1.5), radius=size // 3, fill=(0, 0, 0))
-        draw.text((x + size / 2, y + size * 0.16), words, font=font, fill=INK)
+        draw.rounded_rectangle((x, y, x + icon + length + size, y + size * 1.5), radius=size // 3, fill=(0, 0, 0))
+        draw.text((x + icon + size / 2, y + size * 0.16), words, font=font, fill=INK)
+        if tile.muted:
+            left, thick = x + size // 2, max(2, size // 10)
+            draw.rounded_rectangle((left + size * 0.2, y + size * 0.25, left + size * 0.5, y + size * 0.8),
+                                   radius=size * 0.15, fill=WARNING)
+            draw.arc((left + size * 0.05, y + size * 0.45, left + size * 0.65, y + size * 0.98), 0, 180, fill=WARNING,
+                     width=thick)
+            draw.line((left + size * 0.35, y + size * 0.98, left + size * 0.35, y + size * 1.2), fill=WARNING,
+                      width=thick)
+            draw.line((left, y + size * 0.2, left + size * 0.7, y + size * 1.2), fill=WARNING, width=thick)
+
+    def _bars(self, draw: ImageDraw, level: int, box: Box, size: int) -> None:
+        """How good somebody's network is, at the upper right."""
+        step, high = max(3, size // 4), size
+        left, top = box.left + box.width - step * BARS - size, box.top + size // 2
+        draw.rounded_rectangle((left - size // 3, top - size // 4, left + step * BARS + size // 4, top + high * 1.2),
+                               radius=size // 3, fill=VEIL)
+        for number in range(BARS):
+            x, y = left + number * step, top + high * (1 - (number + 1) / BARS)
+            colour = FAINT if number >= level else WARNING if level <= 2 else INK
+            draw.rectangle((x, y if number < level else top + high * 0.9, x + step - 2, top + high), fill=colour)
 
     def _font(self, size: int) -> FreeTypeFont:
         if size not in self._fonts:

@@ -48,7 +48,7 @@ from hw.pi.display import (
     connectors,
     plugged,
 )
-from hw.screen import BACKGROUND, Content, Words, encoded, place, turned, upright
+from hw.screen import BACKGROUND, Content, Words, cut, encoded, place, turned, upright
 
 _log = logging.getLogger("hw.display")
 
@@ -336,7 +336,9 @@ class _Window:
                 box = turned(place(tile, self.size), self.size, self._rotation)
                 where = sdl.SDL_Rect(box.left, box.top, box.width, box.height)
                 flip = sdl.SDL_FLIP_HORIZONTAL if tile.mirrored else sdl.SDL_FLIP_NONE
-                sdl.SDL_RenderCopyEx(renderer, texture, None, ctypes.byref(where), float(self._rotation), None, flip)
+                part = cut(tile, self.size)
+                of = None if part is None else ctypes.byref(sdl.SDL_Rect(part.left, part.top, part.width, part.height))
+                sdl.SDL_RenderCopyEx(renderer, texture, of, ctypes.byref(where), float(self._rotation), None, flip)
             sdl.SDL_RenderCopy(renderer, self._sheet, None, None)
         picture = self._read() if read_back else b""
         sdl.SDL_RenderPresent(renderer)

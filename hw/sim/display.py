@@ -13,7 +13,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Final
 
 from hw.api import DeviceFailedError, Picture, Tile
-from hw.screen import BACKGROUND, Box, Content, Words, encoded, place
+from hw.screen import BACKGROUND, Box, Content, Words, cut, encoded, place
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -99,14 +99,15 @@ class SimDisplay:
         for tile in content.tiles:
             if tile.picture is not None:
                 box = place(tile, self._size)
-                screen.paste(_image(tile.picture, box, mirrored=tile.mirrored), (box.left, box.top))
+                part = cut(tile, self._size)
+                screen.paste(_image(tile.picture, box, part, mirrored=tile.mirrored), (box.left, box.top))
         sheet = self._words.sheet(content)
         screen.paste(sheet, (0, 0), sheet)
         return screen
 
 
-def _image(picture: Picture, box: Box, *, mirrored: bool) -> Image:
-    """``picture`` scaled to the size of ``box``."""
+def _image(picture: Picture, box: Box, part: Box | None, *, mirrored: bool) -> Image:
+    """``part`` of the picture, or all of it, scaled to the size of ``box``."""
     from av.video.frame import VideoFrame
     from PIL import Image, ImageOps
 
@@ -118,10 +119,17 @@ def _image(picture: Picture, box: Box, *, mirrored: bool) -> Image:
         data = picture.i420[offset : offset + width * height]
         plane.update(b"".join(data[y * width : (y + 1) * width] + pad for y in range(height)) if pad else data)
         offset += width * height
+    width, height = box.width, box.height
+    if part is not None:
+        width = round(picture.width * box.width / part.width)
+        height = round(picture.height * box.height / part.height)
     scaled = frame.reformat(
-        width=box.width, height=box.height, format="rgb24",
+        width=width, height=height, format="rgb24",
         src_colorspace="ITU709" if picture.height >= 720 else "ITU601",
     )  # fmt: skip
     plane = scaled.planes[0]
     image = Image.frombuffer("RGB", (scaled.width, scaled.height), bytes(plane), "raw", "RGB", plane.line_size, 1)
+    if part is not None:
+        left, top = (width - box.width) // 2, (height - box.height) // 2
+        image = image.crop((left, top, left + box.width, top + box.height))
     return ImageOps.mirror(image) if mirrored else image

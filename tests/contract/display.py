@@ -7,9 +7,12 @@ import io
 import pytest
 from PIL import Image
 
-from hw.api import Display, Picture, Tile
+from hw.api import Display, Fit, Picture, Tile
 
-__all__ = ["keeps_brightness_in_bounds", "mirrors_a_tile_and_fits_long_words", "shot_of", "shows_what_it_was_told"]
+__all__ = [
+    "fills_a_tile_with_bars_cut_off_or_stretched", "keeps_brightness_in_bounds", "mirrors_a_tile_and_fits_long_words",
+    "shot_of", "shows_what_it_was_told",
+]
 
 
 def _flat(luma: int, blue: int, red: int, width: int = 64, height: int = 36) -> Picture:
@@ -61,3 +64,24 @@ def keeps_brightness_in_bounds(display: Display) -> None:
     for wrong in (0, 101):
         with pytest.raises(ValueError, match="brightness"):
             display.set_brightness(wrong)
+
+
+def fills_a_tile_with_bars_cut_off_or_stretched(display: Display) -> None:
+    """A picture three times as wide as high, in thirds of red, blue and red, on a tile that is half as wide."""
+    luma = (bytes([81]) * 32 + bytes([41]) * 32 + bytes([81]) * 32) * 32
+    blue, red = ((bytes([one]) * 16 + bytes([other]) * 16 + bytes([one]) * 16) * 16
+                 for one, other in ((90, 240), (240, 110)))
+    picture = Picture(96, 32, luma + blue + red)
+
+    def seen(fit: Fit) -> tuple[str, str, str]:
+        display.show([Tile(picture, 0.0, 0.0, 0.5, 1.0, fit=fit)])
+        shot = shot_of(display)
+        width, height = shot.size
+        places = ((width // 16, height // 2), (width // 4, height // 2), (width // 4, height // 40))
+        colours = [shot.getpixel(place) for place in places]
+        left, middle, top = ("red" if one[0] > 180 else "blue" if one[2] > 180 else "none" for one in colours)
+        return left, middle, top
+
+    assert seen(Fit.FIT) == ("red", "blue", "none")
+    assert seen(Fit.CROP) == ("blue", "blue", "blue")
+    assert seen(Fit.STRETCH) == ("red", "blue", "blue")

@@ -57,6 +57,7 @@ from tests.contract.camera import (
     takes_a_picture_when_it_is_stopped,
 )
 from tests.contract.display import (
+    fills_a_tile_with_bars_cut_off_or_stretched,
     keeps_brightness_in_bounds,
     mirrors_a_tile_and_fits_long_words,
     shows_what_it_was_told,
@@ -289,6 +290,7 @@ def test_the_screen_shows_what_it_was_told(board: Board, hands: Simulation) -> N
 def test_a_mirrored_tile_is_mirrored_and_long_words_fit(board: Board) -> None:
     assert board.display is not None
     mirrors_a_tile_and_fits_long_words(board.display)
+    fills_a_tile_with_bars_cut_off_or_stretched(board.display)
 
 
 def test_brightness_is_bounded(board: Board) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
-from hw.api import Picture, Tile
+from hw.api import Fit, Picture, Tile
 from hw.faults import FaultLine
 from hw.pi.display import DisplayConfig, SdlDisplay, open_display
 from hw.sim.display import SimDisplay
@@ -69,7 +69,9 @@ def _draws_as_the_simulated_screen(driver: str) -> None:
     simulated = SimDisplay(display.size)
     luma = bytes(column % 200 + 20 for column in range(320)) * 180
     picture = Picture(320, 180, luma + bytes((90,)) * 14400 + bytes((200,)) * 14400)
-    for content in (([Tile(picture, w=0.5), Tile(picture, x=0.5, w=0.5, mirrored=True)], "Incoming call", "Reception"),
+    for content in (([Tile(picture, w=0.5, label="Anna", muted=True, bars=4, fit=Fit.CROP),
+                      Tile(picture, x=0.5, w=0.5, mirrored=True, away=True, fit=Fit.STRETCH)],
+                     "Incoming call", "Reception"),
                     ([], "Front door", "Press the button to call")):
         display.show(*content)
         simulated.show(*content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,14 @@ from typing import Any
 import pytest
 from PIL.Image import Image, new
 
-from appliance.media.downlink import Screen
+from appliance.media.screen import Screen
 from hw import screen
-from hw.api import DeviceMissingError, Fault, FaultKind, Kind, Picture, Tile
+from hw.api import DeviceMissingError, Fault, FaultKind, Fit, Kind, Picture, Tile
 from hw.faults import FaultLine
 from hw.pi.backlight import Backlight
 from hw.pi.boardfile import BoardFile, BoardFileError, board_files, load_board_file
 from hw.pi.display import Connector, DisplayConfig, connectors, desktop, open_display, plugged
-from hw.screen import FAINT, INK, Box, Content, Words, place, turned, upright
+from hw.screen import FAINT, INK, WARNING, Box, Content, Words, cut, place, turned, upright
 from tests.support.media_board import HandDisplay
 
 
@@ -206,6 +207,51 @@ def test_hints_and_names_are_readable_at_1_m() -> None:
     named = Content((Tile(None, label="H"),), dark=False)
     for content, ink in ((Content((), "", "H", dark=False), FAINT), (named, INK)):
         assert _lines(Words(size).sheet(content), ink)[0] >= 3 / 87 * min(size) - 2
+
+
+def test_a_picture_fits_is_cut_or_is_stretched() -> None:
+    wide = Picture(1280, 720, b"")
+    upright = Tile(wide, 0.0, 0.0, 0.5, 1.0)
+    assert (place(upright, (1280, 720)), cut(upright, (1280, 720))) == (Box(0, 180, 640, 360), None)
+    stretched = replace(upright, fit=Fit.STRETCH)
+    assert (place(stretched, (1280, 720)), cut(stretched, (1280, 720))) == (Box(0, 0, 640, 720), None)
+    cropped = replace(upright, fit=Fit.CROP)
+    assert (place(cropped, (1280, 720)), cut(cropped, (1280, 720))) == (Box(0, 0, 640, 720), Box(320, 0, 640, 720))
+    assert cut(replace(cropped, picture=None), (1280, 720)) is None
+
+
+def test_names_of_small_tiles_are_readable_and_stay_within_them() -> None:
+    size = (1280, 720)
+    small = Tile(Picture(2, 2, bytes(6)), 0.8, 0.0, 0.2, 0.125, label="H" * 60)
+    sheet = Words(size).sheet(Content((small,), dark=False))
+    assert _lines(sheet, INK)[0] >= 0.7 * 0.028 * 720 - 2
+    box = sheet.getbbox()
+    assert box is not None
+    assert (box[0] >= 1024, box[2] <= 1280, box[3] <= 91) == (True, True, True)
+
+
+def test_marks_tell_who_is_muted_who_is_away_and_how_good_a_network_is() -> None:
+    size = (640, 360)
+
+    def seen(colour: tuple[int, int, int], **marks: Any) -> int:
+        sheet = Words(size).sheet(Content((Tile(Picture(2, 2, bytes(6)), label="Olga", **marks),), dark=False))
+        pixels = sheet.tobytes()
+        return sum(pixels[at : at + 3] == bytes(colour) and pixels[at + 3] > 200 for at in range(0, len(pixels), 4))
+
+    assert seen(WARNING) == 0
+    assert seen(WARNING, muted=True) > 50
+    plain = seen(INK)
+    assert seen(INK, away=True) > plain + 100  # words across it
+    levels = [seen(INK, bars=level) for level in (3, 4, 5)]
+    assert plain < levels[0] < levels[1] < levels[2]
+    assert seen(WARNING, bars=2) > seen(WARNING, bars=1) > 0 == seen(WARNING, bars=0)
+
+
+def test_of_a_tile_below_nothing_is_drawn_over_a_picture() -> None:
+    tiles = (Tile(None), Tile(Picture(2, 2, bytes(6)), 0.7, 0.1, 0.2, 0.2))
+    sheet = Words((640, 360)).sheet(Content(tiles, dark=False))
+    assert sheet.getpixel((100, 300))[3] == 255
+    assert sheet.getpixel((500, 70)) == (0, 0, 0, 0)
 
 
 def test_dots_never_stand_alone_in_a_line() -> None:

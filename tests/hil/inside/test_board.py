@@ -164,6 +164,7 @@ def test_the_screen_shows_what_it_was_told(board: Board) -> None:
 def test_a_mirrored_tile_is_mirrored_and_long_words_fit(board: Board) -> None:
     assert board.display is not None
     display.mirrors_a_tile_and_fits_long_words(board.display)
+    display.fills_a_tile_with_bars_cut_off_or_stretched(board.display)
 
 
 def test_brightness_is_bounded(board: Board) -> None:
