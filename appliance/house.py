@@ -22,6 +22,7 @@ from appliance.calls.auto_join import AutoJoin
 from appliance.calls.book import AddressBook, entries_of
 from appliance.calls.commands import CallCommands
 from appliance.calls.controller import CallController
+from appliance.calls.pictures import PictureCommands
 from appliance.calls.terms import rules_of
 from appliance.care.acoustics import AcousticsCare
 from appliance.care.board import BoardCare
@@ -47,6 +48,7 @@ from appliance.link.session import Session as MqttSession
 from appliance.media.api import IceServers
 from appliance.media.dscp import Marks
 from appliance.media.ice_seam import is_of_use
+from appliance.media.layout import Layout
 from appliance.media.server_watch import ServerWatch
 from appliance.media.servers import ServerPool
 from appliance.media.studio import Studio
@@ -58,7 +60,7 @@ from appliance.providers.janus.provider import JanusProvider
 from appliance.settings import Loaded, MqttSettings, Settings
 from appliance.store import Store
 from appliance.vocabulary import CallState, Command, Json
-from hw.api import Board, BoardOptions, HardwareError
+from hw.api import Board, BoardOptions, Fit, HardwareError
 
 __all__ = ["House", "Start"]
 
@@ -283,6 +285,7 @@ class House:
             me=me, settings=settings.call, providers=providers, studio=self.studio, book=book, book_path=path,
             bulletin=self.bulletin, records=self.store, conclusion=self.summaries, features=features,
             rules=rules_of(settings.janus.rooms))
+        self._set_the_stage(settings)
         self._stack.push_async_callback(self.controller.stop)
         jitter = Random()  # noqa: S311 - keeps devices apart, and nothing secret
         self.auto_join = AutoJoin(self.controller, self.bulletin, settings.call.auto_join, jitter=jitter)
@@ -312,7 +315,9 @@ class House:
     async def _open_doors(self) -> None:
         settings = self.settings
         handlers: dict[str, Handler] = {
-            **CallCommands(self.controller).handlers(), **self.care.handlers(), **self.acoustics.handlers(),
+            **CallCommands(self.controller).handlers(),
+            **PictureCommands(self.controller, self.studio).handlers(),
+            **self.care.handlers(), **self.acoustics.handlers(),
             **self.sampling.handlers(), **self.summaries.handlers(), **self.configuration.handlers(),
             "state.rebirth": self._rebirth}
         self.intake = Intake(self.store, handlers, self.bulletin, self.clock)
@@ -361,11 +366,15 @@ class House:
         self._start.set_log_level(settings.log.level)
         self.controller.reconfigure(settings.call, entries_of(settings.book))
         self.auto_join.configure(settings.call.auto_join)
+        self._set_the_stage(settings)
         self.studio.acoustics.configure(settings.audio)
         if self.panel is not None:
             self.panel.reconfigure(settings.call, settings.board)
         if self.board.display is not None:
             self.board.display.set_brightness(settings.board.brightness)
+
+    def _set_the_stage(self, settings: Settings) -> None:
+        self.controller.stage.configure(Layout(settings.screen.layout), Fit(settings.screen.fit))
 
     def _store_trouble(self, trouble: StoreError | None) -> None:
         self.diagnostics.flag("storageReadOnly", trouble is not None, cause="store",

@@ -191,6 +191,11 @@ _TO = Arg("to", ArgType.STRING, "name in the address book, or URI (device:, oper
 _DIALECT = Arg("dialect", ArgType.STRING, "names and units: of W3C (default), or of Azure Communication Services",
                choices=DIALECTS)
 _CALL = Arg("callId", ArgType.STRING, "refuse unless this is the current call", maximum=64)
+LAYOUTS: Final = ("speaker", "grid", "pip", "single", "content", "none")
+"""Where on the screen whose picture stands."""
+FITS: Final = ("fit", "crop", "stretch")
+QUALITIES: Final = ("auto", "low", "mid", "high", "off")
+_LAYOUT = Arg("layout", ArgType.STRING, "where on the screen whose picture stands, for this call", choices=LAYOUTS)
 
 VERBS: Final[tuple[Verb, ...]] = (
     Verb("call.dial", "Call a target or a ring group.", (
@@ -200,10 +205,12 @@ VERBS: Final[tuple[Verb, ...]] = (
         Arg("ringSeconds", ArgType.INTEGER, "seconds each target rings", minimum=5, maximum=120),
         Arg("audio", ArgType.BOOLEAN, "send audio (default true)"),
         Arg("video", ArgType.BOOLEAN, "send video (default true)"),
+        _LAYOUT,
     ), acts=True, idempotent=False, long=True, returns="callId"),
     Verb("call.answer", "Answer the incoming call.", (
         _CALL, Arg("audio", ArgType.BOOLEAN, "send audio (default true)"),
         Arg("video", ArgType.BOOLEAN, "send video (default true)"),
+        _LAYOUT,
     ), acts=True, idempotent=False, long=True, returns="callId"),
     Verb("call.reject", "Reject the incoming call.", (
         _CALL, Arg("reason", ArgType.STRING, "what the caller is told", choices=("declined", "busy")),
@@ -218,6 +225,7 @@ VERBS: Final[tuple[Verb, ...]] = (
         Arg("pin", ArgType.STRING, "PIN of the room, where the settings have none", maximum=128, secret=True),
         Arg("audio", ArgType.BOOLEAN, "send audio (default true)"),
         Arg("video", ArgType.BOOLEAN, "send video (default true)"),
+        _LAYOUT,
     ), acts=True, idempotent=False, long=True, returns="callId"),
     Verb("room.leave", "Leave the room.", (_CALL,)),
     Verb("call.hold", "Hold the call: nothing of us is sent, nothing is played.", (_CALL,), acts=True),
@@ -251,6 +259,19 @@ VERBS: Final[tuple[Verb, ...]] = (
         Arg("id", ArgType.STRING, "its id as state/devices tells it; auto or empty: by the board's own order",
             required=True, positional=True, maximum=128),
     ), returns="choice: what is selected, what is used, and why"),
+    Verb("video.layout", "Where on the screen whose picture stands: in a call until its end, without one until the "
+         "next start. What is not shown is not received.", (
+        Arg("layout", ArgType.STRING, "speaker: who speaks large, the others small beside; grid: all of one size; pip: "
+            "who speaks, and an inset of oneself; single: who speaks, alone; content: what is shared, people beside; "
+            "none: no picture", choices=LAYOUTS, positional=True),
+        Arg("fit", ArgType.STRING, "pictures of another shape than their place: fit has bars beside, crop cuts off, "
+            "stretch distorts", choices=FITS),
+    ), returns="layout"),
+    Verb("video.subscribe", "How the picture of one participant is received, until that one leaves.", (
+        Arg("participantId", ArgType.STRING, "as in state/roster", required=True, positional=True, maximum=128),
+        Arg("quality", ArgType.STRING, "of senders of several: low, mid or high; auto: by the size of its place on the "
+            "screen; off: not at all", required=True, positional=True, choices=QUALITIES),
+    )),
     Verb("devices.volume", "Loudspeaker volume.", (
         Arg("percent", ArgType.INTEGER, "0 to 100", required=True, positional=True, minimum=0, maximum=100),
     )),

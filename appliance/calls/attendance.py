@@ -17,11 +17,15 @@ __all__ = ["Attendance"]
 
 
 class Attendance:
-    """Changes the roster of a call and tells it. ``current``: the call whose roster the document is."""
+    """Changes the roster of a call and tells it. ``current``: the call whose roster the document is; ``changed``: told
+    of each change of it."""
 
-    def __init__(self, bulletin: Bulletin, current: Callable[[], ActiveCall | None]) -> None:
+    def __init__(
+        self, bulletin: Bulletin, current: Callable[[], ActiveCall | None], changed: Callable[[ActiveCall], None],
+    ) -> None:
         self._bulletin = bulletin
         self._current = current
+        self._changed = changed
 
     def seat(self, active: ActiveCall, leg: Leg) -> None:
         """A leg is one of the call's: its peer takes a seat; a room does not, who is there does."""
@@ -75,6 +79,7 @@ class Attendance:
     def publish(self, active: ActiveCall) -> None:
         if active is self._current():  # a leg of the call before may still be saying goodbye
             self._bulletin.set("roster", {"callId": active.id, **active.roster.payload()})
+            self._changed(active)
 
     def _remove(self, active: ActiveCall, participant_id: str, reason: Reason) -> None:
         active.roster = active.roster.without(participant_id)

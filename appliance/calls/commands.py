@@ -12,6 +12,7 @@ from appliance.calls.controller import CallController
 from appliance.calls.machine import Signal
 from appliance.errors import BadRequest, Refused
 from appliance.intake import Handler
+from appliance.media.layout import Layout
 from appliance.providers.api import MediaWanted, Target
 from appliance.vocabulary import END_REASONS, CallKind, CallState, Command, Json
 
@@ -42,6 +43,7 @@ class CallCommands:
 
     async def _dial(self, command: Command) -> Json:
         active = self._controller.dial(self._plan(command.args), _wanted(command.args))
+        self._begin_with(command.args)
         return await self._controller.outcome(active)
 
     def _plan(self, args: Mapping[str, Any]) -> list[Round]:
@@ -53,6 +55,7 @@ class CallCommands:
 
     async def _join(self, command: Command) -> Json:
         active = self._controller.dial(self._room(command.args), _wanted(command.args))
+        self._begin_with(command.args)
         return await self._controller.outcome(active)
 
     def _room(self, args: Mapping[str, Any]) -> list[Round]:
@@ -67,6 +70,11 @@ class CallCommands:
             raise BadRequest(f"{name!r} is no room", code=404, sub_code="notFound")
         return [Round((replace(room, pin=args.get("pin", "")),), self._controller.ring_s)]
 
+    def _begin_with(self, args: Mapping[str, Any]) -> None:
+        """The layout that a call begins with, where it is not that of the settings."""
+        if "layout" in args:
+            self._controller.stage.choose(Layout(args["layout"]), None, in_call=True)
+
     async def _leave(self, command: Command) -> None:
         active = self._the_call(command)
         if active.call.kind is not CallKind.ROOM:
@@ -78,6 +86,7 @@ class CallCommands:
         active = self._the_call(command)
         if active.call.state is CallState.INCOMING:
             active.media = _wanted(command.args)
+            self._begin_with(command.args)
         self._controller.happen(active, Signal.ANSWER)
         return await self._controller.outcome(active)
 

@@ -12,6 +12,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -26,9 +27,11 @@ from appliance.calls.dnd import DoNotDisturb
 from appliance.calls.errands import Errands
 from appliance.calls.ledger import Conclusion, Ledger, Records
 from appliance.calls.machine import Call, Effect, Happening, IllegalEvent, Signal, step
+from appliance.calls.stage import Stage, faces_in_room, faces_of_peer
 from appliance.calls.terms import FREE, HouseRules
 from appliance.errors import EdgecallError, Refused, StoreError
 from appliance.media.api import Studio, Tone
+from appliance.media.layout import PEER, Layout
 from appliance.providers.api import (
     Accepted,
     CallProvider,
@@ -88,6 +91,8 @@ class CallController:
         self.book = book
         self._book_path = book_path
         self._bulletin = bulletin
+        self.stage = Stage(studio)
+        self.stage.on_view = self._look
         self._missing = dict(features or {})  # capability name -> why the device lacks it
         self._rules = rules or {}
         self._wall = wall
@@ -100,14 +105,14 @@ class CallController:
         self._timer: asyncio.TimerHandle | None = None
         self._errands = Errands()
         self._ledger = Ledger(records, bulletin, self._errands, conclusion)
-        self._attendance = Attendance(bulletin, lambda: self._active)
+        self._attendance = Attendance(bulletin, lambda: self._active, self._cast)
         self._stopping = False
         by_scheme = {scheme: provider for provider in providers for scheme in provider.schemes}
         self._dialler = Dialler(by_scheme, me, self._adopt, self._drop, self._rules, wall)
         self._effects: Mapping[Effect, Callable[[ActiveCall], None]] = {
             Effect.DIAL_TARGETS: lambda a: self._errands.begin(self._dial(a), f"call.dial[{a.id}]"),
             Effect.TELL_RINGING: lambda a: self._on_leg(a, lambda leg: leg.ring(), "ring"),
-            Effect.ACCEPT_LEG: lambda a: self._on_leg(a, lambda leg: leg.accept(a.media), "accept"),
+            Effect.ACCEPT_LEG: lambda a: self._on_leg(a, lambda leg: leg.accept(self._wanted(a)), "accept"),
             Effect.END_LEGS: self._end_legs,
             Effect.KEEP_ONE_LEG: self._keep_one_leg,
             Effect.RING: lambda _: studio.play(Tone.RING),
@@ -232,6 +237,8 @@ class CallController:
         first = plan[0].targets[0]
         peer = self.book.named(Peer(first.address, first.uri, first.address))
         call = Call(str(uuid.uuid4()), kind=_KIND_OF_SCHEME.get(first.scheme, CallKind.P2P))
+        if call.kind is CallKind.ROOM:
+            media = replace(media, view={})  # of nobody, until it is known who is there
         active = self._active = ActiveCall(
             call, media, plan, peer, terms=self._rules.get(first.uri, FREE), unattended=unattended)
         self.happen(active, Signal.DIAL)
@@ -535,8 +542,26 @@ class CallController:
         self._keep_warm(active)
         if over or active.leg is None:
             return
-        wanted = active.in_force
+        wanted = self._wanted(active)
         self._on_leg(active, lambda leg: leg.set_media(wanted), "media")
+
+    def _wanted(self, active: ActiveCall) -> MediaWanted:
+        """Of the leg now. What is not shown is not received."""
+        wanted, view, room = active.in_force, self.stage.view, active.call.kind is CallKind.ROOM
+        sees = self._studio.shows and (self.stage.layout is not Layout.NONE if room else PEER in view)
+        return replace(wanted, receive_video=wanted.receive_video and sees, view=view if room else None)
+
+    def _cast(self, active: ActiveCall) -> None:
+        """The roster of the call has changed."""
+        if active.call.kind is CallKind.ROOM:
+            self.stage.cast(faces_in_room(active.roster))
+        elif active.leg is not None:
+            self.stage.cast(faces_of_peer(active.roster, active.leg.id))
+
+    def _look(self) -> None:
+        """Other pictures are to be received."""
+        if self._active is not None and self._active.leg is not None and self._active.call.live:
+            self._apply_media(self._active)
 
     def _tell(self, active: ActiveCall) -> None:
         muted = active.muted_by(hardware=self._hardware_muted) is not MutedBy.NOBODY
@@ -564,6 +589,7 @@ class CallController:
     def _close(self, active: ActiveCall) -> None:
         reason = active.call.reason or END_REASONS["0/local"]
         self._attendance.clear(active)
+        self.stage.clear()
         if not active.idle_try:
             self._ledger.ended(active, self._record(active), reason)
         self._apply_media(active)

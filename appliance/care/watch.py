@@ -47,7 +47,7 @@ STORAGE_ENOUGH: Final = 80 * 1024 * 1024
 WORN: Final = 0.9  # of the life of the storage
 SIGNAL_DB: Final = 6  # a Wi-Fi signal that changed by less is not told anew
 _AUDIO: Final = ("wanted", "actual", "codec", "rate", "processing", "reason")
-_VIDEO: Final = ("wanted", "actual", "codec", "limits", "paused", "qualityLimitationReasons", "reason")
+_VIDEO: Final = ("wanted", "actual", "codec", "limits", "paused", "qualityLimitationReasons", "layout", "reason")
 UNABLE: Final = (frozenset({"safeMode"}), frozenset({"noMicrophoneDevicesEnumerated", "noSpeakerDevicesEnumerated"}))
 """With all of one of these nobody can talk through the device: its health is failed, and no longer just degraded."""
 _LIVE_MEDIA: Final = frozenset({CallState.CONNECTED, CallState.LOCAL_HOLD, CallState.REMOTE_HOLD})

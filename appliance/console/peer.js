@@ -404,7 +404,7 @@ export class Peer extends EventTarget {
 /** One call. `offers`: this side accepted, so it makes the offers. */
 class Call {
   #host; #state; #offers; #generation; #active = null; #attempts = new Map(); #early = []; #timer = 0; #tries = 0;
-  #seq = 0; #peerSeq = -1; #picture = null; #invited = false; #remote = null; #everUp = false;
+  #seq = 0; #peerSeq = -1; #picture = null; #invited = false; #remote = null; #everUp = false; #watched = true;
 
   constructor(host, { callId, direction, to = "", peer = null, offers = false, generation = -1, resumed = false,
     since = null, muted = false, held = false, video = true, peerMuted = false, peerHeld = false,
@@ -581,10 +581,14 @@ class Call {
     }
   }
 
-  #updated({ seq, muted, held, video }) {
+  #updated({ seq, muted, held, video, watching = true }) {
     if (seq <= this.#peerSeq) return;
     this.#peerSeq = seq;
     Object.assign(this, { peerMuted: muted, peerHeld: held, peerVideo: video });
+    if (watching !== this.#watched) {
+      this.#watched = watching;
+      this.applyTracks();
+    }
     this.#host.changed();
   }
 
@@ -786,7 +790,7 @@ class Call {
     const find = (kind) => stream?.getTracks().find((track) => track.kind === kind) ?? null;
     const audio = find("audio");
     if (audio) audio.enabled = !this.muted && !this.held; // silence is sent, so the line stays alive
-    return { audio, video: this.video && !this.held ? find("video") : null };
+    return { audio, video: this.video && !this.held && this.#watched ? find("video") : null };
   }
 }
 

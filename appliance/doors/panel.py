@@ -24,7 +24,7 @@ from appliance.faces.envelope import parse
 from appliance.handover import Inbox
 from appliance.intake import Handler, Submit
 from appliance.settings import BoardSettings, CallSettings
-from appliance.vocabulary import VERB, Answer, CallState, Command, Json, Origin, Result, Scope
+from appliance.vocabulary import VERB, Answer, CallKind, CallState, Command, Json, Origin, Result, Scope
 from hw.api import Panel, Press, PressKind
 
 __all__ = ["PanelDoor", "without_panel"]
@@ -321,7 +321,7 @@ class PanelDoor:
     # --- lamps and words --------------------------------------------------------------------------------------------
 
     def _on_document(self, name: str, _document: Json, _rev: int) -> None:
-        if name in ("call", "media", "diag", "device"):
+        if name in ("call", "roster", "media", "diag", "device"):
             self._draw()
 
     def _draw(self) -> None:
@@ -369,6 +369,9 @@ class PanelDoor:
         peer = "Operator" if caller.get("uri") == "operator:*" else caller.get("displayName", "")
         if state is CallState.INCOMING:
             return BANNER[state], f"{peer} · press to answer, hold to decline"
+        if state is CallState.CONNECTED and call.get("kind") == CallKind.ROOM.value and \
+                self._bulletin.document("roster").get("participants"):
+            return "", "Muted" if call.get("isMuted") else ""  # their pictures have their names
         if state in BANNER:
             return BANNER[state] or peer, peer if BANNER[state] else ("Muted" if call.get("isMuted") else "")
         if device.get("doNotDisturbNow"):

@@ -12,10 +12,11 @@ from enum import Enum
 from typing import Final, Protocol
 
 from appliance.media.ladder import Constraints
+from appliance.media.layout import Face, Seat
 from appliance.media.taps import Tap
 from appliance.network import Network
 from appliance.vocabulary import Json
-from hw.api import Picture
+from hw.api import Fit, Picture
 
 __all__ = [
     "ENCODED_LIMIT",
@@ -191,10 +192,9 @@ class Session(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OnLine:
-    """Who is on a media line of a room. ``feed``: the room's id of the person; ``label``: its name for people."""
+    """Who is on a media line of a room. ``feed``: the room's id of the person."""
 
     feed: str
-    label: str = ""
 
 
 class Gallery(Protocol):
@@ -260,6 +260,14 @@ class Studio(Protocol):
     @property
     def shows(self) -> bool:
         """Whether there is a screen for pictures."""
+
+    @property
+    def screen_size(self) -> tuple[int, int]:
+        """Of the screen, in pixels; of a usual one where there is none."""
+
+    def arrange(self, seats: Sequence[Seat], faces: Sequence[Face], fit: Fit, layout: Json) -> None:
+        """Who sits where on the screen from now on, and what is known of them; ``layout`` stands in the state. Before
+        the first time all pictures stand in a grid."""
 
     def mute(self, muted: bool) -> None:
         """Microphone: from the next block on only silence leaves, in every session."""

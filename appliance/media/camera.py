@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from fractions import Fraction
@@ -174,6 +174,7 @@ class CameraFeed:
         self._changed = asyncio.Event()
         self._settled = asyncio.Event()
         self._closing = False
+        self._watcher: Callable[[EncodedFrame | None], None] | None = None
         self._key_at = -KEY_INTERVAL_S
         self._key_timer: asyncio.TimerHandle | None = None
         self.ladder = Ladder(mode)
@@ -227,6 +228,10 @@ class CameraFeed:
         """Returns when the camera is what is wanted of it, or has failed to open."""
         if self._task is not None and not self._task.done():
             await self._settled.wait()
+
+    def watch(self, watcher: Callable[[EncodedFrame | None], None] | None) -> None:
+        """Who sees every frame while the camera is open, and None when it closes. One at a time; None: nobody."""
+        self._watcher = watcher
 
     def changed(self, track: CameraTrack) -> None:
         if track.sending:
@@ -393,6 +398,8 @@ class CameraFeed:
         if self._inbox is not None:
             self._inbox.close()
             self._inbox = None
+        if self._watcher is not None:
+            self._watcher(None)
         await self._loop.run_in_executor(self._executor, self._camera.stop)
 
     def _deliver(self, frame: EncodedFrame) -> None:
@@ -400,6 +407,8 @@ class CameraFeed:
         self._produced.add(len(frame.data), time.monotonic())
         for track in list(self._tracks):
             track.push(frame)
+        if self._watcher is not None:
+            self._watcher(frame)
 
     def _on_drop(self) -> None:
         self.dropped += 1

@@ -1,4 +1,4 @@
-"""Peer to board: sounds of all sessions and tones to the loudspeaker, latest pictures to the screen."""
+"""Peer to board: sounds of all sessions and tones to the loudspeaker."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from appliance.media.api import SoundBlock
 from appliance.media.sound import SILENCE, Limiter
 from appliance.media.taps import TapPoint
 from appliance.media.tones import TonePlayer
-from hw.api import Display, Picture, Tile
 
-__all__ = ["Loudspeaker", "Screen", "Voice"]
+__all__ = ["Loudspeaker", "Voice"]
 
 
 class Voice(Protocol):
@@ -47,56 +46,3 @@ class Loudspeaker:
         if tone is not None:
             sounds.append(tone)
         return self._limiter.mix(sounds) if sounds else SILENCE
-
-
-class Screen:
-    """Composes what the board shows: the latest picture of every session, a banner and a hint."""
-
-    def __init__(self, display: Display | None) -> None:
-        self._display = display
-        self._pictures: dict[object, tuple[Picture, str]] = {}
-        self._banner = ""
-        self._hint = ""
-        self._dark = False
-
-    @property
-    def present(self) -> bool:
-        """Whether there is anything to show pictures on."""
-        return self._display is not None
-
-    @property
-    def pictures(self) -> int:
-        return len(self._pictures)
-
-    def text(self, banner: str, hint: str = "") -> None:
-        if self._dark or (banner, hint) != (self._banner, self._hint):
-            self._banner, self._hint = banner, hint
-            self._show()
-
-    def blank(self) -> None:
-        """Dark until the next text or picture."""
-        self._dark = True
-        if self._display is not None:
-            self._display.blank()
-
-    def picture(self, owner: object, picture: Picture | None, label: str = "") -> None:
-        """Show the picture of ``owner`` with its name, None removes it."""
-        if picture is not None:
-            self._pictures[owner] = picture, label
-        elif self._pictures.pop(owner, None) is None:
-            return
-        self._show()
-
-    def _show(self) -> None:
-        self._dark = False
-        if self._display is None:
-            return
-        count = max(1, len(self._pictures))
-        columns = 1 if count == 1 else 2 if count <= 4 else 3
-        rows = -(-count // columns)
-        tiles = [
-            Tile(picture, x=index % columns / columns, y=index // columns / rows, w=1 / columns, h=1 / rows,
-                 label=label)
-            for index, (picture, label) in enumerate(self._pictures.values())
-        ]
-        self._display.show(tiles, self._banner, self._hint)

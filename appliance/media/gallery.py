@@ -17,12 +17,14 @@ from appliance.errors import EdgecallError, SignalingError
 from appliance.media import sdp, stats
 from appliance.media.aiortc_seam import PeerConnection, candidate_from_sdp
 from appliance.media.api import OnLine
-from appliance.media.downlink import Loudspeaker, Screen
+from appliance.media.downlink import Loudspeaker
 from appliance.media.dscp import Marks
+from appliance.media.layout import Source
 from appliance.media.life import MediaLife
 from appliance.media.playout import Playout
 from appliance.media.rtp_receive import RtpReceiveStream
 from appliance.media.rtp_send import RtpSendStream
+from appliance.media.screen import Screen
 from appliance.media.servers import ServerPool
 from appliance.media.transmission import Transmission
 from appliance.media.video_in import VideoIn
@@ -91,7 +93,7 @@ class _Line:
 
     def _on_picture(self, picture: Picture) -> None:
         if self.on is not None:
-            self._screen.picture(self, picture, self.on.label)
+            self._screen.picture(self, picture, Source(self.on.feed))
 
     def _on_lost(self) -> None:
         self.stream.need_keyframe()

@@ -22,7 +22,7 @@ from appliance.media.api import (
 )
 from appliance.media.camera import CameraFeed, CameraTrack
 from appliance.media.congestion.allocation import Allocation
-from appliance.media.downlink import Loudspeaker, Screen
+from appliance.media.downlink import Loudspeaker
 from appliance.media.dscp import Marks
 from appliance.media.life import MediaLife
 from appliance.media.lipsync import LipSync
@@ -30,6 +30,7 @@ from appliance.media.microphone import MicrophoneFeed, MicrophoneTrack
 from appliance.media.playout import Playout
 from appliance.media.rtp_receive import RtpReceiveStream
 from appliance.media.rtp_send import RtpSendStream
+from appliance.media.screen import Screen
 from appliance.media.sound import Loudness
 from appliance.media.taps import Tap
 from appliance.media.transmission import Transmission
@@ -153,7 +154,10 @@ class Session(MediaLife):
     # -- media
 
     def set_directions(self, wanted: Directions) -> None:
+        was_due = self._due()
         self._wanted = wanted
+        if not was_due:  # what was not due until now is not missed from before
+            self._heard_at = self._loop.time()
         if self._described_at is not None:
             self._prepare_camera()
         if self._connected_at is not None and not self._ended:
@@ -229,7 +233,9 @@ class Session(MediaLife):
         return self.video_in.pictures.open(limit_bytes)
 
     def _owed(self, kind: str) -> bool:
-        return self._peer_sends[kind] and self._transport.negotiated(kind)[1]
+        """Whether the peer has to send it. A picture that we do not want it leaves out, whatever it says of it."""
+        wanted = kind == "audio" or self._wanted.receive_video
+        return wanted and self._peer_sends[kind] and self._transport.negotiated(kind)[1]
 
     def _due(self) -> bool:
         return self._owed("audio") or self._owed("video")

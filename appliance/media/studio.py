@@ -7,7 +7,7 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from io import BytesIO
@@ -20,12 +20,15 @@ from appliance.errors import EdgecallError
 from appliance.media.acoustics import Acoustics
 from appliance.media.api import SOUND_LIMIT, Directions, IceServers, SoundBlock, Tone
 from appliance.media.camera import RETRY_S, CameraFeed
-from appliance.media.downlink import Loudspeaker, Screen
+from appliance.media.downlink import Loudspeaker
 from appliance.media.dscp import Marks
 from appliance.media.gallery import Gallery
 from appliance.media.ladder import Constraints
+from appliance.media.layout import SELF, Face, Seat
 from appliance.media.microphone import MicrophoneFeed
 from appliance.media.plain_rtp import CLEAR, PlainSession, Protection
+from appliance.media.screen import Screen
+from appliance.media.self_view import SelfView
 from appliance.media.servers import ServerPool
 from appliance.media.session import Session, SessionParts
 from appliance.media.sound import BLOCK_MS, RATE, SILENCE, Loudness, mean_square
@@ -35,7 +38,7 @@ from appliance.network import Network
 from appliance.settings import AudioSettings, VideoSettings
 from appliance.tasks import background
 from appliance.vocabulary import Json
-from hw.api import Audio, AudioBlock, Board, DeviceMissingError, EncoderKind, HardwareError, Kind, VideoMode
+from hw.api import Audio, AudioBlock, Board, DeviceMissingError, EncoderKind, Fit, HardwareError, Kind, VideoMode
 
 __all__ = ["Studio"]
 
@@ -59,6 +62,8 @@ class Studio:
         self._loudspeaker = Loudspeaker()
         self._leaving: TapPoint[SoundBlock] = TapPoint(lambda block: len(block.pcm))
         self._screen = Screen(board.display)
+        self._self_view: SelfView | None = None
+        self._layout: Json = {}
         self._microphone: MicrophoneFeed | None = None
         self._camera: CameraFeed | None = None
         self._marks = marks or Marks()
@@ -93,6 +98,8 @@ class Studio:
         if self._board.camera is not None:
             self._camera = CameraFeed(self._board.camera, self._mode, loop, self._executor)
             self._camera.start()
+            if self._screen.present:
+                self._self_view = SelfView(self._camera, self._screen, loop)
 
     async def close(self) -> None:
         await asyncio.gather(*(one.close() for one in (*self._sessions, *self._galleries)))
@@ -100,6 +107,8 @@ class Studio:
         if self._retry is not None:
             self._retry.cancel()
             await asyncio.gather(self._retry, return_exceptions=True)
+        if self._self_view is not None:
+            await self._self_view.close()
         if self._camera is not None:
             await self._camera.close()
         if self._board.audio is not None and self._running:
@@ -163,6 +172,16 @@ class Studio:
     @property
     def shows(self) -> bool:
         return self._screen.present
+
+    @property
+    def screen_size(self) -> tuple[int, int]:
+        return self._screen.size
+
+    def arrange(self, seats: Sequence[Seat], faces: Sequence[Face], fit: Fit, layout: Json) -> None:
+        self._layout = layout
+        self._screen.arrange(seats, faces, fit)
+        if self._self_view is not None:
+            self._self_view.show(any(seat.source == SELF for seat in seats))
 
     def _name(self) -> str:
         return f"session-{next(self._names)}"
@@ -387,6 +406,8 @@ class Studio:
             "stalled": sum(session.stalled for session in self._sessions)
             + sum(gallery.stalled for gallery in self._galleries),
         }
+        if self._screen.present:
+            video["layout"] = self._layout | self._screen.document()
         if camera is not None:
             if camera.mode is not None and self._board.camera is not None:
                 video["actual"] |= {

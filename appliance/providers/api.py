@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from appliance.media.layout import Quality, Source
 from appliance.vocabulary import CallKind, Json, Reason
 
 __all__ = [
@@ -72,7 +73,8 @@ class Peer:
 class MediaWanted:
     """What we want to send and receive; a legal call may lack any of the four.
 
-    ``listens_only``: nothing is sent in this call, nor will be: there is nothing to negotiate for it.
+    ``listens_only``: nothing is sent in this call, nor will be: there is nothing to negotiate for it. ``view``: whose
+    pictures of a room, and how large; None: those of everybody.
     """
 
     send_audio: bool = True
@@ -80,6 +82,7 @@ class MediaWanted:
     receive_audio: bool = True
     receive_video: bool = True
     listens_only: bool = False
+    view: Mapping[Source, Quality] | None = None
 
 
 # --- what a leg tells -----------------------------------------------------------------------------------------------

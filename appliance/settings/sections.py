@@ -12,6 +12,7 @@ from pathlib import Path
 from appliance.settings import formats
 from appliance.settings.fields import setting
 from appliance.settings.secret import Secret
+from appliance.vocabulary import FITS, LAYOUTS
 
 __all__ = [
     "AudioSettings",
@@ -28,6 +29,7 @@ __all__ = [
     "MqttUserSettings",
     "NetworkSettings",
     "PeerSettings",
+    "ScreenSettings",
     "Settings",
     "TokenSettings",
     "VideoSettings",
@@ -259,6 +261,15 @@ class VideoSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ScreenSettings:
+    """What of the others stands on the screen; the verb video.layout changes it for a call, or until the next start."""
+
+    layout: str = setting("grid", "Where whose picture stands; what is not shown is not received.", choices=LAYOUTS)
+    fit: str = setting("fit", "Pictures of another shape than their place: fit has bars beside, crop cuts off, stretch "
+                       "distorts.", choices=FITS)
+
+
+@dataclass(frozen=True, slots=True)
 class AudioSettings:
     """What is done to the microphone's sound; the verb audio.filters changes it until the next start."""
 
@@ -311,6 +322,7 @@ class Settings:
     janus: JanusSettings = field(default_factory=JanusSettings)
     network: NetworkSettings = field(default_factory=NetworkSettings)
     video: VideoSettings = field(default_factory=VideoSettings)
+    screen: ScreenSettings = field(default_factory=ScreenSettings)
     audio: AudioSettings = field(default_factory=AudioSettings)
     log: LogSettings = field(default_factory=LogSettings)
     book: tuple[BookSettings, ...] = setting((), "Entries of the address book.")

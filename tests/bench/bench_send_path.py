@@ -33,9 +33,10 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
 from appliance.media.api import Directions, IceServers, SessionClosed
 from appliance.media.camera import CameraFeed, CameraTrack
-from appliance.media.downlink import Loudspeaker, Screen
+from appliance.media.downlink import Loudspeaker
 from appliance.media.dscp import Marks
 from appliance.media.rtp_seam import codec_preferences
+from appliance.media.screen import Screen
 from appliance.media.servers import ServerPool
 from appliance.media.sound import Loudness
 from appliance.media.webrtc import WebRtcSession

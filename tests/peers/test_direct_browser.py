@@ -95,6 +95,33 @@ async def page_sees_rising(page: Page) -> None:
     assert await Chromium.frames_decoded(page) > frames
 
 
+async def test_a_picture_that_the_device_does_not_show_is_not_sent() -> None:
+    async with on_duty() as (device, _browser, page):
+        told = await answered(device, page)
+        await told.leg.tell(muted=False, held=False, video=True)
+        await device_sees_rising(device)
+
+        async def sent() -> int:
+            return int(await page.evaluate("""async () => [...(await peer.stats()).values()].find(
+                ({ type, kind }) => type === "outbound-rtp" && kind === "video").bytesSent"""))
+
+        async def rests() -> None:
+            """Nothing within a second, once what was on its way has left."""
+            async with asyncio.timeout(10):
+                while True:
+                    before = await sent()
+                    await asyncio.sleep(1)
+                    if await sent() == before > 0:
+                        return
+
+        await told.leg.set_media(api.MediaWanted(receive_video=False))
+        await rests()
+        await device_hears(device, PAGE_HERTZ)
+        assert (await page.evaluate("() => peer.state.call.state")) == "Connected"
+        await told.leg.set_media(api.MediaWanted())
+        await device_sees_rising(device)
+
+
 async def test_the_operator_answers_and_both_see_and_hear_each_other() -> None:
     async with on_duty() as (device, _browser, page):
         told = Told(await device.dial())

@@ -16,10 +16,12 @@ from appliance.calls.book import AddressBook, Entry
 from appliance.calls.commands import CallCommands
 from appliance.calls.controller import CallController
 from appliance.calls.ledger import Conclusion
+from appliance.calls.pictures import PictureCommands
 from appliance.calls.terms import HouseRules
 from appliance.errors import Refused
 from appliance.media.api import Directions, IceServers, Session, Tone
 from appliance.media.ladder import Constraints
+from appliance.media.layout import Face, Seat
 from appliance.providers.api import (
     Accepted,
     Connected,
@@ -33,7 +35,7 @@ from appliance.providers.api import (
 )
 from appliance.settings import CallSettings
 from appliance.vocabulary import END_REASONS, VERB, Command, Event, Json, Origin, Reason
-from hw.api import VideoMode
+from hw.api import Fit, VideoMode
 
 MONDAY_NOON = datetime(2026, 11, 23, 12, 0)  # noqa: DTZ001 - the schedule of the device is in local time
 
@@ -161,8 +163,14 @@ class RememberingStudio:
     """What the controller asked of the studio."""
 
     exchange_tick = 0.0
+    shows = True
+    screen_size = (1280, 720)
 
     def __init__(self) -> None:
+        self.seats: Sequence[Seat] = ()
+        self.faces: Sequence[Face] = ()
+        self.fit = Fit.FIT
+        self.layout: Json = {}
         self.muted = False
         self.incoming_muted = False
         self.tone: Tone | None = None
@@ -182,6 +190,9 @@ class RememberingStudio:
 
     def session(self, wanted: Directions, *, ice: IceServers, loopback: bool) -> Session:
         raise AssertionError("the controller never makes sessions")
+
+    def arrange(self, seats: Sequence[Seat], faces: Sequence[Face], fit: Fit, layout: Json) -> None:
+        self.seats, self.faces, self.fit, self.layout = seats, faces, fit, layout
 
     def mute(self, muted: bool) -> None:
         self.muted = muted
@@ -253,7 +264,8 @@ class House:
             providers=[self.provider], studio=self.studio, book=AddressBook(entries), book_path=folder / "book.json",
             bulletin=self.bulletin, records=self.records, conclusion=conclusion, features=features,
             rules=rules, local_time=lambda: self.now, wall=lambda: self.wall)
-        self.handlers = CallCommands(self.controller).handlers()
+        self.handlers = {**CallCommands(self.controller).handlers(),
+                         **PictureCommands(self.controller, self.studio).handlers()}
         self._subscription = self.bulletin.subscribed(on_event=self.events.append)
         self._count = 0
 

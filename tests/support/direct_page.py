@@ -56,7 +56,7 @@ class SeenBoard:
 
     def __init__(self, hertz: float) -> None:
         self._board = SimBoard(BoardOptions(microphone=f"tone:{hertz:g}", camera="pattern"))
-        self.display: Display = HandDisplay()
+        self.display: Display | None = HandDisplay()
         self.played = bytearray()
         self._board.simulation.tap_speaker(self._tap)
 

@@ -97,6 +97,7 @@ class JanusServer:
         self._reader: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
         self.port = free_port()
+        self._admin_port = free_port()
         self.log: list[str] = []
 
     @property
@@ -143,6 +144,23 @@ class JanusServer:
     async def stop(self) -> None:
         await self.kill()
 
+    async def pictures_sent(self) -> int:
+        """Bytes of pictures that the server has sent to all who are there, by its own counters."""
+        async with aiohttp.ClientSession() as http, http.ws_connect(
+                f"ws://127.0.0.1:{self._admin_port}", protocols=("janus-admin-protocol",)) as socket:
+
+            async def ask(what: str, **more: Any) -> dict[str, Any]:
+                await socket.send_json({"janus": what, "transaction": "t", "admin_secret": ADMIN, **more})
+                answer: dict[str, Any] = await socket.receive_json(timeout=5)
+                return answer
+
+            sent = 0
+            for session in (await ask("list_sessions"))["sessions"]:
+                for handle in (await ask("list_handles", session_id=session)).get("handles", []):
+                    told = await ask("handle_info", session_id=session, handle_id=handle)
+                    sent += _bytes_out(told.get("info", {}), "video")
+            return sent
+
     @asynccontextmanager
     async def control(self) -> AsyncIterator[Control]:
         async with aiohttp.ClientSession() as http, http.ws_connect(self.url, protocols=("janus-protocol",)) as socket:
@@ -168,6 +186,7 @@ general: {{
   debug_level = 4
   debug_colors = false
   {secret}
+  admin_secret = "{ADMIN}"
 }}
 media: {{ rtp_port_range = "20000-29999" }}
 nat: {{ ice_ignore_list = "vmnet" }}
@@ -176,7 +195,7 @@ transports: {{ disable = "{without("transports")}" }}
 """)
         self._put("janus.transport.websockets.jcfg", f"""
 general: {{ ws = true ws_port = {self.port} ws_ip = "127.0.0.1" ws_logging = "err,warn" }}
-admin: {{ admin_ws = false }}
+admin: {{ admin_ws = true admin_ws_port = {self._admin_port} admin_ws_ip = "127.0.0.1" }}
 """)
         rooms = "".join(f"room-{number}: {{ {' '.join(_setting(*one) for one in settings.items())} }}\n"
                         for number, settings in self._rooms.items())
@@ -184,6 +203,17 @@ admin: {{ admin_ws = false }}
 
     def _put(self, name: str, text: str) -> None:
         (self._folder / name).write_text(text)
+
+
+def _bytes_out(info: Any, kind: str) -> int:
+    """Of all media lines of this kind, somewhere in what the server tells of a handle."""
+    if isinstance(info, list):
+        return sum(_bytes_out(one, kind) for one in info)
+    if not isinstance(info, dict):
+        return 0
+    if info.get("type") == kind and "stats" in info:
+        return int(info["stats"].get("out", {}).get("bytes", 0))
+    return sum(_bytes_out(one, kind) for one in info.values())
 
 
 def _setting(name: str, value: Any) -> str:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from appliance.calls.stage import Stage
 from appliance.media.api import IceServers
+from appliance.media.layout import Face
 from appliance.media.studio import Studio
 from appliance.providers import api
 from appliance.providers.janus.provider import JanusProvider
 from appliance.settings import JanusSettings, VideoSettings
-from hw.api import Tile
+from hw.api import Display, Tile
 from hw.sim import pattern
+from hw.sim.display import SimDisplay
 from tests.support.direct_page import SeenBoard
 from tests.support.janus import JanusServer
 from tests.support.media_board import HandDisplay
@@ -57,21 +63,35 @@ class Device:
     board: SeenBoard
     studio: Studio
     provider: JanusProvider
+    stage: Stage
+    media: api.MediaWanted = field(default_factory=api.MediaWanted)
     leg: api.Leg | None = None
     told: list[tuple[float, api.LegEvent]] = field(default_factory=list)
     reader: asyncio.Task[None] | None = None
+    looking: asyncio.Task[None] | None = None
 
     async def join(self, room: str = str(ROOM), *, pin: str = "", media: api.MediaWanted | None = None) -> api.Leg:
         me = api.Peer(self.name, f"device:{self.name}", self.name.title(), "device", True)
         self.told.clear()
+        self.media = replace(media or api.MediaWanted(), view={})
         leg = self.leg = await self.provider.dial(
-            api.Target("room", room, pin), call_id=self.name, caller=me, media=media or api.MediaWanted())
+            api.Target("room", room, pin), call_id=self.name, caller=me, media=self.media)
+        self.stage.on_view = self._look
         self.reader = asyncio.create_task(self._read(leg), name=f"test.{self.name}")
         return leg
 
     async def _read(self, leg: api.Leg) -> None:
         async for event in leg.events():
             self.told.append((asyncio.get_running_loop().time(), event))
+            if isinstance(event, api.Members):
+                self.stage.cast([Face(one.id, one.display_name, video=one.video, speaking=one.speaking,
+                                      muted=one.muted, away=one.away) for one in event.members])
+
+    def _look(self) -> None:
+        """What the call controller does of it."""
+        assert self.leg is not None
+        wanted = replace(self.media, view=self.stage.view)
+        self.looking = asyncio.create_task(self.leg.set_media(wanted), name=f"test.view.{self.name}")
 
     def of(self, kind: type[api.LegEvent]) -> list[Any]:
         return [event for _, event in self.told if isinstance(event, kind)]
@@ -126,6 +146,12 @@ class Device:
 
         await until(look, f"moving pictures of {labels} at {self.name}; tiles: {sorted(self.tiles)}", within_s)
 
+    async def shown(self) -> Image.Image:
+        """The simulated screen, as it would be photographed."""
+        assert isinstance(self.board.display, SimDisplay)
+        png = await asyncio.get_running_loop().run_in_executor(None, self.board.display.screenshot)
+        return Image.open(io.BytesIO(png)).convert("L")
+
     async def hears(self, hertz: float, within_s: float = 10.0) -> None:
         await until(lambda: abs(self.board.hears()[0] - hertz) < 6 and self.board.hears()[1] > -40,
                     f"{hertz} Hz at {self.name}", within_s)
@@ -133,14 +159,17 @@ class Device:
 
 @asynccontextmanager
 async def device(
-    url: str, name: str, hertz: float = 440.0, *, height: int = 180, **settings: Any,
+    url: str, name: str, hertz: float = 440.0, *, height: int = 180, screen: Callable[[], Display | None] = HandDisplay,
+    **settings: Any,
 ) -> AsyncIterator[Device]:
+    """``screen`` makes the screen of the board, where it is not one in the test's hand."""
     loop = asyncio.get_running_loop()
     board = await loop.run_in_executor(None, SeenBoard, hertz)
+    board.display = screen()
     studio = Studio(board, VideoSettings(height * 16 // 9, height, 15, 300_000))
     await studio.open()
     provider = JanusProvider(JanusSettings(url=url, **settings), studio, ice=IceServers())
-    made = Device(name, board, studio, provider)
+    made = Device(name, board, studio, provider, Stage(studio))
     try:
         yield made
     finally:

@@ -17,7 +17,7 @@ from tests.support.calls import House, ScriptedLeg, settle
 from tests.support.clock import virtual_time
 
 ROOM = "room:1234"
-LISTENS = MediaWanted(send_audio=False, send_video=False, listens_only=True)
+LISTENS = MediaWanted(send_audio=False, send_video=False, listens_only=True, view={})
 OPENS, CLOSES = 1000.0, 2000.0
 
 
@@ -116,7 +116,7 @@ async def test_the_role_is_of_the_room_alone(tmp_path: Path) -> None:
 async def test_an_attendee_may_send_but_not_end_it_for_all(tmp_path: Path) -> None:
     async with House(tmp_path) as house:
         leg = await in_room(house)
-        assert leg.media[-1] == MediaWanted()
+        assert leg.media[-1] == MediaWanted(view={})
         assert able(house, "turnVideoOn")["isPresent"]
         assert able(house, "hangUpForEveryOne") == {"isPresent": False, "reason": "RoleRestricted"}
 

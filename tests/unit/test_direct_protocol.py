@@ -68,7 +68,7 @@ def test_an_unknown_field_and_each_missing_one_are_refused(signal: wire.Signal) 
         wire.parse(body(signal, extra=1))
     whole = json.loads(wire.pack(signal, ts=0))
     optional = {spec.metadata["wire"] or spec.name for spec in fields(signal)
-                if spec.default in ("", None)}
+                if spec.default in ("", None, True)}
     for name in whole.keys() - optional - {"ts"}:
         with pytest.raises(SignalingError):
             wire.parse(json.dumps({k: v for k, v in whole.items() if k != name}))

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from appliance.errors import EdgecallError, Refused, SignalingError
 from appliance.media import sdp
 from appliance.media.api import Directions, IceServers
-from appliance.media.downlink import Loudspeaker, Screen
+from appliance.media.downlink import Loudspeaker
 from appliance.media.dscp import Marks
+from appliance.media.screen import Screen
 from appliance.media.servers import ServerPool
 from appliance.media.sound import Loudness
 from appliance.media.webrtc import WebRtcSession

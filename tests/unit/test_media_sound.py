@@ -8,13 +8,11 @@ from array import array
 import pytest
 
 from appliance.media.api import Tone
-from appliance.media.downlink import Loudspeaker, Screen
+from appliance.media.downlink import Loudspeaker
 from appliance.media.echo import HOLD_BLOCKS, HalfDuplexGuard
 from appliance.media.sound import BLOCK_BYTES, SILENCE, Limiter, attenuate, audioop, dbfs, mean_square
 from appliance.media.tones import REPEATING, TonePlayer, tone_pcm
 from appliance.media.video_in import picture_of
-from hw.api import Picture
-from tests.support.media_board import HandDisplay
 from tests.support.media_pair import goertzel
 
 
@@ -121,19 +119,6 @@ def test_the_loudspeaker_mixes_peers_and_tones_and_mutes_peers_alone() -> None:
     loudspeaker.remove(voices[0])
     loudspeaker.block()
     assert (voices[0].taken, voices[1].taken) == (4, 5)
-
-
-def test_the_screen_shows_every_peer_and_the_words() -> None:
-    display = HandDisplay()
-    screen = Screen(display)
-    screen.text("Calling")
-    assert (display.banner, len(display.tiles)) == ("Calling", 0)
-    first, second = object(), object()
-    screen.picture(first, Picture(2, 2, b"123456"))
-    screen.picture(second, Picture(2, 2, b"abcdef"))
-    assert [(tile.x, tile.w) for tile in display.tiles] == [(0, 0.5), (0.5, 0.5)]
-    screen.picture(first, None)
-    assert [tile.w for tile in display.tiles] == [1.0]
 
 
 def test_pictures_lose_the_padding_of_their_rows() -> None:

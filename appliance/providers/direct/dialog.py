@@ -13,7 +13,7 @@ connections: a higher one replaces a lower one as soon as it is up.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
@@ -32,6 +32,7 @@ __all__ = [
     "MakeAnswer",
     "MakeOffer",
     "PeerSends",
+    "PeerWatches",
     "Phase",
     "Post",
     "StartTimer",
@@ -126,6 +127,13 @@ class PeerSends:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerWatches:
+    """Whether the peer wants our picture."""
+
+    video: bool
+
+
+@dataclass(frozen=True, slots=True)
 class StartTimer:
     timer: Timer
     seconds: float
@@ -144,8 +152,8 @@ class Finish:
 
 
 Effect = (
-    Post | Tell | MakeOffer | MakeAnswer | TakeAnswer | AddCandidate | Drop | PeerSends | StartTimer | CancelTimer
-    | Finish
+    Post | Tell | MakeOffer | MakeAnswer | TakeAnswer | AddCandidate | Drop | PeerSends | PeerWatches | StartTimer
+    | CancelTimer | Finish
 )
 
 CANDIDATES: Final = 64
@@ -210,6 +218,7 @@ class Dialog:
         self._peer_held = False
         self._peer_audio = True
         self._peer_video = True
+        self._watching = self._peer_watches = True
         self._established = False  # Connected was told
         self._accept_told = False
         self._overtaken = False  # by a change of the network, before our first offer was ready
@@ -439,6 +448,9 @@ class Dialog:
         if signal.held != self._peer_held:
             self._peer_held = signal.held
             effects.append(Tell(api.Held(signal.held)))
+        if signal.watching != self._peer_watches:
+            self._peer_watches = signal.watching
+            effects.append(PeerWatches(signal.watching))
         return effects
 
     def _candidate(self, signal: wire.Candidate) -> list[Effect]:
@@ -552,17 +564,25 @@ class Dialog:
     def tell(self, *, muted: bool, held: bool, video: bool) -> list[Effect]:
         """Our own mute, hold and video; said again after every accept and resume."""
         self._seq += 1
-        self._told = wire.Update(self.call_id, self._seq, muted, held, video)
+        self._told = wire.Update(self.call_id, self._seq, muted, held, video, self._watching)
         if self.phase in (Phase.JOINING, Phase.UP, Phase.LOST):
             return self._repeat()
         return []
+
+    def watch(self, watching: bool) -> list[Effect]:
+        """Whether we want the peer's picture; where nothing was told yet it is told with the first word."""
+        if watching == self._watching:
+            return []
+        self._watching = watching
+        told = self._told
+        return [] if told is None else self.tell(muted=told.muted, held=told.held, video=told.video)
 
     def _repeat(self) -> list[Effect]:
         if self._told is None or self._chosen is None:
             return []
         told = self._told
         if told.call_id != self.call_id:  # glare changed it
-            told = wire.Update(self.call_id, told.seq, told.muted, told.held, told.video)
+            told = replace(told, call_id=self.call_id)
         return [Post(self._chosen, told)]
 
     # --- peer connections -------------------------------------------------------------------------------------------

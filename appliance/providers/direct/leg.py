@@ -29,6 +29,7 @@ from appliance.providers.direct.dialog import (
     MakeAnswer,
     MakeOffer,
     PeerSends,
+    PeerWatches,
     Phase,
     Post,
     StartTimer,
@@ -81,6 +82,7 @@ class DirectLeg:
         self._last_stats: Sequence[Json] = ()  # of a leg that is over
         self._given_up: deque[asyncio.Task[Sequence[Json]]] = deque(maxlen=GIVEN_UP)
         self._peer_sends = (True, True)
+        self._peer_watches = True
         self._facts = Facts()
         self._chores: Chores[Timer] = Chores(
             f"direct.media.{leg_id[:12]}", lambda: self._carry_out(self._dialog.end(END_REASONS["500/internal"])))
@@ -108,6 +110,7 @@ class DirectLeg:
 
     async def accept(self, media: api.MediaWanted) -> None:
         self._media = media
+        self._carry_out(self._dialog.watch(media.receive_video))
         self._carry_out(self._dialog.accept(wire.Sends(media.send_audio, media.send_video)))
 
     async def end(self, reason: Reason) -> None:
@@ -126,6 +129,7 @@ class DirectLeg:
         self._media = media
         for session in self._sessions.values():
             session.set_directions(self._directions())
+        self._carry_out(self._dialog.watch(media.receive_video))
 
     async def tell(self, *, muted: bool, held: bool, video: bool) -> None:
         self._carry_out(self._dialog.tell(muted=muted, held=held, video=video))
@@ -244,6 +248,10 @@ class DirectLeg:
                     self._peer_sends = (audio, video)
                     for session in self._sessions.values():
                         session.peer_sends(audio=audio, video=video)
+                case PeerWatches(video):
+                    self._peer_watches = video
+                    for session in self._sessions.values():
+                        session.set_directions(self._directions())
                 case StartTimer(timer, seconds):
                     self._chores.start_timer(timer, seconds, self._timeout)
                 case CancelTimer(timer):
@@ -267,7 +275,8 @@ class DirectLeg:
 
     def _directions(self) -> Directions:
         media = self._media
-        return Directions(media.send_audio, media.send_video, media.receive_audio, media.receive_video)
+        return Directions(media.send_audio, media.send_video and self._peer_watches, media.receive_audio,
+                          media.receive_video)
 
     def _open(self, generation: int) -> None:
         """A session negotiates every direction there is a device for, and does not use those not wanted now: so video

@@ -26,7 +26,8 @@ accept              callee     ``sdp`` (offer), ``peer`` {identity, displayName}
 reject              callee     ``reason``
 answer              caller     ``sdp``: answers accept
 candidate           both       ``generation``, ``candidate`` ("" ends them), ``mid``, ``line`` (RFC 8838)
-update              both       ``seq`` rising, ``muted``, ``held``, ``video``: what the sender does now
+update              both       ``seq`` rising, ``muted``, ``held``, ``video``: what the sender does now; ``watching``
+                               (default true): whether the other side's picture is wanted, else it is not to be sent
 bye                 both       ``reason``; the answer to any message of a call that is over here
 lost                caller     ``generation`` that went silent: please offer again
 resume              both       the sender lost its media (page reloaded): build them anew
@@ -392,6 +393,7 @@ class Update(CallSignal):
     muted: bool = field(metadata=_wire(_flag))
     held: bool = field(metadata=_wire(_flag))
     video: bool = field(metadata=_wire(_flag))
+    watching: bool = field(default=True, metadata=_wire(_flag))
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,8 @@ class JanusLeg:
 
     def join(self) -> None:
         """Begin; Accepted and Connected, or Ended, follow."""
+        media = self._media
+        self._carry_out(self._membership.want(hears=media.receive_audio, sees=media.receive_video, view=media.view))
         self._carry_out(self._membership.start())
 
     async def ring(self) -> None:
@@ -141,7 +143,7 @@ class JanusLeg:
             self._publication[1].set_directions(self._directions())
         if self._gallery is not None:
             self._gallery[1].set_wanted(audio=media.receive_audio, video=media.receive_video)
-        self._carry_out(self._membership.want(hears=media.receive_audio, sees=media.receive_video))
+        self._carry_out(self._membership.want(hears=media.receive_audio, sees=media.receive_video, view=media.view))
 
     async def tell(self, *, muted: bool, held: bool, video: bool) -> None:
         """The room has no word for it: others see that nothing comes."""

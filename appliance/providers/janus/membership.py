@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from appliance.media.api import SessionClosed, SessionEvent, SessionSilent, SessionStranded, SessionUp
+from appliance.media.layout import Quality, Source
 from appliance.providers import api
 from appliance.providers.janus import protocol as wire
 from appliance.providers.janus.effects import (
@@ -71,6 +72,7 @@ class Membership:
         self._me = me
         self._shows = shows
         self._hears, self._sees = True, True
+        self._view: Mapping[Source, Quality] | None = None
         self._over = False
         self._linked = False
         self._requests = Requests(new_transaction, token=room.token, secret=room.api_secret)
@@ -174,9 +176,9 @@ class Membership:
         self._absent = feeds
         return self._roster()
 
-    def want(self, *, hears: bool, sees: bool) -> Sequence[Effect]:
-        """What we want to receive from here on."""
-        self._hears, self._sees = hears, sees
+    def want(self, *, hears: bool, sees: bool, view: Mapping[Source, Quality] | None = None) -> Sequence[Effect]:
+        """What we want to receive from here on. ``view``: whose pictures; None: those of the first."""
+        self._hears, self._sees, self._view = hears, sees, view
         return [] if self._over else [*self._subscription.follow(), *self._roster()]
 
     @property
@@ -375,7 +377,8 @@ class Membership:
             ("audio", "opus", VOICES, self._hears), ("video", "h264", PICTURES, self._sees and self._shows),
         ):
             usable = [(person.feed, one.mid) for person in people
-                      if (one := person.stream(kind)) is not None and one.codec == codec]
+                      if (one := person.stream(kind)) is not None and one.codec == codec
+                      and (kind == "audio" or self._view is None or Source(person.feed) in self._view)]
             found += usable[:most] if wanted else []
         return set(found)
 

@@ -147,8 +147,7 @@ class Subscription:
             self._negotiating = False
             return []
         self._negotiating = True
-        names = {person.feed: person.name for person in self._persons.values()}
-        on = {line.mid: OnLine(line.feed, names.get(line.feed, "")) for line in lines}
+        on = {line.mid: OnLine(line.feed) for line in lines}
         return [Watch(self._generation, sdp, on)]
 
     def _started(self, _: Json) -> Sequence[Effect]:

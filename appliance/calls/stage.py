@@ -1,0 +1,126 @@
+"""Who is on the screen: from roster and layout to the places there, and to what is received for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from appliance.calls.roster import Roster
+from appliance.media.api import Studio
+from appliance.media.layout import PEER, Face, Layout, Quality, Seat, Shows, Source, arrange, quality_for, spoken
+from appliance.vocabulary import Json, ParticipantState
+from hw.api import Fit
+
+__all__ = ["Stage", "faces_in_room", "faces_of_peer"]
+
+
+class Stage:
+    """One call after the other; everything on the loop. ``on_view``: what is to be received has changed.
+
+    A layout chosen in a call holds until its end, one chosen without until the next start. What somebody begins to
+    share is shown by itself, until it ends or a layout is chosen meanwhile.
+    """
+
+    def __init__(self, studio: Studio, layout: Layout = Layout.GRID, fit: Fit = Fit.FIT) -> None:
+        self._studio = studio
+        self._standing = layout, fit
+        self._chosen: tuple[Layout, Fit] | None = None  # for the call
+        self._by_itself = False  # the layout of content, because somebody has begun to share
+        self._faces: Sequence[Face] = ()
+        self._order: Sequence[str] = ()
+        self._asked: dict[str, Quality] = {}  # of those of whom somebody has asked for a quality
+        self.view: Mapping[Source, Quality] = {}
+        """What is received, and how large."""
+        self.on_view: Callable[[], None] = _nobody
+
+    # --- what is wanted
+
+    def configure(self, layout: Layout, fit: Fit) -> None:
+        """Other settings; a call in progress keeps what was chosen for it."""
+        self._standing = layout, fit
+        self._arrange()
+
+    def choose(self, layout: Layout | None, fit: Fit | None, *, in_call: bool) -> None:
+        """None: as it is."""
+        before = self._chosen if in_call and self._chosen is not None else self._standing
+        wanted = layout or before[0], fit or before[1]
+        if in_call:
+            self._chosen = wanted
+        else:
+            self._standing = wanted
+        if layout is not None:
+            self._by_itself = False
+        self._arrange()
+
+    def ask(self, feed: str, quality: Quality | None) -> None:
+        """How this one is received from now on; None: by the size of the seat."""
+        if quality is None:
+            self._asked.pop(feed, None)
+        else:
+            self._asked[feed] = quality
+        self._arrange()
+
+    # --- who is there
+
+    def cast(self, faces: Sequence[Face]) -> None:
+        """All who may be shown, in the order in which they came."""
+        shared = any(face.content for face in self._faces)
+        self._faces, self._order = faces, spoken(self._order, faces)
+        self._asked = {face.feed: self._asked[face.feed] for face in faces if face.feed in self._asked}
+        if not shared and any(face.content for face in faces):
+            self._by_itself = True
+        self._arrange()
+
+    def clear(self) -> None:
+        """The call is over."""
+        self._chosen, self._by_itself = None, False
+        self.cast(())
+
+    # --- what comes of it
+
+    @property
+    def wanted(self) -> tuple[Layout, Fit]:
+        return self._chosen or self._standing
+
+    @property
+    def layout(self) -> Layout:
+        """The one in force."""
+        wanted, shared = self.wanted[0], any(face.content for face in self._faces)
+        if shared and self._by_itself and wanted is not Layout.NONE:
+            return Layout.CONTENT
+        return Layout.SPEAKER if wanted is Layout.CONTENT and not shared else wanted
+
+    def document(self) -> Json:
+        """Wanted beside actual."""
+        return {"wanted": self.wanted[0].value, "actual": self.layout.value, "fit": self.wanted[1].value}
+
+    def _arrange(self) -> None:
+        size = self._studio.screen_size
+        faces = [replace(face, video=False, content=False) if self._asked.get(face.feed) is Quality.OFF else face
+                 for face in self._faces]
+        seats = arrange(self.layout, faces, order=self._order, size=size)
+        self._studio.arrange(seats, faces, self.wanted[1], self.document())
+        view = {seat.source: self._quality(seat, size) for seat in seats if seat.source.shows is not Shows.SELF}
+        if view != self.view:
+            self.view = view
+            self.on_view()
+
+    def _quality(self, seat: Seat, size: tuple[int, int]) -> Quality:
+        asked = self._asked.get(seat.source.feed) if seat.source.shows is Shows.PERSON else None
+        return quality_for(seat, size) if asked is None else asked
+
+
+def faces_in_room(roster: Roster) -> list[Face]:
+    return [Face(one.id, one.display_name, video=one.video, speaking=one.speaking, muted=one.muted,
+                 away=one.state is ParticipantState.RECONNECTING, level=one.quality) for one in roster]
+
+
+def faces_of_peer(roster: Roster, participant_id: str) -> list[Face]:
+    """The only other one of a direct call. Its name stands in the words of the screen already."""
+    one = roster.members.get(participant_id)
+    return [] if one is None else [
+        Face(PEER.feed, muted=one.muted, away=one.state is ParticipantState.RECONNECTING, level=one.quality)]
+
+
+def _nobody() -> None:
+    return None

@@ -1,0 +1,105 @@
+"""Layouts in a room of a real Janus: what the screen shows, and what the server sends for it by its own counters."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageChops, ImageOps
+
+from appliance.media.layout import Face, Layout, Seat, arrange
+from hw.sim import pattern
+from hw.sim.display import SimDisplay
+from tests.support.janus import JanusServer
+from tests.support.room_device import Device, device, janus, until
+
+pytestmark = pytest.mark.peer
+
+SIZE = (1280, 720)
+
+
+def screen() -> SimDisplay:
+    return SimDisplay(SIZE)
+
+
+def nothing() -> None:
+    """The board has no screen."""
+
+
+def counter(shot: Image.Image, seat: Seat, *, mirrored: bool = False) -> int | None:
+    """Of the test picture that stands in this place, 16:9 in the middle of it."""
+    left, top, width, height = (round(share * of) for share, of in zip(
+        (seat.x, seat.y, seat.w, seat.h), SIZE * 2, strict=True))
+    wide = min(width, height * 16 // 9) // 2 * 2
+    high = min(height, width * 9 // 16) // 2 * 2
+    left, top = left + (width - wide) // 2, top + (height - high) // 2
+    part = shot.crop((left, top, left + wide, top + high))
+    mark = pattern.read((ImageOps.mirror(part) if mirrored else part).tobytes(), wide, high)
+    return None if mark is None else mark.counter
+
+
+async def moves(one: Device, *seats: Seat, mirrored: bool = False) -> None:
+    """In each of these places three other pictures from now on."""
+    seen: list[set[int]] = [set() for _ in seats]
+    async with asyncio.timeout(10):
+        while not all(len(counters) >= 3 for counters in seen):
+            shot = await one.shown()
+            for seat, counters in zip(seats, seen, strict=True):
+                if (found := counter(shot, seat, mirrored=mirrored)) is not None:
+                    counters.add(found)
+            await asyncio.sleep(0.05)
+
+
+async def rate(server: JanusServer, seconds: float = 1.0) -> float:
+    """Bits per second of all pictures that the server sends."""
+    loop = asyncio.get_running_loop()
+    before, began = await server.pictures_sent(), loop.time()
+    await asyncio.sleep(seconds)
+    return (await server.pictures_sent() - before) * 8 / (loop.time() - began)
+
+
+async def test_the_screen_shows_the_layout_and_the_server_sends_what_is_shown(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(janus(tmp_path))
+        door = await stack.enter_async_context(device(server.url, "door", screen=screen))
+        others = [await stack.enter_async_context(device(server.url, f"p{number}", height=90, screen=nothing))
+                  for number in range(3)]
+        await door.join()
+        await door.connected()
+        for other in others:
+            await other.join()
+            await other.connected()
+        await until(lambda: len(door.members) == 3, "three others")
+
+        await moves(door, *arrange(Layout.GRID, [Face(str(number)) for number in range(3)]))
+        of_three = await rate(server)
+        door.stage.choose(Layout.SPEAKER, None, in_call=True)
+        await moves(door, *arrange(Layout.SPEAKER, [Face(str(number)) for number in range(3)]))
+        door.stage.choose(Layout.PIP, None, in_call=True)
+        whole, inset = arrange(Layout.PIP, [Face("1")])
+        await moves(door, inset, mirrored=True)
+        floor = (0, SIZE[1] * 13 // 16, SIZE[0] * 2 // 3, SIZE[1])  # of the large one the inset lies over the mark
+        before = (await door.shown()).crop(floor)
+        of_one = await rate(server)
+        assert ImageChops.difference(before, (await door.shown()).crop(floor)).getbbox() is not None
+        assert of_three > 2 * of_one > 50_000
+        door.stage.choose(Layout.NONE, None, in_call=True)
+        await until(lambda: not any(one.receiving for one in door.members.values()), "nobody is received")
+        assert await rate(server) < 5_000
+        shot = await door.shown()
+        assert counter(shot, whole) is None
+        door.stage.choose(Layout.SINGLE, None, in_call=True)
+        await moves(door, whole)
+
+
+async def test_without_a_screen_no_picture_crosses_the_network(tmp_path: Path) -> None:
+    async with (
+        janus(tmp_path) as server, device(server.url, "door", 440, screen=nothing) as door,
+        device(server.url, "gate", 880, screen=nothing) as gate,
+    ):
+        await door.join()
+        await gate.join()
+        await door.hears(880)
+        assert await rate(server) == 0
