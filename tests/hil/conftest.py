@@ -16,8 +16,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-if os.environ.get("EDGECALL_HIL") is None:  # plain `pytest` has neither labgrid nor a device
-    collect_ignore_glob = ["test_*.py"]
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The files beside this one need labgrid and a device: they are collected where ``--lg-env`` names one."""
+    beside = collection_path.parent == Path(__file__).parent and collection_path.match("test_*.py")
+    return True if beside and config.getoption("lg_env", default=None) is None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,6 @@ class Device:
     """The device under test, switched on, with this checkout on it."""
 
     shell: Any  # labgrid's CommandProtocol
-    environment: str
     checkout: str
     python: str
 
@@ -64,7 +66,7 @@ def switched_on(env: Any, name: str) -> Iterator[Device]:
     checkout = env.config.get_option("checkout", str(ROOT))
     python = sys.executable if checkout == str(ROOT) else f"{checkout}/.venv/bin/python"
     try:
-        yield Device(shell, os.environ["EDGECALL_HIL"], checkout, python)
+        yield Device(shell, checkout, python)
     finally:
         target.deactivate_all_drivers()
 

@@ -101,7 +101,7 @@ def test_the_checkout_goes_there_tests_run_there_and_their_results_come_back(way
 
     way.run("rm -r /opt/edgecall-hil/checkout/hw/pi/panel.py")
     done = way.call("python", "-m", "pytest", "-q", "-p", "labgrid.pytestplugin", "--lg-env", "tests/hil/env/pi.yaml",
-                    "tests/hil/test_contract.py", EDGECALL_HIL="pi", EDGECALL_HIL_ARGUMENTS="-k health")
+                    "tests/hil/test_contract.py", EDGECALL_HIL_ARGUMENTS="-k health")
     assert done.returncode == 1, "what fails there fails here"
     assert "No module named 'hw.pi.panel'" in done.stdout
 
