@@ -303,8 +303,9 @@ class Camera(Protocol):
     def snapshot(self, deadline_s: float = 2.0) -> bytes:
         """A JPEG of what the camera sees now. Blocking: call it off the loop. Raises HardwareError.
 
-        Works started (frames are not disturbed) and stopped (the sensor opens for the one picture, with the size of
-        ``VideoMode()``, or of a clip that is passed through).
+        Works started (frames are not disturbed; where the mode is wider than 640, the picture may be 640 wide) and
+        stopped (the sensor opens for the one picture, with the size of ``VideoMode()``, or of a clip that is passed
+        through).
         """
 
     def stop(self) -> None:

@@ -52,3 +52,9 @@ def test_our_camera_takes_its_pictures_by_picamera2(tmp_path: Path) -> None:
     assert told["seen"] >= 60
     assert told["still"] == [640, 360]
     assert told["stopped_s"] < 1.0
+    small = [[640, 360], "YUV420"]
+    assert told["configured"] == [
+        {"main": [[1280, 720], "YUV420"], "lores": small}, {"main": [[1280, 720], "BGR888"], "lores": small},
+        {"main": [[1280, 720], "YUV420"]}, {"main": [[1280, 720], "BGR888"]},
+    ], "picamera2 takes them as they are, and aligns nothing away"
+    assert told["beside"] == {"taken": [704, 396], "small": False}, "vimc has one stream, and is used all the same"

@@ -15,8 +15,9 @@ from hw.pi.boardfile import BoardFile, BoardFileError
 from hw.pi.camera.config import WHOLE, Area, CameraConfig, area_of, config_of, seen
 from hw.pi.camera.csi import csi_controls
 from hw.pi.camera.develop import Developer
+from hw.pi.camera.raw import PIXELS, picture_of
 from hw.pi.camera.usb import Offer, captured_us, choose, find_usb
-from hw.pi.v4l2 import FLAG_MONOTONIC, Done
+from hw.pi.v4l2 import FLAG_MONOTONIC, Done, Format
 
 HD = VideoMode(1280, 720, 30)
 
@@ -120,6 +121,28 @@ def test_rotation_is_clockwise(rotation: int, bright: tuple[float, float]) -> No
     shown = Developer(CameraConfig(rotation=rotation), VideoMode(180, 180)).develop(bars(360, 360))
     assert luma(shown, *bright) > 180
     assert luma(shown, 1 - bright[0], 1 - bright[1]) < 100
+
+
+@pytest.mark.parametrize("pad", [0, 64])
+@pytest.mark.parametrize(("pixels", "line", "parts"), [
+    ("YU12", 64, ((64, 36), (32, 18), (32, 18))), ("NV12", 64, ((64, 36), (64, 18))), ("YUYV", 128, ((128, 36),)),
+    ("RGB3", 192, ((192, 36),)),
+])  # fmt: skip
+def test_raw_memory_becomes_the_picture_that_lies_in_it(pixels: str, line: int, parts: tuple[tuple[int, int], ...],
+                                                        pad: int) -> None:
+    memory, lines = b"", []
+    for number, (used, rows) in enumerate(parts):
+        for row in range(rows):
+            lines.append(bytes((number * 50 + row * 7 + x) % 251 for x in range(used)))
+            memory += lines[-1] + b"\xff" * (pad * used // line)
+    layout = Format(64, 36, pixels, line + pad, len(memory))
+    picture = picture_of(memoryview(memory), layout)
+    assert picture is not None
+    assert picture.format.name == PIXELS[pixels]
+    shown = [bytes(plane)[row * plane.line_size :][:used]
+             for plane, (used, rows) in zip(picture.planes, parts, strict=True) for row in range(rows)]
+    assert shown == lines
+    assert picture_of(memoryview(memory)[: -pad - 1], layout) is None, "a picture that was cut off"
 
 
 def test_a_narrow_picture_has_bars_and_its_mask_is_where_it_belongs() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -17,20 +17,30 @@ from av.video.frame import VideoFrame
 
 from hw.api import DeviceBusyError, DeviceFailedError, HardwareError, VideoMode
 from hw.pi.camera.config import WHOLE, CameraConfig
+from hw.pi.camera.raw import picture_of
 from hw.pi.camera.usb import CSI_NODES, UsbCamera
-from hw.pi.v4l2 import nodes_named
+from hw.pi.v4l2 import Format, nodes_named
 
-__all__ = ["CSI", "CsiSensor", "csi_controls", "csi_is_there", "find_csi"]
+__all__ = ["CSI", "SMALL_WIDTH", "CsiSensor", "csi_controls", "csi_is_there", "csi_streams", "find_csi"]
 
 _log = logging.getLogger("hw.camera")
 
 CSI: Final = "csi"
 """Instead of a node's path."""
 
-FORMATS: Final = {"YUV420": "yuv420p", "BGR888": "rgb24"}
-"""libcamera's names, the first that the camera's driver gives, with PyAV's."""
+FORMATS: Final = {"YUV420": "YU12", "BGR888": "RGB3"}
+"""libcamera's names, the first that the camera's driver gives, with those of Video4Linux."""
+
+SMALL: Final = "YUV420"
+"""The only format that each of the cameras with a second stream gives it in."""
+
+SMALL_WIDTH: Final = 640
+"""Of the second stream: what snapshots are shown in. A multiple of 64, so that no line of its chroma is padded."""
 
 BUFFERS: Final = 6
+
+_REFUSALS: Final = (RuntimeError, ValueError, IndexError, KeyError)
+"""What picamera2 raises for a configuration that the camera does not do; IndexError where it has fewer streams."""
 
 
 def csi_is_there(sysfs: str = "/sys") -> bool:
@@ -72,6 +82,15 @@ def csi_controls(config: CameraConfig, mode: VideoMode, known: Sequence[str], wh
     return {name: value for name, value in wanted.items() if name in known}
 
 
+def csi_streams(mode: VideoMode) -> list[dict[str, Any]]:
+    """What picamera2 is asked for, best first: the picture, and where that is larger a small one beside it (``lores``),
+    which costs the signal processor nothing."""
+    mains = [{"size": (mode.width, mode.height), "format": name} for name in FORMATS]
+    beside = {"size": (SMALL_WIDTH, max(2, round(mode.height * SMALL_WIDTH / mode.width / 2) * 2)), "format": SMALL}
+    alone = [{"main": main} for main in mains]
+    return ([{"main": main, "lores": beside} for main in mains] if mode.width > SMALL_WIDTH else []) + alone
+
+
 class CsiSensor:
     """A camera that streams. Raises HardwareError."""
 
@@ -85,6 +104,7 @@ class CsiSensor:
         self.file = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._lock = threading.Lock()
         self._newest: Any = None
+        self._taken: Any = None  # whose small picture may be asked for
         self._closed = False
         self._camera: Any = None
         try:
@@ -98,21 +118,20 @@ class CsiSensor:
     def _open(self, mode: VideoMode, config: CameraConfig) -> None:
         camera = self._camera
         refusal: Exception | None = None
-        for name, pixels in FORMATS.items():
+        for wanted in csi_streams(mode):
             try:
-                wanted = camera.create_video_configuration(
-                    {"size": (mode.width, mode.height), "format": name}, buffer_count=BUFFERS, controls={})
-                camera.configure(wanted)
-            except (RuntimeError, ValueError, KeyError) as error:
+                camera.configure(camera.create_video_configuration(**wanted, buffer_count=BUFFERS, controls={}))
+            except _REFUSALS as error:
                 refusal = error
                 continue
-            if camera.camera_configuration()["main"]["format"] == name:  # else it was "adjusted" to another
-                self._pixels = pixels
+            given = camera.camera_configuration()
+            if all(given[name]["format"] == asked["format"] for name, asked in wanted.items()):  # else "adjusted"
                 break
         else:
             raise refusal or ValueError(f"it gives none of {', '.join(FORMATS)}")
-        given = camera.camera_configuration()["main"]
-        self._size, self._line = given["size"], given["stride"]
+        self._main = _layout(given["main"])
+        self._small = _layout(given["lores"]) if "lores" in wanted else None
+        _log.info("%s: %s; small stream: %s", self.what, self._main, self._small or "none")
         whole = camera.camera_controls.get("ScalerCrop", ((0, 0, 0, 0), (0, 0, 0, 0)))[1]
         camera.set_controls(csi_controls(config, mode, list(camera.camera_controls), whole))
         self.zooms = "ScalerCrop" in camera.camera_controls
@@ -141,33 +160,28 @@ class CsiSensor:
             return None
         try:
             pts_us = request.get_metadata().get("SensorTimestamp", 0) // 1000
-            return self._picture(bytes(request.make_buffer("main"))), pts_us
+            return _picture(request, "main", self._main), pts_us
         finally:
-            request.release()
+            if self._small is not None:
+                request, self._taken = self._taken, request
+            if request is not None:
+                request.release()
+
+    def small(self) -> VideoFrame | None:
+        """The small picture beside the one that was taken last; None: there is none."""
+        return None if self._taken is None or self._small is None else _picture(self._taken, "lores", self._small)
 
     def units(self) -> list[tuple[bytes, int]]:
         """None: such cameras have no encoder of their own."""
         return []
 
-    def _picture(self, data: bytes) -> VideoFrame:
-        width, height = self._size
-        picture = VideoFrame(width, height, self._pixels)
-        at = 0
-        for number, plane in enumerate(picture.planes):
-            line = self._line // 2 if number else self._line  # packed formats have one plane
-            used = min(line, plane.line_size)
-            pad = bytes(plane.line_size - used)
-            rows = (data[at + row * line : at + row * line + used] + pad for row in range(plane.height))
-            plane.update(b"".join(rows).ljust(plane.buffer_size, b"\0"))
-            at += line * plane.height
-        return picture
-
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            request, self._newest = self._newest, None
-        if request is not None:
-            request.release()
+            held, self._newest, self._taken = [self._newest, self._taken], None, None
+        for request in held:
+            if request is not None:
+                request.release()
         if self._camera is not None:
             with suppress(RuntimeError):
                 self._camera.stop()
@@ -177,6 +191,22 @@ class CsiSensor:
             file, self.file = self.file, -1
         if file >= 0:
             os.close(file)
+
+
+def _layout(given: Mapping[str, Any]) -> Format:
+    width, height = given["size"]
+    return Format(width, height, FORMATS[given["format"]], given["stride"], given["framesize"])
+
+
+def _picture(request: Any, stream: str, layout: Format) -> VideoFrame:
+    """A copy of one stream's picture."""
+    from picamera2 import MappedArray
+
+    with MappedArray(request, stream, reshape=False, write=False) as mapped:
+        picture = picture_of(memoryview(mapped.array), layout)
+    if picture is None:
+        raise DeviceFailedError(f"the camera's memory is less than its picture: {layout}")
+    return picture
 
 
 def _refusal(what: str, error: Exception) -> HardwareError:

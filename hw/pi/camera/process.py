@@ -77,6 +77,9 @@ class Sensor(Protocol):
     @property
     def what(self) -> str: ...
     def take(self) -> tuple[VideoFrame, int] | None: ...
+    def small(self) -> VideoFrame | None:
+        """The small picture beside the one that was taken last; None: there is none."""
+
     def units(self) -> list[tuple[bytes, int]]: ...
     def close(self) -> None: ...
 
@@ -91,6 +94,7 @@ class RealCamera:
         self._told_mode = VideoMode()
         self._sensor: Sensor | None = None
         self._developer: Developer | None = None
+        self._beside: Developer | None = None  # of the small pictures, once one was wanted
         self._last: VideoFrame | None = None
         self._due_us = 0
         self._counter = 0
@@ -267,7 +271,7 @@ class RealCamera:
             self._own = OwnStream(mode.bitrate)
             self._encoder.close()
         made = mode if self._own is not None else self._encoder.open(mode)
-        self._developer = Developer(self._config, made, zoomed=sensor.zooms)
+        self._developer, self._beside = Developer(self._config, made, zoomed=sensor.zooms), None
         if sensor.steering is not None:
             self._last = None
             self._steer_rate()
@@ -280,7 +284,7 @@ class RealCamera:
         if self._sensor is not None:
             self._sensor.close()
         self._encoder.close()
-        self._sensor = self._developer = self._last = self._again_at = None
+        self._sensor = self._developer = self._beside = self._last = self._again_at = None
         if self._own is not None:
             self._own = None
             self._tell_maker()
@@ -483,9 +487,21 @@ class RealCamera:
             self._ask_key()
             return
         try:
-            self._owner.snapshot(number, jpeg(self._last if self._last is not None else self._look_once()))
+            self._owner.snapshot(number, jpeg(self._still()))
         except HardwareError as error:
             self._refuse_still(number, error)
+
+    def _still(self) -> VideoFrame:
+        """What a snapshot shows: the small picture beside the last one where that is larger, else the last one."""
+        if self._sensor is None or self._last is None:
+            return self._look_once()
+        small = self._sensor.small()
+        if small is None or small.width >= self._last.width:
+            return self._last
+        if self._beside is None:
+            mode = replace(self._told_mode, width=small.width, height=small.height)
+            self._beside = Developer(self._config, mode, zoomed=self._sensor.zooms)
+        return self._beside.develop(small)
 
     def _judge_stills(self) -> None:
         waiting, self._stills = self._stills, []

@@ -17,6 +17,7 @@ from av.video.frame import VideoFrame
 
 from hw.api import DeviceFailedError, DeviceFormatError, DevicePulledError, VideoMode
 from hw.pi.camera.config import CameraConfig
+from hw.pi.camera.raw import picture_of
 from hw.pi.camera.steer import Steering, steering_of
 from hw.pi.v4l2 import (
     CAN_CAPTURE,
@@ -25,7 +26,6 @@ from hw.pi.v4l2 import (
     FLAG_MONOTONIC,
     FLAGS_CLOCK,
     Done,
-    Format,
     Node,
     Queue,
     QueueKind,
@@ -37,10 +37,10 @@ __all__ = ["CSI_NODES", "Offer", "UsbCamera", "UsbSensor", "captured_us", "choos
 
 BUFFERS: Final = 4
 
-PIXELS: Final = {"YU12": "yuv420p", "NV12": "nv12", "YUYV": "yuyv422", "MJPG": "", "H264": ""}
-"""Formats that are taken, the least work first, with PyAV's name; the last ones have to be decoded."""
-
 DECODERS: Final = {"MJPG": "mjpeg", "H264": "h264"}
+
+TAKEN: Final = ("YU12", "NV12", "YUYV", *DECODERS)
+"""Formats, the least work first."""
 
 EXPOSURE_AUTO, EXPOSURE_ABSOLUTE, FOCUS_ABSOLUTE, FOCUS_AUTO = 0x9A0901, 0x9A0902, 0x9A090A, 0x9A090C
 EXPOSURE_MANUAL: Final = 1
@@ -100,14 +100,14 @@ def find_usb(sysfs: str = "/sys") -> Sequence[UsbCamera]:
 
 
 def choose(offers: Iterable[Offer], mode: VideoMode) -> Offer:
-    """Of offers in PIXELS, one at least, that for ``mode``: fast enough first, then not smaller, then nearest, then the
+    """Of offers in TAKEN, one at least, that for ``mode``: fast enough first, then not smaller, then nearest, then the
     least work."""
 
     def rank(offer: Offer) -> tuple[bool, bool, int, int]:
         slow = 0 < offer.fps < mode.fps * SLOWER
         smaller = offer.width < mode.width or offer.height < mode.height
         away = abs(offer.width * offer.height - mode.width * mode.height)
-        return slow, smaller, away, list(PIXELS).index(offer.pixels)
+        return slow, smaller, away, TAKEN.index(offer.pixels)
 
     return min(offers, key=rank)
 
@@ -123,7 +123,7 @@ def captured_us(done: Done, now_us: int) -> int:
 def _offers(node: Node, mode: VideoMode) -> list[Offer]:
     found = []
     for pixels in node.formats(QueueKind.CAMERA):
-        if pixels not in PIXELS:
+        if pixels not in TAKEN:
             continue
         for least_width, least_height, most_width, most_height in node.sizes(pixels):
             width = max(least_width, min(most_width, mode.width))
@@ -166,10 +166,10 @@ class UsbSensor:
         offers = _offers(node, mode)
         if not offers:
             there = ", ".join(node.formats(QueueKind.CAMERA)) or "nothing"
-            raise DeviceFormatError(f"{self._what} offers {there}, and none of {', '.join(PIXELS)}: take another")
+            raise DeviceFormatError(f"{self._what} offers {there}, and none of {', '.join(TAKEN)}: take another")
         offer = (self._own(offers, mode) if own else None) or choose(offers, mode)
         self._format = node.set_format(QueueKind.CAMERA, offer.width, offer.height, offer.pixels)
-        if self._format.pixels not in PIXELS:
+        if self._format.pixels not in TAKEN:
             raise DeviceFormatError(f"{self._what} answers {offer.pixels} with {self._format.pixels}")
         with suppress(OSError):  # some have one rate and no choice
             node.set_rate(QueueKind.CAMERA, mode.fps)
@@ -233,14 +233,15 @@ class UsbSensor:
             done = self._newest()
             if done is None:
                 return None
-            memory = self._buffers.memory(done.index)
-            whole = not done.flags & FLAG_ERROR and done.used > 0
-            data = memory[: done.used] if whole else b""
+            picture = self._picture(done)
             self._buffers.put(done.index)
-        if not whole:
-            return None
-        picture = self._decoded(data) if self._format.pixels in DECODERS else _frame(data, self._format)
         return None if picture is None else (picture, captured_us(done, _now_us()))
+
+    def _picture(self, done: Done) -> VideoFrame | None:
+        if done.flags & FLAG_ERROR or not done.used:
+            return None
+        with memoryview(self._buffers.memory(done.index)) as memory, memory[: done.used] as data:
+            return self._decoded(bytes(data)) if self._format.pixels in DECODERS else picture_of(data, self._format)
 
     def _newest(self) -> Done | None:
         newest = None
@@ -249,6 +250,10 @@ class UsbSensor:
                 self._buffers.put(newest.index)  # we were late: an older one is of no use
             newest = done
         return newest
+
+    def small(self) -> VideoFrame | None:
+        """None: such cameras have one stream."""
+        return None
 
     def units(self) -> list[tuple[bytes, int]]:
         """What came since, each with its time, as it lies in the camera's own stream. Raises HardwareError."""
@@ -296,23 +301,3 @@ class UsbSensor:
 
 def _now_us() -> int:
     return time.monotonic_ns() // 1000
-
-
-def _frame(data: bytes, layout: Format) -> VideoFrame | None:
-    """Raw bytes of the driver's layout as a picture of our own."""
-    picture = VideoFrame(layout.width, layout.height, PIXELS[layout.pixels])
-    at = 0
-    for number, plane in enumerate(picture.planes):
-        planar = layout.pixels == "YU12" and number
-        line, rows = (layout.line // 2 if planar else layout.line), plane.height
-        part = data[at : at + line * rows]
-        if len(part) < line * rows:
-            return None
-        if plane.line_size == line:
-            plane.update(part.ljust(plane.buffer_size, b"\0"))
-        else:
-            width, pad = min(line, plane.line_size), b"\0" * max(0, plane.line_size - line)
-            plane.update(b"".join(part[row * line : row * line + width] + pad for row in range(rows)
-                                  ).ljust(plane.buffer_size, b"\0"))
-        at += line * rows
-    return picture

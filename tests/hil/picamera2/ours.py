@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import io
 import json
+import select
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import av
+from picamera2 import Picamera2
 from PIL import Image
 
 from hw.api import EncodedFrame, VideoMode
 from hw.faults import FaultLine
 from hw.pi.camera.config import CameraConfig
+from hw.pi.camera.csi import CsiSensor, csi_streams, find_csi
 from hw.pi.camera.part import open_camera
 
 PICTURES = 10
@@ -41,6 +45,31 @@ def frame(one: EncodedFrame) -> None:
         changed.notify_all()
 
 
+def configured() -> list[dict[str, Any]]:
+    """What picamera2 makes of the streams that it is asked for, where they pass its own check."""
+    found = []
+    with Picamera2() as one:
+        for streams in csi_streams(VideoMode(1280, 720)):
+            made = one.create_video_configuration(**streams, buffer_count=4, controls={})
+            one.check_camera_config(made)
+            one.align_configuration(made)  # as its signal processors do
+            found.append({name: [made[name]["size"], made[name]["format"]] for name in ("main", "lores") if made[name]})
+    return found
+
+
+def beside() -> dict[str, Any]:
+    """A picture larger than the small stream, of a camera with one stream."""
+    sensor = CsiSensor(find_csi()[0], VideoMode(704, 396), CameraConfig())
+    try:
+        poll = select.poll()
+        poll.register(sensor.file, select.POLLIN)
+        poll.poll(LIMIT_S * 1000)
+        taken = sensor.take()
+        return {"taken": taken and [taken[0].width, taken[0].height], "small": sensor.small() is not None}
+    finally:
+        sensor.close()
+
+
 line = FaultLine()
 line.listen(lambda fault: faults.append(f"{fault.fault.value} {fault.active} {fault.detail}"))
 camera = open_camera(CameraConfig(masks=("0 0 0.5 1",)), line)
@@ -60,13 +89,13 @@ stopped = time.monotonic() - stop
 decoder = av.CodecContext.create("h264", "r")
 pictures = [picture for one in frames for picture in decoder.decode(av.Packet(one.data))]
 rows = [bytes(picture.planes[0])[180 * picture.planes[0].line_size :][:640] for picture in pictures]
+camera.close()
+line.close()
 print(json.dumps({
     "cameras": [[fact.id, fact.name, fact.present, fact.used] for fact in camera.devices()],
     "taken": len(frames), "decoded": len(pictures), "sizes": sorted({(one.width, one.height) for one in pictures}),
     "first": frames[0].keyframe if frames else None, "keyed": keyed, "still": still.size, "encoder": encoder,
     "masked": max((max(row[:320]) for row in rows), default=None),
     "seen": min((max(row[320:]) for row in rows), default=None),
-    "late_s": late / 1e6, "stopped_s": stopped, "faults": faults,
+    "late_s": late / 1e6, "stopped_s": stopped, "faults": faults, "configured": configured(), "beside": beside(),
 }))  # fmt: skip
-camera.close()
-line.close()
