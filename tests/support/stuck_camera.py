@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import Final
 
+from appliance.__main__ import SWITCH_S
 from appliance.media.api import Directions, IceServers
 from appliance.media.studio import Studio
 from appliance.settings import VideoSettings
-from hw.api import Board, HardwareError
+from hw.api import Board, HardwareError, Tile
 from tests.support.lag import Lag, loop_lag
-from tests.support.media_board import HandBoard
+from tests.support.media_board import HandBoard, HandDisplay
 from tests.support.media_pair import connect, until
 
 __all__ = ["BLOCKED_S", "lag_in_trouble"]
@@ -25,10 +28,34 @@ TROUBLED_S: Final = 5.0
 """Long enough for a stuck process to be found out, killed and begun again."""
 
 
+class _Watcher(HandDisplay):
+    """Counts pictures and keeps none: a minute of them takes 2.5 GB."""
+
+    seen = 0
+
+    def show(self, tiles: Sequence[Tile], banner: str = "", hint: str = "") -> None:
+        self.seen += sum(tile.picture is not None for tile in tiles)
+
+
+@contextmanager
+def _as_the_daemon() -> Iterator[None]:
+    """The interpreter is set as ``appliance.__main__`` sets it: that is part of how late its loop may be."""
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_S)
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        sys.setswitchinterval(switch)
+
+
 async def lag_in_trouble(board: Board, trouble: Callable[[], None], end: Callable[[], None]) -> Lag:
     """``board`` is in a call with pictures when ``trouble`` begins. All that the loop asks of a camera is asked while
     it lasts, and after ``end`` the peer must see pictures again."""
-    camera, far = board.camera, HandBoard()
+    camera, far, watcher = board.camera, HandBoard(), _Watcher()
+    far.display = watcher
     assert camera is not None
     async with AsyncExitStack() as stack:
         sessions = []
@@ -41,10 +68,11 @@ async def lag_in_trouble(board: Board, trouble: Callable[[], None], end: Callabl
         await connect(session, peer)
 
         async def seen(count: int, within_s: float, what: str) -> None:
-            already = len(far.display.pictures)
-            await until(lambda: len(far.display.pictures) >= already + count, within_s, what)
+            already = watcher.seen
+            await until(lambda: watcher.seen >= already + count, within_s, what)
 
         await seen(10, 30.0, "pictures before the trouble")
+        stack.enter_context(_as_the_daemon())
         async with loop_lag() as lag:
             trouble()
             begun = time.monotonic()
