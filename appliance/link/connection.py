@@ -1,4 +1,4 @@
-"""One connection to the broker, from CONNECT to its end: the only file that knows paho.
+"""One connection to the broker, from CONNECT to its end: but for `lean_paho`, the only file that knows paho.
 
 A fresh paho client for each connection: paho's own queue and its resending (memory only, drops the newest, loops for
 ever on a message the broker ends the connection for) never come into play; what must not be lost is in our outbox.
@@ -18,15 +18,16 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Final
 
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
-
 from appliance.handover import Inbox
 from appliance.link.api import Message
+from appliance.link.lean_paho import (
+    CallbackAPIVersion,
+    PacketTypes,
+    Properties,
+    ReasonCode,
+    SubscribeOptions,
+    paho,
+)
 from appliance.settings import MqttSettings
 
 __all__ = ["Connection", "Ending", "Will", "tls_context"]

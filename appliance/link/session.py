@@ -12,11 +12,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from paho.mqtt.client import topic_matches_sub
-
 from appliance.errors import StoreError
 from appliance.link.api import Message
 from appliance.link.connection import Connection, Ending, Will, tls_context
+from appliance.link.lean_paho import paho
 from appliance.link.outbox import OutboxPump
 from appliance.network import Network
 from appliance.settings import MqttSettings
@@ -249,7 +248,7 @@ class Session:
 
     def _arrived(self, message: Message, acknowledge: Callable[[], None]) -> None:
         for topic_filter, receiver in self._receivers.items():
-            if topic_matches_sub(topic_filter, message.topic):
+            if paho.topic_matches_sub(topic_filter, message.topic):
                 receiver.put(message, acknowledge)
                 return
         log.debug("a message on %s has no receiver (an old subscription)", message.topic)
