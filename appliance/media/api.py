@@ -210,6 +210,9 @@ class Gallery(Protocol):
     async def add_candidate(self, candidate: str) -> None:
         """Trickled candidate of the server, ``""`` is the end of candidates. A bad one raises SignalingError."""
 
+    def carry(self, lines: Mapping[str, OnLine]) -> None:
+        """Without an offer other people are on the lines from here on."""
+
     def events(self) -> AsyncIterator[SessionEvent]:
         """Facts in order, ends after SessionClosed. One consumer."""
 

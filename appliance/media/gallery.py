@@ -63,6 +63,8 @@ class _Line:
         """``on`` is on the line from here on; ``wanted``: what arrives is played, or shown."""
         if on is None or self.on is None or on.feed != self.on.feed:
             self._screen.picture(self, None)
+            if on is not None and self.video is not None:
+                self.video.on_new_source()  # what came before is of another person: a key frame begins anew
         self.on = on
         if self.voice is not None:
             self.voice.silent = on is None or not wanted
@@ -148,13 +150,17 @@ class Gallery(MediaLife):
                                  ) from error
         self._by_mid = {mid: line for mid, stream in self._pc.receiving().items()
                         for line in self._lines if line.stream is stream}
+        self.carry(lines)
+        if self._described_at is None:
+            self._described()
+        return self._pc.localDescription.sdp
+
+    def carry(self, lines: Mapping[str, OnLine]) -> None:
+        """Who is on which line from here on, by MID; a line that is not named carries nobody."""
         now = time.monotonic()
         self._since = {on.feed: self._since.get(on.feed, now) for on in lines.values()}
         for mid, line in self._by_mid.items():
             line.carry(lines.get(mid), wanted=self._wanted[line.kind])
-        if self._described_at is None:
-            self._described()
-        return self._pc.localDescription.sdp
 
     async def add_candidate(self, candidate: str) -> None:
         first = next(iter(self._pc.getTransceivers()), None)

@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops, ImageOps
 
-from appliance.media.layout import Face, Layout, Seat, arrange
+from appliance.media.layout import Face, Layout, Quality, Seat, arrange
+from appliance.providers import api
 from hw.sim import pattern
 from hw.sim.display import SimDisplay
+from tests.support.browser import chromium
 from tests.support.janus import JanusServer
-from tests.support.room_device import Device, device, janus, until
+from tests.support.media_board import HandDisplay
+from tests.support.room_device import H264, ROOM, Device, device, janus, until
+from tests.support.room_page import room_page
 
 pytestmark = pytest.mark.peer
 
@@ -103,3 +107,62 @@ async def test_without_a_screen_no_picture_crosses_the_network(tmp_path: Path) -
         await gate.join()
         await door.hears(880)
         assert await rate(server) == 0
+
+
+async def test_a_browser_of_several_qualities_is_received_in_the_one_that_is_shown(tmp_path: Path) -> None:
+    async with (
+        janus(tmp_path, {ROOM: {**H264, "bitrate": 4_000_000}}) as server,
+        device(server.url, "door", screen=HandDisplay) as door, room_page() as url, chromium() as browser,
+    ):
+        await door.join(media=api.MediaWanted(send_video=False))  # all pictures that the server sends are for us
+        await door.connected()
+        page = await browser.open(url)
+        await page.evaluate("([url, room]) => enter(url, room, 'Olga', { simulcast: true })", [server.url, ROOM])
+
+        def lines() -> int:
+            tile = door.tiles.get("Olga")
+            return 0 if tile is None or tile.picture is None else tile.picture.height
+
+        async def comes_in(height: int) -> None:
+            await until(lambda: lines() == height, f"{height} lines", 15)
+
+        await comes_in(288)  # of the seat, which has 360
+        olga = door.members["Olga"].id
+        rates = {}
+        for quality, height in ((Quality.HIGH, 576), (Quality.LOW, 144)):
+            door.stage.ask(olga, quality)
+            await comes_in(height)
+            await door.sees("Olga")
+            rates[quality] = await rate(server)
+        assert rates[Quality.LOW] < rates[Quality.HIGH] / 2, rates
+        door.stage.ask(olga, Quality.OFF)
+        await until(lambda: not door.members["Olga"].receiving, "she is not received")
+        assert await rate(server) < 5_000
+        door.stage.ask(olga, None)
+        await comes_in(288)
+
+
+async def test_another_person_comes_onto_the_screen_by_a_switch(tmp_path: Path) -> None:
+    async with (
+        janus(tmp_path) as server, device(server.url, "door", screen=HandDisplay) as door,
+        device(server.url, "gate", height=90, screen=nothing) as gate,
+        device(server.url, "hall", height=180, screen=nothing) as hall,
+    ):
+        door.stage.choose(Layout.SINGLE, None, in_call=False)
+        await door.join()
+        for one in (door, gate, hall):
+            await one.join() if one is not door else None
+            await one.connected()
+        await until(lambda: len(door.members) == 2, "two others")
+        await door.sees("Gate")
+        lines = sum(one["type"] == "inbound-rtp" for one in await door.stats())
+        for _ in range(3):
+            for hidden, shown in (("Gate", "Hall"), ("Hall", "Gate")):
+                door.stage.ask(door.members[hidden].id, Quality.OFF)
+                door.stage.ask(door.members[shown].id, None)
+                await door.sees(shown)
+                assert {name for name, one in door.members.items() if one.receiving} == {shown}
+                tile = door.tiles[shown].picture
+                assert tile is not None
+                assert tile.height == {"Gate": 90, "Hall": 180}[shown]
+        assert sum(one["type"] == "inbound-rtp" for one in await door.stats()) == lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -99,6 +99,9 @@ class Device:
     def when(self, kind: type[api.LegEvent]) -> float:
         """Loop time of the first of its kind."""
         return next(at for at, event in self.told if isinstance(event, kind))
+
+    async def stats(self) -> Sequence[dict[str, Any]]:
+        return await self.leg.stats() if self.leg is not None else ()
 
     async def connected(self, within_s: float = 10.0) -> None:
         await until(lambda: self.of(api.Connected) or self.of(api.Ended), f"{self.name} connected", within_s)

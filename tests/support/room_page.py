@@ -45,9 +45,12 @@ class Janus {
   }
 }
 
+const LAYERS = [{ rid: "h", maxBitrate: 500000 }, { rid: "m", scaleResolutionDownBy: 2, maxBitrate: 200000 },
+  { rid: "l", scaleResolutionDownBy: 4, maxBitrate: 80000 }];
+
 class Person {
-  constructor(url, room, name) {
-    Object.assign(this, { room, name, janus: new Janus(url), others: {}, lines: {}, videos: {}, streams: {} });
+  constructor(url, room, name, sends) {
+    Object.assign(this, { room, name, sends, janus: new Janus(url), others: {}, lines: {}, videos: {}, streams: {} });
     this.renegotiation = Promise.resolve();
   }
   async join() {
@@ -59,8 +62,9 @@ class Person {
     this.id = data.id;
     this.media = await navigator.mediaDevices.getUserMedia({ audio: true, video: true });
     const pc = (this.out = new RTCPeerConnection());
-    for (const track of this.media.getTracks()) {
-      const line = pc.addTransceiver(track, { direction: "sendonly", streams: [this.media] });
+    for (const track of await this.tracks()) {
+      const sendEncodings = track.kind === "video" && this.sends.simulcast ? LAYERS : undefined;
+      const line = pc.addTransceiver(track, { direction: "sendonly", streams: [this.media], sendEncodings });
       if (track.kind === "video") line.setCodecPreferences(RTCRtpSender.getCapabilities("video").codecs.filter(
         (codec) => codec.mimeType === "video/H264" && codec.sdpFmtpLine.includes("42e01f")
           && codec.sdpFmtpLine.includes("packetization-mode=1") || codec.mimeType === "video/rtx"));
@@ -71,6 +75,17 @@ class Person {
     if (answer.plugindata.data.error) throw new Error(answer.plugindata.data.error);
     await pc.setRemoteDescription(answer.jsep);
     this.heard(data);
+  }
+  async tracks() {
+    if (!this.sends.simulcast) return this.media.getTracks();
+    const video = Object.assign(document.createElement("video"), { muted: true, srcObject: this.media });
+    await video.play();
+    const canvas = Object.assign(document.createElement("canvas"), { width: 1024, height: 576 });
+    const context = canvas.getContext("2d");
+    this.painting = setInterval(() => context.drawImage(video, 0, 0, 1024, 576), 66);
+    const [track] = canvas.captureStream(15).getVideoTracks();
+    track.contentHint = "detail"; // a busy machine sends fewer pictures, not smaller ones
+    return [...this.media.getAudioTracks(), track];
   }
   heard(data) {
     this.last = data;
@@ -121,6 +136,7 @@ class Person {
   async leave() {
     await this.janus.ask({ janus: "destroy" });
     clearInterval(this.janus.alive);
+    clearInterval(this.painting);
     this.janus.socket.close();
     this.out?.close();
     this.in?.close();
@@ -137,14 +153,16 @@ function gathered(pc) {
 }
 
 window.people = {};
-window.enter = async (url, room, name) => { await (window.people[name] = new Person(url, room, name)).join(); };
+window.enter = async (url, room, name, sends = {}) => {
+  await (window.people[name] = new Person(url, room, name, sends)).join();
+};
 window.exit = async (name) => { await window.people[name].leave(); delete window.people[name]; };
 </script>"""
 
 
 @asynccontextmanager
 async def room_page() -> AsyncIterator[str]:
-    """The address of the page: ``enter(url, room, name)`` and ``exit(name)`` there."""
+    """The address of the page: ``enter(url, room, name, {simulcast})`` and ``exit(name)`` there."""
 
     async def page(_: web.Request) -> web.Response:
         return web.Response(text=PAGE, content_type="text/html")

@@ -12,6 +12,7 @@ from appliance.vocabulary import Json, Reason
 
 __all__ = [
     "CancelTimer",
+    "Carry",
     "Drop",
     "Effect",
     "Expelled",
@@ -84,6 +85,14 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
+class Carry:
+    """Without a negotiation other people are on the lines of what we receive, by MID; a line not named has nobody."""
+
+    generation: int
+    lines: Mapping[str, OnLine]
+
+
+@dataclass(frozen=True, slots=True)
 class Unwatch:
     """Nothing is received any more: let that connection go."""
 
@@ -138,5 +147,5 @@ class Finish:
     reason: Reason
 
 
-Effect = (Open | Shut | GiveUp | Send | Publish | TakeAnswer | Watch | Unwatch | Trickle | Drop | Tell | StartTimer
-          | CancelTimer | Expelled | Finish)
+Effect = (Open | Shut | GiveUp | Send | Publish | TakeAnswer | Watch | Carry | Unwatch | Trickle | Drop | Tell
+          | StartTimer | CancelTimer | Expelled | Finish)

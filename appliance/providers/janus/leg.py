@@ -20,6 +20,7 @@ from appliance.providers.chores import Chores
 from appliance.providers.facts import Facts
 from appliance.providers.janus.effects import (
     CancelTimer,
+    Carry,
     Drop,
     Effect,
     Expelled,
@@ -180,6 +181,8 @@ class JanusLeg:
                     self._chores.do(partial(self._take_answer, generation, sdp))
                 case Watch():
                     self._chores.do(partial(self._watch, effect))
+                case Carry():
+                    self._chores.do(partial(self._carry, effect))
                 case Trickle():
                     self._chores.do(partial(self._trickle, effect))
                 case Unwatch(generation):
@@ -238,6 +241,10 @@ class JanusLeg:
             self._gallery = watch.generation, gallery
             self._listen(watch.generation, gallery.events(), watching=True)
         await self._attempt(watch.generation, self._answer(self._gallery[1], watch))
+
+    async def _carry(self, carry: Carry) -> None:
+        if self._gallery is not None and self._gallery[0] == carry.generation:
+            self._gallery[1].carry(carry.lines)
 
     async def _answer(self, gallery: Gallery, watch: Watch) -> None:
         answer = await gallery.answer(watch.sdp, watch.lines)

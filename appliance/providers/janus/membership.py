@@ -369,18 +369,20 @@ class Membership:
                 newest[person.identity or f"#{person.feed}"] = person
         return list(newest.values())
 
-    def _wanted(self) -> set[tuple[str, str]]:
-        """The streams that are heard or shown, as (feed, MID there)."""
+    def _wanted(self) -> Mapping[tuple[str, str], Quality | None]:
+        """The streams that are heard or shown, as (feed, MID there), and how large where there is a choice."""
         people = self._people()
-        found: list[tuple[str, str]] = []
+        found: dict[tuple[str, str], Quality | None] = {}
         for kind, codec, most, wanted in (
             ("audio", "opus", VOICES, self._hears), ("video", "h264", PICTURES, self._sees and self._shows),
         ):
-            usable = [(person.feed, one.mid) for person in people
+            usable = [(person.feed, one) for person in people
                       if (one := person.stream(kind)) is not None and one.codec == codec
                       and (kind == "audio" or self._view is None or Source(person.feed) in self._view)]
-            found += usable[:most] if wanted else []
-        return set(found)
+            for feed, one in usable[:most] if wanted else ():
+                quality = self._view.get(Source(feed)) if self._view is not None and one.simulcast else None
+                found[feed, one.mid] = quality
+        return found
 
     def _roster(self) -> Sequence[Effect]:
         """Tell who is there, when that is another list than the one told last."""

@@ -131,6 +131,7 @@ class Stream:
     kind: str  # audio or video; what else there is, is left out
     codec: str
     muted: bool = False  # by a moderator
+    simulcast: bool = False  # in several qualities
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +218,8 @@ def _stream(entry: Json) -> Stream | None:
     kind, mid = entry.get("type"), _text(entry.get("mid"))
     if kind not in ("audio", "video") or not mid or entry.get("disabled") is True:
         return None
-    return Stream(mid, kind, _text(entry.get("codec")).lower(), entry.get("moderated") is True)
+    return Stream(mid, kind, _text(entry.get("codec")).lower(), entry.get("moderated") is True,
+                  entry.get("simulcast") is True)
 
 
 def _dicts(value: object, most: int) -> Iterator[Json]:

@@ -5,11 +5,13 @@ One negotiation runs at a time: the server answers a request that comes during a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from typing import Final
 
 from appliance.media.api import OnLine
+from appliance.media.layout import Quality
 from appliance.providers.janus import protocol as wire
-from appliance.providers.janus.effects import Effect, Unwatch, Watch
+from appliance.providers.janus.effects import Carry, Effect, Unwatch, Watch
 from appliance.providers.janus.protocol import Person
 from appliance.providers.janus.requests import Answer, Requests, nothing
 from appliance.vocabulary import Json
@@ -18,16 +20,20 @@ __all__ = ["Subscription"]
 
 Stream = tuple[str, str]  # (feed, its MID)
 
+_LAYERS: Final = {Quality.LOW: (0, 1), Quality.MID: (1, 2), Quality.HIGH: (2, 2)}
+"""Substream and temporal layer of a sender of several, 0 to 2, the highest best; a small picture moves half as fast."""
+
 
 class Subscription:
     """Of one membership, for each generation of it anew (``begin``).
 
-    persons: those in the room by feed; wanted: what is to be received now; lost: the server made no handle.
+    persons: those in the room by feed; wanted: what is to be received now, with the quality where its sender has
+    several; lost: the server made no handle.
     """
 
     def __init__(
-        self, requests: Requests, persons: Mapping[str, Person], *, wanted: Callable[[], Set[Stream]],
-        lost: Callable[[], Sequence[Effect]],
+        self, requests: Requests, persons: Mapping[str, Person], *,
+        wanted: Callable[[], Mapping[Stream, Quality | None]], lost: Callable[[], Sequence[Effect]],
     ) -> None:
         self._requests = requests
         self._persons = persons
@@ -38,6 +44,9 @@ class Subscription:
         self._negotiating = False
         self._attached = False  # the server has a subscription of ours
         self._mids: dict[Stream, str] = {}  # our MID of each
+        self._pictures: set[Stream] = set()  # those of them that are no sound
+        self._given: dict[Stream, Quality] = {}  # what the server was asked for, of senders of several
+        self._switches = True  # the server puts another person on a line without a negotiation
         self._unusable: set[Stream] = set()  # not to be had, until the person is told of again
         self._singly = False  # one person at a time: of several the server has refused one, and says not which
         self.handle: int | None = None
@@ -57,7 +66,10 @@ class Subscription:
         self._door = None
         self._negotiating = self._attached = self._singly = False
         self._mids.clear()
+        self._pictures.clear()
+        self._given.clear()
         self._unusable.clear()
+        self._switches = True
 
     def told_of(self, feed: str) -> None:
         """This person sends something anew: it is worth a try."""
@@ -67,7 +79,8 @@ class Subscription:
         """Come nearer to what is wanted, by one step."""
         if self._door is None or self._negotiating:
             return []
-        wanted, have = self._wanted() - self._unusable, set(self._mids)
+        qualities = self._wanted()
+        wanted, have = qualities.keys() - self._unusable, set(self._mids)
         if not self._attached:
             if not wanted:
                 return []
@@ -77,8 +90,10 @@ class Subscription:
             return self._join(self.handle, self._next(wanted))
         if self.handle is None or wanted == have:
             self._singly = False
-            return []
+            return [] if self.handle is None else self._configure(self.handle, qualities)
         self._negotiating = True
+        if pairs := self._pairs(have - wanted, wanted - have):
+            return self._switch(self.handle, pairs)
         if superfluous := have - wanted:
             return self._change(self.handle, "unsubscribe", superfluous)
         return self._change(self.handle, "subscribe", self._next(wanted - have))
@@ -130,6 +145,67 @@ class Subscription:
         return self._requests.tell_plugin(handle, {"request": request, "streams": names}, self._changed,
                                           self._refused(streams))
 
+    def _pairs(self, superfluous: Set[Stream], missing: Set[Stream]) -> Mapping[Stream, Stream]:
+        """Pictures that can take the lines of others. Of who has left the server itself takes the lines away."""
+        if not self._switches:
+            return {}
+        free = sorted(one for one in superfluous & self._pictures if one[0] in self._persons)
+        return dict(zip(free, sorted(one for one in missing if self._is_picture(one)), strict=False))
+
+    def _is_picture(self, stream: Stream) -> bool:
+        person = self._persons.get(stream[0])
+        return person is not None and any(one.kind == "video" and one.mid == stream[1] for one in person.streams)
+
+    def _switch(self, handle: int, pairs: Mapping[Stream, Stream]) -> Sequence[Effect]:
+        """Nobody is on those lines until the server has answered: what comes meanwhile is of the one or the other."""
+        names = [{**named, "sub_mid": self._mids[old]}
+                 for old, new in pairs.items() for named in self._named({new})]
+        body = {"request": "switch", "streams": names}
+        return [self._carry(one for one in self._mids if one not in pairs),
+                *self._requests.tell_plugin(handle, body, self._switched(pairs), self._not_switched)]
+
+    def _switched(self, pairs: Mapping[Stream, Stream]) -> Answer:
+        def done(message: Json) -> Sequence[Effect]:
+            data = wire.data_of(message)
+            if data.get("switched") != "ok":
+                return self._not_switched(message)
+            if isinstance(data.get("streams"), list):
+                self._take_lines(wire.lines_of(data))
+            else:
+                for old, new in pairs.items():
+                    self._mids[new] = self._mids.pop(old)
+                    self._pictures = self._pictures - {old} | {new}
+            for stream in (*pairs, *pairs.values()):  # the line may have kept the layers of the one before
+                self._given.pop(stream, None)
+            self._negotiating = False
+            return [self._carry(self._mids), *self.follow()]
+
+        return done
+
+    def _not_switched(self, _: Json) -> Sequence[Effect]:
+        """One has just left, or the server knows no such thing: by a negotiation, then."""
+        self._switches = self._negotiating = False
+        return [self._carry(self._mids), *self.follow()]
+
+    def _carry(self, streams: Iterable[Stream]) -> Carry:
+        return Carry(self._generation, {self._mids[one]: OnLine(one[0]) for one in streams})
+
+    def _configure(self, handle: int, qualities: Mapping[Stream, Quality | None]) -> Sequence[Effect]:
+        """Ask for another quality of those whose seats have changed."""
+        other = {one: quality for one, quality in qualities.items()
+                 if quality is not None and one in self._mids and self._given.get(one) is not quality}
+        if not other:
+            return []
+        self._given |= other
+        streams = [{"mid": self._mids[one], "substream": _LAYERS[quality][0], "temporal": _LAYERS[quality][1]}
+                   for one, quality in sorted(other.items())]
+        return self._requests.tell_plugin(handle, {"request": "configure", "streams": streams}, _settled, _settled)
+
+    def _take_lines(self, lines: Sequence[wire.Line]) -> None:
+        self._mids = {(line.feed, line.feed_mid): line.mid for line in lines}
+        self._pictures = {(line.feed, line.feed_mid) for line in lines if line.kind == "video"}
+        self._given = {one: quality for one, quality in self._given.items() if one in self._mids}
+
     def _named(self, streams: set[Stream]) -> list[Json]:
         return [{"feed": person.id, "mid": mid} for feed, mid in sorted(streams)
                 if (person := self._persons.get(feed)) is not None]
@@ -141,7 +217,7 @@ class Subscription:
             return []
         self._attached = True
         lines = wire.lines_of(data)
-        self._mids = {(line.feed, line.feed_mid): line.mid for line in lines}
+        self._take_lines(lines)
         sdp = wire.sdp_of(message, "offer")
         if sdp is None:  # another offer is still under way; the next one has this change in it
             self._negotiating = False
@@ -166,3 +242,8 @@ class Subscription:
             return self.follow()
 
         return failed
+
+
+def _settled(_: Json) -> Sequence[Effect]:
+    """A quality the server has not, or not any more, is not worth a word: it sends what it has."""
+    return []

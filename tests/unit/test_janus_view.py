@@ -1,0 +1,115 @@
+"""Whose pictures of a room are received, and how large: what is asked of the server when the screen changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from appliance.media.layout import Quality, Source
+from appliance.providers import api
+from appliance.providers.janus.effects import Carry, Watch
+from appliance.vocabulary import Json
+from tests.unit.test_janus_membership import WATCHER, Desk, person
+
+
+def look(desk: Desk, view: Mapping[str, Quality]) -> None:
+    desk.run(desk.member.want(hears=True, sees=True, view={Source(feed): one for feed, one in view.items()}))
+
+
+def asked(desk: Desk) -> list[Json]:
+    return [one["body"] for one in desk.asked if one.get("handle_id") == WATCHER]
+
+
+def simulcast(number: int) -> Json:
+    found = person(number)
+    found["streams"][1]["simulcast"] = True
+    return found
+
+
+def mid_of(desk: Desk, feed: int) -> str:
+    """Of the picture of this person."""
+    return str(next(one["mid"] for one in desk.lines if (one["feed_id"], one["feed_mid"]) == (feed, "1")))
+
+
+def pictures(lines: Mapping[str, object], desk: Desk) -> dict[str, str]:
+    """Feed by MID, of the lines that carry pictures."""
+    mids = {one["mid"] for one in desk.lines if one["type"] == "video"}
+    return {mid: on.feed for mid, on in lines.items() if mid in mids}  # type: ignore[attr-defined]
+
+
+def test_only_the_pictures_in_view_are_received() -> None:
+    desk = Desk()
+    look(desk, {"3": Quality.HIGH})
+    desk.in_room(person(2), person(3))
+    assert sorted(one.feed for one in desk.carried()) == ["2", "3", "3"]
+    look(desk, {})
+    desk.subscribed()
+    assert sorted(one.feed for one in desk.carried()) == ["2", "3"]
+
+
+def test_another_person_takes_the_line_without_a_negotiation() -> None:
+    desk = Desk()
+    look(desk, {"2": Quality.HIGH})
+    desk.in_room(person(2), person(3))
+    line, negotiations = mid_of(desk, 2), len(desk.of(Watch))
+    look(desk, {"3": Quality.HIGH})
+    (body,) = asked(desk)
+    assert body == {"request": "switch", "streams": [{"feed": 3, "mid": "1", "sub_mid": line}]}
+    assert pictures(desk.of(Carry)[-1].lines, desk) == {}  # nobody is there until the server has answered
+    desk.plugin("switch", {"videoroom": "event", "switched": "ok", "changes": 1}, handle=WATCHER)
+    assert pictures(desk.of(Carry)[-1].lines, desk) == {line: "3"}
+    assert len(desk.of(Carry)[-1].lines) == 3  # and the voices as before
+    assert len(desk.of(Watch)) == negotiations
+    assert asked(desk) == []
+    assert [one.receiving for one in desk.told(api.Members)[-1].members] == [False, True]
+
+
+def test_the_servers_own_list_of_lines_is_the_truth_after_a_switch() -> None:
+    desk = Desk()
+    look(desk, {"2": Quality.HIGH})
+    desk.in_room(person(2), person(3))
+    line = mid_of(desk, 2)
+    look(desk, {"3": Quality.HIGH})
+    lines = [one | ({"feed_id": 3} if one["mid"] == line else {}) for one in desk.lines]
+    desk.plugin("switch", {"videoroom": "event", "switched": "ok", "streams": lines}, handle=WATCHER)
+    assert pictures(desk.of(Carry)[-1].lines, desk) == {line: "3"}
+
+
+def test_what_cannot_be_switched_is_negotiated() -> None:
+    desk = Desk()
+    look(desk, {"2": Quality.HIGH})
+    desk.in_room(person(2), person(3))
+    look(desk, {"3": Quality.HIGH})
+    desk.plugin("switch", {"videoroom": "event", "error_code": 428, "error": "No such feed"}, handle=WATCHER)
+    assert [body["request"] for body in asked(desk)] == ["unsubscribe"]
+    desk.subscribed()
+    assert sorted(one.feed for one in desk.carried()) == ["2", "3", "3"]
+    look(desk, {"2": Quality.HIGH})
+    assert [body["request"] for body in asked(desk)] == ["unsubscribe"]  # not tried again
+
+
+def test_a_sender_of_several_qualities_is_asked_for_the_one_that_is_shown() -> None:
+    desk = Desk()
+    look(desk, {"2": Quality.LOW, "3": Quality.LOW})
+    desk.in_room(simulcast(2), person(3))
+    (body,) = asked(desk)
+    assert body == {"request": "configure", "streams": [{"mid": mid_of(desk, 2), "substream": 0, "temporal": 1}]}
+    desk.plugin("configure", {"videoroom": "event", "configured": "ok"}, handle=WATCHER)
+    look(desk, {"2": Quality.LOW, "3": Quality.HIGH})
+    assert asked(desk) == []
+    look(desk, {"2": Quality.HIGH, "3": Quality.LOW})
+    (body,) = asked(desk)
+    assert body["streams"] == [{"mid": mid_of(desk, 2), "substream": 2, "temporal": 2}]
+    desk.plugin("configure", {"videoroom": "event", "error_code": 429, "error": "?"}, handle=WATCHER)
+    assert asked(desk) == []
+
+
+def test_a_line_that_was_switched_is_asked_for_its_quality_anew() -> None:
+    desk = Desk()
+    look(desk, {"2": Quality.LOW})
+    desk.in_room(simulcast(2), simulcast(3))
+    desk.plugin("configure", {"videoroom": "event", "configured": "ok"}, handle=WATCHER)
+    line = mid_of(desk, 2)
+    look(desk, {"3": Quality.LOW})
+    desk.plugin("switch", {"videoroom": "event", "switched": "ok"}, handle=WATCHER)
+    assert [body["request"] for body in asked(desk)] == ["configure"]
+    assert asked(desk)[0]["streams"][0]["mid"] == line
