@@ -24,6 +24,7 @@ from appliance.doors.panel import DIAL_EVERY_S
 from tests.hil.conftest import Device, switched_on
 from tests.hil.scene import CALL_BUTTON, TONE_HERTZ
 from tests.support.appliance import Appliance, Json, Panel
+from tests.support.event_stream import events
 
 __all__ = ["LOBBY_HERTZ", "Line", "Service", "ready_line"]
 
@@ -59,18 +60,12 @@ class Service:
         async with (aiohttp.ClientSession(headers=headers, timeout=timeout) as http,
                     http.get(f"https://{THERE}:{PORT}/v1/events", ssl=False) as response):
             response.raise_for_status()
-            name = ""
-            async for line in response.content:
-                key, _, value = line.decode().rstrip("\n").partition(": ")
-                if key == "event":
-                    name = value
-                elif key == "data":
-                    body = json.loads(value)
-                    if name == "state":
-                        self.documents[body["name"]] = body["document"]
-                    elif name == "event":
-                        self.events.append(body)
-                    self._changed.set()
+            async for name, body in events(response):
+                if name == "state":
+                    self.documents[body["name"]] = body["document"]
+                elif name == "event":
+                    self.events.append(body)
+                self._changed.set()
 
     def raised(self, diagnostic: str) -> Json | None:
         """What stands of it while it is raised."""

@@ -30,6 +30,7 @@ import numpy as np
 from appliance.vocabulary import ROOT, VERB
 from hw.sim import pattern
 from tests.support.broker import Broker, Client
+from tests.support.event_stream import events
 
 __all__ = ["Appliance", "Counts", "Json", "Panel", "envelope", "toml"]
 
@@ -309,15 +310,10 @@ class Appliance:
         timeout = aiohttp.ClientTimeout(total=None)
         try:
             async with http.get("http://edgecall/v1/events", timeout=timeout) as response:
-                name = ""
-                async for line in response.content:
-                    key, _, value = line.decode().rstrip("\n").partition(": ")
-                    if key == "event":
-                        name = value
-                    elif key == "data":
-                        self._take(name, json.loads(value))
-                        if "io" in self.documents and "call" in self.documents:
-                            ready.set()
+                async for name, body in events(response):
+                    self._take(name, body)
+                    if "io" in self.documents and "call" in self.documents:
+                        ready.set()
         except aiohttp.ClientError:
             pass  # it was stopped or killed
 

@@ -27,6 +27,7 @@ from appliance.doors.http.stages import stage_cpu_s
 from appliance.handover import PeerChannel
 from appliance.vocabulary import VERBS, Answer, Result
 from hw.api import DeviceBusyError, DeviceMissingError, HardwareError
+from tests.support.event_stream import events
 from tests.support.http_door import ADMIN, OPERATOR, Hands, Running, running_door
 from tests.support.media_pair import until
 
@@ -120,17 +121,14 @@ async def test_a_wrong_address_or_method_is_told_with_where_to_look(at: Running)
         assert "Allow" in answer["message"] and "GET" in response.headers["Allow"]
 
 
-async def _messages(stream: aiohttp.StreamReader, count: int) -> list[tuple[str, Any]]:
+async def _messages(response: aiohttp.ClientResponse, count: int) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
-    name = ""
-    while len(found) < count:
-        line = (await stream.readline()).decode()
-        assert line, f"the stream ended after {found}"
-        if line.startswith("event: "):
-            name = line[7:].strip()
-        elif line.startswith("data: "):
-            found.append((name, json.loads(line[6:])))
-    return found
+    async with contextlib.aclosing(events(response)) as stream:
+        async for event in stream:
+            found.append(event)
+            if len(found) == count:
+                return found
+    raise AssertionError(f"the stream ended after {found}")
 
 
 async def test_a_stream_begins_with_everything_and_goes_on_in_order(at: Running) -> None:
@@ -139,7 +137,7 @@ async def test_a_stream_begins_with_everything_and_goes_on_in_order(at: Running)
     async with at.http.get(f"{at.base}/v1/events",
                            headers={**at.bearer(OPERATOR), "Last-Event-ID": "77"}) as response:
         assert response.headers["Content-Type"].startswith("text/event-stream")
-        hello, *documents = await _messages(response.content, 3)
+        hello, *documents = await _messages(response, 3)
         assert (hello[0], hello[1]["boot"], hello[1]["rev"]) == ("hello", "boot-1", 2)
         assert abs(hello[1]["time"] - time.time()) < 5
         assert documents == [
@@ -149,7 +147,7 @@ async def test_a_stream_begins_with_everything_and_goes_on_in_order(at: Running)
         at.bulletin.set("call", {"state": "Incoming"})
         at.bulletin.post("call.incoming", callId="k")
         at.bulletin.set("call", {"state": "Connected"})
-        first, event, last = await _messages(response.content, 3)
+        first, event, last = await _messages(response, 3)
         assert first[1]["document"] == {"state": "Incoming"}
         assert event[0] == "event"
         assert (event[1]["specversion"], event[1]["type"], event[1]["source"], event[1]["data"]) == (
@@ -159,13 +157,13 @@ async def test_a_stream_begins_with_everything_and_goes_on_in_order(at: Running)
 
 async def test_a_slow_client_is_cut_and_holds_nobody_up(at: Running) -> None:
     async with at.http.get(f"{at.base}/v1/events", headers=at.bearer(OPERATOR)) as response:
-        await _messages(response.content, 1)
+        await _messages(response, 1)
         for n in range(QUEUE_LIMIT + 1):  # in one step of the loop: the writer gets no turn
             at.bulletin.post("io.pressed", name=str(n))
-        assert (await _messages(response.content, QUEUE_LIMIT + 1))[-1] == ("cut", {"reason": "slow"})
+        assert (await _messages(response, QUEUE_LIMIT + 1))[-1] == ("cut", {"reason": "slow"})
         assert await response.content.read() == b"\n"
     async with at.http.get(f"{at.base}/v1/events", headers=at.bearer(OPERATOR)) as response:
-        assert (await _messages(response.content, 1))[0][0] == "hello"
+        assert (await _messages(response, 1))[0][0] == "hello"
 
 
 async def test_streams_are_bounded(at: Running) -> None:
