@@ -60,7 +60,7 @@ def main(words: list[str] | None = None) -> int:
         print(f"edgecall: {error.path} has errors:", *error.faults, sep="\n  ", file=sys.stderr)
         return EXIT_CONFIG
     logs = Logs(loaded.settings.log.level, secrets=secrets_in(loaded.settings)).install()
-    start = Start(loaded, load, path, open_board, _announce, logs.set_level, not given.no_broker, given.safe)
+    start = Start(loaded, load, path, open_board, _announce, logs.set_level, not given.no_broker, given.safe, logs.hide)
     try:
         sys.setswitchinterval(SWITCH_S)
         asyncio.run(_live(start))

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -31,6 +31,7 @@ from appliance.care.choice import DeviceChoice
 from appliance.care.configuration import Configuration
 from appliance.care.diagnostics import Diagnostics
 from appliance.care.duty import Duty
+from appliance.care.logs import secrets_in
 from appliance.care.restarts import Restarts, boot_name
 from appliance.care.sampling import Sampling, SamplingPorts
 from appliance.care.summaries import Summaries
@@ -40,7 +41,7 @@ from appliance.clock import RateLimit, SystemClock
 from appliance.doors.http import HttpDoor, Ports
 from appliance.doors.mqtt import MqttDoor
 from appliance.doors.panel import PanelDoor, without_panel
-from appliance.errors import StoreError
+from appliance.errors import Refused, StoreError
 from appliance.faces import openapi
 from appliance.intake import Handler, Intake
 from appliance.link.local import LocalBroker, LocalBrokerError
@@ -57,6 +58,7 @@ from appliance.providers.api import CallProvider, Peer
 from appliance.providers.direct.protocol import Party
 from appliance.providers.direct.provider import DirectProvider
 from appliance.providers.janus.provider import JanusProvider
+from appliance.providers.janus.token import Token
 from appliance.settings import Loaded, MqttSettings, Settings
 from appliance.store import Store
 from appliance.vocabulary import CallState, Command, Json
@@ -86,6 +88,7 @@ class Start:
     set_log_level: Callable[[str], None] = lambda _: None
     local_broker: bool = True
     safe: bool = False  # no media: everything else up, and says so
+    hide: Callable[[Iterable[str]], None] = lambda _: None  # these texts from the log
 
 
 class House:
@@ -100,6 +103,7 @@ class House:
         self._broker: LocalBroker | None = None
         self._broker_fault = ""
         self.link: MqttSession | None = None
+        self.token: Token | None = None
         self._background: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = []
 
     async def __aenter__(self) -> House:
@@ -248,7 +252,11 @@ class House:
         settings = self.settings
         if not settings.janus.url:
             return None
-        rooms = await asyncio.to_thread(JanusProvider, settings.janus, self.studio, ice=_ice(settings),
+        token = await asyncio.to_thread(Token, settings.janus.token, self.clock,
+                                        kept=settings.data_dir / "janus.token", flag=self.diagnostics.flag)
+        self.token = token
+        self._start.hide([token.text])
+        rooms = await asyncio.to_thread(JanusProvider, settings.janus, self.studio, token, ice=_ice(settings),
                                         idle=lambda: self.controller.idle)
         if settings.janus.other_urls and not self._start.safe:
             self._background.append(("janus.probe", rooms.probe.run))
@@ -319,7 +327,7 @@ class House:
             **PictureCommands(self.controller, self.studio).handlers(),
             **self.care.handlers(), **self.acoustics.handlers(),
             **self.sampling.handlers(), **self.summaries.handlers(), **self.configuration.handlers(),
-            "state.rebirth": self._rebirth}
+            "state.rebirth": self._rebirth, "token.set": self._set_token}
         self.intake = Intake(self.store, handlers, self.bulletin, self.clock)
         self._stack.push_async_callback(self.intake.stop)
         self.panel = self._panel_door(handlers)
@@ -364,10 +372,13 @@ class House:
     def _apply(self, settings: Settings) -> None:
         self.settings = settings
         self._start.set_log_level(settings.log.level)
+        self._start.hide(secrets_in(settings))
         self.controller.reconfigure(settings.call, entries_of(settings.book))
         self.auto_join.configure(settings.call.auto_join)
         self._set_the_stage(settings)
         self.studio.acoustics.configure(settings.audio)
+        if self.token is not None:
+            self.token.configure(settings.janus.token)
         if self.panel is not None:
             self.panel.reconfigure(settings.call, settings.board)
         if self.board.display is not None:
@@ -426,6 +437,13 @@ class House:
     async def _keep_log(self, kind: str, document: Json) -> None:
         if self.mqtt is not None:
             await self.mqtt.keep_log(kind, document)
+
+    async def _set_token(self, command: Command) -> None:
+        if self.token is None:
+            raise Refused("no server of rooms is configured: set janus.url", code=501, sub_code="FeatureNotSupported",
+                          retryable=False)
+        self._start.hide([command.args["token"]])
+        await self.token.put(command.args["token"], command.args.get("expiresIn"))
 
     async def _rebirth(self, _: Command) -> None:
         self.bulletin.republish()

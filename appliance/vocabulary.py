@@ -228,6 +228,12 @@ VERBS: Final[tuple[Verb, ...]] = (
         _LAYOUT,
     ), acts=True, idempotent=False, long=True, returns="callId"),
     Verb("room.leave", "Leave the room.", (_CALL,)),
+    Verb("token.set", "Give the token for the rooms, in place of the one before; it is kept until the settings name "
+         "another one.", (
+        Arg("token", ArgType.STRING, "the token", required=True, minimum=1, maximum=4096, secret=True),
+        Arg("expiresIn", ArgType.INTEGER, "seconds for which it is good, where it does not say so itself", minimum=1,
+            maximum=31_536_000),
+    ), scope=Scope.ADMIN),
     Verb("call.hold", "Hold the call: nothing of us is sent, nothing is played.", (_CALL,), acts=True),
     Verb("call.resume", "Resume the held call.", (_CALL,), acts=True),
     Verb("call.mute", "Mute the microphone."),
@@ -689,6 +695,10 @@ DIAGNOSTICS: Final[Mapping[str, Diagnostic]] = _diagnostics(
     ("mqttDisconnected", _F, "The broker is not reached.", "Check network, address and certificate of the broker."),
     ("eventQueueBacklog", _F, "Many messages wait for the broker.", "Check the connection to the broker."),
     ("nobodyOnDuty", _F, "Nobody is on duty to answer.", "Open the operator page and go on duty."),
+    ("tokenExpiring", _F, "The token for the rooms expires soon.",
+     "Give a new one with token.set, or write it to janus.token_file and reload the settings."),
+    ("tokenInvalid", _F, "The server of the rooms does not take the token, or it has expired.",
+     "Give a new one with token.set, or write it to janus.token_file and reload the settings."),
     ("configRejected", _F, "The settings file has errors; the last good settings are in force.",
      "Correct the lines named in the detail."),
 )

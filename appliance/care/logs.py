@@ -121,8 +121,9 @@ class Logs(logging.Handler):
             logging.getLogger(room).setLevel(number)
 
     def hide(self, secrets: Iterable[str]) -> None:
-        """Texts that are replaced by ``***`` in everything written from now on. Longer first: one may hold another."""
-        known = {secret for secret in secrets if len(secret) >= SHORTEST_SECRET}
+        """More texts that are replaced by ``***`` in everything written from now on. Longer first: one may hold
+        another."""
+        known = {*self._secrets, *(secret for secret in secrets if len(secret) >= SHORTEST_SECRET)}
         self._secrets = tuple(sorted(known, key=len, reverse=True))
 
     def install(self) -> Logs:

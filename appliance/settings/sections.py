@@ -208,6 +208,8 @@ class JanusRoomSettings:
     id: str = setting("", "Its id at the server.", minimum=1, maximum=128, required=True, example='"1234"')
     pin: Secret = setting(Secret(), "Its PIN, where it has one.",  # noqa: RUF009
                           example='"/etc/edgecall/lobby.pin"')
+    token: Secret = setting(Secret(), "Its own token, where that of the server does not open it.",  # noqa: RUF009
+                            example='"/etc/edgecall/lobby.token"')
     secret: Secret = setting(Secret(), "Its secret, where this device may moderate it.",  # noqa: RUF009
                              example='"/etc/edgecall/lobby.secret"')
     role: str = setting("attendee", "What this device may do there: a consumer only hears and sees, a presenter may "
@@ -233,7 +235,7 @@ class JanusSettings:
     ca_file: str = setting("", "Authority of its certificate; empty: those of the system.", format=formats.FILE,
                            restart=True, example='"/etc/edgecall/janus-ca.crt"')
     token: Secret = setting(Secret(), "Token, where the server or its rooms ask for one.",  # noqa: RUF009
-                            restart=True, example='"credential:janus-token"')
+                            example='"credential:janus-token"')
     api_secret: Secret = setting(Secret(), "API secret, where the server asks for one.",  # noqa: RUF009
                                  restart=True, example='"credential:janus-secret"')
     rooms: tuple[JanusRoomSettings, ...] = setting((), "Rooms by name.", restart=True)

@@ -86,13 +86,15 @@ class Control:
 
 
 class JanusServer:
-    """Janus on a free port with these ``rooms`` (id -> settings of janus.plugin.videoroom.jcfg), and an API
-    ``secret`` if there is to be one."""
+    """Janus on a free port with these ``rooms`` (id -> settings of janus.plugin.videoroom.jcfg), an API ``secret`` if
+    there is to be one, and more of what stands under ``general`` of janus.jcfg."""
 
-    def __init__(self, folder: Path, rooms: Mapping[int, Mapping[str, Any]], *, secret: str = "") -> None:
+    def __init__(self, folder: Path, rooms: Mapping[int, Mapping[str, Any]], *, secret: str = "",
+                 general: Mapping[str, Any] | None = None) -> None:
         self._folder = folder
         self._rooms = rooms
         self._secret = secret
+        self._general = general or {}
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
@@ -146,20 +148,12 @@ class JanusServer:
 
     async def pictures_sent(self) -> int:
         """Bytes of pictures that the server has sent to all who are there, by its own counters."""
-        async with aiohttp.ClientSession() as http, http.ws_connect(
-                f"ws://127.0.0.1:{self._admin_port}", protocols=("janus-admin-protocol",)) as socket:
-
-            async def ask(what: str, **more: Any) -> dict[str, Any]:
-                await socket.send_json({"janus": what, "transaction": "t", "admin_secret": ADMIN, **more})
-                answer: dict[str, Any] = await socket.receive_json(timeout=5)
-                return answer
-
-            sent = 0
-            for session in (await ask("list_sessions"))["sessions"]:
-                for handle in (await ask("list_handles", session_id=session)).get("handles", []):
-                    told = await ask("handle_info", session_id=session, handle_id=handle)
-                    sent += _bytes_out(told.get("info", {}), "video")
-            return sent
+        sent = 0
+        for session in (await self.admin("list_sessions"))["sessions"]:
+            for handle in (await self.admin("list_handles", session_id=session)).get("handles", []):
+                told = await self.admin("handle_info", session_id=session, handle_id=handle)
+                sent += _bytes_out(told.get("info", {}), "video")
+        return sent
 
     @asynccontextmanager
     async def control(self) -> AsyncIterator[Control]:
@@ -168,6 +162,14 @@ class JanusServer:
             await control.open()
             yield control
 
+    async def admin(self, what: str, **more: Any) -> dict[str, Any]:
+        """One request of the Admin API, and its answer."""
+        url = f"ws://127.0.0.1:{self._admin_port}"
+        async with aiohttp.ClientSession() as http, http.ws_connect(url, protocols=("janus-admin-protocol",)) as socket:
+            await socket.send_json({"janus": what, "transaction": "t", "admin_secret": ADMIN, **more})
+            answer: dict[str, Any] = await socket.receive_json(timeout=5)
+            return answer
+
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
         async for line in process.stdout:
@@ -175,7 +177,8 @@ class JanusServer:
             del self.log[:-500]
 
     def _write(self) -> None:
-        secret = f'api_secret = "{self._secret}"' if self._secret else ""
+        general = {"admin_secret": ADMIN, **({"api_secret": self._secret} if self._secret else {}), **self._general}
+        more = " ".join(_setting(*one) for one in general.items())
         self._put("janus.jcfg", f"""
 general: {{
   configs_folder = "{self._folder}"
@@ -185,8 +188,7 @@ general: {{
   loggers_folder = "{self._folder}"
   debug_level = 4
   debug_colors = false
-  {secret}
-  admin_secret = "{ADMIN}"
+  {more}
 }}
 media: {{ rtp_port_range = "20000-29999" }}
 nat: {{ ice_ignore_list = "vmnet" }}

@@ -13,11 +13,13 @@ from typing import Any
 from PIL import Image
 
 from appliance.calls.stage import Stage
+from appliance.clock import SystemClock
 from appliance.media.api import IceServers
 from appliance.media.layout import Face
 from appliance.media.studio import Studio
 from appliance.providers import api
 from appliance.providers.janus.provider import JanusProvider
+from appliance.providers.janus.token import Token
 from appliance.settings import JanusSettings, VideoSettings
 from hw.api import Display, Tile
 from hw.sim import pattern
@@ -38,8 +40,9 @@ H264: Mapping[str, Any] = {
 @asynccontextmanager
 async def janus(
     folder: Path, rooms: Mapping[int, Mapping[str, Any]] | None = None, *, secret: str = "",
+    general: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[JanusServer]:
-    server = JanusServer(folder, rooms or {ROOM: H264}, secret=secret)
+    server = JanusServer(folder, rooms or {ROOM: H264}, secret=secret, general=general)
     await server.start()
     try:
         yield server
@@ -57,13 +60,16 @@ async def until(condition: Callable[[], object], what: str, within_s: float = 10
 
 @dataclass
 class Device:
-    """One appliance; ``join`` makes its leg, whose facts are kept with the moment they came."""
+    """One appliance; ``join`` makes its leg, whose facts are kept with the moment they came. ``flags``: diagnostics by
+    name."""
 
     name: str
     board: SeenBoard
     studio: Studio
     provider: JanusProvider
     stage: Stage
+    token: Token
+    flags: dict[str, bool]
     media: api.MediaWanted = field(default_factory=api.MediaWanted)
     leg: api.Leg | None = None
     told: list[tuple[float, api.LegEvent]] = field(default_factory=list)
@@ -160,6 +166,13 @@ class Device:
                     f"{hertz} Hz at {self.name}", within_s)
 
 
+class Known(SystemClock):
+    """The computer's clock, which somebody vouches for."""
+
+    def synchronised(self) -> bool:
+        return True
+
+
 @asynccontextmanager
 async def device(
     url: str, name: str, hertz: float = 440.0, *, height: int = 180, screen: Callable[[], Display | None] = HandDisplay,
@@ -171,8 +184,16 @@ async def device(
     board.display = screen()
     studio = Studio(board, VideoSettings(height * 16 // 9, height, 15, 300_000))
     await studio.open()
-    provider = JanusProvider(JanusSettings(url=url, **settings), studio, ice=IceServers())
-    made = Device(name, board, studio, provider, Stage(studio))
+    asked = JanusSettings(url=url, **settings)
+    flags: dict[str, bool] = {}
+
+    def flag(name: str, active: bool, **_: object) -> None:
+        flags[name] = active
+
+    token = Token(asked.token, Known(), kept=None, flag=flag)
+    provider = JanusProvider(asked, studio, token, ice=IceServers())
+    await provider.start(lambda _: None)
+    made = Device(name, board, studio, provider, Stage(studio), token, flags)
     try:
         yield made
     finally:

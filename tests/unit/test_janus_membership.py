@@ -25,6 +25,7 @@ from appliance.providers.janus.effects import (
     TakeAnswer,
     Tell,
     Timer,
+    TokenJudged,
     Trickle,
     Unwatch,
     Watch,
@@ -203,7 +204,7 @@ def test_a_secret_that_the_server_does_not_take_is_told() -> None:
 
 
 def test_the_way_in() -> None:
-    desk = Desk(room=Room(1234, "lobby", pin="4711", token="t0ken", api_secret="s3cret"))
+    desk = Desk(room=Room(1234, "lobby", pin="4711", token=lambda: "t0ken", api_secret="s3cret"))
     assert desk.member.start() == [Open()]
     desk.run(desk.member.link_up())
     assert desk.asked[0] == {"janus": "create", "transaction": "t1", "token": "t0ken", "apisecret": "s3cret"}
@@ -523,6 +524,49 @@ def test_keep_alive_is_acknowledged_or_the_server_is_lost() -> None:
     assert [one.timer for one in sent if isinstance(one, StartTimer)] == [Timer.ANSWER, Timer.KEEPALIVE]
     acknowledged = desk.run(desk.member.receive({"janus": "ack", "transaction": beat["transaction"]}))
     assert acknowledged == [CancelTimer(Timer.ANSWER)]
+
+
+REFUSED = {"code": 403, "reason": "Unauthorized request (wrong or missing secret/token)"}
+
+
+def test_a_token_that_is_refused_at_the_door_ends_the_call() -> None:
+    desk = Desk()
+    desk.run(desk.member.link_up())
+    desk.answer(lambda one: one["janus"] == "create", janus="error", error=REFUSED)
+    assert desk.of(TokenJudged) == [TokenJudged(REFUSED["reason"])]
+    assert desk.of(Finish)[0].reason.key == "401/token"
+
+
+def test_in_the_room_a_call_goes_on_without_a_token_and_catches_up_with_another() -> None:
+    token = "old"
+    desk = Desk(room=Room(1234, "lobby", token=lambda: token))
+    desk.in_room(person(2))
+    assert desk.of(TokenJudged) == [TokenJudged()]
+    desk.run(desk.member.timeout(Timer.KEEPALIVE))
+    desk.answer(lambda one: one["janus"] == "keepalive", janus="error", error=REFUSED)
+    desk.says({"videoroom": "event", "publishers": [person(3)]})
+    desk.answer(lambda one: one.get("body", {}).get("request") == "subscribe", janus="error", error=REFUSED)
+    assert not desk.of(Finish)
+    assert not desk.told(api.Lost)
+    assert desk.of(TokenJudged)[-1].refused
+    desk.says({"videoroom": "event", "publishers": [person(4)]})
+    assert not desk.asked  # it waits behind what was refused
+    token = "new"
+    desk.run(desk.member.token_renewed())
+    assert {one["token"] for one in desk.asked} == {"new"}
+    assert [one["janus"] for one in desk.asked] == ["message", "keepalive"]
+    desk.subscribed()
+    assert {one.feed for one in desk.carried()} == {"2", "3", "4"}
+
+
+def test_a_token_that_is_refused_while_the_room_is_joined_again_ends_the_call() -> None:
+    desk = Desk()
+    desk.in_room(person(2))
+    desk.run(desk.member.link_down("closed"))
+    desk.asked.clear()
+    desk.run(desk.member.link_up())
+    desk.answer(lambda one: one["janus"] == "claim", janus="error", error=REFUSED)
+    assert desk.of(Finish)[0].reason.key == "401/token"
 
 
 def test_an_acknowledgement_is_not_yet_the_answer() -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "TakeAnswer",
     "Tell",
     "Timer",
+    "TokenJudged",
     "Trickle",
     "Unwatch",
     "Watch",
@@ -130,6 +131,13 @@ class Tell:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenJudged:
+    """The server has taken our token, or refused it in these words."""
+
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class StartTimer:
     timer: Timer
     seconds: float
@@ -148,4 +156,4 @@ class Finish:
 
 
 Effect = (Open | Shut | GiveUp | Send | Publish | TakeAnswer | Watch | Carry | Unwatch | Trickle | Drop | Tell
-          | StartTimer | CancelTimer | Expelled | Finish)
+          | TokenJudged | StartTimer | CancelTimer | Expelled | Finish)

@@ -34,6 +34,7 @@ from appliance.providers.janus.effects import (
     TakeAnswer,
     Tell,
     Timer,
+    TokenJudged,
     Trickle,
     Unwatch,
     Watch,
@@ -62,6 +63,8 @@ class Ground(Protocol):
         self, name: str, *, on_up: Callable[[bool], None], on_message: Callable[[Json], None],
         on_down: Callable[[str, bool], None],
     ) -> JanusLink: ...
+
+    def token_judged(self, refused: str) -> None: ...
 
     def leg_over(self, leg: JanusLeg) -> None: ...
 
@@ -109,6 +112,9 @@ class JanusLeg:
         media = self._media
         self._carry_out(self._membership.want(hears=media.receive_audio, sees=media.receive_video, view=media.view))
         self._carry_out(self._membership.start())
+
+    def token_renewed(self) -> None:
+        self._carry_out(self._membership.token_renewed())
 
     async def ring(self) -> None:
         """Nobody is called by a room."""
@@ -194,6 +200,8 @@ class JanusLeg:
                         self._expelled.set_result(refusal)
                 case Tell(event):
                     self._note(event)
+                case TokenJudged(refused):
+                    self._ground.token_judged(refused)
                 case StartTimer(timer, seconds):
                     self._chores.start_timer(timer, seconds, self._timeout)
                 case CancelTimer(timer):

@@ -32,6 +32,7 @@ from appliance.providers.janus.effects import (
     TakeAnswer,
     Tell,
     Timer,
+    TokenJudged,
     Trickle,
 )
 from appliance.providers.janus.moderation import Moderation
@@ -51,13 +52,15 @@ PICTURES: Final = 9
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Which room, and what opens it. ``token`` is for the server and for the room, where they ask for one;
-    ``api_secret`` for the server; ``secret`` lets us moderate the room."""
+    """Which room, and what opens it. ``token`` gives the one for server and room that holds now, ``""`` where there
+    is none; ``own_token`` is for the room in its place, ``api_secret`` for the server; ``secret`` lets us moderate the
+    room."""
 
     id: int | str
     name: str
     pin: str = field(default="", repr=False)
-    token: str = field(default="", repr=False)
+    token: Callable[[], str] = field(default=lambda: "", repr=False)
+    own_token: str = field(default="", repr=False)
     api_secret: str = field(default="", repr=False)
     secret: str = field(default="", repr=False)
 
@@ -191,6 +194,12 @@ class Membership:
             return [Expelled(END_REASONS["503/provider"])]
         return self._moderation.expel(self._publisher, self._me_there)
 
+    def token_renewed(self) -> Sequence[Effect]:
+        """There is another token: what the server refused for the old one is asked again."""
+        if self._over or not self._linked or not self._me_there:
+            return []
+        return [*self._requests.resume(), *self.timeout(Timer.KEEPALIVE)]
+
     def end(self, reason: Reason) -> Sequence[Effect]:
         return self._finish(reason)
 
@@ -217,7 +226,7 @@ class Membership:
         self._requests.session = wire.new_id(message)
         if self._requests.session is None:
             return self._lose("signalling", END_REASONS["503/provider"])
-        return self._attach_publisher()
+        return [TokenJudged(), *self._attach_publisher()]
 
     def _claimed(self, _: Json) -> Sequence[Effect]:
         """Of the old handles nobody hears any more; the room is told that they are gone before we come again."""
@@ -245,8 +254,8 @@ class Membership:
 
     def _door(self) -> Json:
         room = self._room
-        return {"room": room.id, **({"pin": room.pin} if room.pin else {}),
-                **({"token": room.token} if room.token else {})}
+        token = room.own_token or room.token()
+        return {"room": room.id, **({"pin": room.pin} if room.pin else {}), **({"token": token} if token else {})}
 
     def _joined(self, message: Json) -> Sequence[Effect]:
         data = wire.data_of(message)
@@ -260,7 +269,8 @@ class Membership:
             effects.append(Tell(api.Accepted(api.Peer(
                 self._room.name, f"room:{self._room.name}", str(data.get("description") or self._room.name)[:64]))))
         self._take_persons(data)
-        self._subscription.begin(self.generation, {**self._door(), "private_id": data.get("private_id")})
+        private = data.get("private_id")
+        self._subscription.begin(self.generation, lambda: {**self._door(), "private_id": private})
         effects += self._roster()
         return [*effects, Publish(self.generation), *self._subscription.follow()]
 
@@ -404,14 +414,25 @@ class Membership:
     # --- loss and end -----------------------------------------------------------------------------------------------
 
     def _refused(self, error: Json, asked: Asked | None) -> Sequence[Effect]:
+        fault, reason = wire.fault_of(error)
+        if reason.key == "401/token":
+            return self._token_refused(error, reason, asked)
         if asked is not None and asked.failed is not None:
             return asked.failed(error)
-        fault, reason = wire.fault_of(error)
         if fault is Fault.STALE:
             self._requests.session = None
         if fault is Fault.REFUSED or not self._connected:
             return self._finish(reason)
         return self._lose("signalling", reason)  # a ghost of ours may hold the last place
+
+    def _token_refused(self, error: Json, reason: Reason, asked: Asked | None) -> Sequence[Effect]:
+        """While we are in the room, the call goes on for as long as the server lets it."""
+        judged = TokenJudged(str(error.get("reason", ""))[:200] or "refused")
+        if not self._me_there or not self._connected:
+            return [judged, *self._finish(reason)]
+        if asked is not None:
+            self._requests.hold(asked)
+        return [judged]
 
     def _lose(self, cause: str, reason: Reason) -> Sequence[Effect]:
         """Everything goes, and the room is joined again; a room that was never reached is given up."""

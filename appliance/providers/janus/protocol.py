@@ -30,6 +30,7 @@ __all__ = [
     "persons",
     "room_id",
     "sdp_of",
+    "token_end",
     "words_of",
 ]
 
@@ -68,6 +69,14 @@ def sdp_of(message: Mapping[str, Any], kind: str) -> str | None:
         return None
     sdp = jsep.get("sdp")
     return sdp if isinstance(sdp, str) else None
+
+
+def token_end(token: str) -> float | None:
+    """When a signed token ends, in seconds since the epoch; None for one that does not say so. Its form is
+    ``SECONDS,REALM[,PLUGIN...]:SIGNATURE`` (https://janus.conf.meetecho.com/docs/auth.html)."""
+    fields, colon, _ = token.partition(":")
+    seconds, comma, _ = fields.partition(",")
+    return float(seconds) if colon and comma and seconds.isascii() and seconds.isdigit() and len(seconds) < 13 else None
 
 
 # --- errors ---------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from appliance.providers.janus.leg import JanusLeg
 from appliance.providers.janus.link import JanusLink
 from appliance.providers.janus.membership import Room
 from appliance.providers.janus.probe import Probe
+from appliance.providers.janus.token import Token
 from appliance.settings import JanusSettings
 from appliance.settings.formats import is_loopback
 from appliance.vocabulary import END_REASONS, Json
@@ -38,10 +39,13 @@ class JanusProvider:
     """A CallProvider (``providers.api``). Construction reads ``janus.ca_file``. ``idle``: there is no call at all."""
 
     def __init__(
-        self, settings: JanusSettings, studio: Studio, *, ice: IceServers, idle: Callable[[], bool] = lambda: True,
+        self, settings: JanusSettings, studio: Studio, token: Token, *, ice: IceServers,
+        idle: Callable[[], bool] = lambda: True,
     ) -> None:
         self._settings = settings
         self._studio = studio
+        self._token = token
+        token.on_change = self._token_renewed
         self._ice = ice
         self._rooms = {one.name: one for one in settings.rooms}
         self._tls = ssl.create_default_context(cafile=settings.ca_file) if settings.ca_file else None
@@ -62,9 +66,11 @@ class JanusProvider:
 
     async def start(self, on_incoming: Callable[[api.IncomingCall], None]) -> None:
         """Nobody is called by a room."""
+        self._token.start()
 
     async def stop(self) -> None:
         await asyncio.gather(*(leg.end(END_REASONS["503/shutdown"]) for leg in tuple(self._legs)))
+        self._token.stop()
         http, self._http = self._http, None
         if http is not None:
             await http.close()
@@ -75,6 +81,9 @@ class JanusProvider:
     async def dial(self, target: api.Target, *, call_id: str, caller: api.Peer, media: api.MediaWanted) -> JanusLeg:
         if target.scheme != SCHEME or not target.address:
             raise Refused(f"Nobody is called by {target.scheme}: here.", code=404, sub_code="notFound")
+        if self._token.expired:
+            reason = END_REASONS["401/token"]
+            raise Refused(reason.message, code=reason.code, sub_code=reason.sub_code, retryable=False)
         leg = JanusLeg(uuid.uuid4().hex, self._room(target), self, me=caller, media=media, shows=self._studio.shows)
         self._legs.add(leg)
         leg.join()
@@ -83,6 +92,7 @@ class JanusProvider:
     def state(self) -> Json:
         return {
             **self._endpoints.state(),
+            "token": self._token.state(),
             "rooms": sorted(self._rooms),
             "calls": len(self._legs),
             "capabilities": {SCHEME: {"isPresent": True, "reason": "Capable"}},
@@ -94,8 +104,9 @@ class JanusProvider:
         return Room(
             wire.room_id(known.id if known is not None else target.address), target.address,
             pin=target.pin or (known.pin.reveal() if known is not None else ""),
-            token=self._settings.token.reveal(), api_secret=self._settings.api_secret.reveal(),
-            secret=known.secret.reveal() if known is not None else "")
+            token=lambda: self._token.text, api_secret=self._settings.api_secret.reveal(),
+            secret=known.secret.reveal() if known is not None else "",
+            own_token=known.token.reveal() if known is not None else "")
 
     # --- Ground -----------------------------------------------------------------------------------------------------
 
@@ -114,12 +125,19 @@ class JanusProvider:
         return JanusLink(self._http, self._endpoints, self._tls, name, on_up=on_up, on_message=on_message,
                          on_down=on_down)
 
+    def token_judged(self, refused: str) -> None:
+        self._token.judged(refused)
+
     def leg_over(self, leg: JanusLeg) -> None:
         self._legs.discard(leg)
         if not self._legs:
             self._endpoints.release()
             if self._endpoints.failing:
                 self.probe.soon()
+
+    def _token_renewed(self) -> None:
+        for leg in tuple(self._legs):
+            leg.token_renewed()
 
     def _loopback(self) -> bool:
         return is_loopback(URL(self._endpoints.selected).host or "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from appliance.providers.janus.effects import CancelTimer, Effect, Send, StartTimer, Timer
@@ -20,6 +20,7 @@ Answer = Callable[[Json], Sequence[Effect]]
 class Asked:
     """A request that waits. ``failed`` takes an error that only concerns the request itself."""
 
+    body: Json = field(repr=False)
     done: Answer
     failed: Answer | None = None
 
@@ -30,23 +31,25 @@ def nothing(_: Json) -> Sequence[Effect]:
 
 
 class Requests:
-    """Of one membership. ``new_transaction`` gives unguessable, unique words; ``session`` is the one at the server."""
+    """Of one membership. ``new_transaction`` gives unguessable, unique words, ``token`` the one that holds now;
+    ``session`` is the one at the server."""
 
-    def __init__(self, new_transaction: Callable[[], str], *, token: str, secret: str) -> None:
+    def __init__(self, new_transaction: Callable[[], str], *, token: Callable[[], str], secret: str) -> None:
         self._new_transaction = new_transaction
         self._token = token
         self._secret = secret
         self._waiting: dict[str, Asked] = {}
+        self._held: list[Asked] = []  # until there is a token that the server takes
         self.session: int | None = None
 
     def ask(self, body: Json, done: Answer, failed: Answer | None = None) -> Sequence[Effect]:
         transaction = self._new_transaction()
-        self._waiting[transaction] = Asked(done, failed)
+        self._waiting[transaction] = Asked(body, done, failed)
         message = {**body, "transaction": transaction}
         if self.session is not None:
             message.setdefault("session_id", self.session)
-        if self._token:
-            message["token"] = self._token
+        if token := self._token():
+            message["token"] = token
         if self._secret:
             message["apisecret"] = self._secret
         return [Send(message), StartTimer(Timer.ANSWER, ANSWER_S)]
@@ -71,7 +74,18 @@ class Requests:
         asked = self._waiting.pop(transaction, None) if isinstance(transaction, str) else None
         return asked, [CancelTimer(Timer.ANSWER)] if asked is not None and not self._waiting else []
 
+    def hold(self, asked: Asked) -> None:
+        """It was refused for our token: ``resume`` asks it again."""
+        if asked.done is not nothing:
+            self._held.append(asked)
+
+    def resume(self) -> Sequence[Effect]:
+        """There is another token."""
+        held, self._held = self._held, []
+        return [effect for one in held for effect in self.ask(one.body, one.done, one.failed)]
+
     def forget(self) -> Sequence[Effect]:
         """No answer comes any more."""
         self._waiting.clear()
+        self._held.clear()
         return [CancelTimer(Timer.ANSWER)]

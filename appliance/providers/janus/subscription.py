@@ -40,7 +40,7 @@ class Subscription:
         self._wanted = wanted
         self._lost = lost
         self._generation = 0
-        self._door: Json | None = None  # what a request to join has; None: we are in no room
+        self._door: Callable[[], Json] | None = None  # what a request to join has; None: we are in no room
         self._negotiating = False
         self._attached = False  # the server has a subscription of ours
         self._mids: dict[Stream, str] = {}  # our MID of each
@@ -56,8 +56,8 @@ class Subscription:
         """What the server sends us."""
         return self._mids.keys()
 
-    def begin(self, generation: int, door: Json) -> None:
-        """We are in the room. ``door``: the room and what opens it."""
+    def begin(self, generation: int, door: Callable[[], Json]) -> None:
+        """We are in the room. ``door`` gives its id and what opens it now."""
         self._generation = generation
         self._door = door
 
@@ -135,7 +135,8 @@ class Subscription:
         return self.follow()
 
     def _join(self, handle: int, streams: set[Stream]) -> Sequence[Effect]:
-        body = {**(self._door or {}), "request": "join", "ptype": "subscriber", "streams": self._named(streams)}
+        door = self._door() if self._door is not None else {}
+        body = {**door, "request": "join", "ptype": "subscriber", "streams": self._named(streams)}
         return self._requests.tell_plugin(handle, body, self._changed, self._refused(streams))
 
     def _change(self, handle: int, request: str, streams: set[Stream]) -> Sequence[Effect]:
