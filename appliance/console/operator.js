@@ -338,8 +338,9 @@ function deviceCall() {
 const BLIND = ["noCameraDevicesEnumerated", "cameraUnplugged", "cameraStoppedUnexpectedly", "cameraFreeze",
   "cameraStartFailed", "cameraStartTimedOut", "cameraPermissionDenied", "cameraFormatUnsupported"];
 const MUTE = ["noMicrophoneDevicesEnumerated", "microphoneNotFunctioning", "microphoneBusy", "microphonePermissionDenied",
-  "microphoneMuteUnexpectedly", "microphoneNotMuteButSilent"];
-const DEAF = ["noSpeakerDevicesEnumerated", "speakerNotFunctioning", "speakerBusy", "speakerMuted", "speakerVolumeIsZero"];
+  "microphoneFormatUnsupported", "microphoneMuteUnexpectedly", "microphoneNotMuteButSilent"];
+const DEAF = ["noSpeakerDevicesEnumerated", "speakerNotFunctioning", "speakerBusy", "speakerPermissionDenied",
+  "speakerFormatUnsupported", "speakerMuted", "speakerVolumeIsZero"];
 
 /** What is wrong at the other end, in the words of the vocabulary: with the camera, the microphone, the loudspeaker. */
 const deviceTrouble = () => [BLIND, MUTE, DEAF].map((names) => {

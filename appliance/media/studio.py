@@ -19,7 +19,7 @@ from av.video.codeccontext import VideoCodecContext
 from appliance.errors import EdgecallError
 from appliance.media.acoustics import Acoustics
 from appliance.media.api import SOUND_LIMIT, Directions, IceServers, SoundBlock, Tone
-from appliance.media.camera import RETRY_S, CameraFeed
+from appliance.media.camera import CameraFeed
 from appliance.media.downlink import Loudspeaker
 from appliance.media.dscp import Marks
 from appliance.media.gallery import Gallery
@@ -45,7 +45,10 @@ __all__ = ["Studio"]
 log = logging.getLogger(__name__)
 S = TypeVar("S", bound=Session)
 
-METER_BLOCKS: Final = 100 // BLOCK_MS
+METER_S: Final = 0.1
+METER_BLOCKS: Final = round(METER_S * 1000) // BLOCK_MS
+SOUND_RETRY_S: Final = 1.0  # nobody tells when the holder of a sound device lets it go
+NOTHING: Final = AudioBlock(SILENCE, SILENCE)
 TALK_KEY: Final = "talk"  # the input of a board that has a key for push-to-talk
 
 
@@ -121,11 +124,24 @@ class Studio:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _try_again(self, audio: Audio) -> None:
-        """Ever slower until a sound device is there; sessions begun before it stay without a microphone."""
-        for pause in itertools.chain(RETRY_S, itertools.repeat(RETRY_S[-1])):
-            await asyncio.sleep(pause)
+        """Every second until a sound device is there."""
+        while True:
+            await self._exchange_silence()
             if await self._start_audio(audio):
                 return
+
+    async def _exchange_silence(self) -> None:
+        """In place of a sound device, for a second: a call that begins without one has it when it comes, and what is
+        received is taken off meanwhile."""
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        end = due + SOUND_RETRY_S
+        while due < end:
+            calls = bool(self._sessions or self._galleries)
+            due = max(due + (BLOCK_MS / 1000 if calls else METER_S), loop.time() - METER_S)
+            await asyncio.sleep(due - loop.time())
+            if calls:
+                self._exchange(NOTHING)
 
     async def _start_audio(self, audio: Audio) -> bool:
         loop = asyncio.get_running_loop()
@@ -188,7 +204,7 @@ class Studio:
 
     def _parts(self) -> SessionParts:
         return SessionParts(
-            marks=self._marks, microphone=self._microphone if self._running else None, camera=self._camera,
+            marks=self._marks, microphone=self._microphone, camera=self._camera,
             loudspeaker=self._loudspeaker, screen=self._screen, voice=self._voice,
             processing=self.acoustics.voice,
         )
@@ -380,12 +396,16 @@ class Studio:
         receiving = [session.receiving for session in self._sessions]
         receiving += [gallery.receiving for gallery in self._galleries]
         missing = self._missing()
+
+        def works(kind: Kind) -> bool:
+            return self._running and kind not in missing
+
         audio: Json = {
             "wanted": {"muted": self._muted, "speakerMuted": self._loudspeaker.muted},
             "actual": {
                 "running": self._running,
-                "sending": any(a for a, _ in sending) and not self._muted and Kind.MICROPHONE not in missing,
-                "playing": any(a for a, _ in receiving) and not self._loudspeaker.muted and Kind.SPEAKER not in missing,
+                "sending": any(a for a, _ in sending) and not self._muted and works(Kind.MICROPHONE),
+                "playing": any(a for a, _ in receiving) and not self._loudspeaker.muted and works(Kind.SPEAKER),
             },
             "codec": "opus", "rate": RATE, "processing": self.acoustics.facts(), "missedBlocks": self._missed,
             "device": self._figures(),

@@ -23,11 +23,7 @@ from typing import Any, Final
 
 from hw.api import (
     DeviceBusyError,
-    DeviceDeniedError,
     DeviceFailedError,
-    DeviceFormatError,
-    DeviceMissingError,
-    DevicePulledError,
     EncodedFrame,
     EncoderKind,
     FaultKind,
@@ -35,6 +31,7 @@ from hw.api import (
     Kind,
     VideoMode,
 )
+from hw.blame import error_of
 from hw.camera.watch import FrameWatch
 from hw.camera.wire import CONTROL, EVENT, FRAME, FRAME_HEAD, PICTURE, SNAPSHOT, Unframer, message, pack
 from hw.faults import FaultLine
@@ -452,7 +449,8 @@ class ProcessCamera:
             case "fallback":
                 self._report(FaultKind.FALLBACK, event["active"], event["detail"])
             case "snapshot_failed":
-                self._still(event["id"], b"", _error(event["why"], f"camera {self._device}: {event['detail']}"))
+                error = error_of(FaultKind(event["why"]))
+                self._still(event["id"], b"", error(f"camera {self._device}: {event['detail']}"))
 
     def _still(self, number: int, jpeg: bytes, error: HardwareError | None) -> None:
         with self._lock:
@@ -596,14 +594,3 @@ class ProcessCamera:
 def _encoder_of(spec: str) -> EncoderKind:
     """Who makes the H.264, as far as the process has not told."""
     return EncoderKind.RECORDED if spec.startswith("clip:") else EncoderKind.SOFTWARE
-
-
-def _error(why: str, text: str) -> HardwareError:
-    kinds: Mapping[str, type[HardwareError]] = {
-        FaultKind.MISSING.value: DeviceMissingError,
-        FaultKind.PULLED.value: DevicePulledError,
-        FaultKind.BUSY.value: DeviceBusyError,
-        FaultKind.DENIED.value: DeviceDeniedError,
-        FaultKind.FORMAT.value: DeviceFormatError,
-    }
-    return kinds.get(why, DeviceFailedError)(text)

@@ -20,12 +20,15 @@ from hw.api import (
     AudioBlock,
     AudioFigures,
     DeviceBusyError,
+    DeviceDeniedError,
     DeviceFailedError,
+    DeviceFormatError,
     DeviceMissingError,
     FaultKind,
     HardwareError,
     Kind,
 )
+from hw.blame import fault_of
 from hw.exchange import Exchange
 from hw.faults import FaultLine
 from hw.hearing import Hearing
@@ -40,6 +43,8 @@ _log = logging.getLogger("hw.audio")
 NULL_CLOCK_S: Final = 0.5
 RETRY_S: Final = 2.0
 """A lost card is looked for this often: an unplugged headset returns."""
+
+_REFUSALS: Final = (FaultKind.MISSING, FaultKind.BUSY, FaultKind.DENIED, FaultKind.FORMAT, FaultKind.FAILED)
 
 QUEUE_BLOCKS: Final = 4
 """Blocks on their way to the loudspeaker; the oldest is dropped beyond."""
@@ -64,11 +69,13 @@ def _refusal(error: Exception, what: str) -> HardwareError:
     if os.strerror(errno.EBUSY) in text:
         nodes = [str(path) for path in Path("/dev/snd").glob("pcm*")]
         holder = ", ".join(filter(None, (holders(node) for node in nodes))) or "a program of another user"
-        return DeviceBusyError(f"{what} is held by {holder}")
+        return DeviceBusyError(f"{what} is held by {holder}: end it")
     if os.strerror(errno.ENOENT) in text or os.strerror(errno.ENODEV) in text:
-        return DeviceMissingError(f"{what} is not there")
+        return DeviceMissingError(f"{what} is not there: plug one in")
     if os.strerror(errno.EACCES) in text:
-        return DeviceFailedError(f"{what} may not be opened: add the user to the group audio")
+        return DeviceDeniedError(f"{what} may not be opened: add the user to the group audio")
+    if os.strerror(errno.EINVAL) in text:
+        return DeviceFormatError(f"{what} takes no mono sound of 16 bit at {RATE} Hz: choose another default device")
     return DeviceFailedError(f"{what}: {text}")
 
 
@@ -109,12 +116,10 @@ class AlsaAudio:
             if self._threads:
                 raise DeviceBusyError("sound card: it is started already, by this program")
             frames = rate * block_ms // 1000
-            capture = self._open(self._alsa.PCM_CAPTURE, frames, "microphone")
-            try:
-                playback = self._open(self._alsa.PCM_PLAYBACK, frames, "loudspeaker")
-            except HardwareError:
-                capture.close()
-                raise
+            capture, deaf = self._try(Kind.MICROPHONE, frames)
+            playback, mute = self._try(Kind.SPEAKER, frames)
+            if deaf is not None and mute is not None:
+                raise deaf
             self._stop = stop = threading.Event()
             self._ring.clear()
             self._fill = threading.Semaphore(0)
@@ -167,7 +172,7 @@ class AlsaAudio:
         retry_at = 0.0
         while not stop.is_set():
             if capture is None and time.monotonic() >= retry_at:
-                capture, retry_at = self._reopen(frames), time.monotonic() + RETRY_S
+                (capture, _), retry_at = self._try(Kind.MICROPHONE, frames), time.monotonic() + RETRY_S
             heard, lost = self._read(capture, size)
             missed += lost
             if heard is None:
@@ -194,16 +199,19 @@ class AlsaAudio:
         if capture is not None:
             capture.close()
 
-    def _reopen(self, frames: int) -> Any:
+    def _try(self, kind: Kind, frames: int) -> tuple[Any, HardwareError | None]:
+        """One direction opened, or None and what kept it from that, which is told until it opens."""
+        capture = kind is Kind.MICROPHONE
+        direction = self._alsa.PCM_CAPTURE if capture else self._alsa.PCM_PLAYBACK
+        opened, refusal = None, None
         try:
-            capture = self._open(self._alsa.PCM_CAPTURE, frames, "microphone")
+            opened = self._open(direction, frames, "microphone" if capture else "loudspeaker")
         except HardwareError as error:
-            kind = FaultKind.BUSY if isinstance(error, DeviceBusyError) else FaultKind.MISSING
-            self._faults.report(Kind.MICROPHONE, kind, "default", True, str(error))
-            return None
-        for kind in (FaultKind.BUSY, FaultKind.MISSING):
-            self._faults.report(Kind.MICROPHONE, kind, "default", False)
-        return capture
+            refusal = error
+        told = None if refusal is None else fault_of(refusal)
+        for fault in _REFUSALS:
+            self._faults.report(kind, fault, "default", fault is told, str(refusal))
+        return opened, refusal
 
     def _read(self, capture: Any, size: int) -> tuple[bytes | None, int]:
         """One block, and how many were lost before it. None: the card is gone."""
@@ -233,12 +241,7 @@ class AlsaAudio:
                 continue
             block = self._ring.popleft()
             if playback is None and time.monotonic() >= retry_at:
-                retry_at = time.monotonic() + RETRY_S
-                try:
-                    playback = self._open(self._alsa.PCM_PLAYBACK, frames, "loudspeaker")
-                except HardwareError:
-                    continue
-                self._faults.report(Kind.SPEAKER, FaultKind.MISSING, "default", False)
+                (playback, _), retry_at = self._try(Kind.SPEAKER, frames), time.monotonic() + RETRY_S
             if playback is None:
                 continue
             try:

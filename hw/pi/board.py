@@ -21,9 +21,9 @@ from hw.api import (
     Kind,
     Panel,
 )
+from hw.blame import fault_of
 from hw.faults import FaultLine
 from hw.pi.audio.device import AudioConfig, PiAudio, open_audio
-from hw.pi.blame import fault_of
 from hw.pi.boardfile import BoardFile, find_board_file
 from hw.pi.camera.config import CameraConfig
 from hw.pi.camera.part import PiCamera, open_camera

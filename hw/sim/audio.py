@@ -9,7 +9,7 @@ import threading
 import time
 import wave
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,14 +19,15 @@ from hw.api import (
     DeviceBusyError,
     DeviceFact,
     DeviceFailedError,
-    DeviceMissingError,
     FaultKind,
     Kind,
 )
+from hw.blame import error_of
 from hw.exchange import Exchange
 from hw.faults import FaultLine
 from hw.hearing import Hearing
 from hw.pcm import mix, scale
+from hw.sim.obstacles import obstacle_of
 from hw.sim.pair import Pair
 from hw.sim.sounds import RATE, LentSound, open_sound
 
@@ -45,14 +46,6 @@ RING_BLOCKS: Final = 4
 
 STALL_S: Final = 1.0
 """A loudspeaker that takes no block for this long has stopped."""
-
-_OBSTACLES: Final[Mapping[str, tuple[FaultKind, str]]] = {
-    "mic.unplug": (FaultKind.MISSING, "the microphone was unplugged"),
-    "mic.busy": (FaultKind.BUSY, "another program holds it (simulated)"),
-    "speaker.unplug": (FaultKind.MISSING, "the loudspeaker was unplugged"),
-    "speaker.busy": (FaultKind.BUSY, "another program holds it (simulated)"),
-}
-"""What keeps the first device of a kind from being opened."""
 
 
 class EchoPath:
@@ -199,9 +192,10 @@ class SimAudio:
         """Only when neither half can be opened: one half is enough to go on."""
         if self.microphones.used or self.speakers.used:
             return
-        if {"mic.unplug", "speaker.unplug"} <= self._physics:
-            raise DeviceMissingError("sound card: neither microphone nor loudspeaker is there")
-        raise DeviceBusyError("sound card: another program holds it (simulated)")
+        obstacles = [pair.obstacle for pair in (self.microphones, self.speakers) if pair.obstacle is not None]
+        fault, words = next((one for one in obstacles if one[0] is not FaultKind.MISSING),
+                            (FaultKind.MISSING, "neither microphone nor loudspeaker is there"))
+        raise error_of(fault)(f"sound card: {words}")
 
     def stop(self) -> None:
         with self._lock:
@@ -273,9 +267,8 @@ class SimAudio:
             self._noise = b"".join(step.to_bytes(2, "little", signed=True) for step in steps)
         self._physics = physics  # last: hw.audio reads it at any moment
         with self._lock:
-            for pair, word in ((self.microphones, "mic."), (self.speakers, "speaker.")):
-                pair.obstruct(next((told for name, told in _OBSTACLES.items()
-                                    if name in physics and name.startswith(word)), None))
+            for pair, word in ((self.microphones, "mic"), (self.speakers, "speaker")):
+                pair.obstruct(obstacle_of(word, physics))
         self._tell_mixers()
 
     def _tell_mixers(self) -> None:

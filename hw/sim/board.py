@@ -17,11 +17,13 @@ from hw.sim.panel import SimPanel
 __all__ = ["FAULTS", "SimBoard", "SimHands"]
 
 CAMERA_FAULTS: Final = (
-    "camera.freeze", "camera.slow", "camera.black", "camera.busy", "camera.unplug", "camera.timeout",
+    "camera.freeze", "camera.slow", "camera.black", "camera.busy", "camera.unplug", "camera.timeout", "camera.denied",
+    "camera.format",
 )  # fmt: skip
 SOUND_FAULTS: Final = (
     "mic.silence", "mic.unplug", "mic.busy", "mic.clip", "mic.noise", "mic.osMute",
-    "speaker.unplug", "speaker.busy", "speaker.mute", "speaker.zeroVolume", "speaker.stall",
+    "mic.denied", "mic.format", "speaker.unplug", "speaker.busy", "speaker.mute", "speaker.zeroVolume",
+    "speaker.stall", "speaker.denied", "speaker.format",
 )  # fmt: skip
 OTHER_FAULTS: Final = (
     "power.undervoltage", "thermal", "storage.full", "button.stuck", "echo.path", "echo.delayMs", "echo.erlDb",

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Final
 
 from hw.api import DeviceFact, FaultKind, Kind
 from hw.camera.owner import ProcessCamera
 from hw.faults import FaultLine
+from hw.sim.obstacles import obstacle_of
 from hw.sim.pair import Pair
 
 __all__ = ["SimCamera"]
-
-_OBSTACLES: Final[Mapping[str, tuple[FaultKind, str]]] = {
-    "unplug": (FaultKind.MISSING, "the camera was unplugged"),
-    "busy": (FaultKind.BUSY, "the camera is held by another program (simulated)"),
-}
 
 
 class SimCamera(ProcessCamera):
@@ -37,7 +32,7 @@ class SimCamera(ProcessCamera):
     def set_physics(self, faults: Iterable[str]) -> None:
         with self._lock:
             self._of_first = frozenset(faults)
-            self._pair.obstruct(next((told for name, told in _OBSTACLES.items() if name in self._of_first), None))
+            self._pair.obstruct(obstacle_of("camera", [f"camera.{name}" for name in self._of_first]))
             self._become()
 
     def choose(self, device: str) -> None:

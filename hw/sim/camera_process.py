@@ -17,12 +17,16 @@ from hw.api import EncodedFrame, EncoderKind, VideoMode
 from hw.camera.light import is_dark
 from hw.camera.serve import Owner, serve
 from hw.camera.x264 import H264Encoder, jpeg
+from hw.sim.obstacles import OBSTACLES, obstacle_of
 from hw.sim.sources import Clip, Lent, PictureSource, SourceError, open_source
 
 SLOW_SHARE: Final = 4
 """A slow sensor (fault ``camera.slow``) delivers one picture of this many: below half its rate."""
 
 DEFAULT_MODE: Final = VideoMode()
+
+_OPENING: Final = {name.removeprefix("camera.") for name in OBSTACLES} | {"timeout"}
+"""Faults that are of a camera which is opened."""
 
 
 def _now_us() -> int:
@@ -96,7 +100,7 @@ class Sensor:
         changed = faults ^ self._faults
         self._faults = faults
         self._tell_presence()
-        if changed & {"unplug", "busy", "timeout"}:  # the sensor leaves the bus, or comes back to it
+        if changed & _OPENING:  # the sensor leaves the bus, or comes back to it
             self._reopen()
 
     def _tell_presence(self) -> None:
@@ -104,11 +108,8 @@ class Sensor:
         self._owner.tell("device", why=why, detail=detail)
 
     def _obstacle(self) -> tuple[str, str]:
-        if "unplug" in self._faults:
-            return "missing", "the camera was unplugged"
-        if "busy" in self._faults:
-            return "busy", "the camera is held by another program (simulated)"
-        return "", ""
+        obstacle = obstacle_of("camera", [f"camera.{name}" for name in self._faults])
+        return ("", "") if obstacle is None else (obstacle[0].value, obstacle[1])
 
     # --- sensor
 

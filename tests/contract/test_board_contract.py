@@ -363,6 +363,8 @@ AT_ONCE = [
     ("speaker.zeroVolume", Kind.SPEAKER, FaultKind.ZERO_VOLUME),
     ("camera.unplug", Kind.CAMERA, FaultKind.MISSING),
     ("camera.busy", Kind.CAMERA, FaultKind.BUSY),
+    *((f"{word}.{name}", kind, fault) for name, fault in (("denied", FaultKind.DENIED), ("format", FaultKind.FORMAT))
+      for word, kind in (("mic", Kind.MICROPHONE), ("speaker", Kind.SPEAKER), ("camera", Kind.CAMERA))),
 ]
 
 

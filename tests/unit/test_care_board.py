@@ -188,7 +188,8 @@ async def test_one_that_is_selected_and_busy_says_by_whom(scene: Scene) -> None:
     await scene.give("sim.fault", fault="speaker.busy")
     assert await select(scene, "speaker", "spk0") == {
         "selected": "spk0", "used": "spk1",
-        "why": "spk0 is selected and cannot be used: another program holds it (simulated)"}
+        "why": "spk0 is selected and cannot be used: the loudspeaker is held by another program (simulated): end "
+               "it"}
     await scene.until(lambda: scene.diagnostics.raised("speakerBusy"))
     assert not scene.diagnostics.raised("speakerUnplugged")
 

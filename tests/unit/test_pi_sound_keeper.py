@@ -23,12 +23,12 @@ from hw.api import (
     HardwareError,
     Kind,
 )
+from hw.blame import fault_of
 from hw.faults import FaultLine
 from hw.pi.audio import keeper as module
 from hw.pi.audio.cards import Endpoint
 from hw.pi.audio.convert import Shape
 from hw.pi.audio.keeper import Keeper
-from hw.pi.blame import fault_of
 
 
 class Stream:

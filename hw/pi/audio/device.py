@@ -26,6 +26,7 @@ from hw.api import (
     HardwareError,
     Kind,
 )
+from hw.blame import fault_of
 from hw.exchange import Exchange
 from hw.faults import FaultLine
 from hw.hearing import Hearing
@@ -35,7 +36,6 @@ from hw.pi.audio.drift import Drift
 from hw.pi.audio.dropouts import Dropouts
 from hw.pi.audio.keeper import Keeper
 from hw.pi.audio.streams import PLAYBACK_PERIOD_S, Capture, Playback
-from hw.pi.blame import fault_of
 
 __all__ = ["AudioConfig", "PiAudio", "open_audio"]
 

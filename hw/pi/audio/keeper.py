@@ -26,12 +26,12 @@ from hw.api import (
     HardwareError,
     Kind,
 )
+from hw.blame import fault_of
 from hw.faults import FaultLine
 from hw.pi.audio.cards import Endpoint, endpoints, rank
 from hw.pi.audio.mixer import Mixer
 from hw.pi.audio.streams import Capture, Playback, open_capture, open_playback
 from hw.pi.audio.uevents import Uevents
-from hw.pi.blame import fault_of
 from hw.pi.settling import AGAIN_S, is_settling
 
 __all__ = ["Keeper"]

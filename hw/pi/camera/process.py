@@ -27,10 +27,10 @@ from hw.api import (
     HardwareError,
     VideoMode,
 )
+from hw.blame import fault_of
 from hw.camera.light import is_dark
 from hw.camera.serve import Owner, serve
 from hw.camera.x264 import jpeg
-from hw.pi.blame import fault_of
 from hw.pi.camera.config import CameraConfig, config_of, ranked
 from hw.pi.camera.csi import CSI, CsiSensor, find_csi
 from hw.pi.camera.develop import Developer
