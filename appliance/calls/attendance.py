@@ -60,7 +60,8 @@ class Attendance:
         for member in members:
             changes: Json = {
                 "display_name": member.display_name, "muted": member.muted, "speaking": member.speaking,
-                "video": member.video, "receiving": member.receiving,
+                "video": member.video, "receiving": member.receiving, "content": member.content,
+                "content_receiving": member.content_receiving,
                 "state": ParticipantState.RECONNECTING if member.away else ParticipantState.CONNECTED}
             if member.id in active.roster:
                 before = active.roster.members[member.id]

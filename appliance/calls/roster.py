@@ -26,6 +26,8 @@ class Participant:
     speaking: bool = False
     video: bool = False
     receiving: bool = False
+    content: bool = False
+    content_receiving: bool = False
     quality: int | None = None
     joined: float | None = None  # wall clock
     reason: Reason | None = None
@@ -37,6 +39,9 @@ class Participant:
             "videoStreams": [{"id": f"{self.id}-video", "type": "Video", "isAvailable": self.video,
                               "isReceiving": self.receiving}],
         }
+        if self.content:
+            body["videoStreams"].append({"id": f"{self.id}-content", "type": "ScreenSharing", "isAvailable": True,
+                                         "isReceiving": self.content_receiving})
         if self.quality is not None:
             body["networkQualityLevel"] = self.quality
         if self.joined is not None:

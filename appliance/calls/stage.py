@@ -111,7 +111,7 @@ class Stage:
 
 
 def faces_in_room(roster: Roster) -> list[Face]:
-    return [Face(one.id, one.display_name, video=one.video, speaking=one.speaking, muted=one.muted,
+    return [Face(one.id, one.display_name, video=one.video, content=one.content, speaking=one.speaking, muted=one.muted,
                  away=one.state is ParticipantState.RECONNECTING, level=one.quality) for one in roster]
 
 

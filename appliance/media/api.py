@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Final, Protocol
 
 from appliance.media.ladder import Constraints
-from appliance.media.layout import Face, Seat
+from appliance.media.layout import Face, Seat, Shows
 from appliance.media.taps import Tap
 from appliance.network import Network
 from appliance.vocabulary import Json
@@ -192,9 +192,10 @@ class Session(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OnLine:
-    """Who is on a media line of a room. ``feed``: the room's id of the person."""
+    """Who is on a media line of a room. ``feed``: the room's id of the person; ``shows``: what a picture is of."""
 
     feed: str
+    shows: Shows = Shows.PERSON
 
 
 class Gallery(Protocol):

@@ -61,7 +61,7 @@ class _Line:
 
     def carry(self, on: OnLine | None, *, wanted: bool) -> None:
         """``on`` is on the line from here on; ``wanted``: what arrives is played, or shown."""
-        if on is None or self.on is None or on.feed != self.on.feed:
+        if on is None or on != self.on:
             self._screen.picture(self, None)
             if on is not None and self.video is not None:
                 self.video.on_new_source()  # what came before is of another person: a key frame begins anew
@@ -95,7 +95,7 @@ class _Line:
 
     def _on_picture(self, picture: Picture) -> None:
         if self.on is not None:
-            self._screen.picture(self, picture, Source(self.on.feed))
+            self._screen.picture(self, picture, Source(self.on.feed, self.on.shows))
 
     def _on_lost(self) -> None:
         self.stream.need_keyframe()

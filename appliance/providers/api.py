@@ -135,7 +135,7 @@ class PeerMedia:
 @dataclass(frozen=True, slots=True)
 class Member:
     """Somebody else in a room. ``id`` is the room's, and unique there. ``video``: there is a picture to be had,
-    ``receiving``: it comes; ``away``: nothing of this member arrives that should."""
+    ``receiving``: it comes; ``away``: nothing of this member arrives that should; ``content``: something is shared."""
 
     id: str
     identity: str
@@ -145,6 +145,8 @@ class Member:
     video: bool = False
     receiving: bool = False
     away: bool = False
+    content: bool = False
+    content_receiving: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageChops, ImageOps
 
-from appliance.media.layout import Face, Layout, Quality, Seat, arrange
+from appliance.media.layout import Face, Layout, Quality, Seat, Source, arrange
 from appliance.providers import api
+from hw.api import Fit
 from hw.sim import pattern
 from hw.sim.display import SimDisplay
 from tests.support.browser import chromium
 from tests.support.janus import JanusServer
+from tests.support.likeness import structural_similarity
 from tests.support.media_board import HandDisplay
 from tests.support.room_device import H264, ROOM, Device, device, janus, until
 from tests.support.room_page import room_page
@@ -32,13 +36,18 @@ def nothing() -> None:
     """The board has no screen."""
 
 
-def counter(shot: Image.Image, seat: Seat, *, mirrored: bool = False) -> int | None:
-    """Of the test picture that stands in this place, 16:9 in the middle of it."""
+def inside(seat: Seat) -> tuple[int, int, int, int]:
+    """Left, top, width and height of a picture of 16:9 in this place, in pixels."""
     left, top, width, height = (round(share * of) for share, of in zip(
         (seat.x, seat.y, seat.w, seat.h), SIZE * 2, strict=True))
     wide = min(width, height * 16 // 9) // 2 * 2
     high = min(height, width * 9 // 16) // 2 * 2
-    left, top = left + (width - wide) // 2, top + (height - high) // 2
+    return left + (width - wide) // 2, top + (height - high) // 2, wide, high
+
+
+def counter(shot: Image.Image, seat: Seat, *, mirrored: bool = False) -> int | None:
+    """Of the test picture that stands in this place."""
+    left, top, wide, high = inside(seat)
     part = shot.crop((left, top, left + wide, top + high))
     mark = pattern.read((ImageOps.mirror(part) if mirrored else part).tobytes(), wide, high)
     return None if mark is None else mark.counter
@@ -166,3 +175,34 @@ async def test_another_person_comes_onto_the_screen_by_a_switch(tmp_path: Path) 
                 assert tile is not None
                 assert tile.height == {"Gate": 90, "Hall": 180}[shown]
         assert sum(one["type"] == "inbound-rtp" for one in await door.stats()) == lines
+
+
+async def test_what_a_browser_shares_is_shown_large_by_itself_and_can_be_read(tmp_path: Path) -> None:
+    async with (
+        janus(tmp_path, {ROOM: {**H264, "bitrate": 3_000_000}}) as server,
+        device(server.url, "door", screen=screen) as door, room_page() as url, chromium() as browser,
+    ):
+        door.stage.choose(Layout.SPEAKER, Fit.STRETCH, in_call=False)  # her camera is not of 16:9
+        await door.join()
+        await door.connected()
+        page = await browser.open(url)
+        await page.evaluate("([url, room]) => enter(url, room, 'Olga')", [server.url, ROOM])
+        await moves(door, Seat(Source("Olga")))
+        await page.evaluate("() => people.Olga.share('Terms: deliveries from 7 to 19 at gate 4')")
+        await until(lambda: door.stage.layout is Layout.CONTENT, "the layout of content")
+        content, olga = arrange(Layout.CONTENT, [Face("Olga", content=True)])
+        await moves(door, olga)
+        meant = Image.open(io.BytesIO(base64.b64decode(
+            (await page.evaluate("() => people.Olga.canvas.toDataURL()")).partition(",")[2]))).convert("L")
+        words = (0, 0, 1280, 640)  # above what moves
+        likeness = 0.0
+        async with asyncio.timeout(15):
+            while likeness < 0.9:
+                left, top, width, height = inside(content)
+                seen = (await door.shown()).crop((left, top, left + width, top + height))
+                part = seen.crop((0, 0, width, height * 640 // 720))
+                likeness = structural_similarity(part, meant.crop(words).resize(part.size))
+                await asyncio.sleep(0.1)
+        await page.evaluate("() => people.Olga.unshare()")
+        await until(lambda: door.stage.layout is Layout.SPEAKER, "the layout of before")
+        await moves(door, Seat(Source("Olga")))

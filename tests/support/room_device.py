@@ -90,7 +90,8 @@ class Device:
         async for event in leg.events():
             self.told.append((asyncio.get_running_loop().time(), event))
             if isinstance(event, api.Members):
-                self.stage.cast([Face(one.id, one.display_name, video=one.video, speaking=one.speaking,
+                self.stage.cast([Face(one.id, one.display_name, video=one.video, content=one.content,
+                                      speaking=one.speaking,
                                       muted=one.muted, away=one.away) for one in event.members])
 
     def _look(self) -> None:

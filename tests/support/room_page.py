@@ -65,9 +65,7 @@ class Person {
     for (const track of await this.tracks()) {
       const sendEncodings = track.kind === "video" && this.sends.simulcast ? LAYERS : undefined;
       const line = pc.addTransceiver(track, { direction: "sendonly", streams: [this.media], sendEncodings });
-      if (track.kind === "video") line.setCodecPreferences(RTCRtpSender.getCapabilities("video").codecs.filter(
-        (codec) => codec.mimeType === "video/H264" && codec.sdpFmtpLine.includes("42e01f")
-          && codec.sdpFmtpLine.includes("packetization-mode=1") || codec.mimeType === "video/rtx"));
+      if (track.kind === "video") this.h264(line);
     }
     await pc.setLocalDescription();
     await gathered(pc);
@@ -133,10 +131,46 @@ class Person {
       document.body.append(video);
     }
   }
+  /** A picture of stripes and a line of words, as a second one beside the camera's, at five a second. */
+  async share(words) {
+    const canvas = (this.canvas = Object.assign(document.createElement("canvas"), { width: 1280, height: 720 }));
+    const context = canvas.getContext("2d");
+    let at = 0;
+    this.shared = setInterval(() => {
+      context.fillStyle = "white";
+      context.fillRect(0, 0, 1280, 720);
+      context.fillStyle = "black";
+      context.font = "bold 40px sans-serif";
+      for (let line = 0; line < 12; line++) context.fillText(words, 40, 70 + 55 * line);
+      context.fillRect(at = (at + 40) % 1240, 690, 40, 20);
+    }, 200);
+    const [track] = canvas.captureStream(5).getVideoTracks();
+    track.contentHint = "text";
+    const line = this.out.addTransceiver(track, { direction: "sendonly" });
+    this.h264(line);
+    await this.out.setLocalDescription();
+    const descriptions = [{ mid: line.mid, description: "screen" }];
+    await this.publisher({ request: "configure", descriptions }, { type: "offer", sdp: this.out.localDescription.sdp })
+      .then((answer) => this.out.setRemoteDescription(answer.jsep));
+    this.sharing = line;
+  }
+  async unshare() {
+    clearInterval(this.shared);
+    this.sharing.stop();
+    await this.out.setLocalDescription();
+    await this.publisher({ request: "configure" }, { type: "offer", sdp: this.out.localDescription.sdp })
+      .then((answer) => this.out.setRemoteDescription(answer.jsep));
+  }
+  h264(line) {
+    line.setCodecPreferences(RTCRtpSender.getCapabilities("video").codecs.filter(
+      (codec) => codec.mimeType === "video/H264" && codec.sdpFmtpLine.includes("42e01f")
+        && codec.sdpFmtpLine.includes("packetization-mode=1") || codec.mimeType === "video/rtx"));
+  }
   async leave() {
     await this.janus.ask({ janus: "destroy" });
     clearInterval(this.janus.alive);
     clearInterval(this.painting);
+    clearInterval(this.shared);
     this.janus.socket.close();
     this.out?.close();
     this.in?.close();
@@ -162,7 +196,7 @@ window.exit = async (name) => { await window.people[name].leave(); delete window
 
 @asynccontextmanager
 async def room_page() -> AsyncIterator[str]:
-    """The address of the page: ``enter(url, room, name, {simulcast})`` and ``exit(name)`` there."""
+    """The address of the page: ``enter(url, room, name, {simulcast})``, ``exit(name)`` and ``people[name]`` there."""
 
     async def page(_: web.Request) -> web.Response:
         return web.Response(text=PAGE, content_type="text/html")

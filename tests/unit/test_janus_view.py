@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from appliance.media.layout import Quality, Source
+import pytest
+
+from appliance.media.layout import Quality, Shows, Source
 from appliance.providers import api
 from appliance.providers.janus.effects import Carry, Watch
 from appliance.vocabulary import Json
@@ -113,3 +115,72 @@ def test_a_line_that_was_switched_is_asked_for_its_quality_anew() -> None:
     desk.plugin("switch", {"videoroom": "event", "switched": "ok"}, handle=WATCHER)
     assert [body["request"] for body in asked(desk)] == ["configure"]
     assert asked(desk)[0]["streams"][0]["mid"] == line
+
+
+def sharing(number: int, name: str, *streams: str, identity: str = "") -> Json:
+    """Somebody with a voice and these pictures, each by its description."""
+    pictures = [{"type": "video", "mid": str(place), "codec": "h264", **({"description": one} if one else {})}
+                for place, one in enumerate(streams, start=1)]
+    return {"id": number, "display": name, "streams": [{"type": "audio", "mid": "0", "codec": "opus"}, *pictures],
+            **({"metadata": {"identity": identity}} if identity else {})}
+
+
+def only_sharing(number: int, name: str, *, description: str = "", identity: str = "") -> Json:
+    found = sharing(number, name, description, identity=identity)
+    del found["streams"][0]
+    return found
+
+
+def watch(desk: Desk, *sources: Source) -> None:
+    desk.run(desk.member.want(hears=True, sees=True, view=dict.fromkeys(sources, Quality.HIGH)))
+
+
+def shown(desk: Desk) -> set[tuple[str, Shows]]:
+    """Of what the lines that carry pictures are told to be."""
+    mids = {one["mid"] for one in desk.lines if one["type"] == "video"}
+    return {(on.feed, on.shows) for mid, on in desk.of(Watch)[-1].lines.items() if mid in mids}
+
+
+@pytest.mark.parametrize(("first", "second"), [("", "screen"), ("Screen 1", ""), ("", "content"), ("camera", "")])
+def test_a_second_picture_of_somebody_is_content_and_asked_for_as_such(first: str, second: str) -> None:
+    desk = Desk()
+    watch(desk, Source("2", Shows.CONTENT))
+    desk.in_room(sharing(2, "Olga", first, second))
+    (olga,) = desk.told(api.Members)[-1].members
+    assert (olga.video, olga.receiving, olga.content, olga.content_receiving) == (True, False, True, True)
+    assert shown(desk) == {("2", Shows.CONTENT)}
+    camera = "2" if first == "Screen 1" else "1"
+    content = "1" if first == "Screen 1" else "2"
+    assert {one["feed_mid"] for one in desk.lines if one["type"] == "video"} == {content}
+    watch(desk, Source("2", Shows.CONTENT), Source("2"))
+    desk.subscribed()
+    assert {one["feed_mid"] for one in desk.lines if one["type"] == "video"} == {content, camera}
+
+
+@pytest.mark.parametrize("screen", [
+    only_sharing(5, "Olga (screen)"), only_sharing(5, "Olga (Content)"),
+    only_sharing(5, "Slides of Olga", description="presentation", identity="olga"),
+])
+def test_a_feed_that_only_shares_is_no_person_but_what_another_shares(screen: Json) -> None:
+    desk = Desk()
+    watch(desk, Source("2", Shows.CONTENT), Source("2"))
+    desk.in_room(sharing(2, "Olga", "", identity="olga"), screen)
+    (olga,) = desk.told(api.Members)[-1].members
+    assert (olga.id, olga.receiving, olga.content, olga.content_receiving) == ("2", True, True, True)
+    assert shown(desk) == {("2", Shows.PERSON), ("2", Shows.CONTENT)}
+    desk.says({"videoroom": "event", "unpublished": 5})
+    assert not desk.told(api.Members)[-1].members[0].content
+
+
+def test_of_a_feed_that_only_shares_and_belongs_to_nobody_there_is_one_who_shares() -> None:
+    desk = Desk()
+    watch(desk, Source("5", Shows.CONTENT))
+    desk.in_room(only_sharing(5, "Whiteboard", description="content"))
+    (board,) = desk.told(api.Members)[-1].members
+    assert (board.id, board.video, board.content, board.content_receiving) == ("5", False, True, True)
+
+
+def test_who_has_one_picture_shares_nothing() -> None:
+    desk = Desk()
+    desk.in_room(sharing(2, "Olga", ""), sharing(3, "Otto", "front camera"))
+    assert not any(one.content for one in desk.told(api.Members)[-1].members)

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from appliance.media.api import SessionClosed, SessionEvent, SessionSilent, SessionStranded, SessionUp
-from appliance.media.layout import Quality, Source
+from appliance.media.api import OnLine, SessionClosed, SessionEvent, SessionSilent, SessionStranded, SessionUp
+from appliance.media.layout import Quality, Shows, Source
 from appliance.providers import api
 from appliance.providers.janus import protocol as wire
 from appliance.providers.janus.effects import (
@@ -36,7 +36,7 @@ from appliance.providers.janus.effects import (
     Trickle,
 )
 from appliance.providers.janus.moderation import Moderation
-from appliance.providers.janus.protocol import Fault, Person
+from appliance.providers.janus.protocol import Fault, Person, Stream
 from appliance.providers.janus.requests import Asked, Requests, nothing
 from appliance.providers.janus.subscription import Subscription
 from appliance.vocabulary import END_REASONS, Json, Reason
@@ -92,7 +92,7 @@ class Membership:
         self._absent: Set[str] = frozenset()
         self._told: tuple[api.Member, ...] = ()
         self._subscription = Subscription(
-            self._requests, self._persons, wanted=self._wanted,
+            self._requests, self._persons, seen=self._seen, wanted=self._wanted,
             lost=lambda: self._lose("signalling", END_REASONS["503/provider"]))
 
     # --- what happens -----------------------------------------------------------------------------------------------
@@ -375,9 +375,13 @@ class Membership:
         newest: dict[str, Person] = {}
         for person in self._persons.values():
             own = person.feed in self._former or (person.identity and person.identity == self._me.identity)
-            if not own:
+            if not own and not self._is_shared_by_another(person):
                 newest[person.identity or f"#{person.feed}"] = person
         return list(newest.values())
+
+    def _is_shared_by_another(self, person: Person) -> bool:
+        return person.only_shares and any(
+            not other.only_shares and self._belongs(person, other) for other in self._persons.values())
 
     def _wanted(self) -> Mapping[tuple[str, str], Quality | None]:
         """The streams that are heard or shown, as (feed, MID there), and how large where there is a choice."""
@@ -390,9 +394,38 @@ class Membership:
                       if (one := person.stream(kind)) is not None and one.codec == codec
                       and (kind == "audio" or self._view is None or Source(person.feed) in self._view)]
             for feed, one in usable[:most] if wanted else ():
-                quality = self._view.get(Source(feed)) if self._view is not None and one.simulcast else None
-                found[feed, one.mid] = quality
+                found[feed, one.mid] = self._quality(Source(feed), one)
+        for person in people if self._sees and self._shows else ():
+            source, shared = Source(person.feed, Shows.CONTENT), self._shared(person)
+            if shared is not None and shared[1].codec == "h264" and (self._view is None or source in self._view):
+                found[shared[0], shared[1].mid] = self._quality(source, shared[1])
         return found
+
+    def _quality(self, source: Source, stream: Stream) -> Quality | None:
+        return self._view.get(source) if self._view is not None and stream.simulcast else None
+
+    def _shared(self, person: Person) -> tuple[str, Stream] | None:
+        """What this one shares, and the feed that it comes by: the person's, or one that only shares."""
+        if person.content is not None:
+            return person.feed, person.content
+        for other in self._persons.values():
+            if other.only_shares and other.content is not None and self._belongs(other, person):
+                return other.feed, other.content
+        return None
+
+    @staticmethod
+    def _belongs(sharing: Person, person: Person) -> bool:
+        if sharing.identity and person.identity:
+            return sharing.identity == person.identity
+        return bool(person.name) and sharing.owner == person.name
+
+    def _seen(self, stream: tuple[str, str]) -> OnLine:
+        """As whose voice or picture a stream is heard or shown."""
+        for person in self._people():
+            shared = self._shared(person)
+            if shared is not None and (shared[0], shared[1].mid) == stream:
+                return OnLine(person.feed, Shows.CONTENT)
+        return OnLine(stream[0])
 
     def _roster(self) -> Sequence[Effect]:
         """Tell who is there, when that is another list than the one told last."""
@@ -404,12 +437,14 @@ class Membership:
         return [Tell(api.Members(members))]
 
     def _member(self, person: Person, carried: Set[str]) -> api.Member:
-        voice, picture = person.stream("audio"), person.stream("video")
+        voice, picture, shared = person.stream("audio"), person.stream("video"), self._shared(person)
         away = person.feed in self._absent and person.feed in carried
         return api.Member(
             person.feed, person.identity or person.name, person.name, muted=voice is None or voice.muted,
             speaking=person.talking, video=picture is not None and not picture.muted, away=away,
-            receiving=picture is not None and (person.feed, picture.mid) in self._subscription.lines and not away)
+            receiving=picture is not None and (person.feed, picture.mid) in self._subscription.lines and not away,
+            content=shared is not None,
+            content_receiving=shared is not None and (shared[0], shared[1].mid) in self._subscription.lines)
 
     # --- loss and end -----------------------------------------------------------------------------------------------
 

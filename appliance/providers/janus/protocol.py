@@ -7,6 +7,7 @@ anything of another form than is expected is left out, and never raises.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -35,6 +36,10 @@ __all__ = [
 ]
 
 PLUGIN: Final = "janus.plugin.videoroom"
+CONTENT: Final = re.compile(r"content|screen|desktop|presentation|slides", re.IGNORECASE)
+"""At the beginning of what a stream is described as: it is no camera. So it is of a name that ends with it in brackets,
+as of one who shares from a feed of its own: ``Olga (screen)``."""
+_SHARING: Final = re.compile(r"\s*\((content|screen|desktop|presentation|slides)\)$", re.IGNORECASE)
 NAME_LIMIT: Final = 128  # characters of a name that are taken
 PERSONS: Final = 1000  # of one message
 STREAMS: Final = 16  # of one person
@@ -141,6 +146,7 @@ class Stream:
     codec: str
     muted: bool = False  # by a moderator
     simulcast: bool = False  # in several qualities
+    content: bool = False  # it shows what is shared, by its description
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +164,31 @@ class Person:
         return str(self.id)
 
     def stream(self, kind: str) -> Stream | None:
-        """The first of its kind."""
-        return next((one for one in self.streams if one.kind == kind), None)
+        """The first of its kind; of pictures that of the camera."""
+        shared = self.content
+        return next((one for one in self.streams if one.kind == kind and one is not shared), None)
+
+    @property
+    def content(self) -> Stream | None:
+        """What the person shares: the picture that is described so, of a feed that only shares its first, else the
+        second picture."""
+        pictures = [one for one in self.streams if one.kind == "video"]
+        described = next((one for one in pictures if one.content), None)
+        if described is not None or not pictures:
+            return described
+        if self.name != self.owner:
+            return pictures[0]
+        return pictures[1] if len(pictures) > 1 else None
+
+    @property
+    def owner(self) -> str:
+        """The name of the one who shares, of a feed that does nothing else; else the person's own."""
+        return _SHARING.sub("", self.name)
+
+    @property
+    def only_shares(self) -> bool:
+        return self.content is not None and self.stream("video") is None and (
+            self.name != self.owner or self.stream("audio") is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +257,7 @@ def _stream(entry: Json) -> Stream | None:
     if kind not in ("audio", "video") or not mid or entry.get("disabled") is True:
         return None
     return Stream(mid, kind, _text(entry.get("codec")).lower(), entry.get("moderated") is True,
-                  entry.get("simulcast") is True)
+                  entry.get("simulcast") is True, CONTENT.match(_text(entry.get("description"))) is not None)
 
 
 def _dicts(value: object, most: int) -> Iterator[Json]:

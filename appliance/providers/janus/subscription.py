@@ -27,16 +27,18 @@ _LAYERS: Final = {Quality.LOW: (0, 1), Quality.MID: (1, 2), Quality.HIGH: (2, 2)
 class Subscription:
     """Of one membership, for each generation of it anew (``begin``).
 
-    persons: those in the room by feed; wanted: what is to be received now, with the quality where its sender has
-    several; lost: the server made no handle.
+    persons: those in the room by feed; seen: as who or what a stream is heard or shown; wanted: what is to be received
+    now, with the quality where its sender has several; lost: the server made no handle.
     """
 
     def __init__(
         self, requests: Requests, persons: Mapping[str, Person], *,
+        seen: Callable[[Stream], OnLine],
         wanted: Callable[[], Mapping[Stream, Quality | None]], lost: Callable[[], Sequence[Effect]],
     ) -> None:
         self._requests = requests
         self._persons = persons
+        self._seen = seen
         self._wanted = wanted
         self._lost = lost
         self._generation = 0
@@ -189,7 +191,7 @@ class Subscription:
         return [self._carry(self._mids), *self.follow()]
 
     def _carry(self, streams: Iterable[Stream]) -> Carry:
-        return Carry(self._generation, {self._mids[one]: OnLine(one[0]) for one in streams})
+        return Carry(self._generation, {self._mids[one]: self._seen(one) for one in streams})
 
     def _configure(self, handle: int, qualities: Mapping[Stream, Quality | None]) -> Sequence[Effect]:
         """Ask for another quality of those whose seats have changed."""
@@ -224,7 +226,7 @@ class Subscription:
             self._negotiating = False
             return []
         self._negotiating = True
-        on = {line.mid: OnLine(line.feed) for line in lines}
+        on = {line.mid: self._seen((line.feed, line.feed_mid)) for line in lines}
         return [Watch(self._generation, sdp, on)]
 
     def _started(self, _: Json) -> Sequence[Effect]:
