@@ -12,9 +12,10 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from appliance import __version__
 from appliance.bulletin import Bulletin
@@ -63,6 +64,9 @@ from appliance.settings import Loaded, MqttSettings, Settings
 from appliance.store import Store
 from appliance.vocabulary import CallState, Command, Json
 from hw.api import Board, BoardOptions, Fit, HardwareError
+
+if TYPE_CHECKING:
+    from appliance.doors.signed import SignedDoor
 
 __all__ = ["House", "Start"]
 
@@ -331,6 +335,7 @@ class House:
         self.intake = Intake(self.store, handlers, self.bulletin, self.clock)
         self._stack.push_async_callback(self.intake.stop)
         self.panel = self._panel_door(handlers)
+        await self._signed_door()
         await self.controller.start()
         await self.intake.recover()
         self.http = HttpDoor(settings, self.intake, self.bulletin, ports=Ports(
@@ -354,6 +359,20 @@ class House:
         self.bulletin.post("device.booted", version=__version__, boot=self.bulletin.boot)
         await self.controller.report_interrupted_call()
         self._start.announce(self.http.address())
+
+    async def _signed_door(self) -> None:
+        if not self.settings.door.signers:
+            return
+
+        def make() -> SignedDoor:
+            from appliance.doors.signed import SignedDoor  # its library is needed only where there are signers
+
+            return SignedDoor(self.intake, self.bulletin, self.settings.door, device_id=self.settings.device.id,
+                              refused=partial(self._refused, origin="data"))
+
+        door = await asyncio.to_thread(make)
+        self._stack.push_async_callback(door.stop)
+        self._stack.enter_context(self.bulletin.subscribed(on_event=door.on_event))
 
     def _panel_door(self, handlers: dict[str, Handler]) -> PanelDoor | None:
         if self.board.panel is None:
@@ -402,9 +421,9 @@ class House:
     def _accept_from(self, identity: str) -> bool:
         return identity in self.settings.direct.fleet or self.controller.is_known(identity)
 
-    def _refused(self, why: str, sender: str) -> None:
+    def _refused(self, why: str, sender: str, origin: str = "signal") -> None:
         if self._refusals.take():  # each is written to the outbox: a stranger must not wear the flash
-            self.bulletin.post("security.refused", why=why, origin="signal", sender=sender)
+            self.bulletin.post("security.refused", why=why, origin=origin, sender=sender)
 
     def _poison(self, topic: str, why: str) -> None:
         """A message that the broker does not take was set aside; the rest of the outbox flows."""

@@ -46,8 +46,9 @@ CLOCK_AHEAD_S: Final = 5.0
 """A sender's clock further ahead than this would undo the check for stalled links."""
 CHALLENGE_S: Final = 5.0
 CHALLENGES: Final = 64
-TWO_STEP: Final = frozenset({Origin.MQTT, Origin.HTTP, Origin.DATA})
-"""Origins a command can lie on the way from. A button and the Unix socket have no way to be late on."""
+TWO_STEP: Final = frozenset({Origin.MQTT, Origin.HTTP})
+"""Origins a command can lie on the way from. A button and the Unix socket have no way to be late on; a signed message
+of a call's data channel has had its nonce already (``doors.signed``)."""
 SHORT_S: Final = 10.0
 """A short verb that takes longer answers ``accepted``; its final is told like a long one's."""
 EXECUTION_S: Final = 900.0

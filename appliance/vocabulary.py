@@ -318,8 +318,14 @@ VERBS: Final[tuple[Verb, ...]] = (
             minimum=0, maximum=30),
     ), acts=True, max_ttl_s=5, idempotent=False, two_step=True),
     Verb("data.send", "Send a message over the call's data channel.", (
-        Arg("channel", ArgType.STRING, "label of the channel", maximum=64),
-        Arg("payload", ArgType.STRING, "text", required=True, positional=True, maximum=60_000),
+        Arg("channel", ArgType.STRING, "label of the channel (default edgecall)", minimum=1, maximum=64),
+        Arg("payload", ArgType.STRING, "text, at most 60 KB", required=True, positional=True, maximum=60_000),
+        Arg("to", ArgType.STRINGS, "participantId or rawId of those in the roster who are meant (default all)",
+            minimum=1, maximum=64),
+        Arg("reliability", ArgType.STRING, "reliable: all of it, in order (default); lossy: at once or never",
+            choices=("reliable", "lossy")),
+        Arg("priority", ArgType.STRING, "high: also while so much waits that a normal one is refused",
+            choices=("normal", "high")),
     ), acts=True, idempotent=False),
     Verb("stats.subscribe", "Publish statistics as state/quality for a minute, over MQTT and on every event stream; "
          "renew to go on.", (
@@ -535,7 +541,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "io.input": "data: name, closed.",
     "io.relay": "A relay was closed or has opened; data: relay, closed, seconds (it stays closed), origin, sender; "
                 "origin is internal when its time was over.",
-    "data.received": "data: callId, channel, payload.",
+    "data.received": "data: callId, channel, payload, participantId and rawId (of the sender, as it says; null: not in "
+                     "the roster), lost (messages of the sender before this one that have not come).",
     "security.refused": "A command or peer was refused for a security reason; data: why, origin, sender.",
     "config.changed": "data: applied or errors.",
     "device.booted": "data: version, boot.",

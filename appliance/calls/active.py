@@ -13,7 +13,7 @@ from appliance.calls.capabilities import Standing
 from appliance.calls.machine import Call
 from appliance.calls.roster import Participant, Roster
 from appliance.calls.terms import FREE, Terms
-from appliance.clock import RateLimit, rfc3339
+from appliance.clock import RateLimits, rfc3339
 from appliance.providers.api import Leg, MediaWanted, Moderated, Peer
 from appliance.vocabulary import CallState, Json, MutedBy, ParticipantState, Reason, Role
 
@@ -22,6 +22,7 @@ __all__ = ["ActiveCall", "no_call"]
 
 DATA_PER_S: Final = 20.0  # data messages of a peer that become events, each of them written to the outbox
 DATA_BURST: Final = 100.0
+SENDERS: Final = 64  # in a room, whose numbers are remembered; whoever sent longest ago is forgotten first
 
 
 @dataclass(slots=True)
@@ -49,7 +50,8 @@ class ActiveCall:
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     leg_changed: asyncio.Event = field(default_factory=asyncio.Event)  # the dialler waits on it
     last_leg_reason: Reason | None = None
-    data_limit: RateLimit = field(default_factory=lambda: RateLimit(DATA_PER_S, DATA_BURST, time.monotonic))
+    data_limits: RateLimits = field(
+        default_factory=lambda: RateLimits(DATA_PER_S, DATA_BURST, time.monotonic, most=SENDERS))
     former_id: str = ""  # before glare was settled; a command that names it means this call
 
     @property

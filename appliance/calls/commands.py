@@ -148,9 +148,10 @@ class CallCommands:
 
     async def _data_send(self, command: Command) -> None:
         active = self._the_call(command)
-        if active.leg is None:
-            raise Refused("nobody has answered yet", sub_code="callState")
-        await active.leg.send(command.args.get("channel", "edgecall"), command.args["payload"])
+        args = command.args
+        await self._controller.messages.send(
+            active, args.get("channel", "edgecall"), args["payload"], to=args.get("to", ()),
+            lossy=args.get("reliability") == "lossy", urgent=args.get("priority") == "high")
 
     # --- address book, do not disturb -------------------------------------------------------------------------------
 

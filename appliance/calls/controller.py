@@ -27,6 +27,7 @@ from appliance.calls.dnd import DoNotDisturb
 from appliance.calls.errands import Errands
 from appliance.calls.ledger import Conclusion, Ledger, Records
 from appliance.calls.machine import Call, Effect, Happening, IllegalEvent, Signal, step
+from appliance.calls.messages import Messages
 from appliance.calls.stage import Stage, faces_in_room, faces_of_peer
 from appliance.calls.terms import FREE, HouseRules
 from appliance.errors import EdgecallError, Refused, StoreError
@@ -106,6 +107,7 @@ class CallController:
         self._errands = Errands()
         self._ledger = Ledger(records, bulletin, self._errands, conclusion)
         self._attendance = Attendance(bulletin, lambda: self._active, self._cast)
+        self.messages = Messages(bulletin)
         self._stopping = False
         by_scheme = {scheme: provider for provider in providers for scheme in provider.schemes}
         self._dialler = Dialler(by_scheme, me, self._adopt, self._drop, self._rules, wall)
@@ -415,11 +417,8 @@ class CallController:
                 state = ParticipantState.HOLD if held else ParticipantState.CONNECTED
                 self._attendance.change(active, leg.id, state=state)
                 self.happen(active, Signal.PEER_HOLDS if held else Signal.PEER_RESUMES)
-            case DataReceived(channel, payload):
-                if active.data_limit.take():
-                    self._bulletin.post("data.received", callId=active.id, channel=channel, payload=payload)
-                else:
-                    log.debug("a data message is dropped: the peer sends too many", extra={"call_id": active.id})
+            case DataReceived():
+                self.messages.take(active, event)
             case Ended(reason):
                 self._leg_ended(active, leg, reason)
             case _:

@@ -22,6 +22,7 @@ const REPLACED = 4001; // close code: another tab presented our token
 const OUTBOX = 64; // messages that wait for the WebSocket
 const FRESH_MS = 30000; // a waiting message older than this is not worth sending
 const DATA_LABEL = "edgecall";
+const LOSSY_LABEL = "edgecall-lossy"; // where messages may be lost
 const MAX_CANDIDATES = 64;
 
 const REASONS = {
@@ -806,7 +807,7 @@ class Attempt {
     this.remote = new MediaStream();
     this.pc.ontrack = ({ track }) => this.remote.addTrack(track);
     this.pc.onicecandidate = ({ candidate }) => this.#gathered(candidate);
-    this.pc.ondatachannel = ({ channel }) => { if (channel.label === DATA_LABEL) this.#adopt(channel); };
+    this.pc.ondatachannel = ({ channel }) => { if ([DATA_LABEL, LOSSY_LABEL].includes(channel.label)) this.#adopt(channel); };
     this.pc.onconnectionstatechange = () => this.#changed();
   }
 
@@ -902,11 +903,14 @@ class Attempt {
   }
 
   #adopt(channel) {
-    this.#channel = channel;
+    if (channel.label === DATA_LABEL) this.#channel = channel;
+    let parts = []; // of a message in several frames, which come in order; what is torn is dropped
     channel.onmessage = ({ data }) => {
       try {
-        const { channel: label, payload } = JSON.parse(data);
-        if (typeof label === "string" && typeof payload === "string") this.#tell.data({ channel: label, payload });
+        const { channel: label, payload, part = 0, of = 1 } = JSON.parse(data);
+        if (typeof label !== "string" || typeof payload !== "string") return;
+        parts = part === 0 ? [payload] : parts.length === part ? [...parts, payload] : [];
+        if (parts.length === of) this.#tell.data({ channel: label, payload: parts.join("") });
       } catch {
         // not a message of ours
       }

@@ -131,8 +131,14 @@ class SessionDigit:
 
 @dataclass(frozen=True, slots=True)
 class DataMessage:
+    """``sender`` and ``to`` as the sender says, in a room; ``lost``: how many of its messages before this one have not
+    come."""
+
     channel: str
     payload: str
+    sender: str = ""
+    to: tuple[str, ...] = ()
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +178,15 @@ class Session(Protocol):
     def peer_sends(self, *, audio: bool, video: bool) -> None:
         """What the peer says it sends now (its mute, hold, video state): what is not sent is not missed."""
 
-    def send(self, channel: str, payload: str) -> None:
-        """Data message, reliable and ordered. On the RTCDataChannel ``edgecall`` (opened by the side that offers) it is
-        the JSON text ``{"channel": text, "payload": text}``, at most 64 KiB. Raises Refused when the channel is not
-        open (409/noDataChannel), backed up (409/dataBacklog) or the message too large (413/tooLarge)."""
+    def send(
+        self, channel: str, payload: str, *, sender: str = "", to: Sequence[str] = (), lossy: bool = False,
+        urgent: bool = False,
+    ) -> None:
+        """Data message of at most 64 KiB, in frames of ``messages``; ``sender`` and ``to`` for a room, whose server
+        tells of neither. It goes on the RTCDataChannel ``edgecall``, reliable and ordered; where ``lossy`` on
+        ``edgecall-lossy``, in any order and never twice, if the peer has one. The side that offers opens both.
+        ``urgent``: also while others wait. Raises Refused when the channel is not open (409/noDataChannel), backed up
+        (409/dataBacklog) or the message too large (413/tooLarge)."""
 
     def tap_encoded(self, limit_bytes: int = ENCODED_LIMIT) -> Tap[AccessUnit]:
         """The peer's pictures as they came, from the next key frame on, which is asked for: what a recording keeps

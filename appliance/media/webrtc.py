@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Final, TypeVar, Unpack
@@ -13,7 +12,8 @@ from aiortc import RTCDataChannel, RTCSessionDescription
 from appliance.errors import EdgecallError, Refused, SignalingError
 from appliance.media import sdp
 from appliance.media.aiortc_seam import PeerConnection, candidate_from_sdp
-from appliance.media.api import DataMessage, Directions
+from appliance.media.api import Directions
+from appliance.media.messages import MESSAGE_LIMIT, Inbound, Outbound
 from appliance.media.rtp_seam import codec_preferences
 from appliance.media.servers import ServerPool
 from appliance.media.session import MAX_EVENTS, Channel, Session, SessionParts
@@ -26,8 +26,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CHANNEL: Final = "edgecall"
-MAX_MESSAGE: Final = 64 * 1024  # bytes of one data message on the wire
+LOSSY: Final = "edgecall-lossy"
 MAX_BUFFERED: Final = 1024 * 1024  # bytes waiting in the data channel
+RESERVE: Final = 256 * 1024  # beyond them for what is urgent
 EARLY_CANDIDATES: Final = 64
 
 
@@ -47,6 +48,8 @@ class WebRtcSession(Session):
         self._pc.on("connectionstatechange", self.on_state)
         self._pc.on("datachannel", self._on_channel)
         self._channels: list[Channel] = []
+        self._outbound = Outbound()
+        self._inbound = Inbound(self._loop.time)
         self._rejected = sdp.Rejected()
         self._early: list[tuple[str, str | None, int | None]] | None = []
 
@@ -57,7 +60,7 @@ class WebRtcSession(Session):
         self._add_line("audio")
         self._add_line("video")
         # after the first transceiver: with MAX_BUNDLE the other order never connects (aiortc 1.16)
-        self._adopt(self._pc.createDataChannel(CHANNEL))
+        self._open_channels()
         await self._pc.setLocalDescription(await self._pc.createOffer())
         return sdp.start_boldly(self._pc.localDescription.sdp)
 
@@ -153,25 +156,38 @@ class WebRtcSession(Session):
 
     # -- data
 
-    def send(self, channel: str, payload: str) -> None:
-        wire = json.dumps({"channel": channel, "payload": payload}, ensure_ascii=False, separators=(",", ":"))
-        if len(wire.encode()) > MAX_MESSAGE:
-            raise Refused(
-                f"a data message may have {MAX_MESSAGE // 1024} KiB; shorten it or send it in parts",
-                code=413, sub_code="tooLarge",
-            )
-        for one in self._channels:
-            if one.channel.readyState == "open":
-                if one.channel.bufferedAmount > MAX_BUFFERED:
-                    raise Refused("the peer does not take data as fast as it is sent", sub_code="dataBacklog")
-                one.channel.send(wire)
-                one.sent += 1
-                one.sent_bytes += len(wire.encode())
-                return
-        raise Refused("the data channel to the peer is not open", sub_code="noDataChannel")
+    def _open_channels(self) -> None:
+        self._adopt(self._pc.createDataChannel(CHANNEL))
+        self._adopt(self._pc.createDataChannel(LOSSY, ordered=False, maxRetransmits=0))
+
+    def send(
+        self, channel: str, payload: str, *, sender: str = "", to: Sequence[str] = (), lossy: bool = False,
+        urgent: bool = False,
+    ) -> None:
+        found = self._open_channel(lossy=lossy)
+        if found.channel.bufferedAmount > MAX_BUFFERED + (RESERVE if urgent else 0):
+            raise Refused("the peer does not take data as fast as it is sent", sub_code="dataBacklog")
+        try:
+            frames = self._outbound.frames(channel, payload, sender=sender, to=to, lossy=lossy)
+        except ValueError:
+            raise Refused(f"a data message may have {MESSAGE_LIMIT // 1024} KiB; shorten it or send it in parts",
+                          code=413, sub_code="tooLarge") from None
+        for frame in frames:
+            found.channel.send(frame)
+            found.sent += 1
+            found.sent_bytes += len(frame.encode())
+
+    def _open_channel(self, *, lossy: bool) -> Channel:
+        """Raises Refused where there is none; what may be lost goes reliably where the peer has nothing else."""
+        open_ones = [one for one in self._channels if one.channel.readyState == "open"]
+        wanted = [one for one in open_ones if (one.channel.label == LOSSY) is lossy]
+        found = next(iter(wanted or (open_ones if lossy else ())), None)
+        if found is None:
+            raise Refused("the data channel to the peer is not open", sub_code="noDataChannel")
+        return found
 
     def _on_channel(self, channel: RTCDataChannel) -> None:
-        if channel.label == CHANNEL and len(self._channels) < 4:
+        if channel.label in (CHANNEL, LOSSY) and len(self._channels) < 4:
             self._adopt(channel)
 
     def _adopt(self, channel: RTCDataChannel) -> None:
@@ -182,9 +198,10 @@ class WebRtcSession(Session):
     def _on_message(self, channel: Channel, message: str | bytes) -> None:
         channel.received += 1
         channel.received_bytes += len(message if isinstance(message, bytes) else message.encode())
-        event = _parse_message(message)
+        malformed = self._inbound.malformed
+        event = self._inbound.take(message)
+        self.messages_dropped += self._inbound.malformed - malformed
         if event is None:
-            self.messages_dropped += 1
             return
         if len(self._events) >= MAX_EVENTS:
             self.messages_dropped += 1
@@ -209,18 +226,3 @@ class PublishingSession(WebRtcSession):
             transceiver.setCodecPreferences(codec_preferences(kind))
         await self._pc.setLocalDescription(await self._pc.createOffer())
         return self._pc.localDescription.sdp
-
-
-def _parse_message(message: str | bytes) -> DataMessage | None:
-    """The message on the wire, ``{"channel": text, "payload": text}``; None for anything else."""
-    if len(message) > MAX_MESSAGE:
-        return None
-    try:
-        parsed = json.loads(message)
-        channel, payload = parsed["channel"], parsed["payload"]
-        if not isinstance(channel, str) or not isinstance(payload, str):
-            return None
-        f"{channel}{payload}".encode()  # half a surrogate pair is no text, and no door could hand it on
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return DataMessage(channel, payload)

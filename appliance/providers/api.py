@@ -173,8 +173,12 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class DataReceived:
+    """``sender``: id of a member, as it says, or of the leg; ``lost``: of its messages before this one."""
+
     channel: str
     payload: str
+    sender: str = ""
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,8 +233,11 @@ class Leg(Protocol):
     async def tell(self, *, muted: bool, held: bool, video: bool) -> None:
         """Tell the peer our own mute, hold and video."""
 
-    async def send(self, channel: str, payload: str) -> None:
-        """A data message, reliable and ordered. Raises Refused when there is no channel."""
+    async def send(
+        self, channel: str, payload: str, *, to: Sequence[str] = (), lossy: bool = False, urgent: bool = False,
+    ) -> None:
+        """A data message, to those of these ids in the roster, or all. Reliable and ordered, unless ``lossy``;
+        ``urgent``: also while others wait. Raises Refused when there is no channel, or it takes no more."""
 
     async def stats(self) -> Sequence[Json]:
         """W3C webrtc-stats dictionaries (SI units); of a leg that is over, those at its end."""

@@ -114,6 +114,25 @@ def _file(text: str) -> str:
     return str(path)
 
 
+def _public_key(text: str) -> str:
+    """Of ES256 or EdDSA (RFC 7518 3.4, RFC 8037 3.1), in PEM."""
+    path = _file(text)
+    # here: it takes a moment, and few settings need it
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        key = load_pem_public_key(Path(path).read_bytes())
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ValueError("is no public key in PEM; write one with: openssl pkey -in private.pem -pubout") from None
+    p256 = isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1)
+    if not p256 and not isinstance(key, Ed25519PublicKey):
+        raise ValueError("is a key of another kind than P-256 and Ed25519")
+    return path
+
+
 def _path(text: str) -> str:
     path = Path(text).expanduser()
     if not path.is_absolute():
@@ -298,6 +317,7 @@ COUNTRY: Final = Format("country code of ISO 3166-1, two capital letters", _coun
 SCREEN: Final = Format("WIDTHxHEIGHT, even numbers of pixels from 160 to 3840", _screen)
 FILE: Final = Format("absolute path of a readable file", _file)
 BOARD_FILE: Final = Format("name of a board file, or absolute path of a readable one", _board_file)
+PUBLIC_KEY: Final = Format("absolute path of a public key in PEM, P-256 or Ed25519", _public_key)
 PATH: Final = Format("absolute path", _path)
 DND: Final = Format("days and times, such as 'Mon-Fri 22:00-06:00'", _dnd)
 MOMENT: Final = Format("time of RFC 3339 with its offset, such as '2026-12-24T18:00:00+01:00'", _moment)

@@ -26,13 +26,14 @@ def _names_are_nobody_elses(settings: Settings) -> Found:
         ("http.tokens", [token.name for token in settings.http.tokens]),
         ("mqtt.users", [user.name for user in settings.mqtt.users]),
         ("direct.peers", [peer.name for peer in settings.direct.peers]),
+        ("door.signers", [signer.name for signer in settings.door.signers]),
         ("janus.rooms", [room.name for room in settings.janus.rooms]),
         ("book", [entry.name.casefold() for entry in settings.book]),
     ):
         for n, name in enumerate(names, 1):
             if name and name in names[: n - 1]:
                 yield f"{key}[{n}].name", f"'{name}' is there already"
-            elif name == own and key not in ("book", "janus.rooms"):
+            elif name == own and key not in ("book", "janus.rooms", "door.signers"):
                 yield f"{key}[{n}].name", f"'{name}' is the id of this device; choose another name"
     if own in settings.direct.fleet:
         yield "direct.fleet", f"'{own}' is this device itself"

@@ -21,6 +21,7 @@ __all__ = [
     "CallSettings",
     "DeviceSettings",
     "DirectSettings",
+    "DoorSettings",
     "HttpSettings",
     "JanusRoomSettings",
     "JanusSettings",
@@ -31,6 +32,7 @@ __all__ = [
     "PeerSettings",
     "ScreenSettings",
     "Settings",
+    "SignerSettings",
     "TokenSettings",
     "VideoSettings",
 ]
@@ -242,6 +244,26 @@ class JanusSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SignerSettings:
+    """Somebody whose signed data messages in a call close a relay."""
+
+    name: str = setting("", "The kid of the signature.", format=formats.ID, required=True, restart=True,
+                        example='"caretaker"')
+    key_file: str = setting("", "The public key.", format=formats.PUBLIC_KEY, required=True, restart=True,
+                            example='"/etc/edgecall/caretaker.pub"')
+    relays: tuple[str, ...] = setting((), "Relays it may close; none: any.", maximum=16, restart=True,
+                                      example='["door"]')
+
+
+@dataclass(frozen=True, slots=True)
+class DoorSettings:
+    """Opening the door by signed data messages in a call."""
+
+    seconds: float = setting(3.0, "How long the relay stays closed.", unit="s", minimum=0.2, maximum=30, restart=True)
+    signers: tuple[SignerSettings, ...] = setting((), "Who may; nobody by default.", restart=True)
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkSettings:
     """How the network is used. Marks are DSCP code points (RFC 2474), for networks that give calls precedence."""
 
@@ -322,6 +344,7 @@ class Settings:
     call: CallSettings = field(default_factory=CallSettings)
     direct: DirectSettings = field(default_factory=DirectSettings)
     janus: JanusSettings = field(default_factory=JanusSettings)
+    door: DoorSettings = field(default_factory=DoorSettings)
     network: NetworkSettings = field(default_factory=NetworkSettings)
     video: VideoSettings = field(default_factory=VideoSettings)
     screen: ScreenSettings = field(default_factory=ScreenSettings)

@@ -156,9 +156,13 @@ async def test_the_operator_answers_and_both_see_and_hear_each_other() -> None:
 
         assert await page.evaluate("() => peer.send('text', 'hello device')")
         data = await told.until(api.DataReceived)
-        assert data == api.DataReceived("text", "hello device")
+        assert data == api.DataReceived("text", "hello device", told.leg.id)
         await told.leg.send("text", "hello page")
         await wait_for(page, "() => window.data.length === 1 && window.data[0].payload === 'hello page'")
+        await told.leg.send("text", "\x01" * 60_000)  # more than one frame
+        await told.leg.send("text", "bye", lossy=True)
+        await wait_for(page, "() => window.data.some(({ payload }) => payload === '\\x01'.repeat(60000))")
+        await wait_for(page, "() => window.data.some(({ payload }) => payload === 'bye')")
 
         await told.leg.end(END_REASONS["0/local"])
         assert await told.until(api.Ended) == api.Ended(END_REASONS["0/local"])

@@ -51,7 +51,8 @@ async def test_a_device_calls_another_and_both_are_connected() -> None:
         await leg.send("text", "hello")
         await other.tell(muted=True, held=True, video=False)
         await asyncio.sleep(0.1)
-        assert api.DataReceived("text", "hello") in bravo.told["call-0001"].events
+        told = bravo.told["call-0001"]
+        assert api.DataReceived("text", "hello", told.leg.id) in told.events
         assert alpha.told["call-0001"].events[-2:] == [api.PeerMedia(True, False), api.Held(True)]
         assert alpha.studio.open[0].peer_says == (False, False)
         await leg.end(END_REASONS["0/local"])

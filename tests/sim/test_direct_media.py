@@ -78,7 +78,7 @@ async def test_both_appliances_hear_and_see_each_other() -> None:
         await until(lambda: bravo.hears(440) > 0.15 and alpha.hears(1000) > 0.15, 10.0, "tones")
         await until(lambda: len(alpha.board.display.pictures) > 5 and len(bravo.board.display.pictures) > 5)
         await mine.leg.send("text", "hello")
-        await until(lambda: api.DataReceived("text", "hello") in theirs.events)
+        await until(lambda: api.DataReceived("text", "hello", theirs.leg.id) in theirs.events)
         await theirs.leg.end(END_REASONS["0/local"])
         await until(lambda: mine.ended == "0/remote" and theirs.ended == "0/local")
 

@@ -174,9 +174,11 @@ async def test_data_messages_are_counted_at_both_ends() -> None:
         await until(lambda: any(one.channel.readyState == "open" for one in caller.session.channels))
         caller.session.send("chat", "häuschen")
         await until(lambda: any(one.received for one in callee.session.channels))
-        sent, came = [row(await end.session.stats(), "data-channel") for end in (caller, callee)]
+        sent, came = [next(one for one in await end.session.stats() if one.get("label") == "edgecall")
+                      for end in (caller, callee)]
         assert (sent["messagesSent"], came["messagesReceived"]) == (1, 1)
-        assert sent["bytesSent"] == came["bytesReceived"] == len('{"channel":"chat","payload":"häuschen"}'.encode())
+        frame = '{"channel":"chat","run":"01234567","seq":1,"payload":"häuschen"}'
+        assert sent["bytesSent"] == came["bytesReceived"] == len(frame.encode())
 
 
 @pytest.mark.parametrize(("loss", "delay_s"), [(0.05, 0.01), (0.15, 0.15)])

@@ -53,6 +53,7 @@ class ScriptedLeg:
         self.media: list[MediaWanted] = []
         self.told: list[dict[str, bool]] = []
         self.sent: list[tuple[str, str]] = []
+        self.sent_how: list[tuple[tuple[str, ...], bool, bool]] = []  # to, lossy, urgent
         self.report: list[Json] = []
         self.given_up: list[list[Json]] = []
         self.ends_for_all = False
@@ -99,8 +100,11 @@ class ScriptedLeg:
     async def tell(self, *, muted: bool, held: bool, video: bool) -> None:
         self.told.append({"muted": muted, "held": held, "video": video})
 
-    async def send(self, channel: str, payload: str) -> None:
+    async def send(
+        self, channel: str, payload: str, *, to: Sequence[str] = (), lossy: bool = False, urgent: bool = False,
+    ) -> None:
         self.sent.append((channel, payload))
+        self.sent_how.append((tuple(to), lossy, urgent))
 
     async def stats(self) -> Sequence[Json]:
         return self.report

@@ -213,7 +213,10 @@ class ScriptedSession:
     def peer_sends(self, *, audio: bool, video: bool) -> None:
         self.peer_says = (audio, video)
 
-    def send(self, channel: str, payload: str) -> None:
+    def send(
+        self, channel: str, payload: str, *, sender: str = "", to: Sequence[str] = (), lossy: bool = False,
+        urgent: bool = False,
+    ) -> None:
         self.sent.append((channel, payload))
         if self.other is not None:
             self.other.tell(DataMessage(channel, payload))

@@ -28,7 +28,7 @@ from appliance.errors import SignalingError
 from appliance.media import ice_seam, sctp_seam, sdp
 from appliance.media.aiortc_seam import candidate_from_sdp
 from appliance.media.api import DataMessage
-from appliance.media.webrtc import _parse_message
+from appliance.media.messages import Inbound
 from tests.support.mutation import mutated
 from tests.unit.test_media_seam import connection, peer_connection
 
@@ -89,13 +89,15 @@ def test_the_largest_description_takes_no_time_worth_telling() -> None:
 
 @given(st.one_of(st.binary(max_size=300), st.text(max_size=300)))
 def test_a_data_message_is_ours_or_nothing(message: str | bytes) -> None:
-    _parse_message(message)
+    Inbound(lambda: 0.0).take(message)
 
 
 def test_half_a_surrogate_pair_is_no_data_message() -> None:
-    assert _parse_message('{"channel": "chat", "payload": "\\ud83d\\ude00"}') == DataMessage("chat", "\U0001f600")
-    assert _parse_message('{"channel": "chat", "payload": "\\ud83d"}') is None
-    assert _parse_message('{"channel": "\\ude00", "payload": "."}') is None
+    inbound = Inbound(lambda: 0.0)
+    assert inbound.take('{"channel": "chat", "payload": "\\ud83d\\ude00"}') == DataMessage("chat", "\U0001f600")
+    assert inbound.take('{"channel": "chat", "payload": "\\ud83d"}') is None
+    assert inbound.take('{"channel": "\\ude00", "payload": "."}') is None
+    assert inbound.malformed == 2
 
 
 # --- datagrams --------------------------------------------------------------------------------------------------------

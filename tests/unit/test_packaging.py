@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NAMED_OTHERWISE = {
-    "alsaaudio": "pyalsaaudio", "attr": "attrs", "audioop": "audioop-lts", "openssl": "pyopenssl",
+    "alsaaudio": "pyalsaaudio", "attr": "attrs", "audioop": "audioop-lts", "jwt": "pyjwt", "openssl": "pyopenssl",
     "paho": "paho-mqtt", "pil": "pillow",
     "sdl2": "pysdl2", "systemd": "systemd-python",
 }

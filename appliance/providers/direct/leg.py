@@ -134,10 +134,12 @@ class DirectLeg:
     async def tell(self, *, muted: bool, held: bool, video: bool) -> None:
         self._carry_out(self._dialog.tell(muted=muted, held=held, video=video))
 
-    async def send(self, channel: str, payload: str) -> None:
+    async def send(
+        self, channel: str, payload: str, *, to: Sequence[str] = (), lossy: bool = False, urgent: bool = False,
+    ) -> None:
         if self._current is None:
             raise Refused("There is no data channel: the call is not connected.", code=409, sub_code="notConnected")
-        self._current.send(channel, payload)
+        self._current.send(channel, payload, lossy=lossy, urgent=urgent)
         self._facts.put(api.DataSent(channel, len(payload.encode())))
 
     async def stats(self) -> Sequence[Json]:
@@ -293,7 +295,7 @@ class DirectLeg:
     async def _listen(self, generation: int, session: Session) -> None:
         async for event in session.events():
             if isinstance(event, DataMessage):
-                self._facts.put(api.DataReceived(event.channel, event.payload))
+                self._facts.put(api.DataReceived(event.channel, event.payload, self._id, event.lost))
                 continue
             self._session_event(generation, session, event)
 

@@ -155,7 +155,9 @@ class JanusLeg:
     async def tell(self, *, muted: bool, held: bool, video: bool) -> None:
         """The room has no word for it: others see that nothing comes."""
 
-    async def send(self, channel: str, payload: str) -> None:
+    async def send(
+        self, channel: str, payload: str, *, to: Sequence[str] = (), lossy: bool = False, urgent: bool = False,
+    ) -> None:
         raise Refused("rooms carry no data messages yet", code=501, sub_code="FeatureNotSupported")
 
     async def stats(self) -> Sequence[Json]:
