@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
@@ -19,10 +18,10 @@ import av
 
 from appliance.handover import Inbox
 from appliance.media.congestion.allocation import Meter
+from appliance.media.fed_track import FedTrack
 from appliance.media.frame_rate import FrameRate
 from appliance.media.ladder import Constraints, Ladder, Rung
 from appliance.media.quality_limit import Limit, QualityLimit
-from appliance.media.rtp_send import EncodedTrack
 from appliance.tasks import background
 from hw.api import Camera, DeviceMissingError, EncodedFrame, EncoderKind, HardwareError, VideoMode
 
@@ -39,7 +38,7 @@ RETRY_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)  # between attempts to open a devic
 VIDEO_BASE: Final = Fraction(1, 90_000)
 
 
-class CameraTrack(EncodedTrack):
+class CameraTrack(FedTrack):
     """What one session sends of the camera. Begins with a key frame, and so again after every overflow."""
 
     kind = "video"
@@ -47,11 +46,7 @@ class CameraTrack(EncodedTrack):
     def __init__(self, feed: CameraFeed) -> None:
         super().__init__()
         self._feed = feed
-        self._items: deque[av.Packet[Any]] = deque()
-        self._ready = asyncio.Event()
-        self._sending = False
         self._wants_key = True
-        self.dropped = 0
         self.encoded = 0  # access units the encoder made for this session, sent or not
         self.key_encoded = 0
         self.encode_s = 0.0  # sum over them, from capture to the encoder's output
@@ -60,10 +55,6 @@ class CameraTrack(EncodedTrack):
         self._allocated: int | None = None
         self._lasting = 0
         self._paused = False
-
-    @property
-    def sending(self) -> bool:
-        return self._sending
 
     @property
     def paused(self) -> bool:
@@ -85,12 +76,8 @@ class CameraTrack(EncodedTrack):
         """Access units that are encoded and not yet being sent."""
         return len(self._items)
 
-    def set_sending(self, sending: bool) -> None:
-        """True opens the camera (when nobody has yet) and asks it for a key frame; False lets it go."""
-        if sending == self._sending:
-            return
-        self._sending = sending
-        self._items.clear()
+    def _turned(self) -> None:
+        """Opens the camera when nobody has yet, with a key frame, or lets it go."""
         self._wants_key = True
         self._allocated, self._paused = None, False
         self._feed.changed(self)
@@ -129,20 +116,13 @@ class CameraTrack(EncodedTrack):
         packet = av.Packet(frame.data)
         packet.pts, packet.time_base = frame.pts_us * 9 // 100, VIDEO_BASE
         packet.is_keyframe = frame.keyframe
-        self._items.append(packet)
-        self._ready.set()
+        self._put(packet)
 
     def lost(self) -> None:
         """Frames were thrown away on the way here."""
         self._items.clear()
         self._wants_key = True
         self._feed.want_keyframe()
-
-    async def recv(self) -> av.Packet[Any]:
-        while not self._items:
-            self._ready.clear()
-            await self._ready.wait()
-        return self._items.popleft()
 
     def captured_at(self, packet: av.Packet[Any]) -> float:
         return (packet.pts or 0) / 90_000
@@ -151,10 +131,6 @@ class CameraTrack(EncodedTrack):
 
     def keyframe_wanted(self) -> None:
         self._feed.want_keyframe()
-
-    def stop(self) -> None:
-        self.set_sending(False)
-        super().stop()
 
 
 class CameraFeed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any, Final
@@ -12,8 +11,8 @@ from typing import Any, Final
 import av
 
 from appliance.handover import Inbox
+from appliance.media.fed_track import FedTrack
 from appliance.media.opus import DTX_BYTES, OpusEncoder
-from appliance.media.rtp_send import EncodedTrack
 from appliance.media.sound import BLOCK_BYTES, RATE, dbfs, mean_square
 from appliance.media.voice_codecs import OPUS, Encoder, VoiceCodec
 
@@ -38,40 +37,28 @@ FRAMES_WAITING: Final = 3  # on their way from the audio thread to the loop
 VOICE_QUEUE: Final = 5  # encoded frames waiting in one session, 100 ms
 
 
-class MicrophoneTrack(EncodedTrack):
+class MicrophoneTrack(FedTrack):
     """What one session sends of the microphone."""
 
     kind = "audio"
 
     def __init__(self, feed: MicrophoneFeed) -> None:
-        super().__init__()
+        super().__init__(VOICE_QUEUE)
         self._feed = feed
-        self._items: deque[av.Packet[Any]] = deque(maxlen=VOICE_QUEUE)
-        self._ready = asyncio.Event()
-        self._sending = False
         self._paused = 0
         self._format: Mapping[str, str] = {}
         self._thin = False
         self.codec = OPUS
-        self.dropped = 0
         self.loss = 0.0
         """Share of packets that the peer lost of late, 0..1: the worst, slowly forgotten."""
         self._lasting = 0.0
         self.on_pause: Callable[[], None] = _nothing
 
-    def set_sending(self, sending: bool) -> None:
-        """False: nothing at all leaves (hold, audio-less call); mute is silence and is the feed's."""
-        if sending == self._sending:
-            return
-        self._sending = sending
-        self._items.clear()
-        if sending:
+    def _turned(self) -> None:
+        """Off in a hold and an audio-less call; mute is silence and is the feed's."""
+        if self.sending:
             self.on_pause()
         self._feed.changed(self)
-
-    @property
-    def sending(self) -> bool:
-        return self._sending
 
     @property
     def skips_silence(self) -> bool:
@@ -119,22 +106,11 @@ class MicrophoneTrack(EncodedTrack):
         else:
             self._paused = 0
         self.dropped += len(self._items) == VOICE_QUEUE
-        self._items.append(packet)
         self.level_dbov = level_dbov
-        self._ready.set()
-
-    async def recv(self) -> av.Packet[Any]:
-        while not self._items:
-            self._ready.clear()
-            await self._ready.wait()
-        return self._items.popleft()
+        self._put(packet)
 
     def captured_at(self, packet: av.Packet[Any]) -> float:
         return self._feed.captured_at((packet.pts or 0) * RATE // self.codec.clock_rate)
-
-    def stop(self) -> None:
-        self.set_sending(False)
-        super().stop()
 
 
 class MicrophoneFeed:
