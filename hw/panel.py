@@ -37,9 +37,6 @@ PWM_HZ: Final = 200.0
 PIN_ERRORS: Final = (GPIOZeroError, OSError)
 """What a pin that fails raises, whatever the factory."""
 
-CLOCK_S: Final = 10.0
-"""An edge farther from now is of another clock: old kernels tell the time of day."""
-
 PINS: Final = "pins"  # the source of edges that stands for the GPIO line of a contact
 
 T = TypeVar("T")
@@ -211,7 +208,7 @@ class PinPanel:
         for lamp in self._lamps.values():
             lamp.device = None
         for contact in contacts:
-            # close() leaves the pin's own callback: an event that still comes would end lgpio's one thread for them all
+            # close() of a device leaves the callback of its pin
             self._on_pin(lambda contact=contact: setattr(contact.pin, "when_changed", None), None)  # type: ignore[misc]
         for device in (*contacts, *lamps):
             self._on_pin(device.close, None)
@@ -221,8 +218,10 @@ class PinPanel:
         device = InputDevice(line.pin, pin_factory=factory, **how)
 
         def changed(ticks: float, state: int) -> None:
-            """On gpiozero's thread, with the time at which the kernel saw the edge: hand over, nothing else."""
-            self.press_from(PINS, name, (bool(state) == line.high) != line.normally_closed, ticks)
+            """On the factory's thread, with the time at which the kernel saw the edge: hand over, nothing else."""
+            with self._wake:
+                if self._pins.get(name) is device:  # and not let go meanwhile
+                    self.press_from(PINS, name, (bool(state) == line.high) != line.normally_closed, ticks)
 
         self._on_change[name] = changed
         device.pin.edges = "both"
@@ -333,7 +332,7 @@ class PinPanel:
             contact = self._contacts[button]
             if not self._closing:
                 now = time.monotonic()
-                at = now if at is None or abs(now - at) > CLOCK_S else min(at, now)
+                at = now if at is None else min(at, now)
                 for press in contact.tick(at):  # on a busy machine two edges may come at once, long after they were
                     self._hand_over(press)
                 self._hold(button, source, down)

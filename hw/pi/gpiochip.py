@@ -1,7 +1,8 @@
 """The kernel's GPIO character device, as far as the panel asks it: which chips there are, and who holds which line.
 
-Structures of ``<linux/gpio.h>``, version 2 of the interface (Linux 5.10 on). Lines are taken through gpiozero and
-lgpio; those of relays by ``hw.pi.relay_guard``, which may import nothing but the standard library.
+Structures of ``<linux/gpio.h>``, version 2 of the interface (Linux 5.10 on). Lines are taken through gpiozero: outputs
+by lgpio, inputs by ``hw.pi.edges``; those of relays by ``hw.pi.relay_guard``, which may import nothing but the standard
+library.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hw.api import DeviceDeniedError, DeviceFailedError, DeviceMissingError
+from hw.api import DeviceBusyError, DeviceDeniedError, DeviceFailedError, DeviceMissingError, HardwareError
 
-__all__ = ["Chip", "LineInfo", "chips", "find_chip", "keeps_outputs", "line_info"]
+__all__ = ["Chip", "LineInfo", "chips", "find_chip", "keeps_outputs", "line_info", "refused"]
 
 _CHIP_INFO: Final = struct.Struct("32s32sI")
 _LINE_INFO: Final = struct.Struct("32s32sIIQ160x16x")
@@ -95,11 +96,11 @@ def find_chip(wanted: str, folder: str = "/dev") -> Chip:
 
 
 def line_info(chip: Chip) -> Sequence[LineInfo]:
-    """All lines of ``chip`` in order. Raises DeviceMissingError or DeviceFailedError."""
+    """All lines of ``chip`` in order. Raises HardwareError."""
     try:
         node = os.open(chip.path, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        raise _failure(chip, error) from error
+        raise refused(f"GPIO chip {chip.label} ({chip.path})", error.errno or 0) from error
     try:
         rows = []
         for offset in range(chip.lines):
@@ -108,15 +109,20 @@ def line_info(chip: Chip) -> Sequence[LineInfo]:
             rows.append(LineInfo(_text(name), _text(consumer), bool(flags & _USED)))
         return rows
     except OSError as error:
-        raise _failure(chip, error) from error
+        raise refused(f"GPIO chip {chip.label} ({chip.path})", error.errno or 0) from error
     finally:
         os.close(node)
 
 
-def _failure(chip: Chip, error: OSError) -> DeviceMissingError | DeviceFailedError:
-    if error.errno in (errno.ENODEV, errno.ENOENT, errno.ENXIO):
-        return DeviceMissingError(f"GPIO: the chip {chip.label} ({chip.path}) is gone")
-    return DeviceFailedError(f"GPIO: the chip {chip.label} ({chip.path}) does not answer: {error.strerror}")
+def refused(what: str, number: int) -> HardwareError:
+    """That error number of the kernel about ``what``, a chip or a line, as an error of ours."""
+    if number == errno.EBUSY:
+        return DeviceBusyError(f"{what}: another program or driver holds it")
+    if number in (errno.ENODEV, errno.ENXIO, errno.ENOENT):
+        return DeviceMissingError(f"{what}: the chip is gone")
+    if number in (errno.EACCES, errno.EPERM):
+        return DeviceDeniedError(f"{what} may not be used: add the user to the group gpio")
+    return DeviceFailedError(f"{what}: {os.strerror(number)}")
 
 
 def keeps_outputs(sysfs: str = "/sys") -> bool:

@@ -1,8 +1,9 @@
-"""The panel of a real board: buttons, inputs and lamps by gpiozero on lgpio, relays by their guard, keypad by evdev."""
+"""The panel of a real board: buttons, inputs and lamps by gpiozero, relays by their guard, keypad by evdev."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import select
@@ -153,6 +154,8 @@ class PiPanel(PinPanel):
         wiring = config.wiring
         self._config = config
         self._lined = _names(wiring)
+        self._read = {line.pin: self._lined[line.pin][0]
+                      for line in (*wiring.buttons.values(), *wiring.inputs.values())}
         self._line_faults: dict[tuple[FaultKind, str], str] = {}
         self._fault: FaultKind | None = None
         self._chip_fault = ""
@@ -160,7 +163,7 @@ class PiPanel(PinPanel):
         self._chip: Chip | None = None
         self._chip_node = -1
         self._look = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._broken = ""
+        self._broken: Exception | None = None
         self._busy: set[int] = set()  # lines that somebody else holds
         self._patience = 0.0  # until when what failed or is busy is left alone
         self._keypad: Keypad | None = None
@@ -235,23 +238,24 @@ class PiPanel(PinPanel):
             chip = find_chip(self._config.chip)
             taken = self._taken(chip)
             self._pin_errors = (*PIN_ERRORS, load_lgpio().error)  # not before: lgpio's thread stays for good
-            factory = pin_factory(chip)
+            self._broken = None
+            factory = pin_factory(chip, self._read, self._pin_failed)
             try:
                 self.attach(factory, taken)
-            except BaseException:
+                self._chip_node = os.open(chip.path, os.O_RDWR | os.O_CLOEXEC)
+            except BaseException as error:
+                self.detach()
                 with contextlib.suppress(*self._pin_errors):
                     factory.close()
+                if isinstance(error, self._pin_errors) and not isinstance(error, HardwareError):
+                    raise refusal(chip, error) from error
                 raise
         except HardwareError as error:
             self._tell_chip(error)
             return
-        except self._pin_errors as error:
-            self._tell_chip(refusal(find_chip(self._config.chip), error))
-            return
         with self._wake:
-            self._chip, self._factory, self._broken = chip, factory, ""
+            self._chip, self._factory = chip, factory
             self._busy, self._patience = taken, time.monotonic() + PATIENCE_S
-        self._chip_node = os.open(chip.path, os.O_RDWR | os.O_CLOEXEC)
         self._tell_chip(None)
         _log.info("panel: %s (%s)", chip.label, chip.path)
         if self._wiring.relays:
@@ -293,8 +297,8 @@ class PiPanel(PinPanel):
             return False
 
     def _lose_chip(self) -> None:
-        gone = not self._chip_answers()
         label, broken = self._config.chip, self._broken
+        gone = not self._chip_answers() or (isinstance(broken, OSError) and broken.errno == errno.ENODEV)
         self._patience = time.monotonic() + PATIENCE_S
         self._drop_chip()
         self._tell_chip(DeviceMissingError(f"GPIO chip {label} is gone") if gone
@@ -326,7 +330,7 @@ class PiPanel(PinPanel):
     # --- facts, from any thread
 
     def _pin_failed(self, error: Exception) -> None:
-        self._broken = str(error)
+        self._broken = error
         self._wake_watcher()
 
     def _relay_failed(self, name: str, error: HardwareError) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import math
-import os
 import socket
 import subprocess
 import sys
@@ -15,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from hw.api import DeviceBusyError, DeviceDeniedError, DeviceFailedError, DeviceMissingError, HardwareError
+from hw.api import DeviceFailedError, HardwareError
 from hw.panel import Line
-from hw.pi.gpiochip import Chip
+from hw.pi.gpiochip import Chip, refused
 
 __all__ = ["GuardedRelays"]
 
@@ -148,7 +146,7 @@ class GuardedRelays:
                 self._states[name] = value == "1"
                 self._errors.pop(name, None)
             else:
-                error = _refusal(name, self._lines[name].pin, chip, int(value))
+                error = refused(f"relay {name}, line {self._lines[name].pin} of {chip.label}", int(value))
                 self._states[name] = False
                 self._errors[name] = error
             self._told[name] += 1
@@ -189,14 +187,3 @@ class GuardedRelays:
 
     def tick(self, now: float) -> None:
         """Nothing: the guard opens them."""
-
-
-def _refusal(name: str, pin: int, chip: Chip, number: int) -> HardwareError:
-    what = f"relay {name}, line {pin} of {chip.label}"
-    if number == errno.EBUSY:
-        return DeviceBusyError(f"{what}: another program or driver holds it")
-    if number in (errno.ENODEV, errno.ENXIO, errno.ENOENT):
-        return DeviceMissingError(f"{what}: the chip is gone")
-    if number in (errno.EACCES, errno.EPERM):
-        return DeviceDeniedError(f"{what} may not be used: add the user to the group gpio")
-    return DeviceFailedError(f"{what}: {os.strerror(number)}")

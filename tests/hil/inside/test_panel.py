@@ -7,6 +7,7 @@ import queue
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from hw.api import (
     PressKind,
 )
 from hw.faults import FaultLine
+from hw.pi.edges import EVENTS
 from hw.pi.gpiochip import chips, find_chip, line_info
 from hw.pi.panel import PanelConfig, PiPanel
 from hw.pi.pins import load_lgpio
@@ -134,6 +136,48 @@ def test_every_press_is_told_short_and_long(chip: GpioChip, panel: PiPanel, told
     assert told.press() == ("tamper", PressKind.INPUT_ON)
     chip.pull(TAMPER, up=False)
     assert told.press() == ("tamper", PressKind.INPUT_OFF)
+    assert told.presses.empty()
+
+
+def _switches() -> dict[str, int]:
+    """Voluntary context switches of our threads so far, by their names; those of lgpio's are ``libraries``."""
+    names = {thread.native_id: thread.name for thread in threading.enumerate()}
+    found: dict[str, int] = {}
+    for task in Path("/proc/self/task").iterdir():
+        rows = (task / "status").read_text().splitlines()
+        name = names.get(int(task.name), "libraries")
+        found[name] = found.get(name, 0) + int(
+            next(row.split()[1] for row in rows if row.startswith("voluntary_ctxt_switches")))
+    return found
+
+
+def test_nothing_wakes_before_there_is_an_edge(chip: GpioChip, told: Told) -> None:
+    """But for lgpio's thread for pulses, from when the chip is opened; a dimmed lamp would have it run."""
+    config = PanelConfig(CONFIG.chip, CONFIG.buttons, CONFIG.inputs, {"status": f"{STATUS}", "low": f"{LOW} low"})
+    panel = PiPanel(config, told.line, LONG_S)
+    panel.listen(told.presses.put)
+    try:
+        panel.light("status", [(1.0, True)])
+        time.sleep(0.5)
+        seconds, before = 10.0, _switches()
+        time.sleep(seconds)
+        woken = {name: (count - before.get(name, 0)) / seconds for name, count in _switches().items()}
+        print("wake-ups a second: " + ", ".join(f"{name} {rate:.1f}" for name, rate in woken.items()))
+        assert woken["hw.gpio.edges"] == 0
+        assert woken["hw.gpio"] <= 3, "it looks whether the chip is still there"
+        assert woken["libraries"] <= 100, "its thread for edges would be over 500"
+        chip.pull(CALL, up=False)
+        assert told.press() == ("call", PressKind.PRESSED)
+    finally:
+        panel.close()
+
+
+def test_edges_that_the_kernel_could_not_keep_are_made_up_for(chip: GpioChip, panel: PiPanel, told: Told) -> None:
+    for down in (True, False):
+        with panel._wake:  # whoever reads them stands still
+            for count in range(2 * EVENTS + 1):
+                chip.pull(CALL, up=(count % 2 == 1) == down)
+        assert told.press() == ("call", PressKind.PRESSED if down else PressKind.RELEASED)
     assert told.presses.empty()
 
 
