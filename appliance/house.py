@@ -60,6 +60,7 @@ from appliance.providers.direct.protocol import Party
 from appliance.providers.direct.provider import DirectProvider
 from appliance.providers.janus.provider import JanusProvider
 from appliance.providers.janus.token import Token
+from appliance.providers.sip.provider import SipProvider
 from appliance.settings import Loaded, MqttSettings, Settings
 from appliance.store import Store
 from appliance.vocabulary import CallState, Command, Json
@@ -182,6 +183,7 @@ class House:
             on_duty=self.duty.changed)
         self.network.on_change(self.direct.network_changed)
         self.janus = await self._open_rooms()
+        self.sip = self._open_telephony()
         self._watch_servers(self.studio.servers(_ice(settings)))
         await self._open_calls()
         await self._open_doors()
@@ -267,6 +269,15 @@ class House:
             self.network.on_change(lambda *_: rooms.probe.soon())
         return rooms
 
+    def _open_telephony(self) -> SipProvider | None:
+        settings = self.settings
+        if not settings.sip.accounts:
+            return None
+        sip = SipProvider(settings.sip, self.studio, self.clock, name=settings.device.name,
+                          country=settings.device.country, remember=self._remember, troubled=self._telephony_lost)
+        self.network.on_change(sip.network_changed)
+        return sip
+
     def _watch_servers(self, pool: ServerPool) -> None:
         if not pool.all or self._start.safe:
             return
@@ -287,8 +298,8 @@ class House:
         except TimeoutError:
             log.error("%s cannot be read: the data folder does not answer; the entries of the settings apply", path)  # noqa: TRY400
         me = Peer(settings.device.id, f"device:{settings.device.id}", settings.device.name, "device", verified=True)
-        providers: tuple[CallProvider, ...] = () if self._start.safe else (
-            (self.direct,) if self.janus is None else (self.direct, self.janus))
+        ways: list[CallProvider | None] = [] if self._start.safe else [self.direct, self.janus, self.sip]
+        providers = tuple(one for one in ways if one is not None)
         self.quality = CallQuality(self.bulletin, self.diagnostics, self._call_stats, self._replaced_stats,
                                    lambda: self.settings.call.network_quality)
         self.summaries = Summaries(self.quality, self.store.summary, self._record_so_far,
@@ -413,6 +424,21 @@ class House:
     def _servers_failing(self, failing: Mapping[str, str]) -> None:
         self.diagnostics.flag("networkRelaysNotReachable", bool(failing), servers=list(failing),
                               what="; ".join(f"{server}: {why}" for server, why in failing.items()))
+
+    def _telephony_lost(self, troubled: Mapping[str, str]) -> None:
+        self.diagnostics.flag("sipRegistrationLost", bool(troubled), accounts=list(troubled),
+                              what="; ".join(f"{account}: {why}" for account, why in troubled.items()))
+
+    async def _remember(self, name: str, value: str) -> str:
+        """What is kept under a name; ``value`` from now on where there is nothing yet."""
+        try:
+            kept = await self.store.get(name)
+            if not kept:
+                await self.store.set(name, value)
+        except StoreError as error:
+            log.warning("%s is not kept over a restart: %s", name, error.message)
+            return value
+        return kept or value
 
     def _broker_ready(self) -> None:
         if self.link is not None:

@@ -317,6 +317,12 @@ VERBS: Final[tuple[Verb, ...]] = (
         Arg("seconds", ArgType.NUMBER, "how long it stays closed", required=True, positional=True,
             minimum=0, maximum=30),
     ), acts=True, max_ttl_s=5, idempotent=False, two_step=True),
+    Verb("call.dtmf", "Press keys of a telephone in the call (RFC 4733).", (
+        Arg("digits", ArgType.STRING, "0 to 9, *, #, A to D", required=True, positional=True, minimum=1, maximum=32,
+            pattern="^[0-9*#A-Da-d]+$", secret=True),
+        Arg("ms", ArgType.INTEGER, "milliseconds each is held (default 100)", minimum=70, maximum=1000),
+        _CALL,
+    ), acts=True, idempotent=False, long=True),
     Verb("data.send", "Send a message over the call's data channel.", (
         Arg("channel", ArgType.STRING, "label of the channel (default edgecall)", minimum=1, maximum=64),
         Arg("payload", ArgType.STRING, "text, at most 60 KB", required=True, positional=True, maximum=60_000),
@@ -489,6 +495,10 @@ END_REASONS: Final[Mapping[str, Reason]] = _reasons(
     (480, "doNotDisturb", _EXP, "The other side does not want to be disturbed.", "Call again later."),
     (404, "notFound", _EXP, "Nobody has this name or address.", "Check the address book."),
     (403, "notAllowed", _EXP, "The caller is not on the allow-list.", "Add the caller to the address book."),
+    (403, "forbidden", _EXP, "The other side, or the provider, does not permit the call.",
+     "Check what the account may call."),
+    (401, "credentials", _CLI, "The provider does not take name or password of the account.",
+     "Check username and password_file in [[sip.accounts]]."),
     (404, "noSuchRoom", _EXP, "The server has no such room.", "Check the room's id, and that the room still exists."),
     (403, "roomFull", _EXP, "The room is full.", "Try again later, or raise the number of publishers of the room."),
     (403, "wrongPin", _EXP, "The PIN of the room is missing or wrong.", "Check the PIN."),
@@ -511,8 +521,9 @@ END_REASONS: Final[Mapping[str, Reason]] = _reasons(
     (500, "internal", _CLI, "The appliance failed; this is a defect.", "Send the log to the maintainers."),
     (503, "provider", _SRV, "The service reported an error.", "Try again later."),
     (503, "shutdown", _EXP, "The appliance is shutting down.", ""),
-    (488, "noCodec", _EXP, "Both sides have no codec in common.",
-     "Use a peer with Opus, and with H.264 for video."),
+    (488, "noCodec", _EXP, "Both sides have no codec, or no encryption, in common.",
+     "Use a peer with Opus, and with H.264 for video; telephones need Opus, G.722 or G.711, and SRTP unless "
+     "sip.require_encryption is off."),
     (488, "dtls", _CLI, "The encrypted connection could not be established.", "Check the clocks of both sides."),
 )
 
@@ -525,6 +536,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "call.stateChanged": "data: callId, from, to.",
     "call.ended": "data: callId, reason, durationMs.",
     "call.missed": "An incoming call ended unanswered; data: callId, callerInfo, reason.",
+    "call.dtmf.received": "The other side pressed a key of its telephone; data: callId, digit.",
     "call.participant.added": "data: participant.",
     "call.participant.removed": "data: participantId, reason.",
     "call.participant.updated": "data: participant.",
@@ -702,6 +714,8 @@ DIAGNOSTICS: Final[Mapping[str, Diagnostic]] = _diagnostics(
     ("watchdogRestarted", _F, "The appliance was restarted after a crash or hang.", "Send the log."),
     ("mqttDisconnected", _F, "The broker is not reached.", "Check network, address and certificate of the broker."),
     ("eventQueueBacklog", _F, "Many messages wait for the broker.", "Check the connection to the broker."),
+    ("sipRegistrationLost", _F, "The telephone network is not reached.",
+     "Check network, name and password of the account that the detail names."),
     ("nobodyOnDuty", _F, "Nobody is on duty to answer.", "Open the operator page and go on duty."),
     ("tokenExpiring", _F, "The token for the rooms expires soon.",
      "Give a new one with token.set, or write it to janus.token_file and reload the settings."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from appliance.calls.active import ActiveCall
 from appliance.calls.book import Entry, Round
@@ -17,6 +17,8 @@ from appliance.providers.api import MediaWanted, Target
 from appliance.vocabulary import END_REASONS, CallKind, CallState, Command, Json
 
 __all__ = ["CallCommands"]
+
+DIGIT_MS: Final = 100  # what exchanges of every country understand
 
 
 class CallCommands:
@@ -35,7 +37,7 @@ class CallCommands:
             "call.muteIncoming": self._incoming(muted=True), "call.unmuteIncoming": self._incoming(muted=False),
             "video.start": self._video_start, "video.stop": self._video_stop,
             "video.constraints": self._video_constraints,
-            "data.send": self._data_send, "dnd.set": self._dnd,
+            "call.dtmf": self._dtmf, "data.send": self._data_send, "dnd.set": self._dnd,
             "book.list": self._book_list, "book.put": self._book_put, "book.remove": self._book_remove,
         }
 
@@ -145,6 +147,12 @@ class CallCommands:
 
     async def _video_constraints(self, command: Command) -> Json:
         return {"constraints": self._controller.limit_video(command.args)}
+
+    async def _dtmf(self, command: Command) -> None:
+        active = self._the_call(command)
+        if active.leg is None:
+            raise Refused("nobody has answered yet", sub_code="callState")
+        await active.leg.press(command.args["digits"], command.args.get("ms", DIGIT_MS) / 1000)
 
     async def _data_send(self, command: Command) -> None:
         active = self._the_call(command)

@@ -38,6 +38,7 @@ from appliance.providers.api import (
     CallProvider,
     Connected,
     DataReceived,
+    EarlyMedia,
     Ended,
     Held,
     IncomingCall,
@@ -49,6 +50,7 @@ from appliance.providers.api import (
     Moderated,
     Peer,
     PeerMedia,
+    Pressed,
     Recovered,
     Ringing,
 )
@@ -73,7 +75,8 @@ RECORD_S: Final = 2.0  # how long the records of the last call may take to be st
 EFFECT_DEADLINE_S: Final = 5.0  # of one asynchronous effect; a provider that hangs must not hold the call
 HOURS_S: Final = 30.0  # between two looks whether the room is open still: the wall clock may be set meanwhile
 
-_KIND_OF_SCHEME: Final = {"tel": CallKind.PSTN, "sip": CallKind.PSTN, "room": CallKind.ROOM, "lan": CallKind.LAN}
+_KIND_OF_SCHEME: Final = {"tel": CallKind.PSTN, "sip": CallKind.PSTN, "sips": CallKind.PSTN,
+                         "room": CallKind.ROOM, "lan": CallKind.LAN}
 
 
 class CallController:
@@ -326,7 +329,9 @@ class CallController:
     def _on_incoming(self, incoming: IncomingCall) -> None:
         """A provider tells of a caller."""
         peer = incoming.leg.peer
-        entry = self.book.caller(peer)
+        # what a telephone network only claims is nobody's entry: the book says who may ring
+        known = incoming.kind is not CallKind.PSTN or peer.verified
+        entry = self.book.caller(peer) if known else None
         refusal = self._refusal(peer, entry)
         if refusal is not None:
             log.info("incoming call refused: %s", refusal.key, extra={"call_id": incoming.call_id})
@@ -336,7 +341,7 @@ class CallController:
                                     reason=refusal.payload())
             return
         call = Call(incoming.call_id, direction=Direction.INCOMING, kind=incoming.kind)
-        active = ActiveCall(call, MediaWanted(), peer=self.book.named(peer), leg=incoming.leg)
+        active = ActiveCall(call, MediaWanted(), peer=self.book.named(peer) if known else peer, leg=incoming.leg)
         self._active = active
         self._adopt(active, incoming.leg)
         self._bulletin.post("call.incoming", callId=call.id, callerInfo=(active.peer or peer).payload())
@@ -386,6 +391,10 @@ class CallController:
                 self._attendance.change(active, leg.id, state=ParticipantState.RINGING)
                 if active.leg is None:
                     self.happen(active, Signal.PEER_RINGS)
+            case EarlyMedia():
+                self._attendance.change(active, leg.id, state=ParticipantState.EARLY_MEDIA)
+                if active.leg is None:
+                    self.happen(active, Signal.PEER_PLAYS)
             case Accepted(peer, call_id) if ours:
                 active.go_on_as(call_id)
                 active.leg, active.peer = leg, self.book.named(peer)
@@ -419,6 +428,9 @@ class CallController:
                 self.happen(active, Signal.PEER_HOLDS if held else Signal.PEER_RESUMES)
             case DataReceived():
                 self.messages.take(active, event)
+            case Pressed(digit):
+                if active.data_limits.take(leg.peer.identity):
+                    self._bulletin.post("call.dtmf.received", callId=active.id, digit=digit)
             case Ended(reason):
                 self._leg_ended(active, leg, reason)
             case _:

@@ -19,6 +19,7 @@ __all__ = [
     "Connected",
     "DataReceived",
     "DataSent",
+    "EarlyMedia",
     "Ended",
     "Held",
     "IncomingCall",
@@ -31,6 +32,7 @@ __all__ = [
     "Moderated",
     "Peer",
     "PeerMedia",
+    "Pressed",
     "Recovered",
     "Ringing",
     "Target",
@@ -91,6 +93,11 @@ class MediaWanted:
 @dataclass(frozen=True, slots=True)
 class Ringing:
     """The peer was reached and rings."""
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyMedia:
+    """The peer plays something before it answers: its own ringing tone, an announcement, a menu."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,14 +195,21 @@ class DataSent:
 
 
 @dataclass(frozen=True, slots=True)
+class Pressed:
+    """The peer pressed a key of its telephone: ``0`` to ``9``, ``*``, ``#``, ``A`` to ``D``."""
+
+    digit: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The leg is over; nothing follows, its resources are gone or going."""
 
     reason: Reason
 
 
-LegEvent = (Ringing | Accepted | Connected | Lost | Recovered | PeerMedia | Members | Moderated | Held | DataReceived
-            | DataSent | Ended)
+LegEvent = (Ringing | EarlyMedia | Accepted | Connected | Lost | Recovered | PeerMedia | Members | Moderated | Held
+            | DataReceived | DataSent | Pressed | Ended)
 
 
 class Leg(Protocol):
@@ -238,6 +252,9 @@ class Leg(Protocol):
     ) -> None:
         """A data message, to those of these ids in the roster, or all. Reliable and ordered, unless ``lossy``;
         ``urgent``: also while others wait. Raises Refused when there is no channel, or it takes no more."""
+
+    async def press(self, digits: str, seconds: float) -> None:
+        """Press keys of a telephone (0 to 9, *, #, A to D), each for so long. Raises Refused where none can be."""
 
     async def stats(self) -> Sequence[Json]:
         """W3C webrtc-stats dictionaries (SI units); of a leg that is over, those at its end."""

@@ -31,6 +31,8 @@ from appliance.settings.sections import (
     ScreenSettings,
     Settings,
     SignerSettings,
+    SipAccountSettings,
+    SipSettings,
     TokenSettings,
     VideoSettings,
 )
@@ -59,6 +61,8 @@ __all__ = [
     "Secret",
     "Settings",
     "SignerSettings",
+    "SipAccountSettings",
+    "SipSettings",
     "TokenSettings",
     "VideoSettings",
     "Window",

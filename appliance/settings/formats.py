@@ -268,6 +268,26 @@ def _sip(address: str) -> bool:
     return match[2] is None or 1 <= int(match[2]) <= 65535
 
 
+def _sip_address(text: str) -> str:
+    scheme, _, rest = text.partition(":")
+    if scheme != "sip" or "@" not in rest or ";" in rest or not _sip(rest):
+        raise ValueError("must be sip:USER@HOST")
+    return text
+
+
+def _sip_server(text: str) -> str:
+    if "@" in text or not _sip(text):
+        raise ValueError("must be HOST[:PORT], an IPv6 address in brackets")
+    return text
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError:
+        raise ValueError("must be a network such as 192.0.2.0/24, or one address") from None
+
+
 _SCHEMES: Final[dict[str, tuple[str, Callable[[str], bool]]]] = {
     "device": ("device:ID", lambda rest: re.fullmatch(ID_PATTERN, rest) is not None),
     "operator": ("operator:NAME or operator:*", lambda rest: rest == "*" or re.fullmatch(ID_PATTERN, rest) is not None),
@@ -326,6 +346,9 @@ PEER_URL: Final = Format("https://HOST[:PORT]; http:// only on this machine", _p
 JANUS_URL: Final = Format("wss://HOST[:PORT][/PATH]; ws:// only on this machine", _janus_url)
 STUN: Final = Format("stun:HOST[:PORT]", _ice_url("stun"))
 TURN: Final = Format("turn:HOST[:PORT][?transport=tcp] or turns:…", _ice_url("turn", "turns"))
+SIP_ADDRESS: Final = Format("sip:USER@HOST", _sip_address)
+SIP_SERVER: Final = Format("HOST[:PORT]", _sip_server)
+NETWORK: Final = Format("network such as 192.0.2.0/24, or one address", _network)
 URI: Final = Format("device:, operator:, lan:, tel:, sip:, sips: or room: and an address", _uri)
 TARGET: Final = Format("URI, or a name of the address book", _target)
 ROOM: Final = _matching(r"room:[^\s]{1,128}", "room: and the name or id of a room")

@@ -28,12 +28,13 @@ def _names_are_nobody_elses(settings: Settings) -> Found:
         ("direct.peers", [peer.name for peer in settings.direct.peers]),
         ("door.signers", [signer.name for signer in settings.door.signers]),
         ("janus.rooms", [room.name for room in settings.janus.rooms]),
+        ("sip.accounts", [account.name for account in settings.sip.accounts]),
         ("book", [entry.name.casefold() for entry in settings.book]),
     ):
         for n, name in enumerate(names, 1):
             if name and name in names[: n - 1]:
                 yield f"{key}[{n}].name", f"'{name}' is there already"
-            elif name == own and key not in ("book", "janus.rooms", "door.signers"):
+            elif name == own and key not in ("book", "janus.rooms", "door.signers", "sip.accounts"):
                 yield f"{key}[{n}].name", f"'{name}' is the id of this device; choose another name"
     if own in settings.direct.fleet:
         yield "direct.fleet", f"'{own}' is this device itself"
@@ -102,6 +103,21 @@ def _janus(settings: Settings) -> Found:
         yield "janus.choose", "has one server to choose from; name others in janus.other_urls"
 
 
+def _sip(settings: Settings) -> Found:
+    for n, account in enumerate(settings.sip.accounts, 1):
+        key = f"sip.accounts[{n}]"
+        if settings.sip.require_encryption and account.transport != "tls":
+            yield (f"{key}.transport", "must be tls, else the keys of encrypted sound cross the network for all to "
+                   "read; or set sip.require_encryption = false, and nothing is encrypted")
+        if account.ca_file and account.transport != "tls":
+            yield f"{key}.ca_file", "has no effect without transport = \"tls\""
+        if account.port and account.transport != "udp":
+            yield f"{key}.port", "is that of UDP; over TCP and TLS calls come in by our own connection"
+        if not account.register and not account.trusted:
+            yield (f"{key}.trusted", "is missing; without a registration calls are taken only from networks that are "
+                   "named there, the server's own for one")
+
+
 def _broker(settings: Settings) -> Found:
     mqtt = settings.mqtt
     if (mqtt.ca_file or mqtt.cert_file) and not mqtt.tls:
@@ -167,6 +183,6 @@ def _lan_targets(settings: Settings) -> Found:
 
 
 RULES: Final[tuple[Callable[[Settings], Found], ...]] = (
-    _names_are_nobody_elses, _users_are_no_devices, _tokens_are_long_and_single, _pairs, _janus, _broker, _book,
+    _names_are_nobody_elses, _users_are_no_devices, _tokens_are_long_and_single, _pairs, _janus, _sip, _broker, _book,
     _lan_targets,
 )

@@ -33,6 +33,8 @@ __all__ = [
     "ScreenSettings",
     "Settings",
     "SignerSettings",
+    "SipAccountSettings",
+    "SipSettings",
     "TokenSettings",
     "VideoSettings",
 ]
@@ -264,6 +266,47 @@ class DoorSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SipAccountSettings:
+    """An account at a PBX or provider of telephony, or a trunk. Of several the first one that is up is called through;
+    ``sip:`` addresses of its own domain go through it first."""
+
+    name: str = setting("", "Its name here.", format=formats.ID, required=True, restart=True, example='"pbx"')
+    address: str = setting("", "Our address there.", format=formats.SIP_ADDRESS, required=True, restart=True,
+                           example='"sip:1001@pbx.example.org"')
+    display_name: str = setting("", "Name that is shown to who is called; empty: that of the device.", maximum=64,
+                                restart=True, example='"Front door"')
+    server: str = setting("", "Registrar or outbound proxy; empty: the host of the address.", format=formats.SIP_SERVER,
+                          restart=True, example='"sbc.example.org:5061"')
+    transport: str = setting("tls", "How the server is reached.", choices=("tls", "tcp", "udp"), restart=True)
+    ca_file: str = setting("", "Authority of its certificate; empty: those of the system.", format=formats.FILE,
+                           restart=True, example='"/etc/edgecall/sip-ca.crt"')
+    username: str = setting("", "Name to log in with; empty: the user of the address.", maximum=128, restart=True,
+                            example='"1001"')
+    password: Secret = setting(Secret(), "Password, where one is asked for.", restart=True,  # noqa: RUF009
+                               example='"credential:sip-password"')
+    register: bool = setting(True, "Register, so that calls come in; false for a trunk that knows our address.",
+                             restart=True)
+    expires_s: int = setting(600, "How long a registration is asked for; it is renewed in time.", unit="s", minimum=60,
+                             maximum=86_400, restart=True)
+    port: int = setting(0, "UDP port of ours; 0: any. A trunk that does not register us must know it.", minimum=0,
+                        maximum=65535, restart=True)
+    trusted: tuple[str, ...] = setting((), "Networks from which calls are taken, beside those that were sent to the "
+                                       "address we have registered.", format=formats.NETWORK, maximum=32,
+                                       restart=True, example='["192.0.2.0/24"]')
+    trust_caller_id: bool = setting(False, "Believe who it says is calling, for the address book and automatic answer. "
+                                    "Over TLS the asserted identity is believed in any case.", restart=True)
+
+
+@dataclass(frozen=True, slots=True)
+class SipSettings:
+    """Calls over the telephone network."""
+
+    require_encryption: bool = setting(True, "Nothing but encrypted sound (SRTP), and keys only over TLS.",
+                                       restart=True)
+    accounts: tuple[SipAccountSettings, ...] = setting((), "Accounts, best first.", maximum=8, restart=True)
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkSettings:
     """How the network is used. Marks are DSCP code points (RFC 2474), for networks that give calls precedence."""
 
@@ -345,6 +388,7 @@ class Settings:
     direct: DirectSettings = field(default_factory=DirectSettings)
     janus: JanusSettings = field(default_factory=JanusSettings)
     door: DoorSettings = field(default_factory=DoorSettings)
+    sip: SipSettings = field(default_factory=SipSettings)
     network: NetworkSettings = field(default_factory=NetworkSettings)
     video: VideoSettings = field(default_factory=VideoSettings)
     screen: ScreenSettings = field(default_factory=ScreenSettings)

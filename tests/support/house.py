@@ -83,10 +83,10 @@ class Running:
 
 
 async def start_of(folder: Path, settings: Mapping[str, Any] | None = None, *,
-             board: Callable[[str, BoardOptions], Board] = open_board, **more: Any) -> Start:
-    """How ``edgecall run`` would start with these settings (``{"call.ring_s": 5}``)."""
+             board: Callable[[str, BoardOptions], Board] = open_board, tables: str = "", **more: Any) -> Start:
+    """How ``edgecall run`` would start with these settings (``{"call.ring_s": 5}``). ``tables``: TOML behind them."""
     config = folder / "edgecall.toml"
-    write(config, {"device.id": "door-1", "http.port": 0, "board.microphone": "tone:440", **(settings or {})})
+    write(config, {"device.id": "door-1", "http.port": 0, "board.microphone": "tone:440", **(settings or {})}, tables)
 
     def load() -> Loaded:
         return load_or_last_good(config, folder / "data", environ={})
@@ -95,12 +95,12 @@ async def start_of(folder: Path, settings: Mapping[str, Any] | None = None, *,
     return Start(await asyncio.to_thread(load), load, config, board, announce=lambda _: None, **more)
 
 
-def write(config: Path, settings: Mapping[str, Any]) -> None:
+def write(config: Path, settings: Mapping[str, Any], tables: str = "") -> None:
     sections: dict[str, list[str]] = {}
     for name, value in settings.items():
         section, _, key = name.partition(".")
         sections.setdefault(section, []).append(f"{key} = {toml(value)}")
-    config.write_text("\n".join(f"[{name}]\n" + "\n".join(rows) for name, rows in sections.items()) + "\n")
+    config.write_text("\n".join(f"[{name}]\n" + "\n".join(rows) for name, rows in sections.items()) + f"\n{tables}\n")
 
 
 @asynccontextmanager

@@ -142,6 +142,9 @@ class DirectLeg:
         self._current.send(channel, payload, lossy=lossy, urgent=urgent)
         self._facts.put(api.DataSent(channel, len(payload.encode())))
 
+    async def press(self, digits: str, seconds: float) -> None:
+        raise Refused("only telephones take digits", code=501, sub_code="FeatureNotSupported")
+
     async def stats(self) -> Sequence[Json]:
         return await self._current.stats() if self._current is not None else self._last_stats
 

@@ -160,6 +160,9 @@ class JanusLeg:
     ) -> None:
         raise Refused("rooms carry no data messages yet", code=501, sub_code="FeatureNotSupported")
 
+    async def press(self, digits: str, seconds: float) -> None:
+        raise Refused("only telephones take digits", code=501, sub_code="FeatureNotSupported")
+
     async def stats(self) -> Sequence[Json]:
         if self._membership.over:
             return self._last_stats

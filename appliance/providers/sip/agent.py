@@ -267,8 +267,7 @@ class Agent:
 
         def ended() -> None:
             self._clients.pop(key, None)
-            if not self._clients:
-                self.on_said()
+            self._see_what_is_said()
 
         made.on_end = ended
         return made
@@ -330,6 +329,7 @@ class Agent:
         if transaction is not None:
             self._trace("in", response, hop)
             transaction.receive(response)
+            self._see_what_is_said()
 
     def _request(self, request: Request, hop: Hop) -> None:
         via = _came_from(request, hop)
@@ -435,7 +435,11 @@ class Agent:
     @property
     def saying(self) -> int:
         """Requests of ours that are not answered yet."""
-        return len(self._clients)
+        return sum(one.waiting for one in self._clients.values())
+
+    def _see_what_is_said(self) -> None:
+        if not self.saying:
+            self.on_said()
 
     def close(self) -> None:
         """End every transaction without another word."""

@@ -133,11 +133,16 @@ class _Client(_Machine):
         self._on_failure = on_failure
         self._pause = timings.t1
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there is no final response yet."""
+        return self.state in (State.CALLING, State.TRYING, State.PROCEEDING)
+
     def failed(self, failure: Failure) -> None:
         """The transport cannot deliver the request, or nobody answered it."""
         if self.state is State.TERMINATED:
             return
-        waiting = self.state in (State.CALLING, State.TRYING, State.PROCEEDING)
+        waiting = self.waiting
         self.end()
         if waiting:
             self._on_failure(failure)

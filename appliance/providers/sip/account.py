@@ -1,0 +1,188 @@
+"""One account: its network, its agent, its registration, and the calls that go through it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable
+from ipaddress import ip_address, ip_network
+from typing import Final
+
+from appliance.media.api import Directions
+from appliance.media.plain_rtp import PlainSession, Protection
+from appliance.media.studio import Studio
+from appliance.providers.sip.agent import Agent, Hop, Identity, hop_of
+from appliance.providers.sip.digest import Credentials
+from appliance.providers.sip.leg import SipLeg
+from appliance.providers.sip.message import Request
+from appliance.providers.sip.offer import Negotiation
+from appliance.providers.sip.registration import Registration, State
+from appliance.providers.sip.transaction import ServerInvite
+from appliance.providers.sip.transport import flow_for
+from appliance.providers.sip.uri import Uri
+from appliance.settings import SipAccountSettings
+from appliance.vocabulary import Json
+
+__all__ = ["Account"]
+
+log = logging.getLogger(__name__)
+
+RETRIES_S: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+FAREWELL_S: Final = 1.0  # for what is still to be said when the account is left
+
+
+class Account:
+    """A ``leg.Ground``. ``contact_user``: the secret half of our contact, the same for ever; ``instance``: URN of this
+    device. ``on_invite``: somebody calls; ``on_change``: ``up`` or ``trouble`` is another one."""
+
+    def __init__(
+        self, settings: SipAccountSettings, studio: Studio, tls: ssl.SSLContext | None, *, name: str,
+        contact_user: str, instance: str, encrypt: bool,
+        on_invite: Callable[[Account, Request, ServerInvite, Hop], None], on_change: Callable[[], None],
+    ) -> None:
+        self.settings = settings
+        self.legs: set[SipLeg] = set()
+        self._studio = studio
+        self._encrypt = encrypt
+        self._on_change = on_change
+        address = Uri.parse(settings.address)
+        server = hop_of(Uri.parse(f"sip:{settings.server}"), settings.transport) if settings.server \
+            else hop_of(address, settings.transport)
+        self._networks = [ip_network(one) for one in settings.trusted]
+        self._flow = flow_for(server, port=settings.port, tls=tls, received=self._received, on_broken=self._broken)
+        password = settings.password.reveal()
+        loop = asyncio.get_running_loop()
+        self.agent = Agent(
+            Identity(address, contact_user, server, settings.display_name or name,
+                     instance if settings.register else "", self._trusts),
+            self._flow, loop, on_invite=lambda *invite: on_invite(self, *invite),
+            credentials=Credentials(settings.username or address.user, password) if password else None)
+        self._registration = Registration(self.agent, settings.expires_s, self._registration_changed)
+        self._open = False
+        self._why = ""  # no connection
+        self._renew = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name=f"sip.account.{self.settings.name}")
+
+    async def stop(self) -> None:
+        """Take the registration back and end what is left; within 2 s."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        self._registration.stop()
+        if self._open:
+            await self._said()
+        self.agent.close()
+        await self._flow.close()
+
+    async def _said(self) -> None:
+        """Wait until all of ours is answered, or for FAREWELL_S."""
+        done = asyncio.Event()
+        self.agent.on_said = done.set
+        if not self.agent.saying:
+            return
+        try:
+            async with asyncio.timeout(FAREWELL_S):
+                await done.wait()
+        except TimeoutError:
+            log.debug("the server of account %s does not say goodbye", self.settings.name)
+
+    async def _run(self) -> None:
+        """Open the way to the server, again whenever it is broken."""
+        failures = 0
+        while True:
+            self._renew.clear()
+            try:
+                await self._flow.open()
+            except OSError as error:
+                self._opened(False, str(error))
+                pause = RETRIES_S[min(failures, len(RETRIES_S) - 1)]
+                failures += 1
+                try:
+                    async with asyncio.timeout(pause):
+                        await self._renew.wait()
+                except TimeoutError:
+                    pass
+                continue
+            failures = 0
+            self._opened(True, "")
+            if self.settings.register:
+                self._registration.start()
+            await self._renew.wait()
+
+    def _opened(self, opened: bool, why: str) -> None:
+        if (opened, why) != (self._open, self._why):
+            self._open, self._why = opened, why
+            self._on_change()
+
+    def _broken(self) -> None:
+        self._opened(False, "the server closed the connection")
+        self._renew.set()
+
+    def network_changed(self, addresses: frozenset[str]) -> None:
+        """Where ours is gone: be known under a new one."""
+        if not ip_address(self.media_host).is_loopback and self.media_host not in addresses:
+            self._renew.set()
+
+    def _registration_changed(self) -> None:
+        log.info("account %s: %s", self.settings.name, self._registration.state.value)
+        self._on_change()
+
+    def _received(self, data: bytes, hop: Hop) -> None:
+        self.agent.receive(data, hop)
+
+    # --- facts ------------------------------------------------------------------------------------------------------
+
+    @property
+    def up(self) -> bool:
+        """Whether it can be called through."""
+        return self._open and (not self.settings.register or self._registration.state is State.UP)
+
+    @property
+    def trouble(self) -> str:
+        """Why it is not up, for people; empty while it is, or is about to be for the first time."""
+        if not self._open:
+            return self._why
+        state = self._registration.state
+        if state in (State.OFF, State.TRYING, State.UP):
+            return ""
+        return f"{state.value} (SIP {self._registration.status})" if self._registration.status else state.value
+
+    def document(self) -> Json:
+        state = "connected" if not self.settings.register and self._open else self._registration.state.value
+        return {"address": self.settings.address, "up": self.up, "state": self.trouble or state,
+                "calls": len(self.legs), "strangers": self.agent.unwanted, "malformed": self.agent.malformed}
+
+    @property
+    def domain(self) -> str:
+        return self.agent.identity.address.host.lower()
+
+    def _trusts(self, host: str) -> bool:
+        address = ip_address(host)
+        return any(address in network for network in self._networks)
+
+    # --- Ground -----------------------------------------------------------------------------------------------------
+
+    @property
+    def media_host(self) -> str:
+        return self._flow.local(self.agent.identity.server)[0]
+
+    @property
+    def signalling(self) -> Json:
+        return {"signalling": self.settings.transport.upper()}
+
+    def negotiation(self, ports: tuple[int, int]) -> Negotiation:
+        return Negotiation(self.media_host, ports, secure=self.settings.transport == "tls", insist=self._encrypt)
+
+    def session(self, wanted: Directions, protection: Protection) -> PlainSession:
+        return self._studio.plain_session(wanted, protection=protection)
+
+    def leg_over(self, leg: SipLeg) -> None:
+        self.legs.discard(leg)

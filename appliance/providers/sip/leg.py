@@ -1,0 +1,426 @@
+"""A leg of a telephone call: the SIP call, its offers and answers, and the media session they speak of.
+
+Signalling acts at once, on the loop; only opening and closing of media takes time, in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from enum import Enum
+from functools import partial
+from typing import Final, Protocol
+
+from appliance.errors import Refused
+from appliance.media.api import (
+    Directions,
+    SessionClosed,
+    SessionDigit,
+    SessionEvent,
+    SessionSilent,
+    SessionSound,
+    SessionUp,
+)
+from appliance.media.plain_rtp import Line, PlainSession, Protection
+from appliance.media.transport import StreamFormat
+from appliance.providers import api
+from appliance.providers.chores import Chores
+from appliance.providers.facts import Facts
+from appliance.providers.sip import call as sip
+from appliance.providers.sip.agent import Agent
+from appliance.providers.sip.grammar import Malformed
+from appliance.providers.sip.offer import Agreed, Negotiation, NotAcceptable
+from appliance.providers.sip.reasons import header_of, reason_of, status_of
+from appliance.providers.sip.sdes import MediaProtection
+from appliance.providers.sip.uri import NameAddr, Uri
+from appliance.vocabulary import END_REASONS, Json, Reason
+
+__all__ = ["Ground", "SipLeg"]
+
+log = logging.getLogger(__name__)
+
+CLOSE_S: Final = 1.0
+SILENT_SERVER_S: Final = 4.0  # without any word of it the next target is tried (decisions K5)
+LOOK_S: Final = 0.1  # for the first sound of early media
+OWED_S: Final = 10.0  # sound that is due after the answer (decisions D1)
+
+
+class Ground(Protocol):
+    """What an account gives its legs."""
+
+    @property
+    def agent(self) -> Agent: ...
+
+    @property
+    def signalling(self) -> Json:
+        """How signalling is protected, for ``state/call``."""
+
+    def negotiation(self, ports: tuple[int, int]) -> Negotiation: ...
+
+    def session(self, wanted: Directions, protection: Protection) -> PlainSession: ...
+
+    @property
+    def media_host(self) -> str: ...
+
+    def leg_over(self, leg: SipLeg) -> None: ...
+
+
+class _Timer(Enum):
+    SILENT_SERVER = "nobody says anything"
+    LOOK = "see whether sound has come"
+    OWED = "sound is due"
+
+
+class SipLeg:
+    """A Leg (``providers.api``). ``call`` is given for one that comes in; ``dial`` begins one of ours."""
+
+    def __init__(
+        self, leg_id: str, ground: Ground, peer: api.Peer, media: api.MediaWanted, *,
+        call: sip.IncomingCall | None = None,
+    ) -> None:
+        self._id = leg_id
+        self._ground = ground
+        self._peer = peer
+        self._media = media
+        self._incoming = call
+        self._call: sip.IncomingCall | sip.OutgoingCall = call or sip.OutgoingCall(ground.agent, self._event)
+        self._protection = MediaProtection()
+        self._session: PlainSession | None = None
+        self._negotiation: Negotiation | None = None
+        self._agreed: Agreed | None = None
+        self._answered = False
+        self._connected = False
+        self._playing = False  # early media are heard
+        self._held_by_peer = False
+        self._up: SessionUp | None = None
+        self._facts = Facts()
+        self._last_stats: Sequence[Json] = ()
+        self._chores: Chores[_Timer] = Chores(f"sip.media.{leg_id[:12]}", self._defect)
+        self._finishing: asyncio.Task[None] | None = None
+        if call is not None:
+            call.listen(self._event)
+
+    # --- Leg --------------------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        return self._id
+
+    @property
+    def peer(self) -> api.Peer:
+        return self._peer
+
+    def events(self) -> AsyncIterator[api.LegEvent]:
+        return self._facts.read()
+
+    def dial(self, target: Uri) -> None:
+        """Begin to call; Ringing, Accepted, Connected, or Ended follow."""
+        self._chores.do(partial(self._invite, target))
+
+    async def ring(self) -> None:
+        if self._incoming is not None:
+            self._incoming.ring()
+
+    async def accept(self, media: api.MediaWanted) -> None:
+        self._media = media
+        if self._incoming is not None and not self._answered and self._finishing is None:
+            self._answered = True
+            self._chores.do(self._accept)
+
+    async def end(self, reason: Reason) -> None:
+        if self._finishing is None:
+            if self._incoming is not None and not self._answered:
+                self._incoming.reject(status_of(reason))
+            else:
+                self._call.end(header_of(reason))
+            self._finish(reason)
+        if self._finishing is not None:
+            await asyncio.shield(self._finishing)
+
+    @property
+    def ends_for_all(self) -> bool:
+        return True
+
+    async def end_for_all(self) -> None:
+        """There are only two: the call ends for the other one with ours."""
+
+    async def set_media(self, media: api.MediaWanted) -> None:
+        self._media = media
+        if self._session is not None:
+            self._session.set_directions(self._directions())
+
+    async def tell(self, *, muted: bool, held: bool, video: bool) -> None:
+        """Of these three telephones know only hold."""
+        negotiation = self._negotiation
+        if negotiation is not None and negotiation.held is not held and self._answered:
+            negotiation.held = held
+            self._call.offer(negotiation.offer)
+
+    async def send(
+        self, channel: str, payload: str, *, to: Sequence[str] = (), lossy: bool = False, urgent: bool = False,
+    ) -> None:
+        raise Refused("telephones take no data messages", code=501, sub_code="FeatureNotSupported")
+
+    async def press(self, digits: str, seconds: float) -> None:
+        session = self._session
+        if session is None or self._agreed is None:
+            raise Refused("the other side has not answered yet", code=409, sub_code="notConnected")
+        if self._agreed.event is None:
+            raise Refused("the other side takes no digits (telephone-event, RFC 4733)", code=488, sub_code="noCodec",
+                          retryable=False)
+        try:
+            for digit in digits:
+                await session.send_digit(digit, seconds)
+        except ConnectionError as error:
+            raise Refused("the call ended before all digits were sent", code=409, sub_code="notConnected") from error
+
+    async def stats(self) -> Sequence[Json]:
+        return await self._session.stats() if self._session is not None else self._last_stats
+
+    async def replaced(self) -> Sequence[Sequence[Json]]:
+        return ()
+
+    # --- signalling -------------------------------------------------------------------------------------------------
+
+    async def _invite(self, target: Uri) -> None:
+        negotiation = await self._open()
+        if negotiation is None or self._finishing is not None or not isinstance(self._call, sip.OutgoingCall):
+            return
+        try:
+            self._call.start(target, negotiation.offer())
+        except Malformed as error:
+            log.warning("the call has no way: %s", error)
+            self._finish(END_REASONS["404/notFound"])
+            return
+        self._chores.start_timer(_Timer.SILENT_SERVER, SILENT_SERVER_S, self._timeout)
+
+    async def _accept(self) -> None:
+        negotiation = await self._open()
+        call = self._incoming
+        if negotiation is None or call is None or self._finishing is not None:
+            return
+        if not call.offer_of_peer:
+            call.accept(negotiation.offer())
+            return
+        try:
+            answer, agreed = negotiation.answer(call.offer_of_peer)
+        except (NotAcceptable, Malformed) as error:
+            self._not_acceptable(error)
+            return
+        call.accept(answer)
+        self._agree(agreed)
+
+    def _event(self, event: sip.Event) -> None:
+        if self._finishing is not None:
+            return
+        match event:
+            case sip.Progress(status, sdp):
+                self._progress(status, sdp)
+            case sip.Answered(sdp, peer):
+                self._take_answer(sdp, peer)
+            case sip.Offered(sdp):
+                self._take_offer(sdp)
+            case sip.Refused(status):
+                log.warning("the other side refuses another description (SIP %d)", status)
+            case sip.Keyed(digit):
+                self._pressed(digit)
+            case sip.Closed(by_peer=True):
+                self._finish(reason_of(event, answered=self._answered, incoming=self._incoming is not None))
+
+    def _progress(self, status: int, sdp: bytes) -> None:
+        self._chores.cancel_timer(_Timer.SILENT_SERVER)
+        if sdp and self._negotiation is not None:
+            try:
+                agreed = self._negotiation.take_answer(sdp)
+            except (NotAcceptable, Malformed) as error:
+                log.info("early media cannot be used: %s", error)
+            else:
+                self._agree(agreed)
+                self._chores.start_timer(_Timer.LOOK, LOOK_S, self._timeout)
+        if status == 180 and not self._playing:
+            self._facts.put(api.Ringing())
+
+    def _take_answer(self, sdp: bytes, peer: NameAddr) -> None:
+        self._chores.cancel_timer(_Timer.SILENT_SERVER)
+        if self._negotiation is None:
+            return
+        first = not self._answered
+        if first:
+            self._answered = True
+            self._facts.put(api.Accepted(self._peer))
+        try:
+            self._agree(self._negotiation.take_answer(sdp))
+        except (NotAcceptable, Malformed) as error:
+            if first or self._agreed is None:
+                self._not_acceptable(error)
+            else:
+                log.warning("another description of the other side cannot be used: %s", error)
+
+    def _take_offer(self, sdp: bytes) -> None:
+        """A description of the peer in the call: hold, resume, another address or codec."""
+        if self._negotiation is None:
+            self._call.refuse()
+            return
+        if not sdp:
+            self._call.answer(self._negotiation.offer())
+            return
+        try:
+            answer, agreed = self._negotiation.answer(sdp)
+        except (NotAcceptable, Malformed) as error:
+            log.info("another description of the other side is refused: %s", error)
+            self._call.refuse(str(error))
+            return
+        self._call.answer(answer)
+        self._agree(agreed)
+
+    def _not_acceptable(self, error: Exception) -> None:
+        log.warning("no call: %s", error)
+        known = END_REASONS["488/noCodec"]
+        if self._incoming is not None and self._agreed is None:
+            self._incoming.reject(488, str(error))
+        self._call.end(header_of(known))
+        self._finish(Reason(known.code, known.sub_code, known.category, f"{known.message} ({error})", known.advice))
+
+    # --- media ------------------------------------------------------------------------------------------------------
+
+    def _directions(self) -> Directions:
+        media = self._media
+        return Directions(media.send_audio, send_video=False, receive_audio=media.receive_audio, receive_video=False)
+
+    async def _open(self) -> Negotiation | None:
+        """The session with its ports; None where the machine gives none, and the leg ends."""
+        session = self._ground.session(self._directions(), self._protection)
+        self._session = session
+        try:
+            ports = (await session.open(self._ground.media_host))["audio"]
+        except OSError as error:
+            log.warning("no ports for media: %s", error)
+            self._call.end()
+            self._finish(END_REASONS["503/provider"])
+            return None
+        self._chores.spawn(self._listen(session), f"sip.session.{self._id[:12]}")
+        self._negotiation = self._ground.negotiation(ports)
+        return self._negotiation
+
+    def _agree(self, agreed: Agreed) -> None:
+        session = self._session
+        if session is None or self._finishing is not None:
+            return
+        self._agreed = agreed
+        self._protection.agree(agreed.keys)
+        session.peer_sends(audio=agreed.receives and self._answered, video=False)
+        chosen = agreed.format
+        session.agree({"audio": Line(
+            StreamFormat(
+                f"audio/{chosen.spelt}", chosen.payload_type, chosen.clock_rate, chosen.channels, agreed.packet_time_ms,
+                agreed.event, dict(_parameters(chosen.parameters)), sends=agreed.sends, receives=agreed.receives),
+            (agreed.host, agreed.port), None if agreed.rtcp is None else (agreed.host, agreed.rtcp))})
+        if not self._answered:
+            return
+        if not self._connected:
+            self._chores.start_timer(_Timer.OWED, OWED_S, self._timeout)
+            self._maybe_connected()
+        self._note_hold(not agreed.sends)
+
+    def _note_hold(self, held: bool) -> None:
+        if held is not self._held_by_peer:
+            self._held_by_peer = held
+            self._facts.put(api.Held(held))
+
+    def _sound_has_come(self) -> bool:
+        stream = self._session.incoming.get("audio") if self._session is not None else None
+        return stream is not None and bool(stream.counters.packets or stream.counters.reports)
+
+    def _maybe_connected(self) -> None:
+        """Answered, and what is due has shown itself; early media may have been here before."""
+        if self._connected or not self._answered or self._up is None or self._agreed is None:
+            return
+        if self._agreed.receives and not self._sound_has_come():
+            self._chores.start_timer(_Timer.LOOK, LOOK_S, self._timeout)
+            return
+        self._connected = True
+        self._chores.cancel_timer(_Timer.OWED)
+        self._facts.put(api.Connected({**self._up.security, **self._ground.signalling}))
+
+    async def _listen(self, session: PlainSession) -> None:
+        async for event in session.events():
+            self._session_event(event)
+
+    def _session_event(self, event: SessionEvent) -> None:
+        match event:
+            case SessionUp():
+                self._up = event
+                self._maybe_connected()
+            case SessionSilent() if self._connected:
+                self._facts.put(api.Lost("media"))
+            case SessionSound() if self._connected:
+                self._facts.put(api.Recovered())
+            case SessionDigit(digit):
+                self._pressed(digit)
+            case SessionClosed(why) if why != "closed" and self._finishing is None:
+                key = {"oneWayMedia": "410/oneWayMedia", "internal": "500/internal"}.get(why, "410/mediaLost")
+                self._call.end(header_of(END_REASONS[key]))
+                self._finish(END_REASONS[key])
+            case _:
+                pass
+
+    def _pressed(self, digit: str) -> None:
+        self._facts.put(api.Pressed(digit))
+
+    def _timeout(self, timer: _Timer) -> None:
+        match timer:
+            case _Timer.SILENT_SERVER:
+                log.warning("the server says nothing to a call within %.0f s", SILENT_SERVER_S)
+                self._call.end()
+                self._finish(END_REASONS["480/unreachable"])
+            case _Timer.LOOK if self._answered:
+                self._maybe_connected()
+            case _Timer.LOOK if self._sound_has_come():
+                self._playing = True
+                self._facts.put(api.EarlyMedia())
+            case _Timer.LOOK if self._finishing is None:
+                self._chores.start_timer(_Timer.LOOK, LOOK_S, self._timeout)
+            case _Timer.OWED if not self._connected:
+                self._call.end()
+                self._finish(END_REASONS["410/oneWayMedia"])
+            case _:
+                pass
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def _defect(self) -> None:
+        self._call.end(header_of(END_REASONS["500/internal"]))
+        self._finish(END_REASONS["500/internal"])
+
+    def _finish(self, reason: Reason) -> None:
+        if self._finishing is None:
+            self._finishing = asyncio.create_task(self._let_go(reason), name=f"sip.end.{self._id[:12]}")
+
+    async def _let_go(self, reason: Reason) -> None:
+        for timer in _Timer:
+            self._chores.cancel_timer(timer)
+        await self._chores.stop_jobs(CLOSE_S)
+        session, self._session = self._session, None
+        closes: list[asyncio.Task[None]] = []
+        if session is not None:
+            self._last_stats = await self._last_of(session)
+            closes.append(asyncio.create_task(session.close(), name="sip.close"))
+            await asyncio.wait(closes, timeout=CLOSE_S)
+        await self._chores.cancel(closes)
+        self._facts.put(api.Ended(reason))
+        self._ground.leg_over(self)
+
+    @staticmethod
+    async def _last_of(session: PlainSession) -> Sequence[Json]:
+        (stats,) = await asyncio.gather(session.stats(), return_exceptions=True)
+        if isinstance(stats, BaseException):  # a call ends whatever its statistics do
+            log.error("the last statistics of a call could not be taken; this is a defect", exc_info=stats)
+            return ()
+        return stats
+
+
+def _parameters(text: str) -> list[tuple[str, str]]:
+    """``a=fmtp`` as pairs."""
+    pairs = (part.partition("=") for part in text.split(";") if part.strip())
+    return [(name.strip(), value.strip()) for name, _, value in pairs]

@@ -1,0 +1,203 @@
+"""The provider ``sip``: calls over the telephone network, through accounts at PBXs, providers and trunks.
+
+Targets: ``sip:`` and ``sips:`` addresses, and ``tel:`` numbers, which are asked for at the account's own domain. Who
+calls is known by what the account's server asserts or, where the account says so, by what is claimed; a caller whom
+nobody vouches for is in no address book.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import ssl
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from appliance.clock import Clock, RateLimits
+from appliance.errors import Refused
+from appliance.media.studio import Studio
+from appliance.network import Network
+from appliance.providers import api
+from appliance.providers.sip.account import Account
+from appliance.providers.sip.agent import Hop
+from appliance.providers.sip.call import IncomingCall
+from appliance.providers.sip.grammar import Malformed
+from appliance.providers.sip.leg import SipLeg
+from appliance.providers.sip.message import Request
+from appliance.providers.sip.offer import NotAcceptable
+from appliance.providers.sip.transaction import ServerInvite
+from appliance.providers.sip.uri import NameAddr, Uri
+from appliance.settings import SipSettings
+from appliance.vocabulary import END_REASONS, CallKind, Json
+
+__all__ = ["SipProvider"]
+
+log = logging.getLogger(__name__)
+
+CALLS_PER_MINUTE: Final = 30  # of one account: a flood must not ring for hours
+CALLS: Final = 2  # one call, and one that waits or rings, of each account
+FIRST_PORTS: Final = (9, 10)  # of a description that nobody gets
+
+
+class SipProvider:
+    """A CallProvider (``providers.api``). ``remember``: the value that is kept under a name, made at the first time by
+    its second argument. ``troubled`` is told of accounts that are not up, by name, at every change."""
+
+    def __init__(
+        self, settings: SipSettings, studio: Studio, clock: Clock, *, name: str, country: str,
+        remember: Callable[[str, str], Awaitable[str]], troubled: Callable[[dict[str, str]], None],
+    ) -> None:
+        self._settings = settings
+        self._studio = studio
+        self._name = name
+        self._country = country
+        self._remember = remember
+        self._troubled = troubled
+        self._accounts: list[Account] = []
+        self._on_incoming: Callable[[api.IncomingCall], None] | None = None
+        self._limits = RateLimits(CALLS_PER_MINUTE / 60, CALLS_PER_MINUTE, clock.monotonic, most=8)
+
+    # --- CallProvider -----------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return "sip"
+
+    @property
+    def schemes(self) -> frozenset[str]:
+        return frozenset({"sip", "sips", "tel"})
+
+    async def start(self, on_incoming: Callable[[api.IncomingCall], None]) -> None:
+        self._on_incoming = on_incoming
+        instance = await self._remember("sip.instance", uuid.uuid4().urn)
+        for one in self._settings.accounts:
+            contact = await self._remember(f"sip.contact.{one.name}", secrets.token_hex(16))
+            tls = await asyncio.to_thread(_context, one.ca_file) if one.transport == "tls" else None
+            account = Account(one, self._studio, tls, name=self._name, contact_user=contact, instance=instance,
+                              encrypt=self._settings.require_encryption, on_invite=self._invited,
+                              on_change=self._changed)
+            self._accounts.append(account)
+            account.start()
+
+    async def stop(self) -> None:
+        self._on_incoming = None
+        await asyncio.gather(*(leg.end(END_REASONS["503/shutdown"]) for leg in self.legs))
+        accounts, self._accounts = self._accounts, []
+        await asyncio.gather(*(account.stop() for account in accounts))
+
+    def reachable(self, target: api.Target) -> bool | None:
+        return None if target.scheme in self.schemes and any(one.up for one in self._accounts) else False
+
+    async def dial(self, target: api.Target, *, call_id: str, caller: api.Peer, media: api.MediaWanted) -> SipLeg:
+        uri, account = self._way(target)
+        peer = api.Peer(uri.identity, target.uri, uri.identity, "pstn", verified=False)
+        leg = SipLeg(uuid.uuid4().hex, account, peer, media)
+        account.legs.add(leg)
+        leg.dial(uri)
+        return leg
+
+    def state(self) -> Json:
+        up = any(one.up for one in self._accounts)
+        able: Json = {"isPresent": up, "reason": "Capable" if up else "notRegistered"}
+        return {"accounts": {one.settings.name: one.document() for one in self._accounts},
+                "calls": len(self.legs), "capabilities": dict.fromkeys(sorted(self.schemes), able)}
+
+    # --- calls ------------------------------------------------------------------------------------------------------
+
+    @property
+    def legs(self) -> Sequence[SipLeg]:
+        return [leg for account in self._accounts for leg in account.legs]
+
+    def _way(self, target: api.Target) -> tuple[Uri, Account]:
+        """The address to be asked for, and through which account. Raises Refused."""
+        try:
+            uri = Uri.parse(target.uri)
+        except Malformed as error:
+            raise Refused(f"{target.uri!r} is no address that can be called: {error}", code=404,
+                          sub_code="notFound") from error
+        account = self._account_for(uri)
+        if uri.scheme == "tel":
+            uri = Uri("sip", uri.identity, account.domain, params={"user": "phone"})
+        return uri, account
+
+    def _account_for(self, uri: Uri) -> Account:
+        own = [one for one in self._accounts if one.domain == uri.host.lower()]
+        usable = [one for one in (*own, *self._accounts) if one.up]
+        if usable:
+            return usable[0]
+        why = "; ".join(f"{one.settings.name}: {one.trouble or 'not registered yet'}" for one in self._accounts)
+        known = END_REASONS["480/unreachable"]
+        raise Refused(f"The telephone network is not reached ({why}).", code=known.code, sub_code=known.sub_code,
+                      category=known.category)
+
+    def _invited(self, account: Account, request: Request, transaction: ServerInvite, hop: Hop) -> None:
+        agent = account.agent
+        if self._on_incoming is None:
+            agent.respond(transaction, 503)
+            return
+        if len(account.legs) >= CALLS or not self._limits.take(account.settings.name):
+            agent.respond(transaction, 486)
+            return
+        if request.body:
+            try:
+                account.negotiation(FIRST_PORTS).answer(request.body)
+            except (NotAcceptable, Malformed) as error:
+                log.warning("a call is not taken: %s", error)
+                agent.respond(transaction, 488)
+                return
+        call = IncomingCall(agent, request, transaction)
+        leg = SipLeg(uuid.uuid4().hex, account, self._caller(account, request), api.MediaWanted(), call=call)
+        account.legs.add(leg)
+        self._on_incoming(api.IncomingCall(str(uuid.uuid4()), leg, CallKind.PSTN, {"account": account.settings.name}))
+
+    def _caller(self, account: Account, request: Request) -> api.Peer:
+        """Who it is (decisions K2). What is only claimed is shown, and proves nothing."""
+        asserted = _asserted(request)
+        who = asserted or request.sender
+        proven = account.settings.trust_caller_id or (asserted is not None and account.settings.transport == "tls")
+        number = _number(who.uri.identity, self._country)
+        uri = f"tel:{number}" if number else f"{who.uri.scheme}:{who.uri.user}@{who.uri.host.lower()}"
+        identity = number or who.uri.identity
+        return api.Peer(identity, uri, who.display or identity, "pstn", verified=proven)
+
+    # --- facts ------------------------------------------------------------------------------------------------------
+
+    def _changed(self) -> None:
+        self._troubled({one.settings.name: one.trouble for one in self._accounts if one.trouble})
+
+    def network_changed(self, _before: Network, now: Network) -> None:
+        for account in self._accounts:
+            account.network_changed(now.addresses)
+
+
+def _asserted(request: Request) -> NameAddr | None:
+    """P-Asserted-Identity (RFC 3325), that with a number first."""
+    try:
+        told = request.addresses("p-asserted-identity")
+    except Malformed:
+        return None
+    return next((one for one in told if one.uri.scheme == "tel"), told[0] if told else None)
+
+
+def _number(identity: str, country: str) -> str:
+    """As E.164; empty where it is no telephone number of the world: an extension, a name."""
+    if not identity.lstrip("+").isdigit() or not identity.isascii():
+        return ""
+    import phonenumbers  # 4 MB that most devices never need
+
+    try:
+        parsed = phonenumbers.parse(identity, country or None)
+    except phonenumbers.NumberParseException:
+        return ""
+    if not phonenumbers.is_valid_number(parsed):
+        return ""
+    return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
+
+
+def _context(ca_file: str) -> ssl.SSLContext:
+    """Reads files. Blocking."""
+    context = ssl.create_default_context(cafile=ca_file or None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context

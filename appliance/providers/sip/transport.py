@@ -1,0 +1,233 @@
+"""The network of one account: a UDP socket, or one connection over TCP or TLS, which calls come in by too (RFC 5626).
+
+Over a connection everything goes to the server at its other end, which knows the way on; a device behind a translator
+could not be reached otherwise. TLS checks the server's certificate and its name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Any, Final
+
+from appliance.providers.sip.agent import Hop
+from appliance.providers.sip.grammar import Malformed
+from appliance.providers.sip.message import MAX_MESSAGE, PING, PONG, Framer
+
+__all__ = ["Flow", "StreamFlow", "UdpFlow", "flow_for"]
+
+log = logging.getLogger(__name__)
+
+CONNECT_S: Final = 4.0
+"""TCP and the TLS handshake; as long as a server may take to say anything at all (decisions K5)."""
+RESOLVE_S: Final = 4.0
+CLOSE_S: Final = 0.5
+NAME_KEPT_S: Final = 60.0
+NAMES: Final = 64
+WAITING: Final = 256  # messages that wait for a name, or for a connection that does not take them
+BACKLOG: Final = 256 * 1024  # bytes that a connection has not taken: the server hangs
+
+Received = Callable[[bytes, Hop], None]
+Address = tuple[str, int]
+
+
+class Flow(ABC):
+    """A ``Wire`` with a life. ``on_broken``: it carries nothing any more, and must be opened anew."""
+
+    def __init__(self, server: Hop, received: Received, on_broken: Callable[[], None]) -> None:
+        self.server = server
+        self._received = received
+        self._on_broken = on_broken
+        self._address: Address = ("0.0.0.0", 0)  # noqa: S104 - of a flow that is not open
+
+    def local(self, hop: Hop) -> Address:
+        return self._address
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Reach for the server. Raises OSError with words for people."""
+
+    @abstractmethod
+    def send(self, data: bytes, hop: Hop, failed: Callable[[], None]) -> None: ...
+
+    @abstractmethod
+    async def close(self) -> None:
+        """What was sent still leaves; may be called twice."""
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    def __init__(self, received: Received) -> None:
+        self._received = received
+
+    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        self._received(data, Hop("udp", str(addr[0]).partition("%")[0], int(addr[1])))
+
+    def error_received(self, exc: Exception) -> None:
+        log.debug("the network refuses a message: %s", exc)  # what is not answered is sent again, and then given up
+
+
+class UdpFlow(Flow):
+    """``port``: of ours, 0 for any. It is bound to the address that leads to the server."""
+
+    def __init__(self, server: Hop, port: int, received: Received, on_broken: Callable[[], None]) -> None:
+        super().__init__(server, received, on_broken)
+        self._port = port
+        self._transport: asyncio.DatagramTransport | None = None
+        self._names: dict[str, tuple[str, float]] = {}
+        self._waiting = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        await self.close()
+        loop = asyncio.get_running_loop()
+        remote = await _resolve(self.server.host)
+        family = socket.AF_INET6 if ":" in remote else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as probe:
+            probe.connect((remote, self.server.port))  # nothing is sent: the kernel only looks for the way
+            own = str(probe.getsockname()[0])
+        self._transport, _ = await loop.create_datagram_endpoint(
+            lambda: _Datagrams(self._received), local_addr=(own, self._port))
+        self._address = own, int(self._transport.get_extra_info("sockname")[1])
+
+    def send(self, data: bytes, hop: Hop, failed: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        known = hop.host if _is_ip(hop.host) else self._known(hop.host, loop.time())
+        if hop.transport != "udp" or self._waiting >= WAITING:
+            loop.call_soon(failed)
+        elif known is None:
+            self._waiting += 1
+            task = loop.create_task(self._send_to_name(data, hop, failed), name="sip.resolve")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            self._send(data, (known, hop.port), failed)
+
+    def _send(self, data: bytes, to: Address, failed: Callable[[], None]) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing() or (":" in to[0]) != (":" in self._address[0]):
+            asyncio.get_running_loop().call_soon(failed)
+        else:
+            transport.sendto(data, to)
+
+    def _known(self, name: str, now: float) -> str | None:
+        found = self._names.get(name)
+        return found[0] if found is not None and now - found[1] < NAME_KEPT_S else None
+
+    async def _send_to_name(self, data: bytes, hop: Hop, failed: Callable[[], None]) -> None:
+        try:
+            address = await _resolve(hop.host)
+        except OSError as error:
+            log.debug("an address is not found: %s", error)
+            failed()
+            return
+        finally:
+            self._waiting -= 1
+        if len(self._names) >= NAMES:
+            self._names.clear()
+        self._names[hop.host] = address, asyncio.get_running_loop().time()
+        self._send(data, (address, hop.port), failed)
+
+    async def close(self) -> None:
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+class StreamFlow(Flow):
+    """``tls``: None for TCP."""
+
+    def __init__(
+        self, server: Hop, tls: ssl.SSLContext | None, received: Received, on_broken: Callable[[], None],
+    ) -> None:
+        super().__init__(server, received, on_broken)
+        self._tls = tls
+        self._writer: asyncio.StreamWriter | None = None
+        self._reader: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        await self.close()
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                reader, writer = await asyncio.open_connection(
+                    self.server.host, self.server.port, ssl=self._tls,
+                    server_hostname=self.server.host if self._tls is not None else None)
+        except TimeoutError as error:
+            raise OSError(f"no connection within {CONNECT_S:.0f} s") from error
+        own, peer = writer.get_extra_info("sockname"), writer.get_extra_info("peername")
+        self._address = str(own[0]).partition("%")[0], int(own[1])
+        self._writer = writer
+        hop = Hop(self.server.transport, str(peer[0]).partition("%")[0], int(peer[1]))
+        self._reader = asyncio.create_task(self._read(reader, writer, hop), name="sip.connection")
+
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, hop: Hop) -> None:
+        framer = Framer()
+        try:
+            while data := await reader.read(MAX_MESSAGE):
+                for message in framer.feed(data):
+                    if message == PING:
+                        writer.write(PONG)
+                    else:
+                        self._received(message, hop)
+        except (OSError, Malformed) as error:
+            log.debug("the connection ends: %s", error)
+        writer.close()
+        if self._writer is writer:
+            self._writer = None
+            self._on_broken()
+
+    def send(self, data: bytes, hop: Hop, failed: Callable[[], None]) -> None:
+        writer = self._writer
+        if writer is None or writer.is_closing() or writer.transport.get_write_buffer_size() > BACKLOG:
+            asyncio.get_running_loop().call_soon(failed)
+        else:
+            writer.write(data)
+
+    async def close(self) -> None:
+        writer, self._writer = self._writer, None
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+        if writer is not None:
+            writer.close()  # what was written is still sent
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await writer.wait_closed()
+
+
+def flow_for(
+    server: Hop, *, port: int, tls: ssl.SSLContext | None, received: Received, on_broken: Callable[[], None],
+) -> Flow:
+    """What leads to this server by its transport."""
+    if server.transport == "udp":
+        return UdpFlow(server, port, received, on_broken)
+    return StreamFlow(server, tls if server.transport == "tls" else None, received, on_broken)
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+async def _resolve(host: str) -> str:
+    """The first address of a name. Raises OSError."""
+    if _is_ip(host):
+        return host
+    try:
+        async with asyncio.timeout(RESOLVE_S):
+            found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_DGRAM)
+    except TimeoutError as error:
+        raise OSError("the name server does not answer") from error
+    return str(found[0][4][0])
