@@ -13,24 +13,20 @@ from hypothesis import strategies as st
 from appliance.media.api import SessionClosed, SessionSilent, SessionSound, SessionStranded, SessionUp
 from appliance.providers import api
 from appliance.providers.direct import protocol as wire
-from appliance.providers.direct.dialog import (
-    CANDIDATES,
-    JOINS,
+from appliance.providers.direct.dialog import CANDIDATES, JOINS, Dialog, Phase, Timings
+from appliance.providers.direct.effects import (
     AddCandidate,
     CancelTimer,
-    Dialog,
     Drop,
     Effect,
     Finish,
     MakeAnswer,
     MakeOffer,
-    Phase,
     Post,
     StartTimer,
     TakeAnswer,
     Tell,
     Timer,
-    Timings,
 )
 from appliance.vocabulary import END_REASONS, Reason
 

@@ -13,35 +13,33 @@ connections: a higher one replaces a lower one as soon as it is up.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
 from appliance.media.api import SessionClosed, SessionEvent, SessionSilent, SessionSound, SessionStranded, SessionUp
 from appliance.providers import api
 from appliance.providers.direct import protocol as wire
+from appliance.providers.direct.effects import (
+    AddCandidate,
+    CancelTimer,
+    Drop,
+    Effect,
+    Finish,
+    MakeAnswer,
+    MakeOffer,
+    PeerSends,
+    PeerWatches,
+    Post,
+    StartTimer,
+    TakeAnswer,
+    Tell,
+    Timer,
+)
+from appliance.providers.direct.reasons import of_all, remote_reason
 from appliance.vocabulary import END_REASONS, Reason
 
-__all__ = [
-    "AddCandidate",
-    "CancelTimer",
-    "Dialog",
-    "Drop",
-    "Effect",
-    "Finish",
-    "MakeAnswer",
-    "MakeOffer",
-    "PeerSends",
-    "PeerWatches",
-    "Phase",
-    "Post",
-    "StartTimer",
-    "TakeAnswer",
-    "Tell",
-    "Timer",
-    "Timings",
-    "remote_reason",
-]
+__all__ = ["Dialog", "Phase", "Timings"]
 
 
 class Phase(Enum):
@@ -51,12 +49,6 @@ class Phase(Enum):
     UP = "up"
     LOST = "lost"  # silent; a new peer connection is being built
     OVER = "over"
-
-
-class Timer(Enum):
-    REACH = "reach"  # caller: nobody has answered in any way
-    ANSWER = "answer"  # callee: accepted, and no answer to the offer
-    REPAIR = "repair"  # lost: the next attempt; up: the newer connection that the peer went on to must be up
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,117 +63,11 @@ class Timings:
     grace_s: float = 5.0  # a page that was reloaded is back within this
 
 
-# --- effects --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Post:
-    """Send a message to a branch."""
-
-    branch: str
-    signal: wire.CallSignal
-
-
-@dataclass(frozen=True, slots=True)
-class Tell:
-    """Tell the controller."""
-
-    event: api.LegEvent
-
-
-@dataclass(frozen=True, slots=True)
-class MakeOffer:
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class MakeAnswer:
-    generation: int
-    sdp: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class TakeAnswer:
-    generation: int
-    sdp: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class AddCandidate:
-    signal: wire.Candidate
-
-
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """Close the peer connection of this generation."""
-
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class PeerSends:
-    """What the peer says it sends: what is not sent is not missed."""
-
-    audio: bool
-    video: bool
-
-
-@dataclass(frozen=True, slots=True)
-class PeerWatches:
-    """Whether the peer wants our picture."""
-
-    video: bool
-
-
-@dataclass(frozen=True, slots=True)
-class StartTimer:
-    timer: Timer
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class CancelTimer:
-    timer: Timer
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """Let everything go, then tell Ended."""
-
-    reason: Reason
-
-
-Effect = (
-    Post | Tell | MakeOffer | MakeAnswer | TakeAnswer | AddCandidate | Drop | PeerSends | PeerWatches | StartTimer
-    | CancelTimer | Finish
-)
-
 CANDIDATES: Final = 64
 """Candidates taken from a peer per peer connection; Chromium sends about 4 per interface and address family."""
 
 JOINS: Final = 4
 """Peer connections tried for a call that is not up yet: a peer that asks for one after the other gets no more."""
-
-_PRIORITY: Final = ("603/declined", "486/busy", "480/doNotDisturb", "403/notAllowed", "488/noCodec")
-"""When all branches said no: the most telling no is the caller's reason (RFC 3261 16.7.6 in spirit)."""
-
-
-def remote_reason(signal: wire.CallSignal) -> Reason:
-    """The end reason here of a message by which the other side ends: its *local* is our *remote*."""
-    match signal:
-        case wire.AnsweredElsewhere():
-            return END_REASONS["487/answeredElsewhere"]
-        case wire.Cancel(reason=cause):
-            told = cause.reason
-            return told if told is not None and told.code in (487, 503) else END_REASONS["487/cancelled"]
-        case wire.Reject(reason=cause):
-            told = cause.reason
-            return told if told is not None and told.code != 0 else END_REASONS["603/declined"]
-        case wire.Bye(reason=cause):
-            told = cause.reason
-            return told if told is not None and told.code != 0 else END_REASONS["0/remote"]
-        case _:
-            return END_REASONS["503/provider"]
 
 
 @dataclass(slots=True)
@@ -335,8 +221,7 @@ class Dialog:
         self._no.append(reason)
         if self._branches:
             return []
-        telling = [END_REASONS[key] for key in _PRIORITY if any(no.key == key for no in self._no)]
-        return self._finish(telling[0] if telling else self._no[-1])
+        return self._finish(of_all(self._no))
 
     def _finish(self, reason: Reason) -> list[Effect]:
         if self.phase is Phase.OVER:

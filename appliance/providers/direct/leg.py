@@ -19,10 +19,10 @@ from appliance.media.api import DataMessage, Directions, Session, SessionClosed,
 from appliance.providers import api
 from appliance.providers.chores import Chores
 from appliance.providers.direct import protocol as wire
-from appliance.providers.direct.dialog import (
+from appliance.providers.direct.dialog import Dialog, Phase
+from appliance.providers.direct.effects import (
     AddCandidate,
     CancelTimer,
-    Dialog,
     Drop,
     Effect,
     Finish,
@@ -30,7 +30,6 @@ from appliance.providers.direct.dialog import (
     MakeOffer,
     PeerSends,
     PeerWatches,
-    Phase,
     Post,
     StartTimer,
     TakeAnswer,
