@@ -263,7 +263,7 @@ class House:
         self.token = token
         self._start.hide([token.text])
         rooms = await asyncio.to_thread(JanusProvider, settings.janus, self.studio, token, ice=_ice(settings),
-                                        idle=lambda: self.controller.idle)
+                                        idle=lambda: self.controller.idle, refused=self._refused)
         if settings.janus.other_urls and not self._start.safe:
             self._background.append(("janus.probe", rooms.probe.run))
             self.network.on_change(lambda *_: rooms.probe.soon())

@@ -61,7 +61,7 @@ async def until(condition: Callable[[], object], what: str, within_s: float = 10
 @dataclass
 class Device:
     """One appliance; ``join`` makes its leg, whose facts are kept with the moment they came. ``flags``: diagnostics by
-    name."""
+    name; ``refused``: security events."""
 
     name: str
     board: SeenBoard
@@ -70,14 +70,17 @@ class Device:
     stage: Stage
     token: Token
     flags: dict[str, bool]
+    refused: list[tuple[str, str]]
     media: api.MediaWanted = field(default_factory=api.MediaWanted)
     leg: api.Leg | None = None
     told: list[tuple[float, api.LegEvent]] = field(default_factory=list)
     reader: asyncio.Task[None] | None = None
     looking: asyncio.Task[None] | None = None
 
-    async def join(self, room: str = str(ROOM), *, pin: str = "", media: api.MediaWanted | None = None) -> api.Leg:
-        me = api.Peer(self.name, f"device:{self.name}", self.name.title(), "device", True)
+    async def join(
+        self, room: str = str(ROOM), *, pin: str = "", media: api.MediaWanted | None = None, identity: str = "",
+    ) -> api.Leg:
+        me = api.Peer(identity or self.name, f"device:{self.name}", self.name.title(), "device", True)
         self.told.clear()
         self.media = replace(media or api.MediaWanted(), view={})
         leg = self.leg = await self.provider.dial(
@@ -192,9 +195,11 @@ async def device(
         flags[name] = active
 
     token = Token(asked.token, Known(), kept=None, flag=flag)
-    provider = JanusProvider(asked, studio, token, ice=IceServers())
+    refused: list[tuple[str, str]] = []
+    provider = JanusProvider(asked, studio, token, ice=IceServers(),
+                             refused=lambda why, sender: refused.append((why, sender)))
     await provider.start(lambda _: None)
-    made = Device(name, board, studio, provider, Stage(studio), token, flags)
+    made = Device(name, board, studio, provider, Stage(studio), token, flags, refused)
     try:
         yield made
     finally:

@@ -24,6 +24,7 @@ __all__ = [
     "Shut",
     "StartTimer",
     "TakeAnswer",
+    "TakenOver",
     "Tell",
     "Timer",
     "TokenJudged",
@@ -37,6 +38,7 @@ class Timer(Enum):
     ANSWER = "the server answers"
     KEEPALIVE = "tell the server that we are there"
     RETRY = "join again"
+    TAKE_OVER = "an identity may change hands again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,13 @@ class TokenJudged:
 
 
 @dataclass(frozen=True, slots=True)
+class TakenOver:
+    """Somebody has joined under the identity of one who is there."""
+
+    identity: str
+
+
+@dataclass(frozen=True, slots=True)
 class StartTimer:
     timer: Timer
     seconds: float
@@ -156,4 +165,4 @@ class Finish:
 
 
 Effect = (Open | Shut | GiveUp | Send | Publish | TakeAnswer | Watch | Carry | Unwatch | Trickle | Drop | Tell
-          | TokenJudged | StartTimer | CancelTimer | Expelled | Finish)
+          | TokenJudged | TakenOver | StartTimer | CancelTimer | Expelled | Finish)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
@@ -32,6 +33,7 @@ from appliance.providers.janus.effects import (
     Shut,
     StartTimer,
     TakeAnswer,
+    TakenOver,
     Tell,
     Timer,
     TokenJudged,
@@ -66,6 +68,8 @@ class Ground(Protocol):
 
     def token_judged(self, refused: str) -> None: ...
 
+    def taken_over(self, identity: str) -> None: ...
+
     def leg_over(self, leg: JanusLeg) -> None: ...
 
 
@@ -79,7 +83,8 @@ class JanusLeg:
         self._ground = ground
         self._media = media
         self._peer = api.Peer(room.name, f"room:{room.name}", room.name)
-        self._membership = Membership(room, me=me, shows=shows, new_transaction=lambda: secrets.token_urlsafe(12))
+        self._membership = Membership(room, me=me, shows=shows, new_transaction=lambda: secrets.token_urlsafe(12),
+                                      monotonic=time.monotonic)
         self._link = ground.link(
             leg_id[:12], on_up=lambda same: self._carry_out(self._membership.link_up(same=same)),
             on_message=lambda message: self._carry_out(self._membership.receive(message)),
@@ -205,6 +210,8 @@ class JanusLeg:
                         self._expelled.set_result(refusal)
                 case Tell(event):
                     self._note(event)
+                case TakenOver(identity):
+                    self._ground.taken_over(identity)
                 case TokenJudged(refused):
                     self._ground.token_judged(refused)
                 case StartTimer(timer, seconds):

@@ -30,11 +30,13 @@ from appliance.providers.janus.effects import (
     Shut,
     StartTimer,
     TakeAnswer,
+    TakenOver,
     Tell,
     Timer,
     TokenJudged,
     Trickle,
 )
+from appliance.providers.janus.identities import Identities
 from appliance.providers.janus.moderation import Moderation
 from appliance.providers.janus.protocol import Fault, Person, Stream
 from appliance.providers.janus.requests import Asked, Requests, nothing
@@ -66,10 +68,11 @@ class Room:
 
 
 class Membership:
-    """See the module. ``new_transaction`` gives unguessable, unique words."""
+    """See the module. ``new_transaction`` gives unguessable, unique words, ``monotonic`` seconds."""
 
     def __init__(
         self, room: Room, *, me: api.Peer, shows: bool, new_transaction: Callable[[], str],
+        monotonic: Callable[[], float],
     ) -> None:
         self._room = room
         self._me = me
@@ -88,7 +91,8 @@ class Membership:
         self._lost = False
         self._attempt = 0
         self.generation = 0
-        self._persons: dict[str, Person] = {}  # by feed, in the order in which they came
+        self._persons: dict[str, Person] = {}  # by feed, in the order in which they came; we among them
+        self._identities = Identities(monotonic)
         self._absent: Set[str] = frozenset()
         self._told: tuple[api.Member, ...] = ()
         self._subscription = Subscription(
@@ -209,6 +213,8 @@ class Membership:
         match timer:
             case Timer.ANSWER:
                 return [GiveUp("it does not answer")]
+            case Timer.TAKE_OVER:
+                return [*self._settle(), *self._subscription.follow(), *self._roster()]
             case Timer.RETRY:
                 return [Open()]
             case Timer.KEEPALIVE if self._requests.session is not None:
@@ -269,6 +275,8 @@ class Membership:
             effects.append(Tell(api.Accepted(api.Peer(
                 self._room.name, f"room:{self._room.name}", str(data.get("description") or self._room.name)[:64]))))
         self._take_persons(data)
+        self._persons[self._me_there] = Person(data.get("id", ""), self._me.display_name, self._me.identity)
+        effects += self._settle()
         private = data.get("private_id")
         self._subscription.begin(self.generation, lambda: {**self._door(), "private_id": private})
         effects += self._roster()
@@ -330,7 +338,7 @@ class Membership:
             self._change(data.get("unpublished"), streams=())
             for word in ("leaving", "kicked"):
                 self._persons.pop(str(data.get(word)), None)
-        return [*self._subscription.follow(), *self._roster()]
+        return [*self._settle(), *self._subscription.follow(), *self._roster()]
 
     def _take_persons(self, data: Json) -> None:
         """Those who are told of now; a publisher whose streams changed is told of again, with all of them."""
@@ -370,14 +378,17 @@ class Membership:
 
     # --- who is there -----------------------------------------------------------------------------------------------
 
+    def _settle(self) -> Sequence[Effect]:
+        """Others have come or gone: who is shown of those under one identity. What somebody shares is none of them."""
+        taken, wait_s = self._identities.settle(one for one in self._persons.values() if not one.only_shares)
+        told: list[Effect] = [TakenOver(identity) for identity in taken]
+        return told if wait_s is None else [*told, StartTimer(Timer.TAKE_OVER, wait_s)]
+
     def _people(self) -> Sequence[Person]:
-        """The others, each once: of an identity that is there twice the newest, of ourselves no ghost."""
-        newest: dict[str, Person] = {}
-        for person in self._persons.values():
-            own = person.feed in self._former or (person.identity and person.identity == self._me.identity)
-            if not own and not self._is_shared_by_another(person):
-                newest[person.identity or f"#{person.feed}"] = person
-        return list(newest.values())
+        """The others, each once: of an identity that is there twice the one that has it, of ourselves no ghost."""
+        return [person for person in self._persons.values()
+                if person.feed not in self._former and (person.only_shares or self._identities.shown(person))
+                and not self._is_shared_by_another(person)]
 
     def _is_shared_by_another(self, person: Person) -> bool:
         return person.only_shares and any(
@@ -486,10 +497,11 @@ class Membership:
         self._linked = False
         self._me_there = ""
         self._persons.clear()
+        self._identities.forget()
         self._subscription.forget()
         self._absent = frozenset()
         return [*told, *self._moderation.forget(), Drop(generation), Shut(), *self._requests.forget(),
-                CancelTimer(Timer.KEEPALIVE), *self._roster()]
+                CancelTimer(Timer.KEEPALIVE), CancelTimer(Timer.TAKE_OVER), *self._roster()]
 
     def _finish(self, reason: Reason) -> Sequence[Effect]:
         if self._over:

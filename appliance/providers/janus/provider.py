@@ -36,15 +36,17 @@ SCHEME: Final = "room"
 
 
 class JanusProvider:
-    """A CallProvider (``providers.api``). Construction reads ``janus.ca_file``. ``idle``: there is no call at all."""
+    """A CallProvider (``providers.api``). Construction reads ``janus.ca_file``. ``idle``: there is no call at all;
+    ``refused``: told of what goes against security, why and by whom."""
 
     def __init__(
         self, settings: JanusSettings, studio: Studio, token: Token, *, ice: IceServers,
-        idle: Callable[[], bool] = lambda: True,
+        idle: Callable[[], bool] = lambda: True, refused: Callable[[str, str], None] = lambda _why, _sender: None,
     ) -> None:
         self._settings = settings
         self._studio = studio
         self._token = token
+        self._refused = refused
         token.on_change = self._token_renewed
         self._ice = ice
         self._rooms = {one.name: one for one in settings.rooms}
@@ -127,6 +129,9 @@ class JanusProvider:
 
     def token_judged(self, refused: str) -> None:
         self._token.judged(refused)
+
+    def taken_over(self, identity: str) -> None:
+        self._refused("takenOver", identity)
 
     def leg_over(self, leg: JanusLeg) -> None:
         self._legs.discard(leg)
