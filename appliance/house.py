@@ -61,6 +61,7 @@ from appliance.providers.direct.provider import DirectProvider
 from appliance.providers.janus.provider import JanusProvider
 from appliance.providers.janus.token import Token
 from appliance.providers.sip.provider import SipProvider
+from appliance.providers.whip.provider import WhipProvider
 from appliance.settings import Loaded, MqttSettings, Settings
 from appliance.store import Store
 from appliance.vocabulary import CallState, Command, Json
@@ -184,6 +185,7 @@ class House:
         self.network.on_change(self.direct.network_changed)
         self.janus = await self._open_rooms()
         self.sip = self._open_telephony()
+        self.whip = await self._open_media_servers()
         self._watch_servers(self.studio.servers(_ice(settings)))
         await self._open_calls()
         await self._open_doors()
@@ -278,6 +280,12 @@ class House:
         self.network.on_change(sip.network_changed)
         return sip
 
+    async def _open_media_servers(self) -> WhipProvider | None:
+        settings = self.settings
+        if not settings.whip:
+            return None
+        return await asyncio.to_thread(WhipProvider, settings.whip, self.studio, ice=_ice(settings))
+
     def _watch_servers(self, pool: ServerPool) -> None:
         if not pool.all or self._start.safe:
             return
@@ -298,7 +306,7 @@ class House:
         except TimeoutError:
             log.error("%s cannot be read: the data folder does not answer; the entries of the settings apply", path)  # noqa: TRY400
         me = Peer(settings.device.id, f"device:{settings.device.id}", settings.device.name, "device", verified=True)
-        ways: list[CallProvider | None] = [] if self._start.safe else [self.direct, self.janus, self.sip]
+        ways: list[CallProvider | None] = [] if self._start.safe else [self.direct, self.janus, self.sip, self.whip]
         providers = tuple(one for one in ways if one is not None)
         self.quality = CallQuality(self.bulletin, self.diagnostics, self._call_stats, self._replaced_stats,
                                    lambda: self.settings.call.network_quality)

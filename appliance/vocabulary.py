@@ -186,7 +186,7 @@ DIALECTS: Final = ("w3c", "acs")
 
 # --- the verbs ------------------------------------------------------------------------------------------------------
 
-_TO = Arg("to", ArgType.STRING, "name in the address book, or URI (device:, operator:, lan:, tel:, sip:, room:)",
+_TO = Arg("to", ArgType.STRING, "name in the address book, or URI (device:, operator:, lan:, tel:, sip:, room:, whip:)",
           positional=True, minimum=1, maximum=256)
 _DIALECT = Arg("dialect", ArgType.STRING, "names and units: of W3C (default), or of Azure Communication Services",
                choices=DIALECTS)
@@ -507,6 +507,25 @@ END_REASONS: Final[Mapping[str, Reason]] = _reasons(
     (403, "outsideSchedule", _EXP, "The room is not open now.",
      "Join within the times of the room, and see that the clock of this device is right."),
     (403, "roleChanged", _EXP, "The role of this device no longer permits the call.", ""),
+    (400, "badOffer", _CLI, "The media server finds our offer malformed.",
+     "See that publish and play of [[whip]] are not mixed up; else this is a defect."),
+    (403, "notPermitted", _EXP, "The media server does not let this device publish or play there.",
+     "Check the token, and what it permits."),
+    (404, "noSuchEndpoint", _EXP, "There is nothing to publish to or to play at this address of the media server.",
+     "Check publish and play of [[whip]]."),
+    (406, "offerRefused", _EXP, "The media server does not accept what we offer.",
+     "See that it takes Opus, and H.264 of the constrained baseline profile."),
+    (409, "endpointTaken", _EXP, "Somebody else publishes at this address of the media server.",
+     "End that, or publish to another address."),
+    (409, "nothingPublished", _EXP, "Nobody publishes there at the moment.", "Call again when somebody does."),
+    (415, "noSdp", _EXP, "What answers at this address takes no offers: it is no endpoint of WHIP or WHEP.",
+     "Check publish and play of [[whip]]."),
+    (422, "offerNotProcessed", _EXP, "The media server cannot process our offer.",
+     "See in its log what it lacks; it must take Opus and H.264 over one transport (BUNDLE)."),
+    (429, "tooManyRequests", _EXP, "The media server gets more requests than it takes.", "Call again later."),
+    (495, "certificate", _EXP, "The certificate of the media server is not trusted.",
+     "Name its authority in ca_file of [[whip]], and check the clock."),
+    (503, "serverBusy", _SRV, "The media server is overloaded, or in maintenance.", "Call again later."),
     (408, "setupTimeout", _CLI, "The call could not be set up in time.", "Check the network between both sides."),
     (410, "mediaLost", _CLI, "Sound and picture were lost and did not come back.",
      "Check the network of the other side."),

@@ -20,9 +20,10 @@ What is used as it is: ICE checks, DTLS, SCTP, the SDP parser, the RTP and RTCP 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
+from aioice.candidate import Candidate
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection
 from aiortc.mediastreams import MediaStreamTrack
 from aiortc.rtcdtlstransport import RTCDtlsTransport
@@ -31,6 +32,7 @@ from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtcrtptransceiver import RTCRtpTransceiver
 from aiortc.sdp import candidate_from_sdp
 
+from appliance.media.api import IceFragment
 from appliance.media.dscp import Marks
 from appliance.media.dtls_seam import (
     Certificate,
@@ -202,6 +204,30 @@ class PeerConnection(RTCPeerConnection):
     def local_addresses(self) -> Set[str]:
         """The address of this machine that the path in use begins at; before there is one all that were gathered."""
         return self._ice.local_addresses() if self._ice is not None else frozenset()
+
+    async def gather_more(self, servers: ServerPool) -> IceFragment | None:
+        """Candidates by further servers; None: none found, or there is a path already."""
+        found = await self._ice.gather_more(servers) if self._ice is not None else []
+        return self._fragment(found) if found else None
+
+    async def restart_ice(self) -> IceFragment:
+        """Other credentials and candidates of ours, for the peer to be told; DTLS and media stay as they are."""
+        if self._ice is None:
+            raise ConnectionError("there is no transport to restart")
+        return self._fragment(await self._ice.restart())
+
+    async def ice_restarted(self, theirs: IceFragment) -> None:
+        """What the peer has told in return. Raises ConnectionError when no path is found, ValueError for a candidate
+        that is none."""
+        if self._ice is None:
+            raise ConnectionError("there is no transport to restart")
+        candidates = [Candidate.from_sdp(one.removeprefix("candidate:")) for one in theirs.candidates]
+        await self._ice.reconnect(theirs.username, theirs.password, candidates, lite=theirs.lite)
+
+    def _fragment(self, candidates: Sequence[Candidate]) -> IceFragment:
+        ice = self._ice
+        username, password = (ice.local_username, ice.local_password) if ice is not None else ("", "")
+        return IceFragment(username, password, tuple(f"candidate:{one.to_sdp()}" for one in candidates))
 
     def certificates(self) -> Mapping[str, CertificateFacts]:
         """Those of the handshake by side, ``local`` and ``remote``; empty before it."""

@@ -26,8 +26,10 @@ __all__ = [
     "DataMessage",
     "Directions",
     "Gallery",
+    "IceFragment",
     "IceServers",
     "OnLine",
+    "ServerSession",
     "Session",
     "SessionClosed",
     "SessionDigit",
@@ -58,6 +60,17 @@ class IceServers:
     username: str = ""
     password: str = field(default="", repr=False)
     ca_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class IceFragment:
+    """What one side tells of its ICE session apart from a description: credentials, and candidates as text
+    (``candidate:…``). ``lite``: it only answers checks (RFC 8445 2.5)."""
+
+    username: str
+    password: str = field(repr=False)
+    candidates: tuple[str, ...] = ()
+    lite: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +214,33 @@ class Session(Protocol):
         """Within 1 s, may be called twice; the loop is never blocked by a decoder."""
 
 
+class ServerSession(Session, Protocol):
+    """One peer connection to a media server, which takes news of ICE after the descriptions (RFC 8838, RFC 8839 4.4).
+    """
+
+    @property
+    def description(self) -> str:
+        """Ours, once there is one."""
+
+    @property
+    def connected(self) -> bool:
+        """There is a path, and it is encrypted."""
+
+    def negotiated(self, kind: str) -> tuple[bool, bool]:
+        """Whether ``kind`` is sent and received as agreed."""
+
+    async def gather_more(self, ice: IceServers) -> IceFragment | None:
+        """Ask these servers too, while there is no path; what they give is checked at once. None: nothing new."""
+
+    async def restart_ice(self) -> IceFragment:
+        """Credentials and candidates anew, by the network as it is now; media go on by the old path as far as it
+        carries. Raises ConnectionError when it is over."""
+
+    async def ice_restarted(self, theirs: IceFragment) -> bool:
+        """Take the server's, and look for a path, for up to a minute: whether there is one. Without one, and where this
+        is cancelled, the session is of no use any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class OnLine:
     """Who is on a media line of a room. ``feed``: the room's id of the person; ``shows``: what a picture is of."""
@@ -266,11 +306,18 @@ class Studio(Protocol):
         when there is no other address.
         """
 
-    def publication(self, wanted: Directions, *, ice: IceServers, loopback: bool) -> Session | None:
-        """A session that only sends, microphone and camera: to a room's server; None where the board has neither."""
+    def publication(self, wanted: Directions, *, ice: IceServers, loopback: bool) -> ServerSession | None:
+        """A session that only sends, microphone and camera: to a server; None where the board has neither."""
+
+    def playback(self, wanted: Directions, *, ice: IceServers, loopback: bool) -> ServerSession:
+        """A session that only receives: what a server plays."""
 
     def gallery(self, *, ice: IceServers, loopback: bool) -> Gallery:
         """What a room sends: each voice is played, each picture shown."""
+
+    @property
+    def sends(self) -> bool:
+        """Whether there is a microphone or a camera."""
 
     @property
     def shows(self) -> bool:

@@ -1,7 +1,7 @@
 """The seam to aioice: the ICE agent of a session, made of aioice's with what it lacks.
 
 Consent by RFC 7675, several STUN and TURN servers, TURN over TLS with an authority of one's own, loopback candidates,
-marked sockets, bounded queues. aioice's own gathering is used for host candidates alone.
+marked sockets, bounded queues; further servers while it connects, and restarts (RFC 8445 9).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import ipaddress
 import logging
 import random
 import socket
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -23,9 +23,11 @@ from aioice.ice import (
     CandidatePair,
     Connection,
     StunProtocol,
+    get_host_addresses,
     relayed_candidate,
 )
 from aioice.turn import TurnTransport, create_turn_endpoint
+from aioice.utils import random_string
 
 from appliance.media import dscp
 from appliance.media.servers import Server, ServerPool, first_answer
@@ -113,6 +115,9 @@ class IceConnection(Connection):
         self.take_media: Callable[[bytes], bool] = _nobody
         self.consent_lost = False
         self.checks = PathChecks()
+        self._former: CandidatePair | None = None  # carries what is sent while a restart looks for another
+        self._left: list[StunProtocol] = []  # sockets from before the restart
+        self._known: list[Candidate] = []  # the peer's candidates from before it
 
     # -- gathering
 
@@ -144,6 +149,86 @@ class IceConnection(Connection):
                 self._protocols.clear()
         self.mark(self._marking)
         return candidates
+
+    async def gather_more(self, servers: ServerPool) -> list[Candidate]:
+        """Ask further servers while there is no path yet; what they give is checked with all that is known of the peer.
+        """
+        self._servers = servers
+        hosts = [protocol for protocol in self._protocols if protocol.local_candidate.type == "host"]
+        reflexive, relay = await asyncio.gather(
+            asyncio.gather(*(self._reflexive(protocol) for protocol in hosts)), self._relay(1))
+        candidates = [candidate for candidate in reflexive if candidate is not None]
+        if relay is not None and (self._closing or self._check_list_done):
+            await relay.close()
+        elif relay is not None:
+            self._protocols.append(relay)
+            candidates.append(relay.local_candidate)
+            self.mark(self._marking)
+            for remote in self._remote_candidates:
+                self._pair_remote_candidate(remote)
+            self.sort_check_list()
+            if self._early_checks_done:  # else connect() begins with all
+                for pair in [one for one in self._check_list if one.protocol is relay]:
+                    self.check_start_task(pair)
+        self._local_candidates += candidates
+        return candidates
+
+    # -- restart
+
+    async def restart(self) -> list[Candidate]:
+        """Begin anew: other credentials, sockets and candidates of ours, nothing of the peer's. What is sent goes by
+        the pair that was in use until ``reconnect`` has found another; what arrives is taken from all."""
+        tasks = [pair.task for pair in self._check_list if pair.task is not None]
+        if self._query_consent_task is not None:
+            tasks.append(self._query_consent_task)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        self._former = self.selected() or self._former
+        self._left += self._protocols
+        self._known = [one for one in self._remote_candidates if one.type != "prflx"] or self._known
+        self._protocols, self._local_candidates, self._remote_candidates = [], [], []
+        self._check_list, self._check_list_state, self._check_list_done = [], asyncio.Queue(), False
+        self._early_checks.clear()
+        self._early_checks_done = self._remote_candidates_end = False
+        self._nominated.clear()
+        self._nominating.clear()
+        self._query_consent_task = None
+        self._local_username, self._local_password = random_string(4), random_string(22)
+        self.remote_username = self.remote_password = None
+        addresses = get_host_addresses(use_ipv4=True, use_ipv6=True)
+        self._local_candidates = await self.get_component_candidates(1, addresses)
+        return self.local_candidates
+
+    async def reconnect(self, username: str, password: str, candidates: Sequence[Candidate], *, lite: bool) -> None:
+        """Look for a path with the peer's new credentials; without candidates of its own it has the old ones still.
+
+        Raises ConnectionError.
+        """
+        self.remote_username, self.remote_password, self.remote_is_lite = username, password, lite
+        for candidate in candidates or self._known:
+            await self.add_remote_candidate(candidate)
+        await self.add_remote_candidate(None)
+        await self.connect()
+        self._former = None
+        left, self._left = self._left, []
+        for protocol in left:
+            await protocol.close()
+
+    async def close(self) -> None:
+        left, self._left, self._former = self._left, [], None
+        await super().close()
+        for protocol in left:
+            await protocol.close()
+
+    async def recvfrom(self) -> tuple[bytes, int]:
+        if self._nominated or self._former is None:
+            return await super().recvfrom()
+        received = await self._queue.get()
+        if received is None:
+            raise ConnectionError("closed while ICE was restarted")
+        return received
 
     async def _host_protocol(self, component: int, address: str) -> StunProtocol | None:
         try:
@@ -209,9 +294,12 @@ class IceConnection(Connection):
         return {str(name[0]) for name in names if name}
 
     async def sendto(self, data: bytes, component: int) -> None:
-        pair = self._nominated.get(component)
+        pair = self._nominated.get(component) or self._former
         if pair is not None and _backlog(pair.protocol) > RELAY_BACKLOG:
             self.stalled += 1
+            return
+        if pair is not None and pair is self._former:
+            await pair.protocol.send_data(data, pair.remote_addr)
             return
         await super().sendto(data, component)
 
@@ -227,7 +315,8 @@ class IceConnection(Connection):
     def check_incoming(self, message: stun.Message, addr: tuple[str, int], protocol: StunProtocol) -> None:
         self._on_arrival()  # called for authenticated requests alone
         self.checks.requests += 1
-        super().check_incoming(message, addr, protocol)
+        if protocol not in self._left:  # those from before a restart are about to go
+            super().check_incoming(message, addr, protocol)
 
     def check_complete(self, pair: CandidatePair) -> None:
         before = self._nominated.get(pair.component)

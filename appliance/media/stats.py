@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from appliance.media.session import Channel, Session
 
-__all__ = ["Received", "collect", "collect_room"]
+__all__ = ["Received", "collect", "collect_room", "named_apart"]
 
 TRANSPORT: Final = "transport"
 PLAYOUT: Final = "playout"
@@ -98,12 +98,18 @@ def collect_room(lines: Sequence[Received], connection: MediaTransport) -> list[
     for line in lines:
         report += [*_inbound(line, moment), *_remote_outbound(line)]
     report += _transport(connection, None, None)
+    named_apart(report, "room")
+    report += [_playout(line.voice, f"room-{PLAYOUT}-{line.name}") for line in lines if line.voice is not None]
+    return [_known(entry, moment.stamp) for entry in report]
+
+
+def named_apart(report: Sequence[Json], prefix: str) -> Sequence[Json]:
+    """The report of a connection that stands beside another one: each id in it begins with ``PREFIX-``."""
     for entry in report:
         for key, value in entry.items():
             if value is not None and (key == "id" or key.endswith("Id")):
-                entry[key] = f"room-{value}"
-    report += [_playout(line.voice, f"room-{PLAYOUT}-{line.name}") for line in lines if line.voice is not None]
-    return [_known(entry, moment.stamp) for entry in report]
+                entry[key] = f"{prefix}-{value}"
+    return report
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from appliance.media.servers import ServerPool
 from appliance.media.session import Session, SessionParts
 from appliance.media.sound import BLOCK_MS, RATE, SILENCE, Loudness, mean_square
 from appliance.media.taps import Tap, TapPoint
-from appliance.media.webrtc import PublishingSession, WebRtcSession
+from appliance.media.webrtc import PlayingSession, PublishingSession, WebRtcSession
 from appliance.network import Network
 from appliance.settings import AudioSettings, VideoSettings
 from appliance.tasks import background
@@ -49,6 +49,7 @@ METER_S: Final = 0.1
 METER_BLOCKS: Final = round(METER_S * 1000) // BLOCK_MS
 SOUND_RETRY_S: Final = 1.0  # nobody tells when the holder of a sound device lets it go
 NOTHING: Final = AudioBlock(SILENCE, SILENCE)
+POOLS: Final = 4  # those of the settings, and of media servers that name their own
 TALK_KEY: Final = "talk"  # the input of a board that has a key for push-to-talk
 
 
@@ -70,7 +71,7 @@ class Studio:
         self._microphone: MicrophoneFeed | None = None
         self._camera: CameraFeed | None = None
         self._marks = marks or Marks()
-        self._servers: tuple[IceServers, ServerPool] | None = None
+        self._pools: dict[IceServers, ServerPool] = {}
         self._executor = ThreadPoolExecutor(2, thread_name_prefix="media.device")
         self._sessions: set[Session] = set()
         self._galleries: set[Gallery] = set()
@@ -171,10 +172,15 @@ class Studio:
             self._name(), wanted=wanted, mux=mux, symmetric=symmetric, protection=protection, **self._parts()))
 
     def publication(self, wanted: Directions, *, ice: IceServers, loopback: bool) -> PublishingSession | None:
-        parts = self._parts()
-        if parts["microphone"] is None and parts["camera"] is None:
+        if not self.sends:
             return None
         return self._kept(PublishingSession(
+            self._name(), wanted=wanted, servers=self.servers(ice), loopback=loopback, **self._parts()))
+
+    def playback(self, wanted: Directions, *, ice: IceServers, loopback: bool) -> PlayingSession:
+        parts = self._parts()
+        parts["microphone"] = parts["camera"] = None
+        return self._kept(PlayingSession(
             self._name(), wanted=wanted, servers=self.servers(ice), loopback=loopback, **parts))
 
     def gallery(self, *, ice: IceServers, loopback: bool) -> Gallery:
@@ -184,6 +190,10 @@ class Studio:
         self._galleries.add(gallery)
         gallery.on_closed = self._galleries.discard
         return gallery
+
+    @property
+    def sends(self) -> bool:
+        return self._microphone is not None or self._camera is not None
 
     @property
     def shows(self) -> bool:
@@ -217,10 +227,12 @@ class Studio:
         return session
 
     def servers(self, ice: IceServers) -> ServerPool:
-        """The servers with what is known of them; only those asked for last are remembered."""
-        if self._servers is None or self._servers[0] != ice:
-            self._servers = (ice, ServerPool(ice))
-        return self._servers[1]
+        """The servers with what is known of them, which is remembered of the POOLS asked for last."""
+        pool = self._pools.pop(ice, None) or ServerPool(ice)
+        self._pools[ice] = pool
+        if len(self._pools) > POOLS:
+            del self._pools[next(iter(self._pools))]
+        return pool
 
     def network_changed(self, before: Network, now: Network) -> None:
         for one in (*self._sessions, *self._galleries):

@@ -5,22 +5,24 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, TypeVar, Unpack
 
 from aiortc import RTCDataChannel, RTCSessionDescription
 
 from appliance.errors import EdgecallError, Refused, SignalingError
-from appliance.media import sdp
+from appliance.media import sdp, stats
 from appliance.media.aiortc_seam import PeerConnection, candidate_from_sdp
-from appliance.media.api import Directions
+from appliance.media.api import Directions, IceFragment, IceServers
 from appliance.media.messages import MESSAGE_LIMIT, Inbound, Outbound
 from appliance.media.rtp_seam import codec_preferences
 from appliance.media.servers import ServerPool
 from appliance.media.session import MAX_EVENTS, Channel, Session, SessionParts
 from appliance.media.voice_codecs import VoiceCodec
 from appliance.network import Network
+from appliance.vocabulary import Json
 
-__all__ = ["CHANNEL", "PublishingSession", "WebRtcSession"]
+__all__ = ["CHANNEL", "PlayingSession", "PublishingSession", "WebRtcSession"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -30,6 +32,8 @@ LOSSY: Final = "edgecall-lossy"
 MAX_BUFFERED: Final = 1024 * 1024  # bytes waiting in the data channel
 RESERVE: Final = 256 * 1024  # beyond them for what is urgent
 EARLY_CANDIDATES: Final = 64
+HALF_MINUTE_S: Final = 30.0
+RHYTHM_S: Final = 12.0  # until it is known: two of our own checks are answered in that time, and two reports come
 
 
 class WebRtcSession(Session):
@@ -124,6 +128,34 @@ class WebRtcSession(Session):
         parsed.sdpMid = first.mid
         await self._pc.addIceCandidate(parsed)
 
+    # -- a server, after the descriptions
+
+    @property
+    def description(self) -> str:
+        local = self._pc.localDescription
+        return local.sdp if local is not None else ""
+
+    @property
+    def connected(self) -> bool:
+        return self._connected_at is not None and not self._ended
+
+    async def gather_more(self, ice: IceServers) -> IceFragment | None:
+        return None if self.connected or self._ended else await self._pc.gather_more(ServerPool(ice))
+
+    async def restart_ice(self) -> IceFragment:
+        if not self.connected:
+            raise ConnectionError("a session that is not connected has nothing to restart")
+        return await self._pc.restart_ice()
+
+    async def ice_restarted(self, theirs: IceFragment) -> bool:
+        try:
+            usable = tuple(one for one in theirs.candidates if sdp.usable_candidate(one))
+            await self._boundary(self._pc.ice_restarted(replace(theirs, candidates=usable)), "fragment")
+        except SignalingError as error:
+            log.info("no other path was found: %s", error.message)
+            return False
+        return self.connected
+
     async def _boundary(self, work: Awaitable[T], what: str) -> T:
         """The one place where text of a peer meets aiortc: any exception means that the text is bad."""
         try:
@@ -214,7 +246,28 @@ class WebRtcSession(Session):
 
 
 class PublishingSession(WebRtcSession):
-    """Only sends: microphone and camera to the server of a room, which hands them on. No data channel."""
+    """Only sends: microphone and camera to a server, which hands them on. No data channel.
+
+    The server owes nothing but what it has told of itself until now: once the rhythm is known in which it reports on
+    what is sent and answers checks, twice its longest pause of the last minute is silence.
+    """
+
+    def __init__(
+        self, name: str, *, wanted: Directions, servers: ServerPool, loopback: bool, **parts: Unpack[SessionParts],
+    ) -> None:
+        super().__init__(name, wanted=wanted, servers=servers, loopback=loopback, **parts)
+        self._rhythm = _Rhythm()
+
+    def on_arrival(self) -> None:
+        self._rhythm.beat(self._loop.time())
+        super().on_arrival()
+
+    def set_directions(self, wanted: Directions) -> None:
+        self._rhythm = _Rhythm()
+        super().set_directions(wanted)
+
+    def _due(self) -> bool:
+        return any(self.sending) and self._rhythm.missed(self._loop.time())
 
     async def offer(self) -> str:
         self._prepare_camera()
@@ -226,3 +279,41 @@ class PublishingSession(WebRtcSession):
             transceiver.setCodecPreferences(codec_preferences(kind))
         await self._pc.setLocalDescription(await self._pc.createOffer())
         return self._pc.localDescription.sdp
+
+
+class _Rhythm:
+    """How often something comes: the longest pause of the last minute. Times in seconds of one monotonic clock."""
+
+    def __init__(self) -> None:
+        self._first: float | None = None
+        self._last = 0.0
+        self._since = 0.0
+        self._longest = self._before = 0.0  # of this half minute and of the one before
+
+    def beat(self, now: float) -> None:
+        if self._first is None:
+            self._first = self._since = self._last = now
+        self._longest, self._last = max(self._longest, now - self._last), now
+        if now - self._since > HALF_MINUTE_S:
+            self._since, self._before, self._longest = now, self._longest, 0.0
+
+    def missed(self, now: float) -> bool:
+        known = self._first is not None and self._last - self._first >= RHYTHM_S
+        return known and now - self._last > 2 * max(self._longest, self._before)
+
+
+class PlayingSession(WebRtcSession):
+    """Only receives: what a server plays. No data channel. The server may offer, too."""
+
+    async def offer(self) -> str:
+        self._add_line("audio")
+        self._add_line("video")
+        await self._pc.setLocalDescription(await self._pc.createOffer())
+        return self._pc.localDescription.sdp
+
+    def _add_line(self, kind: str) -> None:
+        transceiver = self._pc.addTransceiver(kind, direction="recvonly")
+        transceiver.setCodecPreferences(codec_preferences(kind))
+
+    async def stats(self) -> Sequence[Json]:
+        return stats.named_apart(await super().stats(), "play")

@@ -35,6 +35,7 @@ from appliance.settings.sections import (
     SipSettings,
     TokenSettings,
     VideoSettings,
+    WhipSettings,
 )
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "SipSettings",
     "TokenSettings",
     "VideoSettings",
+    "WhipSettings",
     "Window",
     "changes",
     "config_path",

@@ -201,6 +201,16 @@ def _janus_url(text: str) -> str:
     return text
 
 
+def _whip_url(text: str) -> str:
+    url = _split(text, ("https", "http"))
+    if url.scheme == "http" and not is_loopback(url.hostname or ""):
+        raise ValueError("the token would cross the network unencrypted, and who listens could take the media over: "
+                         "use https://")
+    if url.fragment:
+        raise ValueError("must not have a fragment ('#')")
+    return text
+
+
 def _ice_url(*schemes: str) -> Callable[[str], str]:
     """stun:HOST[:PORT] (RFC 7064) and turn:HOST[:PORT][?transport=udp|tcp] (RFC 7065): no slashes."""
     wanted = " or ".join(f"{scheme}:HOST[:PORT]" for scheme in schemes)
@@ -296,6 +306,7 @@ _SCHEMES: Final[dict[str, tuple[str, Callable[[str], bool]]]] = {
     "sip": ("sip:USER@HOST", _sip),
     "sips": ("sips:USER@HOST", _sip),
     "room": ("room:NAME", lambda rest: re.fullmatch(r"[^\s]{1,128}", rest) is not None),
+    "whip": ("whip:NAME, a name of [[whip]]", lambda rest: re.fullmatch(ID_PATTERN, rest) is not None),
 }
 
 
@@ -344,12 +355,13 @@ MOMENT: Final = Format("time of RFC 3339 with its offset, such as '2026-12-24T18
 FINGERPRINT: Final = Format("SHA-256 fingerprint, 64 hexadecimal digits, colons allowed", _fingerprint)
 PEER_URL: Final = Format("https://HOST[:PORT]; http:// only on this machine", _peer_url)
 JANUS_URL: Final = Format("wss://HOST[:PORT][/PATH]; ws:// only on this machine", _janus_url)
+WHIP_URL: Final = Format("https://HOST[:PORT][/PATH][?QUERY]; http:// only on this machine", _whip_url)
 STUN: Final = Format("stun:HOST[:PORT]", _ice_url("stun"))
 TURN: Final = Format("turn:HOST[:PORT][?transport=tcp] or turns:…", _ice_url("turn", "turns"))
 SIP_ADDRESS: Final = Format("sip:USER@HOST", _sip_address)
 SIP_SERVER: Final = Format("HOST[:PORT]", _sip_server)
 NETWORK: Final = Format("network such as 192.0.2.0/24, or one address", _network)
-URI: Final = Format("device:, operator:, lan:, tel:, sip:, sips: or room: and an address", _uri)
+URI: Final = Format("device:, operator:, lan:, tel:, sip:, sips:, room: or whip: and an address", _uri)
 TARGET: Final = Format("URI, or a name of the address book", _target)
 ROOM: Final = _matching(r"room:[^\s]{1,128}", "room: and the name or id of a room")
 MICROPHONE: Final = Format("speech, silence, tone:HERTZ or wav:PATH", _source(("speech", "silence"), ("wav",)))

@@ -29,12 +29,13 @@ def _names_are_nobody_elses(settings: Settings) -> Found:
         ("door.signers", [signer.name for signer in settings.door.signers]),
         ("janus.rooms", [room.name for room in settings.janus.rooms]),
         ("sip.accounts", [account.name for account in settings.sip.accounts]),
+        ("whip", [server.name for server in settings.whip]),
         ("book", [entry.name.casefold() for entry in settings.book]),
     ):
         for n, name in enumerate(names, 1):
             if name and name in names[: n - 1]:
                 yield f"{key}[{n}].name", f"'{name}' is there already"
-            elif name == own and key not in ("book", "janus.rooms", "door.signers", "sip.accounts"):
+            elif name == own and key not in ("book", "janus.rooms", "door.signers", "sip.accounts", "whip"):
                 yield f"{key}[{n}].name", f"'{name}' is the id of this device; choose another name"
     if own in settings.direct.fleet:
         yield "direct.fleet", f"'{own}' is this device itself"
@@ -118,6 +119,31 @@ def _sip(settings: Settings) -> Found:
                    "named there, the server's own for one")
 
 
+def _whip(settings: Settings) -> Found:
+    for n, server in enumerate(settings.whip, 1):
+        addresses = [url for url in (server.publish, server.play) if url]
+        if not addresses:
+            yield f"whip[{n}].publish", "is missing, and so is play; one of them at least says what to call"
+        if server.play_token and not server.play:
+            yield f"whip[{n}].play", "is missing; play_token_file needs it"
+        if server.ca_file and not any(url.startswith("https:") for url in addresses):
+            yield f"whip[{n}].ca_file", "has no effect on an address that is not encrypted"
+    names = {server.name for server in settings.whip}
+    for key, target in _targets(settings):
+        name = target.removeprefix("whip:")
+        if name != target and name not in names:
+            yield key, f"'{name}' is no name of [[whip]]"
+
+
+def _targets(settings: Settings) -> Found:
+    """What is called by settings: key and target."""
+    yield "call.button_target", settings.call.button_target
+    yield "call.long_press_target", settings.call.long_press_target
+    for n, entry in enumerate(settings.book, 1):
+        for uri in entry.uris:
+            yield f"book[{n}].uris", uri
+
+
 def _broker(settings: Settings) -> Found:
     mqtt = settings.mqtt
     if (mqtt.ca_file or mqtt.cert_file) and not mqtt.tls:
@@ -183,6 +209,6 @@ def _lan_targets(settings: Settings) -> Found:
 
 
 RULES: Final[tuple[Callable[[Settings], Found], ...]] = (
-    _names_are_nobody_elses, _users_are_no_devices, _tokens_are_long_and_single, _pairs, _janus, _sip, _broker, _book,
-    _lan_targets,
+    _names_are_nobody_elses, _users_are_no_devices, _tokens_are_long_and_single, _pairs, _janus, _sip, _whip, _broker,
+    _book, _lan_targets,
 )

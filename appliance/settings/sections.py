@@ -307,6 +307,23 @@ class SipSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class WhipSettings:
+    """A media server, called as ``whip:NAME``: published to by WHIP, played from by WHEP, or both in one call."""
+
+    name: str = setting("", "Its name here.", format=formats.ID, required=True, restart=True, example='"studio"')
+    publish: str = setting("", "WHIP endpoint that camera and microphone are published to.", format=formats.WHIP_URL,
+                           restart=True, example='"https://media.example.org/whip/door"')
+    play: str = setting("", "WHEP endpoint whose picture and sound are played here.", format=formats.WHIP_URL,
+                        restart=True, example='"https://media.example.org/whep/desk"')
+    token: Secret = setting(Secret(), "Bearer token, where the server asks for one.", restart=True,  # noqa: RUF009
+                            example='"/etc/edgecall/studio.token"')
+    play_token: Secret = setting(Secret(), "Token for playing, where it is another one.", restart=True,  # noqa: RUF009
+                                 example='"/etc/edgecall/studio-play.token"')
+    ca_file: str = setting("", "Authority of its certificate; empty: those of the system.", format=formats.FILE,
+                           restart=True, example='"/etc/edgecall/media-ca.crt"')
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkSettings:
     """How the network is used. Marks are DSCP code points (RFC 2474), for networks that give calls precedence."""
 
@@ -389,6 +406,7 @@ class Settings:
     janus: JanusSettings = field(default_factory=JanusSettings)
     door: DoorSettings = field(default_factory=DoorSettings)
     sip: SipSettings = field(default_factory=SipSettings)
+    whip: tuple[WhipSettings, ...] = setting((), "Media servers.", restart=True)
     network: NetworkSettings = field(default_factory=NetworkSettings)
     video: VideoSettings = field(default_factory=VideoSettings)
     screen: ScreenSettings = field(default_factory=ScreenSettings)

@@ -106,6 +106,25 @@ async def test_a_call_goes_through_a_relay(
     assert USERNAME not in caplog.text
 
 
+async def test_a_server_that_is_named_after_the_offer_makes_the_path_by_a_candidate_that_is_told(
+    server: TurnServer, tmp_path: Path
+) -> None:
+    async with ends(IceServers(), login(server.udp)) as (caller, callee):
+        offer = await caller.session.offer()
+        answer = await callee.session.answer(relayed(offer))  # which tells of no candidate at all
+        await caller.session.accept_answer(relayed(answer))
+        await asyncio.sleep(1.0)
+        assert not caller.session.connected, "the callee's relay lets nobody in of whom it was not told"
+        found = await caller.session.gather_more(login(server.udp))
+        assert found is not None
+        candidate, = found.candidates
+        assert " typ relay" in candidate
+        assert found.username in caller.session.description
+        await callee.session.add_candidate(candidate, None, 0)
+        await is_a_call(caller, callee)
+        assert await caller.session.gather_more(login(server.udp)) is None
+
+
 async def test_a_dead_server_is_followed_by_the_next(server: TurnServer) -> None:
     dead = [f"turn:10.99.0.1:{free_port()}?transport=tcp", f"turn:10.99.0.1:{free_port()}"]
     async with ends(login(*dead, server.udp)) as (caller,):

@@ -1,0 +1,254 @@
+"""Publishing by WHIP and playing by WHEP, with a real browser's media at the other end of the HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from appliance.media import webrtc
+from appliance.providers import api
+from appliance.settings import Secret, WhipSettings
+from appliance.vocabulary import END_REASONS
+from tests.support.browser import Chromium, chromium, wait_for
+from tests.support.house import house, start_of
+from tests.support.interface import changed_network, ip
+from tests.support.room_device import until
+from tests.support.whip_device import Device, device
+from tests.support.whip_server import MediaServer, Scripted, media_server
+
+pytestmark = [pytest.mark.peer, pytest.mark.asyncio(loop_scope="module")]
+
+DEVICE_HERTZ = 440.0
+SERVER_HERTZ = 880.0
+ME = api.Peer("door-1", "device:door-1", "Front door", "device", True)
+LEAVE = END_REASONS["0/local"]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Chromium]:
+    async with chromium(SERVER_HERTZ) as browser:
+        yield browser
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def server(browser: Chromium) -> AsyncIterator[MediaServer]:
+    async with media_server(browser) as server:
+        yield server
+
+
+def door(settings: WhipSettings) -> AbstractAsyncContextManager[Device]:
+    return device(settings, DEVICE_HERTZ)
+
+
+def both(server: MediaServer, token: str = "") -> WhipSettings:
+    return WhipSettings("studio", server.publish, server.play, Secret(token))
+
+
+async def published(server: MediaServer) -> None:
+    """The browser hears the device's tone and decodes its picture, from now on."""
+    await wait_for(server.page, "() => window.remoteStream?.getTracks().length === 2")
+    await Chromium.listen(server.page)
+    await Chromium.hears(server.page, DEVICE_HERTZ)
+    seen: set[int] = set()
+    for _ in range(200):
+        mark = (await Chromium.sees(server.page, "video")).mark
+        if mark is not None:
+            seen.add(mark.counter)
+        if len(seen) == 3:
+            return
+    raise AssertionError(f"no moving picture at the server: {seen}")
+
+
+async def played(one: Device) -> None:
+    await one.hears(SERVER_HERTZ)
+    await one.sees()
+
+
+async def test_published_and_played_in_one_call(server: MediaServer) -> None:
+    server.token = "t0p-secret-token"
+    async with door(both(server, server.token)) as one:
+        await one.dial()
+        await published(server)
+        await played(one)
+        assert [event.video for event in one.of(api.PeerMedia)] == [True]
+        assert one.leg is not None
+        report = await one.leg.stats()
+        ids = [entry["id"] for entry in report]
+        assert len(ids) == len(set(ids))
+        assert {"outbound-rtp", "inbound-rtp"} <= {str(entry["type"]) for entry in report}
+        assert server.token not in str([*one.told, one.provider.state(), one.leg.peer])
+        await one.leg.end(LEAVE)
+        await until(lambda: one.of(api.Ended) == [api.Ended(LEAVE)], "the end")
+        await until(lambda: not server.sessions, "both resources are deleted")
+        assert [request.status for request in server.of("DELETE")] == [200, 200]
+        assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("whip.")]
+
+
+async def test_published_alone_and_played_alone(server: MediaServer) -> None:
+    async with door(WhipSettings("studio", publish=server.publish)) as one:
+        await one.dial()
+        await published(server)
+        assert [request.path for request in server.of("POST")] == ["/whip/door?key=1"]
+        assert not one.of(api.PeerMedia)
+    await until(lambda: not server.sessions, "deleted when the appliance stops")
+    server.requests.clear()
+    async with door(WhipSettings("studio", play=server.play)) as one:
+        await one.dial()
+        await played(one)
+        assert [request.path for request in server.of("POST")] == ["/whep/desk"]
+
+
+@pytest.mark.parametrize("code", [201, 406])
+async def test_a_server_that_offers_is_answered(server: MediaServer, code: int) -> None:
+    server.counters = code
+    async with door(WhipSettings("studio", play=server.play)) as one:
+        await one.dial()
+        await played(one)
+        answer, = server.of("PATCH")
+        assert (answer.status, answer.headers["Content-Type"]) == (204, "application/sdp")
+
+
+async def test_a_redirect_to_another_server(browser: Chromium, server: MediaServer) -> None:
+    server.token = "t0p-secret-token"
+    async with media_server(browser) as other, door(both(server, server.token)) as one:
+        server.script["POST"].extend(
+            Scripted(307, {"Location": f"{other.url}/{place}"}) for place in ("whip/moved", "whep/moved"))
+        await one.dial()
+        await published(other)
+        await played(one)
+        assert not server.sessions
+        assert not any("Authorization" in request.headers for request in other.requests)
+        assert one.leg is not None
+        await one.leg.end(LEAVE)
+        await until(lambda: not other.sessions, "deleted where it was made")
+
+
+async def test_a_short_cut_of_the_network_leaves_nothing_but_a_gap(server: MediaServer) -> None:
+    async with changed_network(), door(both(server)) as one:
+        await one.dial()
+        await published(server)
+        await ip("link set lo down")  # all of this machine's own traffic, whatever its address
+        await asyncio.sleep(2.0)
+        await ip("link set lo up")
+        await published(server)
+        await played(one)
+        assert not one.of(api.Lost)
+        assert not one.of(api.Ended)
+        assert len(server.of("POST")) == 2
+
+
+@pytest.mark.parametrize("restarts", [True, False])
+async def test_a_longer_cut_is_repaired_where_the_server_can_and_else_all_made_anew(
+    server: MediaServer, restarts: bool,
+) -> None:
+    server.restarts = restarts
+    async with changed_network(), door(both(server)) as one:
+        await one.dial()
+        await published(server)
+        before = set(server.sessions)
+        await ip("link set lo down")
+        await until(lambda: one.of(api.Lost), "the call is lost")
+        await asyncio.sleep(1.0)
+        await ip("link set lo up")
+        await until(lambda: one.of(api.Recovered), "the call is back", 15)
+        await published(server)
+        await played(one)
+        assert not one.of(api.Ended)
+        played_anew, = {name for name in server.sessions if name not in before} or {""}
+        assert bool(played_anew) is not restarts
+        assert len(server.sessions) == 2, "the old one is deleted"
+
+
+async def test_the_server_is_killed_and_comes_back(browser: Chromium, server: MediaServer) -> None:
+    async with door(both(server)) as one:
+        await one.dial()
+        await published(server)
+        browser.freeze()  # its media stop dead, without a word
+        await server.stop()
+        await until(lambda: one.of(api.Lost), "the call is lost", 5)
+        await asyncio.sleep(1.0)
+        browser.thaw()
+        await server.page.evaluate("() => Object.keys(sessions).forEach((id) => server.close(id))")
+        await server.start()
+        await until(lambda: one.of(api.Recovered), "the call is back", 20)
+        await published(server)
+        await played(one)
+        assert len(server.sessions) == 2
+        assert not one.of(api.Ended)
+
+
+async def test_the_publisher_notices_a_dead_server_by_its_silence(
+    browser: Chromium, server: MediaServer, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(webrtc, "RHYTHM_S", 1.0)
+    async with door(WhipSettings("studio", publish=server.publish)) as one:
+        await one.dial()
+        await published(server)
+        await asyncio.sleep(1.0)
+        browser.freeze()
+        await server.stop()
+        frozen = asyncio.get_running_loop().time()
+        try:
+            await until(lambda: one.of(api.Lost), "the call is lost", 15)
+        finally:
+            browser.thaw()
+        assert 2.5 < one.when(api.Lost) - frozen < 8, "long before consent runs out"
+
+
+async def test_hanging_up_while_the_answer_is_awaited(server: MediaServer) -> None:
+    async with door(both(server)) as one:
+        server.hold.clear()
+        await one.begin("studio", ME)
+        await until(lambda: len(server.of("POST")) == 2, "both are asked")
+        assert one.leg is not None
+        await one.leg.end(LEAVE)
+        await until(lambda: one.of(api.Ended) == [api.Ended(LEAVE)], "the end")
+        server.hold.set()
+        await until(lambda: len(server.of("DELETE")) == 2, "both are deleted when they are there")
+        assert not server.sessions
+
+
+async def test_the_whole_appliance_calls_by_command_book_and_button(server: MediaServer, tmp_path: Path) -> None:
+    server.token = "t0p-secret-token"
+    secret = tmp_path / "studio.token"
+    secret.write_text(server.token)
+    secret.chmod(0o600)
+    start = await start_of(tmp_path, {"mqtt.enabled": False, "call.button_target": "whip:studio"}, tables=f"""
+[[whip]]
+name = "studio"
+publish = "{server.publish}"
+play = "{server.play}"
+token_file = "{secret}"
+
+[[book]]
+name = "The studio"
+uris = ["whip:studio"]
+""")
+    async with house(start) as running:
+        for target in ("whip:studio", "the studio"):
+            answer = await running.give("call.dial", to=target)
+            assert answer["result"] == "done", answer
+            assert running.document("call")["state"] == "Connected"
+            await published(server)
+            seat, = running.document("roster")["participants"]
+            assert (seat["state"], seat["videoStreams"][0]["isAvailable"]) == ("Connected", True)
+            assert (await running.give("call.hangup"))["result"] == "done"
+            await running.until(lambda: running.document("call")["state"] == "Disconnected")
+        simulation = running.house.board.simulation
+        assert simulation is not None
+        simulation.press("call", 0.2)
+        await running.until(lambda: running.document("call")["state"] == "Connected")
+        await until(lambda: len(server.sessions) == 2, "published and played")
+        await running.give("call.hangup")
+        await running.until(lambda: running.document("call")["state"] == "Disconnected")
+        server.script["POST"].extend([Scripted(403), Scripted(403)])
+        refused = await running.give("call.dial", to="whip:studio")
+        assert (refused["result"], refused["code"], refused["subCode"]) == ("failed", 403, "notPermitted"), refused
+        assert server.token not in str(running.house.bulletin.snapshot().documents)
+        _, settings = await running.ask("GET", "/v1/state/config")
+        assert server.token not in str(settings)
