@@ -347,7 +347,7 @@ class House:
         settings = self.settings
         handlers: dict[str, Handler] = {
             **CallCommands(self.controller).handlers(),
-            **PictureCommands(self.controller, self.studio).handlers(),
+            **PictureCommands(self.controller, self.studio, self._content_folder).handlers(),
             **self.care.handlers(), **self.acoustics.handlers(),
             **self.sampling.handlers(), **self.summaries.handlers(), **self.configuration.handlers(),
             "state.rebirth": self._rebirth, "token.set": self._set_token}
@@ -421,6 +421,10 @@ class House:
             self.panel.reconfigure(settings.call, settings.board)
         if self.board.display is not None:
             self.board.display.set_brightness(settings.board.brightness)
+
+    def _content_folder(self) -> Path:
+        named = self.settings.video.content_dir
+        return Path(named) if named else self.settings.data_dir / "content"
 
     def _set_the_stage(self, settings: Settings) -> None:
         self.controller.stage.configure(Layout(settings.screen.layout), Fit(settings.screen.fit))

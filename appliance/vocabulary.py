@@ -278,6 +278,13 @@ VERBS: Final[tuple[Verb, ...]] = (
         Arg("quality", ArgType.STRING, "of senders of several: low, mid or high; auto: by the size of its place on the "
             "screen; off: not at all", required=True, positional=True, choices=QUALITIES),
     )),
+    Verb("content.start", "Show a picture or a video to the others in the room, beside the camera; the next one takes "
+         "its place.", (
+        Arg("source", ArgType.STRING, "name of a file in the folder of video.content_dir", required=True,
+            positional=True, minimum=1, maximum=255),
+        _CALL,
+    ), acts=True),
+    Verb("content.stop", "Show it no longer.", (_CALL,)),
     Verb("devices.volume", "Loudspeaker volume.", (
         Arg("percent", ArgType.INTEGER, "0 to 100", required=True, positional=True, minimum=0, maximum=100),
     )),
@@ -561,6 +568,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "call.participant.updated": "data: participant.",
     "call.mutedByOthers": "A moderator of the room keeps what we send from being handed on; data: callId, kind (audio, "
                           "video).",
+    "media.contentEnded": "What is shown to the others by content.start is gone, and nobody stopped it; data: callId, "
+                          "reason.",
     "media.reconnecting": "data: callId, cause.",
     "media.reconnected": "data: callId, seconds.",
     "net.networkQualityLevelChanged": "data: callId, level (5 excellent to 1 bad, 0 broken), stats (by verbosity).",

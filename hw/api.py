@@ -48,6 +48,7 @@ __all__ = [
     "Picture",
     "Press",
     "PressKind",
+    "SharedFile",
     "Simulation",
     "Tile",
     "VideoMode",
@@ -312,6 +313,17 @@ class Camera(Protocol):
         """Close the sensor within 500 ms; a process that does not answer is killed."""
 
 
+class SharedFile(Camera, Protocol):
+    """A picture or video file in the place of a camera: encoded beside the board's own, in a process of its own. What
+    cannot be decoded is told as a Fault after ``start``."""
+
+    def on_fault(self, sink: Callable[[Fault], None]) -> None:
+        """Deliver every fault of it, on a board thread; at once those active already."""
+
+    def close(self) -> None:
+        """Stop, and end the process, within 2 s."""
+
+
 # --- screen ---------------------------------------------------------------------------------------------------------
 
 
@@ -480,6 +492,10 @@ class Board(Protocol):
     @property
     def simulation(self) -> Simulation | None:
         """None on a real board: ``sim.*`` verbs are refused there."""
+
+    def share(self, path: str) -> SharedFile:
+        """A file that is to be shown to others. Blocking: call it off the loop. Raises DeviceMissingError where it is
+        not there. Who has asked for it closes it."""
 
     def facts(self) -> Mapping[str, str]:
         """Model, serial, board name … for ``state/device``."""

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 
 from hw.api import BoardOptions, DeviceFact, Fault, Health, Kind
+from hw.shared import ShownFile
 
 __all__ = ["BareBoard"]
 
@@ -22,6 +23,9 @@ class BareBoard:
 
     def __init__(self, _options: BoardOptions) -> None:
         pass
+
+    def share(self, path: str) -> ShownFile:
+        return ShownFile(path)
 
     def facts(self) -> Mapping[str, str]:
         return {"board": "none", "model": "No devices (safe mode)", "machine": platform.machine(),

@@ -42,6 +42,7 @@ class ActiveCall:
     muted_by_peer: bool = False  # by a moderator, until we unmute ourselves
     barred: Moderated = field(default_factory=Moderated)  # what the room does not hand on of ours, whatever we do
     incoming_muted: bool = False
+    content: bool = False  # a file is shown to the others
     auto_answer: bool = False
     security: Json = field(default_factory=dict)
     lost_at: float | None = None
@@ -135,7 +136,7 @@ class ActiveCall:
             "isMuted": muted_by is not MutedBy.NOBODY, "mutedBy": muted_by.value,
             "isIncomingAudioMuted": self.incoming_muted,
             "isLocalVideoStarted": self.permitted.send_video and not self.held,
-            "isContentSharingOn": False, "isRecordingActive": False, "isAutoAnswered": self.auto_answer,
+            "isContentSharingOn": self.content, "isRecordingActive": False, "isAutoAnswered": self.auto_answer,
             "localHold": call.local_hold, "remoteHold": call.remote_hold,
             "role": self.terms.role.value, "capabilities": dict(capabilities), "security": self.security,
             "connectedAt": None if call.connected is None else rfc3339(self.wall(call.connected)),

@@ -14,15 +14,15 @@ from appliance.vocabulary import CallKind, CapabilityReason, Json, Role
 
 __all__ = ["Standing"]
 
-_BUILT: Final = ("turnVideoOn", "unmuteMic", "hangUpForEveryOne")
-_NOT_BUILT: Final = ("shareScreen", "blurBackground", "spotlightParticipant", "raiseHand", "startLiveCallingCaptions",
+_BUILT: Final = ("turnVideoOn", "unmuteMic", "hangUpForEveryOne", "shareScreen")
+_NOT_BUILT: Final = ("blurBackground", "spotlightParticipant", "raiseHand", "startLiveCallingCaptions",
                      "realTimeText", "addPhoneNumber", "pstnDialOut", "removeParticipant", "manageLobby", "muteOthers",
                      "useReactions", "startTogetherMode", "joinBreakoutRooms")
 
 _FORBIDDEN: Final[Mapping[Role, frozenset[str]]] = {
     Role.PRESENTER: frozenset(),
-    Role.ATTENDEE: frozenset({"hangUpForEveryOne"}),
-    Role.CONSUMER: frozenset({"hangUpForEveryOne", "turnVideoOn", "unmuteMic"}),
+    Role.ATTENDEE: frozenset({"hangUpForEveryOne", "shareScreen"}),
+    Role.CONSUMER: frozenset({"hangUpForEveryOne", "turnVideoOn", "unmuteMic", "shareScreen"}),
 }
 """In a room, by role; as in ACS Rooms."""
 
@@ -56,6 +56,8 @@ class Standing:
             return CapabilityReason.CLIENT_RESTRICTED
         if capability in self.barred:
             return CapabilityReason.MEETING_RESTRICTED
+        if capability == "shareScreen" and self.kind not in (None, CallKind.ROOM):
+            return CapabilityReason.FEATURE_NOT_SUPPORTED
         if capability == "hangUpForEveryOne" and self.kind is CallKind.ROOM and not self.ends_for_all:
             return CapabilityReason.NOT_CAPABLE
         return CapabilityReason.CAPABLE

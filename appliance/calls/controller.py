@@ -37,6 +37,7 @@ from appliance.providers.api import (
     Accepted,
     CallProvider,
     Connected,
+    ContentEnded,
     DataReceived,
     EarlyMedia,
     Ended,
@@ -290,6 +291,14 @@ class CallController:
         self._tell(active)
         self._publish(active)
 
+    def show_content(self, active: ActiveCall, *, on: bool) -> None:
+        """What the studio shares is shown to the others, or no longer, and then it is closed."""
+        if active.content and not on:
+            self._errands.begin(self._studio.unshare(), "call.unshare")
+        active.content = on
+        if active.call.live:
+            self.media_changed(active)
+
     def limit_video(self, wish: Mapping[str, Any]) -> Json:
         """Take the limits that ``wish`` names, in and out of calls; returns all that hold, and what they come to."""
         self._studio.constrain(self._studio.constraints.changed(wish))
@@ -422,6 +431,9 @@ class CallController:
                 for kind in active.moderated(event):
                     self._bulletin.post("call.mutedByOthers", callId=active.id, kind=kind)
                 self.media_changed(active)
+            case ContentEnded(reason) if ours and active.content:
+                self._bulletin.post("media.contentEnded", callId=active.id, reason=reason.payload())
+                self.show_content(active, on=False)
             case Held(held):
                 state = ParticipantState.HOLD if held else ParticipantState.CONNECTED
                 self._attendance.change(active, leg.id, state=state)
@@ -560,7 +572,8 @@ class CallController:
         """Of the leg now. What is not shown is not received."""
         wanted, view, room = active.in_force, self.stage.view, active.call.kind is CallKind.ROOM
         sees = self._studio.shows and (self.stage.layout is not Layout.NONE if room else PEER in view)
-        return replace(wanted, receive_video=wanted.receive_video and sees, view=view if room else None)
+        return replace(wanted, receive_video=wanted.receive_video and sees, view=view if room else None,
+                       content=active.content and not active.held)
 
     def _cast(self, active: ActiveCall) -> None:
         """The roster of the call has changed."""
@@ -601,6 +614,8 @@ class CallController:
         reason = active.call.reason or END_REASONS["0/local"]
         self._attendance.clear(active)
         self.stage.clear()
+        if active.content:
+            self.show_content(active, on=False)
         if not active.idle_try:
             self._ledger.ended(active, self._record(active), reason)
         self._apply_media(active)

@@ -1,8 +1,10 @@
-"""The verbs of what is shown: layouts, and how the picture of one participant is received."""
+"""The verbs of what is shown here, layouts and the pictures of participants, and of what is shown to others."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from appliance.calls.controller import CallController
 from appliance.errors import BadRequest, Refused
@@ -16,15 +18,17 @@ __all__ = ["PictureCommands"]
 
 
 class PictureCommands:
-    """Handlers by verb; the stage decides what comes of them."""
+    """Handlers by verb; the stage decides what comes of layouts. ``folder``: of the files that may be shown."""
 
-    def __init__(self, controller: CallController, studio: Studio) -> None:
+    def __init__(self, controller: CallController, studio: Studio, folder: Callable[[], Path]) -> None:
         self._controller = controller
         self._studio = studio
+        self._folder = folder
 
     def handlers(self) -> Mapping[str, Handler]:
         """What ``__main__`` gives to the intake."""
-        return {"video.layout": self._layout, "video.subscribe": self._subscribe}
+        return {"video.layout": self._layout, "video.subscribe": self._subscribe,
+                "content.start": self._content_start, "content.stop": self._content_stop}
 
     async def _layout(self, command: Command) -> Json:
         self._need_screen()
@@ -43,6 +47,31 @@ class PictureCommands:
         asked = command.args["quality"]
         feed = who if active.call.kind is CallKind.ROOM else PEER.feed
         self._controller.stage.ask(feed, None if asked == "auto" else Quality[asked.upper()])
+
+    async def _content_start(self, command: Command) -> None:
+        active = self._controller.current(command.args.get("callId"))
+        self._controller.require(active, "shareScreen")
+        path = await asyncio.to_thread(self._file, command.args["source"])
+        await self._studio.share(str(path))
+        if active.call.live:
+            self._controller.show_content(active, on=True)
+        else:  # it has ended meanwhile
+            await self._studio.unshare()
+
+    async def _content_stop(self, command: Command) -> None:
+        active = self._controller.current(command.args.get("callId"))
+        self._controller.show_content(active, on=False)
+
+    def _file(self, name: str) -> Path:
+        """Only of the one folder: who may give this verb may not look around on the device. Blocking."""
+        folder = self._folder()
+        if Path(name).name != name or name.startswith("."):
+            raise BadRequest(f"{name!r} is no name of a file; put the file into {folder} and give its name alone",
+                             sub_code="source")
+        path = folder / name
+        if not path.is_file():
+            raise BadRequest(f"there is no file {name!r} in {folder}; put it there", code=404, sub_code="notFound")
+        return path
 
     def _need_screen(self) -> None:
         if not self._studio.shows:

@@ -20,6 +20,7 @@ from appliance.errors import EdgecallError
 from appliance.media.acoustics import Acoustics
 from appliance.media.api import SOUND_LIMIT, Directions, IceServers, SoundBlock, Tone
 from appliance.media.camera import CameraFeed
+from appliance.media.content import Content
 from appliance.media.downlink import Loudspeaker
 from appliance.media.dscp import Marks
 from appliance.media.gallery import Gallery
@@ -75,6 +76,8 @@ class Studio:
         self._executor = ThreadPoolExecutor(2, thread_name_prefix="media.device")
         self._sessions: set[Session] = set()
         self._galleries: set[Gallery] = set()
+        self._content: Content | None = None
+        self._sharing: set[Session] = set()
         self._names = itertools.count(1)
         self._muted = False
         self._constraints = Constraints()
@@ -106,7 +109,8 @@ class Studio:
                 self._self_view = SelfView(self._camera, self._screen, loop)
 
     async def close(self) -> None:
-        await asyncio.gather(*(one.close() for one in (*self._sessions, *self._galleries)))
+        await asyncio.gather(*(one.close() for one in (*self._sessions, *self._galleries, *self._sharing)))
+        await self.unshare()
         loop = asyncio.get_running_loop()
         if self._retry is not None:
             self._retry.cancel()
@@ -191,6 +195,34 @@ class Studio:
         gallery.on_closed = self._galleries.discard
         return gallery
 
+    async def share(self, path: str) -> None:
+        await self.unshare()
+        loop = asyncio.get_running_loop()
+        content = Content(await loop.run_in_executor(self._executor, self._board.share, path), loop, self._executor)
+        try:
+            await content.open()
+        except BaseException:
+            await content.close()
+            raise
+        self._content = content
+
+    async def unshare(self) -> None:
+        content, self._content = self._content, None
+        if content is not None:
+            await content.close()
+
+    def shared(self, *, ice: IceServers, loopback: bool) -> PublishingSession | None:
+        if self._content is None:
+            return None
+        parts = self._parts()
+        parts["microphone"], parts["camera"] = None, self._content.feed
+        session = PublishingSession(
+            self._name(), wanted=Directions(send_audio=False, receive_audio=False, receive_video=False),
+            servers=self.servers(ice), loopback=loopback, **parts)
+        self._sharing.add(session)
+        session.on_closed = self._sharing.discard
+        return session
+
     @property
     def sends(self) -> bool:
         return self._microphone is not None or self._camera is not None
@@ -235,7 +267,7 @@ class Studio:
         return pool
 
     def network_changed(self, before: Network, now: Network) -> None:
-        for one in (*self._sessions, *self._galleries):
+        for one in (*self._sessions, *self._galleries, *self._sharing):
             one.network_changed(before, now)
 
     # -- sound

@@ -17,6 +17,7 @@ __all__ = [
     "Accepted",
     "CallProvider",
     "Connected",
+    "ContentEnded",
     "DataReceived",
     "DataSent",
     "EarlyMedia",
@@ -76,7 +77,7 @@ class MediaWanted:
     """What we want to send and receive; a legal call may lack any of the four.
 
     ``listens_only``: nothing is sent in this call, nor will be: there is nothing to negotiate for it. ``view``: whose
-    pictures of a room, and how large; None: those of everybody.
+    pictures of a room, and how large; None: those of everybody. ``content``: what the studio shares is sent, too.
     """
 
     send_audio: bool = True
@@ -85,6 +86,7 @@ class MediaWanted:
     receive_video: bool = True
     listens_only: bool = False
     view: Mapping[Source, Quality] | None = None
+    content: bool = False
 
 
 # --- what a leg tells -----------------------------------------------------------------------------------------------
@@ -172,6 +174,13 @@ class Moderated:
 
 
 @dataclass(frozen=True, slots=True)
+class ContentEnded:
+    """What we share is not sent any more, though it is wanted."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """The peer holds (or resumes) the call."""
 
@@ -208,8 +217,8 @@ class Ended:
     reason: Reason
 
 
-LegEvent = (Ringing | EarlyMedia | Accepted | Connected | Lost | Recovered | PeerMedia | Members | Moderated | Held
-            | DataReceived | DataSent | Pressed | Ended)
+LegEvent = (Ringing | EarlyMedia | Accepted | Connected | ContentEnded | Lost | Recovered | PeerMedia | Members
+            | Moderated | Held | DataReceived | DataSent | Pressed | Ended)
 
 
 class Leg(Protocol):

@@ -342,6 +342,8 @@ class VideoSettings:
     fps: int = setting(30, "Pictures a second.", unit="1/s", minimum=1, maximum=60, restart=True)
     bitrate: int = setting(1_500_000, "Upper bound; the network may make it less.",
                            unit="bit/s", minimum=100_000, maximum=8_000_000, restart=True)
+    content_dir: str = setting("", "Folder of the pictures and videos that content.start may show; empty: content, in "
+                               "the data folder.", format=formats.PATH, example='"/srv/notices"')
 
 
 @dataclass(frozen=True, slots=True)

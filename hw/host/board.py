@@ -13,6 +13,7 @@ from hw.camera.owner import ProcessCamera
 from hw.faults import FaultLine
 from hw.host.sound import AlsaAudio, sound_card
 from hw.host.v4l2 import V4l2Source, cameras
+from hw.shared import ShownFile
 from hw.sim.audio import EchoPath, SimAudio
 from hw.sim.board import SimHands
 from hw.sim.camera import SimCamera
@@ -104,6 +105,9 @@ class HostBoard:
     def simulation(self) -> SimHands:
         """Hands for the parts that are simulated."""
         return self._hands
+
+    def share(self, path: str) -> ShownFile:
+        return ShownFile(path)
 
     def facts(self) -> Mapping[str, str]:
         return {

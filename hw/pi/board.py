@@ -30,6 +30,7 @@ from hw.pi.camera.part import PiCamera, open_camera
 from hw.pi.display import DisplayConfig, open_display
 from hw.pi.health import BoardHealth, identity
 from hw.pi.panel import PanelConfig, PiPanel, open_panel
+from hw.shared import ShownFile
 
 __all__ = ["PiBoard"]
 
@@ -119,6 +120,9 @@ class PiBoard:
     @property
     def panel(self) -> Panel | None:
         return self._panel
+
+    def share(self, path: str) -> ShownFile:
+        return ShownFile(path)
 
     def facts(self) -> Mapping[str, str]:
         return {

@@ -9,6 +9,7 @@ from typing import Final
 
 from hw.api import BoardOptions, DeviceFact, Fault, Health, Kind
 from hw.faults import FaultLine
+from hw.shared import ShownFile
 from hw.sim.audio import EchoPath, SimAudio
 from hw.sim.camera import SimCamera
 from hw.sim.display import SimDisplay
@@ -221,6 +222,9 @@ class SimBoard:
     @property
     def simulation(self) -> SimHands:
         return self._hands
+
+    def share(self, path: str) -> ShownFile:
+        return ShownFile(path)
 
     def facts(self) -> Mapping[str, str]:
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,6 +24,10 @@ _MICROSECOND: Final = Fraction(1, 1_000_000)
 
 MAX_CLIP: Final = 64 * 1024 * 1024
 """Bytes of a recorded clip: it is held in memory so that a disk never delays a frame."""
+
+
+MOST_PIXELS: Final = 40_000_000
+"""Of a picture of a file: 8K with room; more would take memory from everything else."""
 
 
 class SourceError(Exception):
@@ -129,14 +134,18 @@ class _VideoFile:
         """Frames with the time they are due, in seconds, rising over the loops."""
         base, step = 0.0, 1.0 / self._mode.fps
         while True:
-            due, first = base, None
+            due, first, pictures = base, None, 0
             for frame in self._container.decode(video=0):
+                pictures += 1
                 stamp = frame.time if frame.time is not None else due - base + step
                 first = stamp if first is None else first
                 due = max(due, base + stamp - first)
                 yield due, frame
             if first is None:
                 raise SourceError("failed", f"camera file {self._path}: no picture in it")
+            if pictures == 1:  # a still: there is nothing to decode again
+                yield math.inf, frame
+                return
             base = due + step
             self._container.close()
             self._container = _open(self._path)
@@ -147,7 +156,7 @@ class _VideoFile:
         now = (clock_us - self._began_us) / 1_000_000
         fresh: VideoFrame | None = None
         try:
-            while self._next is None or self._next[0] <= now:
+            while self._next is None or self._next[0] <= now:  # of a still the second is never due
                 if self._next is not None:
                     fresh = self._next[1]
                 self._next = next(self._frames)
@@ -180,6 +189,10 @@ def _open(path: str) -> av.container.InputContainer:
     if not container.streams.video:
         container.close()
         raise SourceError("failed", f"camera file {path} holds no video")
+    context = container.streams.video[0].codec_context
+    if context.width * context.height > MOST_PIXELS:
+        container.close()
+        raise SourceError("failed", f"camera file {path} has more than {MOST_PIXELS / 1e6:.0f} million pixels")
     return container
 
 

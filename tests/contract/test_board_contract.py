@@ -31,6 +31,7 @@ from hw.api import (
     FaultKind,
     Kind,
     Simulation,
+    VideoMode,
 )
 from hw.boards import open_board
 from hw.sim.pattern import Mark, read
@@ -278,6 +279,42 @@ def test_stop_from_within_the_sink(board: Board, quiet: None) -> None:
 
 
 # --- screen
+
+
+def test_a_file_is_shown_in_the_place_of_a_camera(board: Board, tmp_path: Path) -> None:
+    with pytest.raises(DeviceMissingError, match=r"there is no file"):
+        board.share(str(tmp_path / "plan.png"))
+    Image.new("L", (640, 400), 180).save(tmp_path / "plan.png")
+    shared = board.share(str(tmp_path / "plan.png"))
+    frames = Frames()
+    try:
+        shared.start(VideoMode(1280, 720, 5, 400_000), frames)
+        frames.wait(4)
+        asked = len(frames.frames)
+        shared.request_keyframe()
+        frames.wait(asked + 2)
+    finally:
+        shared.close()
+        shared.close()
+    units = [unit for _, unit in frames.frames]
+    assert any(unit.keyframe for unit in units[asked:])
+    assert 150_000 < (units[3].pts_us - units[0].pts_us) / 3 < 250_000
+    decoder = av.CodecContext.create("h264", "r")
+    picture = next(one for unit in units for one in decoder.decode(av.Packet(unit.data)))
+    grey = picture.to_image().convert("L")
+    assert abs(grey.getpixel((640, 360)) - 180) < 8
+    assert grey.getpixel((20, 360)) < 30  # bars: nothing is cut off
+
+
+def test_what_is_no_picture_is_told_when_it_is_shown(board: Board, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("words")
+    shared, told = board.share(str(tmp_path / "notes.txt")), threading.Event()
+    try:
+        shared.on_fault(lambda fault: told.set() if fault.active else None)
+        shared.start(VideoMode(1280, 720, 5, 400_000), lambda _: None)
+        assert told.wait(10)
+    finally:
+        shared.close()
 
 
 def test_the_screen_shows_what_it_was_told(board: Board, hands: Simulation) -> None:

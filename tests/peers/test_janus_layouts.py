@@ -9,14 +9,15 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageChops, ImageDraw, ImageFont, ImageOps
+from playwright.async_api import Page
 
 from appliance.media.layout import Face, Layout, Quality, Seat, Source, arrange
 from appliance.providers import api
-from hw.api import Fit
+from hw.api import DeviceFailedError, Fit
 from hw.sim import pattern
 from hw.sim.display import SimDisplay
-from tests.support.browser import chromium
+from tests.support.browser import chromium, wait_for
 from tests.support.janus import JanusServer
 from tests.support.likeness import structural_similarity
 from tests.support.media_board import HandDisplay
@@ -206,3 +207,57 @@ async def test_what_a_browser_shares_is_shown_large_by_itself_and_can_be_read(tm
         await page.evaluate("() => people.Olga.unshare()")
         await until(lambda: door.stage.layout is Layout.SPEAKER, "the layout of before")
         await moves(door, Seat(Source("Olga")))
+
+
+async def test_a_picture_that_the_device_shares_is_shown_to_all_beside_its_camera(tmp_path: Path) -> None:
+    plan = Image.new("L", (1280, 720), 255)
+    draw, font = ImageDraw.Draw(plan), ImageFont.load_default(40)
+    for line in range(14):
+        draw.text((40, 30 + 48 * line), "Evacuation: leave by the stairs at the left, floor 4", font=font, fill=0)
+    plan.save(tmp_path / "plan.png")
+    async with (
+        janus(tmp_path, {ROOM: {**H264, "bitrate": 3_000_000}}) as server,
+        device(server.url, "door", height=360, screen=nothing) as door,
+        device(server.url, "gate", height=90, screen=screen) as gate, room_page() as url, chromium() as browser,
+    ):
+        await gate.join()
+        await gate.connected()
+        await door.join()
+        await door.connected()
+        page = await browser.open(url)
+        await page.evaluate("([url, room]) => enter(url, room, 'Olga')", [server.url, ROOM])
+        await wait_for(page, "() => people.Olga.streams.Door?.getTracks().length === 2")
+        await moves(gate, *arrange(Layout.GRID, [Face("Door"), Face("Olga")])[:1])
+        before = await pictures_a_second(page, "Door")
+
+        await door.share(tmp_path / "plan.png")
+        await until(lambda: gate.stage.layout is Layout.CONTENT, "the layout of content at the gate")
+        assert set(gate.members) == {"Door", "Olga"}  # what shares is no person
+        content = arrange(Layout.CONTENT, [Face("Door", content=True)])[0]
+        likeness = 0.0
+        async with asyncio.timeout(15):
+            while likeness < 0.9:
+                left, top, width, height = inside(content)
+                seen = (await gate.shown()).crop((left, top, left + width, top + height))
+                likeness = structural_similarity(seen, plan.resize(seen.size))
+                await asyncio.sleep(0.1)
+        await wait_for(page, """() => { const video = document.getElementById("Door-(content)");
+            return video?.videoWidth === 1280 && video.getVideoPlaybackQuality().totalVideoFrames > 10; }""")
+        assert await pictures_a_second(page, "Door") >= 0.8 * before
+
+        await door.share(None)
+        await until(lambda: gate.stage.layout is Layout.GRID, "the layout of before")
+        await wait_for(page, "() => !Object.values(people.Olga.others).includes('Door (content)')")
+        with pytest.raises(DeviceFailedError):
+            await door.studio.share(str(Path(__file__)))
+        await door.share(tmp_path / "plan.png")
+        await until(lambda: gate.stage.layout is Layout.CONTENT, "shared again")
+
+
+async def pictures_a_second(page: Page, element: str, seconds: float = 2.0) -> float:
+    """That the page has shown of a video element."""
+    count = "(id) => document.getElementById(id).getVideoPlaybackQuality().totalVideoFrames"
+    loop = asyncio.get_running_loop()
+    first, began = await page.evaluate(count, element), loop.time()
+    await asyncio.sleep(seconds)
+    return float(await page.evaluate(count, element) - first) / (loop.time() - began)

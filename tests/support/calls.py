@@ -35,7 +35,7 @@ from appliance.providers.api import (
 )
 from appliance.settings import CallSettings
 from appliance.vocabulary import END_REASONS, VERB, Command, Event, Json, Origin, Reason
-from hw.api import Fit, VideoMode
+from hw.api import DeviceFailedError, Fit, VideoMode
 
 MONDAY_NOON = datetime(2026, 11, 23, 12, 0)  # noqa: DTZ001 - the schedule of the device is in local time
 
@@ -175,6 +175,8 @@ class RememberingStudio:
         self.faces: Sequence[Face] = ()
         self.fit = Fit.FIT
         self.layout: Json = {}
+        self.shares = ""
+        self.unreadable: set[str] = set()
         self.muted = False
         self.incoming_muted = False
         self.tone: Tone | None = None
@@ -197,6 +199,14 @@ class RememberingStudio:
 
     def arrange(self, seats: Sequence[Seat], faces: Sequence[Face], fit: Fit, layout: Json) -> None:
         self.seats, self.faces, self.fit, self.layout = seats, faces, fit, layout
+
+    async def share(self, path: str) -> None:
+        if path in self.unreadable:
+            raise DeviceFailedError(f"{path} is no picture")
+        self.shares = path
+
+    async def unshare(self) -> None:
+        self.shares = ""
 
     def mute(self, muted: bool) -> None:
         self.muted = muted
@@ -269,7 +279,7 @@ class House:
             bulletin=self.bulletin, records=self.records, conclusion=conclusion, features=features,
             rules=rules, local_time=lambda: self.now, wall=lambda: self.wall)
         self.handlers = {**CallCommands(self.controller).handlers(),
-                         **PictureCommands(self.controller, self.studio).handlers()}
+                         **PictureCommands(self.controller, self.studio, lambda: folder).handlers()}
         self._subscription = self.bulletin.subscribed(on_event=self.events.append)
         self._count = 0
 

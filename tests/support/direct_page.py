@@ -24,7 +24,19 @@ from appliance.providers.direct.dialog import Timings
 from appliance.providers.direct.provider import DirectProvider
 from appliance.settings import PeerSettings, VideoSettings
 from appliance.vocabulary import Scope
-from hw.api import Audio, BoardOptions, Camera, DeviceFact, Display, Health, Kind, Panel, Picture, Simulation
+from hw.api import (
+    Audio,
+    BoardOptions,
+    Camera,
+    DeviceFact,
+    Display,
+    Health,
+    Kind,
+    Panel,
+    Picture,
+    SharedFile,
+    Simulation,
+)
 from hw.sim import pattern
 from hw.sim.board import SimBoard
 from tests.support.media_board import HandDisplay
@@ -79,6 +91,9 @@ class SeenBoard:
     @property
     def simulation(self) -> Simulation | None:
         return self._board.simulation
+
+    def share(self, path: str) -> SharedFile:
+        return self._board.share(path)
 
     def facts(self) -> dict[str, str]:
         return dict(self._board.facts())

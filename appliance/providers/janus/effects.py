@@ -21,6 +21,8 @@ __all__ = [
     "Open",
     "Publish",
     "Send",
+    "Share",
+    "ShareAnswer",
     "Shut",
     "StartTimer",
     "TakeAnswer",
@@ -29,6 +31,7 @@ __all__ = [
     "Timer",
     "TokenJudged",
     "Trickle",
+    "Unshare",
     "Unwatch",
     "Watch",
 ]
@@ -103,6 +106,28 @@ class Unwatch:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """Offer what is shared; ``shared`` follows, or ``sharing_lost``."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShareAnswer:
+    """The server's answer to that offer."""
+
+    generation: int
+    sdp: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unshare:
+    """Let that connection go."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class Trickle:
     """A candidate of the server; ``""``: that was the last one."""
 
@@ -164,5 +189,5 @@ class Finish:
     reason: Reason
 
 
-Effect = (Open | Shut | GiveUp | Send | Publish | TakeAnswer | Watch | Carry | Unwatch | Trickle | Drop | Tell
-          | TokenJudged | TakenOver | StartTimer | CancelTimer | Expelled | Finish)
+Effect = (Open | Shut | GiveUp | Send | Publish | TakeAnswer | Watch | Carry | Unwatch | Share | ShareAnswer | Unshare
+          | Trickle | Drop | Tell | TokenJudged | TakenOver | StartTimer | CancelTimer | Expelled | Finish)

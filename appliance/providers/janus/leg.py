@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from appliance.errors import EdgecallError, Refused, SignalingError
-from appliance.media.api import Directions, Gallery, Session, SessionEvent
+from appliance.media.api import Directions, Gallery, Session, SessionClosed, SessionEvent, SessionStranded
 from appliance.providers import api
 from appliance.providers.chores import Chores
 from appliance.providers.facts import Facts
@@ -30,6 +30,8 @@ from appliance.providers.janus.effects import (
     Open,
     Publish,
     Send,
+    Share,
+    ShareAnswer,
     Shut,
     StartTimer,
     TakeAnswer,
@@ -38,6 +40,7 @@ from appliance.providers.janus.effects import (
     Timer,
     TokenJudged,
     Trickle,
+    Unshare,
     Unwatch,
     Watch,
 )
@@ -60,6 +63,8 @@ class Ground(Protocol):
     def publication(self, wanted: Directions) -> Session | None: ...
 
     def gallery(self) -> Gallery: ...
+
+    def shared(self) -> Session | None: ...
 
     def link(
         self, name: str, *, on_up: Callable[[bool], None], on_message: Callable[[Json], None],
@@ -91,6 +96,7 @@ class JanusLeg:
             on_down=lambda words, elsewhere: self._carry_out(self._membership.link_down(words, elsewhere=elsewhere)))
         self._publication: tuple[int, Session] | None = None
         self._gallery: tuple[int, Gallery] | None = None
+        self._shared: tuple[int, Session] | None = None
         self._facts = Facts()
         self._last_stats: Sequence[Json] = ()
         self._given_up: deque[asyncio.Task[Sequence[Json]]] = deque(maxlen=GIVEN_UP)
@@ -156,6 +162,7 @@ class JanusLeg:
         if self._gallery is not None:
             self._gallery[1].set_wanted(audio=media.receive_audio, video=media.receive_video)
         self._carry_out(self._membership.want(hears=media.receive_audio, sees=media.receive_video, view=media.view))
+        self._carry_out(self._membership.share(media.content))
 
     async def tell(self, *, muted: bool, held: bool, video: bool) -> None:
         """The room has no word for it: others see that nothing comes."""
@@ -203,6 +210,12 @@ class JanusLeg:
                     self._chores.do(partial(self._trickle, effect))
                 case Unwatch(generation):
                     self._unwatch(generation)
+                case Share(generation):
+                    self._share(generation)
+                case ShareAnswer(generation, sdp):
+                    self._chores.do(partial(self._take_share_answer, generation, sdp))
+                case Unshare():
+                    self._unshare()
                 case Drop(generation):
                     self._drop(generation)
                 case Expelled(refusal):
@@ -293,6 +306,40 @@ class JanusLeg:
 
         self._chores.spawn(listen(), f"janus.{'gallery' if watching else 'publication'}.{self._id[:12]}")
 
+    # --- what is shared
+
+    def _share(self, generation: int) -> None:
+        session = self._ground.shared()
+        if session is None:
+            self._carry_out(self._membership.sharing_lost(generation))
+            return
+        self._shared = generation, session
+
+        async def listen() -> None:
+            async for event in session.events():
+                if isinstance(event, SessionClosed | SessionStranded):
+                    self._carry_out(self._membership.sharing_lost(generation))
+
+        self._chores.spawn(listen(), f"janus.shared.{self._id[:12]}")
+        self._chores.do(partial(self._offer_share, generation, session))
+
+    async def _offer_share(self, generation: int, session: Session) -> None:
+        self._carry_out(self._membership.shared(generation, await session.offer()))
+
+    async def _take_share_answer(self, generation: int, sdp: str) -> None:
+        if self._shared is None or self._shared[0] != generation:
+            return
+        try:
+            await self._shared[1].accept_answer(sdp)
+        except (SignalingError, Refused) as error:
+            log.warning("nothing can be shared: %s", error.message)
+            self._carry_out(self._membership.sharing_lost(generation))
+
+    def _unshare(self) -> None:
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            self._chores.spawn(shared[1].close(), f"janus.close.shared.{self._id[:12]}")
+
     def _unwatch(self, generation: int) -> None:
         if self._gallery is not None and self._gallery[0] == generation:
             gallery, self._gallery = self._gallery[1], None
@@ -300,6 +347,7 @@ class JanusLeg:
 
     def _drop(self, generation: int) -> None:
         publication, gallery = self._publication, self._gallery
+        self._unshare()
         if publication is None and gallery is None:
             return
         parts = self._parts()
@@ -325,11 +373,12 @@ class JanusLeg:
         await self._chores.stop_jobs(CLOSE_S)
         parts = self._parts()
         self._last_stats = await self._last_report(parts)
-        closes = [asyncio.create_task(one.close(), name="janus.close") for one in parts]
+        shared = () if self._shared is None else (self._shared[1],)
+        closes = [asyncio.create_task(one.close(), name="janus.close") for one in (*parts, *shared)]
         closes.append(asyncio.create_task(self._link.close(), name="janus.link.close"))
         await asyncio.wait(closes, timeout=CLOSE_S)
         await self._chores.cancel(closes)
-        self._publication = self._gallery = None
+        self._publication = self._gallery = self._shared = None
         self._facts.put(api.Ended(reason))
         self._ground.leg_over(self)
 

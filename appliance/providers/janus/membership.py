@@ -40,6 +40,7 @@ from appliance.providers.janus.identities import Identities
 from appliance.providers.janus.moderation import Moderation
 from appliance.providers.janus.protocol import Fault, Person, Stream
 from appliance.providers.janus.requests import Asked, Requests, nothing
+from appliance.providers.janus.sharing import Sharing
 from appliance.providers.janus.subscription import Subscription
 from appliance.vocabulary import END_REASONS, Json, Reason
 
@@ -98,6 +99,7 @@ class Membership:
         self._subscription = Subscription(
             self._requests, self._persons, seen=self._seen, wanted=self._wanted,
             lost=lambda: self._lose("signalling", END_REASONS["503/provider"]))
+        self._sharing = Sharing(self._requests, me, joined=self._former.add)
 
     # --- what happens -----------------------------------------------------------------------------------------------
 
@@ -188,6 +190,17 @@ class Membership:
         self._hears, self._sees, self._view = hears, sees, view
         return [] if self._over else [*self._subscription.follow(), *self._roster()]
 
+    def share(self, wanted: bool) -> Sequence[Effect]:
+        """Whether something of ours is to be shared from here on."""
+        return [] if self._over else self._sharing.want(wanted)
+
+    def shared(self, generation: int, sdp: str) -> Sequence[Effect]:
+        """The offer of what is shared."""
+        return [] if self._over else self._sharing.offered(generation, sdp)
+
+    def sharing_lost(self, generation: int) -> Sequence[Effect]:
+        return [] if self._over else self._sharing.lost(generation)
+
     @property
     def may_expel(self) -> bool:
         return self._moderation.may_expel and bool(self._me_there)
@@ -225,7 +238,7 @@ class Membership:
     # --- session and handles ----------------------------------------------------------------------------------------
 
     def _create(self) -> Sequence[Effect]:
-        self._requests.session = self._publisher = self._subscription.handle = None
+        self._requests.session = self._publisher = self._subscription.handle = self._sharing.handle = None
         return self._requests.ask({"janus": "create"}, self._created)
 
     def _created(self, message: Json) -> Sequence[Effect]:
@@ -236,8 +249,9 @@ class Membership:
 
     def _claimed(self, _: Json) -> Sequence[Effect]:
         """Of the old handles nobody hears any more; the room is told that they are gone before we come again."""
-        old = [handle for handle in (self._publisher, self._subscription.handle) if handle is not None]
-        self._publisher = self._subscription.handle = None
+        held = (self._publisher, self._subscription.handle, self._sharing.handle)
+        old = [handle for handle in held if handle is not None]
+        self._publisher = self._subscription.handle = self._sharing.handle = None
         detached: list[Effect] = []
         for handle in old:
             detached += self._requests.ask({"janus": "detach", "handle_id": handle}, nothing, nothing)
@@ -280,7 +294,8 @@ class Membership:
         private = data.get("private_id")
         self._subscription.begin(self.generation, lambda: {**self._door(), "private_id": private})
         effects += self._roster()
-        return [*effects, Publish(self.generation), *self._subscription.follow()]
+        return [*effects, Publish(self.generation), *self._subscription.follow(),
+                *self._sharing.begin(self.generation, self._door)]
 
     def _published(self, message: Json) -> Sequence[Effect]:
         sdp = wire.sdp_of(message, "answer")
@@ -305,6 +320,8 @@ class Membership:
         if kind == "timeout" and message.get("session_id") == self._requests.session:
             self._requests.session = None
             return self._lose("signalling", END_REASONS["503/provider"])
+        if sender is not None and sender == self._sharing.handle:
+            return self._sharing.lost(self.generation) if kind in ("hangup", "detached") else []
         if sender is None or sender not in (self._publisher, self._subscription.handle):
             return []
         watching = sender == self._subscription.handle
@@ -499,6 +516,7 @@ class Membership:
         self._persons.clear()
         self._identities.forget()
         self._subscription.forget()
+        self._sharing.forget()
         self._absent = frozenset()
         return [*told, *self._moderation.forget(), Drop(generation), Shut(), *self._requests.forget(),
                 CancelTimer(Timer.KEEPALIVE), CancelTimer(Timer.TAKE_OVER), *self._roster()]

@@ -118,6 +118,9 @@ class JanusProvider:
     def gallery(self) -> Gallery:
         return self._studio.gallery(ice=self._ice, loopback=self._loopback())
 
+    def shared(self) -> Session | None:
+        return self._studio.shared(ice=self._ice, loopback=self._loopback())
+
     def link(
         self, name: str, *, on_up: Callable[[bool], None], on_message: Callable[[Json], None],
         on_down: Callable[[str, bool], None],

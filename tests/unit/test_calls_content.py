@@ -1,0 +1,110 @@
+"""Showing a file to a room, on virtual time: which files, who may, and what ends it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from appliance.calls.terms import Terms
+from appliance.errors import BadRequest, Refused
+from appliance.providers.api import ContentEnded
+from appliance.vocabulary import END_REASONS, Role
+from hw.api import DeviceFailedError
+from tests.support.calls import House, ScriptedLeg, settle
+from tests.support.clock import virtual_time
+from tests.unit.test_calls_rooms import in_room
+
+PRESENTER = {"room:1234": Terms(Role.PRESENTER)}
+
+
+async def sharing(house: House, folder: Path) -> ScriptedLeg:
+    (folder / "plan.png").write_bytes(b"picture")
+    leg = await in_room(house)
+    await house.give("content.start", source="plan.png")
+    await settle()
+    return leg
+
+
+@virtual_time
+async def test_a_file_is_shown_until_it_is_stopped(tmp_path: Path) -> None:
+    async with House(tmp_path, rules=PRESENTER) as house:
+        leg = await sharing(house, tmp_path)
+        assert house.studio.shares == str(tmp_path / "plan.png")
+        assert (leg.media[-1].content, house.call["isContentSharingOn"]) == (True, True)
+        await house.give("call.hold")
+        await settle()
+        assert not leg.media[-1].content
+        await house.give("call.resume")
+        await settle()
+        assert leg.media[-1].content
+        await house.give("content.stop")
+        await settle()
+        assert (leg.media[-1].content, house.call["isContentSharingOn"], house.studio.shares) == (False, False, "")
+
+
+@virtual_time
+async def test_what_is_shown_ends_with_the_call(tmp_path: Path) -> None:
+    async with House(tmp_path, rules=PRESENTER) as house:
+        await sharing(house, tmp_path)
+        await house.give("room.leave")
+        await settle()
+        assert house.studio.shares == ""
+        assert not house.call["isContentSharingOn"]
+
+
+@virtual_time
+async def test_a_room_that_does_not_take_it_is_told(tmp_path: Path) -> None:
+    async with House(tmp_path, rules=PRESENTER) as house:
+        leg = await sharing(house, tmp_path)
+        leg.peer_does(ContentEnded(END_REASONS["403/roomFull"]))
+        await settle()
+        (told,) = house.posted("media.contentEnded")
+        assert told["reason"]["subCode"] == "roomFull"
+        assert (leg.media[-1].content, house.studio.shares, house.call["state"]) == (False, "", "Connected")
+
+
+@virtual_time
+@pytest.mark.parametrize("name", ["../plan.png", "/etc/passwd", ".plan.png", "..", "a/plan.png"])
+async def test_only_files_of_the_one_folder_are_shown(tmp_path: Path, name: str) -> None:
+    async with House(tmp_path, rules=PRESENTER) as house:
+        leg = await in_room(house)
+        with pytest.raises(BadRequest, match="give its name alone"):
+            await house.give("content.start", source=name)
+        with pytest.raises(BadRequest) as missing:
+            await house.give("content.start", source="missing.png")
+        assert missing.value.key == "404/notFound"
+        await settle()
+        assert not leg.media[-1].content
+
+
+@virtual_time
+async def test_a_file_that_is_no_picture_changes_nothing(tmp_path: Path) -> None:
+    async with House(tmp_path, rules=PRESENTER) as house:
+        leg = await in_room(house)
+        (tmp_path / "notes.txt").write_text("words")
+        house.studio.unreadable.add(str(tmp_path / "notes.txt"))
+        with pytest.raises(DeviceFailedError):
+            await house.give("content.start", source="notes.txt")
+        await settle()
+        assert (leg.media[-1].content, house.call["isContentSharingOn"]) == (False, False)
+
+
+@virtual_time
+async def test_it_takes_a_room_and_the_role_of_a_presenter(tmp_path: Path) -> None:
+    (tmp_path / "plan.png").write_bytes(b"picture")
+    async with House(tmp_path) as house:
+        await in_room(house)
+        with pytest.raises(Refused) as attendee:
+            await house.give("content.start", source="plan.png")
+        assert attendee.value.key == "403/RoleRestricted"
+        await house.give("room.leave")
+        await settle()
+        house.provider.dialled.clear()
+        dialling = house.giving("call.dial", to="operator:desk")
+        await house.provider.dialled.wait()
+        house.provider.legs[-1].up()
+        await dialling
+        with pytest.raises(Refused) as direct:
+            await house.give("content.start", source="plan.png")
+        assert direct.value.key == "501/FeatureNotSupported"
