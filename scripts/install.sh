@@ -76,8 +76,8 @@ may_install() {
     "Ask an administrator to run: sudo $apt_line" "Then run this again."
 }
 
-# Debian starts the services of mosquitto, coturn and janus as it installs them. Ours are child processes on ports and in folders of
-# their own, so a service that was not there before is stopped and kept from starting again.
+# Debian starts the services of mosquitto, coturn, janus and kamailio as it installs them. Ours are child processes on ports and in
+# folders of their own, so a service that was not there before is stopped and kept from starting again.
 rest_service() { # NAME
   [ -e "/etc/init.d/$1" ] || return 0 # cut short before it came
   if [ -d /run/systemd/system ]; then
@@ -102,7 +102,7 @@ after_install() {
   trap - EXIT INT
   finish_dpkg
   local service
-  for service in mosquitto coturn janus; do
+  for service in mosquitto coturn janus kamailio; do
     [[ " ${missing[*]} " != *" $service "* ]] || rest_service "$service"
   done
 }

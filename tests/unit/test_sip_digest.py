@@ -88,6 +88,16 @@ def test_a_stale_nonce_is_no_wrong_password() -> None:
     assert len(request.headers.all("authorization")) == 1
 
 
+def test_a_server_that_was_started_anew_does_not_know_its_nonces() -> None:
+    authenticator = Authenticator(Credentials("a", "b"))
+    answer(authenticator, refused(401, 'Digest realm="r", nonce="1", qop="auth"'))
+    request = Request(method="REGISTER", target="sip:example.org")
+    authenticator.prepare(request)
+    said = answer(authenticator, refused(401, 'Digest realm="r", nonce="2", qop="auth"'), request)
+    assert said["nonce"] == "2"
+    assert not authenticator.retry(request, refused(401, 'Digest realm="r", nonce="3", qop="auth"'))
+
+
 def test_later_requests_are_answered_beforehand_and_counted() -> None:
     authenticator = Authenticator(Credentials("a", "b"))
     answer(authenticator, refused(401, 'Digest realm="r", nonce="1", qop="auth"'))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 import ssl
 from collections.abc import Callable
 from ipaddress import ip_address, ip_network
@@ -102,7 +104,7 @@ class Account:
             try:
                 await self._flow.open()
             except OSError as error:
-                self._opened(False, str(error))
+                self._opened(False, _words(error))
                 pause = RETRIES_S[min(failures, len(RETRIES_S) - 1)]
                 failures += 1
                 try:
@@ -186,3 +188,11 @@ class Account:
 
     def leg_over(self, leg: SipLeg) -> None:
         self.legs.discard(leg)
+
+
+def _words(error: OSError) -> str:
+    """For people: without numbers and Python's own."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is refused: {error.verify_message}"
+    return os.strerror(error.errno) if error.errno and not isinstance(error, ssl.SSLError | socket.gaierror) \
+        else str(error)

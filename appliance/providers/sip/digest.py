@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -94,8 +94,8 @@ class Authenticator:
         status = response.status
         asked = challenges(response)
         name = _FIELDS[status][1]
-        given = {_realm_of(text) for text in request.headers.all(name.lower())}
-        if not asked or any(one.realm in given and not one.stale for one in asked):
+        given = [_realm_and_nonce(text) for text in request.headers.all(name.lower())]
+        if not asked or any(self._wrong(status, one, given) for one in asked):
             for one in asked:
                 self._known.pop((status, one.realm), None)
             return False
@@ -106,6 +106,13 @@ class Authenticator:
             self._known[status, one.realm] = (one, 0)
             self._answer(request, status, one.realm)
         return True
+
+    def _wrong(self, status: int, asked: Challenge, given: Sequence[tuple[str, str]]) -> bool:
+        """Whether a fresh challenge means that our answer to the one before was wrong. A nonce that has served before
+        may just be forgotten: a server that was started anew cannot know that it is stale."""
+        known, used = self._known.get((status, asked.realm), (None, 0))
+        return (not asked.stale and known is not None and used <= 1
+                and (asked.realm, known.nonce) in given)
 
     def _answer(self, request: Request, status: int, realm: str) -> None:
         challenge, used = self._known[status, realm]
@@ -143,7 +150,8 @@ class Authenticator:
         return "Digest " + ", ".join(f"{name}={value}" for name, value in fields.items())
 
 
-def _realm_of(text: str) -> str:
-    _, _, rest = text.partition(" ")
-    return next((unquoted(part.partition("=")[2].strip()) for part in split(rest)
-                 if part.partition("=")[0].strip().lower() == "realm"), "")
+def _realm_and_nonce(text: str) -> tuple[str, str]:
+    """Of an answer of ours."""
+    fields = {name.strip(): unquoted(value.strip()) for name, _, value in
+              (part.partition("=") for part in split(text.partition(" ")[2]))}
+    return fields.get("realm", ""), fields.get("nonce", "")

@@ -1,0 +1,156 @@
+"""Accounts at a real Kamailio, which authenticates, registers and forwards; the other telephone is a baresip."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.errors import Refused
+from appliance.providers import api
+from appliance.settings import Secret, SipAccountSettings
+from tests.support.baresip import Baresip, baresip
+from tests.support.kamailio import PASSWORD, Kamailio, kamailio
+from tests.support.room_device import until
+from tests.support.sip_device import SipDevice, sip_device
+from tests.support.turnserver import Authority
+
+pytestmark = pytest.mark.peer
+
+DEVICE_HERTZ, PHONE_HERTZ = 440, 1000
+
+
+def door_at(server: Kamailio, transport: str, folder: Path, **more: Any) -> SipAccountSettings:
+    port = server.tls_port if transport == "tls" else server.port
+    tls = {"ca_file": str(folder / "authority.crt")} if transport == "tls" else {}
+    return SipAccountSettings(**{
+        "name": "pbx", "address": "sip:door@example.test", "server": f"127.0.0.1:{port}", "transport": transport,
+        "password": Secret(PASSWORD), **tls, **more})
+
+
+@asynccontextmanager
+async def proxy(folder: Path, address: str = "127.0.0.1", **more: Any) -> AsyncIterator[Kamailio]:
+    """With a certificate for ``address``, whose authority is in the folder."""
+    authority = Authority(folder)
+    async with kamailio(folder / "kamailio", tls=authority.issue(address), **more) as server:
+        yield server
+
+
+@asynccontextmanager
+async def phone_at(
+    server: Kamailio, folder: Path, codec: str = "PCMA/8000/1", more: str = ""
+) -> AsyncIterator[Baresip]:
+    line = (f'<sip:phone@example.test>;auth_pass={PASSWORD};outbound="sip:127.0.0.1:{server.port}";regint=60;'
+            f'audio_codecs={codec};answermode=auto{more}')
+    async with baresip(folder / "phone", line, hertz=PHONE_HERTZ) as phone:
+        await phone.until("REGISTER_OK")
+        yield phone
+
+
+async def talk(phone: Baresip, door: SipDevice) -> None:
+    """Both ways round, each side hears the other."""
+    await door.dial("sip:phone@example.test")
+    await door.connected()
+    await door.hears(PHONE_HERTZ)
+    await phone.hear(DEVICE_HERTZ)
+    await door.hang_up()
+    assert await door.ended() == "0/local"
+    await phone.until("CALL_CLOSED")
+    phone.events.clear()
+    await phone.tell("dial", "sip:door@example.test")
+    await phone.until("CALL_ESTABLISHED")
+    await door.connected()
+    assert door.rings[-1].leg.peer.uri == "sip:phone@example.test"
+    await door.hears(PHONE_HERTZ)
+    await phone.hear(DEVICE_HERTZ)
+    await phone.tell("hangup")
+    assert await door.ended() == "0/remote"
+
+
+@pytest.mark.parametrize(("transport", "algorithm"), [("udp", "SHA-256"), ("tcp", "MD5")])
+async def test_registered_calls_and_called(tmp_path: Path, transport: str, algorithm: str) -> None:
+    async with (
+        proxy(tmp_path, algorithm=algorithm, free="phone") as server, phone_at(server, tmp_path) as phone,
+        sip_device("door", door_at(server, transport, tmp_path), hertz=DEVICE_HERTZ) as door,
+    ):
+        await door.up()
+        await talk(phone, door)
+        assert not door.rings[-1].leg.peer.verified, "what is asserted in the clear proves nothing"
+
+
+async def test_over_tls_with_encrypted_sound(tmp_path: Path) -> None:
+    async with (
+        proxy(tmp_path) as server, phone_at(server, tmp_path, "opus/48000/2", ";mediaenc=srtp-mand") as phone,
+        sip_device("door", door_at(server, "tls", tmp_path), hertz=DEVICE_HERTZ, encrypt=True) as door,
+    ):
+        await door.up()
+        await talk(phone, door)
+        assert door.rings[-1].leg.peer.verified, "asserted over TLS"
+        security = door.of(api.Connected)[0].security
+        assert security["signalling"] == "TLS"
+        assert security["verified"]
+        assert security["srtpCipher"].startswith("AES_CM_128_HMAC_SHA1_")
+
+
+async def test_in_the_clear_where_encryption_is_required(tmp_path: Path) -> None:
+    async with (
+        proxy(tmp_path) as server, phone_at(server, tmp_path) as phone,
+        sip_device("door", door_at(server, "tls", tmp_path), encrypt=True) as door,
+    ):
+        await door.up()
+        await door.dial("sip:phone@example.test")
+        assert await door.ended() == "488/noCodec"
+        phone.events.clear()
+        await phone.tell("dial", "sip:door@example.test")
+        assert "488" in str((await phone.until("CALL_CLOSED"))["param"])
+        assert not door.rings
+
+
+async def test_a_wrong_password_and_a_number_that_does_not_exist(tmp_path: Path) -> None:
+    async with proxy(tmp_path) as server:
+        async with sip_device("door", door_at(server, "udp", tmp_path, password=Secret("wrong"))) as door:
+            await until(lambda: door.troubles, "told")
+            assert "does not take name or password (SIP 401)" in door.troubles["pbx"]
+        async with sip_device("door", door_at(server, "udp", tmp_path)) as door:
+            await door.up()
+            await door.dial("tel:+4930123456")
+            assert await door.ended() == "404/notFound"
+
+
+async def test_a_certificate_of_another_name_is_refused(tmp_path: Path) -> None:
+    async with (
+        proxy(tmp_path, "192.0.2.7") as server, sip_device("door", door_at(server, "tls", tmp_path)) as door,
+    ):
+        await until(lambda: door.troubles, "told")
+        assert "IP address mismatch" in door.troubles["pbx"]
+
+
+async def test_nonces_that_grow_stale_cost_nothing_but_time(tmp_path: Path) -> None:
+    async with (
+        proxy(tmp_path, nonce_s=1) as server, phone_at(server, tmp_path) as phone,
+        sip_device("door", door_at(server, "udp", tmp_path), hertz=DEVICE_HERTZ) as door,
+    ):
+        await door.up()
+        await asyncio.sleep(2)  # longer than a nonce lives
+        await door.dial("sip:phone@example.test")
+        await door.connected()
+        await phone.hear(DEVICE_HERTZ)
+
+
+async def test_a_server_that_dies_and_comes_back(tmp_path: Path) -> None:
+    """Over TCP that is noticed at once. It knows nothing of its nonces any more, which is no wrong password."""
+    async with (
+        proxy(tmp_path) as server, sip_device("door", door_at(server, "tcp", tmp_path)) as door,
+    ):
+        await door.up()
+        await server.stop()
+        await until(lambda: door.troubles, "told", 3)
+        with pytest.raises(Refused, match="not reached"):
+            await door.dial("sip:phone@example.test")
+        await server.start()
+        await door.up(10)
+        assert not door.troubles
