@@ -46,6 +46,9 @@ HISTORY: Final = 512  # packets kept for retransmission: 3 s of 720p at 1.5 Mbit
 REPEAT_S: Final = 0.01  # from a retransmission to its second copy: a short burst of losses is over by then
 RESEND_HOLDOFF_S: Final = 0.03  # the same packet is not repeated faster: a NACK storm multiplied traffic 3.5 times
 PADDING_MAX: Final = 255  # RFC 3550 5.1: the last byte counts it
+PADDING_MIN: Final = 3
+"""Janus 1.1 takes padding on the stream of retransmissions for a payload, and the first two bytes of it for a
+sequence number, which it cuts off: of a single byte it then moves minus one byte, and writes over its heap."""
 RTT_WEIGHT: Final = 1 / 8  # RFC 6298 alpha
 
 URI_MID: Final = "urn:ietf:params:rtp-hdrext:sdes:mid"
@@ -384,7 +387,8 @@ class RtpSendStream:
 
     def _padding(self, size: int) -> Outbound | None:
         """A packet of about ``size`` bytes that carries nothing, on the stream of retransmissions: there it leaves no
-        gap in the picture's numbers (RFC 4588 4)."""
+        gap in the picture's numbers (RFC 4588 4). Its first bytes are the number of the last packet, for a peer that
+        looks for one there."""
         if self._rtx_type is None or self._last is None:
             return None
         extension = self._extensions(None)
@@ -392,10 +396,11 @@ class RtpSendStream:
             "!BBHLL", 0xB0 if extension else 0xA0, self._rtx_type, self._rtx_sequence, self._last[0], self._rtx_ssrc
         ) + extension
         self._rtx_sequence = (self._rtx_sequence + 1) & 0xFFFF
-        padding = max(1, min(PADDING_MAX, size - len(header)))
+        padding = max(PADDING_MIN, min(PADDING_MAX, size - len(header)))
         self.counters.padding_packets += 1
         self.counters.header_bytes += len(header) + padding  # W3C counts padding there
-        return self._outbound(header + bytes(padding - 1) + bytes([padding]))
+        last = struct.pack("!H", (self._sequence - 1) & 0xFFFF)
+        return self._outbound(header + last + bytes(padding - 3) + bytes([padding]))
 
     def _retransmission(self, sequence: int, packet: bytes, header: int) -> bytes:
         if self._rtx_type is None:

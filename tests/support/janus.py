@@ -128,11 +128,6 @@ class JanusServer:
                 return
             await asyncio.sleep(0.05)
 
-    @property
-    def died(self) -> bool:
-        """Of itself: nobody killed it."""
-        return self._process is not None and self._process.returncode is not None
-
     async def kill(self) -> None:
         """As a crash would end it."""
         if self._process is not None:
@@ -144,7 +139,10 @@ class JanusServer:
         self._process = None
 
     async def stop(self) -> None:
+        """Raises when it has died of itself meanwhile: what we send must never do that to it."""
+        status = None if self._process is None else self._process.returncode
         await self.kill()
+        assert status is None, f"Janus ended by itself (status {status}):\n" + "".join(self.log[-20:])
 
     async def pictures_sent(self) -> int:
         """Bytes of pictures that the server has sent to all who are there, by its own counters."""

@@ -9,13 +9,14 @@ from fractions import Fraction
 from typing import Any
 
 import av
+import pytest
 from aiortc.rtcrtpparameters import (
     RTCRtcpParameters,
     RTCRtpCodecParameters,
     RTCRtpHeaderExtensionParameters,
     RTCRtpSendParameters,
 )
-from aiortc.rtp import RtcpRtpfbPacket
+from aiortc.rtp import RtcpRtpfbPacket, RtpPacket
 
 from appliance.media.rtp_seam import FEEDBACK
 from appliance.media.rtp_send import EncodedTrack, RtpSendStream
@@ -67,6 +68,29 @@ async def test_a_packet_named_often_in_one_request_is_sent_again_once() -> None:
     await transmission.close()
     assert [payload_type for payload_type, _ in sent if payload_type in (97, 98)] == [97, 97, 97, 98, 98]
     assert stream.counters.resent_packets == 2
+
+
+@pytest.mark.parametrize("size", [0, 1, 13, 14, 40, 267, 1200])
+async def test_padding_is_never_too_short_for_a_peer_that_takes_it_for_a_retransmission(size: int) -> None:
+    """Janus reads a sequence number at its start. Of one byte it wrote over its heap, and died a moment later."""
+    sent: list[bytes] = []
+
+    async def send(packet: bytes) -> None:
+        sent.append(packet)
+
+    transmission = Transmission("test")
+    stream = RtpSendStream("video", "test", transmission=transmission)
+    parameters = RTCRtpSendParameters(codecs=[H264, RTX], rtcp=RTCRtcpParameters(cname="test"))
+    stream.start(ssrc=1, rtx_ssrc=2, parameters=parameters, send=send, track=OnePicture())
+    await until(lambda: len(sent) == 3)
+    outbound = stream._padding(size)
+    await stream.stop()
+    await transmission.close()
+    assert outbound is not None
+    padded = RtpPacket.parse(outbound.data)
+    assert (padded.ssrc, padded.payload_type, padded.payload) == (2, 98, b"")
+    assert 3 <= padded.padding_size <= 255
+    assert outbound.data[12:14] == sent[2][2:4]
 
 
 def test_extensions_that_only_the_two_byte_form_could_hold_are_left_out() -> None:
