@@ -37,6 +37,7 @@ from appliance.care.restarts import Restarts, boot_name
 from appliance.care.sampling import Sampling, SamplingPorts
 from appliance.care.summaries import Summaries
 from appliance.care.systemd import Notifier, Watchdog
+from appliance.care.video_count import VideoCount
 from appliance.care.watch import Watch, WatchPorts
 from appliance.clock import RateLimit, SystemClock
 from appliance.doors.http import HttpDoor, Ports
@@ -332,6 +333,9 @@ class House:
         self.sampling = Sampling(self.bulletin, SamplingPorts(
             stats=self.controller.stats, earlier=self.quality.earlier, quality=self._quality,
             health=self.board.health, lag=self.studio.lag, rates=self.studio.rates, publish=self._publish_sample))
+        count = VideoCount(self.studio, self.board.health, self.controller.stage.limit)
+        if self.studio.shows:
+            self._background.append(("care.videoCount", count.run))
         watchdog = Watchdog(self._notifier)
         self._background += [("care.board", self.care.run), ("care.acoustics", self.acoustics.run),
                              ("care.watch", self.watch.run), ("care.quality", self.quality.run),

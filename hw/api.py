@@ -382,6 +382,10 @@ class Display(Protocol):
     def screenshot(self) -> bytes:
         """What the screen shows now, as PNG. Blocking: call it off the loop."""
 
+    @property
+    def drawn_s(self) -> float:
+        """Seconds that drawing has taken in all, without waiting for the screen; it never falls. Cheap."""
+
 
 # --- panel ----------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from appliance.calls.roster import Roster
 from appliance.media.api import Studio
-from appliance.media.layout import PEER, Face, Layout, Quality, Seat, Shows, Source, arrange, quality_for, spoken
+from appliance.media.layout import MOST, PEER, Face, Layout, Quality, Seat, Shows, Source, arrange, quality_for, spoken
 from appliance.vocabulary import Json, ParticipantState
 from hw.api import Fit
 
@@ -29,6 +29,7 @@ class Stage:
         self._faces: Sequence[Face] = ()
         self._order: Sequence[str] = ()
         self._asked: dict[str, Quality] = {}  # of those of whom somebody has asked for a quality
+        self._most = MOST
         self.view: Mapping[Source, Quality] = {}
         """What is received, and how large."""
         self.on_view: Callable[[], None] = _nobody
@@ -50,6 +51,11 @@ class Stage:
             self._standing = wanted
         if layout is not None:
             self._by_itself = False
+        self._arrange()
+
+    def limit(self, most: int) -> None:
+        """So many pictures of others at the most, from now on."""
+        self._most = most
         self._arrange()
 
     def ask(self, feed: str, quality: Quality | None) -> None:
@@ -98,7 +104,7 @@ class Stage:
         size = self._studio.screen_size
         faces = [replace(face, video=False, content=False) if self._asked.get(face.feed) is Quality.OFF else face
                  for face in self._faces]
-        seats = arrange(self.layout, faces, order=self._order, size=size)
+        seats = arrange(self.layout, faces, order=self._order, size=size, most=self._most)
         self._studio.arrange(seats, faces, self.wanted[1], self.document())
         view = {seat.source: self._quality(seat, size) for seat in seats if seat.source.shows is not Shows.SELF}
         if view != self.view:

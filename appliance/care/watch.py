@@ -159,6 +159,7 @@ class Watch:
         self._diagnostics.flag("incomingVideoStalled", bool(video["stalled"]))
         self._bulletin.set("media", {
             "capturing": capturing, "sessions": state["sessions"], "without": state["without"],
+            "optimalVideoCount": state["optimalVideoCount"],
             "audio": {key: audio[key] for key in _AUDIO if key in audio},
             "video": {key: _steady(video[key]) for key in _VIDEO if key in video}})
 

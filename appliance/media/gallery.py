@@ -235,6 +235,11 @@ class Gallery(MediaLife):
                 self.up and "video" in kinds and self._wanted["video"] and self.screen.present)
 
     @property
+    def shown(self) -> Sequence[VideoIn]:
+        """Pictures that are decoded for the screen."""
+        return [line.video for line in self._lines if line.video is not None and line.video.showing] if self.up else []
+
+    @property
     def stalled(self) -> int:
         """Pictures that stand still though packets come."""
         return 0 if self._ended else sum(line.video is not None and line.video.stalled for line in self._lines)

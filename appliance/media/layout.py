@@ -15,7 +15,7 @@ __all__ = [
 ]
 
 MOST: Final = 9
-"""Pictures of people at a time, beside shared content."""
+"""Pictures of others at a time."""
 
 STRIP: Final = 8
 """Small pictures beside a large one."""
@@ -100,12 +100,13 @@ def arrange(
     most: int = MOST,
 ) -> tuple[Seat, ...]:
     """Who sits where. ``faces`` in the order in which they came, ``order`` the feeds of those who speak or have spoken,
-    the latest first; ``most`` pictures of people at the most. Layouts for one who speaks take the first of ``order``
+    the latest first; ``most`` pictures of others at the most. Layouts for one who speaks take the first of ``order``
     that has a picture, else the first face; the layout of content is that of the speaker while nothing is shared."""
-    people = _seated([face.feed for face in faces if face.video], order, most)
-    shared = _shared(faces, order)
-    if layout is Layout.CONTENT and shared is not None:
-        return _beside(Source(shared, Shows.CONTENT), people[:STRIP], CONTENT_STRIP_SHARE, size)
+    feeds, shared = [face.feed for face in faces if face.video], _shared(faces, order)
+    if layout is Layout.CONTENT and shared is not None:  # which is a picture, too
+        beside = _seated(feeds, order, min(STRIP, most - 1))
+        return _beside(Source(shared, Shows.CONTENT), beside, CONTENT_STRIP_SHARE, size)
+    people = _seated(feeds, order, most)
     if not people or layout is Layout.NONE:
         return ()
     first = next((feed for feed in order if feed in people), people[0])

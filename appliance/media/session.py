@@ -302,6 +302,11 @@ class Session(MediaLife):
         return self.video_in.stalled and not self._ended
 
     @property
+    def shown(self) -> Sequence[VideoIn]:
+        """Pictures that are decoded for the screen."""
+        return [self.video_in] if self.up and self.video_in.showing and self._peer_sends["video"] else []
+
+    @property
     def sending(self) -> tuple[bool, bool]:
         """Whether audio and video leave now."""
         audio = self._microphone_track is not None and self._microphone_track.sending

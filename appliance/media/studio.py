@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ from appliance.media.gallery import Gallery
 from appliance.media.ladder import Constraints
 from appliance.media.layout import SELF, Face, Seat
 from appliance.media.microphone import MicrophoneFeed
+from appliance.media.optimal import Load, OptimalCount
 from appliance.media.plain_rtp import CLEAR, PlainSession, Protection
 from appliance.media.screen import Screen
 from appliance.media.self_view import SelfView
@@ -34,6 +36,7 @@ from appliance.media.servers import ServerPool
 from appliance.media.session import Session, SessionParts
 from appliance.media.sound import BLOCK_MS, RATE, SILENCE, Loudness, mean_square
 from appliance.media.taps import Tap, TapPoint
+from appliance.media.video_in import VideoIn
 from appliance.media.webrtc import PlayingSession, PublishingSession, WebRtcSession
 from appliance.network import Network
 from appliance.settings import AudioSettings, VideoSettings
@@ -76,6 +79,9 @@ class Studio:
         self._executor = ThreadPoolExecutor(2, thread_name_prefix="media.device")
         self._sessions: set[Session] = set()
         self._galleries: set[Gallery] = set()
+        self._optimal = OptimalCount(len(os.sched_getaffinity(0)))
+        self._weighed: tuple[float, float] | None = None  # when, and what drawing had taken by then
+        self._decoded: dict[VideoIn, tuple[float, int]] = {}  # what each had taken by then, and thrown away
         self._content: Content | None = None
         self._sharing: set[Session] = set()
         self._names = itertools.count(1)
@@ -406,6 +412,25 @@ class Studio:
     def blank(self) -> None:
         self._screen.blank()
 
+    def weigh_pictures(self, *, throttled: bool) -> int | None:
+        """To be called about once a second. The number of pictures of others that this board carries, where it is
+        another one than before."""
+        now, drawn = time.monotonic(), 0.0 if self._board.display is None else self._board.display.drawn_s
+        shown = [one for session in self._sessions for one in session.shown]
+        shown += [one for gallery in self._galleries for one in gallery.shown]
+        before, self._decoded = self._decoded, {one: (one.decode_s, one.dropped) for one in shown}
+        last, self._weighed = self._weighed, (now, drawn)
+        if last is None or now <= last[0]:
+            return None
+        spent, late = 0.0, 0
+        for one, (decode_s, dropped) in self._decoded.items():
+            was_s, was_dropped = before.get(one, (decode_s, dropped))
+            spent += max(0.0, decode_s - was_s)  # of another source it is counted anew
+            late += max(0, dropped - was_dropped)
+        elapsed = now - last[0]
+        load = Load(len(shown), spent / elapsed, max(0.0, drawn - last[1]) / elapsed, late, throttled)
+        return self._optimal.value if self._optimal.update(load, now) else None
+
     # -- facts
 
     def lag(self) -> Json:
@@ -493,7 +518,8 @@ class Studio:
         if reason := self._audio_fault or "; ".join(lacking):
             audio["reason"] = reason
         without = {kind: why for session in self._sessions for kind, why in session.without.items()}
-        return {"audio": audio, "video": video, "sessions": len(self._sessions), "without": without}
+        return {"audio": audio, "video": video, "sessions": len(self._sessions), "without": without,
+                "optimalVideoCount": self._optimal.document()}
 
 
 def _given_up(error: Exception) -> None:

@@ -171,6 +171,11 @@ class VideoIn:
         self._showing = showing
 
     @property
+    def showing(self) -> bool:
+        """Whether it decodes for the screen."""
+        return self._showing and not self._closed
+
+    @property
     def wants_video(self) -> bool:
         return not self._closed and (self._decodes or self.encoded.active)
 

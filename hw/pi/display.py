@@ -124,7 +124,9 @@ class Touch:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    pass
+    """``seconds``: that it took, without waiting for the screen."""
+
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +204,7 @@ class SdlDisplay:
         self._shots: list[Shot] = []
         self._state = State()
         self._drawn = self._owed = 0  # answers, counted: those that came and those that are due
+        self._drawn_s = 0.0
         self._given, self._dimmed = self._content, self._brightness  # as the process has them
         self._ended = False
         self._closing = False
@@ -247,6 +250,10 @@ class SdlDisplay:
         if shot.error is not None:
             raise shot.error
         return shot.png
+
+    @property
+    def drawn_s(self) -> float:
+        return self._drawn_s
 
     def devices(self) -> Sequence[DeviceFact]:
         state = self._state
@@ -339,6 +346,8 @@ class SdlDisplay:
                     self._become(message)
                 elif isinstance(message, Touch):
                     self._press(message.button, message.down)
+                elif isinstance(message, Drawn):
+                    self._drawn_s += message.seconds
                 with self._wake:
                     self._drawn += isinstance(message, Drawn | Shot)
                     if isinstance(message, Shot):

@@ -84,6 +84,8 @@ class Screen:
         self._shoot = False
         self._shot: bytes | HardwareError = b""
         self._closing = False
+        self.drawn_s = 0.0
+        """That drawing has taken in all, without waiting for the screen."""
         self._state = State()
         self._seen = config.use == "required"  # a screen that never was there is missed by nobody
         self._backlight = Backlight(config.backlight)
@@ -196,6 +198,7 @@ class Screen:
         shot: bytes | HardwareError
         try:
             shot = window.draw(content, read_back=shoot)
+            self.drawn_s += window.drew_s
         except HardwareError as error:
             shot = error
             self._become(State(open=True, size=window.size, fault=FaultKind.FAILED, note=str(error)))
@@ -277,6 +280,7 @@ class _Window:
         self._shown: tuple[object, ...] | None = None
         self._sheet: Any = None
         self._pictures: list[tuple[Picture, Any]] = []  # as they are in textures
+        self.drew_s = 0.0  # that the last drawing took
 
     def _open(self) -> None:
         sdl, number = self._sdl, self._number
@@ -326,7 +330,7 @@ class _Window:
 
     def draw(self, content: Content, *, read_back: bool) -> bytes:
         """Draw and show; with ``read_back`` what was drawn, as PNG, else nothing."""
-        sdl, renderer = self._sdl, self._renderer
+        sdl, renderer, begun = self._sdl, self._renderer, time.perf_counter()
         sdl.SDL_SetRenderDrawColor(renderer, *((0, 0, 0) if content.dark else BACKGROUND), 255)
         sdl.SDL_RenderClear(renderer)
         if not content.dark:
@@ -340,6 +344,7 @@ class _Window:
                 of = None if part is None else ctypes.byref(sdl.SDL_Rect(part.left, part.top, part.width, part.height))
                 sdl.SDL_RenderCopyEx(renderer, texture, of, ctypes.byref(where), float(self._rotation), None, flip)
             sdl.SDL_RenderCopy(renderer, self._sheet, None, None)
+        self.drew_s = time.perf_counter() - begun
         picture = self._read() if read_back else b""
         sdl.SDL_RenderPresent(renderer)
         return picture
@@ -446,8 +451,9 @@ def main(descriptor: int) -> None:
             while True:
                 match line.recv():
                     case Show(content):
+                        before = screen.drawn_s
                         screen.show(content)
-                        tell(Drawn())
+                        tell(Drawn(screen.drawn_s - before))
                     case Dim(brightness):
                         screen.dim(brightness)
                         tell(Drawn())

@@ -7,6 +7,7 @@ when the first word is needed. While nobody looks, ``show`` costs a reference.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -34,6 +35,7 @@ class SimDisplay:
         self._lock = threading.Lock()
         self._worker: ThreadPoolExecutor | None = None
         self._closed = False
+        self._drawn_s = 0.0
 
     @property
     def size(self) -> tuple[int, int]:
@@ -49,6 +51,11 @@ class SimDisplay:
         if not 1 <= percent <= 100:
             raise ValueError(f"screen: a brightness of {percent} is outside 1 to 100 %")
         self._brightness = percent
+
+    @property
+    def drawn_s(self) -> float:
+        """Of the times that somebody looked."""
+        return self._drawn_s
 
     def screenshot(self) -> bytes:
         return self._draw(lambda: encoded(self._render(), "PNG", compress_level=1))
@@ -90,6 +97,13 @@ class SimDisplay:
     # --- on hw.display
 
     def _render(self) -> Image:
+        begun = time.perf_counter()
+        try:
+            return self._composed()
+        finally:
+            self._drawn_s += time.perf_counter() - begun
+
+    def _composed(self) -> Image:
         from PIL import Image
 
         content = self._content

@@ -89,6 +89,10 @@ async def test_the_screen_shows_the_layout_and_the_server_sends_what_is_shown(tm
 
         await moves(door, *arrange(Layout.GRID, [Face(str(number)) for number in range(3)]))
         of_three = await rate(server)
+        door.stage.limit(1)
+        await until(lambda: sum(one.receiving for one in door.members.values()) == 1, "one is received, the others off")
+        assert await rate(server) < of_three / 2
+        door.stage.limit(9)
         door.stage.choose(Layout.SPEAKER, None, in_call=True)
         await moves(door, *arrange(Layout.SPEAKER, [Face(str(number)) for number in range(3)]))
         door.stage.choose(Layout.PIP, None, in_call=True)

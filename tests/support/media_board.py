@@ -163,6 +163,7 @@ class HandCamera:
 
 class HandDisplay:
     size = (640, 360)
+    drawn_s = 0.0
 
     def __init__(self) -> None:
         self.pictures: list[Picture] = []

@@ -180,3 +180,14 @@ def test_what_is_shared_is_shown_by_itself_until_it_ends_or_somebody_chooses() -
     stage.choose(Layout.NONE, None, in_call=True)
     stage.cast([sharing])
     assert (stage.layout, stage.view) == (Layout.NONE, {})
+
+
+def test_a_board_that_carries_fewer_pictures_is_asked_for_fewer() -> None:
+    stage = Stage(RememberingStudio())
+    views: list[int] = []
+    stage.on_view = lambda: views.append(len(stage.view))
+    stage.cast([Face(str(number)) for number in range(6)])
+    stage.limit(2)
+    assert set(stage.view) == {Source("0"), Source("1")}
+    stage.limit(9)
+    assert views == [6, 2, 6]

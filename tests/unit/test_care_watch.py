@@ -26,7 +26,7 @@ MEDIA: Json = {
               "missedBlocks": 3},
     "video": {"wanted": {"open": False, "bitrate": 1}, "actual": {"open": False, "bitrate": 5}, "codec": "H264",
               "pictures": 17, "stalled": 0},
-    "sessions": 0, "without": {}}
+    "sessions": 0, "without": {}, "optimalVideoCount": {"value": 9, "reason": "externalLimit"}}
 
 
 @dataclass

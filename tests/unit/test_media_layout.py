@@ -41,7 +41,7 @@ def test_seats_lie_on_the_screen_and_never_two_in_one_place(layout: Layout, size
         assert 0 <= seat.x < seat.x + seat.w <= 1.000001
         assert 0 <= seat.y < seat.y + seat.h <= 1.000001
     assert len({seat.source for seat in seats}) == len(seats)
-    assert sum(seat.source.shows is Shows.PERSON for seat in seats) <= MOST
+    assert sum(seat.source.shows is not Shows.SELF for seat in seats) <= MOST
     if layout is not Layout.PIP:  # an inset lies over
         for one, other in itertools.combinations(seats, 2):
             apart = (one.x + one.w <= other.x + 1e-6 or other.x + other.w <= one.x + 1e-6
@@ -130,3 +130,11 @@ def test_nobody_takes_the_place_of_one_who_speaks() -> None:
     assert talk(order) == ("b", "a")
     assert talk(order, "c") == ("c", "b", "a")
     assert spoken(order, [Face("a")]) == ("a",)
+
+
+def test_a_board_that_carries_less_shows_less_and_content_before_people() -> None:
+    people = [*faces(5), Face("c", content=True)]
+    assert feeds(arrange(Layout.CONTENT, people, order=("p4",), most=2)) == ["c", "p4"]
+    assert feeds(arrange(Layout.CONTENT, people, most=1)) == ["c"]
+    assert feeds(arrange(Layout.SPEAKER, people, order=("p4",), most=3)) == ["p4", "p0", "p1"]
+    assert feeds(arrange(Layout.GRID, people, most=1)) == ["p0"]
