@@ -144,8 +144,8 @@ class SessionDigit:
 
 @dataclass(frozen=True, slots=True)
 class DataMessage:
-    """``sender`` and ``to`` as the sender says, in a room; ``lost``: how many of its messages before this one have not
-    come."""
+    """``sender``: in a room, its id there, as the server says; ``to``: the ids of those who are meant, as the sender
+    says; ``lost``: how many of its messages before this one have not come."""
 
     channel: str
     payload: str
@@ -192,14 +192,13 @@ class Session(Protocol):
         """What the peer says it sends now (its mute, hold, video state): what is not sent is not missed."""
 
     def send(
-        self, channel: str, payload: str, *, sender: str = "", to: Sequence[str] = (), lossy: bool = False,
-        urgent: bool = False,
+        self, channel: str, payload: str, *, to: Sequence[str] = (), lossy: bool = False, urgent: bool = False,
     ) -> None:
-        """Data message of at most 64 KiB, in frames of ``messages``; ``sender`` and ``to`` for a room, whose server
-        tells of neither. It goes on the RTCDataChannel ``edgecall``, reliable and ordered; where ``lossy`` on
-        ``edgecall-lossy``, in any order and never twice, if the peer has one. The side that offers opens both.
-        ``urgent``: also while others wait. Raises Refused when the channel is not open (409/noDataChannel), backed up
-        (409/dataBacklog) or the message too large (413/tooLarge)."""
+        """Data message of at most 64 KiB, in frames of ``messages``; ``to``: of a room, where all get it. It goes on
+        the RTCDataChannel ``edgecall``, reliable and ordered; where ``lossy`` on ``edgecall-lossy``, in any order and
+        never twice, if the peer has one. The side that offers opens both. ``urgent``: also while others wait. Raises
+        Refused when the channel is not open (409/noDataChannel), backed up (409/dataBacklog) or the message too large
+        (413/tooLarge)."""
 
     def tap_encoded(self, limit_bytes: int = ENCODED_LIMIT) -> Tap[AccessUnit]:
         """The peer's pictures as they came, from the next key frame on, which is asked for: what a recording keeps
@@ -306,8 +305,11 @@ class Studio(Protocol):
         when there is no other address.
         """
 
-    def publication(self, wanted: Directions, *, ice: IceServers, loopback: bool) -> ServerSession | None:
-        """A session that only sends, microphone and camera: to a server; None where the board has neither."""
+    def publication(
+        self, wanted: Directions, *, ice: IceServers, loopback: bool, data: bool = False,
+    ) -> ServerSession | None:
+        """A session that only sends, microphone and camera: to a server; None where the board has neither. ``data``:
+        and data messages."""
 
     def playback(self, wanted: Directions, *, ice: IceServers, loopback: bool) -> ServerSession:
         """A session that only receives: what a server plays."""

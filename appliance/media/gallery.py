@@ -6,12 +6,13 @@ next offer. Pictures are decoded only while they are shown, and a person of whom
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Final
 
-from aiortc import RTCSessionDescription
+from aiortc import RTCDataChannel, RTCSessionDescription
 
 from appliance.errors import EdgecallError, SignalingError
 from appliance.media import sdp, stats
@@ -20,7 +21,8 @@ from appliance.media.api import OnLine
 from appliance.media.downlink import Loudspeaker
 from appliance.media.dscp import Marks
 from appliance.media.layout import Source
-from appliance.media.life import MediaLife
+from appliance.media.life import MAX_EVENTS, MediaLife
+from appliance.media.messages import Inbound
 from appliance.media.playout import Playout
 from appliance.media.rtp_receive import RtpReceiveStream
 from appliance.media.rtp_send import RtpSendStream
@@ -35,6 +37,7 @@ __all__ = ["Gallery"]
 
 log = logging.getLogger(__name__)
 
+OPENER: Final = "JanusDataChannel"
 ABSENT_S: Final = 2.0
 """Of a line of which nothing has come for so long nothing arrives any more."""
 
@@ -132,6 +135,10 @@ class Gallery(MediaLife):
             on_arrival=self.on_arrival, on_error=self._on_connect_error, wide=self.transmission,
         )
         self._pc.on("connectionstatechange", self.on_state)
+        self._pc.on("datachannel", self._on_channel)
+        self._inbound = Inbound(self._loop.time)
+        self._opener: RTCDataChannel | None = None
+        self.messages_dropped = 0
 
     # -- signalling
 
@@ -142,6 +149,9 @@ class Gallery(MediaLife):
             admitted = sdp.admit_room_offer(offer)
             sdp.require_dtls(admitted)
             await self._pc.setRemoteDescription(RTCSessionDescription(sdp=admitted, type="offer"))
+            if self._opener is None and self._pc.sctp is not None:
+                # Janus hands data on only to who has opened a channel itself; on it nothing comes
+                self._opener = self._pc.createDataChannel(OPENER)
             await self._pc.setLocalDescription(await self._pc.createAnswer())
         except EdgecallError:
             raise
@@ -220,6 +230,17 @@ class Gallery(MediaLife):
         await self.transmission.close()
         for line in self._lines:
             await line.close(deadline_s / len(self._lines))
+
+    def _on_channel(self, channel: RTCDataChannel) -> None:
+        """Of one person in the room: the server names it so."""
+        channel.on("message", functools.partial(self._on_message, channel.label))
+
+    def _on_message(self, feed: str, frame: str | bytes) -> None:
+        message = self._inbound.take(frame, feed)
+        if message is not None and len(self._events) < MAX_EVENTS:
+            self._emit(message)
+        elif message is not None:
+            self.messages_dropped += 1
 
     def _on_connect_error(self, error: Exception) -> None:
         log.warning("connecting failed inside the media stack: %s", type(error).__name__, exc_info=error)

@@ -22,7 +22,7 @@ from appliance.media.transport import MediaTransport
 from appliance.network import Network
 from appliance.tasks import background
 
-__all__ = ["CLOSE_S", "MediaLife"]
+__all__ = ["CLOSE_S", "MAX_EVENTS", "MediaLife"]
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ SILENT_S: Final = 3.0
 CONNECT_S: Final = 30.0  # from both descriptions to DTLS
 CHECK_S: Final = 0.25
 CLOSE_S: Final = 0.7
+MAX_EVENTS: Final = 256  # events nobody took: data messages beyond are dropped
 
 
 class MediaLife(ABC):

@@ -2,8 +2,8 @@
 
 A frame is a JSON text of a data channel: ``{"channel", "payload"}``, and where the sender has more to say ``seq``
 (rises by one with each message of a ``run``, for what is sent reliably and for what may be ``lossy`` apart), ``part``
-and ``of`` (of a message in several frames), ``from`` and ``to`` (in a room, whose server tells of neither). Who sends
-plain frames without the rest is understood too; then no gap is seen. All of it is what the sender says.
+and ``of`` (of a message in several frames), and ``to`` (in a room, where all get it). Who sends plain frames without
+the rest is understood too; then no gap is seen. All of it is what the sender says.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["FRAME_LIMIT", "MESSAGE_LIMIT", "Inbound", "Outbound"]
 
 FRAME_LIMIT: Final = 64 * 1024  # bytes on the wire: what every peer takes (RFC 8841 6.1)
 MESSAGE_LIMIT: Final = 64 * 1024  # bytes of channel and payload together
-NAME_LIMIT: Final = 128  # characters of a channel, a sender, one who is meant
+NAME_LIMIT: Final = 128  # characters of a channel, or of one who is meant
 RECIPIENTS: Final = 64
 PARTS: Final = 64
 LEAST: Final = 1024  # bytes of payload in a frame, beside those who are meant
@@ -40,15 +40,14 @@ class Outbound:
         self._sequence = {False: 0, True: 0}
 
     def frames(
-        self, channel: str, payload: str, *, sender: str = "", to: Sequence[str] = (), lossy: bool = False,
+        self, channel: str, payload: str, *, to: Sequence[str] = (), lossy: bool = False,
     ) -> list[str]:
         """The next message. Raises ValueError when it is larger than MESSAGE_LIMIT, or names too many."""
         if len(channel.encode()) + len(payload.encode()) > MESSAGE_LIMIT:
             raise ValueError("too large")
         head: dict[str, Any] = {
             "channel": channel, "run": self._run, "seq": self._sequence[lossy] + 1,
-            **({"lossy": True} if lossy else {}), **({"from": sender} if sender else {}),
-            **({"to": list(to)} if to else {})}
+            **({"lossy": True} if lossy else {}), **({"to": list(to)} if to else {})}
         frames = self._frames(head, payload)
         self._sequence[lossy] += 1
         return frames
@@ -86,22 +85,23 @@ class Inbound:
         self.malformed = 0
         self.abandoned = 0
 
-    def take(self, frame: str | bytes) -> DataMessage | None:
-        """A frame as it came; the message that it completes, if any."""
+    def take(self, frame: str | bytes, sender: str = "") -> DataMessage | None:
+        """A frame as it came from ``sender``; the message that it completes, if any."""
         self._forget_late()
         parsed = _parse(frame)
         if parsed is None:
             self.malformed += 1
             return None
-        run, lossy, number = parsed.run, parsed.lossy, parsed.sequence
-        if run is None or number is None:
-            return DataMessage(parsed.channel, parsed.payload, parsed.sender, parsed.to)
+        lossy, number = parsed.lossy, parsed.sequence
+        if parsed.run is None or number is None:
+            return DataMessage(parsed.channel, parsed.payload, sender, parsed.to)
+        run = f"{sender} {parsed.run}"  # nobody speaks in another one's run
         if not lossy and number <= self._latest.get((run, lossy), 0):
             return None  # it came already
         payload = parsed.payload if parsed.of == 1 else self._assemble((run, lossy, number, parsed.of), parsed)
         if payload is None:
             return None
-        return DataMessage(parsed.channel, payload, parsed.sender, parsed.to, self._missing(run, lossy, number))
+        return DataMessage(parsed.channel, payload, sender, parsed.to, self._missing(run, lossy, number))
 
     def _missing(self, run: str, lossy: bool, number: int) -> int:
         """How many messages before this one have not come; one that was overtaken is none that is missing twice."""
@@ -146,7 +146,6 @@ class _Frame:
     lossy: bool
     part: int
     of: int
-    sender: str
     to: tuple[str, ...]
 
 
@@ -160,7 +159,7 @@ def _parse(frame: str | bytes) -> _Frame | None:
             _name(found["channel"]), _text(found["payload"]), _maybe(found, "run", _name),
             _maybe(found, "seq", lambda value: _integer(value, 1, 2**53)), found.get("lossy") is True,
             _integer(found.get("part", 0), 0, PARTS - 1), _integer(found.get("of", 1), 1, PARTS),
-            _name(found.get("from", "")), _names(found.get("to", [])))
+            _names(found.get("to", [])))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return parsed if parsed.part < parsed.of else None

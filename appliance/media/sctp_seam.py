@@ -17,8 +17,8 @@ __all__ = ["DataGate"]
 
 log = logging.getLogger(__name__)
 
-CHANNELS: Final = 16  # data channels of one peer; Edgecall uses one
-STREAMS: Final = 64
+CHANNELS: Final = 160  # of one peer; a room has one for each who sends, and Janus itself no more than 150
+STREAMS: Final = 192
 PIECES: Final = 2048  # fragments that wait for others: 30 times the largest message of ours
 WINDOW: Final = 1024 * 1024  # bytes beyond the window that aiortc advertises and does not keep to
 

@@ -221,7 +221,13 @@ def admit_room_offer(text: str) -> str:
     Raises SignalingError, also when a line is of a codec that nobody asked for: only what can be used is subscribed.
     """
     session = SessionText.parse(text, MAX_ROOM_SECTIONS)
+    data = [section for section in session.sections if section.kind == "application"]
+    if len(data) > 1 or not all(section.proto.endswith("SCTP") and section.mid for section in data):
+        raise SignalingError("the room offers lines of data that cannot be used", sub_code="badSdp")
     for section in session.sections:
+        if section in data:
+            _only_usable_candidates(section)
+            continue
         if section.kind not in ("audio", "video") or not section.mid:
             raise SignalingError(f"the room offers a line of {section.kind} that cannot be used", sub_code="badSdp")
         _only_known_codecs(section)

@@ -41,11 +41,9 @@ from appliance.media.voice_codecs import OPUS, VOICE_CODECS, VoiceCodec
 from appliance.vocabulary import Json
 from hw.api import Picture
 
-__all__ = ["MAX_EVENTS", "Channel", "Lag", "Session", "SessionParts"]
+__all__ = ["Channel", "Lag", "Session", "SessionParts"]
 
 log = logging.getLogger(__name__)
-
-MAX_EVENTS: Final = 256  # events nobody took: data messages beyond are dropped
 
 OWED_S: Final = 10.0
 

@@ -181,11 +181,13 @@ class Studio:
         return self._kept(PlainSession(
             self._name(), wanted=wanted, mux=mux, symmetric=symmetric, protection=protection, **self._parts()))
 
-    def publication(self, wanted: Directions, *, ice: IceServers, loopback: bool) -> PublishingSession | None:
+    def publication(
+        self, wanted: Directions, *, ice: IceServers, loopback: bool, data: bool = False,
+    ) -> PublishingSession | None:
         if not self.sends:
             return None
         return self._kept(PublishingSession(
-            self._name(), wanted=wanted, servers=self.servers(ice), loopback=loopback, **self._parts()))
+            self._name(), wanted=wanted, servers=self.servers(ice), loopback=loopback, data=data, **self._parts()))
 
     def playback(self, wanted: Directions, *, ice: IceServers, loopback: bool) -> PlayingSession:
         parts = self._parts()

@@ -14,10 +14,11 @@ from appliance.errors import EdgecallError, Refused, SignalingError
 from appliance.media import sdp, stats
 from appliance.media.aiortc_seam import PeerConnection, candidate_from_sdp
 from appliance.media.api import Directions, IceFragment, IceServers
+from appliance.media.life import MAX_EVENTS
 from appliance.media.messages import MESSAGE_LIMIT, Inbound, Outbound
 from appliance.media.rtp_seam import codec_preferences
 from appliance.media.servers import ServerPool
-from appliance.media.session import MAX_EVENTS, Channel, Session, SessionParts
+from appliance.media.session import Channel, Session, SessionParts
 from appliance.media.voice_codecs import VoiceCodec
 from appliance.network import Network
 from appliance.vocabulary import Json
@@ -193,14 +194,13 @@ class WebRtcSession(Session):
         self._adopt(self._pc.createDataChannel(LOSSY, ordered=False, maxRetransmits=0))
 
     def send(
-        self, channel: str, payload: str, *, sender: str = "", to: Sequence[str] = (), lossy: bool = False,
-        urgent: bool = False,
+        self, channel: str, payload: str, *, to: Sequence[str] = (), lossy: bool = False, urgent: bool = False,
     ) -> None:
         found = self._open_channel(lossy=lossy)
         if found.channel.bufferedAmount > MAX_BUFFERED + (RESERVE if urgent else 0):
             raise Refused("the peer does not take data as fast as it is sent", sub_code="dataBacklog")
         try:
-            frames = self._outbound.frames(channel, payload, sender=sender, to=to, lossy=lossy)
+            frames = self._outbound.frames(channel, payload, to=to, lossy=lossy)
         except ValueError:
             raise Refused(f"a data message may have {MESSAGE_LIMIT // 1024} KiB; shorten it or send it in parts",
                           code=413, sub_code="tooLarge") from None
@@ -246,16 +246,18 @@ class WebRtcSession(Session):
 
 
 class PublishingSession(WebRtcSession):
-    """Only sends: microphone and camera to a server, which hands them on. No data channel.
+    """Only sends: microphone and camera to a server, which hands them on, and data messages where it does that too.
 
     The server owes nothing but what it has told of itself until now: once the rhythm is known in which it reports on
     what is sent and answers checks, twice its longest pause of the last minute is silence.
     """
 
     def __init__(
-        self, name: str, *, wanted: Directions, servers: ServerPool, loopback: bool, **parts: Unpack[SessionParts],
+        self, name: str, *, wanted: Directions, servers: ServerPool, loopback: bool, data: bool = False,
+        **parts: Unpack[SessionParts],
     ) -> None:
         super().__init__(name, wanted=wanted, servers=servers, loopback=loopback, **parts)
+        self._data = data
         self._rhythm = _Rhythm()
 
     def on_arrival(self) -> None:
@@ -277,6 +279,8 @@ class PublishingSession(WebRtcSession):
                 continue
             transceiver = self._pc.addTransceiver(track, direction="sendonly")
             transceiver.setCodecPreferences(codec_preferences(kind))
+        if self._data:
+            self._open_channels()
         await self._pc.setLocalDescription(await self._pc.createOffer())
         return self._pc.localDescription.sdp
 

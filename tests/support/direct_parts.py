@@ -214,8 +214,7 @@ class ScriptedSession:
         self.peer_says = (audio, video)
 
     def send(
-        self, channel: str, payload: str, *, sender: str = "", to: Sequence[str] = (), lossy: bool = False,
-        urgent: bool = False,
+        self, channel: str, payload: str, *, to: Sequence[str] = (), lossy: bool = False, urgent: bool = False,
     ) -> None:
         self.sent.append((channel, payload))
         if self.other is not None:

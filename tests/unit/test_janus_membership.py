@@ -310,6 +310,39 @@ def test_without_a_screen_no_picture_is_subscribed() -> None:
     assert len(desk.carried()) == 1
 
 
+def talker(number: int) -> Json:
+    """Somebody with sound and data messages."""
+    return {"id": number, "display": f"p{number}", "streams": [
+        {"type": "audio", "mid": "0", "codec": "opus"}, {"type": "data", "mid": "1"}]}
+
+
+def test_data_messages_of_all_come_on_one_line_that_nobody_who_leaves_takes_away() -> None:
+    desk = Desk()
+    desk.in_room()
+    desk.says({"videoroom": "event", "publishers": [talker(2)]})
+    desk.answer(lambda one: one["janus"] == "attach", data={"id": WATCHER})
+    lines: list[Json] = [{"type": "audio", "active": True, "mid": "0", "feed_id": 2, "feed_mid": "0"},
+                         {"type": "data", "active": True, "mid": "1", "sources": 1, "source_ids": [2]}]
+    assert desk.asked[-1]["body"]["streams"] == [{"feed": 2, "mid": "0"}, {"feed": 2, "mid": "1"}]
+    desk.plugin("join", {"videoroom": "attached", "streams": lines}, handle=WATCHER, jsep={"type": "offer", "sdp": "x"})
+    assert desk.of(Watch)[-1].lines == {"0": OnLine("2")}
+    desk.start()
+    desk.says({"videoroom": "event", "publishers": [{**talker(3), "streams": talker(3)["streams"][1:]}]})
+    assert desk.asked[-1]["body"] == {"request": "subscribe", "streams": [{"feed": 3, "mid": "1"}]}
+    desk.plugin("subscribe", {"videoroom": "updated"}, handle=WATCHER)  # the line is there
+    asked = len(desk.asked)
+    desk.says({"videoroom": "event", "leaving": 3})
+    assert len(desk.asked) == asked
+    desk.says({"videoroom": "event", "publishers": [talker(4)]})
+    assert desk.asked[-1]["body"]["streams"] == [{"feed": 4, "mid": "0"}, {"feed": 4, "mid": "1"}]
+    desk.plugin("subscribe", {"videoroom": "updated", "streams": [
+        *lines, {"type": "audio", "active": True, "mid": "2", "feed_id": 4, "feed_mid": "0"}]}, handle=WATCHER,
+        jsep={"type": "offer", "sdp": "y"})
+    desk.start()
+    desk.run(desk.member.want(hears=False, sees=False))  # on hold the sound stops, and data messages do not
+    assert desk.asked[-1]["body"] == {"request": "unsubscribe", "streams": [{"sub_mid": "0"}, {"sub_mid": "2"}]}
+
+
 def test_no_more_pictures_than_are_shown() -> None:
     desk = Desk()
     desk.in_room(*(person(number) for number in range(2, 16)))

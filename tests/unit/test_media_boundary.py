@@ -214,7 +214,7 @@ async def test_a_message_without_end_is_bounded() -> None:
 
 async def test_channels_without_number_are_bounded() -> None:
     peer, sctp, gate, _ = await association()
-    for n in range(100):
+    for n in range(sctp_seam.CHANNELS + 50):
         opened = DataChunk(flags=3)
         opened.tsn, opened.stream_id, opened.protocol = 7 + n, 2 * n + 2, 50
         opened.user_data = struct.pack("!BBHLHH", 3, 0, 0, 0, 4, 0) + b"chat"

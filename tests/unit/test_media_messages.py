@@ -44,8 +44,15 @@ def test_the_plain_frame_of_who_knows_no_numbers_is_read() -> None:
 
 
 def test_who_sends_it_and_who_is_meant() -> None:
-    frame, = Outbound().frames("chat", "x", sender="7", to=["8", "9"])
-    assert Inbound(Hand()).take(frame) == DataMessage("chat", "x", "7", ("8", "9"))
+    frame, = Outbound().frames("chat", "x", to=["8", "9"])
+    assert Inbound(Hand()).take(frame, "7") == DataMessage("chat", "x", "7", ("8", "9"))
+
+
+def test_nobody_speaks_in_the_place_of_another() -> None:
+    inbound = Inbound(Hand())
+    forged, right = (json.dumps({"channel": "c", "run": "r", "seq": number, "payload": "x"}) for number in (9, 2))
+    assert inbound.take(forged, "mallory") is not None
+    assert inbound.take(right, "olga") == DataMessage("c", "x", "olga")
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=400), st.integers(1, 60), st.randoms())
@@ -123,7 +130,7 @@ def test_memory_is_bounded_whatever_comes() -> None:
     '{"channel": "c", "payload": "x", "seq": 0, "run": "r"}', '{"channel": "c", "payload": "x", "seq": true}',
     '{"channel": "c", "payload": "x", "part": 2, "of": 2}', '{"channel": "c", "payload": "x", "of": 65}',
     '{"channel": "c", "payload": "x", "to": "all"}', '{"channel": "c", "payload": "x", "to": [1]}',
-    '{"channel": "c", "payload": "x", "from": 7}', json.dumps({"channel": "c" * 129, "payload": "x"}),
+    '{"channel": "c", "payload": "x", "run": 7}', json.dumps({"channel": "c" * 129, "payload": "x"}),
 ], ids=range(16))
 def test_what_is_no_frame_is_counted_and_left(frame: str | bytes) -> None:
     inbound = Inbound(Hand())

@@ -228,7 +228,9 @@ def test_a_rooms_offer_keeps_all_its_lines_of_one_kind() -> None:
 @pytest.mark.parametrize("line", [
     "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:0\r\na=rtpmap:96 VP8/90000\r\n",
     "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=rtpmap:111 opus/48000/2\r\n",
-    "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:0\r\n",
+    "m=application 9 RTP/SAVPF 96\r\na=mid:0\r\n",
+    "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n",
+    "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:0\r\n" * 2,
 ])
 def test_a_rooms_line_that_nobody_asked_for_is_refused(line: str) -> None:
     with pytest.raises(SignalingError):

@@ -15,7 +15,15 @@ from functools import partial
 from typing import Final, Protocol
 
 from appliance.errors import EdgecallError, Refused, SignalingError
-from appliance.media.api import Directions, Gallery, Session, SessionClosed, SessionEvent, SessionStranded
+from appliance.media.api import (
+    DataMessage,
+    Directions,
+    Gallery,
+    Session,
+    SessionClosed,
+    SessionEvent,
+    SessionStranded,
+)
 from appliance.providers import api
 from appliance.providers.chores import Chores
 from appliance.providers.facts import Facts
@@ -170,7 +178,10 @@ class JanusLeg:
     async def send(
         self, channel: str, payload: str, *, to: Sequence[str] = (), lossy: bool = False, urgent: bool = False,
     ) -> None:
-        raise Refused("rooms carry no data messages yet", code=501, sub_code="FeatureNotSupported")
+        if self._publication is None:
+            raise Refused("nothing of this device is in the room now, and no data either", sub_code="noDataChannel")
+        self._publication[1].send(channel, payload, to=to, lossy=lossy, urgent=urgent)
+        self._facts.put(api.DataSent(channel, len(payload.encode())))
 
     async def press(self, digits: str, seconds: float) -> None:
         raise Refused("only telephones take digits", code=501, sub_code="FeatureNotSupported")
@@ -302,9 +313,17 @@ class JanusLeg:
     def _listen(self, generation: int, events: AsyncIterator[SessionEvent], *, watching: bool) -> None:
         async def listen() -> None:
             async for event in events:
+                if isinstance(event, DataMessage):
+                    self._receive(event)
+                    continue
                 self._carry_out(self._membership.session(generation, event, watching=watching))
 
         self._chores.spawn(listen(), f"janus.{'gallery' if watching else 'publication'}.{self._id[:12]}")
+
+    def _receive(self, message: DataMessage) -> None:
+        """The room hands everything to everybody; what is meant for others alone is theirs."""
+        if not message.to or self._membership.me_there in message.to:
+            self._facts.put(api.DataReceived(message.channel, message.payload, message.sender, message.lost))
 
     # --- what is shared
 

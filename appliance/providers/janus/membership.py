@@ -51,6 +51,7 @@ BACK_OFF_S: Final = (0.2, 0.5, 1.0, 2.0)
 """Seconds before the room is joined again; the last one repeats: a network that is back is used within it."""
 VOICES: Final = 24
 PICTURES: Final = 9
+SENDERS: Final = 100  # of data messages: Janus has 150 channels in all for each who listens
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +201,11 @@ class Membership:
 
     def sharing_lost(self, generation: int) -> Sequence[Effect]:
         return [] if self._over else self._sharing.lost(generation)
+
+    @property
+    def me_there(self) -> str:
+        """Our id in the room; empty while we are not."""
+        return self._me_there
 
     @property
     def may_expel(self) -> bool:
@@ -427,6 +433,10 @@ class Membership:
             source, shared = Source(person.feed, Shows.CONTENT), self._shared(person)
             if shared is not None and shared[1].codec == "h264" and (self._view is None or source in self._view):
                 found[shared[0], shared[1].mid] = self._quality(source, shared[1])
+        for person in people[:SENDERS]:
+            data = person.stream("data")
+            if data is not None:
+                found[person.feed, data.mid] = None
         return found
 
     def _quality(self, source: Source, stream: Stream) -> Quality | None:

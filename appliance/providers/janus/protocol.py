@@ -142,7 +142,7 @@ class Stream:
     """What a person sends on one of its lines. ``codec`` in lower case, as in SDP."""
 
     mid: str
-    kind: str  # audio or video; what else there is, is left out
+    kind: str  # audio, video or data
     codec: str
     muted: bool = False  # by a moderator
     simulcast: bool = False  # in several qualities
@@ -254,7 +254,7 @@ def _identity(entry: Json) -> str:
 
 def _stream(entry: Json) -> Stream | None:
     kind, mid = entry.get("type"), _text(entry.get("mid"))
-    if kind not in ("audio", "video") or not mid or entry.get("disabled") is True:
+    if kind not in ("audio", "video", "data") or not mid or entry.get("disabled") is True:
         return None
     return Stream(mid, kind, _text(entry.get("codec")).lower(), entry.get("moderated") is True,
                   entry.get("simulcast") is True, CONTENT.match(_text(entry.get("description"))) is not None)

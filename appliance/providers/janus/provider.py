@@ -113,7 +113,7 @@ class JanusProvider:
     # --- Ground -----------------------------------------------------------------------------------------------------
 
     def publication(self, wanted: Directions) -> Session | None:
-        return self._studio.publication(wanted, ice=self._ice, loopback=self._loopback())
+        return self._studio.publication(wanted, ice=self._ice, loopback=self._loopback(), data=True)
 
     def gallery(self) -> Gallery:
         return self._studio.gallery(ice=self._ice, loopback=self._loopback())

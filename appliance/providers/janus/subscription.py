@@ -49,6 +49,7 @@ class Subscription:
         self._pictures: set[Stream] = set()  # those of them that are no sound
         self._given: dict[Stream, Quality] = {}  # what the server was asked for, of senders of several
         self._switches = True  # the server puts another person on a line without a negotiation
+        self._fed: set[Stream] = set()  # those whose data messages come: all on one line
         self._unusable: set[Stream] = set()  # not to be had, until the person is told of again
         self._singly = False  # one person at a time: of several the server has refused one, and says not which
         self.handle: int | None = None
@@ -70,6 +71,7 @@ class Subscription:
         self._mids.clear()
         self._pictures.clear()
         self._given.clear()
+        self._fed.clear()
         self._unusable.clear()
         self._switches = True
 
@@ -82,7 +84,9 @@ class Subscription:
         if self._door is None or self._negotiating:
             return []
         qualities = self._wanted()
-        wanted, have = qualities.keys() - self._unusable, set(self._mids)
+        wanted = qualities.keys() - self._unusable
+        self._fed &= wanted  # of who has left nothing comes by itself
+        have = self._mids.keys() | self._fed
         if not self._attached:
             if not wanted:
                 return []
@@ -120,6 +124,7 @@ class Subscription:
         if self.handle is not None:
             effects += self._requests.ask({"janus": "detach", "handle_id": self.handle}, nothing, nothing)
         self.handle, self._attached, self._negotiating = None, False, False
+        self._fed.clear()
         return [*effects, *self.follow()]
 
     # --- steps ------------------------------------------------------------------------------------------------------
@@ -139,25 +144,34 @@ class Subscription:
     def _join(self, handle: int, streams: set[Stream]) -> Sequence[Effect]:
         door = self._door() if self._door is not None else {}
         body = {**door, "request": "join", "ptype": "subscriber", "streams": self._named(streams)}
-        return self._requests.tell_plugin(handle, body, self._changed, self._refused(streams))
+        return self._requests.tell_plugin(handle, body, self._given_now(streams), self._refused(streams))
 
     def _change(self, handle: int, request: str, streams: set[Stream]) -> Sequence[Effect]:
         names: list[Json] = self._named(streams)
         if request == "unsubscribe":
             names = [{"sub_mid": self._mids[one]} for one in sorted(streams)]
-        return self._requests.tell_plugin(handle, {"request": request, "streams": names}, self._changed,
+        return self._requests.tell_plugin(handle, {"request": request, "streams": names}, self._given_now(streams),
                                           self._refused(streams))
+
+    def _given_now(self, streams: set[Stream]) -> Answer:
+        """The server's answer, which does not name those whose data messages are added to the line of others."""
+
+        def done(message: Json) -> Sequence[Effect]:
+            self._fed |= {one for one in streams if self._kind(one) == "data"}
+            return self._changed(message)
+
+        return done
 
     def _pairs(self, superfluous: Set[Stream], missing: Set[Stream]) -> Mapping[Stream, Stream]:
         """Pictures that can take the lines of others. Of who has left the server itself takes the lines away."""
         if not self._switches:
             return {}
         free = sorted(one for one in superfluous & self._pictures if one[0] in self._persons)
-        return dict(zip(free, sorted(one for one in missing if self._is_picture(one)), strict=False))
+        return dict(zip(free, sorted(one for one in missing if self._kind(one) == "video"), strict=False))
 
-    def _is_picture(self, stream: Stream) -> bool:
+    def _kind(self, stream: Stream) -> str:
         person = self._persons.get(stream[0])
-        return person is not None and any(one.kind == "video" and one.mid == stream[1] for one in person.streams)
+        return next((one.kind for one in person.streams if one.mid == stream[1]), "") if person is not None else ""
 
     def _switch(self, handle: int, pairs: Mapping[Stream, Stream]) -> Sequence[Effect]:
         """Nobody is on those lines until the server has answered: what comes meanwhile is of the one or the other."""
@@ -219,6 +233,9 @@ class Subscription:
         if data.get("videoroom") not in ("attached", "updated"):
             return []
         self._attached = True
+        if "streams" not in data:  # data messages of one more person, on the line that is there
+            self._negotiating = False
+            return self.follow()
         lines = wire.lines_of(data)
         self._take_lines(lines)
         sdp = wire.sdp_of(message, "offer")

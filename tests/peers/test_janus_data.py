@@ -1,0 +1,156 @@
+"""Data messages in rooms of a real Janus, between appliances; and the door opened from there by a signature."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from appliance.errors import Refused
+from appliance.providers import api
+from appliance.vocabulary import END_REASONS
+from tests.support.house import house, start_of
+from tests.support.room_device import ROOM, Device, device, janus, until
+
+pytestmark = pytest.mark.peer
+
+
+async def says(one: Device, channel: str, payload: str, **how: Any) -> None:
+    """As soon as its data channel is open."""
+    assert one.leg is not None
+    deadline = asyncio.get_running_loop().time() + 5
+    while True:
+        try:
+            await one.leg.send(channel, payload, **how)
+        except Refused as refused:
+            assert refused.sub_code == "noDataChannel"
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.02)
+        else:
+            return
+
+
+def heard(one: Device, channel: str) -> list[api.DataReceived]:
+    return [event for event in one.of(api.DataReceived) if event.channel == channel]
+
+
+async def listening(*devices: Device) -> None:
+    """Each hears each."""
+    for number in range(100):
+        for one in devices:
+            await says(one, "here", f"{one.name} {number}")
+        await asyncio.sleep(0.1)
+        if all({message.payload.split()[0] for message in heard(one, "here")} >= {
+                other.name for other in devices if other is not one} for one in devices):
+            return
+    raise AssertionError([heard(one, "here") for one in devices])
+
+
+async def test_messages_reach_all_or_those_who_are_meant_and_the_server_says_whose_they_are(tmp_path: Path) -> None:
+    async with (
+        janus(tmp_path) as server, device(server.url, "door", 440) as door, device(server.url, "gate", 880) as gate,
+        device(server.url, "desk", 660) as desk,
+    ):
+        for one in (door, gate, desk):
+            await one.join()
+            await one.connected()
+        await listening(door, gate, desk)
+        sent = ["short", "ä" * 30_000, "\x01" * 60_000, *(str(number) for number in range(50))]
+        for payload in sent:
+            await says(door, "chat", payload)
+        for one in (gate, desk):
+            await until(lambda one=one: len(heard(one, "chat")) == len(sent),  # type: ignore[misc]
+                        f"all messages at {one.name}")
+            assert [message.payload for message in heard(one, "chat")] == sent
+            assert {message.sender for message in heard(one, "chat")} == {one.members["Door"].id}
+            assert not any(message.lost for message in heard(one, "chat"))
+
+        await says(door, "note", "for the gate", to=[door.members["Gate"].id])
+        await says(door, "note", "for all", lossy=True)
+        for one, came in ((gate, {"for the gate", "for all"}), (desk, {"for all"})):
+            await until(lambda one=one, came=came: {  # type: ignore[misc]
+                message.payload for message in heard(one, "note")} == came, f"notes at {one.name}")
+        assert not heard(door, "chat")
+
+        assert desk.leg is not None
+        await desk.leg.end(END_REASONS["0/local"])
+        await until(lambda: "Desk" not in door.members, "the desk has left")
+        await says(gate, "chat", "still there?")
+        await until(lambda: heard(door, "chat"), "the one who is left is heard still")
+        await desk.join()
+        await desk.connected()
+        await listening(door, gate, desk)
+        assert not door.of(api.Lost)
+
+
+async def test_after_a_loss_messages_come_again(tmp_path: Path) -> None:
+    async with (
+        janus(tmp_path) as server, device(server.url, "door", 440) as door, device(server.url, "gate", 880) as gate,
+    ):
+        for one in (door, gate):
+            await one.join()
+            await one.connected()
+        await listening(door, gate)
+        await server.kill()
+        await until(lambda: door.of(api.Lost) and gate.of(api.Lost), "both reconnect", 3)
+        with pytest.raises(Refused) as refused:
+            assert door.leg is not None
+            await door.leg.send("chat", "nobody hears it")
+        assert refused.value.sub_code == "noDataChannel"
+        await server.start()
+        await until(lambda: door.of(api.Recovered) and gate.of(api.Recovered), "both are back", 8)
+        door.told.clear()
+        gate.told.clear()
+        await listening(door, gate)
+
+
+async def test_the_door_is_opened_from_the_room_by_a_signature_and_by_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "janus").mkdir()
+    key = Ed25519PrivateKey.generate()
+    public = tmp_path / "caretaker.pub"
+    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    async with janus(tmp_path / "janus") as server, device(server.url, "gate", 880) as gate:
+        await gate.join()
+        await gate.connected()
+        start = await start_of(tmp_path, {
+            "janus.url": server.url, "mqtt.enabled": False, "door.seconds": 1.0,
+            "door.signers": [{"name": "caretaker", "key_file": str(public)}]})
+        async with house(start) as running:
+            joined = await running.give("room.join", target=str(ROOM))
+            assert joined["result"] == "done", joined
+            await until(lambda: "Edgecall" in gate.members, "the appliance is there")
+
+            async def asks(body: dict[str, Any]) -> dict[str, Any]:
+                before = len(heard(gate, "door"))
+                for _ in range(20):
+                    await says(gate, "door", json.dumps(body))
+                    for _ in range(20):
+                        if len(heard(gate, "door")) > before:
+                            reply: dict[str, Any] = json.loads(heard(gate, "door")[-1].payload)
+                            return reply
+                        await asyncio.sleep(0.05)
+                raise AssertionError("the door says nothing")
+
+            nonce = await asks({"type": "challenge"})
+            assert not running.document("io")["relays"]["door"]["closed"]
+            unsigned = await asks({"type": "open", "relay": "door"})
+            assert (unsigned["code"], unsigned["subCode"]) == (401, "unsigned")
+            claims = {"device": nonce["device"], "call_id": nonce["callId"], "relay": "door", "nonce": nonce["nonce"]}
+            token = jwt.PyJWS().encode(json.dumps(claims).encode(), key, "EdDSA", headers={"kid": "caretaker"})
+            opened = await asks({"type": "open", "jws": token})
+            assert opened["result"] == "done", opened
+            assert running.document("io")["relays"]["door"]["closed"]
+            again = await asks({"type": "open", "jws": token})
+            assert (again["code"], again["subCode"]) == (403, "nonce")
+            relay = [event.data for event in running.events if event.type == "io.relay"]
+            assert [(one["origin"], one["sender"]) for one in relay if one["closed"]] == [("data", "caretaker")]
+            assert [event.data["why"] for event in running.events if event.type == "security.refused"] == [
+                "unsigned", "nonce"]
+            told = [event.data for event in running.events if event.type == "data.received"]
+            assert {one["rawId"] for one in told} == {"Gate"}
