@@ -705,7 +705,7 @@ DIAGNOSTICS: Final[Mapping[str, Diagnostic]] = _diagnostics(
     ("cameraLowFrameRate", _F, "The camera is slower than configured.", "More light, or a smaller picture."),
     ("incomingVideoStalled", _F, "The picture of the other side stands still.",
      "Ask the other side to look after its camera; check the network."),
-    ("encoderFallback", _F, "The hardware encoder failed; software encodes.", "See the detail."),
+    ("encoderFallback", _F, "The hardware encoder failed or is missing; software encodes.", "See the detail."),
     ("speakerNotFunctioning", _F, "The loudspeaker stopped playing.", "Check its plug."),
     ("speakerMuted", _F, "The loudspeaker is muted outside the appliance.", "Unmute it in the mixer."),
     ("speakerVolumeIsZero", _F, "The volume is zero.", "Raise the volume."),

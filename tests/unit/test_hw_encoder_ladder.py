@@ -88,6 +88,32 @@ def test_a_board_without_hardware_encodes_in_software() -> None:
     encoder.close()
 
 
+def test_hardware_that_the_board_should_have_is_missed_from_the_start_and_taken_when_it_comes() -> None:
+    told: list[tuple[EncoderKind, str]] = []
+    now, nodes, found = [0.0], [frozenset[str]()], [Found()]
+    encoder = CameraEncoder(lambda *words: told.append(words), expected=True, find=lambda: found[0],
+                            nodes=lambda: nodes[0], speed=lambda: 1e9, clock=lambda: now[0])
+    (kind, reason), = told
+    assert kind is EncoderKind.SOFTWARE
+    assert "is not there: look for its driver" in reason
+    mode = encoder.open(VideoMode(320, 180))
+    encoder.encode(grey(mode), 1)
+    assert len(encoder.collect()) == 1
+    encoder.close()
+    found[0], nodes[0], now[0] = Found("/dev/video11"), frozenset({"/dev/video11"}), 2.0
+    encoder.recover()
+    while encoder.proving:
+        encoder.recover()
+    assert told[1:] == [(EncoderKind.HARDWARE, "")]
+
+
+@pytest.mark.parametrize("found", [Found("/dev/video11"), Found("", "it is held by x (7)")])
+def test_hardware_that_is_there_is_not_missed(found: Found) -> None:
+    told: list[tuple[EncoderKind, str]] = []
+    CameraEncoder(lambda *words: told.append(words), expected=True, find=lambda: found, speed=lambda: 1e9)
+    assert [reason for _, reason in told] == [found.reason]
+
+
 def test_a_node_that_is_gone_at_the_opening_is_left_for_software() -> None:
     told: list[tuple[EncoderKind, str]] = []
     encoder = CameraEncoder(lambda *words: told.append(words), find=lambda: Found("/dev/not-there"), speed=lambda: 1e9)

@@ -36,7 +36,7 @@ def test_the_table_reaches_the_process_whole() -> None:
 @pytest.mark.parametrize(("values", "words"), [
     ({"rotation": 45}, "0, 90, 180, 270"),
     ({"use": "maybe"}, "auto, required, none"),
-    ({"encoder": "x265"}, "auto, software"),
+    ({"encoder": "x265"}, "auto, hardware, software"),
     ({"zoom": "0 0 1"}, "LEFT TOP WIDTH HEIGHT"),
     ({"masks": ["0.5 0 0.6 1"]}, "inside the picture"),
     ({"masks": [""]}, "LEFT TOP WIDTH HEIGHT"),

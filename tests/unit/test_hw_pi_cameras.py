@@ -241,6 +241,24 @@ def test_a_snapshot_of_a_closed_camera_is_of_the_next_where_the_best_refuses(yar
     assert yard.seen == ""
 
 
+@pytest.mark.parametrize(("encoder", "missed"), [("hardware", True), ("auto", False), ("software", False)])
+def test_an_encoder_that_is_gone_at_the_start_is_missed_where_the_board_has_one(
+        yard: Yard, started: Make, encoder: str, missed: bool) -> None:
+    started(encoder=encoder)
+    told = next(one for one in yard.told if one["event"] == "fallback")
+    assert (told["active"], "is not there" in told["detail"]) == (missed, missed)
+
+
+def test_of_three_the_best_that_is_free_is_used(yard: Yard, started: Make) -> None:
+    yard.there = [FRONT, SIDE, ROOF]
+    yard.refusals = {"usb-front": DeviceBusyError("held by x (7)"), "usb-side": DeviceBusyError("held by x (7)")}
+    camera = started()
+    assert yard.seen == "Roof"
+    del yard.refusals["usb-side"]
+    camera.tick()
+    assert yard.seen == "Side"
+
+
 class Known:
     """``KnownCameras`` with what it tells."""
 

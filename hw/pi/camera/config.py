@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol, TypeVar
 __all__ = ["WHOLE", "Area", "CameraConfig", "area_of", "config_of", "ranked", "seen"]
 
 USES: Final = ("auto", "required", "none")
-ENCODERS: Final = ("auto", "software")
+ENCODERS: Final = ("auto", "hardware", "software")
 TURNS: Final = (0, 90, 180, 270)
 FOCUS: Final = ("auto", "fixed")
 
@@ -46,7 +46,8 @@ class CameraConfig:
     ``use``: whether there is a camera: ``auto`` (where one is plugged in), ``required`` (a missing one is a fault from
     the start), ``none``. ``devices``: ids or names, the first that is there is taken; empty: CSI first, then USB.
     ``rotation`` clockwise in degrees. ``zoom``: the part of the picture that is used; ``masks``: what is never shown,
-    both as ``LEFT TOP WIDTH HEIGHT`` in fractions of what the sensor sees. ``encoder``: ``auto`` or ``software``.
+    both as ``LEFT TOP WIDTH HEIGHT`` in fractions of what the sensor sees. ``encoder``: ``auto``, ``hardware`` (the
+    board has one, and it is missed where it is not there) or ``software``.
     ``focus``: ``auto``, or ``fixed`` at ``focus_distance_m`` (0: infinity). ``exposure_us``: 0 is automatic.
     """
 
@@ -93,7 +94,7 @@ class CameraConfig:
     @property
     def untouched(self) -> bool:
         """Whether pictures leave as the sensor gives them, so that a camera may encode them by itself."""
-        return self.encoder == "auto" and not (self.rotation or self.masks) and self.part == WHOLE
+        return self.encoder != "software" and not (self.rotation or self.masks) and self.part == WHOLE
 
     def text(self) -> str:
         """For ``config_of`` in the camera's process."""

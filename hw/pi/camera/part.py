@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
-from hw.api import DeviceFact, FaultKind, Kind
+from hw.api import DeviceFact, EncoderKind, FaultKind, Kind
 from hw.camera.owner import ProcessCamera
 from hw.faults import FaultLine
 from hw.pi.camera.config import CameraConfig
@@ -26,6 +27,7 @@ class PiCamera(ProcessCamera):
     """Implements ``hw.api.Camera`` over what the board file names, in a process of its own."""
 
     def __init__(self, config: CameraConfig, faults: FaultLine) -> None:
+        self._config = config
         self._known = KnownCameras(config.devices, faults)
         self._line = faults
         self._heeded = threading.Event()
@@ -81,6 +83,13 @@ class PiCamera(ProcessCamera):
                 super()._event(event)
             case "selected":
                 self._heeded.set()
+            case "encoder":
+                super()._event(event)
+                if self.encoder is EncoderKind.HARDWARE and self._config.encoder == "auto":
+                    with self._lock:  # a later process of this camera misses it, where it is not there any more
+                        self._config = replace(self._config, encoder="hardware")
+                        self._spec = self._config.text()
+                return
             case _:
                 super()._event(event)
                 return

@@ -45,7 +45,7 @@ from hw.pi.v4l2 import nodes_named
 _log = logging.getLogger("hw.camera")
 
 LOOK_S: Final = 1.0
-"""While the camera is closed, what is plugged in is looked at this often."""
+"""What is plugged in is looked at this often, while the camera is closed or others than the best are used."""
 
 REFUSED_S: Final = 5.0
 """A better camera that refused is tried so often while another is used: nobody tells when its holder lets it go."""
@@ -111,7 +111,8 @@ class RealCamera:
         self._own_faults: dict[str, str] = {}  # by id: why a camera's own H.264 is not asked for again
         self._stills: list[tuple[int, float]] = []  # snapshots that wait for its next one, with their deadlines
         self._maker = (EncoderKind.SOFTWARE, "")
-        self._encoder = CameraEncoder(self._tell_encoder, hardware=config.encoder == "auto")
+        self._encoder = CameraEncoder(self._tell_encoder, hardware=config.encoder != "software",
+                                      expected=config.encoder == "hardware")
 
     # --- to the board
 
@@ -233,7 +234,8 @@ class RealCamera:
 
     def _refuse(self, camera: str, error: HardwareError) -> None:
         """Another stands in for it."""
-        self._refused[camera] = time.monotonic() + REFUSED_S
+        gone = isinstance(error, DeviceMissingError)  # somebody may be holding its plug
+        self._refused[camera] = time.monotonic() + (LOOK_S if gone else REFUSED_S)
         fault = fault_of(error)
         if fault is not FaultKind.MISSING:  # of one that is going, the list lags behind
             self._owner.tell("refused", id=camera, why=fault.value, detail=str(error))
@@ -295,6 +297,7 @@ class RealCamera:
         others = [one for one in [*find_csi(), *find_usb()] if one.id != self._chosen]
         if isinstance(error, DevicePulledError) and ranked(others, self._config.devices, self._selected):
             self._refuse(self._chosen, error)
+            self._plugged = ()  # what was seen before says nothing: it may be back under the same name at once
             self._open()
         else:
             self._tell_trouble(error)
@@ -323,28 +326,37 @@ class RealCamera:
     def _take_better(self) -> None:
         """Open the best before the one in use is closed, so that one that refuses costs no picture. It stays in use
         until then, and where the bus has no room for both it is closed first."""
-        assert self._wanted is not None  # noqa: S101 - only while open
         try:
-            best = self._ranked()[0]
+            cameras = self._ranked()
         except DeviceMissingError:  # the one in use is going: its next picture tells
             return
-        new = best.id not in self._refused
-        if best.id == self._chosen or self._refused.get(best.id, 0.0) > time.monotonic():
-            return
+        for better in cameras:
+            if better.id == self._chosen or self._take(better):
+                return
+
+    def _take(self, camera: UsbCamera) -> bool:
+        """Use ``camera`` instead of the one that is open; False where it refuses, or did just now."""
+        assert self._wanted is not None  # noqa: S101 - only while open
+        now = time.monotonic()
+        new = camera.id not in self._refused
+        if self._refused.get(camera.id, now) > now:
+            return False
         try:
-            sensor = self._open_sensor(best, self._wanted[1])
+            sensor = self._open_sensor(camera, self._wanted[1])
         except HardwareError as error:
-            if isinstance(error, DeviceDeniedError) and is_settling(best.path):
-                self._refused[best.id] = time.monotonic() + AGAIN_S
+            if isinstance(error, DeviceDeniedError) and is_settling(camera.path):
+                self._refused[camera.id] = now + AGAIN_S
             elif new and type(error) is DeviceFailedError:
                 self._close()
                 self._open()
+                return True
             else:
-                self._refuse(best.id, error)
-            return
+                self._refuse(camera.id, error)
+            return False
         self._close()
-        self._use(best)
+        self._use(camera)
         self._begin(sensor)
+        return True
 
     # --- the camera's own H.264
 

@@ -37,6 +37,9 @@ LOOK_S: Final = 1.0
 
 DRAIN_S: Final = 0.1
 
+MISSED: Final = ("the H.264 encoder of this board is not there: look for its driver (bcm2835-codec) in lsmod and "
+                 "dmesg; software encodes instead")
+
 SHARE: Final = 0.6
 """Of one processor core that software encoding may take; the rest scales, decodes and belongs to the call."""
 
@@ -84,11 +87,11 @@ class CameraEncoder:
     ``told`` hears who encodes, and why not the hardware: empty words while nothing is wrong. Hardware that fails is
     left for software, which begins with the pictures that it swallowed; it is proven again in the background, after
     pauses that grow, and taken back between two pictures. With each change ``mode`` may change: at most to what was
-    asked.
+    asked. ``expected``: the board has hardware, and where there is none that is told as well.
     """
 
     def __init__(
-        self, told: Callable[[EncoderKind, str], None], *, hardware: bool = True,
+        self, told: Callable[[EncoderKind, str], None], *, hardware: bool = True, expected: bool = False,
         find: Callable[[], Found] = find_encoder, nodes: Callable[[], frozenset[str]] = plugged_encoders,
         speed: Callable[[], float] = measure, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
@@ -100,6 +103,8 @@ class CameraEncoder:
         self._attempts = 0
         self._again_at = self._since = 0.0
         self._found = self._look() if hardware else Found()
+        if expected and self._found == Found():
+            self._found = Found("", MISSED)
         if self._found.reason:
             self._later()
         self._speed = speed()  # before it is needed: a fall back has no time for it

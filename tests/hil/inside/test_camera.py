@@ -226,6 +226,32 @@ def test_an_encoder_that_recovers_is_used_again_while_the_camera_runs(one: PiCam
     assert len(pictures(seen.frames)) >= len(seen.frames) - 1
 
 
+def test_an_encoder_that_is_gone_before_the_process_starts_is_missed_until_it_comes(
+    opened: Callable[..., PiCamera], seen: Seen
+) -> None:
+    one = opened()
+    seen.until(lambda: one.encoder is EncoderKind.HARDWARE, 20.0)
+    pid = one.pid
+    assert pid is not None
+    Encoder()["unplug"] = 1
+    os.kill(pid, signal.SIGKILL)
+    seen.until(seen.told(FaultKind.FALLBACK, True), 20.0)
+    told = next(told for told in seen.faults if told.fault is FaultKind.FALLBACK)
+    assert "is not there" in told.detail
+    assert one.encoder is EncoderKind.SOFTWARE
+    Encoder()["unplug"] = 0
+    seen.until(seen.told(FaultKind.FALLBACK, False), 10.0)
+    assert one.encoder is EncoderKind.HARDWARE
+
+
+def test_one_that_the_board_should_have_is_missed_from_the_first_start_on(
+    opened: Callable[..., PiCamera], seen: Seen
+) -> None:
+    Encoder()["unplug"] = 1
+    opened(CameraConfig(encoder="hardware"))
+    seen.until(seen.told(FaultKind.FALLBACK, True), 20.0)
+
+
 def test_pulled_in_use_and_back(one: PiCamera, seen: Seen) -> None:
     one.start(MODE, seen.frame)
     seen.more(10)
