@@ -146,7 +146,12 @@ class _Flow:
     async def open(self, host: str, *, mux: bool) -> tuple[int, int]:
         loop = asyncio.get_running_loop()
         first, second = _bind(host, mux=mux)
-        self._rtp, _ = await loop.create_datagram_endpoint(lambda: _Port(self._on_rtp_port), sock=first)
+        try:
+            self._rtp, _ = await loop.create_datagram_endpoint(lambda: _Port(self._on_rtp_port), sock=first)
+        except BaseException:  # given up meanwhile: of the first one asyncio lets go itself
+            if second is not None:
+                second.close()
+            raise
         self._rtcp = self._rtp
         if second is not None:
             self._rtcp, _ = await loop.create_datagram_endpoint(lambda: _Port(self._on_rtcp_port), sock=second)

@@ -1,0 +1,58 @@
+"""What no telephone does on demand, by scenarios of a real SIPp."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from appliance.providers import api
+from appliance.settings import Secret
+from tests.support.room_device import until
+from tests.support.sip_device import account, sip_device
+from tests.support.sipp import sipp
+
+pytestmark = pytest.mark.peer
+
+
+async def test_early_media_are_heard_before_the_answer(tmp_path: Path) -> None:
+    async with (
+        sipp(tmp_path, "early", hertz=1000) as phone,
+        sip_device("door", account(f"127.0.0.1:{phone.port}")) as door,
+    ):
+        await door.up()
+        await door.dial("sip:phone@127.0.0.1")
+        await until(lambda: door.of(api.EarlyMedia), f"early media; {door.told}")
+        await door.hears(1000, 2)
+        assert not door.of(api.Accepted)
+        await door.connected()
+        assert 1.5 < door.when(api.Accepted) - door.when(api.EarlyMedia) < 2.5
+        await asyncio.sleep(1)
+        await door.hears(1000, 1)
+        assert not door.of(api.Lost), "no gap"
+        await door.hang_up()
+        await phone.done()
+
+
+async def test_of_two_that_answer_one_is_taken_and_the_other_hung_up(tmp_path: Path) -> None:
+    async with (
+        sipp(tmp_path, "fork") as phone, sip_device("door", account(f"127.0.0.1:{phone.port}")) as door,
+    ):
+        await door.up()
+        await door.dial("sip:phone@127.0.0.1")
+        await door.connected()
+        assert len(door.of(api.Accepted)) == 1
+        await door.hang_up()
+        await phone.done()
+
+
+async def test_a_nonce_that_is_stale_when_the_answer_comes(tmp_path: Path) -> None:
+    async with (
+        sipp(tmp_path, "stale") as phone,
+        sip_device("door", account(f"127.0.0.1:{phone.port}", password=Secret("secret"))) as door,
+    ):
+        await door.up()
+        await door.dial("sip:phone@127.0.0.1")
+        assert await door.ended() == "486/busy"
+        await phone.done()

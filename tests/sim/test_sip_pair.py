@@ -1,0 +1,125 @@
+"""Two appliances call each other over SIP, with no server between; nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from appliance.errors import Refused
+from appliance.providers import api
+from tests.support.baresip import free_udp_port
+from tests.support.room_device import until
+from tests.support.sip_device import VOICE, SipDevice, account, sip_device
+
+HELD = api.MediaWanted(False, False, False, False)
+
+
+@asynccontextmanager
+async def two(*, answers: bool = True) -> AsyncIterator[tuple[SipDevice, SipDevice]]:
+    here, there = free_udp_port("127.0.0.1"), free_udp_port("127.0.0.1")
+    async with (
+        sip_device("door", account(f"127.0.0.1:{there}", port=here), hertz=440) as door,
+        sip_device("desk", account(f"127.0.0.1:{here}", port=there), hertz=1000) as desk,
+    ):
+        desk.answers = answers
+        await door.up()
+        await desk.up()
+        yield door, desk
+
+
+async def call(door: SipDevice, desk: SipDevice) -> None:
+    await door.dial("sip:desk@127.0.0.1")
+    await door.connected()
+    await desk.connected()
+
+
+async def test_a_call_its_digits_its_holds_and_its_end() -> None:
+    async with two() as (door, desk):
+        await call(door, desk)
+        await door.hears(1000)
+        await desk.hears(440)
+        assert door.leg is not None
+        assert desk.leg is not None
+        report = {one["type"]: one for one in await door.leg.stats()}
+        assert report["inbound-rtp"]["packetsReceived"] > 5
+        await asyncio.gather(door.leg.press("12#", 0.1), desk.leg.press("*9", 0.1))
+        await until(lambda: [one.digit for one in desk.of(api.Pressed)] == ["1", "2", "#"], "digits at the desk")
+        await until(lambda: [one.digit for one in door.of(api.Pressed)] == ["*", "9"], "digits at the door")
+
+        await door.leg.set_media(HELD)
+        await door.leg.tell(muted=False, held=True, video=False)
+        await until(lambda: [one.held for one in desk.of(api.Held)] == [True], "held")
+        await desk.hears_nothing()
+        await desk.leg.set_media(HELD)
+        await desk.leg.tell(muted=False, held=True, video=False)
+        await until(lambda: [one.held for one in door.of(api.Held)] == [True], "both hold")
+        await door.leg.set_media(VOICE)
+        await door.leg.tell(muted=False, held=False, video=False)
+        await desk.leg.set_media(VOICE)
+        await desk.leg.tell(muted=False, held=False, video=False)
+        await until(lambda: [one.held for one in door.of(api.Held)] == [True, False]
+                    and [one.held for one in desk.of(api.Held)] == [True, False], "both resumed")
+        await door.hears(1000)
+        await desk.hears(440)
+        assert not door.of(api.Lost)
+        assert not desk.of(api.Lost)
+
+        await desk.hang_up()
+        assert await door.ended() == "0/remote"
+        assert await desk.ended() == "0/local"
+        assert any(one["type"] == "inbound-rtp" for one in await door.leg.stats()), "the last statistics are kept"
+
+
+@pytest.mark.parametrize(("by_caller", "reason", "told"), [
+    (True, "487/cancelled", "487/cancelled"), (True, "487/answeredElsewhere", "487/answeredElsewhere"),
+    (False, "486/busy", "486/busy"), (False, "603/declined", "603/declined"),
+    (False, "487/noAnswer", "480/unreachable"), (False, "480/doNotDisturb", "480/unreachable")])
+async def test_a_call_that_is_not_answered(by_caller: bool, reason: str, told: str) -> None:
+    async with two(answers=False) as (door, desk):
+        await door.dial("sip:desk@127.0.0.1")
+        await until(lambda: door.of(api.Ringing), "it rings")
+        (ending, other) = (door, desk) if by_caller else (desk, door)
+        await ending.hang_up(reason)
+        assert await ending.ended() == reason
+        assert await other.ended() == told
+
+
+async def test_a_call_that_is_ended_at_any_moment() -> None:
+    async with two() as (door, desk):
+        for turns in range(0, 40, 4):
+            await door.dial("sip:desk@127.0.0.1")
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await door.hang_up()
+            assert await door.ended() == "0/local"
+            await until(lambda: not desk.provider.legs and not door.provider.legs, "both are free")
+
+
+async def test_a_second_call_waits_and_a_third_is_busy() -> None:
+    async with two(answers=False) as (door, desk):
+        for _ in range(3):
+            await door.dial("sip:desk@127.0.0.1")
+        assert await door.ended() == "486/busy"
+        assert len(desk.rings) == 2
+
+
+async def test_nobody_there() -> None:
+    port = free_udp_port("127.0.0.1")
+    async with sip_device("door", account(f"127.0.0.1:{port}")) as door:
+        await door.up()
+        begun = asyncio.get_running_loop().time()
+        await door.dial("sip:desk@127.0.0.1")
+        assert await door.ended() == "480/unreachable"
+        assert 3.5 < door.when(api.Ended) - begun < 5.5
+        with pytest.raises(Refused, match="no address"):
+            await door.dial("sip:desk@")
+
+
+async def test_two_at_once() -> None:
+    """Each takes the other's call: telephones have no glare, only two calls."""
+    async with two(answers=False) as (door, desk):
+        await asyncio.gather(door.dial("sip:desk@127.0.0.1"), desk.dial("sip:door@127.0.0.1"))
+        await until(lambda: door.rings and desk.rings, "both ring")

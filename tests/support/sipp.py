@@ -1,0 +1,62 @@
+"""A real SIPp that plays one scenario of ``tests/peers/sipp``, once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import shutil
+from array import array
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from appliance.media.sound import audioop
+from tests.support.baresip import free_udp_port
+
+__all__ = ["Sipp", "sipp"]
+
+SCENARIOS: Final = Path(__file__).parents[1] / "peers" / "sipp"
+HOST: Final = "127.0.0.1"
+
+
+class Sipp:
+    """What is called; ``port`` is where."""
+
+    def __init__(self, folder: Path, process: asyncio.subprocess.Process, port: int) -> None:
+        self.folder = folder
+        self.port = port
+        self._process = process
+
+    async def done(self, within_s: float = 10.0) -> None:
+        """It has played its scenario to the end, with nothing that was not in it."""
+        async with asyncio.timeout(within_s):
+            status = await self._process.wait()
+        assert status == 0, self.words()
+
+    def words(self) -> str:
+        return "\n".join(one.read_text(errors="replace")[-3000:] for one in self.folder.glob("*_errors.log"))
+
+
+@asynccontextmanager
+async def sipp(folder: Path, scenario: str, *, hertz: float = 1000.0) -> AsyncIterator[Sipp]:
+    await asyncio.to_thread(_write_tone, folder, hertz)
+    port = free_udp_port(HOST)
+    process = await asyncio.create_subprocess_exec(
+        shutil.which("sipp") or "/usr/bin/sipp", "-sf", str(SCENARIOS / f"{scenario}.xml"), "-i", HOST, "-mi", HOST,
+        "-p", str(port), "-m", "1", "-nostdin", "-trace_err", "-timeout", "30", "-timeout_error",
+        cwd=folder, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL)
+    try:
+        yield Sipp(folder, process, port)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def _write_tone(folder: Path, hertz: float) -> None:
+    """Four seconds of G.711 µ-law."""
+    samples = array("h", [int(8000 * math.sin(2 * math.pi * hertz * n / 8000)) for n in range(32_000)])
+    (folder / "tone.ulaw").write_bytes(audioop.lin2ulaw(samples.tobytes(), 2))
