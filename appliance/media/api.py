@@ -252,7 +252,7 @@ class Gallery(Protocol):
     """One connection that only receives, many voices and pictures; the room's server offers, at first and anew."""
 
     on_absence: Callable[[], None]
-    """Called when ``absent`` is another set."""
+    """Called when ``absent`` or ``still`` is another set."""
 
     async def answer(self, offer: str, lines: Mapping[str, OnLine]) -> str:
         """Take an offer of the room (at most 64 KiB) and return the answer. ``lines``: who is on each media line, by
@@ -273,6 +273,10 @@ class Gallery(Protocol):
     @property
     def absent(self) -> Set[str]:
         """Feeds of which nothing has arrived for two seconds."""
+
+    @property
+    def still(self) -> Set[str]:
+        """MIDs of the lines with somebody on them on which nothing has arrived for two seconds."""
 
     async def stats(self) -> Sequence[Json]: ...
 

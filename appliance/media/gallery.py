@@ -49,6 +49,7 @@ class _Line:
         name = f"{gallery.name} line {number}"
         self.kind = kind
         self.on: OnLine | None = None
+        self.since = 0.0  # monotonic time when ``on`` came onto it
         self._screen = gallery.screen
         self._loudspeaker = gallery.loudspeaker
         self.voice: Playout | None = None
@@ -66,6 +67,7 @@ class _Line:
         """``on`` is on the line from here on; ``wanted``: what arrives is played, or shown."""
         if on is None or on != self.on:
             self._screen.picture(self, None)
+            self.since = time.monotonic()
             if on is not None and self.video is not None:
                 self.video.on_new_source()  # what came before is of another person: a key frame begins anew
         self.on = on
@@ -110,7 +112,7 @@ class _Line:
 class Gallery(MediaLife):
     """One connection that only receives; made by ``Studio``. Events are those of a session.
 
-    ``on_absence`` is called when another set of people is ``absent``.
+    ``on_absence`` is called when another set of people is ``absent``, or of lines ``still``.
     """
 
     def __init__(
@@ -123,6 +125,8 @@ class Gallery(MediaLife):
         self.on_absence: Callable[[], None] = _nobody
         self.absent: Set[str] = frozenset()
         """Feeds of which nothing arrives."""
+        self.still: Set[str] = frozenset()
+        """MIDs of the lines with somebody on them on which nothing arrives."""
         self._loopback = loopback
         self._wanted = {"audio": True, "video": True}
         self._lines: list[_Line] = []
@@ -218,8 +222,10 @@ class Gallery(MediaLife):
             if line.on is not None and line.on.feed in latest:
                 latest[line.on.feed] = max(latest[line.on.feed], line.heard_at)
         absent = frozenset(feed for feed, at in latest.items() if moment - at > ABSENT_S) if self._up else frozenset()
-        if absent != self.absent:
-            self.absent = absent
+        still = frozenset(mid for mid, line in self._by_mid.items() if line.on is not None
+                          and moment - max(line.since, line.heard_at) > ABSENT_S) if self._up else frozenset()
+        if (absent, still) != (self.absent, self.still):
+            self.absent, self.still = absent, still
             self.on_absence()
 
     def _release(self) -> None:

@@ -17,6 +17,7 @@ from tests.support.browser import Chromium, chromium, wait_for
 from tests.support.house import house, start_of
 from tests.support.interface import changed_network, ip
 from tests.support.janus import JanusServer
+from tests.support.janus_between import between
 from tests.support.room_device import H264, ROOM, Device, device, janus, until
 from tests.support.room_page import room_page
 
@@ -208,6 +209,30 @@ async def test_others_come_and_go_in_any_order(tmp_path: Path) -> None:
             await same_as_server(server, door)
         assert not door.of(api.Lost)
         assert not door.of(api.Ended)
+
+
+async def test_a_stream_that_the_server_forgets_is_subscribed_anew(tmp_path: Path) -> None:
+    async with (
+        janus(tmp_path) as server, between(server.url) as way, device(way.url, "door") as door,
+        device(server.url, "gate", 880) as gate,
+    ):
+        await door.join()
+        await gate.join()
+        await door.sees("Gate")
+        watching = next(one["handle_id"] for one in way.asked if one.get("body", {}).get("ptype") == "subscriber")
+        lines = [one["plugindata"]["data"]["streams"] for one in way.told
+                 if one.get("plugindata", {}).get("data", {}).get("videoroom") in ("attached", "updated")][-1]
+        picture = next(one["mid"] for one in lines if one["type"] == "video")
+        await way.say({"janus": "message", "handle_id": watching, "body": {
+            "request": "configure", "streams": [{"mid": picture, "send": False}]}})
+        await until(lambda: any(one.get("transaction") == "of-the-test" for one in way.told), "it is stopped")
+        await asyncio.sleep(0.5)  # for what was under way
+        shown = door.tiles["Gate"].picture
+        await asyncio.sleep(1)
+        assert door.tiles["Gate"].picture is shown, "it stands"
+        await door.sees("Gate", within_s=12)
+        await door.hears(880)
+        assert not door.of(api.Lost)
 
 
 @pytest.mark.parametrize(("seconds", "lost"), [(2.0, False), (6.0, True)])

@@ -687,6 +687,40 @@ def test_a_subscription_that_nobody_is_on_may_be_closed_by_the_server() -> None:
     assert {one.feed for one in desk.carried()} == {"3"}
 
 
+def test_what_should_come_and_does_not_is_subscribed_anew_ever_more_seldom() -> None:
+    desk = Desk()
+    desk.in_room(person(2), person(3))
+
+    def mid(feed: int) -> str:
+        return next(str(one["mid"]) for one in desk.lines if one["feed_id"] == feed and one["feed_mid"] == "1")
+
+    anew = []
+    for look in range(1, 20):
+        desk.run(desk.member.absent(0, set(), {mid(2)}))
+        desk.run(desk.member.timeout(Timer.RENEW))
+        if asked := [one["body"]["request"] for one in desk.asked if one.get("handle_id") == WATCHER]:
+            assert asked == ["unsubscribe"]
+            anew.append(look)
+            desk.subscribed()
+            assert sorted(one.feed for one in desk.carried()) == ["2", "2", "3", "3"]
+    assert anew == [1, 3, 7, 15]
+    desk.run(desk.member.absent(0, set(), set()))  # it comes
+    desk.run(desk.member.timeout(Timer.RENEW))
+    desk.run(desk.member.absent(0, set(), {mid(2)}))
+    assert desk.done[-1] == StartTimer(Timer.RENEW, 5.0)
+    desk.run(desk.member.timeout(Timer.RENEW))
+    assert [one["body"]["request"] for one in desk.asked if one.get("handle_id") == WATCHER] == ["unsubscribe"]
+
+
+def test_of_one_muted_by_a_moderator_nothing_is_expected() -> None:
+    desk = Desk()
+    desk.in_room(person(2))
+    desk.says({"videoroom": "event", "id": 2, "mid": "1", "moderation": "muted"})
+    desk.run(desk.member.absent(0, {"2"}, {str(desk.lines[1]["mid"])}))
+    desk.run(desk.member.timeout(Timer.RENEW))
+    assert not [one for one in desk.asked if one.get("handle_id") == WATCHER]
+
+
 def test_candidates_that_come_later_go_to_their_connection() -> None:
     desk = Desk()
     desk.in_room(person(2))

@@ -41,6 +41,7 @@ class Timer(Enum):
     ANSWER = "the server answers"
     KEEPALIVE = "tell the server that we are there"
     RETRY = "join again"
+    RENEW = "subscribe anew to what should come and does not"
     TAKE_OVER = "an identity may change hands again"
 
 

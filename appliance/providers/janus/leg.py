@@ -281,7 +281,8 @@ class JanusLeg:
         if self._gallery is None:
             gallery = self._ground.gallery()
             gallery.set_wanted(audio=self._media.receive_audio, video=self._media.receive_video)
-            gallery.on_absence = lambda: self._carry_out(self._membership.absent(watch.generation, gallery.absent))
+            gallery.on_absence = lambda: self._carry_out(self._membership.absent(
+                watch.generation, gallery.absent, gallery.still))
             self._gallery = watch.generation, gallery
             self._listen(watch.generation, gallery.events(), watching=True)
         await self._attempt(watch.generation, self._answer(self._gallery[1], watch))

@@ -179,12 +179,12 @@ class Membership:
             case _:
                 return []
 
-    def absent(self, generation: int, feeds: Set[str]) -> Sequence[Effect]:
-        """Of these people nothing arrives."""
-        if generation != self.generation:
+    def absent(self, generation: int, feeds: Set[str], lines: Set[str] = frozenset()) -> Sequence[Effect]:
+        """Of these people nothing arrives, and on these lines of the subscription."""
+        if generation != self.generation or self._over:
             return []
         self._absent = feeds
-        return self._roster()
+        return [*self._subscription.still(lines), *self._roster()]
 
     def want(self, *, hears: bool, sees: bool, view: Mapping[Source, Quality] | None = None) -> Sequence[Effect]:
         """What we want to receive from here on. ``view``: whose pictures; None: those of the first."""
@@ -232,6 +232,8 @@ class Membership:
         match timer:
             case Timer.ANSWER:
                 return [GiveUp("it does not answer")]
+            case Timer.RENEW:
+                return self._subscription.renew()
             case Timer.TAKE_OVER:
                 return [*self._settle(), *self._subscription.follow(), *self._roster()]
             case Timer.RETRY:
@@ -529,7 +531,7 @@ class Membership:
         self._sharing.forget()
         self._absent = frozenset()
         return [*told, *self._moderation.forget(), Drop(generation), Shut(), *self._requests.forget(),
-                CancelTimer(Timer.KEEPALIVE), CancelTimer(Timer.TAKE_OVER), *self._roster()]
+                CancelTimer(Timer.KEEPALIVE), CancelTimer(Timer.TAKE_OVER), CancelTimer(Timer.RENEW), *self._roster()]
 
     def _finish(self, reason: Reason) -> Sequence[Effect]:
         if self._over:

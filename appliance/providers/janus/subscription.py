@@ -1,6 +1,8 @@
 """What we receive of a room, as a state machine without I/O: one handle for the sound and pictures of all.
 
-One negotiation runs at a time: the server answers a request that comes during another one later, by its own offer.
+One negotiation runs at a time: the server answers a request that comes during another one later, by its own offer. A
+stream of which nothing comes though it should is given back and subscribed anew, ever more seldom: whoever sends
+nothing for long means it.
 """
 
 from __future__ import annotations
@@ -11,12 +13,16 @@ from typing import Final
 from appliance.media.api import OnLine
 from appliance.media.layout import Quality
 from appliance.providers.janus import protocol as wire
-from appliance.providers.janus.effects import Carry, Effect, Unwatch, Watch
+from appliance.providers.janus.effects import Carry, Effect, StartTimer, Timer, Unwatch, Watch
 from appliance.providers.janus.protocol import Person
 from appliance.providers.janus.requests import Answer, Requests, nothing
 from appliance.vocabulary import Json
 
 __all__ = ["Subscription"]
+
+RENEW_S: Final = 5.0  # of silence before it is looked whether a stream is to be subscribed anew
+RENEWED_AT: Final = frozenset({1, 3, 7, 15})
+"""Looks at a silent stream that have it subscribed anew: after 5, 15, 35 and 75 s."""
 
 Stream = tuple[str, str]  # (feed, its MID)
 
@@ -52,6 +58,9 @@ class Subscription:
         self._fed: set[Stream] = set()  # those whose data messages come: all on one line
         self._unusable: set[Stream] = set()  # not to be had, until the person is told of again
         self._singly = False  # one person at a time: of several the server has refused one, and says not which
+        self._still: Set[str] = frozenset()  # our MIDs of which nothing comes
+        self._looks: dict[Stream, int] = {}  # at a stream that was silent each time
+        self._renewing: set[Stream] = set()  # to be given back
         self.handle: int | None = None
 
     @property
@@ -73,6 +82,9 @@ class Subscription:
         self._given.clear()
         self._fed.clear()
         self._unusable.clear()
+        self._still = frozenset()
+        self._looks.clear()
+        self._renewing.clear()
         self._switches = True
 
     def told_of(self, feed: str) -> None:
@@ -83,8 +95,9 @@ class Subscription:
         """Come nearer to what is wanted, by one step."""
         if self._door is None or self._negotiating:
             return []
+        self._renewing &= self._mids.keys()
         qualities = self._wanted()
-        wanted = qualities.keys() - self._unusable
+        wanted = qualities.keys() - self._unusable - self._renewing
         self._fed &= wanted  # of who has left nothing comes by itself
         have = self._mids.keys() | self._fed
         if not self._attached:
@@ -103,6 +116,25 @@ class Subscription:
         if superfluous := have - wanted:
             return self._change(self.handle, "unsubscribe", superfluous)
         return self._change(self.handle, "subscribe", self._next(wanted - have))
+
+    def still(self, mids: Set[str]) -> Sequence[Effect]:
+        """Nothing comes on these lines of ours."""
+        first = not self._still
+        self._still = mids
+        return [StartTimer(Timer.RENEW, RENEW_S)] if mids and first else []
+
+    def renew(self) -> Sequence[Effect]:
+        """Look at the silent ones again."""
+        flowing = {stream for stream, mid in self._mids.items() if mid not in self._still}
+        self._looks = {stream: looks for stream, looks in self._looks.items()
+                       if stream not in flowing and stream[0] in self._persons}
+        for stream, mid in self._mids.items():
+            if mid in self._still and not self._muted(stream):
+                looks = self._looks[stream] = self._looks.get(stream, 0) + 1
+                if looks in RENEWED_AT:
+                    self._renewing.add(stream)
+        again = [StartTimer(Timer.RENEW, RENEW_S)] if self._still or self._renewing else []
+        return [*again, *self.follow()]
 
     def watched(self, generation: int, sdp: str) -> Sequence[Effect]:
         """Our answer to the server's offer."""
@@ -133,6 +165,11 @@ class Subscription:
         """What is asked for next: all, or what one person sends."""
         first = min(missing)[0]
         return {one for one in missing if not self._singly or one[0] == first}
+
+    def _muted(self, stream: Stream) -> bool:
+        """By a moderator: nothing is to come."""
+        person = self._persons.get(stream[0])
+        return person is None or any(one.mid == stream[1] and one.muted for one in person.streams)
 
     def _handle_made(self, message: Json) -> Sequence[Effect]:
         self.handle = wire.new_id(message)
