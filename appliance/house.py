@@ -59,17 +59,17 @@ from appliance.network import NetworkWatch
 from appliance.providers.api import CallProvider, Peer
 from appliance.providers.direct.protocol import Party
 from appliance.providers.direct.provider import DirectProvider
-from appliance.providers.janus.provider import JanusProvider
-from appliance.providers.janus.token import Token
-from appliance.providers.sip.provider import SipProvider
-from appliance.providers.whip.provider import WhipProvider
 from appliance.settings import Loaded, MqttSettings, Settings
 from appliance.store import Store
 from appliance.vocabulary import CallState, Command, Json
 from hw.api import Board, BoardOptions, Fit, HardwareError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # and where they are opened: what no server is configured for is not loaded
     from appliance.doors.signed import SignedDoor
+    from appliance.providers.janus.provider import JanusProvider
+    from appliance.providers.janus.token import Token
+    from appliance.providers.sip.provider import SipProvider
+    from appliance.providers.whip.provider import WhipProvider
 
 __all__ = ["House", "Start"]
 
@@ -261,6 +261,9 @@ class House:
         settings = self.settings
         if not settings.janus.url:
             return None
+        from appliance.providers.janus.provider import JanusProvider
+        from appliance.providers.janus.token import Token
+
         token = await asyncio.to_thread(Token, settings.janus.token, self.clock,
                                         kept=settings.data_dir / "janus.token", flag=self.diagnostics.flag)
         self.token = token
@@ -276,6 +279,8 @@ class House:
         settings = self.settings
         if not settings.sip.accounts:
             return None
+        from appliance.providers.sip.provider import SipProvider
+
         sip = SipProvider(settings.sip, self.studio, self.clock, name=settings.device.name,
                           country=settings.device.country, remember=self._remember, troubled=self._telephony_lost)
         self.network.on_change(sip.network_changed)
@@ -285,6 +290,8 @@ class House:
         settings = self.settings
         if not settings.whip:
             return None
+        from appliance.providers.whip.provider import WhipProvider
+
         return await asyncio.to_thread(WhipProvider, settings.whip, self.studio, ice=_ice(settings))
 
     def _watch_servers(self, pool: ServerPool) -> None:
