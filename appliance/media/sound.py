@@ -38,6 +38,7 @@ BLOCK_SAMPLES: Final = RATE * BLOCK_MS // 1000
 BLOCK_BYTES: Final = BLOCK_SAMPLES * 2
 SILENCE: Final = bytes(BLOCK_BYTES)
 FULL_SCALE: Final = 32768.0
+_HALF: Final = (1 << 15).to_bytes(4, "little")  # half a step of 16 bits, in 32
 LEVEL_S: Final = 0.1  # time over which a level is averaged
 
 FADE_STEPS: Final = 24  # of a cross-fade: each step changes the gain by 0.4 dB in its middle, which is not heard
@@ -78,26 +79,40 @@ def dbfs(square: float) -> float:
 
 
 def scaled(block: bytes, gain: float) -> bytes:
-    """``block`` times ``gain``, limited to full scale."""
-    return audioop.mul(block, 2, gain)
+    """``block`` times ``gain``, to the nearest step (halves upwards), limited to full scale: as ``hw.pcm`` does it.
+
+    audioop.mul alone rounds downwards: half a step of direct current in all that is turned down.
+    """
+    return block if gain == 1.0 else _rounded(audioop.mul(_fine(block), 4, gain))
+
+
+def _fine(block: bytes) -> bytes:
+    """In 32 bits, with 16 of them below the step of 16."""
+    return audioop.lin2lin(block, 2, 4)
+
+
+def _rounded(fine: bytes) -> bytes:
+    """Back to 16 bits; the one place where sound is rounded."""
+    return audioop.lin2lin(audioop.add(fine, _HALF * (len(fine) // 4), 4), 4, 2)
 
 
 def attenuate(block: bytes, shift: int) -> bytes:
     """``block`` made quieter by ``shift`` times 6 dB."""
-    return audioop.mul(block, 2, 1.0 / (1 << shift))
+    return scaled(block, 1.0 / (1 << shift))
 
 
 def crossfade(old: bytes, new: bytes) -> bytes:
     """From ``old`` to ``new``, both of the same length; gains add up to one, for sounds that are alike."""
     parts: list[bytes] = []
     samples = len(old) // 2
+    old, new = _fine(old), _fine(new)
     for step in range(FADE_STEPS):
-        begin, end = samples * step // FADE_STEPS * 2, samples * (step + 1) // FADE_STEPS * 2
+        begin, end = samples * step // FADE_STEPS * 4, samples * (step + 1) // FADE_STEPS * 4
         gain = (step + 0.5) / FADE_STEPS
         parts.append(audioop.add(
-            audioop.mul(old[begin:end], 2, 1 - gain), audioop.mul(new[begin:end], 2, gain), 2,
+            audioop.mul(old[begin:end], 4, 1 - gain), audioop.mul(new[begin:end], 4, gain), 4,
         ))
-    return b"".join(parts)
+    return _rounded(b"".join(parts))
 
 
 class Limiter:
@@ -115,9 +130,9 @@ class Limiter:
             return voices[0]
         if len(voices) > HEADROOM:
             voices = sorted(voices, key=lambda voice: audioop.rms(voice, 2), reverse=True)[:HEADROOM]
-        total = audioop.mul(audioop.lin2lin(voices[0], 2, 4), 4, 1 / HEADROOM)
+        total = audioop.mul(_fine(voices[0]), 4, 1 / HEADROOM)
         for voice in voices[1:]:
-            total = audioop.add(total, audioop.mul(audioop.lin2lin(voice, 2, 4), 4, 1 / HEADROOM), 4)
+            total = audioop.add(total, audioop.mul(_fine(voice), 4, 1 / HEADROOM), 4)
         peak = audioop.max(total, 4) * HEADROOM / 65536  # in units of 16 bits, before any limit
         before = self._gain
         self._gain = min(1.0, self._gain * RELEASE, CEILING / peak if peak else 1.0)
@@ -131,4 +146,4 @@ class Limiter:
             loud = b"".join([*parts, audioop.mul(total[quarter & ~3 :], 4, self._gain * HEADROOM)])
         else:
             loud = audioop.mul(total, 4, self._gain * HEADROOM)
-        return audioop.lin2lin(loud, 4, 2)
+        return _rounded(loud)

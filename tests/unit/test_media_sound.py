@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from appliance.media.api import Tone
 from appliance.media.downlink import Loudspeaker
 from appliance.media.echo import HOLD_BLOCKS, HalfDuplexGuard
-from appliance.media.sound import BLOCK_BYTES, SILENCE, Limiter, attenuate, audioop, dbfs, mean_square
+from appliance.media.sound import (
+    BLOCK_BYTES,
+    FADE_STEPS,
+    SILENCE,
+    Limiter,
+    attenuate,
+    audioop,
+    crossfade,
+    dbfs,
+    mean_square,
+    scaled,
+)
 from appliance.media.tones import REPEATING, TonePlayer, tone_pcm
 from appliance.media.video_in import picture_of
+from hw.pcm import scale
 from tests.support.media_pair import goertzel
 
 
@@ -52,6 +67,27 @@ def test_nine_loud_voices_are_limited_without_clipping_and_the_level_returns() -
 def test_more_than_sixteen_voices_are_the_loudest_of_them() -> None:
     block = Limiter().mix([*[sine(500, 0.001)] * 16, sine(1000, 0.2)])
     assert goertzel(block, 1000) == pytest.approx(0.2, abs=0.01)
+
+
+@given(st.lists(st.integers(-32_768, 32_767), min_size=1, max_size=60), st.floats(0.0, 80.0))
+def test_sound_is_rounded_as_on_every_board(samples: list[int], gain: float) -> None:
+    block = array("h", samples).tobytes()
+    assert scaled(block, gain) == scale(block, gain)
+
+
+@given(st.lists(st.integers(-32_768, 32_767), min_size=FADE_STEPS, max_size=200))
+def test_a_fade_from_a_sound_to_itself_is_that_sound(samples: list[int]) -> None:
+    block = array("h", samples).tobytes()
+    assert crossfade(block, block) == block
+
+
+@pytest.mark.parametrize("quieter", [
+    lambda tone: scaled(tone, 0.31416), lambda tone: attenuate(tone, 3), lambda tone: crossfade(tone, bytes(len(tone))),
+    lambda tone: Limiter().mix([tone] * 3)], ids=["scaled", "attenuated", "faded", "limited"])
+def test_what_is_turned_down_has_no_direct_current(quieter: Callable[[bytes], bytes]) -> None:
+    tone = sine(1000, 0.9, 480 * FADE_STEPS)  # whole periods in each step of a fade
+    left = array("h", quieter(tone))
+    assert abs(sum(left)) < 0.1 * len(left), "rounded downwards it is half a step"
 
 
 def test_levels_of_a_quieter_block() -> None:
