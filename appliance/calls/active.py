@@ -6,16 +6,18 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from appliance.calls.book import Round
 from appliance.calls.capabilities import Standing
 from appliance.calls.machine import Call
 from appliance.calls.roster import Participant, Roster
+from appliance.calls.speakers import Speakers
 from appliance.calls.terms import FREE, Terms
 from appliance.clock import RateLimits, rfc3339
+from appliance.errors import EdgecallError
 from appliance.providers.api import Leg, MediaWanted, Moderated, Peer
-from appliance.vocabulary import CallState, Json, MutedBy, ParticipantState, Reason, Role
+from appliance.vocabulary import END_REASONS, CallState, Json, MutedBy, ParticipantState, Reason, Role
 
 __all__ = ["ActiveCall", "no_call"]
 
@@ -36,6 +38,7 @@ class ActiveCall:
     leg: Leg | None = None  # the one that counts: incoming, or accepted
     legs: dict[str, Leg] = field(default_factory=dict)  # every leg that has not ended
     roster: Roster = field(default_factory=Roster)
+    speakers: Speakers = field(default_factory=Speakers)  # in a room
     terms: Terms = FREE  # of the room
     unattended: bool = False  # begun by the appliance itself
     muted: bool = False
@@ -95,6 +98,20 @@ class ActiveCall:
         if self.muted:
             return MutedBy.LOCAL
         return MutedBy.REMOTE if self.muted_by_peer else MutedBy.NOBODY
+
+    async def outcome(self) -> Json:
+        """Wait until the call is connected or over; over is a failure in the words of its reason."""
+        over = asyncio.ensure_future(self.closed.wait())
+        waiting: set[asyncio.Future[Any]] = {over, self.connected}
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            over.cancel()
+        if self.connected.done():
+            return {"callId": self.id}
+        reason = self.call.reason or END_REASONS["500/internal"]
+        raise EdgecallError(reason.message, code=reason.code, sub_code=reason.sub_code, category=reason.category,
+                            callId=self.id)
 
     def moderated(self, barred: Moderated) -> Sequence[str]:
         """Take what a moderator does; returns the kinds that are muted by it now. What the moderator lets go stays as

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -54,23 +54,33 @@ class Attendance:
 
     def take(self, active: ActiveCall, members: Sequence[Member]) -> None:
         """The room's list is the truth: who is new, who changed, who is gone."""
-        there = {member.id: member for member in members}
+        there, heard = {member.id: member for member in members}, active.speakers
         for gone in [one.id for one in active.roster if one.id not in there]:
             self._remove(active, gone, END_REASONS["0/remote"])
         for member in members:
             changes: Json = {
-                "display_name": member.display_name, "muted": member.muted, "speaking": member.speaking,
+                "display_name": member.display_name, "muted": member.muted,
+                "speaking": member.id in heard.speaking if heard.measured else member.speaking,
                 "video": member.video, "receiving": member.receiving, "content": member.content,
                 "content_receiving": member.content_receiving,
                 "state": ParticipantState.RECONNECTING if member.away else ParticipantState.CONNECTED}
             if member.id in active.roster:
                 before = active.roster.members[member.id]
-                told = replace(before, speaking=member.speaking) != replace(before, **changes)
+                told = replace(before, speaking=changes["speaking"]) != replace(before, **changes)
                 self.change(active, member.id, told=told, **changes)
                 continue
             seat = Participant(member.id, member.identity, kind="voip", joined=time.time(), **changes)
             active.roster = active.roster.with_member(seat)
             self._bulletin.post("call.participant.added", participant=seat.payload())
+        self.publish(active)
+
+    def hear(self, active: ActiveCall, levels: Mapping[str, float], now: float) -> None:
+        """How loud each has been in the last moment, in dBFS: who speaks, and who has the floor."""
+        speakers = active.speakers
+        if not speakers.update({one: level for one, level in levels.items() if one in active.roster}, now):
+            return
+        for one in active.roster:
+            active.roster = active.roster.changed(one.id, speaking=one.id in speakers.speaking)
         self.publish(active)
 
     def clear(self, active: ActiveCall) -> None:
@@ -79,7 +89,8 @@ class Attendance:
 
     def publish(self, active: ActiveCall) -> None:
         if active is self._current():  # a leg of the call before may still be saying goodbye
-            self._bulletin.set("roster", {"callId": active.id, **active.roster.payload()})
+            ranking = [one for one in active.speakers.ranking if one in active.roster]
+            self._bulletin.set("roster", {"callId": active.id, **active.roster.payload(), "dominantSpeakers": ranking})
             self._changed(active)
 
     def _remove(self, active: ActiveCall, participant_id: str, reason: Reason) -> None:

@@ -46,7 +46,7 @@ class CallCommands:
     async def _dial(self, command: Command) -> Json:
         active = self._controller.dial(self._plan(command.args), _wanted(command.args))
         self._begin_with(command.args)
-        return await self._controller.outcome(active)
+        return await active.outcome()
 
     def _plan(self, args: Mapping[str, Any]) -> list[Round]:
         names = [*((args["to"],) if args.get("to") else ()), *args.get("targets", ())]
@@ -58,7 +58,7 @@ class CallCommands:
     async def _join(self, command: Command) -> Json:
         active = self._controller.dial(self._room(command.args), _wanted(command.args))
         self._begin_with(command.args)
-        return await self._controller.outcome(active)
+        return await active.outcome()
 
     def _room(self, args: Mapping[str, Any]) -> list[Round]:
         """The one room that is meant: of an entry of the address book its first room, else by the text itself."""
@@ -90,7 +90,7 @@ class CallCommands:
             active.media = _wanted(command.args)
             self._begin_with(command.args)
         self._controller.happen(active, Signal.ANSWER)
-        return await self._controller.outcome(active)
+        return await active.outcome()
 
     async def _reject(self, command: Command) -> None:
         reason = END_REASONS["486/busy" if command.args.get("reason") == "busy" else "603/declined"]

@@ -28,9 +28,10 @@ from appliance.calls.errands import Errands
 from appliance.calls.ledger import Conclusion, Ledger, Records
 from appliance.calls.machine import Call, Effect, Happening, IllegalEvent, Signal, step
 from appliance.calls.messages import Messages
+from appliance.calls.orders import Orders
 from appliance.calls.stage import Stage, faces_in_room, faces_of_peer
 from appliance.calls.terms import FREE, HouseRules
-from appliance.errors import EdgecallError, Refused, StoreError
+from appliance.errors import Refused, StoreError
 from appliance.media.api import Studio, Tone
 from appliance.media.layout import PEER, Layout
 from appliance.providers.api import (
@@ -54,6 +55,7 @@ from appliance.providers.api import (
     Pressed,
     Recovered,
     Ringing,
+    Voices,
 )
 from appliance.settings import CallSettings
 from appliance.vocabulary import (
@@ -73,7 +75,6 @@ log = logging.getLogger(__name__)
 
 LEAVE_S: Final = 2.0  # how long the other side may take to say goodbye; then the call is over without it
 RECORD_S: Final = 2.0  # how long the records of the last call may take to be stored at a stop
-EFFECT_DEADLINE_S: Final = 5.0  # of one asynchronous effect; a provider that hangs must not hold the call
 HOURS_S: Final = 30.0  # between two looks whether the room is open still: the wall clock may be set meanwhile
 
 _KIND_OF_SCHEME: Final = {"tel": CallKind.PSTN, "sip": CallKind.PSTN, "sips": CallKind.PSTN,
@@ -109,6 +110,7 @@ class CallController:
         self._active: ActiveCall | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._errands = Errands()
+        self._orders = Orders(self._errands, self._fail)
         self._ledger = Ledger(records, bulletin, self._errands, conclusion)
         self._attendance = Attendance(bulletin, lambda: self._active, self._cast)
         self.messages = Messages(bulletin)
@@ -258,20 +260,6 @@ class CallController:
         if call_id and call_id not in (active.id, active.former_id):
             raise Refused("that call is over; another one is in progress", sub_code="otherCall", retryable=False)
         return active
-
-    async def outcome(self, active: ActiveCall) -> Json:
-        """Wait until the call is connected or over; over is a failure in the words of its reason."""
-        over = asyncio.ensure_future(active.closed.wait())
-        waiting: set[asyncio.Future[Any]] = {over, active.connected}
-        try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            over.cancel()
-        if active.connected.done():
-            return {"callId": active.id}
-        reason = active.call.reason or END_REASONS["500/internal"]
-        raise EdgecallError(reason.message, code=reason.code, sub_code=reason.sub_code, category=reason.category,
-                            callId=active.id)
 
     def require(self, active: ActiveCall, capability: str) -> None:
         """Raises Refused (403) with the reason where the device may not do this in the call."""
@@ -427,6 +415,8 @@ class CallController:
                 self._attendance.change(active, leg.id, muted=muted, video=video)
             case Members(members):
                 self._attendance.take(active, members)
+            case Voices(levels) if ours:
+                self._attendance.hear(active, levels, self._now())
             case Moderated() if ours:
                 for kind in active.moderated(event):
                     self._bulletin.post("call.mutedByOthers", callId=active.id, kind=kind)
@@ -470,7 +460,7 @@ class CallController:
             self.happen(active, Signal.GONE, reason)
 
     def _drop(self, leg: Leg, reason: Reason) -> None:
-        self._errands.begin(self._deadline(leg.end(reason), "end", leg), f"call.end[{leg.id}]")
+        self._orders.give(leg, leg.end(reason), "end")
 
     # --- the machine ------------------------------------------------------------------------------------------------
 
@@ -515,18 +505,7 @@ class CallController:
 
     def _on_leg(self, active: ActiveCall, act: Callable[[Leg], Coroutine[Any, Any, None]], what: str) -> None:
         if active.leg is not None:
-            self._errands.begin(self._deadline(act(active.leg), what, active.leg), f"call.{what}[{active.leg.id}]")
-
-    async def _deadline(self, work: Coroutine[Any, Any, None], what: str, leg: Leg) -> None:
-        try:
-            async with asyncio.timeout(EFFECT_DEADLINE_S):
-                await work
-        except EdgecallError as error:
-            log.warning("%s failed: %s", what, error.message)
-            self._fail(leg, Reason(error.code, error.sub_code, error.category, error.message))
-        except TimeoutError:
-            log.warning("%s did not finish in %.0f s", what, EFFECT_DEADLINE_S)
-            self._fail(leg, END_REASONS["408/setupTimeout"])
+            self._orders.give(active.leg, act(active.leg), what)
 
     def _fail(self, leg: Leg, reason: Reason) -> None:
         active = self._active
@@ -578,7 +557,7 @@ class CallController:
     def _cast(self, active: ActiveCall) -> None:
         """The roster of the call has changed."""
         if active.call.kind is CallKind.ROOM:
-            self.stage.cast(faces_in_room(active.roster))
+            self.stage.cast(faces_in_room(active.roster), active.speakers.ranking)
         elif active.leg is not None:
             self.stage.cast(faces_of_peer(active.roster, active.leg.id))
 

@@ -68,10 +68,12 @@ class Stage:
 
     # --- who is there
 
-    def cast(self, faces: Sequence[Face]) -> None:
-        """All who may be shown, in the order in which they came."""
+    def cast(self, faces: Sequence[Face], ranking: Sequence[str] = ()) -> None:
+        """All who may be shown, in the order in which they came; ``ranking``: who has the floor, where it is known,
+        before those who have spoken."""
         shared = any(face.content for face in self._faces)
-        self._faces, self._order = faces, spoken(self._order, faces)
+        order = spoken(self._order, faces)
+        self._faces, self._order = faces, (*ranking, *(feed for feed in order if feed not in ranking))
         self._asked = {face.feed: self._asked[face.feed] for face in faces if face.feed in self._asked}
         if not shared and any(face.content for face in faces):
             self._by_itself = True

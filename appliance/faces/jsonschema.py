@@ -226,6 +226,9 @@ def _roster() -> Json:
     }, ("participantId", "rawId", "kind", "displayName", "state"))
     return _object({
         "callId": {"type": ["string", "null"]}, "participants": {"type": "array", "items": one},
+        "dominantSpeakers": {"type": "array", "items": {"type": "string"},
+                             "description": "participantId of those in a room who have spoken, whoever has the floor "
+                                            "first; another one at most twice a second"},
     }, ("participants",))
 
 

@@ -254,6 +254,9 @@ class Gallery(Protocol):
     on_absence: Callable[[], None]
     """Called when ``absent`` or ``still`` is another set."""
 
+    on_voices: Callable[[Mapping[str, float]], None]
+    """Called every quarter of a second with how loud each feed on a line has been, in dBFS; played or not."""
+
     async def answer(self, offer: str, lines: Mapping[str, OnLine]) -> str:
         """Take an offer of the room (at most 64 KiB) and return the answer. ``lines``: who is on each media line, by
         MID; a line that is not named carries nobody. Raises SignalingError for any bad SDP."""

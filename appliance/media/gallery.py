@@ -21,13 +21,14 @@ from appliance.media.api import OnLine
 from appliance.media.downlink import Loudspeaker
 from appliance.media.dscp import Marks
 from appliance.media.layout import Source
-from appliance.media.life import MAX_EVENTS, MediaLife
+from appliance.media.life import CHECK_S, MAX_EVENTS, MediaLife
 from appliance.media.messages import Inbound
 from appliance.media.playout import Playout
 from appliance.media.rtp_receive import RtpReceiveStream
 from appliance.media.rtp_send import RtpSendStream
 from appliance.media.screen import Screen
 from appliance.media.servers import ServerPool
+from appliance.media.sound import dbfs
 from appliance.media.transmission import Transmission
 from appliance.media.video_in import VideoIn
 from appliance.vocabulary import Json
@@ -62,6 +63,7 @@ class _Line:
                                  on_asked=self._on_asked)
             self.video.show(False)
         self.stream = RtpReceiveStream(kind, name, audio=self.voice, video=self.video)
+        self._energy = 0.0  # of the voice, as it was looked at last
 
     def carry(self, on: OnLine | None, *, wanted: bool) -> None:
         """``on`` is on the line from here on; ``wanted``: what arrives is played, or shown."""
@@ -82,6 +84,12 @@ class _Line:
     def heard_at(self) -> float:
         """Monotonic time of the last packet; 0 before the first."""
         return self.stream.counters.last_at
+
+    def loudness(self) -> float:
+        """Of the voice since this was asked last, CHECK_S ago, in dBFS."""
+        energy = 0.0 if self.voice is None else self.voice.counters.energy
+        before, self._energy = self._energy, energy
+        return dbfs(max(0.0, energy - before) / CHECK_S)
 
     def look(self, now: float, *, up: bool) -> None:
         if self.video is not None:
@@ -123,6 +131,7 @@ class Gallery(MediaLife):
         self.loudspeaker = loudspeaker
         self.screen = screen
         self.on_absence: Callable[[], None] = _nobody
+        self.on_voices: Callable[[Mapping[str, float]], None] = _unheard
         self.absent: Set[str] = frozenset()
         """Feeds of which nothing arrives."""
         self.still: Set[str] = frozenset()
@@ -227,6 +236,9 @@ class Gallery(MediaLife):
         if (absent, still) != (self.absent, self.still):
             self.absent, self.still = absent, still
             self.on_absence()
+        if self._up:
+            self.on_voices({line.on.feed: line.loudness() for line in self._lines
+                            if line.on is not None and line.voice is not None})
 
     def _release(self) -> None:
         for line in self._lines:
@@ -278,4 +290,8 @@ class Gallery(MediaLife):
 
 
 def _nobody() -> None:
+    return None
+
+
+def _unheard(_: Mapping[str, float]) -> None:
     return None

@@ -22,7 +22,7 @@ from appliance.media.transport import MediaTransport
 from appliance.network import Network
 from appliance.tasks import background
 
-__all__ = ["CLOSE_S", "MAX_EVENTS", "MediaLife"]
+__all__ = ["CHECK_S", "CLOSE_S", "MAX_EVENTS", "MediaLife"]
 
 log = logging.getLogger(__name__)
 

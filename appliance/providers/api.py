@@ -37,6 +37,7 @@ __all__ = [
     "Recovered",
     "Ringing",
     "Target",
+    "Voices",
 ]
 
 
@@ -166,6 +167,13 @@ class Members:
 
 
 @dataclass(frozen=True, slots=True)
+class Voices:
+    """How loud each member of the room has been in the last quarter of a second, in dBFS."""
+
+    levels: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Moderated:
     """What a moderator of the room keeps from being handed on of what we send, all of it."""
 
@@ -218,7 +226,7 @@ class Ended:
 
 
 LegEvent = (Ringing | EarlyMedia | Accepted | Connected | ContentEnded | Lost | Recovered | PeerMedia | Members
-            | Moderated | Held | DataReceived | DataSent | Pressed | Ended)
+            | Voices | Moderated | Held | DataReceived | DataSent | Pressed | Ended)
 
 
 class Leg(Protocol):

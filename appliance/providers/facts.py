@@ -16,6 +16,9 @@ FACTS: Final = 256
 own state only the latest waits, and the rest come one by one with the phases of the call."""
 
 
+_STATES: Final = (api.PeerMedia, api.Held, api.Members, api.Moderated, api.Voices)
+
+
 class Facts:
     """Facts for one consumer, in order, until Ended."""
 
@@ -28,7 +31,7 @@ class Facts:
     def put(self, event: api.LegEvent) -> None:
         if self._closed:
             return
-        if isinstance(event, api.PeerMedia | api.Held | api.Members | api.Moderated):  # the latest is the truth
+        if isinstance(event, _STATES):  # the latest is the truth
             self._items = deque(item for item in self._items if type(item) is not type(event))
         elif len(self._items) >= FACTS and isinstance(event, api.DataReceived | api.DataSent):
             self.dropped += 1

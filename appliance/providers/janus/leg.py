@@ -281,6 +281,7 @@ class JanusLeg:
         if self._gallery is None:
             gallery = self._ground.gallery()
             gallery.set_wanted(audio=self._media.receive_audio, video=self._media.receive_video)
+            gallery.on_voices = lambda levels: self._carry_out(self._membership.voices(watch.generation, levels))
             gallery.on_absence = lambda: self._carry_out(self._membership.absent(
                 watch.generation, gallery.absent, gallery.still))
             self._gallery = watch.generation, gallery

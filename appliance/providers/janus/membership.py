@@ -51,6 +51,8 @@ BACK_OFF_S: Final = (0.2, 0.5, 1.0, 2.0)
 """Seconds before the room is joined again; the last one repeats: a network that is back is used within it."""
 VOICES: Final = 24
 PICTURES: Final = 9
+SILENT_DB: Final = -127.0
+TALKING_DB: Final = -40.0  # what somebody counts with of whom only the server says that they talk
 SENDERS: Final = 100  # of data messages: Janus has 150 channels in all for each who listens
 
 
@@ -185,6 +187,14 @@ class Membership:
             return []
         self._absent = feeds
         return [*self._subscription.still(lines), *self._roster()]
+
+    def voices(self, generation: int, levels: Mapping[str, float]) -> Sequence[Effect]:
+        """How loud these people are, in dBFS. Of those who are not heard here the server may say that they talk."""
+        if generation != self.generation or self._over:
+            return []
+        found = {person.feed: max(levels.get(person.feed, SILENT_DB), TALKING_DB if person.talking else SILENT_DB)
+                 for person in self._people()}
+        return [Tell(api.Voices(found))]
 
     def want(self, *, hears: bool, sees: bool, view: Mapping[Source, Quality] | None = None) -> Sequence[Effect]:
         """What we want to receive from here on. ``view``: whose pictures; None: those of the first."""
