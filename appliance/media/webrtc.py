@@ -16,6 +16,7 @@ from appliance.media.aiortc_seam import PeerConnection, candidate_from_sdp
 from appliance.media.api import Directions, IceFragment, IceServers
 from appliance.media.life import MAX_EVENTS
 from appliance.media.messages import MESSAGE_LIMIT, Inbound, Outbound
+from appliance.media.rhythm import Rhythm
 from appliance.media.rtp_seam import codec_preferences
 from appliance.media.servers import ServerPool
 from appliance.media.session import Channel, Session, SessionParts
@@ -33,8 +34,6 @@ LOSSY: Final = "edgecall-lossy"
 MAX_BUFFERED: Final = 1024 * 1024  # bytes waiting in the data channel
 RESERVE: Final = 256 * 1024  # beyond them for what is urgent
 EARLY_CANDIDATES: Final = 64
-HALF_MINUTE_S: Final = 30.0
-RHYTHM_S: Final = 12.0  # until it is known: two of our own checks are answered in that time, and two reports come
 
 
 class WebRtcSession(Session):
@@ -258,14 +257,14 @@ class PublishingSession(WebRtcSession):
     ) -> None:
         super().__init__(name, wanted=wanted, servers=servers, loopback=loopback, **parts)
         self._data = data
-        self._rhythm = _Rhythm()
+        self._rhythm = Rhythm()
 
     def on_arrival(self) -> None:
         self._rhythm.beat(self._loop.time())
         super().on_arrival()
 
     def set_directions(self, wanted: Directions) -> None:
-        self._rhythm = _Rhythm()
+        self._rhythm = Rhythm()
         super().set_directions(wanted)
 
     def _due(self) -> bool:
@@ -283,27 +282,6 @@ class PublishingSession(WebRtcSession):
             self._open_channels()
         await self._pc.setLocalDescription(await self._pc.createOffer())
         return self._pc.localDescription.sdp
-
-
-class _Rhythm:
-    """How often something comes: the longest pause of the last minute. Times in seconds of one monotonic clock."""
-
-    def __init__(self) -> None:
-        self._first: float | None = None
-        self._last = 0.0
-        self._since = 0.0
-        self._longest = self._before = 0.0  # of this half minute and of the one before
-
-    def beat(self, now: float) -> None:
-        if self._first is None:
-            self._first = self._since = self._last = now
-        self._longest, self._last = max(self._longest, now - self._last), now
-        if now - self._since > HALF_MINUTE_S:
-            self._since, self._before, self._longest = now, self._longest, 0.0
-
-    def missed(self, now: float) -> bool:
-        known = self._first is not None and self._last - self._first >= RHYTHM_S
-        return known and now - self._last > 2 * max(self._longest, self._before)
 
 
 class PlayingSession(WebRtcSession):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from appliance.media import webrtc
+from appliance.media import rhythm
 from appliance.providers import api
 from appliance.settings import Secret, WhipSettings
 from appliance.vocabulary import END_REASONS
@@ -185,7 +185,7 @@ async def test_the_server_is_killed_and_comes_back(browser: Chromium, server: Me
 async def test_the_publisher_notices_a_dead_server_by_its_silence(
     browser: Chromium, server: MediaServer, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(webrtc, "RHYTHM_S", 1.0)
+    monkeypatch.setattr(rhythm, "KNOWN_S", 1.0)
     async with door(WhipSettings("studio", publish=server.publish)) as one:
         await one.dial()
         await published(server)
