@@ -69,6 +69,7 @@ class Way:
         self._session: ServerSession | None = None
         self._resource: Resource | None = None
         self._creating: asyncio.Task[Resource] | None = None
+        self._news: asyncio.Task[None] | None = None
         self._servers: IceServers | None = None
         self._was_up = False
         self._knew_servers = False  # those that the media server names, in the last attempt
@@ -140,14 +141,20 @@ class Way:
         if not self.answered:
             self.answered = True
             self._on_change()
-        news = asyncio.create_task(self._tell_news(session, resource), name=f"whip.trickle.{self.name}")
+        self._news = asyncio.create_task(self._tell_news(session, resource), name=f"whip.trickle.{self.name}")
         try:
             return await self._live(session, resource)
         finally:
-            news.cancel()
-            for fault in await asyncio.gather(news, return_exceptions=True):
-                if isinstance(fault, Exception):
-                    log.error("candidates were not told of; this is a defect", exc_info=fault)
+            await self._no_news()
+
+    async def _no_news(self) -> None:
+        news, self._news = self._news, None
+        if news is None:
+            return
+        news.cancel()
+        for fault in await asyncio.gather(news, return_exceptions=True):
+            if isinstance(fault, Exception):
+                log.error("candidates were not told of; this is a defect", exc_info=fault)
 
     async def _agree(self, session: ServerSession, resource: Resource, offer: str) -> ServerSession:
         """Answer taken, or given: a server may offer itself, for which a session of its own is needed."""
@@ -199,6 +206,7 @@ class Way:
         """Restart ICE: the session goes on by another path. False: the server cannot, or none was found."""
         if not resource.patchable or not session.connected:
             return False
+        await self._no_news()  # of the ICE session that was
         try:
             async with asyncio.timeout(REPAIR_S):
                 fragment = await session.restart_ice()
