@@ -254,8 +254,10 @@ class _Window:
         self._rotation = rotation
         self._number = 0  # SDL counts the screens of one card, in the order of their connectors
         if connector is not None:
-            self._number = [one for one in connectors() if (one.card, one.connected) == (connector.card, True)].index(
-                connector)
+            lit = [one for one in connectors() if (one.card, one.connected) == (connector.card, True)]
+            if connector not in lit:
+                raise DeviceMissingError(f"screen: {connector.name} was unplugged as it was opened")
+            self._number = lit.index(connector)
             _ask_for(connector.card)
         self._sdl: Any = sdl2
         self._window: Any = None

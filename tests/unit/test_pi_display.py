@@ -15,9 +15,19 @@ from appliance.media.screen import Screen
 from hw import screen
 from hw.api import DeviceMissingError, Fault, FaultKind, Fit, Kind, Picture, Tile
 from hw.faults import FaultLine
+from hw.pi import sdl
 from hw.pi.backlight import Backlight
 from hw.pi.boardfile import BoardFile, BoardFileError, board_files, load_board_file
-from hw.pi.display import Connector, DisplayConfig, connectors, desktop, open_display, plugged
+from hw.pi.display import (
+    Connector,
+    DisplayConfig,
+    Message,
+    State,
+    connectors,
+    desktop,
+    open_display,
+    plugged,
+)
 from hw.screen import FAINT, INK, WARNING, Box, Content, Words, cut, place, turned, upright
 from tests.support.media_board import HandDisplay
 
@@ -72,6 +82,91 @@ def test_connectors_are_counted_as_the_kernel_does(tmp_path: Path) -> None:
     assert plugged(there) == Connector(1, "DSI-1", True)
     assert plugged(there, "HDMI-A-2") == Connector(1, "HDMI-A-2", True)
     assert plugged(there, "HDMI-A-1") is None
+
+
+class Sockets:
+    """Two sockets of a card, where the screen's process opens a window. SDL's place is taken, its own logic is not."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.connected = {"HDMI-A-1": True, "HDMI-A-2": True}
+        self.opened: queue.Queue[str] = queue.Queue()
+        self.told: queue.Queue[Message] = queue.Queue()
+        self._looked: queue.Queue[None] = queue.Queue()
+        monkeypatch.setattr(sdl, "connectors", self.there)
+        monkeypatch.setattr(sdl, "_Window", self.window)
+        monkeypatch.setattr(sdl, "LOOK_S", 0.02)
+
+    def there(self) -> list[Connector]:
+        self._looked.put(None)
+        return [Connector(0, name, connected) for name, connected in self.connected.items()]
+
+    def window(self, driver: str, connector: Connector, rotation: int) -> Sockets.Window:
+        self.opened.put(connector.name)
+        return Sockets.Window(connector)
+
+    class Window:
+        size, drew_s = (640, 360), 0.0
+
+        def __init__(self, connector: Connector) -> None:
+            self.connector = connector
+
+        def draw(self, content: Content, *, read_back: bool) -> bytes:
+            return b"drawn"
+
+        def events(self) -> list[Any]:
+            return []
+
+        def close(self) -> None: ...
+
+    def looked_at(self, times: int = 3) -> None:
+        """Returns when they were, from now on."""
+        while not self._looked.empty():
+            self._looked.get()
+        for _ in range(times):
+            self._looked.get(timeout=5)
+
+    def state(self) -> State:
+        found = self.told.get(timeout=5)
+        assert isinstance(found, State)
+        return found
+
+
+@pytest.fixture
+def sockets(monkeypatch: pytest.MonkeyPatch) -> Sockets:
+    return Sockets(monkeypatch)
+
+
+def test_of_two_screens_the_first_is_drawn_on_until_it_is_pulled(sockets: Sockets) -> None:
+    process = sdl.Screen(DisplayConfig(), "kmsdrm", sockets.told.put)
+    try:
+        assert sockets.opened.get(timeout=5) == "HDMI-A-1"
+        assert sockets.state().open
+        sockets.connected["HDMI-A-1"] = False
+        assert sockets.state().fault is FaultKind.PULLED
+        assert sockets.opened.get(timeout=5) == "HDMI-A-2"
+        assert sockets.state().open
+        sockets.connected["HDMI-A-1"] = True  # back: the other is in use, and stays so
+        sockets.looked_at()
+        assert process.shoot() == b"drawn"
+        assert (sockets.opened.empty(), sockets.told.empty()) == (True, True)
+    finally:
+        process.close()
+
+
+def test_of_two_screens_the_one_that_is_named_is_drawn_on_and_no_other(sockets: Sockets) -> None:
+    process = sdl.Screen(DisplayConfig(connector="HDMI-A-2"), "kmsdrm", sockets.told.put)
+    try:
+        assert sockets.opened.get(timeout=5) == "HDMI-A-2"
+        assert sockets.state().open
+        sockets.connected["HDMI-A-2"] = False
+        assert sockets.state().fault is FaultKind.PULLED
+        sockets.looked_at()
+        assert sockets.opened.empty(), "the first is left alone"
+        sockets.connected["HDMI-A-2"] = True
+        assert sockets.opened.get(timeout=5) == "HDMI-A-2"
+        assert sockets.state().open
+    finally:
+        process.close()
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
