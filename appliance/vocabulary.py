@@ -234,6 +234,8 @@ VERBS: Final[tuple[Verb, ...]] = (
         Arg("expiresIn", ArgType.INTEGER, "seconds for which it is good, where it does not say so itself", minimum=1,
             maximum=31_536_000),
     ), scope=Scope.ADMIN),
+    Verb("call.raiseHand", "Ask the others in the call for attention.", (_CALL,), acts=True),
+    Verb("call.lowerHand", "Ask for attention no longer.", (_CALL,)),
     Verb("call.hold", "Hold the call: nothing of us is sent, nothing is played.", (_CALL,), acts=True),
     Verb("call.resume", "Resume the held call.", (_CALL,), acts=True),
     Verb("call.mute", "Mute the microphone."),

@@ -41,6 +41,8 @@ class ActiveCall:
     speakers: Speakers = field(default_factory=Speakers)  # in a room
     terms: Terms = FREE  # of the room
     unattended: bool = False  # begun by the appliance itself
+    hand_raised: bool = False
+    to_say: asyncio.Event = field(default_factory=asyncio.Event)  # what we say of ourselves has changed
     muted: bool = False
     muted_by_peer: bool = False  # by a moderator, until we unmute ourselves
     barred: Moderated = field(default_factory=Moderated)  # what the room does not hand on of ours, whatever we do
@@ -153,6 +155,7 @@ class ActiveCall:
             "isMuted": muted_by is not MutedBy.NOBODY, "mutedBy": muted_by.value,
             "isIncomingAudioMuted": self.incoming_muted,
             "isLocalVideoStarted": self.permitted.send_video and not self.held,
+            "isHandRaised": self.hand_raised,
             "isContentSharingOn": self.content, "isRecordingActive": False, "isAutoAnswered": self.auto_answer,
             "localHold": call.local_hold, "remoteHold": call.remote_hold,
             "role": self.terms.role.value, "capabilities": dict(capabilities), "security": self.security,

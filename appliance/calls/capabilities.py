@@ -14,15 +14,15 @@ from appliance.vocabulary import CallKind, CapabilityReason, Json, Role
 
 __all__ = ["Standing"]
 
-_BUILT: Final = ("turnVideoOn", "unmuteMic", "hangUpForEveryOne", "shareScreen")
-_NOT_BUILT: Final = ("blurBackground", "spotlightParticipant", "raiseHand", "startLiveCallingCaptions",
+_BUILT: Final = ("turnVideoOn", "unmuteMic", "hangUpForEveryOne", "shareScreen", "raiseHand")
+_NOT_BUILT: Final = ("blurBackground", "spotlightParticipant", "startLiveCallingCaptions",
                      "realTimeText", "addPhoneNumber", "pstnDialOut", "removeParticipant", "manageLobby", "muteOthers",
                      "useReactions", "startTogetherMode", "joinBreakoutRooms")
 
 _FORBIDDEN: Final[Mapping[Role, frozenset[str]]] = {
     Role.PRESENTER: frozenset(),
     Role.ATTENDEE: frozenset({"hangUpForEveryOne", "shareScreen"}),
-    Role.CONSUMER: frozenset({"hangUpForEveryOne", "turnVideoOn", "unmuteMic", "shareScreen"}),
+    Role.CONSUMER: frozenset({"hangUpForEveryOne", "raiseHand", "turnVideoOn", "unmuteMic", "shareScreen"}),
 }
 """In a room, by role; as in ACS Rooms."""
 

@@ -31,6 +31,7 @@ class CallCommands:
         """What ``__main__`` gives to the intake."""
         return {
             "call.dial": self._dial, "call.answer": self._answer, "call.reject": self._reject,
+            "call.raiseHand": self._hand(raised=True), "call.lowerHand": self._hand(raised=False),
             "call.hangup": self._hang_up, "call.hold": self._signal(Signal.HOLD),
             "room.join": self._join, "room.leave": self._leave,
             "call.resume": self._signal(Signal.RESUME), "call.mute": self._mute, "call.unmute": self._unmute,
@@ -102,6 +103,12 @@ class CallCommands:
             await self._controller.end_for_all(active)
         else:
             self._controller.happen(active, Signal.HANG_UP)
+
+    def _hand(self, *, raised: bool) -> Handler:
+        async def handle(command: Command) -> None:
+            self._controller.raise_hand(self._the_call(command), raised=raised)
+
+        return handle
 
     def _signal(self, signal: Signal) -> Handler:
         async def handle(command: Command) -> None:

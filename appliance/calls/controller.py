@@ -29,6 +29,7 @@ from appliance.calls.ledger import Conclusion, Ledger, Records
 from appliance.calls.machine import Call, Effect, Happening, IllegalEvent, Signal, step
 from appliance.calls.messages import Messages
 from appliance.calls.orders import Orders
+from appliance.calls.presence import Presence
 from appliance.calls.stage import Stage, faces_in_room, faces_of_peer
 from appliance.calls.terms import FREE, HouseRules
 from appliance.errors import Refused, StoreError
@@ -114,6 +115,7 @@ class CallController:
         self._ledger = Ledger(records, bulletin, self._errands, conclusion)
         self._attendance = Attendance(bulletin, lambda: self._active, self._cast)
         self.messages = Messages(bulletin)
+        self._presence = Presence(self._attendance, self._is_muted)
         self._stopping = False
         by_scheme = {scheme: provider for provider in providers for scheme in provider.schemes}
         self._dialler = Dialler(by_scheme, me, self._adopt, self._drop, self._rules, wall)
@@ -279,6 +281,14 @@ class CallController:
         self._tell(active)
         self._publish(active)
 
+    def raise_hand(self, active: ActiveCall, *, raised: bool) -> None:
+        """Ask the others for attention, or no longer. Raises Refused (403) where nothing can be said to them."""
+        if raised:
+            self.require(active, "raiseHand")
+        active.hand_raised = raised
+        active.to_say.set()
+        self._publish(active)
+
     def show_content(self, active: ActiveCall, *, on: bool) -> None:
         """What the studio shares is shown to the others, or no longer, and then it is closed."""
         if active.content and not on:
@@ -429,7 +439,8 @@ class CallController:
                 self._attendance.change(active, leg.id, state=state)
                 self.happen(active, Signal.PEER_HOLDS if held else Signal.PEER_RESUMES)
             case DataReceived():
-                self.messages.take(active, event)
+                if not self._presence.take(active, event):
+                    self.messages.take(active, event)
             case Pressed(digit):
                 if active.data_limits.take(leg.peer.identity):
                     self._bulletin.post("call.dtmf.received", callId=active.id, digit=digit)
@@ -538,7 +549,7 @@ class CallController:
 
     def _apply_media(self, active: ActiveCall) -> None:
         over = not active.call.live
-        muted = self._hardware_muted if over else active.muted_by(hardware=self._hardware_muted) is not MutedBy.NOBODY
+        muted = self._hardware_muted if over else self._is_muted(active)
         self._studio.mute(muted)
         self._studio.mute_incoming(not over and active.incoming_muted)
         self._keep_warm(active)
@@ -566,8 +577,12 @@ class CallController:
         if self._active is not None and self._active.leg is not None and self._active.call.live:
             self._apply_media(self._active)
 
+    def _is_muted(self, active: ActiveCall) -> bool:
+        return active.muted_by(hardware=self._hardware_muted) is not MutedBy.NOBODY
+
     def _tell(self, active: ActiveCall) -> None:
-        muted = active.muted_by(hardware=self._hardware_muted) is not MutedBy.NOBODY
+        active.to_say.set()
+        muted = self._is_muted(active)
         held, video = active.call.local_hold, active.permitted.send_video
         self._on_leg(active, lambda leg: leg.tell(muted=muted, held=held, video=video), "tell")
 
@@ -579,6 +594,7 @@ class CallController:
                             peer=None if peer is None else peer.payload())
         self._ledger.begun(active)
         self._tell(active)
+        self._errands.begin(self._presence.keep_saying(active), f"call.presence[{active.id}]")
 
     def _note_lost(self, active: ActiveCall) -> None:
         active.lost_at = self._now()
@@ -605,6 +621,7 @@ class CallController:
         elif active.call.connected is not None:
             self._studio.play(Tone.END)
         active.closed.set()
+        active.to_say.set()
         active.leg_changed.set()
         self.on_over(active)
 

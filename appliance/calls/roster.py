@@ -23,6 +23,8 @@ class Participant:
     state: ParticipantState = ParticipantState.CONNECTING
     role: Role = Role.ATTENDEE
     muted: bool = False
+    says_muted: bool = False  # by its own word, in a room
+    hand_raised: float | None = None  # since when
     speaking: bool = False
     video: bool = False
     receiving: bool = False
@@ -32,10 +34,16 @@ class Participant:
     joined: float | None = None  # wall clock
     reason: Reason | None = None
 
+    @property
+    def silent(self) -> bool:
+        """Muted, whoever did it."""
+        return self.muted or self.says_muted
+
     def payload(self) -> Json:
         body: Json = {
             "participantId": self.id, "rawId": self.raw_id, "kind": self.kind, "displayName": self.display_name,
-            "role": self.role.value, "state": self.state.value, "isMuted": self.muted, "isSpeaking": self.speaking,
+            "role": self.role.value, "state": self.state.value, "isMuted": self.silent, "isSpeaking": self.speaking,
+            "isHandRaised": self.hand_raised is not None,
             "videoStreams": [{"id": f"{self.id}-video", "type": "Video", "isAvailable": self.video,
                               "isReceiving": self.receiving}],
         }
@@ -82,4 +90,6 @@ class Roster:
         return Roster(MappingProxyType({k: v for k, v in self.members.items() if k != participant_id}))
 
     def payload(self) -> Json:
-        return {"participants": [member.payload() for member in self]}
+        raised = sorted((member for member in self if member.hand_raised is not None),
+                        key=lambda member: member.hand_raised or 0.0)
+        return {"participants": [member.payload() for member in self], "raisedHands": [one.id for one in raised]}

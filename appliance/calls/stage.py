@@ -119,15 +119,16 @@ class Stage:
 
 
 def faces_in_room(roster: Roster) -> list[Face]:
-    return [Face(one.id, one.display_name, video=one.video, content=one.content, speaking=one.speaking, muted=one.muted,
-                 away=one.state is ParticipantState.RECONNECTING, level=one.quality) for one in roster]
+    return [Face(one.id, one.display_name, video=one.video, content=one.content, speaking=one.speaking,
+                 muted=one.silent, away=one.state is ParticipantState.RECONNECTING, level=one.quality)
+            for one in roster]
 
 
 def faces_of_peer(roster: Roster, participant_id: str) -> list[Face]:
     """The only other one of a direct call. Its name stands in the words of the screen already."""
     one = roster.members.get(participant_id)
     return [] if one is None else [
-        Face(PEER.feed, muted=one.muted, away=one.state is ParticipantState.RECONNECTING, level=one.quality)]
+        Face(PEER.feed, muted=one.silent, away=one.state is ParticipantState.RECONNECTING, level=one.quality)]
 
 
 def _nobody() -> None:

@@ -2,10 +2,11 @@
 
 Button ``call``, by the state of the call when it goes down: without one a press dials the configured target, a long one
 the second target; while somebody calls a press answers, a long one declines; in a call (also one that is not answered
-yet) both hang up. Button ``mute``: mutes and unmutes. Where a long press means nothing else, the button acts as it goes
-down, else when it is known which of both it is. Input ``hardware_mute`` is the truth for mute, input ``talk`` the key
-of push-to-talk, input ``hook`` is closed while the handset is lifted: that answers, and putting it back hangs up; input
-``door`` is closed while the door is. The lamp ``capture`` follows what is really captured, never what was asked for.
+yet) both hang up. Button ``mute``: mutes and unmutes; ``hand``: asks the others for attention, and no longer. Where a
+long press means nothing else, the button acts as it goes down, else when it is known which of both it is. Input
+``hardware_mute`` is the truth for mute, input ``talk`` the key of push-to-talk, input ``hook`` is closed while the
+handset is lifted: that answers, and putting it back hangs up; input ``door`` is closed while the door is. The lamp
+``capture`` follows what is really captured, never what was asked for.
 """
 
 from __future__ import annotations
@@ -243,6 +244,8 @@ class PanelDoor:
         both: Meaning = None
         if button == "mute" and not idle:
             both = ("call.unmute" if call.get("isMuted") else "call.mute"), {}
+        elif button == "hand" and not idle:
+            both = ("call.lowerHand" if call.get("isHandRaised") else "call.raiseHand"), {}
         elif button == "call" and idle:
             target = self._settings.button_target
             return ("call.dial", {"to": target}), ("call.dial", {"to": self._settings.long_press_target or target})

@@ -181,7 +181,7 @@ _ROLE: Final = {"enum": [role.value for role in Role]}
 def _call() -> Json:
     states = [state.value for state in CallState]
     flags = ("isMuted", "isIncomingAudioMuted", "isLocalVideoStarted", "isContentSharingOn", "isRecordingActive",
-             "isAutoAnswered", "localHold", "remoteHold")
+             "isHandRaised", "isAutoAnswered", "localHold", "remoteHold")
     return _object({
         "callId": {"type": ["string", "null"]},
         "correlationId": {"type": "string"},
@@ -220,12 +220,15 @@ def _roster() -> Json:
         "state": {"enum": [state.value for state in ParticipantState]},
         "isMuted": {"type": "boolean"},
         "isSpeaking": {"type": "boolean"},
+        "isHandRaised": {"type": "boolean"},
         "videoStreams": {"type": "array", "items": stream},
         "networkQualityLevel": {"type": ["integer", "null"], "minimum": 0, "maximum": 5},
         "endReason": _reason(),
     }, ("participantId", "rawId", "kind", "displayName", "state"))
     return _object({
         "callId": {"type": ["string", "null"]}, "participants": {"type": "array", "items": one},
+        "raisedHands": {"type": "array", "items": {"type": "string"},
+                        "description": "participantId of those who ask for attention, whoever does longest first"},
         "dominantSpeakers": {"type": "array", "items": {"type": "string"},
                              "description": "participantId of those in a room who have spoken, whoever has the floor "
                                             "first; another one at most twice a second"},

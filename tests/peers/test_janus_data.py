@@ -110,6 +110,46 @@ async def test_after_a_loss_messages_come_again(tmp_path: Path) -> None:
         await listening(door, gate)
 
 
+async def test_a_raised_hand_and_a_mute_are_known_to_the_others_and_to_who_comes_later(tmp_path: Path) -> None:
+    (tmp_path / "janus").mkdir()
+    async with (
+        janus(tmp_path / "janus") as server, device(server.url, "gate", 880) as gate,
+        device(server.url, "desk", 660) as desk,
+    ):
+        def told(one: Device) -> list[dict[str, bool]]:
+            return [json.loads(message.payload) for message in heard(one, "state")]
+
+        await gate.join()
+        await gate.connected()
+        async with house(await start_of(tmp_path, {"janus.url": server.url, "mqtt.enabled": False})) as running:
+            joined = await running.give("room.join", target=str(ROOM))
+            assert joined["result"] == "done", joined
+            await running.until(lambda: running.document("roster")["participants"])
+
+            async def hears(word: str) -> None:
+                deadline = asyncio.get_running_loop().time() + 10
+                while not any(message.payload == word for message in heard(gate, "chat")):
+                    assert asyncio.get_running_loop().time() < deadline
+                    await running.give("data.send", payload=word, channel="chat")
+                    await asyncio.sleep(0.2)
+
+            await hears("the channel is open")
+            begun = asyncio.get_running_loop().time()
+            raised = await running.give("call.raiseHand")
+            assert raised["result"] == "done", raised
+            await until(lambda: told(gate), "the hand is seen at the gate", 1)
+            assert told(gate) == [{"handRaised": True, "muted": False}]
+            assert gate.when(api.DataReceived) < asyncio.get_running_loop().time() < begun + 0.6
+
+            await desk.join()
+            await desk.connected()
+            await until(lambda: {"handRaised": True, "muted": False} in told(desk), "who came later sees the hand")
+
+            await says(gate, "state", json.dumps({"handRaised": True, "muted": True}))
+            await running.until(lambda: [one["displayName"] for one in running.document("roster")["participants"]
+                                         if one["isHandRaised"] and one["isMuted"]] == ["Gate"])
+
+
 async def test_the_door_is_opened_from_the_room_by_a_signature_and_by_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "janus").mkdir()
     key = Ed25519PrivateKey.generate()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ from appliance.errors import EdgecallError, Refused
 from appliance.settings import BoardSettings, CallSettings
 from appliance.vocabulary import VERB, Answer, CallState, Command, Event, Json, Origin, Result, Scope
 from hw import contacts
-from hw.api import Fault
+from hw.api import Fault, Panel, Press, PressKind
 from hw.faults import FaultLine
 from hw.sim.panel import SIM_WIRING, SimPanel
 from tests.support.http_door import Desk
@@ -31,8 +31,9 @@ LIVE = (CallState.CONNECTING, CallState.RINGING, CallState.EARLY_MEDIA, CallStat
 class Front:
     """A door with its panel, and what a person standing there sees."""
 
-    def __init__(self, panel: SimPanel, **settings: Any) -> None:
-        self.panel = panel
+    def __init__(self, panel: Panel, **settings: Any) -> None:
+        if isinstance(panel, SimPanel):
+            self.panel = panel
         self.desk = Desk()
         self.bulletin = Bulletin("boot-1")
         self.diagnostics = Diagnostics(self.bulletin)
@@ -220,6 +221,44 @@ async def test_the_mute_button_mutes_and_unmutes_in_a_call_only() -> None:
         assert front.lit("mute", ON)
         unmute = await front.press(SHORT_S, "mute")
         assert (unmute.verb.name, unmute.ttl_s) == ("call.unmute", 5)
+
+
+class OneButton:
+    """A panel with nothing but a button for attention."""
+
+    buttons = ("hand",)
+    inputs: tuple[str, ...] = ()
+    lamps: tuple[str, ...] = ()
+    relays: tuple[str, ...] = ()
+    press: Callable[[Press], None]
+
+    def listen(self, on_press: Callable[[Press], None]) -> None:
+        self.press = on_press
+
+    def light(self, lamp: str, pattern: Sequence[tuple[float, bool]]) -> None: ...
+
+    def lit(self, lamp: str) -> bool:
+        return False
+
+    def switch(self, relay: str, seconds: float) -> None: ...
+
+    def closed(self, relay: str) -> bool:
+        return False
+
+
+async def test_a_button_asks_the_others_for_attention_and_no_longer() -> None:
+    panel = OneButton()
+    front = Front(panel)
+    task = asyncio.create_task(front.door.run(), name="test.panel")
+    await asyncio.sleep(0)
+    for raised, verb in ((False, "call.raiseHand"), (True, "call.lowerHand")):
+        front.call(CallState.CONNECTED, isHandRaised=raised)
+        before = len(front.desk.commands)
+        panel.press(Press("hand", PressKind.PRESSED))
+        assert (await front.desk.given(before + 1))[-1].verb.name == verb
+        panel.press(Press("hand", PressKind.RELEASED, 0.1))
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_the_presses_are_told_as_events_and_in_the_document() -> None:
