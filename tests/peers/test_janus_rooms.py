@@ -16,9 +16,8 @@ from appliance.vocabulary import END_REASONS
 from tests.support.browser import Chromium, chromium, wait_for
 from tests.support.house import house, start_of
 from tests.support.interface import changed_network, ip
-from tests.support.janus import JanusServer
 from tests.support.janus_between import between
-from tests.support.room_device import H264, ROOM, Device, device, janus, until
+from tests.support.room_device import H264, ROOM, device, janus, same_as_server, until
 from tests.support.room_page import room_page
 
 pytestmark = pytest.mark.peer
@@ -26,18 +25,6 @@ pytestmark = pytest.mark.peer
 DEVICE_HERTZ = 440.0
 PAGE_HERTZ = 880.0
 LEAVE = END_REASONS["0/local"]
-
-
-async def same_as_server(server: JanusServer, one: Device, within_s: float = 2.0) -> None:
-    """The roster is the server's own list, without us."""
-    async with server.control() as control:
-        deadline = asyncio.get_running_loop().time() + within_s
-        while True:
-            listed = {str(entry["id"]) for entry in await control.participants(ROOM)}
-            if len(listed) == len(one.ids) + 1 and one.ids < listed:
-                return
-            assert asyncio.get_running_loop().time() < deadline, (listed, one.ids)
-            await asyncio.sleep(0.05)
 
 
 async def test_a_browser_and_the_device_see_and_hear_each_other_in_a_room(tmp_path: Path) -> None:
@@ -235,7 +222,25 @@ async def test_a_stream_that_the_server_forgets_is_subscribed_anew(tmp_path: Pat
         assert not door.of(api.Lost)
 
 
-@pytest.mark.parametrize(("seconds", "lost"), [(2.0, False), (6.0, True)])
+async def test_a_call_that_does_not_come_back_ends_with_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "janus").mkdir()
+    async with janus(tmp_path / "janus") as server:
+        settings = {"janus.url": server.url, "mqtt.enabled": False, "call.reconnect_s": 5}
+        async with house(await start_of(tmp_path, settings)) as running:
+            joined = await running.give("room.join", target=str(ROOM))
+            assert joined["result"] == "done", joined
+            await server.kill()
+            await running.until(lambda: running.document("call")["state"] == "Reconnecting", 5)
+            lost = asyncio.get_running_loop().time()
+            await running.until(lambda: running.document("call")["state"] == "Disconnected", 8)
+            assert 4.5 < asyncio.get_running_loop().time() - lost < 7
+            (ended,) = [one for one in running.events if one.type == "call.ended"]
+            assert (ended.data["reason"]["code"], ended.data["reason"]["subCode"]) == (410, "mediaLost")
+            again = await running.give("room.join", target=str(ROOM))
+            assert (again["result"], again["code"], again["subCode"]) == ("failed", 503, "provider"), again
+
+
+@pytest.mark.parametrize(("seconds", "lost"), [(2.0, False), (10.0, True)])
 async def test_a_cut_of_the_network(tmp_path: Path, seconds: float, lost: bool) -> None:
     """Of two seconds nothing is left but a gap; from three seconds on the room is joined again."""
     async with (

@@ -66,8 +66,8 @@ peer.connect();
 class SeenBoard:
     """The simulated board with a screen whose pictures the test reads, and a tap on the loudspeaker."""
 
-    def __init__(self, hertz: float) -> None:
-        self._board = SimBoard(BoardOptions(microphone=f"tone:{hertz:g}", camera="pattern"))
+    def __init__(self, hertz: float, camera: str = "pattern") -> None:
+        self._board = SimBoard(BoardOptions(microphone=f"tone:{hertz:g}", camera=camera))
         self.display: Display | None = HandDisplay()
         self.played = bytearray()
         self._board.simulation.tap_speaker(self._tap)

@@ -28,7 +28,7 @@ from tests.support.direct_page import SeenBoard
 from tests.support.janus import JanusServer
 from tests.support.media_board import HandDisplay
 
-__all__ = ["ROOM", "Device", "device", "janus", "until"]
+__all__ = ["H264", "ROOM", "Device", "device", "janus", "same_as_server", "until"]
 
 ROOM = 1234
 H264: Mapping[str, Any] = {
@@ -56,6 +56,18 @@ async def until(condition: Callable[[], object], what: str, within_s: float = 10
         if asyncio.get_running_loop().time() > deadline:
             raise AssertionError(f"not within {within_s} s: {what}")
         await asyncio.sleep(0.01)
+
+
+async def same_as_server(server: JanusServer, one: Device, within_s: float = 2.0) -> None:
+    """The roster is the server's own list, without us."""
+    async with server.control() as control:
+        deadline = asyncio.get_running_loop().time() + within_s
+        while True:
+            listed = {str(entry["id"]) for entry in await control.participants(ROOM)}
+            if len(listed) == len(one.ids) + 1 and one.ids < listed:
+                return
+            assert asyncio.get_running_loop().time() < deadline, (listed, one.ids)
+            await asyncio.sleep(0.05)
 
 
 @dataclass
@@ -96,6 +108,8 @@ class Device:
                 self.stage.cast([Face(one.id, one.display_name, video=one.video, content=one.content,
                                       speaking=one.speaking,
                                       muted=one.muted, away=one.away) for one in event.members])
+            elif isinstance(event, api.Ended):
+                self.stage.clear()
 
     def _look(self) -> None:
         """What the call controller does of it."""
@@ -187,11 +201,11 @@ class Known(SystemClock):
 @asynccontextmanager
 async def device(
     url: str, name: str, hertz: float = 440.0, *, height: int = 180, screen: Callable[[], Display | None] = HandDisplay,
-    **settings: Any,
+    camera: str = "pattern", **settings: Any,
 ) -> AsyncIterator[Device]:
-    """``screen`` makes the screen of the board, where it is not one in the test's hand."""
+    """``screen`` makes the screen of the board, where it is not one in the test's hand; ``camera`` is its source."""
     loop = asyncio.get_running_loop()
-    board = await loop.run_in_executor(None, SeenBoard, hertz)
+    board = await loop.run_in_executor(None, SeenBoard, hertz, camera)
     board.display = screen()
     studio = Studio(board, VideoSettings(height * 16 // 9, height, 15, 300_000))
     await studio.open()

@@ -177,6 +177,11 @@ class Person {
     this.media?.getTracks().forEach((track) => track.stop());
   }
   stats() { return this.in?.getStats(); }
+  async sent() {
+    for (const row of (await this.out.getStats()).values())
+      if (row.type === "outbound-rtp" && row.kind === "video") return row.framesSent ?? 0;
+    return 0;
+  }
 }
 
 function gathered(pc) {
@@ -190,6 +195,7 @@ window.people = {};
 window.enter = async (url, room, name, sends = {}) => {
   await (window.people[name] = new Person(url, room, name, sends)).join();
 };
+window.sent = (name) => window.people[name].sent();
 window.exit = async (name) => { await window.people[name].leave(); delete window.people[name]; };
 </script>"""
 
