@@ -46,6 +46,20 @@ want() { # PACKAGE COMMAND...: the package is missing if the command fails
 on_path() { command -v "$1"; }
 has_module() { [ -n "${python:-}" ] && "$python" -c "import ${1//,/, }"; }
 has_library() { compgen -G "/usr/lib/*/$1" >/dev/null; }
+# Janus, or on Debian 13, which has none, what makes a folder with the suite that has it. Then, when all is installed, where it is.
+want_janus() {
+  if on_path janus >/dev/null || apt-cache show janus >/dev/null 2>&1; then
+    want janus on_path janus
+  else
+    want mmdebstrap on_path mmdebstrap
+    janus_suite=tests/peers/janus/suite
+  fi
+}
+find_janus() { # in the folder of the project
+  [ -n "${janus_suite:-}" ] || return 0
+  EDGECALL_JANUS_ROOT=$("$janus_suite")
+  export EDGECALL_JANUS_ROOT
+}
 has_headers() { [ -n "${python:-}" ] && "$python" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")'; }
 # Debian's own Python has gi, whatever ours is. Says whether GStreamer and its registry know an element.
 has_gst() {

@@ -30,6 +30,7 @@ BENCHES: Final = {
     "devices": "the simulated board, by stages",
     "echo": "the echo canceller in the simulated room",
     "media": "the media engine beside stock aiortc and Chromium on a bad network",
+    "rooms": "join of a room to first media",
     "statistics": "what a report of a call costs the loop",
 }
 LONG: Final = {"media"}
