@@ -8,77 +8,10 @@ from typing import Any
 import pytest
 
 from appliance.providers.sip.agent import Hop
-from appliance.providers.sip.call import Answered, Closed, Event, Keyed, Offered, OutgoingCall, Progress, Refused
+from appliance.providers.sip.events import Answered, Closed, Keyed, Offered, Progress, Refused
 from appliance.providers.sip.message import Headers, Request, Response
 from appliance.providers.sip.uri import NameAddr, Uri
-from tests.support.sip_world import Clock, End, Network
-
-A, B, PROXY = Hop("udp", "192.0.2.1", 5060), Hop("udp", "192.0.2.2", 5060), Hop("udp", "192.0.2.9", 5060)
-TO = Uri("sip", "bob", "example.org")
-OFFER, ANSWER = b"v=0 offer", b"v=0 answer"
-
-
-class World:
-    """Anna calls; Bob is behind her server's address, which is his own."""
-
-    def __init__(self, **anna: Any) -> None:
-        self.clock = Clock()
-        self.network = Network(self.clock)
-        self.anna = End(self.network, "anna", A.host, anna.pop("server", B), **anna)
-        self.bob = End(self.network, "bob", B.host, A)
-        self.told: list[Event] = []
-        self.call = OutgoingCall(self.anna.agent, self.told.append)
-
-    def dial(self) -> None:
-        self.call.start(TO, OFFER)
-        self.clock.pass_time(0.01)
-
-    def connect(self) -> None:
-        self.dial()
-        self.bob.calls[0].ring()
-        self.bob.calls[0].accept(ANSWER)
-        self.clock.pass_time(0.01)
-
-    def of(self, kind: type[Any]) -> list[Any]:
-        return [event for event in self.told if isinstance(event, kind)]
-
-    def lose(self, *words: str) -> None:
-        """The next message of each of these words."""
-        left = list(words)
-
-        def lost(sent: Any) -> bool:
-            if sent.word in left:
-                left.remove(sent.word)
-                return True
-            return False
-
-        self.network.lose = lost
-
-    def nothing_left(self) -> None:
-        self.clock.pass_time(40)
-        assert self.anna.agent.busy == 0
-        assert self.bob.agent.busy == 0
-
-
-class Script:
-    """A peer at the proxy's address that says what the test writes."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.got: list[Request | Response] = []
-        world.network.taps[PROXY.host, PROXY.port] = lambda message, _: self.got.append(message)
-
-    def say(self, to: Request, status: int, tag: str, *fields: tuple[str, str], body: bytes = b"") -> None:
-        response = to.response(status, "said", tag=tag)
-        response.headers.add("Contact", f"<sip:{tag}@{PROXY.host}>")
-        for name, value in fields:
-            response.headers.add(name, value)
-        response.body = body
-        self.world.network.carry(response.serialise(), PROXY, A)
-        self.world.clock.pass_time(0.01)
-
-    def requests(self, method: str) -> list[Request]:
-        return [one for one in self.got if isinstance(one, Request) and one.method == method]
+from tests.support.sip_world import ANSWER, OFFER, PROXY, TO, A, B, Script, World
 
 
 @pytest.fixture

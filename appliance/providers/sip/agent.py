@@ -37,7 +37,7 @@ __all__ = ["ALLOWED", "Agent", "Exchange", "Hop", "Identity", "Session", "Wire",
 log = logging.getLogger(__name__)
 
 ALLOWED: Final = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "INFO", "UPDATE")
-SUPPORTED: Final = frozenset[str]()
+SUPPORTED: Final = frozenset({"timer"})
 TRANSACTIONS: Final = 512  # of theirs at a time; more is a flood, and is dropped
 PORTS: Final = {"udp": 5060, "tcp": 5060, "tls": 5061}
 AGENT: Final = "Edgecall"

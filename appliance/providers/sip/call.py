@@ -10,21 +10,29 @@ from __future__ import annotations
 import random
 import re
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import Final, TypeVar
 
 from appliance.providers.sip.agent import ALLOWED, SUPPORTED, Agent, Exchange
 from appliance.providers.sip.dialog import Dialog
-from appliance.providers.sip.grammar import Malformed, quoted, split, unquoted
+from appliance.providers.sip.events import (
+    Answered,
+    Closed,
+    Event,
+    Keyed,
+    Offered,
+    Progress,
+    Refused,
+    causes_of,
+)
+from appliance.providers.sip.grammar import Malformed, quoted
 from appliance.providers.sip.message import Message, Request, Response
+from appliance.providers.sip.session_timer import SessionTimer
 from appliance.providers.sip.transaction import Failure, ServerInvite, ServerTransaction, Timer
 from appliance.providers.sip.uri import NameAddr, Uri
 
-__all__ = [
-    "Answered", "Cause", "Closed", "Event", "IncomingCall", "Keyed", "Offered", "OutgoingCall", "Progress", "Refused",
-]
+__all__ = ["IncomingCall", "OutgoingCall"]
 
 M = TypeVar("M", bound=Message)
 
@@ -32,66 +40,6 @@ SDP: Final = "application/sdp"
 RING_AGAIN_S: Final = 60.0  # a proxy gives up a request that rings for 3 min without another word (13.3.1.1)
 FORKS: Final = 16  # branches of one call of ours that may answer
 _DIGIT: Final = re.compile(r"(?:signal\s*=\s*)?([0-9*#A-D])(?![0-9A-Z])", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """One value of a Reason header field (RFC 3326): ``SIP`` or ``Q.850``, a number, words."""
-
-    protocol: str
-    code: int
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Of a call of ours, before it is answered; with a description there is something to be heard."""
-
-    status: int
-    sdp: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """The answer to our description, at first and to each later one. ``peer``: who it is, as signalling says."""
-
-    sdp: bytes
-    peer: NameAddr
-
-
-@dataclass(frozen=True, slots=True)
-class Offered:
-    """A new description of the peer in the call, to be ``answer``ed or ``refuse``d; empty: ours is wanted."""
-
-    sdp: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Our new description was not taken; the call goes on as it was."""
-
-    status: int
-
-
-@dataclass(frozen=True, slots=True)
-class Keyed:
-    """The peer pressed a key, told by INFO."""
-
-    digit: str
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """``status``: of the response that ended it; 200: by BYE, 408: nobody answered, 503: the network does not carry.
-    ``by_peer``: it was not us."""
-
-    status: int
-    by_peer: bool
-    causes: tuple[Cause, ...] = ()
-    warning: str = ""
-
-
-Event = Progress | Answered | Offered | Refused | Keyed | Closed
 
 
 class _Phase(Enum):
@@ -141,6 +89,9 @@ class _Call:
         self._answer_due: set[int] = set()  # CSeq of 2xx of ours that hold an offer: the ACK has the answer
         self._acks: dict[tuple[str, int], Callable[[], None]] = {}
         self._byes = 0
+        self._session_timer = SessionTimer(agent.clock, self._refresh, lambda: self._lost(408))
+        self._takes_update = False
+        self.describe: Callable[[], bytes] | None = None  # our description as it is, for who is asked for it again
 
     @property
     def over(self) -> bool:
@@ -165,6 +116,7 @@ class _Call:
         self._make = None
         request = self._with_contact(dialog.request("INVITE"))
         _put(request, make())
+        self._session_timer.ask(request)
         try:
             self._ours = self._agent.exchange(
                 request, on_response=lambda response: self._offer_answered(dialog, make, response),
@@ -179,7 +131,12 @@ class _Call:
             self._ours = None
             if self._phase is _Phase.UP:
                 dialog.refresh(response)
+                self._session_timer.granted(response)
                 self._on_event(Answered(_sdp_of(response), dialog.remote))
+            self._offer_now()
+        elif response.status == 422 and self._phase is _Phase.UP and self._session_timer.too_small(response):
+            self._ours = None
+            self._make = self._make or make
             self._offer_now()
         elif response.final:
             self._ours = None
@@ -203,6 +160,34 @@ class _Call:
         self._ours = None
         self._lost(408 if failure is Failure.TIMEOUT else 503)
 
+    def _refresh(self) -> None:
+        """It is for us to ask for a sign of life: by UPDATE, which disturbs no media, or by the same description."""
+        dialog = self._dialog
+        if self._phase is not _Phase.UP or dialog is None:
+            return
+        if self._takes_update and self._ours is None and self._asked is None:
+            request = self._with_contact(dialog.request("UPDATE"))
+            self._session_timer.ask(request)
+            try:
+                self._agent.exchange(request, on_response=self._refreshed, on_failure=self._offer_failed,
+                                     next_cseq=dialog.next_cseq, in_dialog=True)
+            except Malformed:
+                self._lost(503)
+        elif self.describe is not None:
+            self.offer(self.describe)
+
+    def _refreshed(self, response: Response) -> None:
+        if 200 <= response.status < 300:
+            if self._phase is _Phase.UP:
+                self._session_timer.granted(response)
+        elif response.status in (408, 481):
+            self._lost(response.status)
+        elif response.final:
+            if response.status == 422:
+                self._session_timer.too_small(response)
+            self._takes_update = False
+            self._refresh()
+
     def answer(self, sdp: bytes) -> None:
         """Of what was ``Offered``: our answer; or our description, where that was wanted."""
         asked, self._asked = self._asked, None
@@ -211,6 +196,7 @@ class _Call:
             return
         response = self._with_contact(asked.request.response(200, "OK", tag=self._tag))
         _put(response, sdp)
+        self._session_timer.answer(asked.request, response)
         asked.respond(response)
         if isinstance(asked, ServerInvite):
             self._send_until_acknowledged(asked, response, offers=not asked.request.body)
@@ -297,10 +283,14 @@ class _Call:
             self._agent.respond(transaction, 491, tag=self._tag)
         elif request.body and request.content_type != SDP:
             self._agent.respond(transaction, 415, ("Accept", SDP), tag=self._tag)
+        elif (least := self._session_timer.refusal(request)) is not None:
+            self._agent.respond(transaction, 422, ("Min-SE", str(least)), tag=self._tag)
         else:
             dialog.refresh(request)
             if not invite and not request.body:  # nothing but a sign of life, or another Contact
-                transaction.respond(self._with_contact(request.response(200, "OK", tag=self._tag)))
+                response = self._with_contact(request.response(200, "OK", tag=self._tag))
+                self._session_timer.answer(request, response)
+                transaction.respond(response)
             elif self._phase is not _Phase.UP:
                 self._agent.respond(transaction, 488, tag=self._tag)
             else:
@@ -356,6 +346,7 @@ class _Call:
             self._retry.cancel()
             self._retry = None
         self._make = None
+        self._session_timer.stop()
         asked, self._asked = self._asked, None
         if asked is not None:
             self._agent.respond(asked, 487, tag=self._tag)
@@ -399,17 +390,28 @@ class OutgoingCall(_Call):
 
     def start(self, target: Uri, sdp: bytes, *fields: tuple[str, str]) -> None:
         """Call. Raises Malformed where the address leads nowhere."""
-        to = NameAddr(target.bare())
-        request = self._with_contact(self._agent.request("INVITE", target, to, self._call_id, self._tag))
-        for name, value in fields:
-            request.headers.add(name, value)
-        _put(request, sdp)
         self._agent.adopt(self, self._call_id, self._tag)
         try:
-            self._invite = self._agent.exchange(request, on_response=self._invite_answered, on_failure=self._failed)
+            self._ask(target, sdp, fields, 1)
         except Malformed:
             self._agent.forget(self._call_id, self._tag)
             raise
+
+    def _ask(self, target: Uri, sdp: bytes, fields: Sequence[tuple[str, str]], cseq: int) -> None:
+        to = NameAddr(target.bare())
+        request = self._with_contact(self._agent.request("INVITE", target, to, self._call_id, self._tag, cseq))
+        for name, value in fields:
+            request.headers.add(name, value)
+        _put(request, sdp)
+        self._session_timer.ask(request)
+
+        def answered(response: Response) -> None:
+            if response.status == 422 and self._phase is _Phase.SETUP and self._session_timer.too_small(response):
+                self._ask(target, sdp, fields, response.cseq.number + 1)
+            else:
+                self._invite_answered(response)
+
+        self._invite = self._agent.exchange(request, on_response=answered, on_failure=self._failed)
 
     def _invite_answered(self, response: Response) -> None:
         if response.status == 100:
@@ -439,6 +441,8 @@ class OutgoingCall(_Call):
                 self._close(Closed(503, by_peer=True, warning="the answer has no address that can be used"))
                 return
             self._phase = _Phase.UP
+            self._takes_update = "update" in response.headers.tokens("allow")
+            self._session_timer.granted(response)
             self._on_event(Answered(_sdp_of(response), self._dialog.remote))
             self._offer_now()
         elif len(self._losers) < FORKS:  # somebody else was quicker, or we have hung up meanwhile
@@ -468,6 +472,7 @@ class IncomingCall(_Call):
         self._ring_timer: Timer | None = None
         self._dialog = Dialog.of_request(request, self._tag)
         self.request = request
+        self._takes_update = "update" in request.headers.tokens("allow")
         agent.adopt(self, self._call_id, self._tag, transaction)
         agent.respond(transaction, 100)
 
@@ -495,6 +500,7 @@ class IncomingCall(_Call):
         self._quiet()
         response = self._with_contact(self.request.response(200, "OK", tag=self._tag))
         _put(response, sdp)
+        self._session_timer.answer(self.request, response)
         self._invite.respond(response)
         self._send_until_acknowledged(self._invite, response, offers=not self.request.body)
 
@@ -533,18 +539,6 @@ class IncomingCall(_Call):
         if self._ring_timer is not None:
             self._ring_timer.cancel()
             self._ring_timer = None
-
-
-def causes_of(message: Message) -> tuple[Cause, ...]:
-    """The Reason header field; what of it cannot be read is left out."""
-    found = []
-    for value in message.headers.values("reason"):
-        protocol, *params = split(value, ";")
-        fields = dict(one.partition("=")[::2] for one in params)
-        code = fields.get("cause", "")
-        if code.isascii() and code.isdigit() and len(code) < 5:
-            found.append(Cause(protocol.upper(), int(code), unquoted(fields.get("text", ""))[:120]))
-    return tuple(found)
 
 
 def _sdp_of(message: Message) -> bytes:

@@ -27,8 +27,9 @@ from appliance.media.transport import StreamFormat
 from appliance.providers import api
 from appliance.providers.chores import Chores
 from appliance.providers.facts import Facts
-from appliance.providers.sip import call as sip
+from appliance.providers.sip import events as said
 from appliance.providers.sip.agent import Agent
+from appliance.providers.sip.call import IncomingCall, OutgoingCall
 from appliance.providers.sip.grammar import Malformed
 from appliance.providers.sip.offer import Agreed, Negotiation, NotAcceptable
 from appliance.providers.sip.reasons import header_of, reason_of, status_of
@@ -77,14 +78,14 @@ class SipLeg:
 
     def __init__(
         self, leg_id: str, ground: Ground, peer: api.Peer, media: api.MediaWanted, *,
-        call: sip.IncomingCall | None = None,
+        call: IncomingCall | None = None,
     ) -> None:
         self._id = leg_id
         self._ground = ground
         self._peer = peer
         self._media = media
         self._incoming = call
-        self._call: sip.IncomingCall | sip.OutgoingCall = call or sip.OutgoingCall(ground.agent, self._event)
+        self._call: IncomingCall | OutgoingCall = call or OutgoingCall(ground.agent, self._event)
         self._protection = MediaProtection()
         self._session: PlainSession | None = None
         self._negotiation: Negotiation | None = None
@@ -185,7 +186,7 @@ class SipLeg:
 
     async def _invite(self, target: Uri) -> None:
         negotiation = await self._open()
-        if negotiation is None or self._finishing is not None or not isinstance(self._call, sip.OutgoingCall):
+        if negotiation is None or self._finishing is not None or not isinstance(self._call, OutgoingCall):
             return
         try:
             self._call.start(target, negotiation.offer())
@@ -211,21 +212,21 @@ class SipLeg:
         call.accept(answer)
         self._agree(agreed)
 
-    def _event(self, event: sip.Event) -> None:
+    def _event(self, event: said.Event) -> None:
         if self._finishing is not None:
             return
         match event:
-            case sip.Progress(status, sdp):
+            case said.Progress(status, sdp):
                 self._progress(status, sdp)
-            case sip.Answered(sdp, peer):
+            case said.Answered(sdp, peer):
                 self._take_answer(sdp, peer)
-            case sip.Offered(sdp):
+            case said.Offered(sdp):
                 self._take_offer(sdp)
-            case sip.Refused(status):
+            case said.Refused(status):
                 log.warning("the other side refuses another description (SIP %d)", status)
-            case sip.Keyed(digit):
+            case said.Keyed(digit):
                 self._pressed(digit)
-            case sip.Closed(by_peer=True):
+            case said.Closed(by_peer=True):
                 self._finish(reason_of(event, answered=self._answered, incoming=self._incoming is not None))
 
     def _progress(self, status: int, sdp: bytes) -> None:
@@ -301,6 +302,7 @@ class SipLeg:
             return None
         self._chores.spawn(self._listen(session), f"sip.session.{self._id[:12]}")
         self._negotiation = self._ground.negotiation(ports)
+        self._call.describe = self._negotiation.offer
         return self._negotiation
 
     def _agree(self, agreed: Agreed) -> None:

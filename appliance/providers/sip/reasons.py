@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from appliance.providers.sip.agent import reason_header
-from appliance.providers.sip.call import Closed
+from appliance.providers.sip.events import Closed
 from appliance.vocabulary import END_REASONS, Reason
 
 __all__ = ["header_of", "reason_of", "status_of"]
@@ -29,7 +29,7 @@ def reason_of(closed: Closed, *, answered: bool, incoming: bool) -> Reason:
     if incoming and not answered:
         return END_REASONS["487/answeredElsewhere" if elsewhere else "487/cancelled"]
     if answered:
-        return _told(END_REASONS["0/remote" if closed.status in (200, 481) else "408/setupTimeout"], closed)
+        return _told(END_REASONS["0/remote" if closed.status in (200, 481) else "410/mediaLost"], closed)
     key = _BY_STATUS.get(closed.status, "503/provider")
     return _told(END_REASONS[key], closed)
 
