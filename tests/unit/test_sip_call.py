@@ -187,6 +187,28 @@ def test_requests_in_the_dialog_go_by_the_recorded_route(scripted: Script) -> No
         assert one.target == f"sip:x@{PROXY.host}"
 
 
+def test_provisional_responses_that_must_arrive_are_acknowledged_in_order(scripted: Script) -> None:
+    (invite,) = scripted.requests("INVITE")
+    assert "100rel" in invite.headers.tokens("supported")
+    reliable = ("Require", "100rel")
+    scripted.say(invite, 183, "x", reliable, ("RSeq", "7"), body=b"early")
+    scripted.say(invite, 183, "x", reliable, ("RSeq", "7"), body=b"early")
+    scripted.say(invite, 180, "x", reliable, ("RSeq", "9"))
+    scripted.say(invite, 180, "x", reliable, ("RSeq", "8"))
+    pracks = scripted.requests("PRACK")
+    assert [one.headers.get("rack") for one in pracks] == ["7 1 INVITE", "8 1 INVITE"]
+    assert [one.status for one in scripted.world.of(Progress)] == [183, 180], "copies and gaps are no news"
+    for one in pracks:
+        scripted.say(one, 200, "x")
+    scripted.say(invite, 200, "x")
+    (ack,) = scripted.requests("ACK")
+    assert ack.cseq.number == 1
+    scripted.world.call.end()
+    scripted.world.clock.pass_time(0.01)
+    assert scripted.requests("BYE")[0].cseq.number == pracks[-1].cseq.number + 1
+    assert [one.sdp for one in scripted.world.of(Answered)] == [b""]
+
+
 def test_an_answer_without_a_contact_ends_the_call(scripted: Script) -> None:
     response = scripted.requests("INVITE")[0].response(200, "OK", tag="x")
     response.headers.add("Contact", "<tel:110>")

@@ -28,6 +28,7 @@ from appliance.providers.sip.events import (
 )
 from appliance.providers.sip.grammar import Malformed, quoted
 from appliance.providers.sip.message import Message, Request, Response
+from appliance.providers.sip.reliable import RELIABLE, Reliable
 from appliance.providers.sip.session_timer import SessionTimer
 from appliance.providers.sip.transaction import Failure, ServerInvite, ServerTransaction, Timer
 from appliance.providers.sip.uri import NameAddr, Uri
@@ -377,6 +378,7 @@ class _Call:
     def _with_contact(self, message: M) -> M:
         message.headers.set("Contact", str(self._agent.contact()))
         message.headers.set("Allow", ", ".join(ALLOWED))
+        message.headers.set("Supported", ", ".join(sorted(SUPPORTED)))
         return message
 
 
@@ -386,6 +388,7 @@ class OutgoingCall(_Call):
     def __init__(self, agent: Agent, on_event: Callable[[Event], None]) -> None:
         super().__init__(agent, secrets.token_hex(16), secrets.token_hex(8), on_event)
         self._invite: Exchange | None = None
+        self._reliable = Reliable(agent)
         self._losers: dict[str, Dialog] = {}  # branches that answered too, by their tag
 
     def start(self, target: Uri, sdp: bytes, *fields: tuple[str, str]) -> None:
@@ -402,6 +405,7 @@ class OutgoingCall(_Call):
         request = self._with_contact(self._agent.request("INVITE", target, to, self._call_id, self._tag, cseq))
         for name, value in fields:
             request.headers.add(name, value)
+        request.headers.add("Supported", RELIABLE)
         _put(request, sdp)
         self._session_timer.ask(request)
 
@@ -417,13 +421,19 @@ class OutgoingCall(_Call):
         if response.status == 100:
             return
         if not response.final:
-            if self._phase is _Phase.SETUP and response.status < 200:
+            if self._phase is _Phase.SETUP and self._is_news(response):
                 self._on_event(Progress(response.status, _sdp_of(response)))
         elif response.status < 300:
             self._accepted(response)
         elif self._phase is _Phase.SETUP:
             self._close(Closed(response.status, by_peer=True, causes=causes_of(response),
                                warning=response.headers.get("warning")))
+
+    def _is_news(self, response: Response) -> bool:
+        try:
+            return self._invite is not None and self._reliable.take(self._invite.request, response)
+        except Malformed:  # nobody to be acknowledged
+            return False
 
     def _accepted(self, response: Response) -> None:
         tag, winner = response.to.tag, self._dialog
@@ -435,7 +445,7 @@ class OutgoingCall(_Call):
             self._acknowledge(self._losers[tag], response)
         elif winner is None and self._phase is _Phase.SETUP:
             try:
-                self._dialog = Dialog.of_response(self._invite.request, response)
+                self._dialog = self._dialog_with(self._invite.request, response)
                 self._acknowledge(self._dialog, response)
             except Malformed:  # without a Contact that leads somewhere not even the ACK has a way
                 self._close(Closed(503, by_peer=True, warning="the answer has no address that can be used"))
@@ -446,9 +456,17 @@ class OutgoingCall(_Call):
             self._on_event(Answered(_sdp_of(response), self._dialog.remote))
             self._offer_now()
         elif len(self._losers) < FORKS:  # somebody else was quicker, or we have hung up meanwhile
-            loser = self._losers[tag] = Dialog.of_response(self._invite.request, response)
+            loser = self._losers[tag] = self._dialog_with(self._invite.request, response)
             self._acknowledge(loser, response)
             self._bye_to(loser)
+
+    def _dialog_with(self, request: Request, response: Response) -> Dialog:
+        """Raises Malformed."""
+        dialog = self._reliable.dialog(response.to.tag)
+        if dialog is None:
+            return Dialog.of_response(request, response)
+        dialog.confirm(response)
+        return dialog
 
     def _failed(self, failure: Failure) -> None:
         self._close(Closed(408 if failure is Failure.TIMEOUT else 503, by_peer=True))

@@ -250,6 +250,9 @@ class SipLeg:
         if first:
             self._answered = True
             self._facts.put(api.Accepted(self._peer))
+        if not sdp and self._agreed is not None:  # it was said before the answer, and holds
+            self._agree(self._agreed)
+            return
         try:
             self._agree(self._negotiation.take_answer(sdp))
         except (NotAcceptable, Malformed) as error:

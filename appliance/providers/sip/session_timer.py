@@ -38,7 +38,6 @@ class SessionTimer:
         """In an INVITE or UPDATE of ours: how long, and in a call that runs, who refreshes."""
         seconds = max(self._seconds or INTERVAL_S, self._least)
         who = "" if self._seconds is None else f";refresher={'uac' if self._ours else 'uas'}"
-        request.headers.set("Supported", OPTION)
         request.headers.set("Session-Expires", f"{seconds}{who}")
         request.headers.set("Min-SE", str(self._least))
 
@@ -67,7 +66,6 @@ class SessionTimer:
     def answer(self, request: Request, response: Response) -> None:
         """Into the 2xx to an INVITE or UPDATE of theirs."""
         seconds = request.number("session-expires")
-        response.headers.set("Supported", OPTION)
         if seconds is not None:
             seconds = max(seconds, LEAST_S)
             knows = OPTION in request.headers.tokens("supported")
