@@ -275,8 +275,9 @@ class SipAccountSettings:
                            example='"sip:1001@pbx.example.org"')
     display_name: str = setting("", "Name that is shown to who is called; empty: that of the device.", maximum=64,
                                 restart=True, example='"Front door"')
-    server: str = setting("", "Registrar or outbound proxy; empty: the host of the address.", format=formats.SIP_SERVER,
-                          restart=True, example='"sbc.example.org:5061"')
+    servers: tuple[str, ...] = setting((), "Registrar or outbound proxy, best first; the next one is used when one "
+                                       "does not answer. None: the host of the address.", format=formats.SIP_SERVER,
+                                       maximum=8, alone=True, restart=True, example='"sbc.example.org:5061"')
     transport: str = setting("tls", "How the server is reached.", choices=("tls", "tcp", "udp"), restart=True)
     ca_file: str = setting("", "Authority of its certificate; empty: those of the system.", format=formats.FILE,
                            restart=True, example='"/etc/edgecall/sip-ca.crt"')

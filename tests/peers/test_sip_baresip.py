@@ -160,7 +160,7 @@ async def test_the_whole_appliance_calls_and_is_called_by_command(tmp_path: Path
     line = "<sip:phone@127.0.0.1>;regint=0;audio_codecs=PCMA/8000/1;answermode=auto"
     async with baresip(tmp_path / "phone", line, hertz=PHONE_HERTZ) as phone:
         tables = ('[[sip.accounts]]\nname = "trunk"\naddress = "sip:door@127.0.0.1"\nregister = false\n'
-                  f'server = "127.0.0.1:{phone.port}"\ntransport = "udp"\n'
+                  f'servers = "127.0.0.1:{phone.port}"\ntransport = "udp"\n'
                   'trusted = ["127.0.0.0/8"]\ntrust_caller_id = true\n'
                   '[[book]]\nname = "Phone"\nuris = ["sip:phone@127.0.0.1"]\n')
         settings = {"sip.require_encryption": False, "mqtt.enabled": False}

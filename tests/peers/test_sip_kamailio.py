@@ -28,7 +28,7 @@ def door_at(server: Kamailio, transport: str, folder: Path, **more: Any) -> SipA
     port = server.tls_port if transport == "tls" else server.port
     tls = {"ca_file": str(folder / "authority.crt")} if transport == "tls" else {}
     return SipAccountSettings(**{
-        "name": "pbx", "address": "sip:door@example.test", "server": f"127.0.0.1:{port}", "transport": transport,
+        "name": "pbx", "address": "sip:door@example.test", "servers": (f"127.0.0.1:{port}",), "transport": transport,
         "password": Secret(PASSWORD), **tls, **more})
 
 
@@ -47,7 +47,7 @@ async def phone_at(
     line = (f'<sip:phone@example.test>;auth_pass={PASSWORD};outbound="sip:127.0.0.1:{server.port}";regint=60;'
             f'audio_codecs={codec};answermode=auto{more}')
     async with baresip(folder / "phone", line, hertz=PHONE_HERTZ) as phone:
-        await phone.until("REGISTER_OK")
+        await until(lambda: any("binding" in line for line in phone.log), "registered")  # its event may come too soon
         yield phone
 
 
@@ -139,6 +139,24 @@ async def test_nonces_that_grow_stale_cost_nothing_but_time(tmp_path: Path) -> N
         await door.dial("sip:phone@example.test")
         await door.connected()
         await phone.hear(DEVICE_HERTZ)
+
+
+@pytest.mark.parametrize("transport", ["tcp", pytest.param("udp", marks=pytest.mark.long)])
+async def test_a_second_server_takes_over(tmp_path: Path, transport: str) -> None:
+    """Over UDP it is the silence of the first one that tells: a sign of life is asked for each 15 s, for 8 s."""
+    async with proxy(tmp_path) as first, kamailio(tmp_path / "second") as second:
+        servers = (f"127.0.0.1:{first.port}", f"127.0.0.1:{second.port}")
+        async with (
+            sip_device("door", door_at(first, transport, tmp_path, servers=servers), hertz=DEVICE_HERTZ) as door,
+            phone_at(second, tmp_path) as phone,
+        ):
+            await door.up()
+            begun = asyncio.get_running_loop().time()
+            await first.stop()
+            await until(lambda: door.provider.state()["accounts"]["pbx"]["server"] == 2, "at the second", 30)
+            await door.up(3)
+            assert asyncio.get_running_loop().time() - begun < (3 if transport == "tcp" else 26)
+            await talk(phone, door)
 
 
 async def test_a_server_that_dies_and_comes_back(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ VOICE = api.MediaWanted(send_video=False, receive_video=False)
 def account(server: str, **more: Any) -> SipAccountSettings:
     """A trunk over UDP without a registration, which takes calls from this machine."""
     return SipAccountSettings(**{
-        "name": "trunk", "address": "sip:door@127.0.0.1", "server": server, "transport": "udp", "register": False,
+        "name": "trunk", "address": "sip:door@127.0.0.1", "servers": (server,), "transport": "udp", "register": False,
         "trusted": ("127.0.0.0/8",), **more})
 
 

@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Final
 
@@ -49,8 +50,10 @@ class Account:
         self._encrypt = encrypt
         self._on_change = on_change
         address = Uri.parse(settings.address)
-        server = hop_of(Uri.parse(f"sip:{settings.server}"), settings.transport) if settings.server \
-            else hop_of(address, settings.transport)
+        servers = [Uri.parse(f"sip:{one}") for one in settings.servers] or [address]
+        self._servers = [hop_of(one, settings.transport) for one in servers]
+        self._at = 0  # which of them is in use
+        server = self._servers[0]
         self._networks = [ip_network(one) for one in settings.trusted]
         self._flow = flow_for(server, port=settings.port, tls=tls, received=self._received, on_broken=self._broken)
         password = settings.password.reveal()
@@ -105,6 +108,9 @@ class Account:
                 await self._flow.open()
             except OSError as error:
                 self._opened(False, _words(error))
+                self._next_server()
+                if self._at:
+                    continue
                 pause = RETRIES_S[min(failures, len(RETRIES_S) - 1)]
                 failures += 1
                 try:
@@ -133,8 +139,20 @@ class Account:
         if not ip_address(self.media_host).is_loopback and self.media_host not in addresses:
             self._renew.set()
 
+    def _next_server(self) -> None:
+        """After the last one the first again."""
+        self._at = (self._at + 1) % len(self._servers)
+        self._flow.server = server = self._servers[self._at]
+        self.agent.identity = replace(self.agent.identity, server=server)
+
     def _registration_changed(self) -> None:
-        log.info("account %s: %s", self.settings.name, self._registration.state.value)
+        registration = self._registration
+        log.info("account %s: %s", self.settings.name, registration.state.value)
+        failed = registration.state is State.LOST or (
+            registration.state is State.REFUSED and registration.status >= 500)
+        if failed and len(self._servers) > 1:
+            self._next_server()
+            self._renew.set()
         self._on_change()
 
     def _received(self, data: bytes, hop: Hop) -> None:
@@ -159,7 +177,7 @@ class Account:
 
     def document(self) -> Json:
         state = "connected" if not self.settings.register and self._open else self._registration.state.value
-        return {"address": self.settings.address, "up": self.up, "state": self.trouble or state,
+        return {"address": self.settings.address, "server": self._at + 1, "up": self.up, "state": self.trouble or state,
                 "calls": len(self.legs), "strangers": self.agent.unwanted, "malformed": self.agent.malformed}
 
     @property
