@@ -18,6 +18,7 @@ from tests.support.browser import Chromium, chromium, wait_for
 from tests.support.house import house, start_of
 from tests.support.interface import changed_network, ip
 from tests.support.room_device import until
+from tests.support.turnserver import PASSWORD, USERNAME, Authority, TurnServer
 from tests.support.whip_device import Device, device
 from tests.support.whip_server import MediaServer, Scripted, media_server
 
@@ -126,6 +127,25 @@ async def test_a_redirect_to_another_server(browser: Chromium, server: MediaServ
         assert one.leg is not None
         await one.leg.end(LEAVE)
         await until(lambda: not other.sessions, "deleted where it was made")
+
+
+async def test_a_path_by_a_relay_that_the_server_names(server: MediaServer, tmp_path: Path) -> None:
+    """Its media sit behind a relay that lets in only who it was told of, and it is told of nobody but by PATCH."""
+    authority = await asyncio.to_thread(Authority, tmp_path)
+    async with TurnServer(tmp_path, authority.issue("10.99.0.1")) as turn, door(WhipSettings(
+        "studio", publish=server.publish,
+    )) as one:
+        server.forgets = True
+        server.configuration = {"iceTransportPolicy": "relay", "iceServers": [
+            {"urls": turn.udp, "username": USERNAME, "credential": PASSWORD}]}
+        server.link = [f'<{turn.udp}>; rel="ice-server"; username="{USERNAME}"; credential="{PASSWORD}"; '
+                       'credential-type="password"', f'<{turn.stun}>; rel="ice-server"']
+        await one.dial()
+        await published(server)
+        told, = server.of("PATCH")
+        assert told.status == 204
+        assert " typ relay" in told.body
+        assert len(server.of("POST")) == 1
 
 
 async def test_a_short_cut_of_the_network_leaves_nothing_but_a_gap(server: MediaServer) -> None:

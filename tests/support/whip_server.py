@@ -109,7 +109,8 @@ class Scripted:
 
 class MediaServer:
     """``token``: asked for where it is set. ``link``: ``Link`` fields of each answer to an offer. ``restarts``: whether
-    it can restart ICE; ``counters``: it offers itself (``201`` or ``406``)."""
+    it can restart ICE; ``counters``: it offers itself (``201`` or ``406``); ``configuration``: of its peer connections;
+    ``forgets``: candidates of an offer are lost on the way to its media."""
 
     def __init__(self, page: Page, host: str = "127.0.0.1") -> None:
         self.page = page
@@ -120,6 +121,7 @@ class MediaServer:
         self.restarts = True
         self.counters = 0
         self.configuration: Mapping[str, Any] | None = None
+        self.forgets = False
         self.requests: list[Request] = []
         self.script: dict[str, deque[Scripted]] = {"POST": deque(), "PATCH": deque(), "DELETE": deque()}
         self.sessions: dict[str, str] = {}  # id -> entity tag
@@ -191,8 +193,8 @@ class MediaServer:
         if plays and self.counters:
             sdp = await self.page.evaluate("(id) => server.offer(id)", name)
         else:
-            sdp = await self.page.evaluate("(args) => server.answer(...args)",
-                                           [name, request.body, plays, self.configuration])
+            offer = re.sub(r"a=candidate:.*\r\n", "", request.body) if self.forgets else request.body
+            sdp = await self.page.evaluate("(args) => server.answer(...args)", [name, offer, plays, self.configuration])
         self.sessions[name] = tag
         response = web.Response(status=self.counters or 201, body=sdp.encode(), content_type=SDP, headers={
             "Location": f"../session/{name}", "ETag": tag, "Accept-Patch": FRAGMENT})

@@ -37,11 +37,13 @@ log = logging.getLogger(__name__)
 BACK_OFF_S: Final = (0.2, 0.5, 1.0, 2.0, 4.0)
 """Seconds before a new resource is asked for, each times 0.5 to 1; the last one repeats."""
 FIRST_WAIT_S: Final = 20.0  # that a server may ask for before there ever was a connection, all together
+LEAST_WAIT_S: Final = 0.5  # where a server says that it wants none
 FAREWELL_S: Final = 1.0  # of an old resource, before a new one is asked for: many servers take one publisher at a time
 TRICKLE_AFTER_S: Final = 0.5  # without a connection: so long the servers that the media server names are not bothered
-AGAIN_S: Final = 0.3
+AGAIN_S: Final = 0.3  # between two tries to reach the server for a restart of ICE
 RENEW_AFTER_S: Final = 2.5  # without a connection, where the server does not take further candidates
 REPAIR_S: Final = 8.0  # of a path that is lost; then a new resource is quicker
+FRESH_S: Final = 30.0  # after a repair silence is no fault of the path
 GHOSTS: Final = 4  # resources that the server was not told to delete yet
 GIVEN_UP: Final = 4  # connections whose last statistics nobody has asked for
 
@@ -50,7 +52,7 @@ Make = Callable[[Directions, IceServers | None], ServerSession]
 
 
 class Way:
-    """``on_change``: ``answered``, ``up`` or ``cause`` is another. ``farewell`` keeps a task that outlives us."""
+    """``on_change``: ``answered`` or ``up`` is another. ``farewell`` keeps a task that outlives us."""
 
     def __init__(
         self, name: str, endpoint: Endpoint, make: Make, wanted: Directions, *, on_change: Callable[[], None],
@@ -59,7 +61,6 @@ class Way:
         self.name = name
         self.answered = False  # once
         self.up = False
-        self.cause = "media"  # why it is not up any more
         self.security: Json = {}
         self._endpoint = endpoint
         self._make = make
@@ -72,6 +73,7 @@ class Way:
         self._news: asyncio.Task[None] | None = None
         self._servers: IceServers | None = None
         self._was_up = False
+        self._repaired_at = -FRESH_S
         self._knew_servers = False  # those that the media server names, in the last attempt
         self._attempt = 0
         self._ghosts: deque[Resource] = deque(maxlen=GHOSTS)
@@ -103,17 +105,18 @@ class Way:
         """Until it is over for good; returns why."""
         patience = FIRST_WAIT_S
         while True:
+            wait_s: float | None = None
             try:
                 reason = await self._attempt_once()
-                wait_s = None
             except Setback as setback:
-                reason, wait_s = setback.reason, setback.wait_s
-                if not self._was_up and not setback.final and wait_s is not None and wait_s <= patience:
-                    patience -= wait_s
-                    await self._let_go(wait_s)
-                    continue
+                reason = setback.reason
                 if setback.final:
                     return reason
+                wait_s = None if setback.wait_s is None else max(setback.wait_s, LEAST_WAIT_S)
+            if not self._was_up and wait_s is not None and wait_s <= patience:
+                patience -= wait_s
+                await self._let_go(wait_s)
+                continue
             unused = reason.key == "410/iceFailed" and self._servers is not None and not self._knew_servers
             if not self._was_up and not unused:
                 return reason
@@ -135,7 +138,7 @@ class Way:
                 if self._creating.done():
                     self._creating = None
             self._servers = resource.servers or self._servers
-            session = await self._agree(session, resource, offer)
+            session = await self._agree(session, resource)
         except (SignalingError, Refused) as error:
             raise Setback(_reason(error), final=isinstance(error, Refused)) from error
         if not self.answered:
@@ -156,7 +159,7 @@ class Way:
             if isinstance(fault, Exception):
                 log.error("candidates were not told of; this is a defect", exc_info=fault)
 
-    async def _agree(self, session: ServerSession, resource: Resource, offer: str) -> ServerSession:
+    async def _agree(self, session: ServerSession, resource: Resource) -> ServerSession:
         """Answer taken, or given: a server may offer itself, for which a session of its own is needed."""
         if not resource.offered:
             await session.accept_answer(resource.sdp)
@@ -183,24 +186,32 @@ class Way:
             log.info("the media server was not told of further candidates: %s", error)
 
     async def _live(self, session: ServerSession, resource: Resource) -> Reason:
-        """Until it is lost; returns why."""
+        """Until it is lost; returns why. Raises Setback where another network came before there was a path."""
         async for event in session.events():
             match event:
                 case SessionUp(security):
                     self._come_up(security)
                 case SessionSound():
                     self._come_up(self.security)
+                case SessionStranded() if not session.connected:
+                    raise Setback(END_REASONS["410/mediaLost"], wait_s=0.0)
                 case SessionSilent() | SessionStranded():
                     if isinstance(event, SessionSilent) or event.gone:
                         self._lose()
-                    if not await self._repair(session, resource):
+                    fresh = isinstance(event, SessionSilent) and self._is_freshly_repaired()
+                    if fresh or not await self._repair(session, resource):
                         return END_REASONS["410/mediaLost"]
-                    self._come_up(self.security)
+                    if self._was_up:
+                        self._come_up(self.security)
                 case SessionClosed(why):
                     return END_REASONS[_ENDS.get(why, "410/mediaLost")]
                 case _:
                     pass
         return END_REASONS["410/mediaLost"]
+
+    def _is_freshly_repaired(self) -> bool:
+        """Then it is not the path: the server has nothing to send, and says so when it is asked anew."""
+        return asyncio.get_running_loop().time() - self._repaired_at < FRESH_S
 
     async def _repair(self, session: ServerSession, resource: Resource) -> bool:
         """Restart ICE: the session goes on by another path. False: the server cannot, or none was found."""
@@ -211,10 +222,13 @@ class Way:
             async with asyncio.timeout(REPAIR_S):
                 fragment = await session.restart_ice()
                 answer = await _ask_until_reached(resource, wire.text_of(fragment, session.description))
-                return answer is not None and await session.ice_restarted(wire.fragment_of(answer))
+                if answer is None or not await session.ice_restarted(wire.fragment_of(answer)):
+                    return False
         except (Setback, SignalingError, ConnectionError, TimeoutError) as error:
             log.info("the path to the media server %s is not repaired: %s", self.name, error)
             return False
+        self._repaired_at = asyncio.get_running_loop().time()
+        return True
 
     def _come_up(self, security: Json) -> None:
         if self._attempt:
