@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont
 
-__all__ = ["BACKGROUND", "Box", "Content", "Words", "cut", "encoded", "place", "turned", "upright"]
+__all__ = ["BACKGROUND", "Box", "Content", "Words", "cut", "encoded", "inked", "place", "turned", "upright"]
 
 BACKGROUND: Final = (13, 17, 23)
 SURFACE: Final = (22, 28, 38)
@@ -310,6 +310,21 @@ class Words:
             font = ImageFont.truetype(path, size) if path else ImageFont.load_default(size * CAPITALS / LOWER_CAPITALS)
             self._fonts[size] = cast("FreeTypeFont", font)
         return self._fonts[size]
+
+
+BANDS: Final = 24
+
+
+def inked(sheet: Image) -> list[Box]:
+    """Where something is drawn, in bands from above: what lies over pictures is mostly nothing, and nothing need not be
+    laid over them for every picture."""
+    found = []
+    for number in range(BANDS):
+        top, foot = (sheet.height * one // BANDS for one in (number, number + 1))
+        box = sheet.crop((0, top, sheet.width, foot)).getbbox()
+        if box is not None:
+            found.append(Box(box[0], top + box[1], box[2] - box[0], box[3] - box[1]))
+    return found
 
 
 def _shortened(draw: ImageDraw, words: str, font: FreeTypeFont, room: float) -> str:

@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -31,6 +32,10 @@ DEVICE: Final = "screen0"
 STALL_S: Final = 10.0
 """A picture that is not drawn by then: the graphics driver hangs, and the process is killed. An overloaded machine may
 take seconds; a kill would only add to its load."""
+
+INTERVAL_S: Final = 1 / 32
+"""From one drawing to the next at the least: nine people send 270 pictures a second, and a screen that is drawn for
+each of them shows no more of anybody than one that is drawn 32 times."""
 
 START_S: Final = 30.0
 """The first picture: graphics drivers compile when they start."""
@@ -310,10 +315,14 @@ class SdlDisplay:
             reader.join(CLOSE_S)
 
     def _feed(self, line: Connection) -> State | None:
-        limit = START_S
+        limit, next_at = START_S, 0.0
         while True:
             with self._wake:
                 self._wake.wait_for(lambda: self._closing or self._ended or self._work())
+                pause = next_at - time.monotonic()
+                if pause > 0:
+                    self._wake.wait_for(lambda: self._closing or self._ended or self._shots_wanted, pause)
+                next_at = time.monotonic() + INTERVAL_S
                 if self._closing:
                     return None
                 if self._ended:

@@ -48,7 +48,7 @@ from hw.pi.display import (
     connectors,
     plugged,
 )
-from hw.screen import BACKGROUND, Content, Words, cut, encoded, place, turned, upright
+from hw.screen import BACKGROUND, Box, Content, Words, cut, encoded, inked, place, turned, upright
 
 _log = logging.getLogger("hw.display")
 
@@ -282,6 +282,7 @@ class _Window:
         self._shown: tuple[object, ...] | None = None
         self._sheet: Any = None
         self._pictures: list[tuple[Picture, Any]] = []  # as they are in textures
+        self._inked: list[Box] = []  # where the sheet has anything
         self.drew_s = 0.0  # that the last drawing took
 
     def _open(self) -> None:
@@ -345,7 +346,9 @@ class _Window:
                 part = cut(tile, self.size)
                 of = None if part is None else ctypes.byref(sdl.SDL_Rect(part.left, part.top, part.width, part.height))
                 sdl.SDL_RenderCopyEx(renderer, texture, of, ctypes.byref(where), float(self._rotation), None, flip)
-            sdl.SDL_RenderCopy(renderer, self._sheet, None, None)
+            for ink in self._inked:
+                where = sdl.SDL_Rect(ink.left, ink.top, ink.width, ink.height)
+                sdl.SDL_RenderCopy(renderer, self._sheet, ctypes.byref(where), ctypes.byref(where))
         self.drew_s = time.perf_counter() - begun
         picture = self._read() if read_back else b""
         sdl.SDL_RenderPresent(renderer)
@@ -377,6 +380,7 @@ class _Window:
             sheet = self._words.sheet(content)
             if self._rotation:
                 sheet = sheet.rotate(-self._rotation, expand=True)
+            self._inked = inked(sheet)
             pixels = sheet.tobytes("raw", "BGRA")
             if self._sheet is None:
                 self._sheet = sdl.SDL_CreateTexture(self._renderer, sdl.SDL_PIXELFORMAT_ARGB8888,

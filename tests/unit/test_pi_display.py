@@ -28,7 +28,7 @@ from hw.pi.display import (
     open_display,
     plugged,
 )
-from hw.screen import FAINT, INK, WARNING, Box, Content, Words, cut, place, turned, upright
+from hw.screen import FAINT, INK, WARNING, Box, Content, Words, cut, inked, place, turned, upright
 from tests.support.media_board import HandDisplay
 
 
@@ -340,6 +340,20 @@ def test_marks_tell_who_is_muted_who_is_away_and_how_good_a_network_is() -> None
     levels = [seen(INK, bars=level) for level in (3, 4, 5)]
     assert plain < levels[0] < levels[1] < levels[2]
     assert seen(WARNING, bars=2) > seen(WARNING, bars=1) > 0 == seen(WARNING, bars=0)
+
+
+def test_only_where_something_is_drawn_it_is_laid_over_pictures() -> None:
+    size = (1280, 720)
+    nine = tuple(Tile(Picture(2, 2, bytes(6)), n % 3 / 3, n // 3 / 3, 1 / 3, 1 / 3, label="Olga") for n in range(9))
+    sheet = Words(size).sheet(Content(nine, dark=False))
+    boxes = inked(sheet)
+    seen = new("RGBA", size)
+    for box in boxes:
+        place = (box.left, box.top, box.left + box.width, box.top + box.height)
+        seen.paste(sheet.crop(place), place[:2])
+    assert seen.tobytes() == sheet.tobytes()
+    assert sum(box.width * box.height for box in boxes) < 0.2 * size[0] * size[1]
+    assert inked(Words(size).sheet(Content((Tile(Picture(2, 2, bytes(6))),), dark=False))) == []
 
 
 def test_of_a_tile_below_nothing_is_drawn_over_a_picture() -> None:
