@@ -516,9 +516,11 @@ class House:
     async def _rebirth(self, _: Command) -> None:
         self.bulletin.republish()
 
-    def _show_status(self, name: str, _document: Json, _rev: int) -> None:
+    def _show_status(self, name: str, document: Json, _rev: int) -> None:
         if name == "call":
             self._notifier.status(self._status())
+        elif name == "net":
+            self.controller.note_level(document.get("networkQualityLevel"))
 
     def _status(self) -> str:
         state = self.bulletin.document("call").get("state", CallState.NONE.value)

@@ -62,7 +62,7 @@ class Attendance:
                 "display_name": member.display_name, "muted": member.muted,
                 "speaking": member.id in heard.speaking if heard.measured else member.speaking,
                 "video": member.video, "receiving": member.receiving, "content": member.content,
-                "content_receiving": member.content_receiving,
+                "content_receiving": member.content_receiving, "quality": member.quality,
                 "state": ParticipantState.RECONNECTING if member.away else ParticipantState.CONNECTED}
             if member.id in active.roster:
                 before = active.roster.members[member.id]

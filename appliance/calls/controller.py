@@ -232,6 +232,12 @@ class CallController:
             # the roster alone: an event each time somebody draws breath would wear the flash
             self._attendance.change(self._active, self._active.leg.id, told=False, speaking=speaking)
 
+    def note_level(self, level: int | None) -> None:
+        """The network quality of the call; of a room each has its own."""
+        active = self._active
+        if active is not None and active.leg is not None and active.call.live and active.call.kind is not CallKind.ROOM:
+            self._attendance.change(active, active.leg.id, told=False, quality=level)
+
     # --- what commands ask ------------------------------------------------------------------------------------------
 
     def dial(self, plan: Sequence[Round], media: MediaWanted, *, unattended: bool = False) -> ActiveCall:

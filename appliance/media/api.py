@@ -252,7 +252,7 @@ class Gallery(Protocol):
     """One connection that only receives, many voices and pictures; the room's server offers, at first and anew."""
 
     on_absence: Callable[[], None]
-    """Called when ``absent`` or ``still`` is another set."""
+    """Called when ``absent`` or ``still`` is another set, or ``levels`` are others."""
 
     on_voices: Callable[[Mapping[str, float]], None]
     """Called every quarter of a second with how loud each feed on a line has been, in dBFS; played or not."""
@@ -272,6 +272,10 @@ class Gallery(Protocol):
 
     def set_wanted(self, *, audio: bool, video: bool) -> None:
         """Play and show what is received, or not; at once."""
+
+    @property
+    def levels(self) -> Mapping[str, int]:
+        """How well what people send arrives, 5 excellent to 1 bad, by feed, as far as it is known."""
 
     @property
     def absent(self) -> Set[str]:

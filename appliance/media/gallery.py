@@ -18,6 +18,7 @@ from appliance.errors import EdgecallError, SignalingError
 from appliance.media import sdp, stats
 from appliance.media.aiortc_seam import PeerConnection, candidate_from_sdp
 from appliance.media.api import OnLine
+from appliance.media.arrival import Arrival
 from appliance.media.downlink import Loudspeaker
 from appliance.media.dscp import Marks
 from appliance.media.layout import Source
@@ -52,6 +53,7 @@ class _Line:
         self.on: OnLine | None = None
         self.since = 0.0  # monotonic time when ``on`` came onto it
         self._screen = gallery.screen
+        self._arrival = Arrival()
         self._loudspeaker = gallery.loudspeaker
         self.voice: Playout | None = None
         self.video: VideoIn | None = None
@@ -70,6 +72,7 @@ class _Line:
         if on is None or on != self.on:
             self._screen.picture(self, None)
             self.since = time.monotonic()
+            self._arrival = Arrival()
             if on is not None and self.video is not None:
                 self.video.on_new_source()  # what came before is of another person: a key frame begins anew
         self.on = on
@@ -96,6 +99,13 @@ class _Line:
             # of one who sends nothing there is nothing to repair
             self.video.look(now, due=up and self.on is not None and time.monotonic() - self.heard_at < ABSENT_S)
 
+    def arrived(self, now: float) -> int | None:
+        """How well; None: not known."""
+        if self.on is None or self.stream.reception is None:
+            return None
+        self._arrival.look(self.stream.counters.packets, self.stream.reception.lost, now)
+        return self._arrival.level
+
     def release(self) -> None:
         self._screen.picture(self, None)
         if self.voice is not None:
@@ -120,7 +130,7 @@ class _Line:
 class Gallery(MediaLife):
     """One connection that only receives; made by ``Studio``. Events are those of a session.
 
-    ``on_absence`` is called when another set of people is ``absent``, or of lines ``still``.
+    ``on_absence`` is called when another set of people is ``absent``, or of lines ``still``, or ``levels`` are others.
     """
 
     def __init__(
@@ -136,6 +146,8 @@ class Gallery(MediaLife):
         """Feeds of which nothing arrives."""
         self.still: Set[str] = frozenset()
         """MIDs of the lines with somebody on them on which nothing arrives."""
+        self.levels: Mapping[str, int] = {}
+        """How well what people send arrives, 5 excellent to 1 bad, by feed, as far as it is known."""
         self._loopback = loopback
         self._wanted = {"audio": True, "video": True}
         self._lines: list[_Line] = []
@@ -233,12 +245,22 @@ class Gallery(MediaLife):
         absent = frozenset(feed for feed, at in latest.items() if moment - at > ABSENT_S) if self._up else frozenset()
         still = frozenset(mid for mid, line in self._by_mid.items() if line.on is not None
                           and moment - max(line.since, line.heard_at) > ABSENT_S) if self._up else frozenset()
-        if (absent, still) != (self.absent, self.still):
-            self.absent, self.still = absent, still
+        levels = self._levels(moment)
+        if (absent, still, levels) != (self.absent, self.still, self.levels):
+            self.absent, self.still, self.levels = absent, still, levels
             self.on_absence()
         if self._up:
             self.on_voices({line.on.feed: line.loudness() for line in self._lines
                             if line.on is not None and line.voice is not None})
+
+    def _levels(self, now: float) -> Mapping[str, int]:
+        """Of the worst of each person's lines."""
+        found: dict[str, int] = {}
+        for line in self._lines:
+            level = line.arrived(now)
+            if line.on is not None and level is not None:
+                found[line.on.feed] = min(level, found.get(line.on.feed, level))
+        return found
 
     def _release(self) -> None:
         for line in self._lines:

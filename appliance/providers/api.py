@@ -145,7 +145,8 @@ class PeerMedia:
 @dataclass(frozen=True, slots=True)
 class Member:
     """Somebody else in a room. ``id`` is the room's, and unique there. ``video``: there is a picture to be had,
-    ``receiving``: it comes; ``away``: nothing of this member arrives that should; ``content``: something is shared."""
+    ``receiving``: it comes; ``away``: nothing of this member arrives that should; ``quality``: how
+    well it arrives, 5 excellent to 0 not at all; ``content``: something is shared."""
 
     id: str
     identity: str
@@ -155,6 +156,7 @@ class Member:
     video: bool = False
     receiving: bool = False
     away: bool = False
+    quality: int | None = None
     content: bool = False
     content_receiving: bool = False
 

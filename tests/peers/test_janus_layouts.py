@@ -180,6 +180,7 @@ async def test_another_person_comes_onto_the_screen_by_a_switch(tmp_path: Path) 
                 assert tile is not None
                 assert tile.height == {"Gate": 90, "Hall": 180}[shown]
         assert sum(one["type"] == "inbound-rtp" for one in await door.stats()) == lines
+        await until(lambda: {one.quality for one in door.members.values()} == {5}, "nothing is lost of either")
 
 
 async def test_what_a_browser_shares_is_shown_large_by_itself_and_can_be_read(tmp_path: Path) -> None:

@@ -191,3 +191,24 @@ def test_a_board_that_carries_fewer_pictures_is_asked_for_fewer() -> None:
     assert set(stage.view) == {Source("0"), Source("1")}
     stage.limit(9)
     assert views == [6, 2, 6]
+
+
+@virtual_time
+async def test_the_network_quality_stands_on_the_picture(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        await call(house)
+        house.controller.note_level(2)
+        assert house.studio.faces[0].level == 2
+        assert house.bulletin.document("roster")["participants"][0]["networkQualityLevel"] == 2
+        await house.give("call.hangup")
+        await settle()
+        leg = await in_room_again(house)
+        leg.peer_does(Members((replace(OLGA, quality=4), OTTO)))
+        await settle()
+        house.controller.note_level(1)  # of a room each has its own
+        assert [face.level for face in house.studio.faces] == [4, None]
+
+
+async def in_room_again(house: House) -> ScriptedLeg:
+    house.provider.dialled.clear()
+    return await in_room(house)

@@ -184,3 +184,13 @@ def test_who_has_one_picture_shares_nothing() -> None:
     desk = Desk()
     desk.in_room(sharing(2, "Olga", ""), sharing(3, "Otto", "front camera"))
     assert not any(one.content for one in desk.told(api.Members)[-1].members)
+
+
+def test_how_well_each_arrives_stands_in_the_roster() -> None:
+    desk = Desk()
+    desk.in_room(person(2, "Olga"), person(3, "Otto"), person(4, "Ida"))
+    desk.run(desk.member.absent(0, {"3"}, levels={"2": 4, "3": 5}))
+    assert [one.quality for one in desk.told(api.Members)[-1].members] == [4, 0, None]
+    told = len(desk.told(api.Members))
+    desk.run(desk.member.absent(0, {"3"}, levels={"2": 4, "3": 5}))
+    assert len(desk.told(api.Members)) == told

@@ -283,7 +283,7 @@ class JanusLeg:
             gallery.set_wanted(audio=self._media.receive_audio, video=self._media.receive_video)
             gallery.on_voices = lambda levels: self._carry_out(self._membership.voices(watch.generation, levels))
             gallery.on_absence = lambda: self._carry_out(self._membership.absent(
-                watch.generation, gallery.absent, gallery.still))
+                watch.generation, gallery.absent, gallery.still, gallery.levels))
             self._gallery = watch.generation, gallery
             self._listen(watch.generation, gallery.events(), watching=True)
         await self._attempt(watch.generation, self._answer(self._gallery[1], watch))

@@ -98,6 +98,7 @@ class Membership:
         self._persons: dict[str, Person] = {}  # by feed, in the order in which they came; we among them
         self._identities = Identities(monotonic)
         self._absent: Set[str] = frozenset()
+        self._levels: Mapping[str, int] = {}
         self._told: tuple[api.Member, ...] = ()
         self._subscription = Subscription(
             self._requests, self._persons, seen=self._seen, wanted=self._wanted,
@@ -181,11 +182,14 @@ class Membership:
             case _:
                 return []
 
-    def absent(self, generation: int, feeds: Set[str], lines: Set[str] = frozenset()) -> Sequence[Effect]:
-        """Of these people nothing arrives, and on these lines of the subscription."""
+    def absent(
+        self, generation: int, feeds: Set[str], lines: Set[str] = frozenset(), levels: Mapping[str, int] | None = None,
+    ) -> Sequence[Effect]:
+        """Of these people nothing arrives, and on these lines of the subscription; ``levels``: how well what the others
+        send arrives, by feed."""
         if generation != self.generation or self._over:
             return []
-        self._absent = feeds
+        self._absent, self._levels = feeds, levels or {}
         return [*self._subscription.still(lines), *self._roster()]
 
     def voices(self, generation: int, levels: Mapping[str, float]) -> Sequence[Effect]:
@@ -493,7 +497,7 @@ class Membership:
             person.feed, person.identity or person.name, person.name, muted=voice is None or voice.muted,
             speaking=person.talking, video=picture is not None and not picture.muted, away=away,
             receiving=picture is not None and (person.feed, picture.mid) in self._subscription.lines and not away,
-            content=shared is not None,
+            quality=0 if away else self._levels.get(person.feed), content=shared is not None,
             content_receiving=shared is not None and (shared[0], shared[1].mid) in self._subscription.lines)
 
     # --- loss and end -----------------------------------------------------------------------------------------------
@@ -539,7 +543,7 @@ class Membership:
         self._identities.forget()
         self._subscription.forget()
         self._sharing.forget()
-        self._absent = frozenset()
+        self._absent, self._levels = frozenset(), {}
         return [*told, *self._moderation.forget(), Drop(generation), Shut(), *self._requests.forget(),
                 CancelTimer(Timer.KEEPALIVE), CancelTimer(Timer.TAKE_OVER), CancelTimer(Timer.RENEW), *self._roster()]
 
