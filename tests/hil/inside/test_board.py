@@ -79,6 +79,10 @@ def test_every_device_is_told(board: Board) -> None:
     assert board.facts()["boardFile"] == FILE.path
 
 
+def test_what_is_selected_is_used(board: Board) -> None:
+    whole.uses_what_is_selected(board)
+
+
 def test_the_board_tells_its_health(board: Board) -> None:
     whole.tells_its_health(board, LATE_S)
 

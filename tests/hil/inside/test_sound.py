@@ -291,6 +291,23 @@ def test_pulled_in_use_the_next_takes_over_and_the_best_takes_back(
     assert max(gaps) < 0.6, "the exchange goes on"
 
 
+def test_what_is_selected_is_used_at_once_and_the_exchange_goes_on(sound: PiAudio, listener: Listener) -> None:
+    sound.start(RATE, 10, listener.exchange)
+    listener.until(listener.hears, 5.0)
+    for microphone, speaker in (("alsa:Second/1", "alsa:Second"), ("", "")):
+        sound.select(Kind.MICROPHONE, microphone)
+        listener.until(lambda: not listener.hears(), 2.0)  # what plays is in the other card's loop
+        began = time.monotonic()
+        sound.select(Kind.SPEAKER, speaker)
+        assert (_devices(sound, Kind.MICROPHONE), _devices(sound, Kind.SPEAKER)) == (
+            [microphone or "alsa:First/1"], [speaker or "alsa:First"])
+        listener.until(listener.hears, 2.0)
+        print(f"selected: heard after {time.monotonic() - began:.2f} s")
+    gaps = [after - before for (before, _), (after, _) in itertools.pairwise(listener.blocks)]
+    assert max(gaps) < 0.6
+    assert not [fault for fault in listener.faults if fault.fault in (FaultKind.PULLED, FaultKind.MISSING)]
+
+
 def _devices_of(audio: PiAudio) -> list[str]:
     return [name.removesuffix("/1") for name in _devices(audio, Kind.MICROPHONE)]
 
