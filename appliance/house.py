@@ -530,4 +530,5 @@ class House:
 def _ice(settings: Settings) -> IceServers:
     direct = settings.direct
     return IceServers(
-        direct.stun, direct.turn, direct.turn_username, direct.turn_password.reveal(), direct.turn_ca_file)
+        direct.stun, direct.turn, direct.turn_username, direct.turn_password.reveal(), direct.turn_ca_file,
+        direct.turn_secret.reveal())

@@ -52,7 +52,8 @@ SOUND_LIMIT: Final = 480_000  # 5 s
 class IceServers:
     """STUN and TURN from settings, best first; empty means host candidates only (never a public default).
 
-    The login is for all TURN servers. ``ca_file``: authority of the certificates of ``turns:`` ones, else the system's.
+    The login is for all TURN servers; with a ``secret`` shared with them one is made of it for each connection.
+    ``ca_file``: authority of the certificates of ``turns:`` ones, else the system's.
     """
 
     stun: tuple[str, ...] = ()
@@ -60,6 +61,7 @@ class IceServers:
     username: str = ""
     password: str = field(default="", repr=False)
     ca_file: str = ""
+    secret: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -265,11 +265,12 @@ class IceConnection(Connection):
             return None
 
         async def ask(server: Server) -> StunProtocol:
+            username, password = server.login()
             with _in_words():
                 _, protocol = await relayed_candidate(
                     component=component, hide_related_address=False, protocol_factory=lambda: GuardedProtocol(self),
                     turn_server=(server.host, server.port),
-                    turn_username=server.username or None, turn_password=server.password or None,
+                    turn_username=username or None, turn_password=password or None,
                     turn_ssl=await self._servers.tls() if server.transport == "tls" else None,  # type: ignore[arg-type]
                     turn_transport="udp" if server.transport == "udp" else "tcp",
                 )
@@ -408,7 +409,8 @@ def _in_words() -> Iterator[None]:
         raise TimeoutError from error
     except stun.TransactionFailed as error:
         if error.response.error_code == 401:
-            raise ConnectionError("it refuses the login; check turn_username and turn_password_file") from error
+            raise ConnectionError("it refuses the login; check turn_username and turn_password_file, or "
+                                  "turn_secret_file") from error
         code, reason = error.response.attributes.get("ERROR-CODE", (0, "no reason"))
         raise ConnectionError(f"it answers {code} {reason.strip()}") from error
 
@@ -443,8 +445,9 @@ async def is_of_use(pool: ServerPool, server: Server) -> None:
             await _asks_stun(server)
             return
         closed = asyncio.Event()
+        username, password = server.login()
         transport, _ = await create_turn_endpoint(
-            lambda: _Closing(closed), (server.host, server.port), server.username or None, server.password or None,
+            lambda: _Closing(closed), (server.host, server.port), username or None, password or None,
             ssl=await pool.tls() if server.transport == "tls" else None,
             transport="udp" if server.transport == "udp" else "tcp",
         )

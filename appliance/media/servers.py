@@ -8,6 +8,9 @@ would wait for it, and how long a living one takes.
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import hmac
 import logging
 import re
 import socket
@@ -31,6 +34,9 @@ HEAD_START_S: Final = 0.4  # of a server before the next one is asked as well: T
 STUN_S: Final = 1.0  # an offer waits for gathering at most so long
 TURN_S: Final = 3.0  # for a TURN server: TLS and the allocation take five round trips
 DOWN_S: Final = 0.5  # where none of them answered the last time
+LOGIN_S: Final = 24 * 3600.0
+"""A login that is made of a secret ends after so long. A relay that was made with one goes on: its server looks at the
+time when the relay is asked for."""
 KNOWN_S: Final = 0.7  # the least for servers of which is known how long they take, which may be three times as long
 
 _URL: Final = re.compile(
@@ -49,6 +55,16 @@ class Server:
     transport: str
     username: str = ""
     password: str = field(default="", repr=False)
+    secret: str = field(default="", repr=False)
+
+    def login(self, wall: Callable[[], float] = time.time) -> tuple[str, str]:
+        """User name and password for a connection that is made now. Of a secret: ``END:USER`` and the HMAC-SHA1 of
+        that, as servers with ``use-auth-secret`` take it (draft-uberti-behave-turn-rest-00)."""
+        if not self.secret:
+            return self.username, self.password
+        user = f"{wall() + LOGIN_S:.0f}:{self.username or 'edgecall'}"
+        code = hmac.digest(self.secret.encode(), user.encode(), hashlib.sha1)
+        return user, base64.b64encode(code).decode()
 
     @property
     def is_ipv6(self) -> bool:
@@ -56,7 +72,7 @@ class Server:
         return ":" in self.host
 
     @classmethod
-    def parse(cls, url: str, username: str = "", password: str = "") -> Server:
+    def parse(cls, url: str, username: str = "", password: str = "", secret: str = "") -> Server:
         """``stun:HOST[:PORT]`` (RFC 7064), ``turn:HOST[:PORT][?transport=udp|tcp]`` and ``turns:`` (RFC 7065).
 
         Raises ValueError.
@@ -71,7 +87,7 @@ class Server:
         if not 0 < port < 65536:
             raise ValueError(f"{url!r}: a port is 1 to 65535")
         kind = "tls" if scheme == "turns" else transport or "udp"
-        return cls(scheme, match["host"].strip("[]"), port, kind, username, password)
+        return cls(scheme, match["host"].strip("[]"), port, kind, username, password, secret)
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -92,7 +108,8 @@ class ServerPool:
         try:
             self._stun = [Server.parse(_with_scheme(url, "stun")) for url in servers.stun]
             self._turn = [
-                Server.parse(_with_scheme(url, "turn"), servers.username, servers.password) for url in servers.turn
+                Server.parse(_with_scheme(url, "turn"), servers.username, servers.password, servers.secret)
+                for url in servers.turn
             ]
         except ValueError as error:
             raise SettingsError("direct.stun, direct.turn", [str(error)]) from error

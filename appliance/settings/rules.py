@@ -71,7 +71,8 @@ def _pairs(settings: Settings) -> Found:
     for one, other, first, second in (
         ("mqtt.cert_file", "mqtt.key_file", mqtt.cert_file, mqtt.key_file),
         ("http.cert_file", "http.key_file", http.cert_file, http.key_file),
-        ("direct.turn_username", "direct.turn_password_file", direct.turn_username, direct.turn_password),
+        ("direct.turn_username", "direct.turn_password_file", not direct.turn_secret and direct.turn_username,
+         direct.turn_password),
     ):
         if first and not second:
             yield other, f"is missing; {one} needs it"
@@ -79,10 +80,14 @@ def _pairs(settings: Settings) -> Found:
             yield one, f"is missing; {other} needs it"
     if mqtt.password and not mqtt.username:
         yield "mqtt.username", "is missing; mqtt.password_file needs it"
-    if direct.turn and not direct.turn_username:
+    if direct.turn_secret and direct.turn_password:
+        yield "direct.turn_secret_file", "stands in place of turn_password_file; name one of them"
+    if direct.turn and not (direct.turn_username or direct.turn_secret):
         yield "direct.turn_username", "is missing; a TURN server relays for nobody without a login (RFC 8656)"
     if direct.turn_username and not direct.turn:
         yield "direct.turn", "is missing; direct.turn_username needs it"
+    elif direct.turn_secret and not direct.turn:
+        yield "direct.turn", "is missing; direct.turn_secret_file needs it"
     if direct.turn_ca_file and not any(url.startswith("turns:") for url in direct.turn):
         yield "direct.turn", "names no turns: server, which direct.turn_ca_file is for"
 

@@ -201,6 +201,9 @@ class DirectSettings:
     turn_username: str = setting("", "Login name at the TURN servers.", maximum=256, example='"door"', restart=True)
     turn_password: Secret = setting(Secret(), "Password of that login.",  # noqa: RUF009
                                     example='"credential:turn-password"', restart=True)
+    turn_secret: Secret = setting(Secret(), "Secret shared with the TURN servers, in place of a password: "  # noqa: RUF009
+                                  "a login for a day is made of it for each connection.",
+                                  example='"credential:turn-secret"', restart=True)
     peers: tuple[PeerSettings, ...] = setting((), "Appliances on the LAN.", restart=True)
 
 

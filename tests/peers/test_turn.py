@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from appliance.media.api import Directions, IceServers, SessionUp
+from appliance.media import servers as servers_of_settings
+from appliance.media.api import Directions, IceServers, SessionClosed, SessionSilent, SessionUp
 from appliance.media.ice_seam import is_of_use
 from appliance.media.server_watch import ServerWatch
 from appliance.media.servers import DOWN_S, ServerPool, why
@@ -104,6 +105,30 @@ async def test_a_call_goes_through_a_relay(
         assert caller.session._pc.local_addresses() == {"10.99.0.1"}
     assert PASSWORD not in caplog.text
     assert USERNAME not in caplog.text
+
+
+async def test_a_login_is_made_of_a_secret_and_the_call_outlives_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It ends after two seconds here. The server is asked to keep the relay for longer meanwhile."""
+    monkeypatch.setattr(servers_of_settings, "LOGIN_S", 2.0)
+    caplog.set_level(logging.DEBUG)
+    async with TurnServer(tmp_path, Authority(tmp_path).issue("10.99.0.1"), secret="shared-by-both", lifetime_s=6
+                          ) as running:
+        ice = IceServers(turn=(running.udp,), secret="shared-by-both")
+        async with ends(ice, ice) as (caller, callee):
+            offer = await caller.session.offer()
+            assert relays(offer) == 1
+            answer = await callee.session.answer(relayed(offer))
+            await caller.session.accept_answer(relayed(answer))
+            await is_a_call(caller, callee)
+            await until(lambda: any("refreshed" in line for line in running.log), 15, "the relay is asked for again")
+            await is_a_call(caller, callee)
+            assert not any(isinstance(event, SessionClosed | SessionSilent) for event in caller.told)
+        pool = ServerPool(IceServers(turn=(running.udp,), secret="of-nobody"))
+        with pytest.raises(ConnectionError, match="turn_secret_file"):
+            await is_of_use(pool, pool.turn[0])
+    assert "shared-by-both" not in caplog.text
 
 
 async def test_a_server_that_is_named_after_the_offer_makes_the_path_by_a_candidate_that_is_told(

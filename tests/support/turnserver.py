@@ -65,17 +65,22 @@ class Authority:
 
 
 class TurnServer:
-    """coturn at ``address`` on free ports: UDP and TCP on ``port``, TLS on ``tls_port``; login USERNAME, PASSWORD.
+    """coturn at ``address`` on free ports: UDP and TCP on ``port``, TLS on ``tls_port``; login USERNAME, PASSWORD, or
+    logins that end, made of ``secret``.
 
-    It relays at ``relay``, or where it listens."""
+    It relays at ``relay``, or where it listens; ``lifetime_s``: of a relay, before it is asked for again."""
 
     def __init__(
         self, folder: Path, certificate: tuple[Path, Path], *, address: str = "10.99.0.1", relay: str = "",
+        secret: str = "", lifetime_s: int = 600,
     ) -> None:
         self.address = address
         self.port, self.tls_port = free_port(), free_port()
         self._host = f"[{address}]" if ":" in address else address
         self._relay = relay or address
+        self._login = (["--use-auth-secret", f"--static-auth-secret={secret}"] if secret else
+                       ["--lt-cred-mech", f"--user={USERNAME}:{PASSWORD}"])
+        self._lifetime_s = lifetime_s
         self._folder = folder
         self._certificate = certificate
         self._process: asyncio.subprocess.Process | None = None
@@ -103,8 +108,8 @@ class TurnServer:
         self._process = await asyncio.create_subprocess_exec(
             "setpriv", "--pdeathsig", "KILL", "turnserver", "-n", "--log-file=stdout", "--no-cli", "--no-dtls",
             f"--listening-ip={self.address}", f"--relay-ip={self._relay}", f"--listening-port={self.port}",
-            f"--tls-listening-port={self.tls_port}", "--lt-cred-mech", "--realm=edgecall.test",
-            f"--user={USERNAME}:{PASSWORD}", f"--cert={certificate}", f"--pkey={key}", "--no-rfc5780",
+            f"--tls-listening-port={self.tls_port}", *self._login, "--realm=edgecall.test",
+            f"--max-allocate-lifetime={self._lifetime_s}", f"--cert={certificate}", f"--pkey={key}", "--no-rfc5780",
             f"--userdb={self._folder / 'turn.db'}", f"--pidfile={self._folder / 'turn.pid'}", "--verbose",
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env={**os.environ, "LC_ALL": "C"})
         self._reader = asyncio.create_task(self._read(self._process), name="turn log")

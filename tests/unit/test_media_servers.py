@@ -35,6 +35,15 @@ def test_addresses_are_read_as_their_rfcs_write_them() -> None:
             Server.parse(bad)
 
 
+def test_a_login_that_ends_is_made_of_a_secret_each_time() -> None:
+    """By ``printf 1800086400:door | openssl dgst -sha1 -hmac secret -binary | base64``."""
+    server = Server.parse("turn:turn.example", "door", secret="secret")
+    assert server.login(lambda: 1_800_000_000.0) == ("1800086400:door", "T08i+G2TEyhXCkMXU2dUcVZmZVU=")
+    assert server.login(lambda: 1_800_000_001.0)[0] == "1800086401:door"
+    assert Server.parse("turn:turn.example", "door", "open").login() == ("door", "open")
+    assert "secret" not in repr(server)
+
+
 def test_only_what_settings_name_is_asked() -> None:
     assert (ServerPool(IceServers()).stun, ServerPool(IceServers()).turn) == ([], [])
     pool = ServerPool(IceServers(("a.example",), ("turn:b.example", "turns:c.example"), "door", "secret"))

@@ -284,6 +284,19 @@ def test_a_user_never_has_the_name_of_a_device(tmp_path: Path) -> None:
     """, tmp_path).http.tokens[0].scope == "device"
 
 
+def test_a_secret_stands_in_place_of_the_password_of_turn(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("shared-by-both")
+    secret.chmod(0o600)
+    head = "[direct]\nturn_secret_file = './secret'\n"
+    assert faults_of(head, tmp_path) == ("direct.turn: is missing; direct.turn_secret_file needs it",)
+    server = head + "turn = 'turn:a.example'\n"
+    assert settings_of(server, tmp_path).direct.turn_secret.reveal() == "shared-by-both"
+    assert settings_of(server + "turn_username = 'door'\n", tmp_path).direct.turn_username == "door"
+    both = faults_of(server + "turn_username = 'door'\nturn_password_file = './secret'\n", tmp_path)
+    assert any("direct.turn_secret_file: stands in place of turn_password_file" in fault for fault in both)
+
+
 def test_overrides_are_checked_like_the_file() -> None:
     source = Source(Path("/nowhere/x.toml"), "[board]\nname = 'auto'")
     assert parse(source, overrides={"board.name": "sim"}, environ=ENVIRON).board.name == "sim"
