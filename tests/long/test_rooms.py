@@ -30,7 +30,7 @@ LEAVE = END_REASONS["0/local"]
 FPS = 25  # of a bare H.264 stream without timing in it
 SENDS = api.MediaWanted(receive_audio=False, receive_video=False)
 LOOK_S = 2.5
-LOOKS = 3
+LOOKS = 5
 """At one step: a machine that has too much to do for a moment is no fault, a picture that stands is seen in each."""
 SHARE = 0.9
 STEPS = 100
