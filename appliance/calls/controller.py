@@ -27,14 +27,13 @@ from appliance.calls.dnd import DoNotDisturb
 from appliance.calls.errands import Errands
 from appliance.calls.ledger import Conclusion, Ledger, Records
 from appliance.calls.machine import Call, Effect, Happening, IllegalEvent, Signal, step
+from appliance.calls.media import CallMedia
 from appliance.calls.messages import Messages
 from appliance.calls.orders import Orders
 from appliance.calls.presence import Presence
-from appliance.calls.stage import Stage, faces_in_room, faces_of_peer
 from appliance.calls.terms import FREE, HouseRules
 from appliance.errors import Refused, StoreError
 from appliance.media.api import Studio, Tone
-from appliance.media.layout import PEER, Layout
 from appliance.providers.api import (
     Accepted,
     CallProvider,
@@ -65,7 +64,6 @@ from appliance.vocabulary import (
     CallState,
     Direction,
     Json,
-    MutedBy,
     ParticipantState,
     Reason,
 )
@@ -98,44 +96,42 @@ class CallController:
         self.book = book
         self._book_path = book_path
         self._bulletin = bulletin
-        self.stage = Stage(studio)
-        self.stage.on_view = self._look
         self._missing = dict(features or {})  # capability name -> why the device lacks it
         self._rules = rules or {}
         self._wall = wall
         self.on_over: Callable[[ActiveCall], None] = lambda _: None
         """Told of every call that is over."""
         self._dnd = DoNotDisturb(settings.dnd, records, local_time, self._publish_device)
-        self._warm = False
-        self._hardware_muted = False
         self._active: ActiveCall | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._errands = Errands()
         self._orders = Orders(self._errands, self._fail)
         self._ledger = Ledger(records, bulletin, self._errands, conclusion)
-        self._attendance = Attendance(bulletin, lambda: self._active, self._cast)
+        self._media = CallMedia(studio, self._orders, self._errands, lambda: self._active)
+        self.stage = self._media.stage
+        self._attendance = Attendance(bulletin, lambda: self._active, self._media.cast)
         self.messages = Messages(bulletin)
-        self._presence = Presence(self._attendance, self._is_muted)
+        self._presence = Presence(self._attendance, self._media.is_muted)
         self._stopping = False
         by_scheme = {scheme: provider for provider in providers for scheme in provider.schemes}
         self._dialler = Dialler(by_scheme, me, self._adopt, self._drop, self._rules, wall)
         self._effects: Mapping[Effect, Callable[[ActiveCall], None]] = {
             Effect.DIAL_TARGETS: lambda a: self._errands.begin(self._dial(a), f"call.dial[{a.id}]"),
             Effect.TELL_RINGING: lambda a: self._on_leg(a, lambda leg: leg.ring(), "ring"),
-            Effect.ACCEPT_LEG: lambda a: self._on_leg(a, lambda leg: leg.accept(self._wanted(a)), "accept"),
+            Effect.ACCEPT_LEG: lambda a: self._on_leg(a, lambda leg: leg.accept(self._media.wanted(a)), "accept"),
             Effect.END_LEGS: self._end_legs,
             Effect.KEEP_ONE_LEG: self._keep_one_leg,
             Effect.RING: lambda _: studio.play(Tone.RING),
             Effect.RINGBACK: lambda _: studio.play(Tone.RINGBACK),
             Effect.QUIET: lambda _: studio.play(None),
-            Effect.WARM_CAMERA: self._keep_warm,
+            Effect.WARM_CAMERA: self._media.keep_warm,
             Effect.ARM_SETUP: lambda a: self._arm(a, self._setup_s(a), "408/setupTimeout"),
             Effect.ARM_RING: lambda a: self._arm(a, self._settings.ring_s, "487/noAnswer"),
             Effect.ARM_RECONNECT: lambda a: self._arm(a, self._settings.reconnect_s, "410/mediaLost"),
             Effect.ARM_LEAVE: lambda a: self._arm(a, LEAVE_S, "0/local"),
             Effect.DISARM: lambda _: self._disarm(),
-            Effect.APPLY_MEDIA: self._apply_media,
-            Effect.TELL_HOLD: self._tell,
+            Effect.APPLY_MEDIA: self._media.apply,
+            Effect.TELL_HOLD: self._media.tell,
             Effect.NOTE_STARTED: self._note_started,
             Effect.NOTE_LOST: self._note_lost,
             Effect.NOTE_BACK: self._note_back,
@@ -194,12 +190,12 @@ class CallController:
 
     def hardware_mute(self, muted: bool) -> None:
         """The mute line of the board: the truth for mute, in and out of calls."""
-        if muted == self._hardware_muted:
+        if muted == self._media.hardware_muted:
             return
-        self._hardware_muted = muted
+        self._media.hardware_muted = muted
         if self._active is not None:
-            self._apply_media(self._active)
-            self._tell(self._active)
+            self._media.apply(self._active)
+            self._media.tell(self._active)
             self._publish(self._active)
         else:
             self._studio.mute(muted)
@@ -283,8 +279,8 @@ class CallController:
 
     def media_changed(self, active: ActiveCall) -> None:
         """What is wanted of the call's media has changed: do it, tell the other side, publish."""
-        self._apply_media(active)
-        self._tell(active)
+        self._media.apply(active)
+        self._media.tell(active)
         self._publish(active)
 
     def raise_hand(self, active: ActiveCall, *, raised: bool) -> None:
@@ -297,16 +293,13 @@ class CallController:
 
     def show_content(self, active: ActiveCall, *, on: bool) -> None:
         """What the studio shares is shown to the others, or no longer, and then it is closed."""
-        if active.content and not on:
-            self._errands.begin(self._studio.unshare(), "call.unshare")
-        active.content = on
+        self._media.show_content(active, on=on)
         if active.call.live:
             self.media_changed(active)
 
     def limit_video(self, wish: Mapping[str, Any]) -> Json:
         """Take the limits that ``wish`` names, in and out of calls; returns all that hold, and what they come to."""
-        self._studio.constrain(self._studio.constraints.changed(wish))
-        return self._studio.limits()
+        return self._media.limit_video(wish)
 
     async def do_not_disturb(self, on: bool) -> None:
         """Switch it, over restarts too. Beside it stands the schedule of the settings."""
@@ -325,7 +318,7 @@ class CallController:
 
     @property
     def hardware_muted(self) -> bool:
-        return self._hardware_muted
+        return self._media.hardware_muted
 
     # --- legs -------------------------------------------------------------------------------------------------------
 
@@ -545,53 +538,6 @@ class CallController:
             if leg is not active.leg:
                 self._drop(leg, END_REASONS["487/answeredElsewhere"])
 
-    def _keep_warm(self, active: ActiveCall) -> None:
-        """The camera is open before anybody is sent anything, but only until then: after that the leg's media hold it,
-        so that hold and ``video.stop`` really close it."""
-        warm = active.call.live and active.call.connected is None and active.permitted.send_video
-        if warm is not self._warm:
-            self._warm = warm
-            self._errands.begin(self._studio.warm_camera(warm), "call.warmCamera" if warm else "call.coolCamera")
-
-    def _apply_media(self, active: ActiveCall) -> None:
-        over = not active.call.live
-        muted = self._hardware_muted if over else self._is_muted(active)
-        self._studio.mute(muted)
-        self._studio.mute_incoming(not over and active.incoming_muted)
-        self._keep_warm(active)
-        if over or active.leg is None:
-            return
-        wanted = self._wanted(active)
-        self._on_leg(active, lambda leg: leg.set_media(wanted), "media")
-
-    def _wanted(self, active: ActiveCall) -> MediaWanted:
-        """Of the leg now. What is not shown is not received."""
-        wanted, view, room = active.in_force, self.stage.view, active.call.kind is CallKind.ROOM
-        sees = self._studio.shows and (self.stage.layout is not Layout.NONE if room else PEER in view)
-        return replace(wanted, receive_video=wanted.receive_video and sees, view=view if room else None,
-                       content=active.content and not active.held)
-
-    def _cast(self, active: ActiveCall) -> None:
-        """The roster of the call has changed."""
-        if active.call.kind is CallKind.ROOM:
-            self.stage.cast(faces_in_room(active.roster), active.speakers.ranking)
-        elif active.leg is not None:
-            self.stage.cast(faces_of_peer(active.roster, active.leg.id))
-
-    def _look(self) -> None:
-        """Other pictures are to be received."""
-        if self._active is not None and self._active.leg is not None and self._active.call.live:
-            self._apply_media(self._active)
-
-    def _is_muted(self, active: ActiveCall) -> bool:
-        return active.muted_by(hardware=self._hardware_muted) is not MutedBy.NOBODY
-
-    def _tell(self, active: ActiveCall) -> None:
-        active.to_say.set()
-        muted = self._is_muted(active)
-        held, video = active.call.local_hold, active.permitted.send_video
-        self._on_leg(active, lambda leg: leg.tell(muted=muted, held=held, video=video), "tell")
-
     # --- telling ----------------------------------------------------------------------------------------------------
 
     def _note_started(self, active: ActiveCall) -> None:
@@ -599,7 +545,7 @@ class CallController:
         self._bulletin.post("call.started", callId=active.id, direction=active.call.direction.value,
                             peer=None if peer is None else peer.payload())
         self._ledger.begun(active)
-        self._tell(active)
+        self._media.tell(active)
         self._errands.begin(self._presence.keep_saying(active), f"call.presence[{active.id}]")
 
     def _note_lost(self, active: ActiveCall) -> None:
@@ -619,7 +565,7 @@ class CallController:
             self.show_content(active, on=False)
         if not active.idle_try:
             self._ledger.ended(active, self._record(active), reason)
-        self._apply_media(active)
+        self._media.apply(active)
         if active.idle_try:
             self._studio.play(None)
         elif reason.sub_code == "busy":
@@ -642,11 +588,11 @@ class CallController:
 
     def _publish_device(self) -> None:
         self._bulletin.merge("device", doNotDisturb=self._dnd.on, doNotDisturbNow=self._dnd.now,
-                             hardwareMuted=self._hardware_muted,
+                             hardwareMuted=self._media.hardware_muted,
                              addressBook=[entry.payload() for entry in self.book.entries()[:100]])
 
     def _document(self, active: ActiveCall) -> Json:
-        return active.document(self._now(), hardware_muted=self._hardware_muted,
+        return active.document(self._now(), hardware_muted=self._media.hardware_muted,
                                capabilities=self._standing(active).document())
 
     def _record(self, active: ActiveCall) -> Json:
@@ -656,5 +602,5 @@ class CallController:
 
     def _standing(self, active: ActiveCall | None = None) -> Standing:
         if active is None:
-            return Standing(hardware_muted=self._hardware_muted, missing=self._missing)
-        return active.standing(hardware_muted=self._hardware_muted, missing=self._missing)
+            return Standing(hardware_muted=self._media.hardware_muted, missing=self._missing)
+        return active.standing(hardware_muted=self._media.hardware_muted, missing=self._missing)

@@ -27,7 +27,7 @@ __all__ = ["CHANNEL", "Presence"]
 
 CHANNEL: Final = "state"
 AGAIN_S: Final = 5.0
-RETRY_S: Final = 0.25  # while the data channel is not open
+RETRY_S: Final = 0.25  # while the data channel is not open; ever slower
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,17 @@ class Presence:
 
     async def keep_saying(self, active: ActiveCall) -> None:
         """Until the call is over."""
-        said = _NOTHING
+        said, retry_s = _NOTHING, RETRY_S
         while active.call.live:
             active.to_say.clear()
             now = _Said(active.hand_raised, active.call.kind is CallKind.ROOM and self._muted(active))
-            pause: float | None = None
-            if now != said or now != _NOTHING:
-                pause = AGAIN_S if await self._say(active, now) else RETRY_S
-                said = now if pause == AGAIN_S else said
+            pause: float | None
+            if now == said == _NOTHING:
+                pause = None
+            elif await self._say(active, now):
+                said, pause, retry_s = now, AGAIN_S, RETRY_S
+            else:  # there may never be a channel
+                pause, retry_s = retry_s, min(2 * retry_s, AGAIN_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await active.to_say.wait()

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from appliance.bulletin import Bulletin
-from appliance.clock import RateLimit
+from appliance.clock import RateLimits
 from appliance.errors import EdgecallError, NotPermitted
 from appliance.faces.envelope import parse
 from appliance.intake import Submit
@@ -39,9 +39,10 @@ log = logging.getLogger(__name__)
 
 CHANNEL: Final = "door"
 NONCE_S: Final = 30.0
-NONCES: Final = 16  # that wait for their use; the oldest goes first
-REQUESTS_PER_S: Final = 1.0
+NONCES: Final = 64  # that wait for their use; the oldest goes first
+REQUESTS_PER_S: Final = 1.0  # of one sender: nobody in a room keeps the door from the others
 REQUESTS_BURST: Final = 8.0
+SENDERS: Final = 64
 FINAL_S: Final = 5.0
 
 
@@ -69,7 +70,7 @@ class SignedDoor:
         self._device = device_id
         self._refused = refused
         self._monotonic = monotonic
-        self._limit = RateLimit(REQUESTS_PER_S, REQUESTS_BURST, monotonic)
+        self._limits = RateLimits(REQUESTS_PER_S, REQUESTS_BURST, monotonic, most=SENDERS)
         self._nonces: dict[str, tuple[str, float]] = {}  # -> call, until
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -77,8 +78,8 @@ class SignedDoor:
         """A subscriber of the bulletin."""
         if event.type != "data.received" or event.data.get("channel") != CHANNEL:
             return
-        if not self._limit.take():
-            log.debug("a message to the door is dropped: there are too many")
+        if not self._limits.take(event.data.get("participantId")):
+            log.debug("a message to the door is dropped: its sender sends too many")
             return
         task = asyncio.get_running_loop().create_task(self._serve(event.data), name="doors.signed")
         self._tasks.add(task)

@@ -53,6 +53,7 @@ class ScriptedLeg:
         self.media: list[MediaWanted] = []
         self.told: list[dict[str, bool]] = []
         self.sent: list[tuple[str, str]] = []
+        self.tries = 0  # to send
         self.no_channel: Refused | None = None  # for data messages
         self.sent_how: list[tuple[tuple[str, ...], bool, bool]] = []  # to, lossy, urgent
         self.report: list[Json] = []
@@ -104,6 +105,7 @@ class ScriptedLeg:
     async def send(
         self, channel: str, payload: str, *, to: Sequence[str] = (), lossy: bool = False, urgent: bool = False,
     ) -> None:
+        self.tries += 1
         if self.no_channel is not None:
             raise self.no_channel
         self.sent.append((channel, payload))

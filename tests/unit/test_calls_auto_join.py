@@ -193,6 +193,7 @@ async def test_another_room_of_the_settings_is_armed(tmp_path: Path) -> None:
         await settle()
         assert house.provider.targets[-1].uri == "room:desk"
         one.configure("")
+        assert not house.studio.warm  # the camera opens with the room, not with each try
         await refused(house, "503/provider")
         await asyncio.sleep(600)
         assert len(house.provider.legs) == 1

@@ -91,11 +91,21 @@ async def test_until_the_channel_is_open_it_is_tried_again(tmp_path: Path) -> No
         leg = await in_room(house)
         leg.no_channel = Refused("not open", sub_code="noDataChannel")
         await house.give("call.raiseHand")
-        await asyncio.sleep(2)
-        assert said(leg) == []
+        await asyncio.sleep(0.7)
         leg.no_channel = None
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1.1)
         assert said(leg) == [{"handRaised": True, "muted": False}]
+
+
+@virtual_time
+async def test_a_call_that_never_has_a_channel_is_asked_seldom(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        leg = await in_room(house)
+        leg.no_channel = Refused("there is none", sub_code="noDataChannel")
+        await house.give("call.raiseHand")
+        await asyncio.sleep(60)
+        assert said(leg) == []
+        assert 10 <= leg.tries <= 20
 
 
 @virtual_time

@@ -63,13 +63,13 @@ class At:
     # as somebody in the call
 
     async def says(
-        self, body: Any, *, call: str = CALL, channel: str = "door", pause_s: float = 1.0,
+        self, body: Any, *, call: str = CALL, channel: str = "door", pause_s: float = 1.0, who: str = "p-7",
     ) -> Json | None:
         """A message, and what the door says to it."""
         before = len(self.replies)
         payload = body if isinstance(body, str) else json.dumps(body)
         self.door.on_event(Event("data.received", {
-            "callId": call, "channel": channel, "payload": payload, "participantId": "p-7", "rawId": "olga"},
+            "callId": call, "channel": channel, "payload": payload, "participantId": who, "rawId": "olga"},
             0.0, f"e{next(self._numbers)}"))
         self.now += pause_s
         await asyncio.gather(*self.door._tasks)
@@ -144,8 +144,8 @@ async def test_everything_else_that_is_signed_is_refused(tmp_path: Path) -> None
     assert await at.opens(nonce, kid="stranger") == "401/signer"
     assert await at.opens(nonce, kid="other") == "401/signature"  # with a key of another kind
     assert await at.opens(nonce, key=b"0123456789abcdef0123456789abcdef", algorithm="HS256") == "401/signature"
-    naked = jwt.PyJWS().encode(json.dumps({"device": "front-door", "call_id": CALL, "relay": "door", "nonce": nonce})
-                               .encode(), None, algorithm="none", headers={"kid": "caretaker"})
+    claims = {"device": "front-door", "call_id": CALL, "relay": "door", "nonce": nonce}
+    naked = jwt.PyJWS().encode(json.dumps(claims).encode(), "", algorithm="none", headers={"kid": "caretaker"})
     reply = await at.says({"type": "open", "jws": naked})
     assert reply is not None
     assert reply["subCode"] == "signature"
@@ -192,7 +192,10 @@ async def test_a_flood_is_served_no_faster_than_is_said(tmp_path: Path) -> None:
     for _ in range(100):
         await at.says({"type": "challenge"}, pause_s=0)
     assert len(at.replies) == 8
-    assert len(at.door._nonces) <= 16
+    assert await at.says({"type": "challenge"}, who="p-8")  # which keeps the door from nobody else
+    for number in range(200):
+        await at.says({"type": "challenge"}, pause_s=0, who=f"p-{number}")
+    assert len(at.door._nonces) <= 64
 
 
 @pytest.mark.parametrize(("made", "why"), [
