@@ -1,16 +1,13 @@
 """Buttons, inputs and lamps on gpiozero devices: what the simulated panel and the real one have in common.
 
-Threads: ``hw.panel`` keeps time (debouncing, lamp patterns, relays that open by themselves), ``hw.press`` delivers
-presses, so that a slow listener never keeps a relay closed.
+What keeps time (debouncing, lamp patterns, relays that open by themselves) and what delivers presses is a ``Pace``.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import queue
 import threading
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
@@ -20,13 +17,11 @@ from gpiozero import DigitalOutputDevice, GPIOZeroError, InputDevice, PWMOutputD
 from hw.api import FaultKind, Kind, Press, PressKind
 from hw.contacts import Button, Contact
 from hw.faults import FaultLine
+from hw.pace import Pace, ThreadPace
 
 __all__ = ["MAX_RELAY_S", "PIN_ERRORS", "Line", "PinPanel", "Relays", "Wiring"]
 
 _log = logging.getLogger("hw.panel")
-
-PRESS_QUEUE: Final = 64
-"""Presses that may wait for a slow listener; the newest is dropped and counted."""
 
 MAX_RELAY_S: Final = 30.0
 """No relay of a door stays closed longer, whatever is asked."""
@@ -131,20 +126,21 @@ class PinPanel:
     """Implements ``hw.api.Panel``. ``attach`` it to a factory of pins; ``detach`` it when the chip is gone.
 
     ``trouble`` hears of every pin that fails, on any thread, and must not call back. ``other_buttons`` are those that
-    have no line and are pressed by ``press_from`` alone (keypad, touch).
+    have no line and are pressed by ``press_from`` alone (keypad, touch). ``pace``: threads of its own, unless told.
     """
 
     def __init__(
         self, wiring: Wiring, relays: Relays, faults: FaultLine, *, long_press_s: float,
         trouble: Callable[[Exception], None] = lambda _: None,
-        other_buttons: Sequence[str] = (),
+        other_buttons: Sequence[str] = (), pace: Pace | None = None,
     ) -> None:
         self._wiring = wiring
         self._relays = relays
         self._faults = faults
         self._pin_errors: tuple[type[Exception], ...] = PIN_ERRORS
         self._trouble = trouble
-        self._wake = threading.Condition()
+        self._pace = pace or ThreadPace()
+        self._lock = threading.RLock()
         self._lamps = {name: _Lamp() for name in wiring.lamps}
         buttons = dict.fromkeys((*wiring.buttons, *other_buttons))
         self._contacts: dict[str, Contact] = {name: Button(name, long_press_s) for name in buttons}
@@ -156,20 +152,16 @@ class PinPanel:
         self._listener: Callable[[Press], None] | None = None
         self._witnesses: dict[str, Callable[[bool], None]] = {}
         self._delivery = threading.RLock()
-        self._presses: queue.Queue[Press | None] = queue.Queue(PRESS_QUEUE)
         self.dropped = 0
         self._closing = False
-        self._timer = threading.Thread(target=self._keep_time, name="hw.panel", daemon=True)
-        self._courier = threading.Thread(target=self._deliver, name="hw.press", daemon=True)
-        self._timer.start()
-        self._courier.start()
+        self._pace.run(self._act, self._deliver)
 
     # --- pins
 
     def attach(self, factory: Any, without: Collection[int] = ()) -> None:
         """Take the lines of the wiring, but for those of the pins ``without``. Raises what the factory raises; then
         nothing is held."""
-        with self._wake:
+        with self._lock:
             try:
                 for name, line in self._wiring.lamps.items():
                     if line.pin in without:
@@ -183,23 +175,23 @@ class PinPanel:
                     self._pins[name] = self._input(name, line, factory)
                     level = self._level(name)
                     self._hold(name, PINS, level)
-                    self._contacts[name].begin(level, time.monotonic())
+                    self._contacts[name].begin(level, self._pace.now())
                     self._testify(name)
             except BaseException:
                 self._release()
                 raise
-            self._wake.notify()
+            self._pace.nudge()
 
     def detach(self) -> None:
         """Let the lines go. Contacts stay as they were, buttons count as released."""
-        with self._wake:
+        with self._lock:
             self._release()
-            now = time.monotonic()
+            now = self._pace.now()
             for name in self._wiring.buttons:
                 self._hold(name, PINS, False)
                 if not self._down[name]:
                     self._contacts[name].begin(False, now)
-            self._wake.notify()
+            self._pace.nudge()
 
     def _release(self) -> None:
         contacts = list(self._pins.values())
@@ -219,7 +211,7 @@ class PinPanel:
 
         def changed(ticks: float, state: int) -> None:
             """On the factory's thread, with the time at which the kernel saw the edge: hand over, nothing else."""
-            with self._wake:
+            with self._lock:
                 if self._pins.get(name) is device:  # and not let go meanwhile
                     self.press_from(PINS, name, (bool(state) == line.high) != line.normally_closed, ticks)
 
@@ -259,7 +251,7 @@ class PinPanel:
         return self._relays.names
 
     def listen(self, on_press: Callable[[Press], None]) -> None:
-        with self._delivery, self._wake:
+        with self._delivery, self._lock:
             self._listener = on_press
             for name in self._wiring.inputs:
                 if self._contacts[name].closed:
@@ -268,7 +260,7 @@ class PinPanel:
     def witness(self, name: str, sink: Callable[[bool], None]) -> None:
         """Tell ``sink`` whether the input ``name`` is closed: now, and at once when it changes, beside the listener and
         not behind a slow one. It must return fast and not call back. Unknown input: KeyError."""
-        with self._wake:
+        with self._lock:
             self._witnesses[self._contacts[name].name] = sink
             self._testify(name)
 
@@ -279,14 +271,14 @@ class PinPanel:
     def light(self, lamp: str, pattern: Sequence[tuple[float, bool]]) -> None:
         if not pattern or any(seconds <= 0.0 for seconds, _ in pattern):
             raise ValueError(f"lamp {lamp}: a pattern needs steps longer than 0 s")
-        with self._wake:
+        with self._lock:
             shown = self._lamps[lamp]
             if not self._closing:
-                self._on_pin(lambda: shown.show(pattern, time.monotonic()), None)
-                self._wake.notify()
+                self._on_pin(lambda: shown.show(pattern, self._pace.now()), None)
+                self._pace.nudge()
 
     def lit(self, lamp: str) -> bool:
-        with self._wake:
+        with self._lock:
             return self._on_pin(lambda: self._lamps[lamp].lit, False)
 
     def switch(self, relay: str, seconds: float) -> None:
@@ -297,30 +289,24 @@ class PinPanel:
         if self._closing:
             return
         self._relays.switch(relay, seconds)
-        with self._wake:
-            self._wake.notify()
+        with self._lock:
+            self._pace.nudge()
 
     def closed(self, relay: str) -> bool:
         return self._relays.closed(relay)
 
     def close(self) -> None:
         """Relays open, lamps dark, threads gone."""
-        with self._wake:
+        with self._lock:
             if self._closing:
                 return
             self._closing = True
-            self._wake.notify()
+            self._pace.nudge()
         self._relays.close()
         with self._delivery:
             self._listener = None
-        try:
-            self._presses.put(None, timeout=0.5)
-        except queue.Full:
-            _log.warning("the receiver of presses hangs; its thread is left behind")
-        for thread in (self._timer, self._courier):
-            if thread is not threading.current_thread():
-                thread.join(0.5)
-        with self._wake:
+        self._pace.stop()
+        with self._lock:
             self._release()
 
     # --- edges, from any thread
@@ -328,16 +314,16 @@ class PinPanel:
     def press_from(self, source: str, button: str, down: bool, at: float | None = None) -> None:
         """A line, a key or a finger presses or lets go of ``button``, ``at`` that monotonic time (now). Unknown button:
         KeyError."""
-        with self._wake:
+        with self._lock:
             contact = self._contacts[button]
             if not self._closing:
-                now = time.monotonic()
+                now = self._pace.now()
                 at = now if at is None else min(at, now)
                 for press in contact.tick(at):  # on a busy machine two edges may come at once, long after they were
                     self._hand_over(press)
                 self._hold(button, source, down)
                 contact.edge(bool(self._down[button]), at)
-                self._wake.notify()
+                self._pace.nudge()
 
     def _hold(self, name: str, source: str, down: bool) -> None:
         if down:
@@ -345,25 +331,19 @@ class PinPanel:
         else:
             self._down[name].discard(source)
 
-    # --- hw.panel
+    # --- time
 
-    def _keep_time(self) -> None:
-        while self._wait():
-            with self._wake:
-                self._tick(time.monotonic())
-            self._chores(time.monotonic())
-
-    def _wait(self) -> bool:
-        """Until something is due; False when the panel closes."""
-        with self._wake:
-            if not self._closing:
-                self._wake.wait(self._pause(time.monotonic()))
-            return not self._closing
-
-    def _pause(self, now: float) -> float | None:
-        due = min((self._due_chore(), *(lamp.due for lamp in self._lamps.values()),
-                   *(contact.due() for contact in self._contacts.values())))
-        return None if due == math.inf else max(0.0, due - now)
+    def _act(self) -> float | None:
+        """What is due; then the seconds until something is."""
+        with self._lock:
+            if self._closing:
+                return None
+            self._tick(self._pace.now())
+        self._chores(self._pace.now())
+        with self._lock:
+            due = min((self._due_chore(), *(lamp.due for lamp in self._lamps.values()),
+                       *(contact.due() for contact in self._contacts.values())))
+        return None if due == math.inf else max(0.0, due - self._pace.now())
 
     def _due_chore(self) -> float:
         """When ``_chores`` has something to do."""
@@ -387,22 +367,17 @@ class PinPanel:
                 self._faults.report(Kind.PANEL, FaultKind.STUCK, f"button:{name}", contact.stuck(now))
 
     def _hand_over(self, press: Press) -> None:
-        if self._listener is None:
-            return
-        try:
-            self._presses.put_nowait(press)
-        except queue.Full:
+        if self._listener is not None and not self._pace.tell(press):
             self.dropped += 1
 
-    def _deliver(self) -> None:
-        while (press := self._presses.get()) is not None:
-            with self._delivery:
-                if self._listener is None:
-                    continue
-                try:
-                    self._listener(press)
-                except Exception:  # outermost frame of the callback
-                    _log.exception("receiver of presses failed")
+    def _deliver(self, press: Press) -> None:
+        with self._delivery:
+            if self._listener is None:
+                return
+            try:
+                self._listener(press)
+            except Exception:  # outermost frame of the callback
+                _log.exception("receiver of presses failed")
 
 
 def _output(line: Line, factory: Any) -> DigitalOutputDevice | PWMOutputDevice:

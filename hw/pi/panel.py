@@ -186,7 +186,7 @@ class PiPanel(PinPanel):
             return []
         what = f"GPIO {self._config.chip}" if self._config.chip else ""
         name = " and ".join(filter(None, (what, self._config.keypad and f"keypad {self._config.keypad}")))
-        with self._wake:
+        with self._lock:
             present = not self._config.chip or self._chip is not None
             note = "; ".join(dict.fromkeys((*filter(None, (self._chip_fault,)), *self._line_faults.values())))
         return [DeviceFact(Kind.PANEL, DEVICE, name or "Touch screen", present=present, note=note)]
@@ -253,7 +253,7 @@ class PiPanel(PinPanel):
         except HardwareError as error:
             self._tell_chip(error)
             return
-        with self._wake:
+        with self._lock:
             self._chip, self._factory = chip, factory
             self._busy, self._patience = taken, time.monotonic() + PATIENCE_S
         self._tell_chip(None)
@@ -308,7 +308,7 @@ class PiPanel(PinPanel):
     def _drop_chip(self) -> None:
         self.detach()
         self._guarded.stop()
-        with self._wake:
+        with self._lock:
             factory, self._factory, self._chip = self._factory, None, None
         if self._chip_node >= 0:
             os.close(self._chip_node)
@@ -341,7 +341,7 @@ class PiPanel(PinPanel):
         self._tell_line(kind, f"{DEVICE}/relay:{name}", True, str(error))
 
     def _tell_line(self, kind: FaultKind, device: str, active: bool, detail: str) -> None:
-        with self._wake:
+        with self._lock:
             if active:
                 self._line_faults[kind, device] = detail
             else:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from gpiozero import DigitalOutputDevice
-from gpiozero.pins.mock import MockFactory
+from gpiozero.pins.mock import MockFactory, MockPin
+from gpiozero.pins.pi import PiPin
 
 from hw.faults import FaultLine
+from hw.pace import Pace, ThreadPace
 from hw.panel import Line, PinPanel, Wiring
 
 __all__ = ["SIM_WIRING", "PinRelays", "SimPanel"]
@@ -28,9 +30,10 @@ SIM_WIRING: Final = Wiring(
 
 
 class PinRelays:
-    """Implements ``hw.panel.Relays`` on pins of this process."""
+    """Implements ``hw.panel.Relays`` on pins of this process, by the clock of the panel."""
 
-    def __init__(self, lines: Mapping[str, Line], factory: Any) -> None:
+    def __init__(self, lines: Mapping[str, Line], factory: Any, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
         self._lock = threading.Lock()
         self._closed = False
         self._relays = {
@@ -47,7 +50,7 @@ class PinRelays:
         with self._lock:
             if not self._closed:
                 self._relays[relay].value = seconds > 0.0
-                self._open_at[relay] = time.monotonic() + seconds if seconds > 0.0 else math.inf
+                self._open_at[relay] = self._now() + seconds if seconds > 0.0 else math.inf
 
     def closed(self, relay: str) -> bool:
         with self._lock:
@@ -74,14 +77,25 @@ class PinRelays:
                     device.close()
 
 
+class _Pin(MockPin):  # type: ignore[misc]
+    """Tells its edges by the clock of its factory; the mock's own is always the machine's."""
+
+    def _call_when_changed(self) -> None:
+        PiPin._call_when_changed(self, self.factory.ticks(), self._state)
+
+
 class SimPanel(PinPanel):
     """Implements ``hw.api.Panel``, and has hands (``hw.api.Simulation``)."""
 
-    def __init__(self, long_press_s: float, faults: FaultLine, wiring: Wiring = SIM_WIRING) -> None:
-        self._factory: Any = MockFactory()  # ours alone: two boards in one process share no pin
+    def __init__(self, long_press_s: float, faults: FaultLine, wiring: Wiring = SIM_WIRING,
+                 pace: Pace | None = None) -> None:
+        pace = pace or ThreadPace()
+        self._factory: Any = MockFactory(pin_class=_Pin)  # ours alone: two boards in one process share no pin
+        self._factory.ticks = pace.now
         self._release_at: dict[str, float] = {}
         self._jammed: set[str] = set()
-        super().__init__(wiring, PinRelays(wiring.relays, self._factory), faults, long_press_s=long_press_s)
+        super().__init__(wiring, PinRelays(wiring.relays, self._factory, pace.now), faults, long_press_s=long_press_s,
+                         pace=pace)
         self.attach(self._factory)
 
     def close(self) -> None:
@@ -91,13 +105,13 @@ class SimPanel(PinPanel):
     def press(self, button: str, held_s: float) -> None:
         """Drive the pin down now and up after ``held_s`` seconds. Unknown button: KeyError."""
         pin = self._wiring.buttons[button].pin
-        with self._wake:
+        with self._lock:
             if self._closing:
                 return
-            self._release_at[button] = time.monotonic() + held_s
+            self._release_at[button] = self._pace.now() + held_s
         self._factory.pin(pin).drive_low()
-        with self._wake:
-            self._wake.notify()
+        with self._lock:
+            self._pace.nudge()
 
     def set_input(self, name: str, closed: bool) -> None:
         pin = self._factory.pin(self._wiring.inputs[name].pin)
@@ -109,7 +123,7 @@ class SimPanel(PinPanel):
     def jam(self, button: str, jammed: bool) -> None:
         """The button's mechanism is stuck: down for as long as it lasts."""
         pin = self._factory.pin(self._wiring.buttons[button].pin)
-        with self._wake:
+        with self._lock:
             if jammed:
                 self._jammed.add(button)
             else:
@@ -124,7 +138,7 @@ class SimPanel(PinPanel):
 
     def _chores(self, now: float) -> None:
         super()._chores(now)
-        with self._wake:
+        with self._lock:
             due = [name for name, at in self._release_at.items() if now >= at]
             for name in due:
                 del self._release_at[name]

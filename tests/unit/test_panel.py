@@ -1,8 +1,10 @@
-"""The panel door over the simulated panel: pins go down, commands come out; documents change, lamps follow."""
+"""The panel door over the simulated panel, in virtual time: pins go down, commands come out; documents change, lamps
+follow."""
 
 from __future__ import annotations
 
 import asyncio
+import queue
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,10 +22,13 @@ from hw import contacts
 from hw.api import Fault, Panel, Press, PressKind
 from hw.faults import FaultLine
 from hw.sim.panel import SIM_WIRING, SimPanel
+from tests.support.clock import virtual_time
 from tests.support.http_door import Desk
+from tests.support.loop_pace import LoopPace
 
-LONG_S = 0.6
-SHORT_S = 0.06
+pytestmark = pytest.mark.usefixtures("never_blocks")
+LONG_S = 1.0
+SHORT_S = 0.3
 LIVE = (CallState.CONNECTING, CallState.RINGING, CallState.EARLY_MEDIA, CallState.CONNECTED, CallState.LOCAL_HOLD,
         CallState.REMOTE_HOLD, CallState.RECONNECTING)
 
@@ -41,6 +46,7 @@ class Front:
         self.hardware_mute: list[bool] = []
         self.talk: list[bool] = []
         self.events: list[Event] = []
+        self.faults: queue.Queue[Fault] = queue.Queue()
         self.changed = asyncio.Event()
         self.door = PanelDoor(panel, self.desk, self.bulletin, settings=CallSettings(**settings),
                               show=self._show, blank=lambda: self._show("", "dark"),
@@ -55,7 +61,7 @@ class Front:
         self.events.append(event)
         self.changed.set()
 
-    async def until(self, condition: Callable[[], Any], within_s: float = 5.0) -> None:
+    async def until(self, condition: Callable[[], Any], within_s: float = 120.0) -> None:
         """Looked at whenever a document, an event or the screen has changed."""
         async with asyncio.timeout(within_s):
             while not condition():
@@ -84,6 +90,10 @@ class Front:
         await self.until(lambda: self.ups() > ups)
         return found
 
+    async def fault(self) -> Fault:
+        """The next one; they come on a thread, for which no clock waits but during a job."""
+        return await asyncio.to_thread(self.faults.get, timeout=5.0)
+
     def ups(self) -> int:
         """Presses whose kind is known."""
         return len(self.posted("io.released")) + len(self.posted("io.held"))
@@ -91,13 +101,14 @@ class Front:
 
 @asynccontextmanager
 async def standing_at(**settings: Any) -> AsyncIterator[Front]:
-    faults = FaultLine()
-    panel = SimPanel(LONG_S, faults)
-    front = Front(panel, **settings)
     loop = asyncio.get_running_loop()
+    faults = FaultLine()
+    panel = SimPanel(LONG_S, faults, pace=LoopPace(loop))
+    front = Front(panel, **settings)
 
     def told(fault: Fault) -> None:
         loop.call_soon_threadsafe(front.diagnostics.fault, fault)
+        front.faults.put(fault)
 
     faults.listen(told)
     with front.bulletin.subscribed(on_document=lambda *_: front.changed.set(), on_event=front.tell):
@@ -113,13 +124,7 @@ async def standing_at(**settings: Any) -> AsyncIterator[Front]:
             await asyncio.to_thread(faults.close)
 
 
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Moments that pass quickly."""
-    monkeypatch.setattr(door_module, "RED_S", 0.05)
-    monkeypatch.setattr(door_module, "WORDS_S", 0.1)
-
-
+@virtual_time
 async def test_a_press_without_a_call_dials_the_target_and_a_long_one_the_other() -> None:
     async with standing_at(button_target="Reception", long_press_target="tel:+4930123456") as front:
         short = await front.press(SHORT_S)
@@ -130,11 +135,13 @@ async def test_a_press_without_a_call_dials_the_target_and_a_long_one_the_other(
         assert (await front.press(LONG_S + 0.2)).args == {"to": "tel:+4930123456"}
 
 
+@virtual_time
 async def test_a_long_press_without_a_second_target_dials_the_first() -> None:
     async with standing_at(button_target="operator:*") as front:
         assert (await front.press(LONG_S + 0.2)).args == {"to": "operator:*"}
 
 
+@virtual_time
 async def test_changed_targets_hold_from_the_next_press_on() -> None:
     async with standing_at(button_target="operator:*") as front:
         front.door.reconfigure(CallSettings(button_target="device:lobby-2"), BoardSettings())
@@ -145,6 +152,7 @@ async def test_changed_targets_hold_from_the_next_press_on() -> None:
     (CallState.NONE, "call", "call.dial"), (CallState.DISCONNECTED, "call", "call.dial"),
     (CallState.CONNECTED, "call", "call.hangup"), (CallState.RINGING, "call", "call.hangup"),
     (CallState.CONNECTED, "mute", "call.mute")])
+@virtual_time
 async def test_where_a_long_press_means_nothing_else_the_button_acts_as_it_goes_down_and_once(
         state: CallState, button: str, verb: str) -> None:
     async with standing_at() as front:
@@ -159,6 +167,7 @@ async def test_where_a_long_press_means_nothing_else_the_button_acts_as_it_goes_
         assert len(front.desk.commands) == 1
 
 
+@virtual_time
 async def test_what_a_press_means_is_settled_when_the_button_goes_down() -> None:
     async with standing_at() as front:
         front.call(CallState.INCOMING)
@@ -169,6 +178,7 @@ async def test_what_a_press_means_is_settled_when_the_button_goes_down() -> None
         assert (command.verb.name, command.args) == ("call.answer", {"callId": "call-1"}), "and nobody is dialled"
 
 
+@virtual_time
 async def test_somebody_who_drums_on_the_button_starts_one_call() -> None:
     async with standing_at() as front:
         await front.press(SHORT_S)
@@ -179,6 +189,7 @@ async def test_somebody_who_drums_on_the_button_starts_one_call() -> None:
         assert front.screen[-1] == ("One moment, please", "Press again in a moment")
 
 
+@virtual_time
 async def test_an_incoming_call_is_answered_by_a_press_and_declined_by_a_long_one() -> None:
     async with standing_at() as front:
         front.call(CallState.INCOMING)
@@ -189,6 +200,7 @@ async def test_an_incoming_call_is_answered_by_a_press_and_declined_by_a_long_on
         assert "reason" not in reject.args, "declined is what the verb says by itself"
 
 
+@virtual_time
 async def test_in_a_call_a_press_hangs_up() -> None:
     async with standing_at() as front:
         for state in LIVE:
@@ -203,6 +215,7 @@ async def test_in_a_call_a_press_hangs_up() -> None:
 
 
 @pytest.mark.parametrize("state", [CallState.CONNECTED, CallState.RINGING])
+@virtual_time
 async def test_in_a_call_a_long_press_hangs_up_as_well(state: CallState) -> None:
     async with standing_at(long_press_target="device:lobby-2") as front:
         front.call(state)
@@ -210,6 +223,7 @@ async def test_in_a_call_a_long_press_hangs_up_as_well(state: CallState) -> None
         assert (command.verb.name, command.args) == ("call.hangup", {"callId": "call-1"})
 
 
+@virtual_time
 async def test_the_mute_button_mutes_and_unmutes_in_a_call_only() -> None:
     async with standing_at() as front:
         front.panel.press("mute", SHORT_S)
@@ -246,6 +260,7 @@ class OneButton:
         return False
 
 
+@virtual_time
 async def test_a_button_asks_the_others_for_attention_and_no_longer() -> None:
     panel = OneButton()
     front = Front(panel)
@@ -261,6 +276,7 @@ async def test_a_button_asks_the_others_for_attention_and_no_longer() -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
+@virtual_time
 async def test_the_presses_are_told_as_events_and_in_the_document() -> None:
     async with standing_at() as front:
         front.call(CallState.CONNECTED)
@@ -269,14 +285,15 @@ async def test_the_presses_are_told_as_events_and_in_the_document() -> None:
         await pressing
         await front.until(lambda: front.posted("io.released"))
         assert front.posted("io.pressed") == [{"name": "call"}]
-        assert front.posted("io.released")[0]["heldSeconds"] >= SHORT_S / 2
+        assert front.posted("io.released")[0]["heldSeconds"] == pytest.approx(SHORT_S, abs=0.001)
         assert front.bulletin.document("io")["buttons"]["call"] == {"pressed": False}
         await front.press(LONG_S + 0.2)
         await front.until(lambda: front.posted("io.held"))
-        assert front.posted("io.held")[0]["heldSeconds"] >= LONG_S
+        assert front.posted("io.held")[0]["heldSeconds"] == pytest.approx(LONG_S, abs=0.001)
         assert len(front.posted("io.released")) == 1, "a long press is not a short one too"
 
 
+@virtual_time
 async def test_a_contact_that_bounces_is_one_press() -> None:
     async with standing_at() as front:
         pin = front.panel._factory.pin(SIM_WIRING.buttons["call"].pin)
@@ -297,19 +314,26 @@ async def test_a_contact_that_bounces_is_one_press() -> None:
         assert len(front.desk.commands) == 1
 
 
-async def test_a_stuck_button_is_a_diagnostic_until_it_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contacts, "STUCK_S", LONG_S + 0.1)
+@virtual_time
+async def test_a_stuck_button_is_a_diagnostic_until_it_is_free() -> None:
     async with standing_at() as front:
         front.panel.jam("call", True)
-        await front.until(lambda: front.diagnostics.raised("buttonStuck"))
+        await asyncio.sleep(contacts.STUCK_S - 1)
+        assert front.faults.empty()
+        await asyncio.sleep(2)
+        assert (await front.fault()).active
+        assert front.diagnostics.raised("buttonStuck")
         assert front.bulletin.document("diag")["buttonStuck"]["detail"]["device"] == "button:call"
         assert front.lit("status", PULSE)
         assert len(front.desk.commands) == 1, "what is jammed calls once"
         front.panel.jam("call", False)
-        await front.until(lambda: front.bulletin.document("diag")["buttonStuck"]["value"] is False)
+        await asyncio.sleep(1)
+        assert not (await front.fault()).active
+        assert front.bulletin.document("diag")["buttonStuck"]["value"] is False
         assert front.lit("status", ON)
 
 
+@virtual_time
 async def test_inputs_are_told_and_the_hardware_mute_is_handed_on() -> None:
     async with standing_at() as front:
         front.panel.set_input("hardware_mute", True)
@@ -325,6 +349,7 @@ async def test_inputs_are_told_and_the_hardware_mute_is_handed_on() -> None:
         await front.until(lambda: front.hardware_mute == [True, False])
 
 
+@virtual_time
 async def test_the_talk_key_is_handed_on_for_as_long_as_it_is_held() -> None:
     async with standing_at() as front:
         front.panel.set_input("talk", True)
@@ -341,6 +366,7 @@ LAMPS = {
 }
 
 
+@virtual_time
 async def test_the_call_lamp_has_a_pattern_for_every_state() -> None:
     assert set(CALL_LAMP) == set(LAMPS) == set(CallState)
     async with standing_at() as front:
@@ -352,6 +378,7 @@ async def test_the_call_lamp_has_a_pattern_for_every_state() -> None:
             assert front.panel.lit("call") is steady, "and the pin follows"
 
 
+@virtual_time
 async def test_the_capture_lamp_follows_what_is_captured() -> None:
     async with standing_at() as front:
         front.call(CallState.CONNECTED)
@@ -362,6 +389,7 @@ async def test_the_capture_lamp_follows_what_is_captured() -> None:
         assert not front.panel.lit("capture")
 
 
+@virtual_time
 async def test_the_screen_says_what_is_going_on_and_what_to_press() -> None:
     async with standing_at() as front:
         front.bulletin.merge("device", name="Front door")
@@ -378,7 +406,7 @@ async def test_the_screen_says_what_is_going_on_and_what_to_press() -> None:
         assert front.screen[-1] == ("Reconnecting …", "Lena")
 
 
-@pytest.mark.usefixtures("hasty")
+@virtual_time
 async def test_a_call_that_fails_says_why_where_somebody_stands() -> None:
     async with standing_at() as front:
         command = await front.press(SHORT_S)
@@ -387,13 +415,17 @@ async def test_a_call_that_fails_says_why_where_somebody_stands() -> None:
         front.desk.finals[command.id].set_result(
             Answer(command.id, Result.FAILED, 480, "unreachable", message="Nobody is on duty."))
         await front.until(lambda: front.screen[-1] == ("Nobody is on duty.", "Open the operator page."))
+        said_at = asyncio.get_running_loop().time()
         assert front.lit("status", FAST)
         front.bulletin.merge("device", onDuty=[])
         assert front.lit("status", FAST), "another document does not end the moment"
         await front.until(lambda: front.lit("status", ON))
+        assert asyncio.get_running_loop().time() - said_at == pytest.approx(door_module.RED_S)
         await front.until(lambda: front.screen[-1] == ("", "Press the button to call"))
+        assert asyncio.get_running_loop().time() - said_at == pytest.approx(door_module.WORDS_S)
 
 
+@virtual_time
 async def test_a_call_that_is_taken_back_says_nothing() -> None:
     async with standing_at() as front:
         command = await front.press(SHORT_S)
@@ -404,12 +436,14 @@ async def test_a_call_that_is_taken_back_says_nothing() -> None:
         assert front.lit("status", ON)
 
 
+@virtual_time
 async def test_a_call_to_everybody_on_duty_rings_at_the_operator() -> None:
     async with standing_at() as front:
         front.call(CallState.RINGING, callerInfo={"displayName": "Operators", "uri": "operator:*"})
         await front.until(lambda: front.screen[-1:] == [("Ringing …", "Operator")])
 
 
+@virtual_time
 async def test_a_refused_press_is_answered_in_words_until_the_call_goes_on() -> None:
     async with standing_at() as front:
         def refuse(command: Command) -> Answer:
@@ -428,6 +462,7 @@ def io_set(**args: Any) -> Command:
     return Command("c1", VERB["io.set"], args, Origin.CLI, "boss", Scope.ADMIN)
 
 
+@virtual_time
 async def test_a_relay_closes_for_its_time_and_is_told_with_who_did_it() -> None:
     async with standing_at() as front:
         handler = front.door.handlers()["io.set"]
@@ -452,15 +487,17 @@ async def test_a_relay_closes_for_its_time_and_is_told_with_who_did_it() -> None
             await handler(io_set(relay="gate", seconds=1))
 
 
+@virtual_time
 async def test_a_board_without_a_panel_refuses_relays_with_the_reason() -> None:
     with pytest.raises(Refused, match="no relays") as refused:
         await without_panel()["io.set"](io_set(relay="door", seconds=1))
     assert refused.value.key == "501/FeatureNotSupported"
 
 
+@virtual_time
 async def test_the_screen_goes_dark_when_nobody_calls_or_presses() -> None:
     async with standing_at() as front:
-        front.door.reconfigure(CallSettings(), BoardSettings(screen_off_s=0.3))
+        front.door.reconfigure(CallSettings(), BoardSettings(screen_off_s=60))
         await front.until(lambda: front.screen[-1] == ("", "dark"))
         shown = len(front.screen)
         front.bulletin.merge("device", name="Lobby")  # what changes meanwhile does not light it
@@ -470,7 +507,7 @@ async def test_the_screen_goes_dark_when_nobody_calls_or_presses() -> None:
         await front.until(lambda: front.screen[-1] == ("", "dark"))
         front.call(CallState.INCOMING)
         assert front.screen[-1][0] == "Incoming call"
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(120)
         assert front.screen[-1][0] == "Incoming call"
         front.call(CallState.NONE)
         await front.until(lambda: front.screen[-1] == ("", "dark"))
@@ -478,12 +515,13 @@ async def test_the_screen_goes_dark_when_nobody_calls_or_presses() -> None:
         assert front.screen[-1][0] == "Lobby"
 
 
+@virtual_time
 async def test_a_door_that_stands_open_is_told() -> None:
     async with standing_at() as front:
         front.panel.set_input("door", closed=True)
         await front.until(lambda: front.posted("io.input"))
-        front.door.reconfigure(CallSettings(), BoardSettings(door_open_s=0.3))
-        await asyncio.sleep(0.5)
+        front.door.reconfigure(CallSettings(), BoardSettings(door_open_s=60))
+        await asyncio.sleep(600)
         assert not front.diagnostics.raised("doorOpenTooLong")
         front.panel.set_input("door", closed=False)
         await front.until(lambda: front.diagnostics.raised("doorOpenTooLong"))
@@ -491,8 +529,8 @@ async def test_a_door_that_stands_open_is_told() -> None:
         await front.until(lambda: not front.diagnostics.raised("doorOpenTooLong"))
 
 
-async def test_the_handset_answers_and_hangs_up_and_is_missed_on_its_hook(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door_module, "HOOK_S", 0.2)
+@virtual_time
+async def test_the_handset_answers_and_hangs_up_and_is_missed_on_its_hook() -> None:
     async with standing_at() as front:
         front.call(CallState.INCOMING)
         front.panel.set_input("hook", closed=True)
@@ -505,7 +543,7 @@ async def test_the_handset_answers_and_hangs_up_and_is_missed_on_its_hook(monkey
         front.panel.set_input("hook", closed=True)
         await front.desk.given(3)
         front.call(CallState.CONNECTED)
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(5 * door_module.HOOK_S)
         assert not front.diagnostics.raised("handsetOffHook")
         front.call(CallState.DISCONNECTED)  # the other side hung up
         await front.until(lambda: front.diagnostics.raised("handsetOffHook"))

@@ -174,7 +174,7 @@ def test_nothing_wakes_before_there_is_an_edge(chip: GpioChip, told: Told) -> No
 
 def test_edges_that_the_kernel_could_not_keep_are_made_up_for(chip: GpioChip, panel: PiPanel, told: Told) -> None:
     for down in (True, False):
-        with panel._wake:  # whoever reads them stands still
+        with panel._lock:  # whoever reads them stands still
             for count in range(2 * EVENTS + 1):
                 chip.pull(CALL, up=(count % 2 == 1) == down)
         assert told.press() == ("call", PressKind.PRESSED if down else PressKind.RELEASED)
