@@ -206,7 +206,8 @@ class IceConnection(Connection):
 
         Raises ConnectionError.
         """
-        self.remote_username, self.remote_password, self.remote_is_lite = username, password, lite
+        self.remote_username, self.remote_password = username, password
+        self.remote_is_lite = self.remote_is_lite or lite  # which it stays, told again or not
         for candidate in candidates or self._known:
             await self.add_remote_candidate(candidate)
         await self.add_remote_candidate(None)

@@ -78,6 +78,12 @@ async def test_published_and_played_in_one_call(server: MediaServer) -> None:
         await played(one)
         assert [event.video for event in one.of(api.PeerMedia)] == [True]
         assert one.leg is not None
+        await one.leg.set_media(api.MediaWanted(False, False, False, False))  # as on hold
+        await Chromium.hears_silence(server.page)
+        await until(lambda: one.board.hears()[1] < -70 and not one.shows, "nothing is heard or shown")
+        await one.leg.set_media(api.MediaWanted())
+        await published(server)
+        await played(one)
         report = await one.leg.stats()
         ids = [entry["id"] for entry in report]
         assert len(ids) == len(set(ids))

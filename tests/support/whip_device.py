@@ -14,6 +14,7 @@ from appliance.providers import api
 from appliance.providers.whip.provider import WhipProvider
 from appliance.settings import VideoSettings, WhipSettings
 from tests.support.direct_page import SeenBoard
+from tests.support.media_board import HandDisplay
 from tests.support.room_device import until
 
 __all__ = ["Device", "device"]
@@ -54,6 +55,12 @@ class Device:
     def when(self, kind: type[api.LegEvent]) -> float:
         """Loop time of the first of its kind."""
         return next(at for at, event in self.told if isinstance(event, kind))
+
+    @property
+    def shows(self) -> bool:
+        """There is a picture on the screen."""
+        assert isinstance(self.board.display, HandDisplay)
+        return any(tile.picture is not None for tile in self.board.display.tiles)
 
     async def sees(self) -> None:
         """Three other test pictures from now on."""

@@ -172,7 +172,8 @@ def test_a_fragment_without_a_session_is_refused(text: str) -> None:
     (404, "404/noSuchEndpoint", False), (405, "404/noSuchEndpoint", True), (406, "406/offerRefused", True),
     (409, "409/endpointTaken", False), (415, "415/noSdp", True), (422, "422/offerNotProcessed", True),
     (429, "429/tooManyRequests", False), (503, "503/serverBusy", False),
-    (418, "503/provider", True), (500, "503/provider", False), (302, "503/provider", False),
+    (418, "503/provider", True), (408, "503/provider", False), (500, "503/provider", False),
+    (302, "503/provider", False),
 ])
 def test_what_a_status_means(status: int, key: str, final: bool) -> None:
     setback = wire.refusal(status, plays=False)
@@ -180,6 +181,11 @@ def test_what_a_status_means(status: int, key: str, final: bool) -> None:
     assert setback.reason.advice
     if key == "503/provider":
         assert str(status) in setback.reason.message
+
+
+def test_a_redirect_that_loses_the_offer_is_told_as_such() -> None:
+    assert "loses the offer" in wire.refusal(301, plays=False).reason.message
+    assert "307" in wire.refusal(303, plays=True).reason.advice
 
 
 def test_a_player_is_told_that_nobody_publishes_and_when_to_come_again() -> None:

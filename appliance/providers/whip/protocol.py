@@ -71,14 +71,18 @@ _REFUSALS: Final[Mapping[int, tuple[str, bool]]] = {  # status -> key, final
     404: ("404/noSuchEndpoint", False),  # after a restart a server may need a while to know it again
     405: ("404/noSuchEndpoint", True),
     406: ("406/offerRefused", True),
+    408: ("503/provider", False),
     409: ("409/endpointTaken", False),
     410: ("404/noSuchEndpoint", True),
     415: ("415/noSdp", True),
     422: ("422/offerNotProcessed", True),
+    425: ("503/provider", False),
     429: ("429/tooManyRequests", False),
     501: ("404/noSuchEndpoint", True),
     503: ("503/serverBusy", False),
 }
+_LOSING: Final = (301, 302, 303)
+"""Redirects that may make a GET of the POST (RFC 9110 15.4)."""
 
 
 def refusal(status: int, *, plays: bool, wait_s: float | None = None) -> Setback:
@@ -87,7 +91,10 @@ def refusal(status: int, *, plays: bool, wait_s: float | None = None) -> Setback
     if status == 409 and plays:
         key = "409/nothingPublished"
     reason = END_REASONS[key]
-    if key == "503/provider":
+    if status in _LOSING:
+        reason = replace(reason, message=f"The media server redirects with status {status}, which loses the offer.",
+                         advice="Write the address that it redirects to into [[whip]], or let it answer 307 or 308.")
+    elif key == "503/provider":
         reason = replace(reason, message=f"The media server answers with status {status}.")
     if wait_s is not None:
         reason = replace(reason, message=f"{reason.message} It asks to come again in {wait_s:.0f} s.")
