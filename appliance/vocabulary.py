@@ -577,6 +577,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "net.networkQualityLevelChanged": "data: callId, level (5 excellent to 1 bad, 0 broken), stats (by verbosity).",
     "diag.changed": "data: diagnostic, value, valueType, callId.",
     "devices.updated": "data: added, removed, devices.",
+    "devices.selected": "Another device is selected, or used; data: kind, selected, used, why.",
     "io.pressed": "data: name.",
     "io.released": "data: name, heldSeconds.",
     "io.held": "data: name, heldSeconds.",

@@ -64,16 +64,20 @@ class BoardCare:
         }
 
     def _publish(self) -> None:
-        devices = self._board.devices()
+        devices, before = self._board.devices(), self._bulletin.document("devices")
         # A sound card's microphone and loudspeaker have one id.
-        old = {(one["kind"], one["id"]): one for one in self._bulletin.document("devices").get("devices", ())}
+        old = {(one["kind"], one["id"]): one for one in before.get("devices", ())}
         new = {(one["kind"], one["id"]): one for one in self._choice.rows(devices)}
         audio = self._board.audio
         for kind, why in self._choice.away(devices).items():
             self._diagnostics.flag(_AWAY[kind], bool(why), cause="selected", what=why)
+        choice = self._choice.documents(devices)
         changed = self._bulletin.set("devices", {
-            "devices": list(new.values()), "choice": self._choice.documents(devices),
-            "volume": None if audio is None else audio.volume})
+            "devices": list(new.values()), "choice": choice, "volume": None if audio is None else audio.volume})
+        for name, now in choice.items():
+            was = before.get("choice", {}).get(name, now)
+            if (was["selected"], was["used"]) != (now["selected"], now["used"]):
+                self._bulletin.post("devices.selected", kind=name, **now)
         present_before = {key for key, one in old.items() if one["present"]}
         present = {key for key, one in new.items() if one["present"]}
         if changed and old and present != present_before:

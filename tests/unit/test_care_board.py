@@ -177,6 +177,10 @@ async def test_what_is_selected_is_used_and_told_until_the_board_chooses_again(s
     await scene.give("sim.plug", device="microphone")
     await scene.until(lambda: not scene.diagnostics.raised("microphoneUnplugged"))
     assert scene.bulletin.document("devices")["choice"]["microphone"]["used"] == "mic1"
+    told = [event.data for event in scene.events if event.type == "devices.selected"]
+    assert [(one["kind"], one["selected"], one["used"]) for one in told] == [
+        ("microphone", "mic1", "mic1"), ("microphone", "mic1", "mic0"), ("microphone", "mic1", "mic1")]
+    assert told[1]["why"].endswith("is selected and not plugged in")
     for nothing in ("auto", ""):
         await select(scene, "microphone", "mic1")
         assert (await select(scene, "microphone", nothing))["used"] == "mic0"
