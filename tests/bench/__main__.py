@@ -31,6 +31,7 @@ BENCHES: Final = {
     "echo": "the echo canceller in the simulated room",
     "media": "the media engine beside stock aiortc and Chromium on a bad network",
     "rooms": "join of a room to first media",
+    "sip": "SIP messages, and a call to a baresip",
     "statistics": "what a report of a call costs the loop",
 }
 LONG: Final = {"media"}
