@@ -56,3 +56,14 @@ async def test_a_nonce_that_is_stale_when_the_answer_comes(tmp_path: Path) -> No
         await door.dial("sip:phone@127.0.0.1")
         assert await door.ended() == "486/busy"
         await phone.done()
+
+
+async def test_a_redirection_is_followed_to_the_best_of_its_contacts(tmp_path: Path) -> None:
+    async with (
+        sipp(tmp_path, "moved", calls=2) as phone, sip_device("door", account(f"127.0.0.1:{phone.port}")) as door,
+    ):
+        await door.up()
+        await door.dial("sip:phone@127.0.0.1")
+        assert await door.ended() == "486/busy"
+        assert "Q.850 17" in door.of(api.Ended)[0].reason.message
+        await phone.done()

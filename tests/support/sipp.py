@@ -1,4 +1,4 @@
-"""A real SIPp that plays one scenario of ``tests/peers/sipp``, once."""
+"""A real SIPp that plays one scenario of ``tests/peers/sipp``."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Sipp:
 
 
 @asynccontextmanager
-async def sipp(folder: Path, scenario: str, *, hertz: float = 1000.0) -> AsyncIterator[Sipp]:
+async def sipp(folder: Path, scenario: str, *, hertz: float = 1000.0, calls: int = 1) -> AsyncIterator[Sipp]:
     await asyncio.to_thread(_write_tone, folder, hertz)
     port = free_udp_port(HOST)
     process = await asyncio.create_subprocess_exec(
         shutil.which("sipp") or "/usr/bin/sipp", "-sf", str(SCENARIOS / f"{scenario}.xml"), "-i", HOST, "-mi", HOST,
-        "-p", str(port), "-m", "1", "-nostdin", "-trace_err", "-timeout", "30", "-timeout_error",
+        "-p", str(port), "-m", str(calls), "-nostdin", "-trace_err", "-timeout", "30", "-timeout_error",
         cwd=folder, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL)
     try:

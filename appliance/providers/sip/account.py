@@ -18,7 +18,7 @@ from appliance.media.studio import Studio
 from appliance.providers.sip.agent import Agent, Hop, Identity, hop_of
 from appliance.providers.sip.digest import Credentials
 from appliance.providers.sip.leg import SipLeg
-from appliance.providers.sip.message import Request
+from appliance.providers.sip.message import Message, Request
 from appliance.providers.sip.offer import Negotiation
 from appliance.providers.sip.registration import Registration, State
 from appliance.providers.sip.transaction import ServerInvite
@@ -62,7 +62,8 @@ class Account:
             Identity(address, contact_user, server, settings.display_name or name,
                      instance if settings.register else "", self._trusts),
             self._flow, loop, on_invite=lambda *invite: on_invite(self, *invite),
-            credentials=Credentials(settings.username or address.user, password) if password else None)
+            credentials=Credentials(settings.username or address.user, password) if password else None,
+            trace=_trace)
         self._registration = Registration(self.agent, settings.expires_s, self._registration_changed)
         self._open = False
         self._why = ""  # no connection
@@ -206,6 +207,13 @@ class Account:
 
     def leg_over(self, leg: SipLeg) -> None:
         self.legs.discard(leg)
+
+
+def _trace(direction: str, message: Message, hop: Hop) -> None:
+    """What goes over the network, without who and where."""
+    if log.isEnabledFor(logging.DEBUG):
+        what = message.method if isinstance(message, Request) else message.first_line[8:11]
+        log.debug("%s %s of %s over %s", direction, what, message.cseq, hop.transport)
 
 
 def _words(error: OSError) -> str:

@@ -411,7 +411,8 @@ class Agent:
 
     def respond(self, transaction: ServerTransaction, status: int, *fields: tuple[str, str], tag: str = "") -> None:
         """A response without more than these header fields."""
-        response = transaction.request.response(status, phrase_of(status), tag=tag or secrets.token_hex(8))
+        named = "" if status == 100 else tag or secrets.token_hex(8)  # 100 comes from nobody in particular
+        response = transaction.request.response(status, phrase_of(status), tag=named)
         for name, value in fields:
             response.headers.add(name, value)
         transaction.respond(response)

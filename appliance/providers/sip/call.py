@@ -427,7 +427,7 @@ class OutgoingCall(_Call):
             self._accepted(response)
         elif self._phase is _Phase.SETUP:
             self._close(Closed(response.status, by_peer=True, causes=causes_of(response),
-                               warning=response.headers.get("warning")))
+                               contacts=_elsewhere(response)))
 
     def _is_news(self, response: Response) -> bool:
         try:
@@ -448,7 +448,7 @@ class OutgoingCall(_Call):
                 self._dialog = self._dialog_with(self._invite.request, response)
                 self._acknowledge(self._dialog, response)
             except Malformed:  # without a Contact that leads somewhere not even the ACK has a way
-                self._close(Closed(503, by_peer=True, warning="the answer has no address that can be used"))
+                self._close(Closed(503, by_peer=True))
                 return
             self._phase = _Phase.UP
             self._takes_update = "update" in response.headers.tokens("allow")
@@ -557,6 +557,18 @@ class IncomingCall(_Call):
         if self._ring_timer is not None:
             self._ring_timer.cancel()
             self._ring_timer = None
+
+
+def _elsewhere(response: Response) -> tuple[Uri, ...]:
+    """The contacts of a redirection, that with the greatest q first."""
+    if not 300 <= response.status < 400:
+        return ()
+    try:
+        found = response.addresses("contact")
+    except Malformed:
+        return ()
+    found.sort(key=lambda one: one.params.get("q", "1"), reverse=True)
+    return tuple(one.uri for one in found)
 
 
 def _sdp_of(message: Message) -> bytes:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from appliance.providers.sip.grammar import split, unquoted
 from appliance.providers.sip.message import Message
-from appliance.providers.sip.uri import NameAddr
+from appliance.providers.sip.uri import NameAddr, Uri
 
 __all__ = [
     "Answered", "Cause", "Closed", "Event", "Keyed", "Offered", "Progress", "Refused", "causes_of",
@@ -62,12 +62,12 @@ class Keyed:
 @dataclass(frozen=True, slots=True)
 class Closed:
     """``status``: of the response that ended it; 200: by BYE, 408: nobody answered, 503: the network does not carry.
-    ``by_peer``: it was not us."""
+    ``by_peer``: it was not us. ``contacts``: where else to try, of a 3xx."""
 
     status: int
     by_peer: bool
     causes: tuple[Cause, ...] = ()
-    warning: str = ""
+    contacts: tuple[Uri, ...] = ()
 
 
 Event = Progress | Answered | Offered | Refused | Keyed | Closed

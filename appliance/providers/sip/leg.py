@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 CLOSE_S: Final = 1.0
 SILENT_SERVER_S: Final = 4.0  # without any word of it the next target is tried (decisions K5)
 LOOK_S: Final = 0.1  # for the first sound of early media
+REDIRECTIONS: Final = 5
 OWED_S: Final = 10.0  # sound that is due after the answer (decisions D1)
 
 
@@ -94,6 +95,7 @@ class SipLeg:
         self._connected = False
         self._playing = False  # early media are heard
         self._held_by_peer = False
+        self._tried: set[str] = set()  # addresses, ours and those we were redirected to
         self._up: SessionUp | None = None
         self._facts = Facts()
         self._last_stats: Sequence[Json] = ()
@@ -188,8 +190,12 @@ class SipLeg:
         negotiation = await self._open()
         if negotiation is None or self._finishing is not None or not isinstance(self._call, OutgoingCall):
             return
+        self._start(self._call, target, negotiation)
+
+    def _start(self, call: OutgoingCall, target: Uri, negotiation: Negotiation) -> None:
+        self._tried.add(str(target))
         try:
-            self._call.start(target, negotiation.offer())
+            call.start(target, negotiation.offer())
         except Malformed as error:
             log.warning("the call has no way: %s", error)
             self._finish(END_REASONS["404/notFound"])
@@ -226,8 +232,22 @@ class SipLeg:
                 log.warning("the other side refuses another description (SIP %d)", status)
             case said.Keyed(digit):
                 self._pressed(digit)
+            case said.Closed(by_peer=True) if self._goes_on_elsewhere(event.contacts):
+                pass
             case said.Closed(by_peer=True):
                 self._finish(reason_of(event, answered=self._answered, incoming=self._incoming is not None))
+
+    def _goes_on_elsewhere(self, contacts: Sequence[Uri]) -> bool:
+        """Redirected (RFC 3261 8.1.3.4): through the same account, which knows the way."""
+        negotiation = self._negotiation
+        untried = [one for one in contacts if str(one) not in self._tried and one.scheme in ("sip", "sips", "tel")]
+        if negotiation is None or self._answered or not untried or len(self._tried) >= REDIRECTIONS:
+            return False
+        negotiation.agreed = None
+        self._call = OutgoingCall(self._ground.agent, self._event)
+        self._call.describe = negotiation.offer
+        self._start(self._call, untried[0], negotiation)
+        return True
 
     def _progress(self, status: int, sdp: bytes) -> None:
         self._chores.cancel_timer(_Timer.SILENT_SERVER)

@@ -118,6 +118,9 @@ class SipProvider:
             raise Refused(f"{target.uri!r} is no address that can be called: {error}", code=404,
                           sub_code="notFound") from error
         account = self._account_for(uri)
+        if uri.secure and account.settings.transport != "tls":
+            raise Refused(f"{target.uri} wants TLS all the way, which account {account.settings.name} does not use.",
+                          code=488, sub_code="noCodec", retryable=False)
         if uri.scheme == "tel":
             uri = Uri("sip", uri.identity, account.domain, params={"user": "phone"})
         return uri, account
@@ -158,7 +161,7 @@ class SipProvider:
         who = asserted or request.sender
         proven = account.settings.trust_caller_id or (asserted is not None and account.settings.transport == "tls")
         number = _number(who.uri.identity, self._country)
-        uri = f"tel:{number}" if number else f"{who.uri.scheme}:{who.uri.user}@{who.uri.host.lower()}"
+        uri = f"tel:{number}" if number else str(who.uri.bare())
         identity = number or who.uri.identity
         return api.Peer(identity, uri, who.display or identity, "pstn", verified=proven)
 
