@@ -54,7 +54,8 @@ def test_people_who_publish() -> None:
             {"type": "data", "mid": "2"}, {"type": "video", "mid": "3", "disabled": True}, "?"]},
         {"id": "guest-2"}, {"display": "nobody"}, {"id": 9, "dummy": True}]}
     assert list(wire.persons(data)) == [
-        Person(7, "Olga", "olga", (Stream("0", "audio", "opus", True), Stream("1", "video", "h264")), talking=True),
+        Person(7, "Olga", "olga", (Stream("0", "audio", "opus", True), Stream("1", "video", "h264"),
+                                   Stream("2", "data", "")), talking=True),
         Person("guest-2")]
 
 
