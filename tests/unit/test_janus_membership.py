@@ -2,153 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
-from typing import Any
-
 import pytest
 
-from appliance.media.api import OnLine, SessionClosed, SessionSilent, SessionStranded, SessionUp
+from appliance.media.api import OnLine, SessionClosed, SessionUp
 from appliance.providers import api
 from appliance.providers.janus.effects import (
     CancelTimer,
-    Drop,
-    Effect,
     Expelled,
     Finish,
     GiveUp,
     Open,
     Publish,
-    Send,
-    Shut,
     StartTimer,
     TakeAnswer,
-    TakenOver,
-    Tell,
     Timer,
-    TokenJudged,
     Trickle,
     Unwatch,
     Watch,
 )
-from appliance.providers.janus.membership import PICTURES, Membership, Room
+from appliance.providers.janus.membership import PICTURES, Room
 from appliance.vocabulary import END_REASONS, Json
-
-ME = api.Peer("door-1", "device:door-1", "Front door", "device", verified=True)
-PUBLISHER, WATCHER = 11, 12
-
-
-def person(number: int, name: str = "", *, codec: str = "h264", **more: Any) -> Json:
-    return {"id": number, "display": name or f"p{number}", "streams": [
-        {"type": "audio", "mid": "0", "codec": "opus"}, {"type": "video", "mid": "1", "codec": codec}], **more}
-
-
-class Desk:
-    """A membership, what it did, and answers to what it asked last."""
-
-    def __init__(self, *, shows: bool = True, room: Room | None = None) -> None:
-        numbers = itertools.count(1)
-        self.now = 1000.0
-        self.member = Membership(room or Room(1234, "lobby"), me=ME, shows=shows,
-                                 new_transaction=lambda: f"t{next(numbers)}", monotonic=lambda: self.now)
-        self.done: list[Effect] = []
-        self.asked: list[Json] = []
-        self._lines = itertools.count()
-
-    def run(self, effects: Sequence[Effect]) -> Sequence[Effect]:
-        self.done += effects
-        self.asked += [effect.message for effect in effects if isinstance(effect, Send)]
-        return effects
-
-    def of(self, kind: type[Any]) -> list[Any]:
-        return [effect for effect in self.done if isinstance(effect, kind)]
-
-    def told(self, kind: type[Any]) -> list[Any]:
-        return [effect.event for effect in self.of(Tell) if isinstance(effect.event, kind)]
-
-    @property
-    def names(self) -> list[str]:
-        return [one.display_name for one in self.told(api.Members)[-1].members]
-
-    def answer(self, which: Callable[[Json], bool], **message: Any) -> Sequence[Effect]:
-        """Answer the first waiting request of this kind."""
-        asked = next(one for one in self.asked if which(one))
-        self.asked.remove(asked)
-        return self.run(self.member.receive({"janus": "success", "transaction": asked["transaction"], **message}))
-
-    def plugin(
-        self, request: str, data: Json, *, handle: int = PUBLISHER, jsep: Json | None = None,
-    ) -> Sequence[Effect]:
-        return self.answer(
-            lambda one: one.get("body", {}).get("request") == request and one["handle_id"] == handle,
-            janus="event", sender=handle, plugindata={"data": data}, **({"jsep": jsep} if jsep else {}))
-
-    def says(self, data: Json, *, handle: int = PUBLISHER, jsep: Json | None = None) -> Sequence[Effect]:
-        """Of its own accord."""
-        return self.run(self.member.receive({"janus": "event", "sender": handle, "plugindata": {"data": data},
-                                             **({"jsep": jsep} if jsep else {})}))
-
-    def opened(self, session: int = 5, handle: int = PUBLISHER) -> None:
-        """Up to the request to join."""
-        self.run(self.member.link_up())
-        self.answer(lambda one: one["janus"] == "create", data={"id": session})
-        self.answer(lambda one: one["janus"] == "attach", data={"id": handle})
-
-    def joined(self, *persons: Json, attendees: Sequence[Json] = (), handle: int = PUBLISHER, own: int = 1) -> None:
-        self.plugin("join", {"videoroom": "joined", "id": own, "private_id": 77, "description": "The lobby",
-                             "publishers": list(persons), "attendees": list(attendees)}, handle=handle)
-
-    def published(self, handle: int = PUBLISHER) -> None:
-        self.run(self.member.offered(self.member.generation, "offer"))
-        self.plugin("publish", {"videoroom": "event", "configured": "ok"}, handle=handle,
-                    jsep={"type": "answer", "sdp": "answer"})
-
-    def in_room(self, *persons: Json) -> None:
-        self.run(self.member.start())
-        self.opened()
-        self.joined(*persons)
-        self.published()
-        self.run(self.member.session(self.member.generation, SessionUp({}), watching=False))
-        if persons:
-            self.attached()
-
-    def attached(self, handle: int = WATCHER) -> None:
-        """The second handle, and everything that is asked of it, down to the started subscription."""
-        self.answer(lambda one: one["janus"] == "attach", data={"id": handle})
-        self.subscribed(handle)
-
-    def subscribed(self, handle: int = WATCHER) -> None:
-        while any(self._is_subscription(one, handle) for one in self.asked):
-            asked = next(one for one in self.asked if self._is_subscription(one, handle))
-            body = asked["body"]
-            if body["request"] == "unsubscribe":
-                gone = {one["sub_mid"] for one in body["streams"]}
-                self.lines = [one for one in self.lines if one["mid"] not in gone]
-            else:
-                self.lines = [*(self.lines if body["request"] == "subscribe" else []), *(
-                    {"type": "audio" if one["mid"] == "0" else "video", "active": True, "mid": str(next(self._lines)),
-                     "feed_id": one["feed"], "feed_mid": one["mid"]} for one in body["streams"])]
-            kind = "attached" if body["request"] == "join" else "updated"
-            self.plugin(body["request"], {"videoroom": kind, "streams": self.lines}, handle=handle,
-                        jsep={"type": "offer", "sdp": "room offer"})
-            self.start(handle)
-
-    lines: list[Json]
-
-    def start(self, handle: int = WATCHER) -> None:
-        self.run(self.member.watched(self.member.generation, "our answer"))
-        self.plugin("start", {"videoroom": "event", "started": "ok"}, handle=handle)
-
-    @staticmethod
-    def _is_subscription(message: Json, handle: int) -> bool:
-        return message.get("handle_id") == handle and message.get("body", {}).get("request") in (
-            "join", "subscribe", "unsubscribe")
-
-    def carried(self) -> list[OnLine]:
-        return list(self.of(Watch)[-1].lines.values())
-
-
-OFFER = "v=0\r\nm=audio 9 X 1\r\na=mid:0\r\nm=video 9 X 2\r\na=mid:1\r\n"
+from tests.support.janus_desk import OFFER, PUBLISHER, WATCHER, Desk, person
 
 
 def test_what_a_moderator_mutes_of_ours_is_told_and_gone_with_the_publication() -> None:
@@ -268,31 +142,6 @@ def test_a_server_that_is_not_there_or_says_nothing() -> None:
     assert mute.run(mute.member.timeout(Timer.ANSWER)) == [GiveUp("it does not answer")]
     mute.run(mute.member.link_down("it does not answer"))
     assert mute.of(Finish)[0].reason.key == "503/provider"
-
-
-def test_another_server_is_tried_at_once_also_when_one_takes_connections_and_says_nothing() -> None:
-    desk = Desk()
-    assert Open() in desk.run(desk.member.link_down("refused", elsewhere=True))
-    desk.run(desk.member.link_up(same=False))
-    assert Open() in desk.run(desk.member.link_down("it does not answer", elsewhere=True))
-    desk.asked.clear()
-    desk.opened()
-    desk.joined()
-    assert desk.told(api.Accepted)
-    assert not desk.of(Finish)
-    assert not desk.told(api.Lost)
-
-
-def test_at_another_server_no_session_is_claimed() -> None:
-    desk = Desk()
-    desk.in_room(person(2))
-    desk.run(desk.member.link_down("closed"))
-    assert desk.run(desk.member.timeout(Timer.RETRY)) == [Open()]
-    assert Open() in desk.run(desk.member.link_down("refused", elsewhere=True))
-    assert len(desk.told(api.Lost)) == 1
-    desk.asked.clear()
-    desk.run(desk.member.link_up(same=False))
-    assert [one["janus"] for one in desk.asked] == ["create"]
 
 
 def test_only_what_can_be_used_is_subscribed() -> None:
@@ -429,73 +278,6 @@ def test_who_is_in_the_room() -> None:
     assert len(desk.told(api.Members)) == before  # the same list is not told again
 
 
-def gate(number: int, name: str) -> Json:
-    return person(number, name, metadata={"identity": "gate-1"})
-
-
-def test_of_an_identity_the_newest_counts_and_of_us_no_ghost() -> None:
-    desk = Desk()
-    desk.in_room(gate(2, "old"), person(3, "me", metadata={"identity": "door-1"}), gate(4, "new"))
-    assert desk.names == ["new"]
-    assert not desk.of(TakenOver)  # so it was when we came
-
-
-def test_an_identity_changes_hands_once_in_30_s_and_each_time_is_told() -> None:
-    desk = Desk()
-    desk.in_room(gate(2, "first"))
-    desk.says({"videoroom": "event", "publishers": [gate(3, "second")]})
-    assert desk.names == ["second"]
-    assert desk.of(TakenOver) == [TakenOver("gate-1")]
-    desk.now += 10
-    desk.says({"videoroom": "event", "publishers": [gate(4, "third")]})
-    assert desk.names == ["second"]
-    assert StartTimer(Timer.TAKE_OVER, 20.0) in desk.done
-    desk.now += 20
-    desk.run(desk.member.timeout(Timer.TAKE_OVER))
-    assert desk.names == ["third"]
-    assert desk.of(TakenOver) == [TakenOver("gate-1")] * 2
-
-
-def test_who_is_back_after_the_old_one_has_left_takes_nothing_over() -> None:
-    desk = Desk()
-    desk.in_room(gate(2, "first"))
-    desk.says({"videoroom": "event", "leaving": 2})
-    desk.says({"videoroom": "event", "publishers": [gate(3, "second")]})
-    desk.says({"videoroom": "event", "leaving": 3})
-    desk.says({"videoroom": "event", "publishers": [gate(4, "third")]})
-    assert desk.names == ["third"]
-    assert not desk.of(TakenOver)
-
-
-def test_of_two_the_one_that_is_left_is_shown() -> None:
-    desk = Desk()
-    desk.in_room(gate(2, "first"))
-    desk.says({"videoroom": "event", "publishers": [gate(3, "second")]})
-    desk.says({"videoroom": "event", "leaving": 3})
-    assert desk.names == ["first"]
-
-
-def test_another_device_under_our_own_identity_is_shown_and_told() -> None:
-    desk = Desk()
-    desk.in_room()
-    desk.says({"videoroom": "event", "publishers": [person(2, "Front door", metadata={"identity": "door-1"})]})
-    assert desk.names == ["Front door"]
-    assert desk.of(TakenOver) == [TakenOver("door-1")]
-
-
-def test_a_loss_of_ours_is_no_take_over_of_others() -> None:
-    desk = Desk()
-    desk.in_room(gate(2, "first"))
-    desk.run(desk.member.link_down("closed"))
-    desk.asked.clear()
-    desk.run(desk.member.link_up())
-    desk.answer(lambda one: one["janus"] == "claim")
-    desk.answer(lambda one: one["janus"] == "attach", data={"id": 21})
-    desk.joined(gate(7, "first"), handle=21, own=8)
-    assert desk.names == ["first"]
-    assert not desk.of(TakenOver)
-
-
 @pytest.mark.parametrize(("data", "key"), [
     ({"videoroom": "event", "leaving": "ok", "reason": "kicked"}, "0/removed"),
     ({"videoroom": "destroyed", "room": 1234}, "0/endedForAll"),
@@ -518,98 +300,6 @@ def test_leaving_tells_the_server() -> None:
     assert {one.timer for one in desk.of(CancelTimer)} == set(Timer)
 
 
-def losses() -> list[tuple[str, Callable[[Desk], Sequence[Effect]]]]:
-    return [
-        ("signalling", lambda desk: desk.member.link_down("closed")),
-        ("signalling", lambda desk: desk.member.receive({"janus": "timeout", "session_id": 5})),
-        ("media", lambda desk: desk.member.receive({"janus": "hangup", "sender": PUBLISHER})),
-        ("media", lambda desk: desk.member.receive({"janus": "hangup", "sender": WATCHER})),
-        ("media", lambda desk: desk.member.session(0, SessionSilent(3.0), watching=True)),
-        ("media", lambda desk: desk.member.session(0, SessionStranded(gone=True), watching=False)),
-        ("media", lambda desk: desk.member.session(0, SessionClosed("lost"), watching=False)),
-        ("media", lambda desk: desk.member.media_failed(0, END_REASONS["503/provider"])),
-    ]
-
-
-@pytest.mark.parametrize(("cause", "lose"), losses())
-def test_what_is_lost_is_made_anew(cause: str, lose: Callable[[Desk], Sequence[Effect]]) -> None:
-    desk = Desk()
-    desk.in_room(person(2))
-    desk.run(lose(desk))
-    assert desk.told(api.Lost) == [api.Lost(cause)]
-    assert desk.of(Drop) == [Drop(0)]
-    assert Shut() in desk.done
-    assert desk.names == []
-    assert StartTimer(Timer.RETRY, 0.2) in desk.done
-    assert desk.run(desk.member.timeout(Timer.RETRY)) == [Open()]
-    assert not desk.of(Finish)
-
-
-def test_the_old_session_is_claimed_and_its_handles_let_go() -> None:
-    desk = Desk()
-    desk.in_room(person(2))
-    desk.run(desk.member.link_down("closed"))
-    desk.asked.clear()
-    desk.run(desk.member.link_up())
-    assert (desk.asked[0]["janus"], desk.asked[0]["session_id"]) == ("claim", 5)
-    desk.answer(lambda one: one["janus"] == "claim")
-    assert [one["handle_id"] for one in desk.asked if one["janus"] == "detach"] == [PUBLISHER, WATCHER]
-    desk.answer(lambda one: one["janus"] == "attach", data={"id": 21})
-    desk.joined(person(2), handle=21, own=8)
-    desk.published(handle=21)
-    desk.run(desk.member.session(1, SessionUp({}), watching=False))
-    assert len(desk.told(api.Recovered)) == 1
-    assert len(desk.told(api.Connected)) == 1
-    assert len(desk.told(api.Accepted)) == 1
-    assert desk.names == ["p2"]
-
-
-def test_a_session_that_is_gone_is_replaced_and_our_ghost_not_shown() -> None:
-    desk = Desk()
-    desk.in_room()
-    desk.run(desk.member.link_down("closed"))
-    desk.asked.clear()
-    desk.run(desk.member.link_up())
-    desk.answer(lambda one: one["janus"] == "claim", janus="error", error={"code": 458, "reason": "No such session"})
-    desk.answer(lambda one: one["janus"] == "create", data={"id": 6})
-    desk.answer(lambda one: one["janus"] == "attach", data={"id": 21})
-    desk.joined(person(1, "Front door"), person(2, "Olga"), handle=21, own=8)
-    assert desk.names == ["Olga"]
-
-
-def test_a_room_full_of_our_ghost_is_tried_again_ever_slower() -> None:
-    desk = Desk()
-    desk.in_room()
-    pauses = []
-    for own in range(20, 25):
-        desk.run(desk.member.link_down("closed"))
-        pauses.append(desk.of(StartTimer)[-1].seconds)
-        desk.asked.clear()
-        desk.run(desk.member.link_up())
-        desk.answer(lambda one: one["janus"] == "claim", janus="error", error={"code": 458})
-        desk.answer(lambda one: one["janus"] == "create", data={"id": 6})
-        desk.answer(lambda one: one["janus"] == "attach", data={"id": own})
-        desk.joined(handle=own)
-        desk.run(desk.member.offered(desk.member.generation, "offer"))
-        desk.plugin("publish", {"videoroom": "event", "error_code": 432, "error": "full"}, handle=own)
-    assert not desk.of(Finish)
-    assert pauses == sorted(pauses)
-    assert len(desk.told(api.Lost)) == 1
-
-
-def test_a_room_that_is_gone_when_we_come_back_ends_the_call() -> None:
-    desk = Desk()
-    desk.in_room()
-    desk.run(desk.member.link_down("closed"))
-    desk.asked.clear()
-    desk.run(desk.member.link_up())
-    desk.answer(lambda one: one["janus"] == "claim", janus="error", error={"code": 458})
-    desk.answer(lambda one: one["janus"] == "create", data={"id": 6})
-    desk.answer(lambda one: one["janus"] == "attach", data={"id": 21})
-    desk.plugin("join", {"videoroom": "event", "error_code": 426, "error": "No such room"}, handle=21)
-    assert desk.of(Finish)[0].reason.key == "404/noSuchRoom"
-
-
 def test_keep_alive_is_acknowledged_or_the_server_is_lost() -> None:
     desk = Desk()
     desk.in_room()
@@ -619,49 +309,6 @@ def test_keep_alive_is_acknowledged_or_the_server_is_lost() -> None:
     assert [one.timer for one in sent if isinstance(one, StartTimer)] == [Timer.ANSWER, Timer.KEEPALIVE]
     acknowledged = desk.run(desk.member.receive({"janus": "ack", "transaction": beat["transaction"]}))
     assert acknowledged == [CancelTimer(Timer.ANSWER)]
-
-
-REFUSED = {"code": 403, "reason": "Unauthorized request (wrong or missing secret/token)"}
-
-
-def test_a_token_that_is_refused_at_the_door_ends_the_call() -> None:
-    desk = Desk()
-    desk.run(desk.member.link_up())
-    desk.answer(lambda one: one["janus"] == "create", janus="error", error=REFUSED)
-    assert desk.of(TokenJudged) == [TokenJudged(REFUSED["reason"])]
-    assert desk.of(Finish)[0].reason.key == "401/token"
-
-
-def test_in_the_room_a_call_goes_on_without_a_token_and_catches_up_with_another() -> None:
-    token = "old"
-    desk = Desk(room=Room(1234, "lobby", token=lambda: token))
-    desk.in_room(person(2))
-    assert desk.of(TokenJudged) == [TokenJudged()]
-    desk.run(desk.member.timeout(Timer.KEEPALIVE))
-    desk.answer(lambda one: one["janus"] == "keepalive", janus="error", error=REFUSED)
-    desk.says({"videoroom": "event", "publishers": [person(3)]})
-    desk.answer(lambda one: one.get("body", {}).get("request") == "subscribe", janus="error", error=REFUSED)
-    assert not desk.of(Finish)
-    assert not desk.told(api.Lost)
-    assert desk.of(TokenJudged)[-1].refused
-    desk.says({"videoroom": "event", "publishers": [person(4)]})
-    assert not desk.asked  # it waits behind what was refused
-    token = "new"
-    desk.run(desk.member.token_renewed())
-    assert {one["token"] for one in desk.asked} == {"new"}
-    assert [one["janus"] for one in desk.asked] == ["message", "keepalive"]
-    desk.subscribed()
-    assert {one.feed for one in desk.carried()} == {"2", "3", "4"}
-
-
-def test_a_token_that_is_refused_while_the_room_is_joined_again_ends_the_call() -> None:
-    desk = Desk()
-    desk.in_room(person(2))
-    desk.run(desk.member.link_down("closed"))
-    desk.asked.clear()
-    desk.run(desk.member.link_up())
-    desk.answer(lambda one: one["janus"] == "claim", janus="error", error=REFUSED)
-    assert desk.of(Finish)[0].reason.key == "401/token"
 
 
 def test_an_acknowledgement_is_not_yet_the_answer() -> None:
@@ -685,40 +332,6 @@ def test_a_subscription_that_nobody_is_on_may_be_closed_by_the_server() -> None:
     desk.answer(lambda one: one["janus"] == "attach", data={"id": 13})
     desk.subscribed(13)
     assert {one.feed for one in desk.carried()} == {"3"}
-
-
-def test_what_should_come_and_does_not_is_subscribed_anew_ever_more_seldom() -> None:
-    desk = Desk()
-    desk.in_room(person(2), person(3))
-
-    def mid(feed: int) -> str:
-        return next(str(one["mid"]) for one in desk.lines if one["feed_id"] == feed and one["feed_mid"] == "1")
-
-    anew = []
-    for look in range(1, 20):
-        desk.run(desk.member.absent(0, set(), {mid(2)}))
-        desk.run(desk.member.timeout(Timer.RENEW))
-        if asked := [one["body"]["request"] for one in desk.asked if one.get("handle_id") == WATCHER]:
-            assert asked == ["unsubscribe"]
-            anew.append(look)
-            desk.subscribed()
-            assert sorted(one.feed for one in desk.carried()) == ["2", "2", "3", "3"]
-    assert anew == [1, 3, 7, 15]
-    desk.run(desk.member.absent(0, set(), set()))  # it comes
-    desk.run(desk.member.timeout(Timer.RENEW))
-    desk.run(desk.member.absent(0, set(), {mid(2)}))
-    assert desk.done[-1] == StartTimer(Timer.RENEW, 5.0)
-    desk.run(desk.member.timeout(Timer.RENEW))
-    assert [one["body"]["request"] for one in desk.asked if one.get("handle_id") == WATCHER] == ["unsubscribe"]
-
-
-def test_of_one_muted_by_a_moderator_nothing_is_expected() -> None:
-    desk = Desk()
-    desk.in_room(person(2))
-    desk.says({"videoroom": "event", "id": 2, "mid": "1", "moderation": "muted"})
-    desk.run(desk.member.absent(0, {"2"}, {str(desk.lines[1]["mid"])}))
-    desk.run(desk.member.timeout(Timer.RENEW))
-    assert not [one for one in desk.asked if one.get("handle_id") == WATCHER]
 
 
 def test_candidates_that_come_later_go_to_their_connection() -> None:

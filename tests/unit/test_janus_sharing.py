@@ -5,7 +5,7 @@ from __future__ import annotations
 from appliance.providers import api
 from appliance.providers.janus.effects import Share, ShareAnswer, Unshare
 from appliance.vocabulary import Json
-from tests.unit.test_janus_membership import PUBLISHER, Desk, person
+from tests.support.janus_desk import PUBLISHER, Desk, person
 
 SHARED = 21
 OFFER = "v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 99\r\na=mid:0\r\n"

@@ -10,7 +10,7 @@ from appliance.media.layout import Quality, Shows, Source
 from appliance.providers import api
 from appliance.providers.janus.effects import Carry, Watch
 from appliance.vocabulary import Json
-from tests.unit.test_janus_membership import WATCHER, Desk, person
+from tests.support.janus_desk import WATCHER, Desk, person
 
 
 def look(desk: Desk, view: Mapping[str, Quality]) -> None:

@@ -1,0 +1,217 @@
+"""What a membership in a room loses and how it comes back: connections, servers, sessions, tokens, single streams."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from appliance.media.api import SessionClosed, SessionSilent, SessionStranded, SessionUp
+from appliance.providers import api
+from appliance.providers.janus.effects import (
+    Drop,
+    Effect,
+    Finish,
+    Open,
+    Shut,
+    StartTimer,
+    Timer,
+    TokenJudged,
+)
+from appliance.providers.janus.membership import Room
+from appliance.vocabulary import END_REASONS
+from tests.support.janus_desk import PUBLISHER, WATCHER, Desk, person
+
+
+def test_another_server_is_tried_at_once_also_when_one_takes_connections_and_says_nothing() -> None:
+    desk = Desk()
+    assert Open() in desk.run(desk.member.link_down("refused", elsewhere=True))
+    desk.run(desk.member.link_up(same=False))
+    assert Open() in desk.run(desk.member.link_down("it does not answer", elsewhere=True))
+    desk.asked.clear()
+    desk.opened()
+    desk.joined()
+    assert desk.told(api.Accepted)
+    assert not desk.of(Finish)
+    assert not desk.told(api.Lost)
+
+
+def test_at_another_server_no_session_is_claimed() -> None:
+    desk = Desk()
+    desk.in_room(person(2))
+    desk.run(desk.member.link_down("closed"))
+    assert desk.run(desk.member.timeout(Timer.RETRY)) == [Open()]
+    assert Open() in desk.run(desk.member.link_down("refused", elsewhere=True))
+    assert len(desk.told(api.Lost)) == 1
+    desk.asked.clear()
+    desk.run(desk.member.link_up(same=False))
+    assert [one["janus"] for one in desk.asked] == ["create"]
+
+
+def losses() -> list[tuple[str, Callable[[Desk], Sequence[Effect]]]]:
+    return [
+        ("signalling", lambda desk: desk.member.link_down("closed")),
+        ("signalling", lambda desk: desk.member.receive({"janus": "timeout", "session_id": 5})),
+        ("media", lambda desk: desk.member.receive({"janus": "hangup", "sender": PUBLISHER})),
+        ("media", lambda desk: desk.member.receive({"janus": "hangup", "sender": WATCHER})),
+        ("media", lambda desk: desk.member.session(0, SessionSilent(3.0), watching=True)),
+        ("media", lambda desk: desk.member.session(0, SessionStranded(gone=True), watching=False)),
+        ("media", lambda desk: desk.member.session(0, SessionClosed("lost"), watching=False)),
+        ("media", lambda desk: desk.member.media_failed(0, END_REASONS["503/provider"])),
+    ]
+
+
+@pytest.mark.parametrize(("cause", "lose"), losses())
+def test_what_is_lost_is_made_anew(cause: str, lose: Callable[[Desk], Sequence[Effect]]) -> None:
+    desk = Desk()
+    desk.in_room(person(2))
+    desk.run(lose(desk))
+    assert desk.told(api.Lost) == [api.Lost(cause)]
+    assert desk.of(Drop) == [Drop(0)]
+    assert Shut() in desk.done
+    assert desk.names == []
+    assert StartTimer(Timer.RETRY, 0.2) in desk.done
+    assert desk.run(desk.member.timeout(Timer.RETRY)) == [Open()]
+    assert not desk.of(Finish)
+
+
+def test_the_old_session_is_claimed_and_its_handles_let_go() -> None:
+    desk = Desk()
+    desk.in_room(person(2))
+    desk.run(desk.member.link_down("closed"))
+    desk.asked.clear()
+    desk.run(desk.member.link_up())
+    assert (desk.asked[0]["janus"], desk.asked[0]["session_id"]) == ("claim", 5)
+    desk.answer(lambda one: one["janus"] == "claim")
+    assert [one["handle_id"] for one in desk.asked if one["janus"] == "detach"] == [PUBLISHER, WATCHER]
+    desk.answer(lambda one: one["janus"] == "attach", data={"id": 21})
+    desk.joined(person(2), handle=21, own=8)
+    desk.published(handle=21)
+    desk.run(desk.member.session(1, SessionUp({}), watching=False))
+    assert len(desk.told(api.Recovered)) == 1
+    assert len(desk.told(api.Connected)) == 1
+    assert len(desk.told(api.Accepted)) == 1
+    assert desk.names == ["p2"]
+
+
+def test_a_session_that_is_gone_is_replaced_and_our_ghost_not_shown() -> None:
+    desk = Desk()
+    desk.in_room()
+    desk.run(desk.member.link_down("closed"))
+    desk.asked.clear()
+    desk.run(desk.member.link_up())
+    desk.answer(lambda one: one["janus"] == "claim", janus="error", error={"code": 458, "reason": "No such session"})
+    desk.answer(lambda one: one["janus"] == "create", data={"id": 6})
+    desk.answer(lambda one: one["janus"] == "attach", data={"id": 21})
+    desk.joined(person(1, "Front door"), person(2, "Olga"), handle=21, own=8)
+    assert desk.names == ["Olga"]
+
+
+def test_a_room_full_of_our_ghost_is_tried_again_ever_slower() -> None:
+    desk = Desk()
+    desk.in_room()
+    pauses = []
+    for own in range(20, 25):
+        desk.run(desk.member.link_down("closed"))
+        pauses.append(desk.of(StartTimer)[-1].seconds)
+        desk.asked.clear()
+        desk.run(desk.member.link_up())
+        desk.answer(lambda one: one["janus"] == "claim", janus="error", error={"code": 458})
+        desk.answer(lambda one: one["janus"] == "create", data={"id": 6})
+        desk.answer(lambda one: one["janus"] == "attach", data={"id": own})
+        desk.joined(handle=own)
+        desk.run(desk.member.offered(desk.member.generation, "offer"))
+        desk.plugin("publish", {"videoroom": "event", "error_code": 432, "error": "full"}, handle=own)
+    assert not desk.of(Finish)
+    assert pauses == sorted(pauses)
+    assert len(desk.told(api.Lost)) == 1
+
+
+def test_a_room_that_is_gone_when_we_come_back_ends_the_call() -> None:
+    desk = Desk()
+    desk.in_room()
+    desk.run(desk.member.link_down("closed"))
+    desk.asked.clear()
+    desk.run(desk.member.link_up())
+    desk.answer(lambda one: one["janus"] == "claim", janus="error", error={"code": 458})
+    desk.answer(lambda one: one["janus"] == "create", data={"id": 6})
+    desk.answer(lambda one: one["janus"] == "attach", data={"id": 21})
+    desk.plugin("join", {"videoroom": "event", "error_code": 426, "error": "No such room"}, handle=21)
+    assert desk.of(Finish)[0].reason.key == "404/noSuchRoom"
+
+
+REFUSED = {"code": 403, "reason": "Unauthorized request (wrong or missing secret/token)"}
+
+
+def test_a_token_that_is_refused_at_the_door_ends_the_call() -> None:
+    desk = Desk()
+    desk.run(desk.member.link_up())
+    desk.answer(lambda one: one["janus"] == "create", janus="error", error=REFUSED)
+    assert desk.of(TokenJudged) == [TokenJudged(REFUSED["reason"])]
+    assert desk.of(Finish)[0].reason.key == "401/token"
+
+
+def test_in_the_room_a_call_goes_on_without_a_token_and_catches_up_with_another() -> None:
+    token = "old"
+    desk = Desk(room=Room(1234, "lobby", token=lambda: token))
+    desk.in_room(person(2))
+    assert desk.of(TokenJudged) == [TokenJudged()]
+    desk.run(desk.member.timeout(Timer.KEEPALIVE))
+    desk.answer(lambda one: one["janus"] == "keepalive", janus="error", error=REFUSED)
+    desk.says({"videoroom": "event", "publishers": [person(3)]})
+    desk.answer(lambda one: one.get("body", {}).get("request") == "subscribe", janus="error", error=REFUSED)
+    assert not desk.of(Finish)
+    assert not desk.told(api.Lost)
+    assert desk.of(TokenJudged)[-1].refused
+    desk.says({"videoroom": "event", "publishers": [person(4)]})
+    assert not desk.asked  # it waits behind what was refused
+    token = "new"
+    desk.run(desk.member.token_renewed())
+    assert {one["token"] for one in desk.asked} == {"new"}
+    assert [one["janus"] for one in desk.asked] == ["message", "keepalive"]
+    desk.subscribed()
+    assert {one.feed for one in desk.carried()} == {"2", "3", "4"}
+
+
+def test_a_token_that_is_refused_while_the_room_is_joined_again_ends_the_call() -> None:
+    desk = Desk()
+    desk.in_room(person(2))
+    desk.run(desk.member.link_down("closed"))
+    desk.asked.clear()
+    desk.run(desk.member.link_up())
+    desk.answer(lambda one: one["janus"] == "claim", janus="error", error=REFUSED)
+    assert desk.of(Finish)[0].reason.key == "401/token"
+
+
+def test_what_should_come_and_does_not_is_subscribed_anew_ever_more_seldom() -> None:
+    desk = Desk()
+    desk.in_room(person(2), person(3))
+
+    def mid(feed: int) -> str:
+        return next(str(one["mid"]) for one in desk.lines if one["feed_id"] == feed and one["feed_mid"] == "1")
+
+    anew = []
+    for look in range(1, 20):
+        desk.run(desk.member.absent(0, set(), {mid(2)}))
+        desk.run(desk.member.timeout(Timer.RENEW))
+        if asked := [one["body"]["request"] for one in desk.asked if one.get("handle_id") == WATCHER]:
+            assert asked == ["unsubscribe"]
+            anew.append(look)
+            desk.subscribed()
+            assert sorted(one.feed for one in desk.carried()) == ["2", "2", "3", "3"]
+    assert anew == [1, 3, 7, 15]
+    desk.run(desk.member.absent(0, set(), set()))  # it comes
+    desk.run(desk.member.timeout(Timer.RENEW))
+    desk.run(desk.member.absent(0, set(), {mid(2)}))
+    assert desk.done[-1] == StartTimer(Timer.RENEW, 5.0)
+    desk.run(desk.member.timeout(Timer.RENEW))
+    assert [one["body"]["request"] for one in desk.asked if one.get("handle_id") == WATCHER] == ["unsubscribe"]
+
+
+def test_of_one_muted_by_a_moderator_nothing_is_expected() -> None:
+    desk = Desk()
+    desk.in_room(person(2))
+    desk.says({"videoroom": "event", "id": 2, "mid": "1", "moderation": "muted"})
+    desk.run(desk.member.absent(0, {"2"}, {str(desk.lines[1]["mid"])}))
+    desk.run(desk.member.timeout(Timer.RENEW))
+    assert not [one for one in desk.asked if one.get("handle_id") == WATCHER]
