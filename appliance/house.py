@@ -426,8 +426,8 @@ class House:
         self.auto_join.configure(settings.call.auto_join)
         self._set_the_stage(settings)
         self.studio.acoustics.configure(settings.audio)
-        if self.token is not None:
-            self.token.configure(settings.janus.token)
+        if self.token is not None and self.token.configure(settings.janus.token):
+            self.auto_join.mended("401/token")
         if self.panel is not None:
             self.panel.reconfigure(settings.call, settings.board)
         if self.board.display is not None:
@@ -511,7 +511,10 @@ class House:
             raise Refused("no server of rooms is configured: set janus.url", code=501, sub_code="FeatureNotSupported",
                           retryable=False)
         self._start.hide([command.args["token"]])
-        await self.token.put(command.args["token"], command.args.get("expiresIn"))
+        try:
+            await self.token.put(command.args["token"], command.args.get("expiresIn"))
+        finally:  # it holds, also where it cannot be kept
+            self.auto_join.mended("401/token")
 
     async def _rebirth(self, _: Command) -> None:
         self.bulletin.republish()

@@ -3,8 +3,8 @@
 Armed from the start. It stays so while this device is offline, while another call goes on, and while the room is not
 to be had for a reason that passes; nothing is tried meanwhile that cannot come to anything. It ends when somebody
 decides so (the room is left by hand, a moderator removes the device or ends the call for everyone) and on what waiting
-does not mend (a wrong PIN, no such room, not invited). ``room.join`` of that room, another room in the settings, or a
-start arms it again.
+does not mend (a wrong PIN, no such room, not invited). ``room.join`` of that room, another room in the settings, a
+token in place of one that was refused, or a start arms it again.
 """
 
 from __future__ import annotations
@@ -73,6 +73,13 @@ class AutoJoin:
             self._target, self._armed = target, bool(target)
             self._failures, self._due, self._why = 0, 0.0, None
             self._tell()
+
+    def mended(self, key: str) -> None:
+        """What ended the last try, a reason with this key, is not so any more."""
+        if self._target and not self._armed and self._why == key:
+            self._armed, self._failures, self._due = True, 0, 0.0
+            self._tell()
+            self._wake.set()
 
     async def run(self) -> None:
         """Serve until cancelled."""

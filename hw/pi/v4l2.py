@@ -78,6 +78,7 @@ class QueueKind(IntEnum):
 
 
 _MMAP: Final = 1
+_DMABUF: Final = 4
 
 
 # --- structures, named as in videodev2.h
@@ -187,6 +188,12 @@ class _Buffer(ctypes.Structure):
     )  # fmt: skip
 
 
+class _ExportBuffer(ctypes.Structure):
+    _fields_ = (
+        ("type", _u32), ("index", _u32), ("plane", _u32), ("flags", _u32), ("fd", _i32), ("reserved", _u32 * 11),
+    )  # fmt: skip
+
+
 class _EncoderCmd(ctypes.Structure):
     _fields_ = (("cmd", _u32), ("flags", _u32), ("raw", _u32 * 8))
 
@@ -201,6 +208,7 @@ _S_FMT: Final = _number(3, 5, _Format)
 _REQBUFS: Final = _number(3, 8, _RequestBuffers)
 _QUERYBUF: Final = _number(3, 9, _Buffer)
 _QBUF: Final = _number(3, 15, _Buffer)
+_EXPBUF: Final = _number(3, 16, _ExportBuffer)
 _DQBUF: Final = _number(3, 17, _Buffer)
 _STREAMON: Final = _number(1, 18, ctypes.c_int)
 _STREAMOFF: Final = _number(1, 19, ctypes.c_int)
@@ -354,14 +362,16 @@ class Node:
 class Queue:
     """The buffers of one direction, mapped here. Raises OSError."""
 
-    def __init__(self, node: Node, kind: QueueKind, count: int) -> None:
+    def __init__(self, node: Node, kind: QueueKind, count: int, *, foreign: bool = False) -> None:
+        """``foreign``: their memory is another device's (DMABUF), and nothing is mapped."""
         self._node, self._kind = node, kind
+        self._memory = _DMABUF if foreign else _MMAP
         self._maps: list[mmap.mmap] = []
-        request = _RequestBuffers(count=count, type=kind, memory=_MMAP)
+        request = _RequestBuffers(count=count, type=kind, memory=self._memory)
         node.call(_REQBUFS, request)
         self.count = int(request.count)
         try:
-            for index in range(self.count):
+            for index in range(0 if foreign else self.count):
                 self._map(index)
         except BaseException:
             self.close()
@@ -375,7 +385,7 @@ class Queue:
         self._maps.append(mmap.mmap(self._node.file, length, offset=offset))
 
     def _buffer(self, index: int) -> tuple[_Buffer, _Plane]:
-        buffer, plane = _Buffer(index=index, type=self._kind, memory=_MMAP), _Plane()
+        buffer, plane = _Buffer(index=index, type=self._kind, memory=self._memory), _Plane()
         if self._kind is not QueueKind.CAMERA:
             buffer.m.planes, buffer.length = ctypes.pointer(plane), 1
         return buffer, plane
@@ -383,12 +393,22 @@ class Queue:
     def memory(self, index: int) -> mmap.mmap:
         return self._maps[index]
 
-    def put(self, index: int, *, used: int = 0, pts_us: int = 0) -> None:
-        """Give a buffer to the driver: empty, or with ``used`` bytes of a picture."""
+    def export(self, index: int) -> int:
+        """A descriptor of a buffer's memory, for another device's queue; the caller closes it."""
+        asked = _ExportBuffer(type=self._kind, index=index, flags=os.O_CLOEXEC | os.O_RDWR)
+        self._node.call(_EXPBUF, asked)
+        return int(asked.fd)
+
+    def put(self, index: int, *, used: int = 0, pts_us: int = 0, file: int = -1) -> None:
+        """Give a buffer to the driver: empty, or with ``used`` bytes of a picture. ``file``: a foreign one's memory."""
         buffer, plane = self._buffer(index)
         buffer.field = _FIELD_NONE
         buffer.seconds, buffer.microseconds = divmod(pts_us, 1_000_000)
         plane.bytesused = used
+        if self._memory == _DMABUF and self._kind is QueueKind.CAMERA:
+            buffer.m.fd = file
+        elif self._memory == _DMABUF:
+            plane.m.fd, plane.length = file, used
         self._node.call(_QBUF, buffer)
 
     def get(self) -> Done | None:
@@ -417,7 +437,7 @@ class Queue:
                 one.close()
         self._maps.clear()
         with suppress(OSError):
-            self._node.call(_REQBUFS, _RequestBuffers(count=0, type=self._kind, memory=_MMAP))
+            self._node.call(_REQBUFS, _RequestBuffers(count=0, type=self._kind, memory=self._memory))
 
 
 def nodes_named(sysfs: str = "/sys") -> Sequence[tuple[str, str]]:

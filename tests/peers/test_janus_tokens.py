@@ -149,3 +149,16 @@ async def test_the_whole_appliance_is_given_a_token_and_shows_nothing_of_it(tmp_
             (door.folder / "log").read_text)
         assert token not in shown
         assert another not in shown
+
+
+async def test_a_kiosk_whose_token_had_ended_is_back_with_another(tmp_path: Path) -> None:
+    (tmp_path / "janus").mkdir()
+    file = tmp_path / "token"
+    await asyncio.to_thread(write, file, signed(3600, key="another").reveal())
+    async with janus(tmp_path / "janus", general=SIGNED) as server, Appliance(tmp_path / "door", settings={
+            "janus.url": server.url, "janus.token_file": str(file), "call.auto_join": f"room:{ROOM}"}) as door:
+        await door.wait_for_state("device", lambda state: state.get("autoJoin", {}).get("lastEnd") == "401/token")
+        assert door.state("device")["autoJoin"]["isArmed"] is False
+        given = await door.give("token.set", token=signed(3600).reveal())
+        assert given["result"] == "done", given
+        await door.call_is("Connected")

@@ -75,11 +75,13 @@ class Token:
             self._timer.cancel()
             self._timer = None
 
-    def configure(self, configured: Secret) -> None:
-        """The settings were read again: another token than before takes the place of any."""
-        if configured != self._configured:
-            self._configured = configured
-            self._take(self._of_settings())
+    def configure(self, configured: Secret) -> bool:
+        """The settings were read again: another token than before takes the place of any. Whether there is one."""
+        if configured == self._configured:
+            return False
+        self._configured = configured
+        self._take(self._of_settings())
+        return True
 
     async def put(self, text: str, ends_in_s: float | None) -> None:
         """``token.set``. Raises StoreError when it cannot be kept, and is in force all the same."""
