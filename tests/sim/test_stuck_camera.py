@@ -46,8 +46,8 @@ def _fault(name: str, active: bool) -> Callable[[SimBoard], None]:
 async def test_the_loop_waits_for_no_camera(board: SimBoard, trouble: Callable[[SimBoard], None],
                                             end: Callable[[SimBoard], None]) -> None:
     lag = await lag_in_trouble(board, lambda: trouble(board), lambda: end(board))
-    print(f"loop late by {lag.loop_s * 1000:.0f} ms at most, the machine by {lag.machine_s * 1000:.0f} ms")
-    assert lag.loop_s < BLOCKED_S + lag.machine_s, lag.stacks
+    print(lag)
+    assert lag.loop_s < BLOCKED_S + lag.machine_s
 
 
 async def test_a_loop_that_waits_is_seen() -> None:

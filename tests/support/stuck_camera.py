@@ -51,16 +51,20 @@ def _as_the_daemon() -> Iterator[None]:
         sys.setswitchinterval(switch)
 
 
-async def lag_in_trouble(board: Board, trouble: Callable[[], None], end: Callable[[], None]) -> Lag:
+async def lag_in_trouble(board: Board, trouble: Callable[[], None], end: Callable[[], None],
+                         video: VideoSettings | None = None) -> Lag:
     """``board`` is in a call with pictures when ``trouble`` begins. All that the loop asks of a camera is asked while
-    it lasts, and after ``end`` the peer must see pictures again."""
-    camera, far, watcher = board.camera, HandBoard(), _Watcher()
+    it lasts, and after ``end`` the peer must see pictures again.
+
+    The peer has the same loop, so it does no more than decode: it has neither camera nor sound.
+    """
+    camera, far, watcher = board.camera, HandBoard(audio=False, camera=False), _Watcher()
     far.display = watcher
     assert camera is not None
     async with AsyncExitStack() as stack:
         sessions = []
         for one in (board, far):
-            studio = Studio(one, VideoSettings())
+            studio = Studio(one, video or VideoSettings())
             stack.push_async_callback(studio.close)
             await studio.open()
             sessions.append((studio, studio.session(Directions(), ice=IceServers(), loopback=True)))
@@ -74,7 +78,7 @@ async def lag_in_trouble(board: Board, trouble: Callable[[], None], end: Callabl
         await seen(10, 30.0, "pictures before the trouble")
         stack.enter_context(_as_the_daemon())
         async with loop_lag() as lag:
-            trouble()
+            await asyncio.to_thread(trouble)  # a driver takes its time to be pulled, and this is no hand of the daemon
             begun = time.monotonic()
             while time.monotonic() - begun < TROUBLED_S:
                 camera.request_keyframe()
@@ -83,6 +87,6 @@ async def lag_in_trouble(board: Board, trouble: Callable[[], None], end: Callabl
                 with suppress(HardwareError):
                     await studio.snapshot()
                 await asyncio.sleep(0.1)
-            end()
+            await asyncio.to_thread(end)
             await seen(10, 60.0, "pictures after the trouble")
         return lag

@@ -6,20 +6,26 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
+from typing import Final
 
 import pytest
 
+from appliance.settings import VideoSettings
 from hw.api import Board, BoardOptions
 from hw.boards import open_board
 from hw.camera.owner import ProcessCamera
 from tests.hil.devices import Encoder, camera
 from tests.support.stuck_camera import BLOCKED_S, lag_in_trouble
 
-MODULES = ["hilenc", "vivid n_devs=1 node_types=0x1", "snd-aloop"]
-pytestmark = pytest.mark.timeout(120)
+# No sound: it goes before all else, and what it takes of the guest's one processor would be taken for the camera's.
+MODULES = ["hilenc", "vivid n_devs=1 node_types=0x1"]
+pytestmark = pytest.mark.timeout(180)
 
-GUEST_S = 0.3
-"""The machine under the guest may be busy with something else for as long, and only for the loop."""
+TRIES: Final = 3
+"""A wait of ours comes with each trouble, a breath of the machine under the guest does not."""
+
+VIDEO: Final = VideoSettings(width=640, height=360, fps=15)
+"""The guest has one processor, for encoder, daemon and peer."""
 
 
 @pytest.fixture
@@ -51,6 +57,9 @@ def _encoder(stall: int) -> Callable[[Board], None]:
 ], ids=["stuck", "pulled", "encoder"])  # fmt: skip
 async def test_the_loop_waits_for_no_camera(board: Board, trouble: Callable[[Board], None],
                                             end: Callable[[Board], None]) -> None:
-    lag = await lag_in_trouble(board, lambda: trouble(board), lambda: end(board))
-    print(f"loop late by {lag.loop_s * 1000:.0f} ms at most, the guest by {lag.machine_s * 1000:.0f} ms")
-    assert lag.loop_s < BLOCKED_S + GUEST_S + lag.machine_s, lag.stacks
+    over_s = []
+    while len(over_s) < TRIES and (not over_s or min(over_s) >= BLOCKED_S):
+        lag = await lag_in_trouble(board, lambda: trouble(board), lambda: end(board), VIDEO)
+        over_s.append(lag.loop_s - lag.machine_s)
+        print(lag)
+    assert min(over_s) < BLOCKED_S
