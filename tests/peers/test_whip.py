@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from appliance.media import rhythm
+from appliance.network import DefaultRoute, Network
 from appliance.providers import api
 from appliance.settings import Secret, WhipSettings
 from appliance.vocabulary import END_REASONS
 from tests.support.browser import Chromium, chromium, wait_for
 from tests.support.house import house, start_of
-from tests.support.interface import changed_network, ip
+from tests.support.interface import ADDRESS, changed_network, ip
 from tests.support.room_device import until
 from tests.support.turnserver import PASSWORD, USERNAME, Authority, TurnServer
 from tests.support.whip_device import Device, device
@@ -188,6 +191,33 @@ async def test_a_longer_cut_is_repaired_where_the_server_can_and_else_all_made_a
         played_anew, = {name for name in server.sessions if name not in before} or {""}
         assert bool(played_anew) is not restarts
         assert len(server.sessions) == 2, "the old one is deleted"
+
+
+async def test_another_default_route_is_taken_in_the_same_session_without_a_loss(
+    browser: Chromium, tmp_path: Path,
+) -> None:
+    """Over TLS, from another address than a loopback one, whose paths no route changes."""
+    authority = await asyncio.to_thread(Authority, tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue(ADDRESS))
+    async with media_server(browser, ADDRESS, context) as server, door(
+        replace(both(server), ca_file=str(authority.file)),
+    ) as one:
+        await one.dial()
+        await published(server)
+        old, new = (Network(frozenset({ADDRESS}), DefaultRoute(2, gateway)) for gateway in ("10.99.0.2", "10.99.0.7"))
+        one.studio.network_changed(old, new)
+        await until(lambda: len(server.of("PATCH")) == 2, "both paths are made anew")
+        assert {request.headers["If-Match"] for request in server.of("PATCH")} == {"*"}
+        await published(server)
+        await played(one)
+        assert len(server.of("POST")) == 2
+        assert not one.of(api.Lost)
+        one.studio.network_changed(old, Network(frozenset({"10.99.0.8"}), DefaultRoute(2, "10.99.0.2")))
+        await until(lambda: one.of(api.Lost), "the address is gone")
+        await until(lambda: one.of(api.Recovered), "and the path made anew once more")
+        assert len(server.of("PATCH")) == 4
+        assert len(server.of("POST")) == 2
 
 
 async def test_the_server_is_killed_and_comes_back(browser: Chromium, server: MediaServer) -> None:

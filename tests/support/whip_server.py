@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -112,9 +113,10 @@ class MediaServer:
     it can restart ICE; ``counters``: it offers itself (``201`` or ``406``); ``configuration``: of its peer connections;
     ``forgets``: candidates of an offer are lost on the way to its media."""
 
-    def __init__(self, page: Page, host: str = "127.0.0.1") -> None:
+    def __init__(self, page: Page, host: str = "127.0.0.1", context: ssl.SSLContext | None = None) -> None:
         self.page = page
         self.host = host
+        self._context = context
         self.port = free_port()
         self.token = ""
         self.link: list[str] = []
@@ -131,7 +133,7 @@ class MediaServer:
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        return f"http{'s' if self._context else ''}://{self.host}:{self.port}"
 
     @property
     def publish(self) -> str:
@@ -149,7 +151,7 @@ class MediaServer:
         app.router.add_route("*", "/{tail:.*}", self._handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, self.host, self.port, reuse_address=True).start()
+        await web.TCPSite(self._runner, self.host, self.port, reuse_address=True, ssl_context=self._context).start()
 
     async def stop(self) -> None:
         """As a crash would: sessions are not told, and not known any more."""
@@ -229,7 +231,9 @@ class MediaServer:
 
 
 @asynccontextmanager
-async def media_server(browser: Chromium) -> AsyncIterator[MediaServer]:
+async def media_server(
+    browser: Chromium, host: str = "127.0.0.1", context: ssl.SSLContext | None = None,
+) -> AsyncIterator[MediaServer]:
     async def html(_: web.Request) -> web.Response:
         return web.Response(text=_HTML, content_type="text/html")
 
@@ -239,7 +243,8 @@ async def media_server(browser: Chromium) -> AsyncIterator[MediaServer]:
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        server = MediaServer(await browser.open(f"http://127.0.0.1:{runner.addresses[0][1]}/"))
+        page = await browser.open(f"http://127.0.0.1:{runner.addresses[0][1]}/")
+        server = MediaServer(page, host, context)
         await server.start()
         try:
             yield server
