@@ -323,9 +323,10 @@ function showCall(now) {
 
 /** Words and tone of the device's call, beside which the operator's own stands. */
 function deviceCall() {
-  const { state, callerInfo } = live.get("call");
+  const { state, callerInfo, isHandRaised } = live.get("call");
   const [words, tone] = callWords(state);
   if (live.connection !== "open") return ["Not known", ""];
+  if (isHandRaised && state !== "Disconnected") return ["The device asks for attention", "warn"];
   const party = partyName(callerInfo);
   return [{
     Connecting: "The device calls", Ringing: "The device calls", EarlyMedia: "The device calls",
@@ -357,6 +358,7 @@ function showDevice() {
   const members = live.get("roster").participants ?? [];
   replaceRows($("roster"), members.map((member) => el("li", {}, icon(member.kind === "device" ? "speaker" : "person"),
     el("div", { class: "grow" }, el("b", { text: peerName(member) || "Unknown" })),
+    member.isHandRaised ? el("span", { class: "tag", "data-tone": "warn", text: "Asks for attention" }) : null,
     member.isMuted ? el("span", { class: "tag", "data-tone": "warn", text: "Muted" }) : null,
     el("span", { class: "tag", "data-tone": member.state === "Connected" ? "ok" : "", text: MEMBER_STATES[member.state] ?? member.state }))),
   () => el("li", { class: "empty", text: "Nobody is in a call." }));

@@ -115,6 +115,19 @@ async def test_the_device_page_shows_what_the_operator_does_not_send(tmp_path: P
         await expect(page.locator("#peer-no-video")).to_be_hidden()
 
 
+async def test_the_operator_page_shows_who_asks_for_attention(tmp_path: Path) -> None:
+    async with console(tmp_path, "/operator") as (at, _, page):
+        at.bulletin.set("call", {"state": "Connected", "callerInfo": CALLER, "isHandRaised": True})
+        await expect(page.locator("#call-pill")).to_have_text("The device asks for attention")
+        member = {"displayName": "Olga", "state": "Connected"}
+        at.bulletin.set("roster", {"participants": [{**member, "isHandRaised": True}]})
+        await expect(page.locator("#roster")).to_contain_text("Asks for attention")
+        at.bulletin.set("call", {"state": "Connected", "callerInfo": CALLER, "isHandRaised": False})
+        at.bulletin.set("roster", {"participants": [{**member, "isHandRaised": False}]})
+        await expect(page.locator("#call-pill")).to_have_text("The device is in a call")
+        await expect(page.locator("#roster")).not_to_contain_text("Asks for attention")
+
+
 async def test_a_refused_settings_file_is_told_with_its_lines(tmp_path: Path) -> None:
     async with console(tmp_path) as (at, _, page):
         at.bulletin.set("diag", {"configRejected": {"value": True, "detail": {"errors": [
