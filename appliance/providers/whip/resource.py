@@ -49,7 +49,7 @@ def open_http() -> aiohttp.ClientSession:
 @dataclass(frozen=True, slots=True)
 class _Answer:
     """``url``: who answered, after redirects. ``headers``: of several of a name the first, by any case; ``links``: all
-    of that name. ``text`` is of success alone."""
+    of that name. ``text``: of success, and of 406, which may be an offer."""
 
     status: int
     url: URL
