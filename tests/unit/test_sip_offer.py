@@ -80,6 +80,10 @@ def test_directions(told: str, reply: str, sends: bool, receives: bool) -> None:
 
 def test_hold_of_before_rfc_3264_and_a_direction_of_the_session() -> None:
     assert not agreed(theirs(address="0.0.0.0")).sends
+    negotiation = ours()
+    negotiation.answer(theirs())
+    held = negotiation.answer(theirs(address="0.0.0.0"))[1]
+    assert (held.sends, held.host) == (False, "198.51.100.5"), "reports still have somewhere to go"
     session = theirs().replace(b"t=0 0", b"t=0 0\r\na=sendonly")
     assert not agreed(session).sends
 
@@ -128,6 +132,7 @@ def test_lines_that_are_not_wanted_stay_and_are_refused() -> None:
 
 @pytest.mark.parametrize("sdp", [
     theirs(media="video 5000 RTP/AVP 96"), theirs(media="audio 0 RTP/AVP 0"), theirs(media="audio 4000 RTP/AVP 18"),
+    theirs(address="2001:db8::5"),
     theirs(media="audio 4000 UDP/TLS/RTP/SAVPF 0"), theirs(media="audio 4000 RTP/SAVP 0"),
     b"v=0\r\no=- 1 1 IN IP4 1.2.3.4\r\ns=-\r\nt=0 0\r\n"])
 def test_offers_without_anything_for_us(sdp: bytes) -> None:
@@ -137,7 +142,8 @@ def test_offers_without_anything_for_us(sdp: bytes) -> None:
 
 @pytest.mark.parametrize("sdp", [
     b"", b"v=1\r\n", b"hello", theirs(media="audio many RTP/AVP 0"), theirs(media="audio 70000 RTP/AVP 0"),
-    theirs(media="audio"), theirs(address="pbx.example.org"), theirs() + b"m=audio 1 RTP/AVP 0\r\n" * 20,
+    theirs(media="audio"), theirs(address="pbx.example.org"), theirs(address="224.2.2.2"),
+    theirs() + b"m=audio 1 RTP/AVP 0\r\n" * 20,
     theirs("a=x" * 20_000), theirs(*["a=x:y"] * 1100), theirs().replace(b"c=IN IP4", b"c=IN IPX")])
 def test_descriptions_that_are_none(sdp: bytes) -> None:
     with pytest.raises(Malformed):

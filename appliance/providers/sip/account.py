@@ -157,7 +157,11 @@ class Account:
         self._on_change()
 
     def _received(self, data: bytes, hop: Hop) -> None:
-        self.agent.receive(data, hop)
+        """The boundary: whatever a message does to us, it is one message."""
+        try:
+            self.agent.receive(data, hop)
+        except Exception:
+            log.exception("a message of account %s was not taken; this is a defect", self.settings.name)
 
     # --- facts ------------------------------------------------------------------------------------------------------
 

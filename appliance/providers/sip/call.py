@@ -39,6 +39,7 @@ M = TypeVar("M", bound=Message)
 
 SDP: Final = "application/sdp"
 RING_AGAIN_S: Final = 60.0  # a proxy gives up a request that rings for 3 min without another word (13.3.1.1)
+ACKS: Final = 32  # that can be sent again: of every branch, and of the latest descriptions
 FORKS: Final = 16  # branches of one call of ours that may answer
 _DIGIT: Final = re.compile(r"(?:signal\s*=\s*)?([0-9*#A-D])(?![0-9A-Z])", re.IGNORECASE)
 
@@ -95,10 +96,6 @@ class _Call:
         self.describe: Callable[[], bytes] | None = None  # our description as it is, for who is asked for it again
 
     @property
-    def over(self) -> bool:
-        return self._phase is _Phase.OVER
-
-    @property
     def dialog(self) -> Dialog | None:
         return self._dialog
 
@@ -133,7 +130,7 @@ class _Call:
             if self._phase is _Phase.UP:
                 dialog.refresh(response)
                 self._session_timer.granted(response)
-                self._on_event(Answered(_sdp_of(response), dialog.remote))
+                self._on_event(Answered(_sdp_of(response)))
             self._offer_now()
         elif response.status == 422 and self._phase is _Phase.UP and self._session_timer.too_small(response):
             self._ours = None
@@ -234,9 +231,9 @@ class _Call:
         if self._phase is not _Phase.UP:
             self._bye_if_due()
             return
-        if number in self._answer_due and self._dialog is not None:
+        if number in self._answer_due:
             self._answer_due.discard(number)
-            self._on_event(Answered(_sdp_of(request), self._dialog.remote))
+            self._on_event(Answered(_sdp_of(request)))
         self._offer_now()
 
     def _bye_if_due(self) -> None:
@@ -372,6 +369,8 @@ class _Call:
         if again is not None:
             again()
             return False
+        while len(self._acks) >= ACKS:
+            del self._acks[next(iter(self._acks))]
         self._acks[key] = self._agent.send_ack(dialog.request("ACK", response.cseq.number))
         return True
 
@@ -453,7 +452,7 @@ class OutgoingCall(_Call):
             self._phase = _Phase.UP
             self._takes_update = "update" in response.headers.tokens("allow")
             self._session_timer.granted(response)
-            self._on_event(Answered(_sdp_of(response), self._dialog.remote))
+            self._on_event(Answered(_sdp_of(response)))
             self._offer_now()
         elif len(self._losers) < FORKS:  # somebody else was quicker, or we have hung up meanwhile
             loser = self._losers[tag] = self._dialog_with(self._invite.request, response)

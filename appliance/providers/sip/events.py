@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from appliance.providers.sip.grammar import split, unquoted
 from appliance.providers.sip.message import Message
-from appliance.providers.sip.uri import NameAddr, Uri
+from appliance.providers.sip.uri import Uri
 
 __all__ = [
     "Answered", "Cause", "Closed", "Event", "Keyed", "Offered", "Progress", "Refused", "causes_of",
@@ -32,10 +32,9 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The answer to our description, at first and to each later one. ``peer``: who it is, as signalling says."""
+    """The answer to our description, at first and to each later one."""
 
     sdp: bytes
-    peer: NameAddr
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from appliance.providers.sip.grammar import Malformed
 from appliance.providers.sip.offer import Agreed, Negotiation, NotAcceptable
 from appliance.providers.sip.reasons import header_of, reason_of, status_of
 from appliance.providers.sip.sdes import MediaProtection
-from appliance.providers.sip.uri import NameAddr, Uri
+from appliance.providers.sip.uri import Uri
 from appliance.vocabulary import END_REASONS, Json, Reason
 
 __all__ = ["Ground", "SipLeg"]
@@ -224,8 +224,8 @@ class SipLeg:
         match event:
             case said.Progress(status, sdp):
                 self._progress(status, sdp)
-            case said.Answered(sdp, peer):
-                self._take_answer(sdp, peer)
+            case said.Answered(sdp):
+                self._take_answer(sdp)
             case said.Offered(sdp):
                 self._take_offer(sdp)
             case said.Refused(status):
@@ -262,7 +262,7 @@ class SipLeg:
         if status == 180 and not self._playing:
             self._facts.put(api.Ringing())
 
-    def _take_answer(self, sdp: bytes, peer: NameAddr) -> None:
+    def _take_answer(self, sdp: bytes) -> None:
         self._chores.cancel_timer(_Timer.SILENT_SERVER)
         if self._negotiation is None:
             return

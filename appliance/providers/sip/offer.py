@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from typing import Final
 
 from appliance.providers.sip.description import Description, Format, Media, is_address
@@ -176,8 +177,12 @@ class Negotiation:
         self, theirs: Description, line: Media, keys: tuple[Key, Key] | None, *, answered: bool,
     ) -> Agreed:
         host = theirs.where(line)
-        if not is_address(host):
-            raise Malformed("a session description names its address by a name")
+        if not is_address(host) or ip_address(host).is_multicast:
+            raise Malformed("the address of a session description is a name, or that of many")
+        if (":" in host) != (":" in self._host):
+            raise NotAcceptable("the other side takes sound over another version of IP than its signalling")
+        if ip_address(host).is_unspecified and self.agreed is not None:  # a hold of before RFC 3264
+            host = self.agreed.host
         offered = line.known_formats()
         order = [one.kind for one in self._formats if one.name != EVENT]
         common = [one for one in offered if one.kind in order]

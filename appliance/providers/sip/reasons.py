@@ -26,7 +26,7 @@ _BY_REASON: Final[Mapping[str, int]] = {
 def reason_of(closed: Closed, *, answered: bool, incoming: bool) -> Reason:
     """Why a call ended that the peer or the network ended. ``answered``: a 200 was there before."""
     elsewhere = any(cause.protocol == "SIP" and cause.code == 200 for cause in closed.causes)
-    if incoming and not answered:
+    if incoming and (not answered or closed.status == 487):  # cancelled while it was being answered
         return END_REASONS["487/answeredElsewhere" if elsewhere else "487/cancelled"]
     if answered:
         return _told(END_REASONS["0/remote" if closed.status in (200, 481) else "410/mediaLost"], closed)
