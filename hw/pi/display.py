@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
@@ -98,7 +98,25 @@ class DisplayConfig:
 
 @dataclass(frozen=True, slots=True)
 class Show:
+    """``content`` without the pictures that the process has already: ``kept`` has, by their place in it, the place of
+    each in the content before."""
+
     content: Content
+    kept: Mapping[int, int] = field(default_factory=dict)
+
+    @classmethod
+    def after(cls, before: Content, content: Content) -> Show:
+        places = {id(tile.picture): place for place, tile in enumerate(before.tiles) if tile.picture is not None}
+        kept = {here: places[id(tile.picture)] for here, tile in enumerate(content.tiles) if id(tile.picture) in places}
+        tiles = tuple(replace(tile, picture=None) if here in kept else tile for here, tile in enumerate(content.tiles))
+        return cls(replace(content, tiles=tiles), kept)
+
+    def whole(self, before: Content) -> Content:
+        """For who has ``before``."""
+        tiles = tuple(
+            replace(tile, picture=before.tiles[self.kept[here]].picture) if here in self.kept else tile
+            for here, tile in enumerate(self.content.tiles))
+        return replace(self.content, tiles=tiles)
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,7 +359,8 @@ class SdlDisplay:
 
     def _work(self) -> list[Show | Dim | Shoot]:
         """What the process has not been told yet."""
-        work: list[Show | Dim | Shoot] = [Show(self._content)] if self._content is not self._given else []
+        work: list[Show | Dim | Shoot] = (
+            [Show.after(self._given, self._content)] if self._content is not self._given else [])
         if self._brightness != self._dimmed:
             work.append(Dim(self._brightness))
         return work + [Shoot()] * self._shots_wanted

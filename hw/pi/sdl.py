@@ -452,13 +452,13 @@ def main(descriptor: int) -> None:
             tell(State(fault=FaultKind.FAILED, note=f"SDL 2 is not there ({error}): install libsdl2-2.0-0 and pysdl2"))
             line.recv()
             return
-        screen = Screen(config, driver, tell)
+        screen, shown = Screen(config, driver, tell), Content()
         try:
             while True:
                 match line.recv():
-                    case Show(content):
-                        before = screen.drawn_s
-                        screen.show(content)
+                    case Show() as show:
+                        before, shown = screen.drawn_s, show.whole(shown)
+                        screen.show(shown)
                         tell(Drawn(screen.drawn_s - before))
                     case Dim(brightness):
                         screen.dim(brightness)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import queue
 from dataclasses import replace
 from itertools import groupby
@@ -22,6 +23,7 @@ from hw.pi.display import (
     Connector,
     DisplayConfig,
     Message,
+    Show,
     State,
     connectors,
     desktop,
@@ -340,6 +342,20 @@ def test_marks_tell_who_is_muted_who_is_away_and_how_good_a_network_is() -> None
     levels = [seen(INK, bars=level) for level in (3, 4, 5)]
     assert plain < levels[0] < levels[1] < levels[2]
     assert seen(WARNING, bars=2) > seen(WARNING, bars=1) > 0 == seen(WARNING, bars=0)
+
+
+def test_a_picture_that_the_process_has_is_not_sent_again() -> None:
+    one, two, three = (Picture(2, 2, bytes((n,)) * 6) for n in range(3))
+    first = Content((Tile(one, label="Anna"), Tile(None), Tile(two)), "Hello", dark=False)
+    then = Content((Tile(two, 0.5), Tile(three), Tile(one, mirrored=True)), dark=False)
+    at_first = Show.after(Content(), first)
+    assert at_first.content == first
+    further = Show.after(first, then)
+    assert [tile.picture for tile in further.content.tiles] == [None, three, None]
+    has = pickle.loads(pickle.dumps(at_first)).whole(Content())  # noqa: S301 - our own
+    shown = pickle.loads(pickle.dumps(further)).whole(has)  # noqa: S301
+    assert shown == then
+    assert shown.tiles[2].picture is has.tiles[0].picture  # whose texture is there
 
 
 def test_only_where_something_is_drawn_it_is_laid_over_pictures() -> None:
