@@ -23,7 +23,7 @@ class Stage:
 
     def __init__(self, studio: Studio, layout: Layout = Layout.GRID, fit: Fit = Fit.FIT) -> None:
         self._studio = studio
-        self._standing = layout, fit
+        self._configured = self._standing = layout, fit
         self._chosen: tuple[Layout, Fit] | None = None  # for the call
         self._by_itself = False  # the layout of content, because somebody has begun to share
         self._faces: Sequence[Face] = ()
@@ -33,13 +33,15 @@ class Stage:
         self.view: Mapping[Source, Quality] = {}
         """What is received, and how large."""
         self.on_view: Callable[[], None] = _nobody
+        self._arrange()
 
     # --- what is wanted
 
     def configure(self, layout: Layout, fit: Fit) -> None:
-        """Other settings; a call in progress keeps what was chosen for it."""
-        self._standing = layout, fit
-        self._arrange()
+        """The settings: others than before stand from now on; a call in progress keeps what was chosen for it."""
+        if (layout, fit) != self._configured:
+            self._configured = self._standing = layout, fit
+            self._arrange()
 
     def choose(self, layout: Layout | None, fit: Fit | None, *, in_call: bool) -> None:
         """None: as it is."""

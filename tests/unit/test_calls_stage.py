@@ -93,6 +93,9 @@ async def test_a_layout_of_a_call_ends_with_it_and_one_without_a_call_stays(tmp_
         assert stage.layout is Layout.SINGLE
         stage.configure(Layout.GRID, Fit.STRETCH)
         assert stage.document() == {"wanted": "grid", "actual": "grid", "fit": "stretch"}
+        await house.give("video.layout", layout="single")
+        stage.configure(Layout.GRID, Fit.STRETCH)  # the same settings, read again
+        assert stage.layout is Layout.SINGLE
 
 
 @virtual_time
