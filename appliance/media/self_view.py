@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from appliance.media.api import AccessUnit
 from appliance.media.camera import CameraFeed
@@ -13,7 +14,7 @@ from hw.api import EncodedFrame, Picture
 
 __all__ = ["SelfView"]
 
-_TIMESTAMPS: int = 1 << 32  # of RTP, 32 bits
+_TIMESTAMPS: Final = 1 << 32  # of RTP
 
 
 class SelfView:
@@ -39,11 +40,6 @@ class SelfView:
     async def close(self) -> None:
         self.show(False)
         await self._video.close()
-
-    @property
-    def decoded(self) -> int:
-        """Pictures decoded so far."""
-        return self._video.decoded
 
     def _on_frame(self, frame: EncodedFrame | None) -> None:
         if frame is None:  # the camera was closed

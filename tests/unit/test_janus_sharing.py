@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from appliance.providers import api
-from appliance.providers.janus.effects import Share, ShareAnswer, Unshare
+from appliance.providers.janus.effects import Share, ShareAnswer, Trickle, Unshare
 from appliance.vocabulary import Json
 from tests.support.janus_desk import PUBLISHER, Desk, person
 
@@ -103,3 +103,13 @@ def test_after_a_loss_it_is_shared_again() -> None:
     assert desk.of(Share) == [Share(0)]
     begun(desk, own=9)
     assert desk.of(Share) == [Share(0), Share(1)]
+
+
+def test_a_candidate_for_what_is_shared_goes_there() -> None:
+    desk = Desk()
+    desk.in_room()
+    desk.run(desk.member.share(True))
+    begun(desk)
+    candidate = {"candidate": "candidate:1 1 udp 1 127.0.0.1 5000 typ host", "sdpMid": "0", "sdpMLineIndex": 0}
+    desk.run(desk.member.receive({"janus": "trickle", "sender": SHARED, "candidate": candidate}))
+    assert desk.of(Trickle) == [Trickle(0, False, str(candidate["candidate"]), "0", 0, shared=True)]

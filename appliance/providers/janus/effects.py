@@ -130,13 +130,15 @@ class Unshare:
 
 @dataclass(frozen=True, slots=True)
 class Trickle:
-    """A candidate of the server; ``""``: that was the last one."""
+    """A candidate of the server; ``""``: that was the last one. ``shared``: for what we share, else for what we receive
+    (``watching``) or send."""
 
     generation: int
     watching: bool
     candidate: str
     mid: str | None
     line: int | None
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -298,7 +298,10 @@ class JanusLeg:
 
     async def _trickle(self, one: Trickle) -> None:
         try:
-            if one.watching and self._gallery is not None and self._gallery[0] == one.generation:
+            if one.shared:
+                if self._shared is not None and self._shared[0] == one.generation:
+                    await self._shared[1].add_candidate(one.candidate, one.mid, one.line)
+            elif one.watching and self._gallery is not None and self._gallery[0] == one.generation:
                 await self._gallery[1].add_candidate(one.candidate)
             elif not one.watching and self._publication is not None and self._publication[0] == one.generation:
                 await self._publication[1].add_candidate(one.candidate, one.mid, one.line)

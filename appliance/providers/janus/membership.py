@@ -343,6 +343,8 @@ class Membership:
             self._requests.session = None
             return self._lose("signalling", END_REASONS["503/provider"])
         if sender is not None and sender == self._sharing.handle:
+            if kind == "trickle":
+                return self._trickled(message.get("candidate"), shared=True)
             return self._sharing.lost(self.generation) if kind in ("hangup", "detached") else []
         if sender is None or sender not in (self._publisher, self._subscription.handle):
             return []
@@ -404,16 +406,16 @@ class Membership:
             return self._subscription.hung_up()
         return self._lose("media", END_REASONS["410/mediaLost"])
 
-    def _trickled(self, candidate: object, *, watching: bool) -> Sequence[Effect]:
+    def _trickled(self, candidate: object, *, watching: bool = False, shared: bool = False) -> Sequence[Effect]:
         if not isinstance(candidate, dict):
             return []
         if candidate.get("completed") is True:
-            return [Trickle(self.generation, watching, "", None, 0)]
+            return [Trickle(self.generation, watching, "", None, 0, shared)]
         words, mid, line = candidate.get("candidate"), candidate.get("sdpMid"), candidate.get("sdpMLineIndex")
         if not isinstance(words, str):
             return []
         return [Trickle(self.generation, watching, words, mid if isinstance(mid, str) else None,
-                        line if isinstance(line, int) else None)]
+                        line if isinstance(line, int) else None, shared)]
 
     # --- who is there -----------------------------------------------------------------------------------------------
 
