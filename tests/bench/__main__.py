@@ -32,10 +32,11 @@ BENCHES: Final = {
     "media": "the media engine beside stock aiortc and Chromium on a bad network",
     "rooms": "join of a room to first media",
     "sip": "SIP messages, and a call to a baresip",
+    "watching": "one to nine pictures of a room, decoded and shown, beside Chromium",
     "statistics": "what a report of a call costs the loop",
 }
-LONG: Final = {"media"}
-"""Only by name: it takes longer than all the others together."""
+LONG: Final = {"media", "watching"}
+"""Only by name: media takes longer than all the others together, watching half as long."""
 
 LIMIT_S: Final = 900.0
 LONG_LIMIT_S: Final = 3 * 3600.0
@@ -45,7 +46,7 @@ END_S: Final = 20.0
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 OPENING: Final = "<!-- figures, written by scripts/bench --publish -->"
 CLOSING: Final = "<!-- end of figures -->"
-APART: Final = ("devices", "echo", "media")
+APART: Final = ("devices", "echo", "media", "watching")
 """Those that give a table of their own, with a place of its own on the page."""
 
 

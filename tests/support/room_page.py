@@ -60,6 +60,7 @@ class Person {
     const data = joined.plugindata.data;
     if (data.error) throw new Error(data.error);
     this.id = data.id;
+    if (this.sends.nothing) return this.heard(data);
     this.media = await navigator.mediaDevices.getUserMedia({ audio: true, video: true });
     const pc = (this.out = new RTCPeerConnection());
     for (const track of await this.tracks()) {
@@ -90,7 +91,8 @@ class Person {
     for (const one of data.publishers ?? []) {
       const known = this.others[one.id];
       this.others[one.id] = one.display;
-      if (!known) this.renegotiation = this.renegotiation.then(() => this.watch(one));
+      if (known || Object.keys(this.others).length > (this.sends.most ?? Infinity)) continue;
+      this.renegotiation = this.renegotiation.then(() => this.watch(one));
     }
     if (data.leaving) delete this.others[data.leaving];
   }
@@ -202,7 +204,8 @@ window.exit = async (name) => { await window.people[name].leave(); delete window
 
 @asynccontextmanager
 async def room_page() -> AsyncIterator[str]:
-    """The address of the page: ``enter(url, room, name, {simulcast})``, ``exit(name)`` and ``people[name]`` there."""
+    """The address of the page: there are ``enter(url, room, name, {simulcast, nothing, most})``, ``exit(name)`` and
+    ``people[name]``. ``nothing`` is sent; ``most`` others are watched."""
 
     async def page(_: web.Request) -> web.Response:
         return web.Response(text=PAGE, content_type="text/html")
