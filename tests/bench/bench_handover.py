@@ -3,9 +3,10 @@
     python -m tests.bench.bench_handover [--camera N] [--size 1280x720] [--fps 30] [--pixels YU12] [--pictures 300]
 
 In the guest, by ``scripts/hil --run --load 'vivid n_devs=1 node_types=0x1' --load hilenc -- python -m ...`` as above.
-Four ways, in turn, each with the same camera, encoder, size and rate:
+Five ways, in turn, each with the same camera, encoder, size and rate:
 
-* *as the camera process does*: ``UsbSensor``, ``Developer``, ``CameraEncoder``;
+* *as the camera process does*, with copies, and with memory that the encoder shares (``UsbSensor``, ``Developer``,
+  ``CameraEncoder``);
 * *copied once*: from the camera's mapped buffer into the encoder's;
 * *camera's memory*: its buffers are exported, and the encoder reads them;
 * *encoder's memory*: its buffers are exported, and the camera writes into them.
@@ -17,6 +18,7 @@ A way that a driver refuses is told with its words.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import select
 import statistics
@@ -101,26 +103,30 @@ def woken(*files: int) -> set[int]:
     return ready
 
 
-# --- the four ways: each yields whenever a picture has come out coded
+# --- the ways: each yields whenever a picture has come out coded
 
 
-def as_it_is(job: Job) -> Iterator[None]:
+def as_it_is(job: Job, *, shared: bool) -> Iterator[None]:
     camera = next(one for one in find_usb() if one.path == job.camera)
     sensor, developer = UsbSensor(camera, job.mode), Developer(CameraConfig(), job.mode)
     encoder = CameraEncoder(lambda kind, reason: None)
     try:
-        encoder.open(job.mode)
+        encoder.open(job.mode, sensor.layout if shared else None)
         while True:
             woken(sensor.file, *(file for file, _ in encoder.files()))
-            if (taken := sensor.take()) is not None:
-                encoder.encode(developer.develop(taken[0]), taken[1])
+            if (shot := sensor.take()) is not None:
+                if encoder.shares:
+                    encoder.share(shot)
+                elif (picture := shot.picture()) is not None:
+                    encoder.encode(developer.develop(picture), shot.pts_us)
+                    shot.close()
             for _ in encoder.collect():
                 yield
-            if encoder.kind is not EncoderKind.HARDWARE:
-                raise OSError(0, "the encoder failed")
+            if encoder.kind is not EncoderKind.HARDWARE or encoder.shares is not shared:
+                raise OSError(0, "the encoder failed" if encoder.shares is shared else "it shares no memory")
     finally:
-        sensor.close()
         encoder.close()
+        sensor.close()
 
 
 def copied_once(job: Job) -> Iterator[None]:
@@ -184,7 +190,9 @@ def _coded(queue: Queue) -> Iterator[None]:
 
 
 WAYS: Final[dict[str, Callable[[Job], Iterator[None]]]] = {
-    "as the camera process does": as_it_is, "copied once": copied_once,
+    "as the camera process does, with copies": functools.partial(as_it_is, shared=False),
+    "as the camera process does, with shared memory": functools.partial(as_it_is, shared=True),
+    "copied once": copied_once,
     "camera's memory, read by the encoder": cameras_memory, "encoder's memory, filled by the camera": encoders_memory,
 }
 

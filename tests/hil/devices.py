@@ -124,7 +124,7 @@ class Encoder(Parameters):
 
     CALM: Final = {
         "error_next": 0, "corrupt_next": 0, "delay_once_ms": 0, "encode_us": 0, "stall": 0, "max_bufs": 32,
-        "fail_streamon": 0, "max_ctx": 8, "unplug": 0, "pcm": 0, "fill": 1,
+        "fail_streamon": 0, "max_ctx": 8, "no_import": 0, "unplug": 0, "pcm": 0, "fill": 1,
     }  # fmt: skip
 
     @property

@@ -17,6 +17,7 @@ from hw.pi.camera.csi import csi_controls
 from hw.pi.camera.develop import Developer
 from hw.pi.camera.raw import PIXELS, picture_of
 from hw.pi.camera.usb import Offer, captured_us, choose, find_usb
+from hw.pi.shot import Shot
 from hw.pi.v4l2 import FLAG_MONOTONIC, Done, Format
 
 HD = VideoMode(1280, 720, 30)
@@ -194,6 +195,25 @@ def test_cameras_are_known_by_where_they_are_plugged(tmp_path: Path) -> None:
     found, = find_usb(str(tmp_path))
     assert (found.id, found.name, found.path) == ("usb-1-1.2:1.0", "HD Webcam", "/dev/video910")
     assert find_usb(str(tmp_path / "empty")) == []
+
+
+def test_a_picture_goes_back_to_the_camera_with_its_last_holder() -> None:
+    copies, back = [], []
+
+    def copy() -> VideoFrame:
+        copies.append(VideoFrame(64, 36, "yuv420p"))
+        return copies[-1]
+
+    shot = Shot(5, copy, file=7, give_back=lambda: back.append(True))
+    assert shot.small() is None
+    assert shot.keep() is shot
+    shot.close()
+    assert not back
+    assert shot.picture() is shot.picture() is copies[0]
+    shot.close()
+    assert (len(copies), len(back)) == (1, 1)
+    with pytest.raises(AssertionError):
+        shot.keep()
 
 
 def test_area_words() -> None:

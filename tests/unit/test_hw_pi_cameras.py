@@ -31,6 +31,7 @@ from hw.pi.camera.process import RealCamera
 from hw.pi.camera.usb import UsbCamera
 from hw.pi.encoder.ladder import CameraEncoder
 from hw.pi.encoder.probe import Found
+from hw.pi.shot import Shot
 from tests.contract.seen import until
 
 FRONT, SIDE, ROOF = (UsbCamera(f"usb-{name}", name.capitalize(), f"/dev/{name}") for name in ("front", "side", "roof"))
@@ -52,7 +53,7 @@ def test_the_selected_camera_comes_first_then_the_list(wanted: tuple[str, ...], 
 class Sensor:
     """An open camera with a picture whenever it is asked."""
 
-    zooms, steering, note = False, None, ""
+    zooms, steering, note, layout = False, None, "", None
 
     def __init__(self, camera: UsbCamera) -> None:
         self.camera, self.what, self.closed = camera, camera.name, False
@@ -60,11 +61,11 @@ class Sensor:
         self.error: HardwareError | None = None
         self.pts_us = 0
 
-    def take(self) -> tuple[VideoFrame, int]:
+    def take(self) -> Shot:
         if self.error is not None:
             raise self.error
         self.pts_us += 33_334
-        return VideoFrame(320, 180, "yuv420p"), self.pts_us
+        return Shot(self.pts_us, lambda: VideoFrame(320, 180, "yuv420p"))
 
     def units(self) -> list[tuple[bytes, int]]:
         return []

@@ -37,6 +37,8 @@ class Request:
 
     def __init__(self, camera: PlayedCamera) -> None:
         self._camera, self.held = camera, 1
+        memory = SimpleNamespace(planes=[SimpleNamespace(fd=number) for number in camera.files])
+        self.request, self.stream_map = SimpleNamespace(buffers={"stream": memory}), {"main": "stream"}
 
     def acquire(self) -> None:
         assert self.held > 0
@@ -74,7 +76,7 @@ class Mapped:
 class PlayedCamera:
     """``Picamera2`` with ``streams`` of the formats ``formats``."""
 
-    streams, formats = 2, ("YUV420", "BGR888")
+    streams, formats, files = 2, ("YUV420", "BGR888"), (70, 70, 70)
     opened: list[PlayedCamera]
 
     def __init__(self, number: int = 0) -> None:
@@ -96,7 +98,7 @@ class PlayedCamera:
 
     def configure(self, wanted: dict[str, Any]) -> None:
         if wanted["lores"] is not None and self.streams < 2:
-            raise IndexError("vector::_M_range_check")
+            raise AttributeError("'NoneType' object has no attribute 'orientation'")
         self.given = {}
         for name, one in wanted.items():
             self.given[name] = one
@@ -162,32 +164,52 @@ def test_a_camera_without_a_second_stream_is_used_all_the_same(picamera2: type[P
     camera.shoot()
     taken = sensor.take()
     assert taken is not None
-    assert (taken[0].width, taken[0].height) == (1280, 720)
-    beside = sensor.small()
+    whole, beside = taken.picture(), taken.small()
+    assert whole is not None
+    assert (whole.width, whole.height) == (1280, 720)
     assert (beside is not None) is small
     if beside is not None:
         assert (beside.width, beside.height, beside.format.name) == (640, 360, "yuv420p")
         plane = beside.planes[0]
         line = bytes(plane)[100 * plane.line_size :][:640]
         assert set(line) == {LUMA["lores"]}, "no byte of the padding is in the picture"
+    taken.close()
     sensor.close()
 
 
-def test_no_buffer_of_the_camera_is_kept_and_the_small_picture_is_copied_only_when_asked_for(
-        picamera2: type[PlayedCamera]) -> None:
+def test_no_buffer_of_the_camera_is_kept_and_nothing_is_copied_unless_asked_for(picamera2: type[PlayedCamera]) -> None:
     sensor = CsiSensor(CAMERA, VideoMode(1280, 720), CameraConfig())
     camera, = picamera2.opened
     assert sensor.take() is None
-    assert sensor.small() is None
     for _ in range(20):
         camera.shoot()
         camera.shoot()  # of two the newest is taken
-        sensor.take()
-    assert camera.copied == ["main"] * 20
-    assert sum(request.held for request in camera.requests) == 1, "of the picture whose small one may be asked for"
+        taken = sensor.take()
+        assert taken is not None
+        assert [request.held for request in camera.requests if request.held] == [1]
+        taken.keep().close()
+        taken.close()
+        assert not any(request.held for request in camera.requests)
+    assert not camera.copied
     sensor.close()
     camera.shoot()  # one more comes as it is closed
     assert not any(request.held for request in camera.requests)
+    sensor.close()
+
+
+@pytest.mark.parametrize(("files", "shared"), [((70, 70, 70), 70), ((70,), 70), ((70, 71, 72), -1)])
+def test_memory_is_shared_where_it_is_in_one_piece(picamera2: type[PlayedCamera], files: tuple[int, ...], shared: int,
+                                                   ) -> None:
+    picamera2.files = files
+    sensor = CsiSensor(CAMERA, VideoMode(1280, 720), CameraConfig())
+    picamera2.opened[0].shoot()
+    taken = sensor.take()
+    assert taken is not None
+    assert taken.file == shared
+    layout = sensor.layout
+    assert layout is not None
+    assert (layout.pixels, layout.line, layout.size) == ("YU12", 1344, 1344 * 720 * 3 // 2)
+    taken.close()
     sensor.close()
 
 

@@ -19,6 +19,7 @@ from hw.api import DeviceBusyError, DeviceFailedError, HardwareError, VideoMode
 from hw.pi.camera.config import WHOLE, CameraConfig
 from hw.pi.camera.raw import picture_of
 from hw.pi.camera.usb import CSI_NODES, UsbCamera
+from hw.pi.shot import Shot
 from hw.pi.v4l2 import Format, nodes_named
 
 __all__ = ["CSI", "SMALL_WIDTH", "CsiSensor", "csi_controls", "csi_is_there", "csi_streams", "find_csi"]
@@ -39,8 +40,9 @@ SMALL_WIDTH: Final = 640
 
 BUFFERS: Final = 6
 
-_REFUSALS: Final = (RuntimeError, ValueError, IndexError, KeyError)
-"""What picamera2 raises for a configuration that the camera does not do; IndexError where it has fewer streams."""
+_REFUSALS: Final = (RuntimeError, ValueError, IndexError, KeyError, AttributeError)
+"""What picamera2 raises for a configuration that the camera does not do; the last where it has fewer streams, for which
+libcamera makes none."""
 
 
 def csi_is_there(sysfs: str = "/sys") -> bool:
@@ -104,14 +106,13 @@ class CsiSensor:
         self.file = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._lock = threading.Lock()
         self._newest: Any = None
-        self._taken: Any = None  # whose small picture may be asked for
         self._closed = False
         self._camera: Any = None
         try:
             number = [one["Id"] for one in Picamera2.global_camera_info()].index(camera.id)
             self._camera = Picamera2(number)
             self._open(mode, config)
-        except (RuntimeError, ValueError, IndexError, OSError, KeyError) as error:
+        except (*_REFUSALS, OSError) as error:
             self.close()
             raise _refusal(self.what, error) from error
 
@@ -150,26 +151,25 @@ class CsiSensor:
         if old is not None:
             old.release()
 
-    def take(self) -> tuple[VideoFrame, int] | None:
-        """The newest picture and its time; None: none yet. Raises HardwareError."""
+    @property
+    def layout(self) -> Format | None:
+        """How its pictures lie in memory that can be shared."""
+        return self._main
+
+    def take(self) -> Shot | None:
+        """The newest picture; None: none yet. Raises HardwareError."""
         with suppress(BlockingIOError):
             os.eventfd_read(self.file)
         with self._lock:
             request, self._newest = self._newest, None
         if request is None:
             return None
-        try:
-            pts_us = request.get_metadata().get("SensorTimestamp", 0) // 1000
-            return _picture(request, "main", self._main), pts_us
-        finally:
-            if self._small is not None:
-                request, self._taken = self._taken, request
-            if request is not None:
-                request.release()
-
-    def small(self) -> VideoFrame | None:
-        """The small picture beside the one that was taken last; None: there is none."""
-        return None if self._taken is None or self._small is None else _picture(self._taken, "lores", self._small)
+        small = self._small
+        return Shot(
+            request.get_metadata().get("SensorTimestamp", 0) // 1000, lambda: _picture(request, "main", self._main),
+            file=_file(request, "main"), give_back=request.release,
+            small=lambda: None if small is None else _picture(request, "lores", small),
+        )  # fmt: skip
 
     def units(self) -> list[tuple[bytes, int]]:
         """None: such cameras have no encoder of their own."""
@@ -178,10 +178,9 @@ class CsiSensor:
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            held, self._newest, self._taken = [self._newest, self._taken], None, None
-        for request in held:
-            if request is not None:
-                request.release()
+            request, self._newest = self._newest, None
+        if request is not None:
+            request.release()
         if self._camera is not None:
             with suppress(RuntimeError):
                 self._camera.stop()
@@ -196,6 +195,13 @@ class CsiSensor:
 def _layout(given: Mapping[str, Any]) -> Format:
     width, height = given["size"]
     return Format(width, height, FORMATS[given["format"]], given["stride"], given["framesize"])
+
+
+def _file(request: Any, stream: str) -> int:
+    """Of the one piece of memory that all planes of a picture lie in; -1: there are several."""
+    planes = request.request.buffers[request.stream_map[stream]].planes
+    files = {plane.fd for plane in planes}
+    return files.pop() if len(files) == 1 else -1
 
 
 def _picture(request: Any, stream: str, layout: Format) -> VideoFrame:

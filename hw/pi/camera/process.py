@@ -31,7 +31,7 @@ from hw.blame import fault_of
 from hw.camera.light import is_dark
 from hw.camera.serve import Owner, serve
 from hw.camera.x264 import jpeg
-from hw.pi.camera.config import CameraConfig, config_of, ranked
+from hw.pi.camera.config import WHOLE, CameraConfig, config_of, ranked
 from hw.pi.camera.csi import CSI, CsiSensor, find_csi
 from hw.pi.camera.develop import Developer
 from hw.pi.camera.own import OwnStream, OwnStreamError
@@ -40,7 +40,8 @@ from hw.pi.camera.usb import UsbCamera, UsbSensor, find_usb
 from hw.pi.encoder.ladder import CameraEncoder
 from hw.pi.encoder.units import key_picture
 from hw.pi.settling import AGAIN_S, is_settling
-from hw.pi.v4l2 import nodes_named
+from hw.pi.shot import Shot
+from hw.pi.v4l2 import Format, nodes_named
 
 _log = logging.getLogger("hw.camera")
 
@@ -76,10 +77,11 @@ class Sensor(Protocol):
     def file(self) -> int: ...
     @property
     def what(self) -> str: ...
-    def take(self) -> tuple[VideoFrame, int] | None: ...
-    def small(self) -> VideoFrame | None:
-        """The small picture beside the one that was taken last; None: there is none."""
+    @property
+    def layout(self) -> Format | None:
+        """How its pictures lie in memory that an encoder may read; None: they have to be copied."""
 
+    def take(self) -> Shot | None: ...
     def units(self) -> list[tuple[bytes, int]]: ...
     def close(self) -> None: ...
 
@@ -96,6 +98,7 @@ class RealCamera:
         self._developer: Developer | None = None
         self._beside: Developer | None = None  # of the small pictures, once one was wanted
         self._last: VideoFrame | None = None
+        self._shot: Shot | None = None  # the last one, where it may be looked at later
         self._due_us = 0
         self._counter = 0
         self._dark = False
@@ -272,7 +275,7 @@ class RealCamera:
         if sensor.steering is not None and mode == replace(opened, bitrate=mode.bitrate):
             self._own = OwnStream(mode.bitrate)
             self._encoder.close()
-        made = mode if self._own is not None else self._encoder.open(mode)
+        made = mode if self._own is not None else self._encoder.open(mode, self._as_it_lies(sensor, mode))
         self._developer, self._beside = Developer(self._config, made, zoomed=sensor.zooms), None
         if sensor.steering is not None:
             self._last = None
@@ -282,10 +285,24 @@ class RealCamera:
             self._tell_maker()
         return made
 
+    def _as_it_lies(self, sensor: Sensor, mode: VideoMode) -> Format | None:
+        """How its pictures lie, where an encoder may have them as they are."""
+        layout, config = sensor.layout, self._config
+        plain = not (config.rotation or config.masks) and (sensor.zooms or config.part == WHOLE)
+        fits = layout is not None and (layout.width, layout.height) == (mode.width, mode.height)
+        return layout if plain and fits else None
+
+    def _hold(self, shot: Shot | None) -> None:
+        """The one that may be looked at later, in place of the one before."""
+        if self._shot is not None:
+            self._shot.close()
+        self._shot = shot
+
     def _close(self) -> None:
+        self._hold(None)
+        self._encoder.close()  # before the camera, whose memory it reads
         if self._sensor is not None:
             self._sensor.close()
-        self._encoder.close()
         self._sensor = self._developer = self._beside = self._last = self._again_at = None
         if self._own is not None:
             self._own = None
@@ -433,7 +450,7 @@ class RealCamera:
             self._lose(error)
             return
         if taken is not None:
-            self._picture(*taken)
+            self._picture(taken)
         self._deliver()
         self._prefer()
 
@@ -457,16 +474,31 @@ class RealCamera:
             if self._config.use == "required":
                 self._owner.tell("device", why="", detail="")
 
-    def _picture(self, picture: VideoFrame, pts_us: int) -> None:
-        if self._thinned(pts_us):
+    def _picture(self, shot: Shot) -> None:
+        if self._thinned(shot.pts_us):
+            shot.close()
             return
         assert self._developer is not None  # noqa: S101 - only while open
-        shown = self._developer.develop(picture)
-        self._last = shown
+        self._hold(shot.keep())
         self._counter += 1
-        if self._counter % max(1, self._mode.fps // 2) == 0:
-            self._judge_light(shown)
-        self._encoder.encode(shown, pts_us)
+        judged = self._counter % max(1, self._mode.fps // 2) == 0
+        shared = self._encoder.shares
+        self._last = self._developed() if judged or not shared else None
+        if self._last is not None and judged:
+            self._judge_light(self._last)
+        if shared:
+            self._encoder.share(shot)
+            return
+        shot.close()
+        if self._last is not None:  # else it is damaged
+            self._encoder.encode(self._last, shot.pts_us)
+
+    def _developed(self) -> VideoFrame | None:
+        """The last picture, as it leaves; None: there is none, or it is damaged."""
+        if self._shot is None or self._developer is None:
+            return None
+        picture = self._shot.picture()
+        return None if picture is None else self._developer.develop(picture)
 
     def _judge_light(self, shown: VideoFrame) -> None:
         if is_dark(shown) != self._dark:
@@ -505,15 +537,16 @@ class RealCamera:
 
     def _still(self) -> VideoFrame:
         """What a snapshot shows: the small picture beside the last one where that is larger, else the last one."""
-        if self._sensor is None or self._last is None:
+        if self._sensor is None or self._shot is None:
             return self._look_once()
-        small = self._sensor.small()
-        if small is None or small.width >= self._last.width:
-            return self._last
-        if self._beside is None:
-            mode = replace(self._told_mode, width=small.width, height=small.height)
-            self._beside = Developer(self._config, mode, zoomed=self._sensor.zooms)
-        return self._beside.develop(small)
+        small = self._shot.small()
+        if small is not None and small.width < self._told_mode.width:
+            if self._beside is None:
+                mode = replace(self._told_mode, width=small.width, height=small.height)
+                self._beside = Developer(self._config, mode, zoomed=self._sensor.zooms)
+            return self._beside.develop(small)
+        self._last = self._last or self._developed()
+        return self._last or self._look_once()
 
     def _judge_stills(self) -> None:
         waiting, self._stills = self._stills, []
@@ -546,7 +579,8 @@ class RealCamera:
                 poll.poll(left * 1000)
                 taken = opened.take()
                 if taken is not None:
-                    picture, settle = taken[0], settle - 1
+                    picture, settle = taken.picture() or picture, settle - 1
+                    taken.close()
             if picture is None:
                 raise DeviceFailedError(f"{opened.what} delivers no picture")
             return developer.develop(picture)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ from hw.api import DeviceFailedError, DeviceFormatError, DevicePulledError, Vide
 from hw.pi.camera.config import CameraConfig
 from hw.pi.camera.raw import picture_of
 from hw.pi.camera.steer import Steering, steering_of
+from hw.pi.shot import Shot
 from hw.pi.v4l2 import (
     CAN_CAPTURE,
     CAN_STREAM,
@@ -26,6 +28,7 @@ from hw.pi.v4l2 import (
     FLAG_MONOTONIC,
     FLAGS_CLOCK,
     Done,
+    Format,
     Node,
     Queue,
     QueueKind,
@@ -36,6 +39,12 @@ from hw.pi.v4l2 import (
 __all__ = ["CSI_NODES", "Offer", "UsbCamera", "UsbSensor", "captured_us", "choose", "find_usb"]
 
 BUFFERS: Final = 4
+
+SHARED: Final = ("YU12", "NV12")
+"""Formats that encoders read where they lie."""
+
+SHARED_BUFFERS: Final = 6
+"""Of those: one is shown in snapshots, and up to three are in the encoder."""
 
 DECODERS: Final = {"MJPG": "mjpeg", "H264": "h264"}
 
@@ -147,6 +156,7 @@ class UsbSensor:
         self._what = f"camera {camera.name} ({camera.id})"
         self._decoder: VideoCodecContext | None = None
         self._queue: Queue | None = None
+        self._files: list[int] = []
         try:
             self._node = Node(camera.path)
         except OSError as error:
@@ -175,7 +185,11 @@ class UsbSensor:
             node.set_rate(QueueKind.CAMERA, mode.fps)
         if self.steering is not None:
             self.steering.prepare(mode)
-        self._queue = Queue(node, QueueKind.CAMERA, BUFFERS)
+        shared = self._format.pixels in SHARED
+        self._queue = Queue(node, QueueKind.CAMERA, SHARED_BUFFERS if shared else BUFFERS)
+        if shared:
+            with suppress(OSError):  # its driver shares no memory
+                self._files += (self._queue.export(index) for index in range(self._queue.count))
         for index in range(self._queue.count):
             self._queue.put(index)
         self._queue.start()
@@ -218,30 +232,47 @@ class UsbSensor:
     def what(self) -> str:
         return self._what
 
-    def take(self) -> tuple[VideoFrame, int] | None:
-        """The newest picture and its time (CLOCK_MONOTONIC, microseconds); None: none yet, or a damaged one.
+    @property
+    def layout(self) -> Format | None:
+        """How its pictures lie in memory that can be shared; None: they do not."""
+        return self._format if len(self._files) == self._buffers.count else None
+
+    def take(self) -> Shot | None:
+        """The newest picture, stamped in CLOCK_MONOTONIC; None: none yet, or a damaged one.
 
         Raises HardwareError when the camera is gone or fails.
         """
-        newest = None
         if self._format.pixels == "H264":  # each refers to the one before
+            newest = None
             for data, pts_us in self.units():
                 picture = self._decoded(data)
-                newest = newest if picture is None else (picture, pts_us)
+                newest = newest if picture is None else _decoded_shot(picture, pts_us)
             return newest
         with self._failing():
             done = self._newest()
             if done is None:
                 return None
-            picture = self._picture(done)
+            pts_us = captured_us(done, _now_us())
+            if self._format.pixels not in DECODERS and not done.flags & FLAG_ERROR and done.used:
+                return self._shot(done, pts_us)
+            data = b"" if done.flags & FLAG_ERROR else self._buffers.memory(done.index)[: done.used]
             self._buffers.put(done.index)
-        return None if picture is None else (picture, captured_us(done, _now_us()))
+        picture = self._decoded(data) if data else None
+        return None if picture is None else _decoded_shot(picture, pts_us)
 
-    def _picture(self, done: Done) -> VideoFrame | None:
-        if done.flags & FLAG_ERROR or not done.used:
-            return None
-        with memoryview(self._buffers.memory(done.index)) as memory, memory[: done.used] as data:
-            return self._decoded(bytes(data)) if self._format.pixels in DECODERS else picture_of(data, self._format)
+    def _shot(self, done: Done, pts_us: int) -> Shot:
+        queue, layout = self._buffers, self._format
+
+        def copy() -> VideoFrame | None:
+            with memoryview(queue.memory(done.index)) as memory, memory[: done.used] as data:
+                return picture_of(data, layout)
+
+        def give_back() -> None:
+            if self._queue is queue:
+                with suppress(OSError):  # a camera that is gone is noticed by the next look
+                    queue.put(done.index)
+
+        return Shot(pts_us, copy, file=self._files[done.index] if self.layout is not None else -1, give_back=give_back)
 
     def _newest(self) -> Done | None:
         newest = None
@@ -250,10 +281,6 @@ class UsbSensor:
                 self._buffers.put(newest.index)  # we were late: an older one is of no use
             newest = done
         return newest
-
-    def small(self) -> VideoFrame | None:
-        """None: such cameras have one stream."""
-        return None
 
     def units(self) -> list[tuple[bytes, int]]:
         """What came since, each with its time, as it lies in the camera's own stream. Raises HardwareError."""
@@ -294,9 +321,16 @@ class UsbSensor:
 
     def close(self) -> None:
         if self._queue is not None:
-            self._queue.close()
-            self._queue = None
+            queue, self._queue = self._queue, None
+            queue.close()
+        for file in self._files:
+            os.close(file)
+        self._files.clear()
         self._node.close()
+
+
+def _decoded_shot(picture: VideoFrame, pts_us: int) -> Shot:
+    return Shot(pts_us, lambda: picture)
 
 
 def _now_us() -> int:

@@ -14,9 +14,11 @@ from av.video.frame import VideoFrame
 
 from hw.api import EncodedFrame, EncoderKind, VideoMode
 from hw.camera.x264 import H264Encoder
-from hw.pi.encoder.m2m import EncoderError, M2mEncoder
+from hw.pi.encoder.m2m import EncoderError, M2mEncoder, MemoryRefusedError
 from hw.pi.encoder.probe import Found, find_encoder, plugged_encoders
 from hw.pi.patience import aside, within
+from hw.pi.shot import Shot
+from hw.pi.v4l2 import Format
 
 __all__ = ["AGAIN_S", "CameraEncoder", "affordable", "measure"]
 
@@ -113,6 +115,7 @@ class CameraEncoder:
         self._software: H264Encoder | None = None
         self._mode = VideoMode()
         self._asked = VideoMode()
+        self._layout: Format | None = None
         self._ready: list[EncodedFrame] = []
         self._tell()
 
@@ -128,22 +131,37 @@ class CameraEncoder:
         """What it makes: at most what it was opened for."""
         return self._mode
 
-    def open(self, mode: VideoMode) -> VideoMode:
-        """Begin, or go on in another mode from a key frame on. Returns what it really makes."""
+    def open(self, mode: VideoMode, layout: Format | None = None) -> VideoMode:
+        """Begin, or go on in another mode from a key frame on. Returns what it really makes.
+
+        ``layout``: how the camera's pictures lie in memory that can be shared, where they are of that mode.
+        """
         self._shut(drain=True)
-        self._asked = mode
+        self._asked, self._layout = mode, layout
         self._begin()
         return self._mode
 
     def _begin(self) -> None:
         if self._found.path:
             try:
-                self._hardware = M2mEncoder(self._found.path, self._asked)
+                self._hardware = self._session(self._found.path)
                 self._mode = self._asked
             except EncoderError as error:
                 self._give_up(error)
         if self._hardware is None:
             self._open_software()
+
+    def _session(self, path: str) -> M2mEncoder:
+        if self._layout is not None:
+            try:
+                return M2mEncoder(path, self._asked, self._layout)
+            except MemoryRefusedError as error:
+                self._copy_from_now_on(error)
+        return M2mEncoder(path, self._asked)
+
+    def _copy_from_now_on(self, error: MemoryRefusedError) -> None:
+        _log.info("%s: pictures are copied", error)
+        self._layout = None
 
     def _open_software(self) -> None:
         self._mode = affordable(self._asked, self._speed)
@@ -234,6 +252,34 @@ class CameraEncoder:
 
     # --- pictures
 
+    @property
+    def shares(self) -> bool:
+        """Whether pictures go in by ``share``, where they lie."""
+        return self._hardware is not None and self._hardware.layout is not None
+
+    def share(self, shot: Shot) -> None:
+        """Hand over a picture where it lies; it is closed here. What does not read it there is given a copy."""
+        if self._hardware is not None:
+            try:
+                if self._hardware.room:
+                    self._hardware.share(shot)
+                else:
+                    shot.close()
+                return
+            except MemoryRefusedError as error:
+                self._copy_from_now_on(error)
+                if self._release():
+                    self._begin()
+                else:
+                    self._give_up(error)
+                    self._open_software()
+            except EncoderError as error:
+                self._fall_back(error)
+        picture = shot.picture()
+        shot.close()
+        if picture is not None:
+            self.encode(_sized(picture, self._mode), shot.pts_us)
+
     def encode(self, picture: VideoFrame, pts_us: int) -> None:
         """Hand over a picture (planar 4:2:0, best in the size of ``mode``); what is coded comes by ``collect``."""
         if self._hardware is not None:
@@ -297,7 +343,7 @@ class CameraEncoder:
 
 
 def _sized(picture: VideoFrame, mode: VideoMode) -> VideoFrame:
-    """``picture`` in the size of ``mode``: the encoder has changed since it was made."""
-    if (picture.width, picture.height) == (mode.width, mode.height):
+    """``picture`` in planar 4:2:0 of the size of ``mode``: the encoder has changed since it was made."""
+    if (picture.width, picture.height, picture.format.name) == (mode.width, mode.height, "yuv420p"):
         return picture
-    return picture.reformat(mode.width, mode.height)
+    return picture.reformat(mode.width, mode.height, "yuv420p")

@@ -7,10 +7,12 @@ when ``poll`` says so. What goes wrong is told by EncoderError, and the session 
 
 from __future__ import annotations
 
+import errno
 import mmap
 import select
 import time
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from hw.api import EncodedFrame, VideoMode
 from hw.camera.x264 import KEYFRAME_S, level
 from hw.pi.encoder.units import fault_of_unit
 from hw.pi.patience import aside, within
+from hw.pi.shot import Shot
 from hw.pi.v4l2 import (
     CAN_ENCODE,
     FLAG_ERROR,
@@ -34,10 +37,13 @@ from hw.pi.v4l2 import (
     refusal,
 )
 
-__all__ = ["EncoderError", "M2mEncoder", "fill_planes", "floor_of"]
+__all__ = ["EncoderError", "M2mEncoder", "MemoryRefusedError", "fill_planes", "floor_of"]
 
 BUFFERS: Final = 4
 """Of each side; more only add delay when the encoder is late."""
+
+SHARED: Final = 3
+"""Pictures of the camera's memory that it is given at a time: the camera has as many left to write to."""
 
 CODED_SIZE: Final = 512 * 1024
 """Bytes of a unit at most; a key frame of 1080p at the highest rate stays below."""
@@ -51,6 +57,9 @@ LATE: Final = BUFFERS + 2
 
 CLOSE_S: Final = 0.3
 """Drivers wait in STREAMOFF for the picture that is inside: 15 ms, or for ever."""
+
+REFUSALS: Final = frozenset({errno.EINVAL, errno.EFAULT, errno.ENOMEM, errno.EPERM, errno.EOPNOTSUPP})
+"""What drivers answer to memory of others that they cannot read, not in one piece for example."""
 
 FAILURES: Final = 3
 FAILURES_S: Final = 1.5
@@ -75,6 +84,10 @@ class EncoderError(Exception):
     """The encoder failed, and why."""
 
 
+class MemoryRefusedError(EncoderError):
+    """The encoder does not read pictures where the camera put them; copies may do."""
+
+
 def floor_of(mode: VideoMode) -> int:
     """The lowest bit rate that is asked of a hardware encoder at this size and frame rate."""
     return max(50_000, int(mode.width * mode.height * mode.fps * FLOOR_BITS))
@@ -86,14 +99,18 @@ class _Inside:
 
     when: float
     pts_us: int
-    picture: VideoFrame
+    picture: VideoFrame | Shot
 
 
 class M2mEncoder:
     """One session at the node ``path``. Raises EncoderError when it cannot be opened as asked."""
 
-    def __init__(self, path: str, mode: VideoMode) -> None:
-        self.mode = mode
+    def __init__(self, path: str, mode: VideoMode, layout: Format | None = None) -> None:
+        """``layout``: pictures are handed over where they lie, as it says, by ``share`` and not by ``encode``."""
+        self.mode, self.layout = mode, layout
+        self._reading: dict[int, Shot] = {}  # by buffer
+        self._places: dict[int, int] = {}  # buffers by file: one that stays is attached once
+        self._taken = False  # a picture was, from the camera's memory
         self._pending: deque[_Inside] = deque()
         self._damaged: list[_Inside] = []  # since the last unit that was whole
         self._error: EncoderError | None = None
@@ -122,6 +139,10 @@ class M2mEncoder:
         self._name = f"encoder {card} ({node.path})"
         offered = node.formats(QueueKind.RAW)
         pixels = next((each for each in LAYOUTS if each in offered), "")
+        if self.layout is not None:
+            pixels = self.layout.pixels
+            if pixels not in offered:
+                raise MemoryRefusedError(f"{self._name} takes no {pixels}")
         if not bits & CAN_ENCODE or not pixels:
             raise EncoderError(f"{self._name} takes none of our formats; it offers {', '.join(offered) or 'none'}")
         for control, value in (
@@ -140,7 +161,14 @@ class M2mEncoder:
             raise EncoderError(f"{self._name} does not do {mode.width}x{mode.height} of format {pixels}")
         with suppress(OSError):
             node.set_rate(QueueKind.RAW, mode.fps)
-        self._in = Queue(node, QueueKind.RAW, BUFFERS)
+        if self.layout is not None and not _lies_as(self._raw, self.layout):
+            raise MemoryRefusedError(f"{self._name} wants pictures as {self._raw}, and not as {self.layout}")
+        try:
+            self._in = Queue(node, QueueKind.RAW, BUFFERS, foreign=self.layout is not None)
+        except OSError as error:
+            if self.layout is None or error.errno not in REFUSALS:
+                raise
+            raise MemoryRefusedError(f"{self._name} takes no memory of others: {error.strerror}") from error
         self._queues.append(self._in)
         self._out = Queue(node, QueueKind.CODED, BUFFERS)
         self._queues.append(self._out)
@@ -185,7 +213,7 @@ class M2mEncoder:
         Raises EncoderError.
         """
         self._reclaim()
-        return bool(self._free)
+        return bool(self._free) and (self.layout is None or len(self._reading) < SHARED)
 
     def encode(self, picture: VideoFrame, pts_us: int) -> None:
         """Hand over a picture in YUV 4:2:0 (planar) of the session's size, while there is ``room``.
@@ -195,13 +223,36 @@ class M2mEncoder:
         index = self._free.popleft()
         fill_planes(self._in.memory(index), self._raw, picture)
         try:
-            if self._want_key:
-                self._want_key = False
-                self._node.set_control(FORCE_KEY, 1)
+            self._wake_key()
             self._in.put(index, used=self._raw.size, pts_us=pts_us)
         except OSError as error:
             raise EncoderError(str(refusal(self._name, self._node.path, error))) from error
         self._pending.append(_Inside(time.monotonic(), pts_us, picture))
+
+    def share(self, shot: Shot) -> None:
+        """Hand over a picture where it lies, while there is ``room``; it is closed here when it is coded.
+
+        Raises EncoderError, MemoryRefusedError where it is not read there, and the shot is the caller's still.
+        """
+        index = self._places.get(shot.file, -1)
+        if index not in self._free:
+            index = self._places[shot.file] = self._free[0]
+        try:
+            self._wake_key()
+            self._in.put(index, used=self._raw.size, pts_us=shot.pts_us, file=shot.file)
+        except OSError as error:
+            if not self._taken and error.errno in REFUSALS:
+                raise MemoryRefusedError(f"{self._name} does not read the camera's memory: {error.strerror}") from error
+            raise EncoderError(str(refusal(self._name, self._node.path, error))) from error
+        self._taken = True
+        self._free.remove(index)
+        self._reading[index] = shot.keep()
+        self._pending.append(_Inside(time.monotonic(), shot.pts_us, shot))
+
+    def _wake_key(self) -> None:
+        if self._want_key:
+            self._want_key = False
+            self._node.set_control(FORCE_KEY, 1)
 
     def collect(self, now: float) -> list[EncodedFrame]:
         """What is coded by now (``time.monotonic``). Raises EncoderError when the encoder has failed, and there is
@@ -240,7 +291,12 @@ class M2mEncoder:
     @property
     def uncoded(self) -> list[tuple[VideoFrame, int]]:
         """The pictures that went in and came to nothing so far, oldest first, with their times: for who takes over."""
-        return [(one.picture, one.pts_us) for one in (*self._damaged, *self._pending)]
+        found = []
+        for one in (*self._damaged, *self._pending):
+            picture = one.picture.picture() if isinstance(one.picture, Shot) else one.picture
+            if picture is not None:
+                found.append((picture, one.pts_us))
+        return found
 
     def due_s(self, now: float) -> float | None:
         """Seconds until ``collect`` has a failure to tell; None while nothing is inside."""
@@ -264,6 +320,7 @@ class M2mEncoder:
             self._damaged += done
             self.force_keyframe()  # what follows refers to what is lost
             return None
+        _let_go((*self._damaged, *done))
         self._damaged.clear()
         inside = [one for one in done if one.pts_us == pts_us]
         dwell_us = round((now - inside[-1].when) * 1e6) if inside else None
@@ -273,6 +330,9 @@ class M2mEncoder:
         try:
             while (done := self._in.get()) is not None:
                 self._free.append(done.index)
+                shot = self._reading.pop(done.index, None)
+                if shot is not None:
+                    shot.close()
         except OSError as error:
             raise EncoderError(str(refusal(self._name, self._node.path, error))) from error
 
@@ -297,11 +357,18 @@ class M2mEncoder:
         """Give everything back, at any moment. False: the driver hangs in it, and is left to itself (``closed``)."""
         if self._closing is None:
             queues, self._queues = self._queues, []
+            inside, reading = [*self._damaged, *self._pending], [*self._reading.values()]
+            self._damaged.clear()
+            self._pending.clear()
+            self._reading.clear()
 
             def release() -> None:
                 for queue in queues:
                     queue.close()
                 self._node.close()
+                _let_go(inside)
+                for shot in reading:
+                    shot.close()
 
             self._closing = aside("hw.encoder.close", release)
             with suppress(TimeoutError):
@@ -312,6 +379,19 @@ class M2mEncoder:
     def closed(self) -> bool:
         """Whether the driver has let go of it."""
         return self._closing is not None and self._closing.done()
+
+
+def _let_go(pictures: Iterable[_Inside]) -> None:
+    for one in pictures:
+        if isinstance(one.picture, Shot):
+            one.picture.close()
+
+
+def _lies_as(raw: Format, layout: Format) -> bool:
+    """Whether what lies as ``layout`` says lies as ``raw`` says too, without rows between its planes."""
+    parts = 1 if layout.pixels not in LAYOUTS else 1.5
+    return (raw.width, raw.height, raw.line) == (layout.width, layout.height, layout.line) and (
+        raw.line * raw.height * parts == raw.size <= layout.size)
 
 
 def fill_planes(target: mmap.mmap, raw: Format, picture: VideoFrame) -> None:

@@ -65,7 +65,10 @@ def beside() -> dict[str, Any]:
         poll.register(sensor.file, select.POLLIN)
         poll.poll(LIMIT_S * 1000)
         taken = sensor.take()
-        return {"taken": taken and [taken[0].width, taken[0].height], "small": sensor.small() is not None}
+        assert taken is not None
+        picture, small = taken.picture(), taken.small()
+        taken.close()
+        return {"taken": picture and [picture.width, picture.height], "small": small is not None}
     finally:
         sensor.close()
 

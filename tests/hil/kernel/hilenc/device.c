@@ -33,6 +33,7 @@ MODULE_PARM_DESC(nr, "number of the node: /dev/videoN");
 /* Faults. Written by the tests between pictures, so no lock. */
 static uint error_next, corrupt_next, delay_once_ms, encode_us;
 static uint max_ctx = 8, max_bufs = 32;
+static uint no_import;
 static bool stall, fail_streamon, pcm, fill = true;
 module_param(error_next, uint, 0644);
 MODULE_PARM_DESC(error_next, "so many pictures fail (V4L2_BUF_FLAG_ERROR)");
@@ -50,14 +51,18 @@ module_param(max_bufs, uint, 0644);
 MODULE_PARM_DESC(max_bufs, "VIDIOC_REQBUFS fails with ENOMEM beyond so many");
 module_param(fail_streamon, bool, 0644);
 MODULE_PARM_DESC(fail_streamon, "VIDIOC_STREAMON fails with ENOMEM");
+module_param(no_import, uint, 0644);
+MODULE_PARM_DESC(no_import, "memory of others (DMABUF) is refused by 1: VIDIOC_REQBUFS, 2: VIDIOC_QBUF");
 module_param(pcm, bool, 0644);
 MODULE_PARM_DESC(pcm, "key pictures as I_PCM, bit exact");
 module_param(fill, bool, 0644);
 MODULE_PARM_DESC(fill, "filler data up to the bit rate");
 
-static uint frames, live;
+static uint frames, imported, live;
 module_param(frames, uint, 0444);
 MODULE_PARM_DESC(frames, "pictures encoded");
+module_param(imported, uint, 0444);
+MODULE_PARM_DESC(imported, "of those, read from memory of others");
 module_param(live, uint, 0444);
 MODULE_PARM_DESC(live, "open handles");
 
@@ -217,6 +222,7 @@ static void run_job(struct work_struct *work)
 		raw->sequence = s->raw.sequence++;
 		coded->sequence = s->coded.sequence++;
 		frames++;
+		imported += raw->vb2_buf.memory == VB2_MEMORY_DMABUF;
 		if (v4l2_m2m_is_last_draining_src_buf(m2m, raw)) {
 			coded->flags |= V4L2_BUF_FLAG_LAST;
 			v4l2_event_queue_fh(&s->fh, &end_of_stream);
@@ -260,6 +266,8 @@ static int queue_setup(struct vb2_queue *vq, unsigned int *buffers, unsigned int
 
 static int buf_prepare(struct vb2_buffer *vb)
 {
+	if (no_import == 2 && vb->memory == VB2_MEMORY_DMABUF && V4L2_TYPE_IS_OUTPUT(vb->vb2_queue->type))
+		return -EFAULT;
 	to_vb2_v4l2_buffer(vb)->field = V4L2_FIELD_NONE;
 	return vb2_plane_size(vb, 0) < queue_of(vb2_get_drv_priv(vb->vb2_queue), vb->vb2_queue->type)->sizeimage ? -EINVAL : 0;
 }
@@ -335,7 +343,7 @@ static const struct vb2_ops buffer_ops = {
 static int init_queue(struct session *s, struct vb2_queue *vq, u32 type)
 {
 	vq->type = type;
-	vq->io_modes = VB2_MMAP | VB2_DMABUF;
+	vq->io_modes = no_import == 1 ? VB2_MMAP : VB2_MMAP | VB2_DMABUF;
 	vq->drv_priv = s;
 	vq->buf_struct_size = sizeof(struct v4l2_m2m_buffer);
 	vq->ops = &buffer_ops;
