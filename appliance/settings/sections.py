@@ -279,8 +279,9 @@ class SipAccountSettings:
     display_name: str = setting("", "Name that is shown to who is called; empty: that of the device.", maximum=64,
                                 restart=True, example='"Front door"')
     servers: tuple[str, ...] = setting((), "Registrar or outbound proxy, best first; the next one is used when one "
-                                       "does not answer. None: the host of the address.", format=formats.SIP_SERVER,
-                                       maximum=8, alone=True, restart=True, example='"sbc.example.org:5061"')
+                                       "does not answer. None: the host of the address. Without a port by its SRV "
+                                       "records, where it has any.", format=formats.SIP_SERVER, maximum=8, alone=True,
+                                       restart=True, example='"sbc.example.org:5061"')
     transport: str = setting("tls", "How the server is reached.", choices=("tls", "tcp", "udp"), restart=True)
     ca_file: str = setting("", "Authority of its certificate; empty: those of the system.", format=formats.FILE,
                            restart=True, example='"/etc/edgecall/sip-ca.crt"')

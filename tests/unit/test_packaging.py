@@ -14,8 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NAMED_OTHERWISE = {
-    "alsaaudio": "pyalsaaudio", "attr": "attrs", "audioop": "audioop-lts", "jwt": "pyjwt", "openssl": "pyopenssl",
-    "paho": "paho-mqtt", "pil": "pillow",
+    "alsaaudio": "pyalsaaudio", "attr": "attrs", "audioop": "audioop-lts", "dns": "dnspython", "jwt": "pyjwt",
+    "openssl": "pyopenssl", "paho": "paho-mqtt", "pil": "pillow",
     "sdl2": "pysdl2", "systemd": "systemd-python",
 }
 OF_DEBIAN = {"gi"}  # python3-gi, in programs that run under the system's own Python; scripts/test installs it

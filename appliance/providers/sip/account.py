@@ -18,6 +18,7 @@ from appliance.media.studio import Studio
 from appliance.providers.sip.agent import Agent, Hop, Identity, hop_of
 from appliance.providers.sip.digest import Credentials
 from appliance.providers.sip.leg import SipLeg
+from appliance.providers.sip.locate import locate
 from appliance.providers.sip.message import Message, Request
 from appliance.providers.sip.offer import Negotiation
 from appliance.providers.sip.registration import Registration, State
@@ -32,6 +33,7 @@ __all__ = ["Account"]
 log = logging.getLogger(__name__)
 
 RETRIES_S: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+SERVERS: Final = 16  # of all names of an account
 FAREWELL_S: Final = 1.0  # for what is still to be said when the account is left
 
 
@@ -50,8 +52,8 @@ class Account:
         self._encrypt = encrypt
         self._on_change = on_change
         address = Uri.parse(settings.address)
-        servers = [Uri.parse(f"sip:{one}") for one in settings.servers] or [address]
-        self._servers = [hop_of(one, settings.transport) for one in servers]
+        self._named = [Uri.parse(f"sip:{one}") for one in settings.servers] or [address]
+        self._servers = [hop_of(one, settings.transport) for one in self._named]
         self._at = 0  # which of them is in use
         server = self._servers[0]
         self._networks = [ip_network(one) for one in settings.trusted]
@@ -106,6 +108,8 @@ class Account:
         while True:
             self._renew.clear()
             try:
+                if self._at == 0:
+                    await self._find_servers()
                 await self._flow.open()
             except OSError as error:
                 self._opened(False, _words(error))
@@ -140,9 +144,18 @@ class Account:
         if not ip_address(self.media_host).is_loopback and self.media_host not in addresses:
             self._renew.set()
 
+    async def _find_servers(self) -> None:
+        """At the start of every round: records may be others."""
+        transport = self.settings.transport
+        self._servers = [hop for one in self._named for hop in await locate(one, transport)][:SERVERS]
+        self._use(0)
+
     def _next_server(self) -> None:
         """After the last one the first again."""
-        self._at = (self._at + 1) % len(self._servers)
+        self._use((self._at + 1) % len(self._servers))
+
+    def _use(self, number: int) -> None:
+        self._at = number
         self._flow.server = server = self._servers[self._at]
         self.agent.identity = replace(self.agent.identity, server=server)
 

@@ -58,11 +58,13 @@ def phrase_of(status: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """Where a message goes next, or came from. ``transport``: udp, tcp or tls; ``host``: without brackets."""
+    """Where a message goes next, or came from. ``transport``: udp, tcp or tls; ``host``: without brackets. ``name``:
+    whose a certificate there must be, where it is not that of the host."""
 
     transport: str
     host: str
     port: int
+    name: str = ""
 
     @property
     def reliable(self) -> bool:

@@ -159,7 +159,7 @@ class StreamFlow(Flow):
             async with asyncio.timeout(CONNECT_S):
                 reader, writer = await asyncio.open_connection(
                     self.server.host, self.server.port, ssl=self._tls,
-                    server_hostname=self.server.host if self._tls is not None else None)
+                    server_hostname=(self.server.name or self.server.host) if self._tls is not None else None)
         except TimeoutError as error:
             raise OSError(f"no connection within {CONNECT_S:.0f} s") from error
         own, peer = writer.get_extra_info("sockname"), writer.get_extra_info("peername")
