@@ -66,12 +66,21 @@ async def moves(one: Device, *seats: Seat, mirrored: bool = False) -> None:
             await asyncio.sleep(0.05)
 
 
-async def rate(server: JanusServer, seconds: float = 1.0) -> float:
-    """Bits per second of all pictures that the server sends."""
+async def sent(server: JanusServer, seconds: float = 1.0) -> tuple[int, float]:
+    """On how many lines the server sends pictures, and the bits per second of all of them."""
     loop = asyncio.get_running_loop()
     before, began = await server.pictures_sent(), loop.time()
     await asyncio.sleep(seconds)
-    return (await server.pictures_sent() - before) * 8 / (loop.time() - began)
+    after = await server.pictures_sent()
+    grown = [after[line] - before.get(line, 0) for line in after]
+    return sum(bytes_ > 0 for bytes_ in grown), sum(grown) * 8 / (loop.time() - began)
+
+
+async def sends_on(server: JanusServer, lines: int) -> None:
+    """On so many lines, once what was on its way has left."""
+    async with asyncio.timeout(10):
+        while (await sent(server, 0.5))[0] != lines:
+            pass
 
 
 async def test_the_screen_shows_the_layout_and_the_server_sends_what_is_shown(tmp_path: Path) -> None:
@@ -88,10 +97,10 @@ async def test_the_screen_shows_the_layout_and_the_server_sends_what_is_shown(tm
         await until(lambda: len(door.members) == 3, "three others")
 
         await moves(door, *arrange(Layout.GRID, [Face(str(number)) for number in range(3)]))
-        of_three = await rate(server)
+        await sends_on(server, 3)
         door.stage.limit(1)
         await until(lambda: sum(one.receiving for one in door.members.values()) == 1, "one is received, the others off")
-        assert await rate(server) < of_three / 2
+        await sends_on(server, 1)
         door.stage.limit(9)
         door.stage.choose(Layout.SPEAKER, None, in_call=True)
         await moves(door, *arrange(Layout.SPEAKER, [Face(str(number)) for number in range(3)]))
@@ -100,12 +109,11 @@ async def test_the_screen_shows_the_layout_and_the_server_sends_what_is_shown(tm
         await moves(door, inset, mirrored=True)
         floor = (0, SIZE[1] * 13 // 16, SIZE[0] * 2 // 3, SIZE[1])  # of the large one the inset lies over the mark
         before = (await door.shown()).crop(floor)
-        of_one = await rate(server)
+        await sends_on(server, 1)
         assert ImageChops.difference(before, (await door.shown()).crop(floor)).getbbox() is not None
-        assert of_three > 2 * of_one > 50_000
         door.stage.choose(Layout.NONE, None, in_call=True)
         await until(lambda: not any(one.receiving for one in door.members.values()), "nobody is received")
-        assert await rate(server) < 5_000
+        await sends_on(server, 0)
         shot = await door.shown()
         assert counter(shot, whole) is None
         door.stage.choose(Layout.SINGLE, None, in_call=True)
@@ -120,7 +128,7 @@ async def test_without_a_screen_no_picture_crosses_the_network(tmp_path: Path) -
         await door.join()
         await gate.join()
         await door.hears(880)
-        assert await rate(server) == 0
+        assert await sent(server) == (0, 0)
 
 
 async def test_a_browser_of_several_qualities_is_received_in_the_one_that_is_shown(tmp_path: Path) -> None:
@@ -147,11 +155,11 @@ async def test_a_browser_of_several_qualities_is_received_in_the_one_that_is_sho
             door.stage.ask(olga, quality)
             await comes_in(height)
             await door.sees("Olga")
-            rates[quality] = await rate(server)
+            rates[quality] = (await sent(server))[1]
         assert rates[Quality.LOW] < rates[Quality.HIGH] / 2, rates
         door.stage.ask(olga, Quality.OFF)
         await until(lambda: not door.members["Olga"].receiving, "she is not received")
-        assert await rate(server) < 5_000
+        await sends_on(server, 0)
         door.stage.ask(olga, None)
         await comes_in(288)
 
@@ -248,7 +256,9 @@ async def test_a_picture_that_the_device_shares_is_shown_to_all_beside_its_camer
                 await asyncio.sleep(0.1)
         await wait_for(page, """() => { const video = document.getElementById("Door-(content)");
             return video?.videoWidth === 1280 && video.getVideoPlaybackQuality().totalVideoFrames > 10; }""")
-        assert await pictures_a_second(page, "Door") >= 0.8 * before
+        async with asyncio.timeout(15):  # others on this machine may take their share of two seconds, but not of all
+            while await pictures_a_second(page, "Door") < 0.8 * before:
+                pass
 
         await door.share(None)
         await until(lambda: gate.stage.layout is Layout.GRID, "the layout of before")

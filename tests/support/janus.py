@@ -144,13 +144,14 @@ class JanusServer:
         await self.kill()
         assert status is None, f"Janus ended by itself (status {status}):\n" + "".join(self.log[-20:])
 
-    async def pictures_sent(self) -> int:
-        """Bytes of pictures that the server has sent to all who are there, by its own counters."""
-        sent = 0
+    async def pictures_sent(self) -> Mapping[str, int]:
+        """Bytes of pictures that the server has sent on each line to all who are there, by its own counters."""
+        sent: dict[str, int] = {}
         for session in (await self.admin("list_sessions"))["sessions"]:
             for handle in (await self.admin("list_handles", session_id=session)).get("handles", []):
                 told = await self.admin("handle_info", session_id=session, handle_id=handle)
-                sent += _bytes_out(told.get("info", {}), "video")
+                for number, count in enumerate(_bytes_out(told.get("info", {}), "video")):
+                    sent[f"{handle} {number}"] = count
         return sent
 
     @asynccontextmanager
@@ -205,15 +206,12 @@ admin: {{ admin_ws = true admin_ws_port = {self._admin_port} admin_ws_ip = "127.
         (self._folder / name).write_text(text)
 
 
-def _bytes_out(info: Any, kind: str) -> int:
-    """Of all media lines of this kind, somewhere in what the server tells of a handle."""
-    if isinstance(info, list):
-        return sum(_bytes_out(one, kind) for one in info)
-    if not isinstance(info, dict):
-        return 0
-    if info.get("type") == kind and "stats" in info:
-        return int(info["stats"].get("out", {}).get("bytes", 0))
-    return sum(_bytes_out(one, kind) for one in info.values())
+def _bytes_out(info: Any, kind: str) -> list[int]:
+    """Of each media line of this kind, somewhere in what the server tells of a handle."""
+    if isinstance(info, dict) and info.get("type") == kind and "stats" in info:
+        return [int(info["stats"].get("out", {}).get("bytes", 0))]
+    parts = info if isinstance(info, list) else info.values() if isinstance(info, dict) else ()
+    return [count for one in parts for count in _bytes_out(one, kind)]
 
 
 def _setting(name: str, value: Any) -> str:
