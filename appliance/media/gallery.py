@@ -107,6 +107,7 @@ class _Line:
         return self._arrival.level
 
     def release(self) -> None:
+        self.on = None  # a picture that is decoded still is nobody's: the screen would keep it, and us, for good
         self._screen.picture(self, None)
         if self.voice is not None:
             self._loudspeaker.remove(self.voice)
