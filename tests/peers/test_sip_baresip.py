@@ -34,6 +34,10 @@ async def phone_and_door(
         yield phone, made
 
 
+def _descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 async def call(phone: Baresip, door: SipDevice) -> None:
     await door.dial(f"sip:phone@127.0.0.1:{phone.port}")
     await door.connected()
@@ -154,6 +158,32 @@ async def test_a_codec_that_we_lack_is_refused(tmp_path: Path) -> None:
         assert not door.rings
         await door.dial(f"sip:phone@127.0.0.1:{phone.port}")
         assert await door.ended() == "488/noCodec"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+async def test_two_hundred_calls_leave_nothing(tmp_path: Path) -> None:
+    """Measured 40 s after the last one: as long as a transaction may linger."""
+    async with phone_and_door(tmp_path, "PCMU/8000/1") as (phone, door):
+        await call(phone, door)
+        await door.hang_up()
+        files, tasks = _descriptors(), len(asyncio.all_tasks())
+        for number in range(200):
+            if number % 10 == 0:  # an account takes 30 calls a minute
+                await phone.tell("dial", door.address)
+                await until(lambda: door.of(api.Connected), "it called")
+                await phone.tell("hangup")
+                assert await door.ended() == "0/remote"
+            else:
+                await door.dial(f"sip:phone@127.0.0.1:{phone.port}")
+                await door.connected()
+                await door.hang_up()
+                assert await door.ended() == "0/local"
+            door.told.clear()
+        agent = door.provider._accounts[0].agent
+        await until(lambda: agent.busy == 0, "transactions are over", 40)
+        assert _descriptors() <= files
+        assert len(asyncio.all_tasks()) <= tasks
 
 
 async def test_the_whole_appliance_calls_and_is_called_by_command(tmp_path: Path) -> None:
