@@ -150,11 +150,12 @@ class Scene:
     def listen(self) -> None:
         microphone = alsaaudio.PCM(alsaaudio.PCM_CAPTURE, device=LOOP, rate=RATE, channels=2, periodsize=PERIOD,
                                    format=alsaaudio.PCM_FORMAT_S16_LE, periods=4)  # fmt: skip
+        channels = microphone.info()["channels"]  # of the loop: those of the other side, where that was first
         try:
             while True:
                 length, data = microphone.read()
                 if length > 0:
-                    left = np.frombuffer(data, np.int16)[::2]
+                    left = np.frombuffer(data, np.int16)[::channels]
                     self.heard = np.concatenate([self.heard, left])[-RATE // 5 :]
         finally:
             microphone.close()
