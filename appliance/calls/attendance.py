@@ -57,6 +57,7 @@ class Attendance:
         there, heard = {member.id: member for member in members}, active.speakers
         for gone in [one.id for one in active.roster if one.id not in there]:
             self._remove(active, gone, END_REASONS["0/remote"])
+        known, changed = active.roster.members, list[Participant]()
         for member in members:
             changes: Json = {
                 "display_name": member.display_name, "muted": member.muted,
@@ -64,14 +65,16 @@ class Attendance:
                 "video": member.video, "receiving": member.receiving, "content": member.content,
                 "content_receiving": member.content_receiving, "quality": member.quality,
                 "state": ParticipantState.RECONNECTING if member.away else ParticipantState.CONNECTED}
-            if member.id in active.roster:
-                before = active.roster.members[member.id]
-                told = replace(before, speaking=changes["speaking"]) != replace(before, **changes)
-                self.change(active, member.id, told=told, **changes)
-                continue
-            seat = Participant(member.id, member.identity, kind="voip", joined=time.time(), **changes)
-            active.roster = active.roster.with_member(seat)
-            self._bulletin.post("call.participant.added", participant=seat.payload())
+            before = known.get(member.id)
+            if before is None:
+                seat = Participant(member.id, member.identity, kind="voip", joined=time.time(), **changes)
+                self._bulletin.post("call.participant.added", participant=seat.payload())
+            else:
+                seat = replace(before, **changes)
+                if seat != replace(before, speaking=seat.speaking):
+                    self._bulletin.post("call.participant.updated", participant=seat.payload())
+            changed.append(seat)
+        active.roster = active.roster.with_members(changed)
         self.publish(active)
 
     def hear(self, active: ActiveCall, levels: Mapping[str, float], now: float) -> None:
@@ -79,8 +82,8 @@ class Attendance:
         speakers = active.speakers
         if not speakers.update({one: level for one, level in levels.items() if one in active.roster}, now):
             return
-        for one in active.roster:
-            active.roster = active.roster.changed(one.id, speaking=one.id in speakers.speaking)
+        active.roster = active.roster.with_members(
+            replace(one, speaking=one.id in speakers.speaking) for one in active.roster)
         self.publish(active)
 
     def clear(self, active: ActiveCall) -> None:

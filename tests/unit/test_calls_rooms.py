@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -136,3 +138,20 @@ async def test_a_room_that_is_lost_is_joined_again_within_the_call(tmp_path: Pat
         leg.peer_does(Connected())  # means nothing now
         await settle()
         assert house.call["state"] == "Connected"
+
+
+@virtual_time
+async def test_a_roster_of_hundreds_holds_up_nothing(tmp_path: Path) -> None:
+    """All of them change at once when a network does. With a document for each change it took seconds."""
+    async with House(tmp_path) as house:
+        leg = await in_room(house)
+        crowd = [Member(str(number), f"one-{number}", f"Person {number}", quality=3) for number in range(200)]
+        leg.peer_does(Members(tuple(crowd)))
+        await settle()
+        before, began = house.bulletin.rev, time.process_time()
+        leg.peer_does(Members(tuple(replace(one, quality=1) for one in crowd)))
+        await settle()
+        assert time.process_time() - began < 0.5
+        assert house.bulletin.rev == before + 1
+        assert [one["networkQualityLevel"] for one in house.bulletin.document("roster")["participants"]] == [1] * 200
+        assert len(house.posted("call.participant.updated")) == 200
