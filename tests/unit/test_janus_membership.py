@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import time
+
 import pytest
 
 from appliance.media.api import OnLine, SessionClosed, SessionUp
@@ -21,6 +24,7 @@ from appliance.providers.janus.effects import (
     Watch,
 )
 from appliance.providers.janus.membership import PICTURES, Room
+from appliance.providers.janus.protocol import PERSONS
 from appliance.vocabulary import END_REASONS, Json
 from tests.support.janus_desk import OFFER, PUBLISHER, WATCHER, Desk, person
 
@@ -361,3 +365,61 @@ def test_strangers_and_the_past_are_not_listened_to() -> None:
     assert desk.run(desk.member.offered(0, "late")) == []
     assert desk.run(desk.member.watched(0, "late")) == []
     assert desk.run(desk.member.absent(0, {"2"})) == []
+
+
+def test_a_room_of_hundreds_holds_up_nothing() -> None:
+    """Sound and pictures are sent by the same loop. With a look at everybody for each one it took seconds."""
+    desk = Desk()
+    crowd = [person(number, metadata={"identity": f"one-{number}"}) for number in range(2, 302)]
+    crowd += [{"id": 1000 + number, "display": f"p{number} (screen)", "streams": [
+        {"type": "video", "mid": "0", "codec": "h264"}]} for number in range(2, 302)]
+    began = time.process_time()
+    desk.in_room(*crowd)
+    for _ in range(5):
+        desk.run(desk.member.absent(desk.member.generation, set()))
+        desk.run(desk.member.voices(desk.member.generation, {}))
+    assert time.process_time() - began < 1.5
+    assert len(desk.told(api.Members)[-1].members) == 300
+    assert all(one.content for one in desk.told(api.Members)[-1].members)
+
+
+def test_a_server_that_tells_of_ever_more_people_fills_no_memory() -> None:
+    desk = Desk()
+    desk.in_room(person(2))
+    for first in range(10, 3000, 500):
+        desk.says({"videoroom": "event", "publishers": [
+            {"id": number, "display": "x", "streams": []} for number in range(first, first + 500)]})
+    assert len(desk.told(api.Members)[-1].members) == PERSONS - 1  # we are one of them
+    desk.says({"videoroom": "event", "leaving": 10})
+    desk.says({"videoroom": "event", "publishers": [{"id": 9999, "display": "late", "streams": []}]})
+    assert desk.names[-1] == "late"
+
+
+@pytest.mark.parametrize("own", [None, True, 1.5, [], {}, "", "\ud800"])
+def test_who_is_told_no_id_has_not_joined(own: object) -> None:
+    desk = Desk()
+    desk.run(desk.member.start())
+    desk.opened()
+    desk.plugin("join", {"videoroom": "joined", "id": own})
+    assert desk.of(Finish)[-1].reason.key == "503/provider"
+
+
+def test_half_of_a_character_reaches_neither_the_doors_nor_the_server() -> None:
+    """No JSON text with one can be sent: it would stop the link to the broker, and that to the room."""
+    desk = Desk()
+    desk.run(desk.member.start())
+    desk.opened()
+    desk.plugin("join", {"videoroom": "joined", "id": 1, "private_id": "\ud800", "description": "Lob\ud800by",
+                         "publishers": [person(2, "O\ud800lga"), {**person(3), "id": "a\ud800b"}]})
+    assert desk.told(api.Accepted)[0].peer.display_name == "Lobby"
+    assert [(one.id, one.display_name) for one in desk.told(api.Members)[-1].members] == [("2", "Olga"), ("ab", "p3")]
+    desk.attached()
+    json.dumps(desk.done, default=repr, ensure_ascii=False).encode()
+
+
+def test_an_error_in_no_form_is_an_error_all_the_same() -> None:
+    desk = Desk()
+    desk.run(desk.member.start())
+    desk.run(desk.member.link_up())
+    desk.answer(lambda one: one["janus"] == "create", janus="error", error="full", data={"id": 5})
+    assert desk.of(Finish)[-1].reason.key == "503/provider"

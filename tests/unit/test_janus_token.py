@@ -63,6 +63,7 @@ def signed(ends: float) -> str:
 @pytest.mark.parametrize(("text", "ends"), [
     (signed(NOW), NOW), ("opaque", None), ("", None), ("12,janus", None), (":", None), ("x,janus:y", None),
     ("-5,janus:y", None), ("99999999999999999999,janus:y", None), ("²,janus:y", None),
+    (signed(253_402_300_799), 253_402_300_799.0), (signed(253_402_300_800), None), (signed(999_999_999_999), None),
 ])
 def test_when_a_token_ends(text: str, ends: float | None) -> None:
     assert token_end(text) == ends
@@ -157,3 +158,9 @@ async def test_nothing_of_it_is_shown() -> None:
     await desk.token.put("verysecret", 60)
     assert "verysecret" not in repr(desk.token.state()) + repr(vars(desk.token))
     desk.token.stop()
+
+
+async def test_an_end_that_no_calendar_knows_stops_nothing() -> None:
+    """Neither the start of the appliance nor its state."""
+    desk = Desk(signed(999_999_999_999))
+    assert desk.token.state() == {"isSet": True, "expires": None, "isValid": True}

@@ -40,6 +40,7 @@ from appliance.providers.janus.identities import Identities
 from appliance.providers.janus.moderation import Moderation
 from appliance.providers.janus.protocol import Fault, Person, Stream
 from appliance.providers.janus.requests import Asked, Requests, nothing
+from appliance.providers.janus.shares import Shares
 from appliance.providers.janus.sharing import Sharing
 from appliance.providers.janus.subscription import Subscription
 from appliance.vocabulary import END_REASONS, Json, Reason
@@ -139,8 +140,8 @@ class Membership:
         asked, effects = self._requests.answered(message)
         data = wire.data_of(message)
         error = message.get("error") if message.get("janus") == "error" else data if "error_code" in data else None
-        if isinstance(error, dict):
-            return [*effects, *self._refused(error, asked)]
+        if isinstance(error, dict) or (asked is not None and message.get("janus") == "error"):
+            return [*effects, *self._refused(error if isinstance(error, dict) else {}, asked)]
         if asked is not None:
             return [*effects, *asked.done(dict(message)), *self._roster()]
         return [*effects, *self._event(message)]
@@ -301,20 +302,22 @@ class Membership:
 
     def _joined(self, message: Json) -> Sequence[Effect]:
         data = wire.data_of(message)
-        if data.get("videoroom") != "joined":
+        me = wire.me_of(data)
+        if me is None:
             return self._lose("signalling", END_REASONS["503/provider"])
-        self._me_there = str(data.get("id"))
+        self._me_there = str(me)
         self._former.add(self._me_there)
         effects: list[Effect] = []
         if not self._accepted:
             self._accepted = True
             effects.append(Tell(api.Accepted(api.Peer(
-                self._room.name, f"room:{self._room.name}", str(data.get("description") or self._room.name)[:64]))))
+                self._room.name, f"room:{self._room.name}", (wire.description_of(data) or self._room.name)[:64]))))
         self._take_persons(data)
-        self._persons[self._me_there] = Person(data.get("id", ""), self._me.display_name, self._me.identity)
+        self._persons[self._me_there] = Person(me, self._me.display_name, self._me.identity)
         effects += self._settle()
-        private = data.get("private_id")
-        self._subscription.begin(self.generation, lambda: {**self._door(), "private_id": private})
+        private = wire.private_of(data)
+        ours = {} if private is None else {"private_id": private}
+        self._subscription.begin(self.generation, lambda: {**self._door(), **ours})
         effects += self._roster()
         return [*effects, Publish(self.generation), *self._subscription.follow(),
                 *self._sharing.begin(self.generation, self._door)]
@@ -384,10 +387,12 @@ class Membership:
     def _take_persons(self, data: Json) -> None:
         """Those who are told of now; a publisher whose streams changed is told of again, with all of them."""
         for person in wire.persons(data):
-            self._persons[person.feed] = person
-            self._subscription.told_of(person.feed)
+            if person.feed in self._persons or len(self._persons) < wire.PERSONS:
+                self._persons[person.feed] = person
+                self._subscription.told_of(person.feed)
         for person in wire.attendees(data):
-            self._persons.setdefault(person.feed, person)
+            if len(self._persons) < wire.PERSONS:
+                self._persons.setdefault(person.feed, person)
 
     def _change(self, who: object, **changes: Any) -> None:
         person = self._persons.get(str(who))
@@ -425,19 +430,17 @@ class Membership:
         told: list[Effect] = [TakenOver(identity) for identity in taken]
         return told if wait_s is None else [*told, StartTimer(Timer.TAKE_OVER, wait_s)]
 
-    def _people(self) -> Sequence[Person]:
+    def _people(self, shares: Shares | None = None) -> Sequence[Person]:
         """The others, each once: of an identity that is there twice the one that has it, of ourselves no ghost."""
+        shares = shares or Shares(self._persons.values())
         return [person for person in self._persons.values()
-                if person.feed not in self._former and (person.only_shares or self._identities.shown(person))
-                and not self._is_shared_by_another(person)]
-
-    def _is_shared_by_another(self, person: Person) -> bool:
-        return person.only_shares and any(
-            not other.only_shares and self._belongs(person, other) for other in self._persons.values())
+                if person.feed not in self._former and not shares.is_of_another(person)
+                and (shares.only(person) or self._identities.shown(person))]
 
     def _wanted(self) -> Mapping[tuple[str, str], Quality | None]:
         """The streams that are heard or shown, as (feed, MID there), and how large where there is a choice."""
-        people = self._people()
+        shares = Shares(self._persons.values())
+        people = self._people(shares)
         found: dict[tuple[str, str], Quality | None] = {}
         for kind, codec, most, wanted in (
             ("audio", "opus", VOICES, self._hears), ("video", "h264", PICTURES, self._sees and self._shows),
@@ -447,10 +450,11 @@ class Membership:
                       and (kind == "audio" or self._view is None or Source(person.feed) in self._view)]
             for feed, one in usable[:most] if wanted else ():
                 found[feed, one.mid] = self._quality(Source(feed), one)
-        for person in people if self._sees and self._shows else ():
-            source, shared = Source(person.feed, Shows.CONTENT), self._shared(person)
-            if shared is not None and shared[1].codec == "h264" and (self._view is None or source in self._view):
-                found[shared[0], shared[1].mid] = self._quality(source, shared[1])
+        content = [(Source(person.feed, Shows.CONTENT), *shared) for person in people
+                   if (shared := shares.of(person)) is not None and shared[1].codec == "h264"]
+        shown = [one for one in content if self._view is None or one[0] in self._view]
+        for source, feed, one in shown[:PICTURES] if self._sees and self._shows else ():
+            found[feed, one.mid] = self._quality(source, one)
         for person in people[:SENDERS]:
             data = person.stream("data")
             if data is not None:
@@ -460,40 +464,27 @@ class Membership:
     def _quality(self, source: Source, stream: Stream) -> Quality | None:
         return self._view.get(source) if self._view is not None and stream.simulcast else None
 
-    def _shared(self, person: Person) -> tuple[str, Stream] | None:
-        """What this one shares, and the feed that it comes by: the person's, or one that only shares."""
-        if person.content is not None:
-            return person.feed, person.content
-        for other in self._persons.values():
-            if other.only_shares and other.content is not None and self._belongs(other, person):
-                return other.feed, other.content
-        return None
-
-    @staticmethod
-    def _belongs(sharing: Person, person: Person) -> bool:
-        if sharing.identity and person.identity:
-            return sharing.identity == person.identity
-        return bool(person.name) and sharing.owner == person.name
-
     def _seen(self, stream: tuple[str, str]) -> OnLine:
         """As whose voice or picture a stream is heard or shown."""
-        for person in self._people():
-            shared = self._shared(person)
-            if shared is not None and (shared[0], shared[1].mid) == stream:
-                return OnLine(person.feed, Shows.CONTENT)
-        return OnLine(stream[0])
+        sender = self._persons.get(stream[0])
+        if sender is None or sender.content is None or sender.content.mid != stream[1]:
+            return OnLine(stream[0])
+        shares = Shares(self._persons.values())
+        owner = next((one for one in self._people(shares) if shares.of(one) == (sender.feed, sender.content)), sender)
+        return OnLine(owner.feed, Shows.CONTENT)
 
     def _roster(self) -> Sequence[Effect]:
         """Tell who is there, when that is another list than the one told last."""
         carried = {feed for feed, _ in self._subscription.lines}
-        members = tuple(self._member(person, carried) for person in self._people())
+        shares = Shares(self._persons.values())
+        members = tuple(self._member(person, carried, shares.of(person)) for person in self._people(shares))
         if members == self._told:
             return []
         self._told = members
         return [Tell(api.Members(members))]
 
-    def _member(self, person: Person, carried: Set[str]) -> api.Member:
-        voice, picture, shared = person.stream("audio"), person.stream("video"), self._shared(person)
+    def _member(self, person: Person, carried: Set[str], shared: tuple[str, Stream] | None) -> api.Member:
+        voice, picture = person.stream("audio"), person.stream("video")
         away = person.feed in self._absent and person.feed in carried
         return api.Member(
             person.feed, person.identity or person.name, person.name, muted=voice is None or voice.muted,
@@ -518,7 +509,7 @@ class Membership:
 
     def _token_refused(self, error: Json, reason: Reason, asked: Asked | None) -> Sequence[Effect]:
         """While we are in the room, the call goes on for as long as the server lets it."""
-        judged = TokenJudged(str(error.get("reason", ""))[:200] or "refused")
+        judged = TokenJudged(wire.words_of(error))
         if not self._me_there or not self._connected:
             return [judged, *self._finish(reason)]
         if asked is not None:

@@ -23,12 +23,15 @@ __all__ = [
     "Stream",
     "attendees",
     "data_of",
+    "description_of",
     "fault_of",
     "kinds_of",
     "lines_of",
     "listed",
+    "me_of",
     "new_id",
     "persons",
+    "private_of",
     "room_id",
     "sdp_of",
     "token_end",
@@ -41,8 +44,9 @@ CONTENT: Final = re.compile(r"content|screen|desktop|presentation|slides", re.IG
 as of one who shares from a feed of its own: ``Olga (screen)``."""
 _SHARING: Final = re.compile(r"\s*\((content|screen|desktop|presentation|slides)\)$", re.IGNORECASE)
 NAME_LIMIT: Final = 128  # characters of a name that are taken
-PERSONS: Final = 1000  # of one message
+PERSONS: Final = 1000  # of one message, and in a room
 STREAMS: Final = 16  # of one person
+LAST_SECOND: Final = 253_402_300_799  # since 1970, of the year 9999: no calendar knows a later one
 
 
 def room_id(name: str) -> int | str:
@@ -81,7 +85,9 @@ def token_end(token: str) -> float | None:
     ``SECONDS,REALM[,PLUGIN...]:SIGNATURE`` (https://janus.conf.meetecho.com/docs/auth.html)."""
     fields, colon, _ = token.partition(":")
     seconds, comma, _ = fields.partition(",")
-    return float(seconds) if colon and comma and seconds.isascii() and seconds.isdigit() and len(seconds) < 13 else None
+    if not (colon and comma and seconds.isascii() and seconds.isdigit()) or len(seconds) > len(str(LAST_SECOND)):
+        return None
+    return float(seconds) if int(seconds) <= LAST_SECOND else None
 
 
 # --- errors ---------------------------------------------------------------------------------------------------------
@@ -109,6 +115,22 @@ _REASONS: Final[Mapping[int, tuple[Fault, str]]] = {
 }
 _NO_PLUGIN: Final = replace(END_REASONS["503/provider"], code=501, sub_code="noPlugin",
                             message="The server has no VideoRoom plug-in.")
+
+
+def description_of(data: Mapping[str, Any]) -> str:
+    """What the room is called."""
+    return _text(data.get("description"))
+
+
+def me_of(data: Mapping[str, Any]) -> int | str | None:
+    """Our id in the room that was joined; None: the server has not said that it was."""
+    return _id(data.get("id")) if data.get("videoroom") == "joined" else None
+
+
+def private_of(data: Mapping[str, Any]) -> int | None:
+    """What ties our subscription to us, where the server says it."""
+    private = data.get("private_id")
+    return private if isinstance(private, int) and not isinstance(private, bool) else None
 
 
 def words_of(error: Mapping[str, Any]) -> str:
@@ -268,7 +290,7 @@ def _dicts(value: object, most: int) -> Iterator[Json]:
 def _id(value: object) -> int | str | None:
     if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
         return None
-    return value if isinstance(value, int) else value[:NAME_LIMIT]
+    return value if isinstance(value, int) else _text(value) or None
 
 
 def _text(value: object) -> str:

@@ -79,9 +79,10 @@ class Sharing:
 
     def _in(self, message: Json) -> Sequence[Effect]:
         data = wire.data_of(message)
-        if data.get("videoroom") != "joined":
+        me = wire.me_of(data)
+        if me is None:
             return self._give_up(END_REASONS["503/provider"])
-        self._joined(str(data.get("id")))
+        self._joined(str(me))
         self._joining = False
         return [Share(self._generation)] if self._wanted else self._stop()
 
