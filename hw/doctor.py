@@ -21,11 +21,13 @@ from typing import Final
 from hw.api import AudioBlock, Board, BoardOptions, DeviceFact, Fault, FaultKind, HardwareError, Health, Kind
 from hw.boards import open_board
 from hw.pi.audio.cards import endpoints
-from hw.pi.boardfile import board_files
+from hw.pi.board import checked_file
+from hw.pi.boardfile import BoardFileError, board_files
 from hw.pi.camera.usb import find_usb
 from hw.pi.gpiochip import chips, keeps_outputs
+from hw.pi.health import identity
 
-__all__ = ["Doctor", "main"]
+__all__ = ["Doctor", "board_file_faults", "main"]
 
 RATE: Final = 48_000
 SETTLE_S: Final = 1.5
@@ -179,6 +181,15 @@ class Doctor:
                 print(f"lamp         {lamp}: lit")
             else:
                 self._complain(f"! lamp {lamp} does not follow: see the panel's line above")
+
+
+def board_file_faults(wanted: str) -> list[str]:
+    """What is wrong with the board file ``wanted`` (empty: by this machine's model), a line each. Opens nothing."""
+    try:
+        checked_file(wanted, identity()["model"])
+    except BoardFileError as error:
+        return str(error).splitlines()
+    return []
 
 
 class _Tone:

@@ -255,7 +255,8 @@ def _verbs(_asked: Namespace) -> ExitCode:
 
 
 def _check(asked: Namespace) -> ExitCode:
-    """All faults of a settings file, one a line; the settings as they would be, when there is none."""
+    """All faults of a settings file, and of the board file that it names, one a line; the settings as they would be,
+    when there is none."""
     from appliance.errors import SettingsError
     from appliance.settings import explain, load
 
@@ -265,6 +266,12 @@ def _check(asked: Namespace) -> ExitCode:
         for fault in error.faults:
             print(f"{error.path}: {fault}", file=sys.stderr)
         return ExitCode.SETTINGS
+    if settings.board.name == "pi":
+        from hw.doctor import board_file_faults
+
+        if faults := board_file_faults(settings.board.file):
+            print(*faults, sep="\n", file=sys.stderr)
+            return ExitCode.SETTINGS
     _show(explain(settings))
     return ExitCode.DONE
 

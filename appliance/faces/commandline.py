@@ -47,7 +47,7 @@ _EXIT_WORDS: Final[dict[ExitCode, str]] = {
     ExitCode.NOT_RUNNING: "The appliance is not running or cannot be reached, or left while it was being asked.",
     ExitCode.EXPIRED: "Too late: the command was not carried out.",
     ExitCode.UNFINISHED: "Accepted, but not finished within --wait; it goes on.",
-    ExitCode.SETTINGS: "check, run: the settings file has faults.",
+    ExitCode.SETTINGS: "check, run: the settings file has faults; check: or the board file.",
     ExitCode.INTERRUPTED: "Interrupted by Ctrl-C.",
 }
 
@@ -60,7 +60,7 @@ OWN_COMMANDS: Final[dict[str, str]] = {
     "address": "print a fresh one-time address of the page",
     "stats": "show the statistics of the call and of the device, once or as they come",
     "verbs": "list what the appliance can be told to do",
-    "check": "check a settings file without starting anything",
+    "check": "check a settings file, and the board file that it names, without starting anything",
     "completion": "print a completion script for bash, zsh or fish",
 }
 """Commands beside the verbs."""

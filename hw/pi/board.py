@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from hw.api import (
     Audio,
@@ -32,9 +32,18 @@ from hw.pi.health import BoardHealth, identity
 from hw.pi.panel import PanelConfig, PiPanel, open_panel
 from hw.shared import ShownFile
 
-__all__ = ["PiBoard"]
+__all__ = ["PiBoard", "checked_file"]
 
 _log = logging.getLogger("hw.pi")
+
+_SHAPES: Final = {"audio": AudioConfig, "camera": CameraConfig, "display": DisplayConfig, "panel": PanelConfig}
+
+
+def checked_file(wanted: str, model: str) -> BoardFile:
+    """``find_board_file``, and every table checked. Raises BoardFileError with the faults of all of them."""
+    file = find_board_file(wanted, model)
+    file.check(_SHAPES)
+    return file
 
 
 class Part(Protocol):
@@ -59,7 +68,7 @@ class PiBoard:
 
     def __init__(self, options: BoardOptions) -> None:
         self._identity = identity()
-        self._file = find_board_file(options.file, self._identity["model"])
+        self._file = checked_file(options.file, self._identity["model"])
         sound = self._file.part("audio", AudioConfig)
         lens = self._file.part("camera", CameraConfig)
         panel, screen = self._file.part("panel", PanelConfig), self._file.part("display", DisplayConfig)

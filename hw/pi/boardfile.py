@@ -52,6 +52,18 @@ class BoardFile:
         Fields are ``bool int float str``, tuples of one of them, or ``Mapping[str, …]`` of one of them. What
         ``shape`` itself refuses with ValueError is told with the file's name. Raises BoardFileError.
         """
+        part, faults = self._part(name, shape)
+        if part is None:
+            raise BoardFileError("\n".join(faults))
+        return part
+
+    def check(self, shapes: Mapping[str, type]) -> None:
+        """Raises BoardFileError with every fault of the tables that ``shapes`` names."""
+        if faults := [fault for name, shape in shapes.items() for fault in self._part(name, shape)[1]]:
+            raise BoardFileError("\n".join(faults))
+
+    def _part(self, name: str, shape: type[Part]) -> tuple[Part | None, Sequence[str]]:
+        """The part, or None and what is wrong: wrong keys and types, and what ``shape`` says of the rest."""
         table, hints = self.tables.get(name, {}), get_type_hints(shape)
         known = {one.name: hints[one.name] for one in fields(shape)}  # type: ignore[arg-type]
         faults, values = [], {}
@@ -65,12 +77,12 @@ class BoardFile:
                 values[key] = _typed(value, known[key])
             except ValueError as error:
                 faults.append(f"[{name}] {key}: {error}")
-        if not faults:
-            try:
-                return shape(**values)
-            except ValueError as error:
-                faults.append(f"[{name}] {error}")
-        raise BoardFileError("\n".join(f"board file {self.path}: {fault}" for fault in faults))
+        part = None
+        try:
+            part = shape(**values)
+        except ValueError as error:
+            faults.append(f"[{name}] {error}")
+        return None if faults else part, [f"board file {self.path}: {fault}" for fault in faults]
 
 
 _WORDS: Final[Mapping[type, str]] = {
@@ -101,20 +113,28 @@ def load_board_file(path: str | Path) -> BoardFile:
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise BoardFileError(f"board file {path} is not there; edgecall doctor lists those that are") from error
+        raise BoardFileError(f"board file {path} is not there; edgecall doctor --help lists those that are") from error
     except OSError as error:
         raise BoardFileError(f"board file {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BoardFileError(f"board file {path}: {error}") from error
-    try:
-        title = _typed(tables.pop("title", "Computer"), str)
-        models = _typed(tables.pop("models", []), _Texts)
-    except ValueError as error:
-        raise BoardFileError(f"board file {path}: title must be a text, and models a list of texts: {error}") from error
+    faults, head = [], {}
+    for key, hint in (("title", str), ("models", _Texts)):
+        try:
+            if key in tables:
+                head[key] = _typed(tables.pop(key), hint)
+        except ValueError as error:
+            faults.append(f"{key}: {error}")
     for name, table in tables.items():
-        if name not in PARTS or not isinstance(table, dict):
-            raise BoardFileError(f"board file {path}: there is no part {name!r}; there are {', '.join(PARTS)}")
-    return BoardFile(str(path), title, models, tables)
+        if name not in PARTS:
+            near = difflib.get_close_matches(name, PARTS, 1)
+            faults.append(f"there is no part {name!r}; "
+                          + (f"did you mean [{near[0]}]?" if near else f"there are {', '.join(PARTS)}"))
+        elif not isinstance(table, dict):
+            faults.append(f"{name}: must be a table, begun by [{name}]")
+    if faults:
+        raise BoardFileError("\n".join(f"board file {path}: {fault}" for fault in faults))
+    return BoardFile(str(path), tables=tables, **head)
 
 
 _Texts: Final = tuple[str, ...]
@@ -130,9 +150,9 @@ def board_files(folders: Sequence[Path] = FOLDERS) -> Mapping[str, Path]:
 
 
 def find_board_file(wanted: str, model: str, folders: Sequence[Path] = FOLDERS) -> BoardFile:
-    """The board file ``wanted`` (a name, or a path); empty: the one with the longest beginning of ``model``, else
-    ``generic``, else the defaults of all parts. Raises BoardFileError."""
-    if "/" in wanted:
+    """The board file ``wanted``: a name, or a path (with a slash, or ``.toml`` at its end); empty: the one with the
+    longest beginning of ``model``, else ``generic``, else the defaults of all parts. Raises BoardFileError."""
+    if "/" in wanted or wanted.endswith(".toml"):
         return load_board_file(wanted)
     found = board_files(folders)
     if wanted:

@@ -64,8 +64,7 @@ class PanelConfig:
     def __post_init__(self) -> None:
         faults = [fault for _, group in _GROUPS for name, text in getattr(self, group).items()
                   if (fault := _fault(group, name, text))]
-        if not faults:
-            faults = _doubles(self.wiring)
+        faults += _doubles(self.wiring)
         if not self.chip and any(getattr(self, group) for _, group in _GROUPS):
             faults.append('chip: name the GPIO chip of the lines, as "pinctrl-bcm2711" (gpiodetect lists them)')
         if self.keys and not self.keypad:
@@ -75,8 +74,8 @@ class PanelConfig:
 
     @property
     def wiring(self) -> Wiring:
-        return Wiring(**{group: {name: _line(group, text) for name, text in getattr(self, group).items()}
-                         for _, group in _GROUPS})
+        return Wiring(**{group: {name: _line(group, text) for name, text in getattr(self, group).items()
+                                 if not _fault(group, name, text)} for _, group in _GROUPS})
 
     @property
     def key_map(self) -> Mapping[str, str]:

@@ -354,6 +354,18 @@ def test_check_tells_every_fault_of_a_file(tmp_path: Path, capsys: pytest.Captur
     assert json.loads(capsys.readouterr().out)["call"]["ring_s"] == 40
 
 
+def test_check_tells_every_fault_of_the_board_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, board = tmp_path / "edgecall.toml", tmp_path / "rig.toml"
+    path.write_text(f"[board]\nname = 'pi'\nfile = '{board}'\n")
+    board.write_text("[audio]\nloud = 1\n[camera]\nrotation = 1\n")
+    assert main(["check", str(path)]) == ExitCode.SETTINGS
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 2)
+    assert err.startswith(f"board file {board}: [audio] loud: there is no such key")
+    board.write_text("")
+    assert main(["check", str(path)]) == 0
+
+
 def test_run_becomes_the_daemon_with_its_own_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import runpy
 

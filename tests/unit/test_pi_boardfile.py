@@ -43,6 +43,7 @@ def test_a_part_is_read_by_its_types() -> None:
     ({"zzz": 2.0}, "zzz: there is no such key; there are names, pins, seconds, loud"),
     ({"seconds": 11}, r"\[audio\] seconds: 11 is above 10"),
     ({"zzz": 1, "loud": 1}, r"(?s)zzz.*\n.*loud"),
+    ({"loud": 1, "seconds": 11}, r"loud: .*\n.*seconds: 11 is above 10"),
 ])
 def test_every_fault_of_a_part_is_told_in_words(table: Mapping[str, object], words: str) -> None:
     with pytest.raises(BoardFileError, match=words) as refused:
@@ -51,8 +52,9 @@ def test_every_fault_of_a_part_is_told_in_words(table: Mapping[str, object], wor
 
 
 @pytest.mark.parametrize(("text", "words"), [
-    ("title = ", "b.toml"), ("title = 3", "title must be a text"), ('models = "x"', "models a list of texts"),
-    ("[audoi]", "no part 'audoi'; there are audio, camera"), ("audio = 3", "no part 'audio'"),
+    ("title = ", "b.toml"), ("title = 3", "title: must be a text"), ('models = "x"', "models: must be a list"),
+    ("[audoi]", r"no part 'audoi'; did you mean \[audio\]\?"), ("[zzz]", "no part 'zzz'; there are audio, camera"),
+    ("audio = 3", r"audio: must be a table, begun by \[audio\]"), ("title = 3\n[zzz]", "title: .*\nboard file .*'zzz'"),
     (b"\xff", "b.toml"),
 ])
 def test_a_broken_file_is_told_in_words(tmp_path: Path, text: str | bytes, words: str) -> None:
@@ -79,8 +81,9 @@ def test_the_longest_beginning_of_the_model_wins_and_the_site_before_the_package
     assert find_board_file(str(package / "pi-4b.toml"), "", folders).title == "package pi-4b"
     with pytest.raises(BoardFileError, match="no board file 'pi-9'; there are generic, pi-4, pi-4b"):
         find_board_file("pi-9", "", folders)
-    with pytest.raises(BoardFileError, match="not there; edgecall doctor"):
-        find_board_file("/nowhere/x.toml", "", folders)
+    for nowhere in ("/nowhere/x.toml", "nowhere.toml"):
+        with pytest.raises(BoardFileError, match="not there; edgecall doctor --help"):
+            find_board_file(nowhere, "", folders)
     assert find_board_file("", "Laptop", ()).tables == {}
 
 
@@ -93,6 +96,20 @@ def test_every_board_file_of_ours_opens_a_board(path: Path) -> None:
         assert all(fact.note for fact in board.devices() if not fact.present)
     finally:
         board.close()
+
+
+def test_the_faults_of_all_parts_are_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "b.toml"
+    path.write_text('[audio]\nloud = 1\nlatency_ms = 3\nvolume = 101\n[camera]\nmasks = ["0 0"]\n[display]\n'
+                    'rotation = 1\n[panel]\nchip = "x"\nbuttons = { call = "17", mute = "17" }\n'
+                    'lamps = { call = "5 x" }\n')
+    with pytest.raises(BoardFileError) as refused:
+        open_board("pi", BoardOptions(file=str(path)))
+    lines = str(refused.value).splitlines()
+    assert [line.removeprefix(f"board file {path}: ").split(":")[0] for line in lines] == [
+        "[audio] loud", "[audio] latency_ms", "[camera] masks", "[display] rotation", "[panel] lamps.call = '5 x'"]
+    assert "volume: 101" in lines[1]
+    assert "line 17 is given twice" in lines[4]
 
 
 def test_a_board_file_that_is_missing_is_told_and_nothing_is_left() -> None:

@@ -79,10 +79,10 @@ class AudioConfig:
     priority: int = 10
 
     def __post_init__(self) -> None:
-        for name, value, low, high in (("latency_ms", self.latency_ms, 5, 100), ("volume", self.volume, 0, 100),
-                                       ("priority", self.priority, 0, 99)):
-            if not low <= value <= high:
-                raise ValueError(f"{name}: {value} is outside {low} to {high}")
+        if faults := [f"{name}: {value} is outside {low} to {high}" for name, value, low, high in (
+                ("latency_ms", self.latency_ms, 5, 100), ("volume", self.volume, 0, 100),
+                ("priority", self.priority, 0, 99)) if not low <= value <= high]:
+            raise ValueError("; ".join(faults))
 
 
 class PiAudio:
