@@ -57,4 +57,8 @@ def test_our_camera_takes_its_pictures_by_picamera2(tmp_path: Path) -> None:
         {"main": [[1280, 720], "YUV420"], "lores": small}, {"main": [[1280, 720], "BGR888"], "lores": small},
         {"main": [[1280, 720], "YUV420"]}, {"main": [[1280, 720], "BGR888"]},
     ], "picamera2 takes them as they are, and aligns nothing away"
+    shared = told["shared"]
+    assert shared["read"] >= shared["frames"] - 1 >= 9, "out of libcamera's own memory"
+    assert shared["decoded"] >= shared["frames"] - 1
+    assert shared["still"] == [640, 360]
     assert told["beside"] == {"taken": [704, 396], "small": False}, "vimc has one stream, and is used all the same"

@@ -11,6 +11,7 @@ import select
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import av
@@ -25,6 +26,7 @@ from hw.pi.camera.part import open_camera
 
 PICTURES = 10
 LIMIT_S = 60.0
+IMPORTED = Path("/sys/module/hilenc/parameters/imported")
 
 frames: list[EncodedFrame] = []
 faults: list[str] = []
@@ -73,6 +75,27 @@ def beside() -> dict[str, Any]:
         sensor.close()
 
 
+def shared() -> dict[str, Any]:
+    """Pictures that leave as they were taken: how many the encoder read from libcamera's own memory."""
+    told = FaultLine()
+    one = open_camera(CameraConfig(), told)
+    assert one is not None
+    until(lambda: one.cameras)
+    frames.clear()
+    before = int(IMPORTED.read_text())
+    one.start(VideoMode(640, 360, 10, 500_000), frame)
+    until(lambda: len(frames) >= PICTURES)
+    still = Image.open(io.BytesIO(one.snapshot(20.0)))
+    one.stop()
+    read = int(IMPORTED.read_text()) - before
+    decoder = av.CodecContext.create("h264", "r")
+    pictures = [picture for unit in frames for picture in decoder.decode(av.Packet(unit.data))]
+    one.close()
+    told.close()
+    pictures += decoder.decode(None)
+    return {"frames": len(frames), "read": read, "decoded": len(pictures), "still": still.size}
+
+
 line = FaultLine()
 line.listen(lambda fault: faults.append(f"{fault.fault.value} {fault.active} {fault.detail}"))
 camera = open_camera(CameraConfig(masks=("0 0 0.5 1",)), line)
@@ -101,4 +124,5 @@ print(json.dumps({
     "masked": max((max(row[:320]) for row in rows), default=None),
     "seen": min((max(row[320:]) for row in rows), default=None),
     "late_s": late / 1e6, "stopped_s": stopped, "faults": faults, "configured": configured(), "beside": beside(),
+    "shared": shared(),
 }))  # fmt: skip
