@@ -22,6 +22,9 @@ from appliance.vocabulary import END_REASONS, CallState, Json, MutedBy, Particip
 __all__ = ["ActiveCall", "no_call"]
 
 
+TELEPHONES: Final = ("tel", "sip", "sips")
+"""Schemes of targets that carry no pictures."""
+
 DATA_PER_S: Final = 20.0  # data messages of a peer that become events, each of them written to the outbox
 DATA_BURST: Final = 100.0
 SENDERS: Final = 64  # in a room, whose numbers are remembered; whoever sent longest ago is forgotten first
@@ -75,9 +78,18 @@ class ActiveCall:
         return self.call.local_hold or self.call.remote_hold
 
     @property
+    def sound_alone(self) -> bool:
+        """Whoever may answer, or has, is a telephone: the camera stays closed."""
+        if self.leg is not None:
+            return self.leg.peer.kind == "pstn"
+        targets = [target for one in self.plan for target in one.targets]
+        return bool(targets) and all(target.scheme in TELEPHONES for target in targets)
+
+    @property
     def permitted(self) -> MediaWanted:
-        """What is wanted of the media, as far as the role in the room goes."""
-        return self.terms.permit(self.media)
+        """What is wanted of the media, as far as the role in the room and the way to the peer go."""
+        permitted = self.terms.permit(self.media)
+        return replace(permitted, send_video=False, receive_video=False) if self.sound_alone else permitted
 
     @property
     def in_force(self) -> MediaWanted:
@@ -129,6 +141,8 @@ class ActiveCall:
 
     def standing(self, *, hardware_muted: bool, missing: Mapping[str, str]) -> Standing:
         barred = {name for name, so in (("unmuteMic", self.barred.audio), ("turnVideoOn", self.barred.video)) if so}
+        if self.sound_alone:
+            missing = {**missing, "turnVideoOn": "a telephone call carries sound alone"}
         return Standing(self.call.kind, self.terms.role, hardware_muted,
                         self.leg is not None and self.leg.ends_for_all, barred, missing)
 

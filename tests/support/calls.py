@@ -120,10 +120,10 @@ class ScriptedLeg:
 
 
 class ScriptedProvider:
-    """Serves ``device``, ``operator`` and ``room``; a target in ``offline`` is refused at once."""
+    """Serves ``device``, ``operator``, ``room`` and ``tel``; a target in ``offline`` is refused at once."""
 
     name = "scripted"
-    schemes = frozenset({"device", "operator", "room"})
+    schemes = frozenset({"device", "operator", "room", "tel"})
 
     def __init__(self) -> None:
         self.legs: list[ScriptedLeg] = []
@@ -149,8 +149,9 @@ class ScriptedProvider:
             raise self.refusal
         if target.uri in self.offline:
             raise Refused("not online", code=480, sub_code="unreachable")
-        leg = ScriptedLeg(f"leg-{len(self.legs) + 1}", Peer(target.address, target.uri, target.address,
-                                                                     verified=True))
+        kind = "pstn" if target.scheme == "tel" else "voip"
+        leg = ScriptedLeg(f"leg-{len(self.legs) + 1}",
+                          Peer(target.address, target.uri, target.address, kind, verified=True))
         self.legs.append(leg)
         self.targets.append(target)
         self.media.append(media)

@@ -506,6 +506,33 @@ async def test_a_device_without_a_camera_refuses_video_with_the_reason(tmp_path:
 
 
 @virtual_time
+async def test_a_telephone_call_leaves_the_camera_closed_and_says_so(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        dialling = house.giving("call.dial", to="tel:+4930123456")
+        await house.provider.dialled.wait()
+        assert not house.studio.warm
+        house.provider.legs[0].up()
+        await dialling
+        assert house.call["isLocalVideoStarted"] is False
+        with pytest.raises(Refused, match="a telephone call carries sound alone"):
+            await house.give("video.start")
+        assert house.call["capabilities"]["turnVideoOn"]["isPresent"] is False
+
+
+@virtual_time
+async def test_an_operator_who_answers_beside_a_telephone_is_seen(tmp_path: Path) -> None:
+    both = Entry("Both", members=("Porter", "Desk"), strategy="parallel")
+    book = [both, Entry("Porter", ("tel:+4930123456",)), Entry("Desk", ("operator:desk",))]
+    async with House(tmp_path, entries=book) as house:
+        dialling = house.giving("call.dial", to="Both")
+        await settle()
+        assert house.studio.warm
+        next(leg for leg in house.provider.legs if leg.peer.kind == "voip").up()
+        await dialling
+        assert house.call["isLocalVideoStarted"] is True
+
+
+@virtual_time
 async def test_a_late_hangup_cannot_end_the_next_call(tmp_path: Path) -> None:
     async with House(tmp_path) as house:
         await connected(house)
@@ -525,8 +552,8 @@ async def test_without_a_call_there_is_nothing_to_mute(tmp_path: Path) -> None:
 @virtual_time
 async def test_targets_this_device_cannot_reach_are_refused_before_anything_happens(tmp_path: Path) -> None:
     async with House(tmp_path) as house:
-        with pytest.raises(Refused, match="cannot call tel: addresses") as refusal:
-            await house.give("call.dial", to="+4930123456")
+        with pytest.raises(Refused, match="cannot call sip: addresses") as refusal:
+            await house.give("call.dial", to="sip:porter@pbx.example")
         assert refusal.value.sub_code == "FeatureNotSupported"
         assert house.call["state"] == "None"
 
