@@ -31,6 +31,7 @@ from appliance.errors import EdgecallError, NotPermitted
 from appliance.faces.envelope import parse
 from appliance.intake import Submit
 from appliance.settings import DoorSettings, SignerSettings
+from appliance.tasks import background
 from appliance.vocabulary import VERB, Answer, Event, Json, Origin, Result, Scope
 
 __all__ = ["CHANNEL", "SignedDoor"]
@@ -39,10 +40,10 @@ log = logging.getLogger(__name__)
 
 CHANNEL: Final = "door"
 NONCE_S: Final = 30.0
-NONCES: Final = 64  # that wait for their use; the oldest goes first
+NONCES: Final = 4  # of one sender that wait for their use; its oldest goes first
 REQUESTS_PER_S: Final = 1.0  # of one sender: nobody in a room keeps the door from the others
 REQUESTS_BURST: Final = 8.0
-SENDERS: Final = 64
+SENDERS: Final = 64  # who asked longest ago is forgotten first
 FINAL_S: Final = 5.0
 
 
@@ -51,6 +52,13 @@ class _Signer:
     key: Any  # what load_pem_public_key made of it
     algorithm: str
     relays: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Nonce:
+    call_id: str
+    until: float  # monotonic
+    sender: str | None  # who asked for it; anybody in the call may use it
 
 
 class SignedDoor:
@@ -71,7 +79,7 @@ class SignedDoor:
         self._refused = refused
         self._monotonic = monotonic
         self._limits = RateLimits(REQUESTS_PER_S, REQUESTS_BURST, monotonic, most=SENDERS)
-        self._nonces: dict[str, tuple[str, float]] = {}  # -> call, until
+        self._nonces: dict[str, _Nonce] = {}  # in the order in which they were given
         self._tasks: set[asyncio.Task[None]] = set()
 
     def on_event(self, event: Event) -> None:
@@ -81,7 +89,7 @@ class SignedDoor:
         if not self._limits.take(event.data.get("participantId")):
             log.debug("a message to the door is dropped: its sender sends too many")
             return
-        task = asyncio.get_running_loop().create_task(self._serve(event.data), name="doors.signed")
+        task = background(self._serve(event.data), name="doors.signed", failed=_failed)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -93,17 +101,20 @@ class SignedDoor:
     async def _serve(self, message: Json) -> None:
         body = _object(message["payload"])
         if body.get("type") == "challenge":
-            await self._reply(message, self._challenge(message["callId"]))
+            await self._reply(message, self._challenge(message["callId"], message.get("participantId")))
         elif body.get("type") == "open":
             await self._reply(message, await self._open(message, body))
         # anything else, our own words that came back among them, is no request
 
-    def _challenge(self, call_id: str) -> Json:
+    def _challenge(self, call_id: str, sender: str | None) -> Json:
         nonce, now = token_urlsafe(24), self._monotonic()
-        self._nonces = {one: (call, until) for one, (call, until) in self._nonces.items() if until > now}
-        self._nonces[nonce] = call_id, now + NONCE_S
-        while len(self._nonces) > NONCES:
+        self._nonces = {text: one for text, one in self._nonces.items() if one.until > now}
+        own = [text for text, one in self._nonces.items() if one.sender == sender]
+        if len(own) >= NONCES:
+            del self._nonces[own[0]]
+        elif len(self._nonces) >= NONCES * SENDERS:
             del self._nonces[next(iter(self._nonces))]
+        self._nonces[nonce] = _Nonce(call_id, now + NONCE_S, sender)
         return {"type": "nonce", "nonce": nonce, "device": self._device, "callId": call_id, "seconds": NONCE_S}
 
     async def _open(self, message: Json, body: Mapping[str, Any]) -> Json:
@@ -136,8 +147,8 @@ class SignedDoor:
         relay, nonce = claims.get("relay"), claims.get("nonce")
         if claims.get("device") != self._device or claims.get("call_id") != call_id or not isinstance(relay, str):
             raise NotPermitted("What was signed is not for this device and this call.", sub_code="otherCall")
-        call, until = self._nonces.pop(nonce, ("", 0.0)) if isinstance(nonce, str) else ("", 0.0)
-        if call != call_id or self._monotonic() > until:
+        given = self._nonces.pop(nonce, None) if isinstance(nonce, str) else None
+        if given is None or given.call_id != call_id or self._monotonic() > given.until:
             raise NotPermitted("The nonce is used, too old, or none of ours; ask for another one.", sub_code="nonce")
         if signer.relays and relay not in signer.relays:
             raise NotPermitted("The signer may not close this relay.", sub_code="relay")
@@ -162,6 +173,10 @@ class SignedDoor:
 def _signer(settings: SignerSettings) -> _Signer:
     key = load_pem_public_key(Path(settings.key_file).read_bytes())
     return _Signer(key, "EdDSA" if isinstance(key, Ed25519PublicKey) else "ES256", settings.relays)
+
+
+def _failed(error: Exception) -> None:
+    log.error("a message to the door was not served; this is a defect", exc_info=error)
 
 
 def _object(text: str | bytes) -> Mapping[str, Any]:

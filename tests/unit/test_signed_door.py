@@ -195,7 +195,26 @@ async def test_a_flood_is_served_no_faster_than_is_said(tmp_path: Path) -> None:
     assert await at.says({"type": "challenge"}, who="p-8")  # which keeps the door from nobody else
     for number in range(200):
         await at.says({"type": "challenge"}, pause_s=0, who=f"p-{number}")
-    assert len(at.door._nonces) <= 64
+    assert len(at.door._nonces) <= 4 * 64
+
+
+async def test_who_asks_for_ever_more_nonces_uses_up_nobody_elses(tmp_path: Path) -> None:
+    at = await at_a_door(tmp_path)
+    nonce = await at.nonce()
+    for number in range(10):
+        for _ in range(8):
+            await at.says({"type": "challenge"}, pause_s=0, who=f"mallory-{number}")
+    assert await at.opens(nonce) == "0/"
+
+
+async def test_a_defect_of_the_door_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    at = await at_a_door(tmp_path)
+    at.answer = None  # type: ignore[assignment]
+    nonce = await at.nonce()
+    with pytest.raises(AttributeError):
+        await at.opens(nonce)
+    await asyncio.sleep(0)
+    assert "this is a defect" in caplog.text
 
 
 @pytest.mark.parametrize(("made", "why"), [
