@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -25,7 +25,7 @@ NAME_LIMIT: Final = 128  # characters of a channel, or of one who is meant
 RECIPIENTS: Final = 64
 PARTS: Final = 64
 LEAST: Final = 1024  # bytes of payload in a frame, beside those who are meant
-PARTIAL: Final = 16  # messages of which parts are missing; the oldest goes first
+PARTIAL: Final = 16  # messages of which parts are missing; the oldest of whoever has the most goes first
 PARTIAL_BYTES: Final = 512 * 1024  # of their parts together
 PARTIAL_S: Final = 10.0  # what has not come by then does not come
 RUNS: Final = 64  # senders whose numbers are remembered; the one heard longest ago goes first
@@ -63,7 +63,8 @@ class Outbound:
         return [_dump({**head, "payload": one, "part": number, "of": len(parts)}) for number, one in enumerate(parts)]
 
 
-_Key = tuple[str, bool, int, int]  # run, lossy, number, parts
+_Run = tuple[str, str]  # sender, and its own word for it: nobody speaks in the run of another
+_Key = tuple[_Run, bool, int, int]  # run, lossy, number, parts
 
 
 @dataclass(slots=True)
@@ -81,7 +82,7 @@ class Inbound:
         self._monotonic = monotonic
         self._partial: OrderedDict[_Key, _Partial] = OrderedDict()
         self._size = 0
-        self._latest: OrderedDict[tuple[str, bool], int] = OrderedDict()  # number of the last message of a run
+        self._latest: OrderedDict[tuple[_Run, bool], int] = OrderedDict()  # number of the last message of a run
         self.malformed = 0
         self.abandoned = 0
 
@@ -95,7 +96,7 @@ class Inbound:
         lossy, number = parsed.lossy, parsed.sequence
         if parsed.run is None or number is None:
             return DataMessage(parsed.channel, parsed.payload, sender, parsed.to)
-        run = f"{sender} {parsed.run}"  # nobody speaks in another one's run
+        run = sender, parsed.run
         if not lossy and number <= self._latest.get((run, lossy), 0):
             return None  # it came already
         payload = parsed.payload if parsed.of == 1 else self._assemble((run, lossy, number, parsed.of), parsed)
@@ -103,7 +104,7 @@ class Inbound:
             return None
         return DataMessage(parsed.channel, payload, sender, parsed.to, self._missing(run, lossy, number))
 
-    def _missing(self, run: str, lossy: bool, number: int) -> int:
+    def _missing(self, run: _Run, lossy: bool, number: int) -> int:
         """How many messages before this one have not come; one that was overtaken is none that is missing twice."""
         latest = self._latest.pop((run, lossy), None)
         self._latest[run, lossy] = max(number, latest or 0)
@@ -124,8 +125,16 @@ class Inbound:
             self._size -= self._partial.pop(key).size
             return "".join(found.parts[number] for number in sorted(found.parts))
         while len(self._partial) > PARTIAL or self._size > PARTIAL_BYTES:
-            self._drop(next(iter(self._partial)))
+            self._drop(self._superfluous())
         return None
+
+    def _superfluous(self) -> _Key:
+        """The oldest message of whoever takes the most of what there is too much of."""
+        many, taken = len(self._partial) > PARTIAL, Counter[str]()
+        for (run, *_), one in self._partial.items():
+            taken[run[0]] += 1 if many else one.size
+        (sender, _), = taken.most_common(1)
+        return next(key for key in self._partial if key[0][0] == sender)
 
     def _forget_late(self) -> None:
         now = self._monotonic()

@@ -144,3 +144,24 @@ def test_parts_that_lie_about_their_number_do_not_meet() -> None:
     assert inbound.take(json.dumps({**head, "payload": "a", "part": 5, "of": 64})) is None
     assert inbound.take(json.dumps({**head, "payload": "b", "part": 0, "of": 2})) is None
     assert inbound.take(json.dumps({**head, "payload": "c", "part": 1, "of": 2})) == DataMessage("c", "bc")
+
+
+def part(number: int, payload: str, *, run: str = "r", at: int = 0, of: int = 2) -> str:
+    return json.dumps({"channel": "c", "run": run, "seq": number, "payload": payload, "part": at, "of": of})
+
+
+@pytest.mark.parametrize(("times", "size"), [(100, 1), (40, 60_000)])
+def test_who_leaves_messages_unfinished_spoils_nobody_elses(times: int, size: int) -> None:
+    inbound = Inbound(Hand())
+    assert inbound.take(part(1, "a"), "olga") is None
+    for number in range(1, times + 1):
+        assert inbound.take(part(number, "x" * size), "mallory") is None
+    found = inbound.take(part(1, "b", at=1), "olga")
+    assert found is not None and found.payload == "ab"
+    assert kept(inbound) <= PARTIAL_BYTES and len(inbound._partial) <= PARTIAL
+
+
+def test_a_space_in_a_name_makes_nobody_another() -> None:
+    inbound = Inbound(Hand())
+    assert inbound.take(json.dumps({"channel": "c", "run": "b r", "seq": 9, "payload": "x"}), "a") is not None
+    assert inbound.take(json.dumps({"channel": "c", "run": "r", "seq": 1, "payload": "y"}), "a b") is not None
