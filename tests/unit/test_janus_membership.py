@@ -24,6 +24,7 @@ from appliance.providers.janus.effects import (
     Watch,
 )
 from appliance.providers.janus.membership import PICTURES, Room
+from appliance.providers.janus.moderation import AT_ONCE
 from appliance.providers.janus.protocol import PERSONS
 from appliance.vocabulary import END_REASONS, Json
 from tests.support.janus_desk import OFFER, PUBLISHER, WATCHER, Desk, person
@@ -423,3 +424,43 @@ def test_an_error_in_no_form_is_an_error_all_the_same() -> None:
     desk.run(desk.member.link_up())
     desk.answer(lambda one: one["janus"] == "create", janus="error", error="full", data={"id": 5})
     assert desk.of(Finish)[-1].reason.key == "503/provider"
+
+
+def test_hundreds_are_sent_away_a_few_at_a_time() -> None:
+    """The connection takes so many messages at once and no more: beyond, it was lost in the middle."""
+    desk = Desk(room=Room(1234, "lobby", secret="s3cret"))
+    desk.in_room(person(2))
+    desk.run(desk.member.expel())
+    desk.plugin("listparticipants", {"participants": [{"id": number} for number in range(1, 402)]})
+    waiting = [one for one in desk.asked if one.get("body", {}).get("request") == "kick"]
+    assert len(waiting) == AT_ONCE
+    for _ in range(400):
+        assert not desk.of(Expelled)
+        desk.plugin("kick", {"videoroom": "success"})
+    assert desk.of(Expelled) == [Expelled()]
+
+
+def test_a_server_that_answers_nothing_is_given_up_however_much_is_asked() -> None:
+    desk = Desk()
+    desk.in_room(person(2))
+    desk.asked.clear()
+    first = desk.run(desk.member.timeout(Timer.KEEPALIVE))
+    second = desk.run(desk.member.timeout(Timer.KEEPALIVE))
+    assert [one.timer for one in first if isinstance(one, StartTimer)] == [Timer.ANSWER, Timer.KEEPALIVE]
+    assert [one.timer for one in second if isinstance(one, StartTimer)] == [Timer.KEEPALIVE]
+    assert StartTimer(Timer.ANSWER, 5.0) in desk.answer(lambda one: one["janus"] == "keepalive", janus="ack")
+    assert CancelTimer(Timer.ANSWER) in desk.answer(lambda one: one["janus"] == "keepalive", janus="ack")
+
+
+def test_who_loses_the_room_for_weeks_remembers_its_latest_ghosts_alone() -> None:
+    desk = Desk()
+    desk.in_room()
+    for own in range(1001, 1200):
+        desk.run(desk.member.link_down("gone"))
+        desk.asked.clear()
+        desk.run(desk.member.link_up(same=False))
+        desk.answer(lambda one: one["janus"] == "create", data={"id": 5})
+        desk.answer(lambda one: one["janus"] == "attach", data={"id": PUBLISHER})
+        desk.joined(*(person(ghost) for ghost in range(max(1001, own - 30), own)), person(2, "Olga"), own=own)
+        assert desk.names == ["Olga"]
+    assert len(desk.member._ours) == 64

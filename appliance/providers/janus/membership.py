@@ -50,6 +50,7 @@ __all__ = ["Membership", "Room"]
 KEEPALIVE_S: Final = 20.0  # a session that says nothing for 60 s is ended by the server
 BACK_OFF_S: Final = (0.2, 0.5, 1.0, 2.0)
 """Seconds before the room is joined again; the last one repeats: a network that is back is used within it."""
+GHOSTS: Final = 64  # ids of ours that are remembered: the server keeps one that is lost for a minute
 VOICES: Final = 24
 PICTURES: Final = 9
 SILENT_DB: Final = -127.0
@@ -89,7 +90,7 @@ class Membership:
         self._requests = Requests(new_transaction, token=room.token, secret=room.api_secret)
         self._moderation = Moderation(self._requests, room.id, room.secret)
         self._publisher: int | None = None  # handle
-        self._former: set[str] = set()  # our own earlier ids: ghosts
+        self._ours: dict[str, None] = {}  # our own ids, the earlier ones too: ghosts
         self._me_there: str = ""  # our id in the room
         self._accepted = False
         self._connected = False  # once
@@ -104,7 +105,7 @@ class Membership:
         self._subscription = Subscription(
             self._requests, self._persons, seen=self._seen, wanted=self._wanted,
             lost=lambda: self._lose("signalling", END_REASONS["503/provider"]))
-        self._sharing = Sharing(self._requests, me, joined=self._former.add)
+        self._sharing = Sharing(self._requests, me, joined=self._know_ourselves)
 
     # --- what happens -----------------------------------------------------------------------------------------------
 
@@ -295,6 +296,11 @@ class Membership:
             **self._door(), "request": "join", "ptype": "publisher", "display": self._me.display_name,
             "metadata": {"identity": self._me.identity}}, self._joined)
 
+    def _know_ourselves(self, feed: str) -> None:
+        self._ours[feed] = None
+        if len(self._ours) > GHOSTS:
+            del self._ours[next(iter(self._ours))]
+
     def _door(self) -> Json:
         room = self._room
         token = room.own_token or room.token()
@@ -306,7 +312,7 @@ class Membership:
         if me is None:
             return self._lose("signalling", END_REASONS["503/provider"])
         self._me_there = str(me)
-        self._former.add(self._me_there)
+        self._know_ourselves(self._me_there)
         effects: list[Effect] = []
         if not self._accepted:
             self._accepted = True
@@ -434,7 +440,7 @@ class Membership:
         """The others, each once: of an identity that is there twice the one that has it, of ourselves no ghost."""
         shares = shares or Shares(self._persons.values())
         return [person for person in self._persons.values()
-                if person.feed not in self._former and not shares.is_of_another(person)
+                if person.feed not in self._ours and not shares.is_of_another(person)
                 and (shares.only(person) or self._identities.shown(person))]
 
     def _wanted(self) -> Mapping[tuple[str, str], Quality | None]:

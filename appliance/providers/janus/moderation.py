@@ -6,18 +6,20 @@ to destroy the room would end it for everyone too, and leave none to come back t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from appliance.providers import api
 from appliance.providers.janus import protocol as wire
 from appliance.providers.janus.effects import Effect, Expelled, Tell
-from appliance.providers.janus.requests import Requests
+from appliance.providers.janus.requests import Answer, Requests
 from appliance.vocabulary import END_REASONS, Category, Json, Reason
 
 __all__ = ["Moderation"]
 
+AT_ONCE: Final = 16  # people who are sent away in one go: the connection holds some hundred messages that wait
 _GONE: Final = 428  # the error of Janus for somebody who is not in the room
 
 _NOT_OURS: Final = Reason(
@@ -34,7 +36,9 @@ class Moderation:
         self._secret = secret
         self._kinds: Mapping[str, str] = {}  # of our streams, by MID
         self._barred: set[str] = set()
-        self._pending = 0  # answers to come until everybody is away
+        self._pending = 0  # answers to come
+        self._staying: deque[int | str] = deque()  # who is to be sent away after that
+        self._handle = 0
         self._refusal: Reason | None = None
 
     # --- what is done to us -----------------------------------------------------------------------------------------
@@ -55,6 +59,7 @@ class Moderation:
         """We are not in the room any more; who joins again is not moderated."""
         answer: list[Effect] = [Expelled(END_REASONS["503/provider"])] if self._pending else []
         self._pending = 0
+        self._staying.clear()
         self._kinds = {}
         if not self._barred:
             return answer
@@ -74,20 +79,14 @@ class Moderation:
         """Send everybody but ``me`` away; Expelled follows."""
         if self._pending:
             return []
-        self._pending, self._refusal = 1, None
+        self._pending, self._refusal, self._handle = 1, None, handle
         return self._requests.tell_plugin(handle, {"request": "listparticipants", "room": self._room},
-                                          self._listed(handle, me), self._not_listed)
+                                          self._listed(me), self._not_listed)
 
-    def _listed(self, handle: int, me: str) -> Callable[[Json], Sequence[Effect]]:
+    def _listed(self, me: str) -> Answer:
         def listed(message: Json) -> Sequence[Effect]:
-            effects: list[Effect] = []
-            for who in wire.listed(wire.data_of(message)):
-                if str(who) != me:
-                    self._pending += 1
-                    effects += self._requests.tell_plugin(
-                        handle, {"request": "kick", "room": self._room, "secret": self._secret, "id": who},
-                        self._away, self._not_away)
-            return [*effects, *self._answered()]
+            self._staying.extend(who for who in wire.listed(wire.data_of(message)) if str(who) != me)
+            return self._answered()
 
         return listed
 
@@ -105,4 +104,9 @@ class Moderation:
 
     def _answered(self) -> Sequence[Effect]:
         self._pending -= 1
-        return [Expelled(self._refusal)] if self._pending == 0 else []
+        effects: list[Effect] = []
+        while self._staying and self._pending < AT_ONCE:
+            self._pending += 1
+            body = {"request": "kick", "room": self._room, "secret": self._secret, "id": self._staying.popleft()}
+            effects += self._requests.tell_plugin(self._handle, body, self._away, self._not_away)
+        return effects if self._pending else [Expelled(self._refusal)]

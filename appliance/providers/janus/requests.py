@@ -11,7 +11,7 @@ from appliance.vocabulary import Json
 
 __all__ = ["Answer", "Asked", "Requests", "nothing"]
 
-ANSWER_S: Final = 5.0  # for the server to answer a request
+ANSWER_S: Final = 5.0  # without any answer of the server, while there is a request that waits for one
 
 Answer = Callable[[Json], Sequence[Effect]]
 
@@ -43,7 +43,7 @@ class Requests:
         self.session: int | None = None
 
     def ask(self, body: Json, done: Answer, failed: Answer | None = None) -> Sequence[Effect]:
-        transaction = self._new_transaction()
+        transaction, first = self._new_transaction(), not self._waiting
         self._waiting[transaction] = Asked(body, done, failed)
         message = {**body, "transaction": transaction}
         if self.session is not None:
@@ -52,7 +52,7 @@ class Requests:
             message["token"] = token
         if self._secret:
             message["apisecret"] = self._secret
-        return [Send(message), StartTimer(Timer.ANSWER, ANSWER_S)]
+        return [Send(message), *([StartTimer(Timer.ANSWER, ANSWER_S)] if first else [])]
 
     def tell_plugin(
         self, handle: int, body: Json, done: Answer, failed: Answer | None = None, *, jsep: Json | None = None,
@@ -72,7 +72,9 @@ class Requests:
         """The request that this message answers, if any; it waits no longer."""
         transaction = message.get("transaction")
         asked = self._waiting.pop(transaction, None) if isinstance(transaction, str) else None
-        return asked, [CancelTimer(Timer.ANSWER)] if asked is not None and not self._waiting else []
+        if asked is None:
+            return None, []
+        return asked, [StartTimer(Timer.ANSWER, ANSWER_S) if self._waiting else CancelTimer(Timer.ANSWER)]
 
     def hold(self, asked: Asked) -> None:
         """It was refused for our token: ``resume`` asks it again."""
