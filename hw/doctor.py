@@ -7,6 +7,7 @@ request it plays, records, grabs a picture and blinks the lamps. It moves no rel
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import sys
 import threading
@@ -89,7 +90,8 @@ class Doctor:
                 print(f"{kind.value:<12} none: the board file names none, and none is plugged in")
         self.well &= not _lacking(facts)
         for fault in faults:
-            self._complain(f"! {fault.kind.value} {fault.device} is {_WORDS.get(fault.fault, fault.fault.value)}"
+            device = "" if fault.device == fault.kind.value else f" {fault.device}"  # none is there that has an id
+            self._complain(f"! {fault.kind.value}{device} is {_WORDS.get(fault.fault, fault.fault.value)}"
                            + (f": {fault.detail}" if fault.detail else ""))
         named = {word for fact in facts if fact.present for word in (fact.id, fact.name)}
         health = self._board.health()
@@ -142,12 +144,8 @@ class Doctor:
             print(f"played       {HERTZ} Hz for {seconds:g} s")
         if record is not None:
             pcm = b"".join(blocks)
-            with wave.open(str(record), "wb") as file:
-                file.setnchannels(1)
-                file.setsampwidth(2)
-                file.setframerate(RATE)
-                file.writeframes(pcm)
-            print(f"recorded     {record}: {len(pcm) / 2 / RATE:.1f} s, {_dbfs(pcm)}")
+            if self._keep(record, _wav(pcm)):
+                print(f"recorded     {record}: {len(pcm) / 2 / RATE:.1f} s, {_dbfs(pcm)}")
         if figures is not None:
             drift = "" if figures.drift_ppm is None else f", the clocks {figures.drift_ppm:g} ppm apart"
             print(f"sound        {figures.xruns} xruns, {figures.delay_ms:g} ms on the way to the loudspeaker{drift}"
@@ -160,11 +158,21 @@ class Doctor:
             self._complain("! no camera: no picture was grabbed")
             return
         try:
-            path.write_bytes(camera.snapshot(10.0))
+            picture = camera.snapshot(10.0)
         except HardwareError as error:
             self._complain(f"! {error}")
             return
-        print(f"grabbed      {path}, encoder: {camera.encoder.value}")
+        if self._keep(path, picture):
+            print(f"grabbed      {path}, encoder: {camera.encoder.value}")
+
+    def _keep(self, path: Path, content: bytes) -> bool:
+        """Write a file; False, and told, where that fails."""
+        try:
+            path.write_bytes(content)
+        except OSError as error:
+            self._complain(f"! {path} cannot be written: {error.strerror}")
+            return False
+        return True
 
     def blink(self) -> None:
         """Each lamp alone, and whether its line follows."""
@@ -242,6 +250,16 @@ def _others(named: set[str]) -> list[str]:
     return found
 
 
+def _wav(pcm: bytes) -> bytes:
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(pcm)
+    return content.getvalue()
+
+
 def _dbfs(pcm: bytes) -> str:
     samples = memoryview(pcm).cast("h")
     square = sum(value * value for value in samples) / max(1, len(samples)) / 32_768**2
@@ -269,6 +287,8 @@ def main(words: Sequence[str]) -> int:
     for path in filter(None, (asked.record, asked.grab)):
         if not path.absolute().parent.is_dir():
             parser.error(f"{path}: there is no such folder")
+        if path.is_dir():
+            parser.error(f"{path} is a folder: name a file")
     try:
         board = open_board(asked.board, BoardOptions(file=asked.board_file))
     except HardwareError as error:

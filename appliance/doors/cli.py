@@ -60,10 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     where, rest = sorted_out(sys.argv[1:] if argv is None else argv)
     if rest[:1] == ["run"]:
         return _run([*where, *rest[1:]])
-    if rest[:1] == ["doctor"]:
-        return _doctor(rest[1:])
-    words = joined(rest)
     try:
+        if rest[:1] == ["doctor"]:
+            return _doctor(rest[1:])
+        words = joined(rest)
         _suggest(words)
         return int(_command([*where, *words]))
     except _NotRunningError as error:

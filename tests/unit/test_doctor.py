@@ -38,6 +38,33 @@ def test_it_plays_records_grabs_and_blinks(tmp_path: Path, capsys: pytest.Captur
         assert shown.width == 1280
 
 
+def test_a_file_that_cannot_be_written_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    full = "/dev/full"
+    assert doctor.main(["--board", "sim", "--record", full, "--seconds", "0.2", "--grab", full]) == 1
+    said = capsys.readouterr().out
+    assert said.count("! /dev/full cannot be written: No space left on device\n") == 2
+    assert "recorded" not in said
+    assert "grabbed" not in said
+    with pytest.raises(SystemExit):
+        doctor.main(["--board", "sim", "--grab", str(tmp_path)])
+    assert f"{tmp_path} is a folder: name a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("end", "code"), [(KeyboardInterrupt, 130), (BrokenPipeError, 0)])
+def test_it_is_ended_without_a_traceback_and_lets_the_board_go(
+    end: type[BaseException], code: int, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    board = open_board("sim", BoardOptions())
+    closed: list[bool] = []
+    close = board.close
+    monkeypatch.setattr(board, "close", lambda: (closed.append(True), close()))
+    monkeypatch.setattr(doctor, "open_board", lambda *_: board)
+    monkeypatch.setattr(doctor.Doctor, "look", lambda _: (_ for _ in ()).throw(end))
+    monkeypatch.setattr("os.dup2", lambda *_: None)  # what pytest captures with stays
+    assert cli(["doctor", "--board", "sim"]) == code
+    assert closed == [True]
+
+
 def test_what_is_wrong_is_said_with_its_device(capsys: pytest.CaptureFixture[str]) -> None:
     board = open_board("sim", BoardOptions())
     try:
