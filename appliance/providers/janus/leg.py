@@ -268,8 +268,8 @@ class JanusLeg:
         self._chores.do(partial(self._offer, generation, session))
 
     async def _offer(self, generation: int, session: Session) -> None:
-        sdp = await session.offer()
-        self._carry_out(self._membership.offered(generation, sdp))
+        if self._publication is not None and self._publication[1] is session:  # or it was let go while this job waited
+            self._carry_out(self._membership.offered(generation, await session.offer()))
 
     async def _take_answer(self, generation: int, sdp: str) -> None:
         if self._publication is not None and self._publication[0] == generation:
@@ -348,7 +348,8 @@ class JanusLeg:
         self._chores.do(partial(self._offer_share, generation, session))
 
     async def _offer_share(self, generation: int, session: Session) -> None:
-        self._carry_out(self._membership.shared(generation, await session.offer()))
+        if self._shared is not None and self._shared[1] is session:
+            self._carry_out(self._membership.shared(generation, await session.offer()))
 
     async def _take_share_answer(self, generation: int, sdp: str) -> None:
         if self._shared is None or self._shared[0] != generation:

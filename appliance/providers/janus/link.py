@@ -56,13 +56,13 @@ class JanusLink:
         """Connect; ``on_up`` or ``on_down`` follows."""
         self.shut()
         self._outbox = asyncio.Queue(WAITING)
-        self._task = asyncio.create_task(self._talk(self._endpoints.selected, self._outbox),
+        self._task = asyncio.create_task(self._serve(self._endpoints.selected, self._outbox),
                                          name=f"janus.link.{self._name}")
 
     def send(self, message: Json) -> None:
         """In order; to nobody when there is no connection."""
         try:
-            self._outbox.put_nowait(json.dumps(message, ensure_ascii=False, separators=(",", ":")))
+            self._outbox.put_nowait(json.dumps(message, separators=(",", ":")))
         except asyncio.QueueFull:  # a server that takes nothing for so long does not answer either, which is noticed
             log.warning("the room server takes no messages")
 
@@ -89,6 +89,15 @@ class JanusLink:
         self.shut()
         if self._left:
             await asyncio.wait(tuple(self._left), timeout=CLOSE_S)
+
+    async def _serve(self, url: str, outbox: asyncio.Queue[str | None]) -> None:
+        try:
+            await self._talk(url, outbox)
+        except Exception:
+            log.exception("the connection to the room server failed; this is a defect")
+            if self._task is asyncio.current_task():
+                self._task = None
+                self._on_down("it was left because of a fault here", False)
 
     async def _talk(self, url: str, outbox: asyncio.Queue[str | None]) -> None:
         try:

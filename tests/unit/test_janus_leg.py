@@ -1,0 +1,211 @@
+"""One call in a room between its membership and its media: who comes late, and what fails, on virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiortc.exceptions import InvalidStateError
+
+from appliance.media.api import Directions, Gallery, Session, SessionClosed, SessionEvent, SessionUp
+from appliance.providers import api
+from appliance.providers.janus.endpoints import Endpoints
+from appliance.providers.janus.leg import JanusLeg
+from appliance.providers.janus.link import JanusLink
+from appliance.providers.janus.membership import Room
+from appliance.vocabulary import END_REASONS, Json
+from tests.support.clock import virtual_time
+from tests.support.janus_desk import ME, OFFER, PUBLISHER
+
+
+class Publication:
+    """A Session that offers when the test lets it, and as aiortc does not once it is closed."""
+
+    def __init__(self) -> None:
+        self.may_offer = asyncio.Event()
+        self.asked = asyncio.Event()
+        self.closed = False
+        self._events: asyncio.Queue[SessionEvent] = asyncio.Queue()
+
+    def tell(self, event: SessionEvent) -> None:
+        self._events.put_nowait(event)
+
+    async def events(self) -> AsyncIterator[SessionEvent]:
+        while True:
+            yield (event := await self._events.get())
+            if isinstance(event, SessionClosed):
+                return
+
+    async def offer(self) -> str:
+        if self.closed:
+            raise InvalidStateError("RTCPeerConnection is closed")
+        self.asked.set()
+        await self.may_offer.wait()
+        return OFFER
+
+    async def accept_answer(self, answer: str) -> None: ...
+
+    def set_directions(self, wanted: Directions) -> None: ...
+
+    async def stats(self) -> Sequence[Json]:
+        return []
+
+    async def close(self) -> None:
+        self.closed = True
+        self.tell(SessionClosed("closed"))
+
+
+class Link:
+    """A JanusLink whose server is in the test's hand."""
+
+    def __init__(self, on_up: Any, on_message: Any, on_down: Any) -> None:
+        self.on_up, self.on_message, self.on_down = on_up, on_message, on_down
+        self.opened = asyncio.Event()
+        self.asked: list[Json] = []
+
+    def open(self) -> None:
+        self.opened.set()
+
+    def shut(self) -> None: ...
+
+    def give_up(self, words: str) -> None: ...
+
+    def send(self, message: Json) -> None:
+        self.asked.append(message)
+
+    async def close(self) -> None: ...
+
+    def answer(self, **message: Any) -> None:
+        self.on_message({"janus": "success", "transaction": self.asked.pop(0)["transaction"], **message})
+
+
+class Ground:
+    """What the provider gives."""
+
+    def __init__(self) -> None:
+        self.publications: list[Publication] = []
+        self.shares: list[Publication] = []
+        self.links: list[Link] = []
+
+    def publication(self, wanted: Directions) -> Session | None:
+        self.publications.append(Publication())
+        return self.publications[-1]  # type: ignore[return-value]
+
+    def shared(self) -> Session | None:
+        self.shares.append(Publication())
+        return self.shares[-1]  # type: ignore[return-value]
+
+    def gallery(self) -> Gallery:
+        raise AssertionError("nobody is there")
+
+    def link(self, name: str, **hooks: Callable[..., None]) -> JanusLink:
+        self.links.append(Link(**hooks))
+        return self.links[-1]  # type: ignore[return-value]
+
+    def token_judged(self, refused: str) -> None: ...
+
+    def taken_over(self, identity: str) -> None: ...
+
+    def leg_over(self, leg: JanusLeg) -> None: ...
+
+
+async def enter(link: Link) -> None:
+    """The connection is there, and the room is joined."""
+    await link.opened.wait()
+    link.opened.clear()
+    link.asked.clear()
+    link.on_up(False)
+    link.answer(data={"id": 5})
+    link.answer(data={"id": PUBLISHER})
+    link.answer(janus="event", sender=PUBLISHER, plugindata={"data": {"videoroom": "joined", "id": 1}})
+
+
+async def connected() -> tuple[JanusLeg, Ground, Link]:
+    ground = Ground()
+    leg = JanusLeg("leg-1", Room(1234, "lobby"), ground, me=ME, media=api.MediaWanted(), shows=True)
+    leg.join()
+    link = ground.links[0]
+    await enter(link)
+    first = ground.publications[0]
+    first.may_offer.set()
+    await first.asked.wait()
+    await asyncio.sleep(0)
+    link.answer(janus="event", sender=PUBLISHER, plugindata={"data": {}}, jsep={"type": "answer", "sdp": "answer"})
+    first.tell(SessionUp({}))
+    async for event in leg.events():
+        if isinstance(event, api.Connected):
+            break
+    return leg, ground, link
+
+
+@virtual_time
+async def test_what_was_let_go_before_its_turn_came_is_not_offered() -> None:
+    """The network flaps while an offer gathers: the next ones wait behind it, and are given up meanwhile."""
+    leg, ground, link = await connected()
+    for _ in range(3):
+        link.on_down("gone", False)
+        await enter(link)
+    _, busy, given_up, last = ground.publications
+    assert busy.closed and given_up.closed and not last.closed
+    busy.may_offer.set()
+    await last.asked.wait()
+    assert not given_up.asked.is_set()
+    last.may_offer.set()
+    await asyncio.sleep(0)
+    assert not leg._membership.over
+    await leg.end(END_REASONS["0/local"])
+
+
+@virtual_time
+async def test_what_is_shared_and_stopped_at_once_does_not_end_the_call() -> None:
+    leg, ground, link = await connected()
+    link.on_down("gone", False)
+    await enter(link)
+    await ground.publications[1].asked.wait()  # the worker is busy
+    await leg.set_media(api.MediaWanted(content=True))
+    link.asked[:] = [one for one in link.asked if one["janus"] == "attach"]
+    link.answer(data={"id": 13})
+    link.answer(janus="event", sender=13, plugindata={"data": {"videoroom": "joined", "id": 2}})
+    await leg.set_media(api.MediaWanted())
+    await asyncio.sleep(0)
+    assert ground.shares[0].closed
+    ground.publications[1].may_offer.set()
+    await asyncio.sleep(0.01)
+    assert not ground.shares[0].asked.is_set()
+    assert not leg._membership.over
+    await leg.end(END_REASONS["0/local"])
+
+
+async def test_a_fault_of_ours_leaves_the_connection_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    async def serve(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(protocols=("janus-protocol",))
+        await socket.prepare(request)
+        await socket.send_str(json.dumps({"janus": "x"}))
+        await socket.receive()
+        return socket
+
+    app = web.Application()
+    app.router.add_get("/", serve)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"ws://127.0.0.1:{runner.addresses[0][1]}/"
+    down: asyncio.Queue[str] = asyncio.Queue()
+
+    def broken(_: Json) -> None:
+        raise KeyError("x")
+
+    async with aiohttp.ClientSession() as http:
+        link = JanusLink(http, Endpoints([url], "order", monotonic=lambda: 0.0), None, "test", on_up=lambda _: None,
+                         on_message=broken, on_down=lambda words, _: down.put_nowait(words))
+        link.open()
+        async with asyncio.timeout(5):
+            assert "fault here" in await down.get()
+        await link.close()
+    await runner.cleanup()
+    assert "this is a defect" in caplog.text
