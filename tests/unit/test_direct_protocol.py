@@ -47,7 +47,7 @@ EXAMPLES: list[wire.Signal] = [
 
 
 def body(signal: wire.Signal, **changes: Any) -> str:
-    return json.dumps(json.loads(wire.pack(signal, ts=1_700_000_000.0)) | changes)
+    return json.dumps(json.loads(wire.pack(signal, ts=1_700_000_000.0)) | {"nonce": "0123456789abcdef"} | changes)
 
 
 @pytest.mark.parametrize("signal", EXAMPLES, ids=lambda s: s.TYPE)
