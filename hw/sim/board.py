@@ -37,12 +37,27 @@ FAULTS: Final = (*CAMERA_FAULTS, *SOUND_FAULTS, *OTHER_FAULTS)
 reverberation in ms (300), ``echo.moved`` another place in that room (2), ``echo.distortion`` drive of the loudspeaker
 into saturation in dB (12)."""
 
+_VALUES: Final[Mapping[str, tuple[float, float, str]]] = {
+    "mic.noise": (-100.0, 0.0, "dBFS"), "thermal": (-40.0, 150.0, "°C"), "echo.path": (0.0, 120.0, "dB"),
+    "echo.erlDb": (0.0, 120.0, "dB"), "echo.delayMs": (0.0, 1000.0, "ms"), "echo.roomMs": (0.0, 1000.0, "ms"),
+    "echo.moved": (0.0, 1000.0, "as the number of a place"), "echo.distortion": (0.0, 40.0, "dB"),
+}
+
 ROOM_MS: Final = 300.0
 DRIVE_DB: Final = 12.0
 COOL_C: Final = 45.0
 HOT_C: Final = 85.0
 THROTTLE_C: Final = 80.0
 """Where a Raspberry Pi begins to slow down."""
+
+
+def _check(name: str, value: float) -> None:
+    """Raises ValueError for a value that the fault cannot have."""
+    if name not in _VALUES:
+        raise ValueError(f"{name} has no value; one have: {', '.join(_VALUES)}")
+    low, high, unit = _VALUES[name]
+    if not low <= value <= high:
+        raise ValueError(f"{name}: {value:g} is outside {low:g} to {high:g} {unit}")
 
 
 class SimHands:
@@ -68,6 +83,8 @@ class SimHands:
     def fault(self, name: str, active: bool, value: float | None = None) -> None:
         if name not in self.faults:
             raise KeyError(f"unknown fault {name!r}; this board has {', '.join(self.faults)}")
+        if active and value is not None:
+            _check(name, value)
         with self._lock:
             before = dict(self._active)
             if active:

@@ -616,7 +616,7 @@ def test_the_echo_path_is_physical(board: Board, hands: Simulation, quiet: None)
     played = [number for number, block in enumerate(blocks) if any(block.played)]
     assert [number + 2 for number in played] == loud  # 20 ms are two blocks
     assert abs(max(memoryview(blocks[loud[0]].heard).cast("h")) - 0x1000) <= 2
-    with pytest.raises(ValueError, match="echo path"):
+    with pytest.raises(ValueError, match=r"echo\.delayMs: -5 is outside 0 to 1000 ms"):
         hands.fault("echo.delayMs", active=True, value=-5.0)
     for name in ("echo.delayMs", "echo.erlDb"):
         hands.fault(name, active=False)
