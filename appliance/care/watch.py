@@ -95,6 +95,7 @@ class Watch:
         self._broker_lost: float | None = None
         self._low = False  # storage
         self._told_links: Sequence[Link] | None = None
+        self._told_acute: tuple[bool | None, bool | None] | None = None  # throttled, undervoltage: not only every 30 s
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -173,6 +174,9 @@ class Watch:
         wear = health.storage_wear
         self._diagnostics.flag("storageWear", wear is not None and wear >= WORN,
                                what=None if wear is None else f"{wear:.0%} of its life is used up")
+        if (acute := (health.throttled, health.undervoltage)) != self._told_acute:
+            self._told_acute = acute
+            self._tell_board(health)
         if self._told_links is None or _differ(health.links, self._told_links):
             self._told_links = health.links
             self._bulletin.merge("net", links=[
@@ -201,12 +205,16 @@ class Watch:
     async def _slow(self) -> None:
         memory = await asyncio.to_thread(_pss)
         health = self._ports.health()
+        self._tell_board(health)
+        self._bulletin.merge("health", clock="synchronised" if self._clock.synchronised() else "unsynchronised",
+                             pssBytes=memory, load=round(os.getloadavg()[0], 2),
+                             uptimeSeconds=round(time.monotonic() - self._started))
+
+    def _tell_board(self, health: Health) -> None:
         self._bulletin.merge("health", board={
             "celsius": None if health.temperature_c is None else round(health.temperature_c),
             "throttled": health.throttled, "undervoltage": health.undervoltage, "storageWear": health.storage_wear,
-            "supply": health.supply}, clock="synchronised" if self._clock.synchronised() else "unsynchronised",
-                             pssBytes=memory, load=round(os.getloadavg()[0], 2),
-                             uptimeSeconds=round(time.monotonic() - self._started))
+            "supply": health.supply})
 
     async def _backlog(self) -> None:
         waiting = await self._ports.backlog()

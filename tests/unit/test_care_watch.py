@@ -226,9 +226,12 @@ async def test_the_board_reports_heat_supply_and_a_full_store() -> None:
             await asyncio.sleep(3)
             assert set(world.diagnostics.standing()) == {"thermalThrottled", "powerUndervoltage", "storageLow"}
             assert world.document("diag")["thermalThrottled"]["detail"] == {"celsius": 85.0, "what": "85 °C"}
+            told = world.document("health")["board"]
+            assert (told["celsius"], told["throttled"], told["undervoltage"]) == (85, True, True)
             world.health = Health()
             await asyncio.sleep(3)
             assert world.diagnostics.standing() == []
+            assert world.document("health")["board"]["throttled"] is None
 
 
 @virtual_time
