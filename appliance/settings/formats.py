@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
@@ -156,6 +156,10 @@ def _moment(text: str) -> str:
         raise ValueError("must be a time of RFC 3339, such as '2026-12-24T18:00:00+01:00'") from None
     if moment.tzinfo is None:
         raise ValueError("must say its offset from UTC: 'Z' or one such as '+01:00' at the end")
+    try:
+        moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be in the years 1 to 9999, in UTC too") from None
     return text
 
 

@@ -48,6 +48,7 @@ def test_terms_are_those_of_the_settings_by_name_and_by_id() -> None:
 @pytest.mark.parametrize(("line", "why"), [
     ('valid_until = "2026-12-01T08:00:00+01:00"', "must be later than valid_from"),
     ('valid_until = "2026-12-24T18:00:00"', "must say its offset from UTC"),
+    ('valid_until = "9999-12-31T23:59:59-12:00"', "must be in the years 1 to 9999"),
     ('valid_until = "Christmas"', "must be a time of RFC 3339"), ('role = "guest"', "must be one of presenter")])
 def test_faults_of_the_settings_are_told(tmp_path: Path, line: str, why: str) -> None:
     text = ('[janus]\nurl = "wss://rooms.example.org"\n[[janus.rooms]]\nname = "lobby"\nid = "1234"\n'

@@ -464,3 +464,10 @@ def test_who_loses_the_room_for_weeks_remembers_its_latest_ghosts_alone() -> Non
         desk.joined(*(person(ghost) for ghost in range(max(1001, own - 30), own)), person(2, "Olga"), own=own)
         assert desk.names == ["Olga"]
     assert len(desk.member._ours) == 64
+
+
+def test_nothing_that_opens_a_room_stands_in_what_is_printed_of_a_request() -> None:
+    desk = Desk(room=Room(1234, "lobby", pin="p1n-x", secret="s3cret-x", api_secret="4pi-x", token=lambda: "t0ken-x"))
+    desk.in_room(person(2))
+    desk.run(desk.member.expel())
+    assert not any(word in repr(desk.done) for word in ("p1n-x", "s3cret-x", "4pi-x", "t0ken-x"))

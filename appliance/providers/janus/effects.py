@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from appliance.media.api import OnLine
@@ -64,7 +64,7 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    message: Json
+    message: Json = field(repr=False)  # tokens, PINs and secrets stand in it
 
 
 @dataclass(frozen=True, slots=True)
