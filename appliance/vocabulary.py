@@ -287,7 +287,7 @@ VERBS: Final[tuple[Verb, ...]] = (
         _CALL,
     ), acts=True),
     Verb("content.stop", "Show it no longer.", (_CALL,)),
-    Verb("devices.volume", "Loudspeaker volume.", (
+    Verb("devices.volume", "Loudspeaker volume, until the next start.", (
         Arg("percent", ArgType.INTEGER, "0 to 100", required=True, positional=True, minimum=0, maximum=100),
     )),
     Verb("audio.filters", "Change what is done to the microphone's sound, also in a call, until the next start.", (
