@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 from aiortc.exceptions import InvalidStateError
@@ -16,7 +16,7 @@ from appliance.media.api import Directions, Gallery, Session, SessionClosed, Ses
 from appliance.providers import api
 from appliance.providers.janus.endpoints import Endpoints
 from appliance.providers.janus.leg import JanusLeg
-from appliance.providers.janus.link import JanusLink
+from appliance.providers.janus.link import JanusLink, connect, open_http
 from appliance.providers.janus.membership import Room
 from appliance.vocabulary import END_REASONS, Json
 from tests.support.clock import virtual_time
@@ -114,6 +114,31 @@ class Ground:
     def leg_over(self, leg: JanusLeg) -> None: ...
 
 
+@asynccontextmanager
+async def serving() -> AsyncIterator[str]:
+    """The address of a server that says one thing; ``elsewhere`` below it redirects there."""
+    async def serve(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(protocols=("janus-protocol",))
+        await socket.prepare(request)
+        await socket.send_str(json.dumps({"janus": "x"}))
+        await socket.receive()
+        return socket
+
+    async def redirect(_: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"Location": "/"})
+
+    app = web.Application()
+    app.router.add_get("/", serve)
+    app.router.add_get("/elsewhere", redirect)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"ws://127.0.0.1:{runner.addresses[0][1]}/"
+    finally:
+        await runner.cleanup()
+
+
 async def enter(link: Link) -> None:
     """The connection is there, and the room is joined."""
     await link.opened.wait()
@@ -182,30 +207,24 @@ async def test_what_is_shared_and_stopped_at_once_does_not_end_the_call() -> Non
 
 
 async def test_a_fault_of_ours_leaves_the_connection_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    async def serve(request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse(protocols=("janus-protocol",))
-        await socket.prepare(request)
-        await socket.send_str(json.dumps({"janus": "x"}))
-        await socket.receive()
-        return socket
-
-    app = web.Application()
-    app.router.add_get("/", serve)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"ws://127.0.0.1:{runner.addresses[0][1]}/"
     down: asyncio.Queue[str] = asyncio.Queue()
 
     def broken(_: Json) -> None:
         raise KeyError("x")
 
-    async with aiohttp.ClientSession() as http:
+    async with serving() as url, open_http() as http:
         link = JanusLink(http, Endpoints([url], "order", monotonic=lambda: 0.0), None, "test", on_up=lambda _: None,
                          on_message=broken, on_down=lambda words, _: down.put_nowait(words))
         link.open()
         async with asyncio.timeout(5):
             assert "fault here" in await down.get()
         await link.close()
-    await runner.cleanup()
     assert "this is a defect" in caplog.text
+
+
+async def test_no_redirect_is_followed() -> None:
+    """From an encrypted server to one in clear the token would go along."""
+    async with serving() as url, open_http() as http:
+        await (await connect(http, url, None)).close()
+        with pytest.raises(ValueError, match="it redirects"):
+            await connect(http, f"{url}elsewhere", None)

@@ -15,7 +15,7 @@ import aiohttp
 from appliance.providers.janus.endpoints import Endpoints
 from appliance.vocabulary import Json
 
-__all__ = ["JanusLink", "connect", "parsed"]
+__all__ = ["JanusLink", "connect", "open_http", "parsed"]
 
 log = logging.getLogger(__name__)
 
@@ -159,6 +159,17 @@ class _Closing:
 
     async def aclose(self) -> None:
         await self._socket.close()
+
+
+def open_http() -> aiohttp.ClientSession:
+    """A client that follows no redirect: PIN, token and secrets are for the server of the settings alone."""
+    watch = aiohttp.TraceConfig()
+    watch.on_request_redirect.append(_no_redirect)
+    return aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[watch])
+
+
+async def _no_redirect(*_: Any) -> None:
+    raise ValueError("it redirects; write the address that it redirects to into the settings")
 
 
 async def connect(

@@ -12,7 +12,7 @@ from typing import Final
 import aiohttp
 
 from appliance.providers.janus.endpoints import Endpoints
-from appliance.providers.janus.link import connect, parsed
+from appliance.providers.janus.link import connect, open_http, parsed
 
 __all__ = ["Probe"]
 
@@ -39,7 +39,7 @@ class Probe:
         self._wake.set()
 
     async def run(self) -> None:
-        async with aiohttp.ClientSession() as http:
+        async with open_http() as http:
             while True:
                 self._wake.clear()
                 done = await self._look(http)

@@ -22,7 +22,7 @@ from appliance.providers import api
 from appliance.providers.janus import protocol as wire
 from appliance.providers.janus.endpoints import Endpoints
 from appliance.providers.janus.leg import JanusLeg
-from appliance.providers.janus.link import JanusLink
+from appliance.providers.janus.link import JanusLink, open_http
 from appliance.providers.janus.membership import Room
 from appliance.providers.janus.probe import Probe
 from appliance.providers.janus.token import Token
@@ -126,7 +126,7 @@ class JanusProvider:
         on_down: Callable[[str, bool], None],
     ) -> JanusLink:
         if self._http is None:
-            self._http = aiohttp.ClientSession()
+            self._http = open_http()
         return JanusLink(self._http, self._endpoints, self._tls, name, on_up=on_up, on_message=on_message,
                          on_down=on_down)
 
