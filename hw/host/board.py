@@ -50,6 +50,7 @@ class HostBoard:
             camera=self._camera if isinstance(self._camera, SimCamera) else None,
             display=self._display,
             panel=self._panel,
+            health=False,  # this machine's own
         )
 
     def _open_camera(self, options: BoardOptions) -> tuple[ProcessCamera, Sequence[DeviceFact]]:

@@ -26,9 +26,10 @@ SOUND_FAULTS: Final = (
     "mic.denied", "mic.format", "speaker.unplug", "speaker.busy", "speaker.mute", "speaker.zeroVolume",
     "speaker.stall", "speaker.denied", "speaker.format",
 )  # fmt: skip
+HEALTH_FAULTS: Final = ("power.undervoltage", "thermal", "storage.full")
 OTHER_FAULTS: Final = (
-    "power.undervoltage", "thermal", "storage.full", "button.stuck", "echo.path", "echo.delayMs", "echo.erlDb",
-    "echo.roomMs", "echo.moved", "echo.distortion",
+    *HEALTH_FAULTS, "button.stuck", "echo.path", "echo.delayMs", "echo.erlDb", "echo.roomMs", "echo.moved",
+    "echo.distortion",
 )  # fmt: skip
 
 FAULTS: Final = (*CAMERA_FAULTS, *SOUND_FAULTS, *OTHER_FAULTS)
@@ -64,8 +65,11 @@ class SimHands:
     """Implements ``hw.api.Simulation`` over the devices that are simulated; a real one has no hands here."""
 
     def __init__(
-        self, *, audio: SimAudio | None, camera: SimCamera | None, display: SimDisplay, panel: SimPanel
+        self, *, audio: SimAudio | None, camera: SimCamera | None, display: SimDisplay, panel: SimPanel,
+        health: bool = True,
     ) -> None:
+        """``health``: that of the board is simulated too."""
+        self._health = health
         self._audio, self._camera, self._display, self._panel = audio, camera, display, panel
         self._lock = threading.RLock()
         self._active: dict[str, float | None] = {}
@@ -78,6 +82,7 @@ class SimHands:
             for name in FAULTS
             if not (name.startswith("camera.") and self._camera is None)
             and not (name.startswith(("mic.", "speaker.", "echo.")) and self._audio is None)
+            and (self._health or name not in HEALTH_FAULTS)
         )
 
     def fault(self, name: str, active: bool, value: float | None = None) -> None:

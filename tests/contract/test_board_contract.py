@@ -381,7 +381,7 @@ def test_two_boards_share_no_pin(board: Board) -> None:
 def test_unknown_faults_and_sources_are_named(board: Board, hands: Simulation) -> None:
     with pytest.raises(KeyError, match=r"camera\.freeze"):
         hands.fault("camera.melt", active=True)
-    assert set(hands.faults) >= {"camera.freeze", "mic.unplug", "speaker.stall", "thermal", "button.stuck"}
+    assert set(hands.faults) >= {"camera.freeze", "mic.unplug", "speaker.stall", "button.stuck"}
     with pytest.raises(ValueError, match="pattern"):
         hands.source(Kind.CAMERA, "webcam")
     with pytest.raises(DeviceMissingError):

@@ -28,6 +28,18 @@ def test_a_board_that_cannot_be_opened_leaves_nothing_behind() -> None:
     assert set(threading.enumerate()) == before
 
 
+def test_faults_of_a_health_that_is_not_simulated_are_refused() -> None:
+    board = open_board("auto", BoardOptions())
+    try:
+        hands = board.simulation
+        assert hands is not None
+        assert not {"thermal", "power.undervoltage", "storage.full"} & set(hands.faults)
+        with pytest.raises(KeyError, match="thermal"):
+            hands.fault("thermal", active=True)
+    finally:
+        board.close()
+
+
 def test_holders_are_found_by_their_open_files(tmp_path: Path) -> None:
     rows = (("17", "cheese", "/dev/video0"), ("4", "kernel", "/dev/null"), ("200", "obs", "/dev/video0"))
     for pid, name, target in rows:
