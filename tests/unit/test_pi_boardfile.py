@@ -112,6 +112,17 @@ def test_the_faults_of_all_parts_are_told_at_once(tmp_path: Path) -> None:
     assert "line 17 is given twice" in lines[4]
 
 
+def test_a_line_that_mutes_must_be_an_input_of_the_panel(tmp_path: Path) -> None:
+    path = tmp_path / "b.toml"
+    panel = '[panel]\nchip = "nowhere"\ninputs = { quiet = "25" }\n'
+    path.write_text('[audio]\nmute_input = "quite"\n' + panel)
+    with pytest.raises(BoardFileError, match="mute_input: the panel has no input 'quite'; there are: quiet"):
+        open_board("pi", BoardOptions(file=str(path)))
+    for audio in ('[audio]\nmute_input = "quiet"\n', '[audio]\nmute_input = ""\n', ""):
+        path.write_text(audio + panel)
+        open_board("pi", BoardOptions(file=str(path))).close()
+
+
 def test_a_board_file_that_is_missing_is_told_and_nothing_is_left() -> None:
     with pytest.raises(HardwareError, match="no board file 'nope'"):
         open_board("pi", BoardOptions(file="nope"))
