@@ -194,3 +194,17 @@ def test_how_well_each_arrives_stands_in_the_roster() -> None:
     told = len(desk.told(api.Members))
     desk.run(desk.member.absent(0, {"3"}, levels={"2": 4, "3": 5}))
     assert len(desk.told(api.Members)) == told
+
+
+def test_qualities_that_an_old_token_does_not_get_do_not_pile_up() -> None:
+    """Under a token that has ended a kiosk may stay for weeks; all of them at once would overrun the connection."""
+    desk = Desk()
+    look(desk, {"2": Quality.LOW})
+    desk.in_room(simulcast(2))
+    for turn in range(300):
+        desk.answer(lambda one: one.get("body", {}).get("request") == "configure", janus="error",
+                    error={"code": 403, "reason": "Unauthorized"})
+        look(desk, {"2": Quality.LOW if turn % 2 else Quality.HIGH})
+    desk.asked.clear()
+    desk.run(desk.member.token_renewed())
+    assert [body["streams"][0]["substream"] for body in asked(desk)] == [0]

@@ -237,7 +237,7 @@ class Membership:
         """There is another token: what the server refused for the old one is asked again."""
         if self._over or not self._linked or not self._me_there:
             return []
-        return [*self._requests.resume(), *self.timeout(Timer.KEEPALIVE)]
+        return [*self._requests.resume(), *self._subscription.token_renewed(), *self.timeout(Timer.KEEPALIVE)]
 
     def end(self, reason: Reason) -> Sequence[Effect]:
         return self._finish(reason)

@@ -77,8 +77,8 @@ class Requests:
         return asked, [StartTimer(Timer.ANSWER, ANSWER_S) if self._waiting else CancelTimer(Timer.ANSWER)]
 
     def hold(self, asked: Asked) -> None:
-        """It was refused for our token: ``resume`` asks it again."""
-        if asked.done is not nothing:
+        """It was refused for our token: ``resume`` asks it again, unless it was all the same how it ends."""
+        if asked.done is not nothing and asked.done is not asked.failed:
             self._held.append(asked)
 
     def resume(self) -> Sequence[Effect]:

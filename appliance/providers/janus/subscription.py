@@ -87,6 +87,11 @@ class Subscription:
         self._renewing.clear()
         self._switches = True
 
+    def token_renewed(self) -> Sequence[Effect]:
+        """Qualities that were refused for the old one are asked for again."""
+        self._given.clear()
+        return self.follow()
+
     def told_of(self, feed: str) -> None:
         """This person sends something anew: it is worth a try."""
         self._unusable = {one for one in self._unusable if one[0] != feed}
