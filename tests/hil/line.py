@@ -189,6 +189,8 @@ uris = ["lan:door-1"]
                 yield Line(guest, service, lobby, at_lobby)
             finally:
                 following.cancel()
+                # what it did, where a test failed
+                print(await asyncio.to_thread(guest.run, "journalctl -u edgecall -n 100 --no-pager -o cat"))
                 await asyncio.gather(following, return_exceptions=True)
 
 

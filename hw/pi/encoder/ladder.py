@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import select
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Final
@@ -94,11 +94,11 @@ class CameraEncoder:
 
     def __init__(
         self, told: Callable[[EncoderKind, str], None], *, hardware: bool = True, expected: bool = False,
-        find: Callable[[], Found] = find_encoder, nodes: Callable[[], frozenset[str]] = plugged_encoders,
+        find: Callable[[], Found] = find_encoder, nodes: Callable[[], Set[object]] = plugged_encoders,
         speed: Callable[[], float] = measure, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._told, self._find, self._nodes, self._clock = told, find, nodes, clock
-        self._seen: frozenset[str] = frozenset()  # encoders at the last look, while software stands in
+        self._seen: Set[object] = frozenset()  # encoders at the last look, while software stands in
         self._look_at = 0.0
         self._trial: Future[Found] | None = None
         self._stuck: M2mEncoder | None = None  # the driver hangs in closing it

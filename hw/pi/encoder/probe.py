@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from av.video.frame import VideoFrame
@@ -47,9 +49,17 @@ def encoder_nodes(sysfs: str = "/sys") -> list[str]:
     return found
 
 
-def plugged_encoders(sysfs: str = "/sys") -> frozenset[str]:
-    """Nodes whose names are of encoders and which we may open. Asks no driver: nothing that hangs is touched."""
-    return frozenset(path for path, name in nodes_named(sysfs) if "enc" in name and os.access(path, os.R_OK | os.W_OK))
+def plugged_encoders(sysfs: str = "/sys") -> frozenset[tuple[str, int]]:
+    """Nodes whose names are of encoders and which we may open. Asks no driver: nothing that hangs is touched.
+
+    Each with its inode: one that went and returned between two looks is another.
+    """
+    found = set()
+    for path, name in nodes_named(sysfs):
+        with contextlib.suppress(OSError):  # unplugged while we look
+            if "enc" in name and os.access(path, os.R_OK | os.W_OK):
+                found.add((path, Path(path).stat().st_ino))
+    return frozenset(found)
 
 
 def prove(path: str) -> None:

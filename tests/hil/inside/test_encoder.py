@@ -13,7 +13,7 @@ from av.video.frame import VideoFrame
 from hw.api import EncodedFrame, EncoderKind, VideoMode
 from hw.pi.encoder.ladder import CameraEncoder
 from hw.pi.encoder.m2m import EncoderError, M2mEncoder, floor_of
-from hw.pi.encoder.probe import encoder_nodes, find_encoder, prove
+from hw.pi.encoder.probe import encoder_nodes, find_encoder, plugged_encoders, prove
 from hw.sim.sources import nal_units
 from tests.hil.devices import Encoder
 
@@ -297,6 +297,17 @@ def test_one_that_is_plugged_in_again_waits_for_no_pause(device: Encoder, encode
         assert told.now == (EncoderKind.HARDWARE, "")
     stream.run(5)
     assert len(decoded(stream.units)) == len(stream.units)
+
+
+def test_one_that_went_and_returned_between_two_looks_is_another(device: Encoder) -> None:
+    before = plugged_encoders()
+    device["unplug"] = 1
+    device["unplug"] = 0
+    begun = time.monotonic()
+    while not (now := plugged_encoders()):
+        assert time.monotonic() - begun < 5.0, "it did not return"
+    assert [path for path, _ in now] == [path for path, _ in before]
+    assert now != before
 
 
 def test_what_makes_no_picture_is_not_believed(device: Encoder) -> None:
