@@ -146,7 +146,11 @@ async def test_a_browser_of_several_qualities_is_received_in_the_one_that_is_sho
             return 0 if tile is None or tile.picture is None else tile.picture.height
 
         async def comes_in(height: int) -> None:
-            await until(lambda: lines() == height, f"{height} lines", 15)
+            try:
+                await until(lambda: lines() == height, f"{height} lines", 15)
+            except AssertionError as error:
+                sent = await page.evaluate("() => layers('Olga')")
+                raise AssertionError(f"{error}; the browser sends {sent}") from None
 
         await comes_in(288)  # of the seat, which has 360
         olga = door.members["Olga"].id

@@ -184,6 +184,13 @@ class Person {
       if (row.type === "outbound-rtp" && row.kind === "video") return row.framesSent ?? 0;
     return 0;
   }
+  /** Of each quality what is sent: pictures so far, lines, and what keeps the browser from more. */
+  async layers() {
+    const rows = [...(await this.out.getStats()).values()].filter((row) => row.type === "outbound-rtp" && row.rid);
+    return Object.fromEntries(rows.map((row) => [row.rid, {
+      pictures: row.framesSent ?? 0, lines: row.frameHeight ?? 0, target: row.targetBitrate ?? 0,
+      limit: row.qualityLimitationReason, active: row.active, keys: row.keyFramesEncoded, plis: row.pliCount }]));
+  }
 }
 
 function gathered(pc) {
@@ -198,6 +205,7 @@ window.enter = async (url, room, name, sends = {}) => {
   await (window.people[name] = new Person(url, room, name, sends)).join();
 };
 window.sent = (name) => window.people[name].sent();
+window.layers = (name) => window.people[name].layers();
 window.exit = async (name) => { await window.people[name].leave(); delete window.people[name]; };
 </script>"""
 

@@ -8,7 +8,7 @@ import pytest
 
 from appliance.media.layout import Quality, Shows, Source
 from appliance.providers import api
-from appliance.providers.janus.effects import Carry, Watch
+from appliance.providers.janus.effects import Carry, StartTimer, Timer, Watch
 from appliance.vocabulary import Json
 from tests.support.janus_desk import WATCHER, Desk, person
 
@@ -103,6 +103,20 @@ def test_a_sender_of_several_qualities_is_asked_for_the_one_that_is_shown() -> N
     assert body["streams"] == [{"mid": mid_of(desk, 2), "substream": 2, "temporal": 2}]
     desk.plugin("configure", {"videoroom": "event", "error_code": 429, "error": "?"}, handle=WATCHER)
     assert asked(desk) == []
+
+
+def test_a_quality_is_asked_for_again_since_its_sender_may_not_have_listened() -> None:
+    desk = Desk()
+    look(desk, {"2": Quality.HIGH})
+    desk.in_room(simulcast(2))
+    (body,) = asked(desk)
+    desk.plugin("configure", {"videoroom": "event", "configured": "ok"}, handle=WATCHER)
+    assert StartTimer(Timer.INSIST, 1.0) in desk.done
+    for _ in range(4):
+        assert StartTimer(Timer.INSIST, 1.0) in desk.run(desk.member.timeout(Timer.INSIST))
+        assert asked(desk) == [body]
+        desk.plugin("configure", {"videoroom": "event", "configured": "ok"}, handle=WATCHER)
+    assert desk.run(desk.member.timeout(Timer.INSIST)) == []
 
 
 def test_a_line_that_was_switched_is_asked_for_its_quality_anew() -> None:

@@ -42,6 +42,7 @@ class Timer(Enum):
     KEEPALIVE = "tell the server that we are there"
     RETRY = "join again"
     RENEW = "subscribe anew to what should come and does not"
+    INSIST = "ask for a quality again"
     TAKE_OVER = "an identity may change hands again"
 
 

@@ -250,6 +250,8 @@ class Membership:
                 return [GiveUp("it does not answer")]
             case Timer.RENEW:
                 return self._subscription.renew()
+            case Timer.INSIST:
+                return self._subscription.insist()
             case Timer.TAKE_OVER:
                 return [*self._settle(), *self._subscription.follow(), *self._roster()]
             case Timer.RETRY:
@@ -544,7 +546,8 @@ class Membership:
         self._sharing.forget()
         self._absent, self._levels = frozenset(), {}
         return [*told, *self._moderation.forget(), Drop(generation), Shut(), *self._requests.forget(),
-                CancelTimer(Timer.KEEPALIVE), CancelTimer(Timer.TAKE_OVER), CancelTimer(Timer.RENEW), *self._roster()]
+                CancelTimer(Timer.KEEPALIVE), CancelTimer(Timer.TAKE_OVER), CancelTimer(Timer.RENEW),
+                CancelTimer(Timer.INSIST), *self._roster()]
 
     def _finish(self, reason: Reason) -> Sequence[Effect]:
         if self._over:

@@ -24,6 +24,11 @@ RENEW_S: Final = 5.0  # of silence before it is looked whether a stream is to be
 RENEWED_AT: Final = frozenset({1, 3, 7, 15})
 """Looks at a silent stream that have it subscribed anew: after 5, 15, 35 and 75 s."""
 
+INSIST_S: Final = 1.0
+INSISTED: Final = 4
+"""Times that a quality is asked for again. The server changes at a key frame, asks the sender for one with each request
+and only then, and libwebrtc ignores who asks within 300 ms after another."""
+
 Stream = tuple[str, str]  # (feed, its MID)
 
 _LAYERS: Final = {Quality.LOW: (0, 1), Quality.MID: (1, 2), Quality.HIGH: (2, 2)}
@@ -54,6 +59,7 @@ class Subscription:
         self._mids: dict[Stream, str] = {}  # our MID of each
         self._pictures: set[Stream] = set()  # those of them that are no sound
         self._given: dict[Stream, Quality] = {}  # what the server was asked for, of senders of several
+        self._insisting: dict[Stream, int] = {}  # times that it was asked for again
         self._switches = True  # the server puts another person on a line without a negotiation
         self._fed: set[Stream] = set()  # those whose data messages come: all on one line
         self._unusable: set[Stream] = set()  # not to be had, until the person is told of again
@@ -80,6 +86,7 @@ class Subscription:
         self._mids.clear()
         self._pictures.clear()
         self._given.clear()
+        self._insisting.clear()
         self._fed.clear()
         self._unusable.clear()
         self._still = frozenset()
@@ -140,6 +147,15 @@ class Subscription:
                     self._renewing.add(stream)
         again = [StartTimer(Timer.RENEW, RENEW_S)] if self._still or self._renewing else []
         return [*again, *self.follow()]
+
+    def insist(self) -> Sequence[Effect]:
+        """Ask again for the qualities that were asked for last; of one that is there the server does nothing."""
+        self._insisting = {one: times + 1 for one, times in self._insisting.items()
+                           if times < INSISTED and one in self._given and one in self._mids}
+        if self.handle is None or self._door is None or not self._insisting:
+            return []
+        other = {one: self._given[one] for one in self._insisting}
+        return [*self._request(self.handle, other), StartTimer(Timer.INSIST, INSIST_S)]
 
     def watched(self, generation: int, sdp: str) -> Sequence[Effect]:
         """Our answer to the server's offer."""
@@ -256,6 +272,10 @@ class Subscription:
         if not other:
             return []
         self._given |= other
+        self._insisting |= dict.fromkeys(other, 0)
+        return [*self._request(handle, other), StartTimer(Timer.INSIST, INSIST_S)]
+
+    def _request(self, handle: int, other: Mapping[Stream, Quality]) -> Sequence[Effect]:
         streams = [{"mid": self._mids[one], "substream": _LAYERS[quality][0], "temporal": _LAYERS[quality][1]}
                    for one, quality in sorted(other.items())]
         return self._requests.tell_plugin(handle, {"request": "configure", "streams": streams}, _settled, _settled)
