@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Final
 
 import pytest
 
@@ -12,20 +13,23 @@ from hw.api import Audio, AudioBlock, DeviceBusyError, DeviceFailedError
 __all__ = ["counts_a_stalled_receiver", "keeps_volume_in_bounds", "paces_whole_blocks", "refuses_a_rate_it_has_not"]
 
 SIZE = 960  # bytes of 10 ms
+SETTLED: Final = 100
+"""Blocks until a device knows how long sound is on its way to the loudspeaker; before, it may correct itself."""
+LAST: Final = SETTLED + 30
 
 
 def paces_whole_blocks(audio: Audio, most_delay_ms: float = 0.0) -> None:
     """Blocks come at their pace and whole, with what was played beside: one block after it was returned, and later by
-    at most ``most_delay_ms`` of sound that is on its way. None comes after ``stop``."""
+    at most ``most_delay_ms`` of sound that is on its way, once that is known. None comes after ``stop``."""
     blocks: list[tuple[float, AudioBlock]] = []
     answers = [bytes([number % 250 + 1, 0]) * 480 for number in range(400)]
-    answers[5] = answers[5] + b"\x01\x00" * 300  # too long: cut
-    answers[6] = answers[6][:300]  # too short: padded
+    answers[SETTLED + 5] += b"\x01\x00" * 300  # too long: cut
+    answers[SETTLED + 6] = answers[SETTLED + 6][:300]  # too short: padded
     done = threading.Event()
 
     def exchange(block: AudioBlock) -> bytes:
         blocks.append((time.monotonic(), block))
-        if len(blocks) == 61:
+        if len(blocks) == LAST + 1:
             done.set()
         return answers[len(blocks) - 1]
 
@@ -42,9 +46,9 @@ def paces_whole_blocks(audio: Audio, most_delay_ms: float = 0.0) -> None:
     audio.stop()
     assert all(len(block.heard) == len(block.played) == SIZE for _, block in blocks)
     lost = sum(block.missed for _, block in blocks)
-    assert abs(blocks[60][0] - blocks[0][0] - (60 + lost) * 0.010) < 0.030
-    played = b"".join(block.played for _, block in blocks[1:])
-    returned = b"".join(answer[:SIZE].ljust(SIZE, b"\0") for answer in answers[:11])
+    assert abs(blocks[LAST][0] - blocks[0][0] - (LAST + lost) * 0.010) < 0.030
+    played = b"".join(block.played for _, block in blocks[SETTLED + 1 :])
+    returned = b"".join(answer[:SIZE].ljust(SIZE, b"\0") for answer in answers[SETTLED : SETTLED + 11])
     delay = played.find(returned)
     assert 0 <= delay <= most_delay_ms * 96, "what was played is what was returned, sample by sample"
     assert not told_ms or abs(told_ms - 10 - delay / 96) < 15, "the delay that is told is the one that was"
