@@ -37,6 +37,7 @@ class BoardCare:
         self._bulletin = bulletin
         self._diagnostics = diagnostics
         self._inbox: Inbox[Fault | _Devices] | None = None
+        self._selecting = 0  # commands under way
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -64,6 +65,8 @@ class BoardCare:
         }
 
     def _publish(self) -> None:
+        if self._selecting:
+            return  # half of it has happened; what came of it is told at its end
         devices, before = self._board.devices(), self._bulletin.document("devices")
         # A sound card's microphone and loudspeaker have one id.
         old = {(one["kind"], one["id"]): one for one in before.get("devices", ())}
@@ -85,9 +88,11 @@ class BoardCare:
                                 removed=_ids(present_before - present), devices=list(new.values()))
 
     async def _select(self, command: Command) -> Json:
+        self._selecting += 1
         try:
             return {"choice": await self._choice.select(Kind(command.args["kind"]), command.args["id"])}
         finally:
+            self._selecting -= 1
             self._publish()
 
     async def _volume(self, command: Command) -> None:
