@@ -65,16 +65,11 @@ class DeviceChoice:
             raise Refused(self._without_choice(kind), code=501, sub_code="FeatureNotSupported", retryable=False)
         found = None if device in ("", AUTO) else self._find(kind, device)
         async with self._lock:
-            before = dict(self._selected)
+            await asyncio.to_thread(self._board.select, kind, "" if found is None else found.id)
             if found is None:
                 self._selected.pop(kind, None)
             else:
-                self._selected[kind] = found  # before the board tells of it, from a thread of its own
-            try:
-                await asyncio.to_thread(self._board.select, kind, "" if found is None else found.id)
-            except BaseException:
-                self._selected = before
-                raise
+                self._selected[kind] = found
             await self._marks.set(REMEMBERED, json.dumps({
                 one.value: {"id": selected.id, "name": selected.name} for one, selected in self._selected.items()}))
         return {"kind": kind.value, **self._document(kind, self._board.devices())}
