@@ -13,10 +13,10 @@ import socket
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from ipaddress import ip_address
 from typing import Any, Final
 
 from appliance.providers.sip.agent import Hop
+from appliance.providers.sip.description import is_address
 from appliance.providers.sip.grammar import Malformed
 from appliance.providers.sip.message import MAX_MESSAGE, PING, PONG, Framer
 
@@ -97,7 +97,7 @@ class UdpFlow(Flow):
 
     def send(self, data: bytes, hop: Hop, failed: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
-        known = hop.host if _is_ip(hop.host) else self._known(hop.host, loop.time())
+        known = hop.host if is_address(hop.host) else self._known(hop.host, loop.time())
         if hop.transport != "udp" or self._waiting >= WAITING:
             loop.call_soon(failed)
         elif known is None:
@@ -213,17 +213,9 @@ def flow_for(
     return StreamFlow(server, tls if server.transport == "tls" else None, received, on_broken)
 
 
-def _is_ip(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
 async def _resolve(host: str) -> str:
     """The first address of a name. Raises OSError."""
-    if _is_ip(host):
+    if is_address(host):
         return host
     try:
         async with asyncio.timeout(RESOLVE_S):
