@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, Protocol
@@ -37,6 +36,7 @@ from appliance.providers.direct.effects import (
     Timer,
 )
 from appliance.providers.direct.endpoint import Endpoint
+from appliance.providers.endings import GivenUp, last_report
 from appliance.providers.facts import Facts
 from appliance.vocabulary import END_REASONS, Json, Reason
 
@@ -44,7 +44,6 @@ __all__ = ["DirectLeg", "MakeSession"]
 
 log = logging.getLogger(__name__)
 
-GIVEN_UP: Final = 4  # connections whose last statistics nobody has asked for
 FLUSH_S: Final = 1.0
 CLOSE_S: Final = 1.0
 """Together the 2 s within which a leg ends."""
@@ -79,7 +78,7 @@ class DirectLeg:
         self._current: Session | None = None
         self._lost: Session | None = None  # the one that was dropped last
         self._last_stats: Sequence[Json] = ()  # of a leg that is over
-        self._given_up: deque[asyncio.Task[Sequence[Json]]] = deque(maxlen=GIVEN_UP)
+        self._given_up = GivenUp()
         self._peer_sends = (True, True)
         self._peer_watches = True
         self._facts = Facts()
@@ -148,9 +147,7 @@ class DirectLeg:
         return await self._current.stats() if self._current is not None else self._last_stats
 
     async def replaced(self) -> Sequence[Sequence[Json]]:
-        taken = list(self._given_up)
-        self._given_up.clear()
-        return [report for task in taken if (report := await task)]
+        return await self._given_up.taken()
 
     # --- for the provider and the endpoints -------------------------------------------------------------------------
 
@@ -353,7 +350,7 @@ class DirectLeg:
         if self._current is session:
             self._current = next(iter(self._sessions.values()), None)
             self._lost = session
-        self._given_up.append(asyncio.create_task(self._last_of(session), name=f"direct.stats.{generation}"))
+        self._given_up.add(self._last_of(session), f"direct.stats.{generation}")
         self._chores.spawn(session.close(), f"direct.close.{self._id[:12]}.{generation}")
 
     async def _note_stats(self) -> None:
@@ -366,10 +363,7 @@ class DirectLeg:
 
     async def _last_of(self, session: Session) -> Sequence[Json]:
         """Empty where nothing was received."""
-        (stats,) = await asyncio.gather(session.stats(), return_exceptions=True)
-        if isinstance(stats, BaseException):  # a call ends whatever its statistics do
-            log.error("the last statistics of a call could not be taken; this is a defect", exc_info=stats)
-            return ()
+        stats = await last_report(session)
         return stats if any(one["type"] == "inbound-rtp" for one in stats) else ()
 
     # --- the end ----------------------------------------------------------------------------------------------------

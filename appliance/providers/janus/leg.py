@@ -9,12 +9,11 @@ import asyncio
 import logging
 import secrets
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final, Protocol
 
-from appliance.errors import EdgecallError, Refused, SignalingError
+from appliance.errors import Refused, SignalingError
 from appliance.media.api import (
     DataMessage,
     Directions,
@@ -26,6 +25,7 @@ from appliance.media.api import (
 )
 from appliance.providers import api
 from appliance.providers.chores import Chores
+from appliance.providers.endings import GivenUp, last_report, reason_of
 from appliance.providers.facts import Facts
 from appliance.providers.janus.effects import (
     CancelTimer,
@@ -60,7 +60,6 @@ __all__ = ["Ground", "JanusLeg"]
 
 log = logging.getLogger(__name__)
 
-GIVEN_UP: Final = 4  # connections whose last statistics nobody has asked for
 CLOSE_S: Final = 1.0
 EXPEL_S: Final = 5.0
 
@@ -107,7 +106,7 @@ class JanusLeg:
         self._shared: tuple[int, Session] | None = None
         self._facts = Facts()
         self._last_stats: Sequence[Json] = ()
-        self._given_up: deque[asyncio.Task[Sequence[Json]]] = deque(maxlen=GIVEN_UP)
+        self._given_up = GivenUp()
         self._chores: Chores[Timer] = Chores(
             f"janus.media.{leg_id[:12]}", lambda: self._carry_out(self._membership.end(END_REASONS["500/internal"])))
         self._finishing: asyncio.Task[None] | None = None
@@ -192,9 +191,7 @@ class JanusLeg:
         return [one for part in self._parts() for one in await part.stats()]
 
     async def replaced(self) -> Sequence[Sequence[Json]]:
-        taken = list(self._given_up)
-        self._given_up.clear()
-        return [report for task in taken if (report := await task)]
+        return await self._given_up.taken()
 
     # --- effects ----------------------------------------------------------------------------------------------------
 
@@ -313,7 +310,7 @@ class JanusLeg:
             await work
         except (SignalingError, Refused) as error:
             log.warning("no peer connection with the room: %s", error.message)
-            self._carry_out(self._membership.media_failed(generation, _reason(error)))
+            self._carry_out(self._membership.media_failed(generation, reason_of(error)))
 
     def _listen(self, generation: int, events: AsyncIterator[SessionEvent], *, watching: bool) -> None:
         async def listen() -> None:
@@ -375,8 +372,7 @@ class JanusLeg:
         self._unshare()
         if publication is None and gallery is None:
             return
-        parts = self._parts()
-        self._given_up.append(asyncio.create_task(self._last_report(parts), name=f"janus.stats.{generation}"))
+        self._given_up.add(last_report(*self._parts()), f"janus.stats.{generation}")
         self._publication = self._gallery = None
         for media in (publication, gallery):
             if media is not None:
@@ -386,18 +382,11 @@ class JanusLeg:
         """The connections that are there now."""
         return [media[1] for media in (self._publication, self._gallery) if media is not None]
 
-    async def _last_report(self, parts: Sequence[Session | Gallery]) -> Sequence[Json]:
-        reports = await asyncio.gather(*(part.stats() for part in parts), return_exceptions=True)
-        for report in reports:
-            if isinstance(report, BaseException):  # a call ends whatever its statistics do
-                log.error("the last statistics of a call could not be taken; this is a defect", exc_info=report)
-        return [one for report in reports if not isinstance(report, BaseException) for one in report]
-
     async def _finish(self, reason: Reason) -> None:
         """Say it, let go of media, tell Ended: each with its own deadline."""
         await self._chores.stop_jobs(CLOSE_S)
         parts = self._parts()
-        self._last_stats = await self._last_report(parts)
+        self._last_stats = await last_report(*parts)
         shared = () if self._shared is None else (self._shared[1],)
         closes = [asyncio.create_task(one.close(), name="janus.close") for one in (*parts, *shared)]
         closes.append(asyncio.create_task(self._link.close(), name="janus.link.close"))
@@ -406,8 +395,3 @@ class JanusLeg:
         self._publication = self._gallery = self._shared = None
         self._facts.put(api.Ended(reason))
         self._ground.leg_over(self)
-
-
-def _reason(error: EdgecallError) -> Reason:
-    known = END_REASONS.get(error.key, END_REASONS["503/provider"])
-    return Reason(known.code, known.sub_code, known.category, error.message, known.advice)

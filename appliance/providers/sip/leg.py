@@ -26,6 +26,7 @@ from appliance.media.plain_rtp import Line, PlainSession, Protection
 from appliance.media.transport import StreamFormat
 from appliance.providers import api
 from appliance.providers.chores import Chores
+from appliance.providers.endings import last_report
 from appliance.providers.facts import Facts
 from appliance.providers.sip import events as said
 from appliance.providers.sip.agent import Agent
@@ -429,20 +430,12 @@ class SipLeg:
         session, self._session = self._session, None
         closes: list[asyncio.Task[None]] = []
         if session is not None:
-            self._last_stats = await self._last_of(session)
+            self._last_stats = await last_report(session)
             closes.append(asyncio.create_task(session.close(), name="sip.close"))
             await asyncio.wait(closes, timeout=CLOSE_S)
         await self._chores.cancel(closes)
         self._facts.put(api.Ended(reason))
         self._ground.leg_over(self)
-
-    @staticmethod
-    async def _last_of(session: PlainSession) -> Sequence[Json]:
-        (stats,) = await asyncio.gather(session.stats(), return_exceptions=True)
-        if isinstance(stats, BaseException):  # a call ends whatever its statistics do
-            log.error("the last statistics of a call could not be taken; this is a defect", exc_info=stats)
-            return ()
-        return stats
 
 
 def _parameters(text: str) -> list[tuple[str, str]]:

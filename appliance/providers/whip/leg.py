@@ -11,6 +11,7 @@ from appliance.errors import Refused
 from appliance.media.api import Directions
 from appliance.providers import api
 from appliance.providers.chores import Chores
+from appliance.providers.endings import last_report
 from appliance.providers.facts import Facts
 from appliance.providers.whip.resource import Endpoint
 from appliance.providers.whip.way import Make, Way
@@ -112,8 +113,7 @@ class WhipLeg:
         return [one for way in self._ways for one in await way.stats()]
 
     async def replaced(self) -> Sequence[Sequence[Json]]:
-        taken = [task for way in self._ways for task in way.replaced()]
-        return [report for task in taken if (report := await task)]
+        return [report for way in self._ways for report in await way.given_up.taken()]
 
     # --- course -------------------------------------------------------------------------------------------------------
 
@@ -150,11 +150,7 @@ class WhipLeg:
     async def _leave(self, reason: Reason) -> None:
         """Say it, let go of media, tell Ended: each with its own deadline."""
         await self._chores.cancel(())
-        reports = await asyncio.gather(*(way.stats() for way in self._ways), return_exceptions=True)
-        for report in reports:
-            if isinstance(report, BaseException):  # a call ends whatever its statistics do
-                log.error("the last statistics of a call could not be taken; this is a defect", exc_info=report)
-        self._last_stats = [one for report in reports if not isinstance(report, BaseException) for one in report]
+        self._last_stats = await last_report(*self._ways)
         await asyncio.wait([way.leave() for way in self._ways], timeout=CLOSE_S)
         self._facts.put(api.Ended(reason))
         self._ground.leg_over(self)

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
-from appliance.errors import EdgecallError, Refused, SignalingError
+from appliance.errors import Refused, SignalingError
 from appliance.media.api import (
     Directions,
     IceServers,
@@ -25,6 +25,7 @@ from appliance.media.api import (
     SessionStranded,
     SessionUp,
 )
+from appliance.providers.endings import GivenUp, last_report, reason_of
 from appliance.providers.whip import protocol as wire
 from appliance.providers.whip.protocol import Setback
 from appliance.providers.whip.resource import Endpoint, Resource
@@ -45,7 +46,6 @@ RENEW_AFTER_S: Final = 2.5  # without a connection, where the server does not ta
 REPAIR_S: Final = 8.0  # of a path that is lost; then a new resource is quicker
 FRESH_S: Final = 30.0  # after a repair silence is no fault of the path
 GHOSTS: Final = 4  # resources that the server was not told to delete yet
-GIVEN_UP: Final = 4  # connections whose last statistics nobody has asked for
 
 Make = Callable[[Directions, IceServers | None], ServerSession]
 """A session, with the servers that the media server names, where it does."""
@@ -62,6 +62,7 @@ class Way:
         self.answered = False  # once
         self.up = False
         self.security: Json = {}
+        self.given_up = GivenUp()
         self._endpoint = endpoint
         self._make = make
         self._wanted = wanted
@@ -77,7 +78,6 @@ class Way:
         self._knew_servers = False  # those that the media server names, in the last attempt
         self._attempt = 0
         self._ghosts: deque[Resource] = deque(maxlen=GHOSTS)
-        self._given_up: deque[asyncio.Task[Sequence[Json]]] = deque(maxlen=GIVEN_UP)
 
     @property
     def plays(self) -> bool:
@@ -92,12 +92,6 @@ class Way:
         self._wanted = wanted
         if self._session is not None:
             self._session.set_directions(wanted)
-
-    def replaced(self) -> list[asyncio.Task[Sequence[Json]]]:
-        """The last statistics of connections given up since this was asked."""
-        taken = list(self._given_up)
-        self._given_up.clear()
-        return taken
 
     # --- course -------------------------------------------------------------------------------------------------------
 
@@ -140,7 +134,7 @@ class Way:
             self._servers = resource.servers or self._servers
             session = await self._agree(session, resource)
         except (SignalingError, Refused) as error:
-            raise Setback(_reason(error), final=isinstance(error, Refused)) from error
+            raise Setback(reason_of(error), final=isinstance(error, Refused)) from error
         if not self.answered:
             self.answered = True
             self._on_change()
@@ -254,7 +248,7 @@ class Way:
         begun = asyncio.get_running_loop().time()
         session, self._session = self._session, None
         if session is not None:
-            self._given_up.append(asyncio.create_task(_last(session), name=f"whip.stats.{self.name}"))
+            self.given_up.add(last_report(session), f"whip.stats.{self.name}")
             self._farewell(session.close(), f"whip.close.{self.name}")
         if self._resource is not None:
             self._ghosts.append(self._resource)
@@ -301,16 +295,3 @@ async def _ask_until_reached(resource: Resource, fragment: str) -> str | None:
             if setback.status is not None:
                 raise
             await asyncio.sleep(AGAIN_S)
-
-
-async def _last(session: ServerSession) -> Sequence[Json]:
-    try:
-        return await session.stats()
-    except Exception:  # a call goes on whatever its statistics do
-        log.exception("the last statistics of a connection could not be taken; this is a defect")
-        return []
-
-
-def _reason(error: EdgecallError) -> Reason:
-    known = END_REASONS.get(error.key, END_REASONS["503/provider"])
-    return Reason(known.code, known.sub_code, known.category, error.message, known.advice)
