@@ -23,7 +23,8 @@ from appliance.vocabulary import END_REASONS
 from hw.api import Tile
 from tests.bench.figures import Figure, table, write
 from tests.support.media_board import HandDisplay
-from tests.support.room_device import Device, device, janus, until
+from tests.support.room_device import Device, device, janus
+from tests.support.waiting import until
 
 LOOK_S: Final = 0.005
 GOAL_MS: Final = 300.0

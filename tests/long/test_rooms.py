@@ -21,8 +21,9 @@ from tests.support.cycles import turn_around
 from tests.support.house import house, start_of
 from tests.support.interface import changed_network, ip
 from tests.support.janus_between import between
-from tests.support.room_device import H264, ROOM, Device, device, janus, same_as_server, until
+from tests.support.room_device import H264, ROOM, Device, device, janus, same_as_server
 from tests.support.room_page import room_page
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.long, pytest.mark.peer, pytest.mark.timeout(3600)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
 
@@ -17,19 +17,12 @@ from appliance.vocabulary import END_REASONS, Scope
 from tests.support.browser import Chromium, chromium, wait_for
 from tests.support.direct_page import Appliance, Told, appliance
 from tests.support.interface import ADDRESS
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.peer
 
 DEVICE_HERTZ = 440.0
 PAGE_HERTZ = 880.0
-
-
-async def until(condition: Callable[[], bool], what: str, within_s: float = 10.0) -> None:
-    deadline = asyncio.get_running_loop().time() + within_s
-    while not condition():
-        if asyncio.get_running_loop().time() > deadline:
-            raise AssertionError(f"not within {within_s} s: {what}")
-        await asyncio.sleep(0.01)
 
 
 @asynccontextmanager

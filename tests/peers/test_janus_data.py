@@ -16,7 +16,8 @@ from appliance.errors import Refused
 from appliance.providers import api
 from appliance.vocabulary import END_REASONS
 from tests.support.house import house, start_of
-from tests.support.room_device import ROOM, Device, device, janus, until
+from tests.support.room_device import ROOM, Device, device, janus
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.peer
 

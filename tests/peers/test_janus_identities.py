@@ -11,7 +11,8 @@ import pytest
 from appliance.providers import api
 from appliance.vocabulary import END_REASONS
 from tests.support.janus_between import between
-from tests.support.room_device import device, janus, until
+from tests.support.room_device import device, janus
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.peer
 

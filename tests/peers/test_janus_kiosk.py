@@ -10,7 +10,8 @@ import pytest
 
 from tests.support.house import Running, house, start_of
 from tests.support.janus import JanusServer
-from tests.support.room_device import ROOM, device, janus, until
+from tests.support.room_device import ROOM, device, janus
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.peer
 

@@ -21,8 +21,9 @@ from tests.support.browser import chromium, wait_for
 from tests.support.janus import JanusServer
 from tests.support.likeness import structural_similarity
 from tests.support.media_board import HandDisplay
-from tests.support.room_device import H264, ROOM, Device, device, janus, until
+from tests.support.room_device import H264, ROOM, Device, device, janus
 from tests.support.room_page import room_page
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.peer
 

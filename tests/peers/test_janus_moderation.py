@@ -11,7 +11,8 @@ from appliance.providers import api
 from appliance.settings import JanusRoomSettings, Secret
 from tests.support.house import house, start_of
 from tests.support.janus import Control
-from tests.support.room_device import H264, ROOM, device, janus, until
+from tests.support.room_device import H264, ROOM, device, janus
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.peer
 

@@ -17,8 +17,9 @@ from tests.support.browser import Chromium, chromium, wait_for
 from tests.support.house import house, start_of
 from tests.support.interface import changed_network, ip
 from tests.support.janus_between import between
-from tests.support.room_device import H264, ROOM, device, janus, same_as_server, until
+from tests.support.room_device import H264, ROOM, device, janus, same_as_server
 from tests.support.room_page import room_page
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.peer
 

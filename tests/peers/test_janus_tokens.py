@@ -19,7 +19,8 @@ from appliance.settings import JanusRoomSettings, Secret
 from appliance.vocabulary import DOCUMENTS, END_REASONS
 from tests.support.appliance import Appliance
 from tests.support.janus import JanusServer
-from tests.support.room_device import H264, ROOM, device, janus, until
+from tests.support.room_device import H264, ROOM, device, janus
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.peer
 

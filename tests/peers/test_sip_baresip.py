@@ -13,8 +13,8 @@ import pytest
 from appliance.providers import api
 from tests.support.baresip import Baresip, baresip
 from tests.support.house import house, start_of
-from tests.support.room_device import until
 from tests.support.sip_device import SipDevice, account, sip_device
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.peer
 

@@ -15,9 +15,9 @@ from appliance.providers import api
 from appliance.settings import Secret, SipAccountSettings
 from tests.support.baresip import Baresip, baresip
 from tests.support.kamailio import PASSWORD, Kamailio, kamailio
-from tests.support.room_device import until
 from tests.support.sip_device import SipDevice, sip_device
 from tests.support.turnserver import Authority
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.peer
 

@@ -9,9 +9,9 @@ import pytest
 
 from appliance.providers import api
 from appliance.settings import Secret
-from tests.support.room_device import until
 from tests.support.sip_device import account, sip_device
 from tests.support.sipp import sipp
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.peer
 

@@ -11,8 +11,9 @@ import pytest
 from appliance.providers import api
 from appliance.settings import Secret, WhipSettings
 from appliance.vocabulary import END_REASONS
-from tests.support.room_device import ROOM, janus, until
+from tests.support.room_device import ROOM, janus
 from tests.support.room_device import device as in_room
+from tests.support.waiting import until
 from tests.support.whep_server import WhepServer
 from tests.support.whip_device import Device, device
 

@@ -20,8 +20,8 @@ from appliance.vocabulary import END_REASONS
 from tests.support.browser import Chromium, chromium, wait_for
 from tests.support.house import house, start_of
 from tests.support.interface import ADDRESS, changed_network, ip
-from tests.support.room_device import until
 from tests.support.turnserver import PASSWORD, USERNAME, Authority, TurnServer
+from tests.support.waiting import until
 from tests.support.whip_device import Device, device
 from tests.support.whip_server import MediaServer, Scripted, media_server
 

@@ -11,8 +11,8 @@ import pytest
 from appliance.errors import Refused
 from appliance.providers import api
 from tests.support.baresip import free_udp_port
-from tests.support.room_device import until
 from tests.support.sip_device import VOICE, SipDevice, account, sip_device
+from tests.support.waiting import until
 
 HELD = api.MediaWanted(False, False, False, False)
 

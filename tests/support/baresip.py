@@ -10,7 +10,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from tests.support.broker import free_port
+from tests.support.waiting import until
 
 __all__ = ["Baresip", "baresip"]
 
@@ -181,14 +182,6 @@ async def baresip(folder: Path, account: str, **more: Any) -> AsyncIterator[Bare
         yield made
     finally:
         await made.stop()
-
-
-async def until(condition: Callable[[], object], what: str, within_s: float = 10.0) -> None:
-    deadline = asyncio.get_running_loop().time() + within_s
-    while not condition():
-        if asyncio.get_running_loop().time() > deadline:
-            raise AssertionError(f"not within {within_s} s: {what}")
-        await asyncio.sleep(0.02)
 
 
 def free_udp_port(host: str) -> int:

@@ -29,6 +29,8 @@ from appliance.providers.api import (
     IncomingCall,
     LegEvent,
     MediaWanted,
+    Member,
+    Members,
     Peer,
     Ringing,
     Target,
@@ -320,6 +322,19 @@ class House:
 
     def posted(self, event_type: str) -> list[Json]:
         return [event.data for event in self.events if event.type == event_type]
+
+
+async def in_room(house: House, *members: Member) -> ScriptedLeg:
+    """A room that the device has joined, with these people in it."""
+    joining = house.giving("room.join", target="1234")
+    await house.provider.dialled.wait()
+    leg = house.provider.legs[-1]
+    leg.up()
+    assert await joining == {"callId": house.call["callId"]}
+    if members:
+        leg.peer_does(Members(members))
+        await settle()
+    return leg
 
 
 async def settle() -> None:

@@ -27,8 +27,9 @@ from hw.sim.display import SimDisplay
 from tests.support.direct_page import SeenBoard
 from tests.support.janus import JanusServer
 from tests.support.media_board import HandDisplay
+from tests.support.waiting import until
 
-__all__ = ["H264", "ROOM", "Device", "device", "janus", "same_as_server", "until"]
+__all__ = ["H264", "ROOM", "Device", "device", "janus", "same_as_server"]
 
 ROOM = 1234
 H264: Mapping[str, Any] = {
@@ -48,14 +49,6 @@ async def janus(
         yield server
     finally:
         await server.stop()
-
-
-async def until(condition: Callable[[], object], what: str, within_s: float = 10.0) -> None:
-    deadline = asyncio.get_running_loop().time() + within_s
-    while not condition():
-        if asyncio.get_running_loop().time() > deadline:
-            raise AssertionError(f"not within {within_s} s: {what}")
-        await asyncio.sleep(0.01)
 
 
 async def same_as_server(server: JanusServer, one: Device, within_s: float = 2.0) -> None:

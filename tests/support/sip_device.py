@@ -15,7 +15,7 @@ from appliance.providers.sip.provider import SipProvider
 from appliance.settings import SipAccountSettings, SipSettings, VideoSettings
 from appliance.vocabulary import END_REASONS
 from tests.support.direct_page import SeenBoard
-from tests.support.room_device import until
+from tests.support.waiting import until
 
 __all__ = ["SipDevice", "account", "sip_device"]
 

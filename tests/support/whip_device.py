@@ -15,7 +15,7 @@ from appliance.providers.whip.provider import WhipProvider
 from appliance.settings import VideoSettings, WhipSettings
 from tests.support.direct_page import SeenBoard
 from tests.support.media_board import HandDisplay
-from tests.support.room_device import until
+from tests.support.waiting import until
 
 __all__ = ["Device", "device"]
 

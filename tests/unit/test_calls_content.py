@@ -11,9 +11,8 @@ from appliance.errors import BadRequest, Refused
 from appliance.providers.api import ContentEnded
 from appliance.vocabulary import END_REASONS, Role
 from hw.api import DeviceFailedError
-from tests.support.calls import House, ScriptedLeg, settle
+from tests.support.calls import House, ScriptedLeg, in_room, settle
 from tests.support.clock import virtual_time
-from tests.unit.test_calls_rooms import in_room
 
 PRESENTER = {"room:1234": Terms(Role.PRESENTER)}
 

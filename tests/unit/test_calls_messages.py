@@ -7,29 +7,18 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import BadRequest, Refused
-from appliance.providers.api import DataReceived, Member, Members
+from appliance.providers.api import DataReceived, Member
 from appliance.vocabulary import VERB
-from tests.support.calls import House, ScriptedLeg, settle
+from tests.support.calls import House, in_room, settle
 from tests.support.clock import virtual_time
 
 OLGA, OTTO = Member("7", "olga", "Olga"), Member("8", "otto", "Otto")
 
 
-async def in_room(house: House) -> ScriptedLeg:
-    joining = house.giving("room.join", target="1234")
-    await house.provider.dialled.wait()
-    leg = house.provider.legs[-1]
-    leg.up()
-    await joining
-    leg.peer_does(Members((OLGA, OTTO)))
-    await settle()
-    return leg
-
-
 @virtual_time
 async def test_a_message_is_for_all_or_for_those_who_are_named(tmp_path: Path) -> None:
     async with House(tmp_path) as house:
-        leg = await in_room(house)
+        leg = await in_room(house, OLGA, OTTO)
         await house.give("data.send", payload="hello")
         await house.give("data.send", payload="a", channel="chat", to=["olga", "8"], reliability="lossy",
                          priority="high")
@@ -59,7 +48,7 @@ async def test_nobody_is_sent_a_message_before_the_answer(tmp_path: Path) -> Non
 @virtual_time
 async def test_what_comes_is_told_with_who_sent_it(tmp_path: Path) -> None:
     async with House(tmp_path) as house:
-        leg = await in_room(house)
+        leg = await in_room(house, OLGA, OTTO)
         leg.peer_does(DataReceived("chat", "hello", "7"), DataReceived("chat", "?", "99", lost=2))
         await settle()
         call = house.call["callId"]
@@ -71,7 +60,7 @@ async def test_what_comes_is_told_with_who_sent_it(tmp_path: Path) -> None:
 @virtual_time
 async def test_one_who_floods_silences_nobody_else(tmp_path: Path) -> None:
     async with House(tmp_path) as house:
-        leg = await in_room(house)
+        leg = await in_room(house, OLGA, OTTO)
         for _ in range(20):
             leg.peer_does(*[DataReceived("chat", "x", "7")] * 30)
             await settle()

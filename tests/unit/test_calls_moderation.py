@@ -10,19 +10,10 @@ from appliance.calls.terms import Terms
 from appliance.errors import Refused
 from appliance.providers.api import Lost, Moderated, Recovered
 from appliance.vocabulary import END_REASONS, Json, Role
-from tests.support.calls import House, ScriptedLeg, settle
+from tests.support.calls import House, in_room, settle
 from tests.support.clock import virtual_time
 
 PRESENTER = {"room:1234": Terms(Role.PRESENTER)}
-
-
-async def in_room(house: House) -> ScriptedLeg:
-    joining = house.giving("room.join", target="1234")
-    await house.provider.dialled.wait()
-    leg = house.provider.legs[-1]
-    leg.up()
-    await joining
-    return leg
 
 
 def able(house: House, name: str) -> Json:

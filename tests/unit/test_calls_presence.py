@@ -12,21 +12,10 @@ from appliance.calls.terms import Terms
 from appliance.errors import Refused
 from appliance.providers.api import DataReceived, Member, Members
 from appliance.vocabulary import Json, Role
-from tests.support.calls import House, ScriptedLeg, settle
+from tests.support.calls import House, ScriptedLeg, in_room, settle
 from tests.support.clock import virtual_time
 
 OLGA, OTTO = Member("7", "olga", "Olga"), Member("8", "otto", "Otto")
-
-
-async def in_room(house: House) -> ScriptedLeg:
-    joining = house.giving("room.join", target="1234")
-    await house.provider.dialled.wait()
-    leg = house.provider.legs[-1]
-    leg.up()
-    await joining
-    leg.peer_does(Members((OLGA, OTTO)))
-    await settle()
-    return leg
 
 
 def said(leg: ScriptedLeg) -> list[Json]:
@@ -41,7 +30,7 @@ def member(house: House, number: int) -> Json:
 @virtual_time
 async def test_a_raised_hand_is_told_at_once_and_again_for_who_comes_later(tmp_path: Path) -> None:
     async with House(tmp_path) as house:
-        leg = await in_room(house)
+        leg = await in_room(house, OLGA, OTTO)
         await asyncio.sleep(60)
         assert said(leg) == []  # there is nothing to say
         await house.give("call.raiseHand")
@@ -62,7 +51,7 @@ async def test_a_raised_hand_is_told_at_once_and_again_for_who_comes_later(tmp_p
 @virtual_time
 async def test_in_a_room_a_mute_is_said_and_in_a_call_of_two_it_goes_by_signalling(tmp_path: Path) -> None:
     async with House(tmp_path) as house:
-        leg = await in_room(house)
+        leg = await in_room(house, OLGA, OTTO)
         await house.give("call.mute")
         await settle()
         assert said(leg) == [{"handRaised": False, "muted": True}]
@@ -88,7 +77,7 @@ async def test_in_a_room_a_mute_is_said_and_in_a_call_of_two_it_goes_by_signalli
 @virtual_time
 async def test_until_the_channel_is_open_it_is_tried_again(tmp_path: Path) -> None:
     async with House(tmp_path) as house:
-        leg = await in_room(house)
+        leg = await in_room(house, OLGA, OTTO)
         leg.no_channel = Refused("not open", sub_code="noDataChannel")
         await house.give("call.raiseHand")
         await asyncio.sleep(0.7)
@@ -100,7 +89,7 @@ async def test_until_the_channel_is_open_it_is_tried_again(tmp_path: Path) -> No
 @virtual_time
 async def test_a_call_that_never_has_a_channel_is_asked_seldom(tmp_path: Path) -> None:
     async with House(tmp_path) as house:
-        leg = await in_room(house)
+        leg = await in_room(house, OLGA, OTTO)
         leg.no_channel = Refused("there is none", sub_code="noDataChannel")
         await house.give("call.raiseHand")
         await asyncio.sleep(60)
@@ -111,7 +100,7 @@ async def test_a_call_that_never_has_a_channel_is_asked_seldom(tmp_path: Path) -
 @virtual_time
 async def test_what_others_say_stands_in_the_roster_and_is_no_data_message(tmp_path: Path) -> None:
     async with House(tmp_path) as house:
-        leg = await in_room(house)
+        leg = await in_room(house, OLGA, OTTO)
 
         async def says(who: str, payload: str) -> None:
             leg.peer_does(DataReceived("state", payload, who))
@@ -142,7 +131,7 @@ async def test_what_others_say_stands_in_the_roster_and_is_no_data_message(tmp_p
 @virtual_time
 async def test_a_consumer_has_no_hand_to_raise(tmp_path: Path) -> None:
     async with House(tmp_path, rules={"room:1234": Terms(Role.CONSUMER)}) as house:
-        leg = await in_room(house)
+        leg = await in_room(house, OLGA, OTTO)
         with pytest.raises(Refused) as refused:
             await house.give("call.raiseHand")
         assert refused.value.key == "403/RoleRestricted"

@@ -12,21 +12,12 @@ from appliance.calls.book import Entry
 from appliance.errors import BadRequest, EdgecallError, Refused
 from appliance.providers.api import Connected, Ended, Lost, Member, Members, Recovered, Target
 from appliance.vocabulary import END_REASONS
-from tests.support.calls import House, ScriptedLeg, settle
+from tests.support.calls import House, in_room, settle
 from tests.support.clock import virtual_time
 
 LOBBY = Entry("The lobby", ("operator:desk", "room:1234"))
 OLGA = Member("7", "olga", "Olga", video=True, receiving=True)
 OTTO = Member("8", "otto", "Otto", muted=True)
-
-
-async def in_room(house: House) -> ScriptedLeg:
-    joining = house.giving("room.join", target="1234")
-    await house.provider.dialled.wait()
-    leg = house.provider.legs[-1]
-    leg.up()
-    assert await joining == {"callId": house.call["callId"]}
-    return leg
 
 
 def names(house: House) -> list[str]:

@@ -12,9 +12,9 @@ from appliance.errors import BadRequest, Refused
 from appliance.media.layout import PEER, SELF, Face, Layout, Quality, Shows, Source
 from appliance.providers.api import Members, Peer
 from hw.api import Fit
-from tests.support.calls import House, RememberingStudio, ScriptedLeg, settle
+from tests.support.calls import House, RememberingStudio, ScriptedLeg, in_room, settle
 from tests.support.clock import virtual_time
-from tests.unit.test_calls_rooms import OLGA, OTTO, in_room
+from tests.unit.test_calls_rooms import OLGA, OTTO
 
 OLGA_PEER = Peer("olga", "operator:olga", "Olga")
 OLGA_THERE, OTTO_THERE = Source(OLGA.id), Source(OTTO.id)

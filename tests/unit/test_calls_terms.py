@@ -13,21 +13,12 @@ from appliance.providers.api import MediaWanted
 from appliance.settings import JanusRoomSettings
 from appliance.settings.loading import Source, parse
 from appliance.vocabulary import Json, Role
-from tests.support.calls import House, ScriptedLeg, settle
+from tests.support.calls import House, in_room, settle
 from tests.support.clock import virtual_time
 
 ROOM = "room:1234"
 LISTENS = MediaWanted(send_audio=False, send_video=False, listens_only=True, view={})
 OPENS, CLOSES = 1000.0, 2000.0
-
-
-async def in_room(house: House) -> ScriptedLeg:
-    joining = house.giving("room.join", target="1234")
-    await house.provider.dialled.wait()
-    leg = house.provider.legs[-1]
-    leg.up()
-    await joining
-    return leg
 
 
 def able(house: House, name: str) -> Json:
