@@ -48,7 +48,8 @@ has_module() { [ -n "${python:-}" ] && "$python" -c "import ${1//,/, }"; }
 has_library() { compgen -G "/usr/lib/*/$1" >/dev/null; }
 # Janus, or on Debian 13, which has none, what makes a folder with the suite that has it. Then, when all is installed, where it is.
 want_janus() {
-  if on_path janus >/dev/null || apt-cache show janus >/dev/null 2>&1; then
+  # not "apt-cache show": it is content with a name that is only referred to
+  if on_path janus >/dev/null || LC_ALL=C apt-cache policy janus 2>/dev/null | grep -q 'Candidate: [^(]'; then
     want janus on_path janus
   else
     want mmdebstrap on_path mmdebstrap

@@ -359,19 +359,27 @@ class Appliance:
     async def on_duty(self, count: int = 1) -> None:
         await self.wait_for_state("device", lambda device: len(device.get("onDuty", [])) >= count)
 
-    async def event(self, kind: str, within_s: float = 10.0, *, since: int = 0) -> Json:
+    async def event(self, kind: str, within_s: float = 10.0, *, since: int = 0, **data: Any) -> Json:
+        """The first of this kind, whose data hold these."""
         def found() -> Json | None:
-            return next((one for one in self.events[since:] if one["type"] == f"edgecall.{kind}"), None)
+            return next((one for one in self.events[since:]
+                         if one["type"] == f"edgecall.{kind}" and data.items() <= one["data"].items()), None)
 
-        return dict(await self.until(found, f"event {kind}", within_s))
+        return dict(await self.until(found, f"event {kind} {data or ''}", within_s))
 
     async def press(self, client: Client | None = None, button: str = "call", seconds: float = 0.1) -> None:
-        """The button at the front, by ``sim.press``: over MQTT where a client is given."""
+        """The button at the front, by ``sim.press``: over MQTT where a client is given.
+
+        Until it is let go or held long: a call can ring before that, and a press of a button that is down is none.
+        """
+        since = len(self.events)
         if client is None:
             answer = await self.give("sim.press", button=button, seconds=seconds)
         else:
             answer = await self.publish(client, "sim.press", button=button, seconds=seconds)
         assert answer["result"] == "done", answer
+        await self.until(lambda: any(one["type"] in ("edgecall.io.released", "edgecall.io.held") and
+                                     one["data"]["name"] == button for one in self.events[since:]), f"{button} let go")
 
     @contextlib.asynccontextmanager
     async def panel(self, *, watch: bool = False) -> AsyncIterator[Panel]:

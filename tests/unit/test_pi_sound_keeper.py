@@ -334,7 +334,7 @@ def test_one_that_is_selected_is_tried_at_once_whatever_it_refused_with_before(s
     shop.refusals["usb:1-1"] = DeviceBusyError("held by x (7)")
     keeper.select(Kind.MICROPHONE, "usb:1-1")
     assert in_use(keeper, Kind.MICROPHONE) == ["alsa:jack"], "the next while it refuses"
-    assert ("usb:1-1", FaultKind.BUSY) in shop.broken(Kind.MICROPHONE)
+    shop.until(lambda: ("usb:1-1", FaultKind.BUSY) in shop.broken(Kind.MICROPHONE))
     held.extend(stream for stream in shop.opened if not stream.closed)
 
 
