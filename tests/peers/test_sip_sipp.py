@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 
 import pytest
 
 from appliance.providers import api
 from appliance.settings import Secret
-from tests.support.sip_device import account, sip_device
+from tests.support.sip_device import VOICE, account, sip_device
 from tests.support.sipp import sipp
 from tests.support.waiting import until
 
@@ -67,3 +68,21 @@ async def test_a_redirection_is_followed_to_the_best_of_its_contacts(tmp_path: P
         assert await door.ended() == "486/busy"
         assert "Q.850 17" in door.of(api.Ended)[0].reason.message
         await phone.done()
+
+
+async def test_ringing_that_must_arrive_is_sent_until_it_is_acknowledged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, "appliance.providers.sip.account")
+    async with sip_device("door", account("127.0.0.1:9")) as door:
+        await door.up()
+        door.answers = False
+        async with sipp(tmp_path, "prack", target=door.address.removeprefix("sip:")) as phone:
+            await until(lambda: "in PRACK" in caplog.text, "acknowledged")
+            assert caplog.text.count("out 180") == 2
+            await door.rings[0].leg.accept(VOICE)
+            await door.connected()
+            await door.hears(1000)
+            await door.hang_up()
+            await phone.done()
+            assert caplog.text.count("out 180") == 2, "no more of it"

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from appliance.providers.sip.agent import Agent, Hop, Identity
-from appliance.providers.sip.call import IncomingCall, OutgoingCall
 from appliance.providers.sip.digest import Credentials
 from appliance.providers.sip.events import Event
+from appliance.providers.sip.incoming import IncomingCall
 from appliance.providers.sip.message import Request, Response, parse
+from appliance.providers.sip.outgoing import OutgoingCall
 from appliance.providers.sip.transaction import ServerInvite
 from appliance.providers.sip.uri import Uri
 

@@ -7,7 +7,7 @@ import contextlib
 import math
 import shutil
 from array import array
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -40,13 +40,18 @@ class Sipp:
 
 
 @asynccontextmanager
-async def sipp(folder: Path, scenario: str, *, hertz: float = 1000.0, calls: int = 1) -> AsyncIterator[Sipp]:
+async def sipp(
+    folder: Path, scenario: str, *, hertz: float = 1000.0, calls: int = 1, target: str = "", more: Sequence[str] = (),
+) -> AsyncIterator[Sipp]:
+    """``target``: whom it calls, ``user@host:port``; without, it is called. ``more``: arguments of its own."""
+    user, _, host = target.rpartition("@")
+    calling = ["-s", user, host] if target else []
     await asyncio.to_thread(_write_tone, folder, hertz)
     port = free_udp_port(HOST)
     process = await asyncio.create_subprocess_exec(
         shutil.which("sipp") or "/usr/bin/sipp", "-sf", str(SCENARIOS / f"{scenario}.xml"), "-i", HOST, "-mi", HOST,
         "-p", str(port), "-m", str(calls), "-nostdin", "-trace_err", "-timeout", "30", "-timeout_error",
-        cwd=folder, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+        *more, *calling, cwd=folder, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL)
     try:
         yield Sipp(folder, process, port)

@@ -410,7 +410,7 @@ def test_what_is_no_sip_is_counted_and_nothing_else() -> None:
 
 @pytest.mark.parametrize(("method", "change", "status"), [
     ("OPTIONS", lambda one: None, 200), ("REGISTER", lambda one: None, 405), ("BYE", lambda one: None, 481),
-    ("INVITE", lambda one: one.headers.add("Require", "100rel"), 420),
+    ("INVITE", lambda one: one.headers.add("Require", "precondition"), 420),
     ("OPTIONS", lambda one: setattr(one, "target", "urn:service:sos"), 416),
     ("BYE", lambda one: one.headers.set("To", "<sip:bob@example.org>;tag=gone"), 481)])
 def test_what_is_answered_outside_dialogs(method: str, change: Callable[[Request], None], status: int) -> None:

@@ -32,12 +32,16 @@ from appliance.providers.sip.transaction import (
 )
 from appliance.providers.sip.uri import NameAddr, Uri
 
-__all__ = ["ALLOWED", "Agent", "Exchange", "Hop", "Identity", "Session", "Wire", "hop_of", "phrase_of"]
+__all__ = [
+    "ALLOWED", "RELIABLE", "SUPPORTED", "Agent", "Exchange", "Hop", "Identity", "Session", "Wire", "hop_of",
+    "phrase_of", "reason_header",
+]
 
 log = logging.getLogger(__name__)
 
-ALLOWED: Final = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "INFO", "UPDATE")
-SUPPORTED: Final = frozenset({"timer"})
+ALLOWED: Final = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "INFO", "UPDATE", "PRACK")
+RELIABLE: Final = "100rel"
+SUPPORTED: Final = frozenset({"timer", RELIABLE})
 TRANSACTIONS: Final = 512  # of theirs at a time; more is a flood, and is dropped
 PORTS: Final = {"udp": 5060, "tcp": 5060, "tls": 5061}
 AGENT: Final = "Edgecall"

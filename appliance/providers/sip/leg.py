@@ -30,9 +30,10 @@ from appliance.providers.endings import last_report
 from appliance.providers.facts import Facts
 from appliance.providers.sip import events as said
 from appliance.providers.sip.agent import Agent
-from appliance.providers.sip.call import IncomingCall, OutgoingCall
 from appliance.providers.sip.grammar import Malformed
+from appliance.providers.sip.incoming import IncomingCall
 from appliance.providers.sip.offer import Agreed, Negotiation, NotAcceptable
+from appliance.providers.sip.outgoing import OutgoingCall
 from appliance.providers.sip.reasons import header_of, reason_of, status_of
 from appliance.providers.sip.sdes import MediaProtection
 from appliance.providers.sip.uri import Uri
@@ -123,7 +124,11 @@ class SipLeg:
         self._chores.do(partial(self._invite, target))
 
     async def ring(self) -> None:
-        if self._incoming is not None:
+        if self._incoming is None:
+            return
+        if self._incoming.wants_early_offer:
+            self._chores.do(partial(self._ring_with_offer, self._incoming))
+        else:
             self._incoming.ring()
 
     async def accept(self, media: api.MediaWanted) -> None:
@@ -203,13 +208,18 @@ class SipLeg:
             return
         self._chores.start_timer(_Timer.SILENT_SERVER, SILENT_SERVER_S, self._timeout)
 
-    async def _accept(self) -> None:
+    async def _ring_with_offer(self, call: IncomingCall) -> None:
         negotiation = await self._open()
+        if negotiation is not None and self._finishing is None:
+            call.ring(negotiation.offer())
+
+    async def _accept(self) -> None:
+        negotiation = self._negotiation or await self._open()
         call = self._incoming
         if negotiation is None or call is None or self._finishing is not None:
             return
         if not call.offer_of_peer:
-            call.accept(negotiation.offer())
+            call.accept(b"" if call.offered_early else negotiation.offer())
             return
         try:
             answer, agreed = negotiation.answer(call.offer_of_peer)

@@ -22,8 +22,8 @@ from appliance.network import Network
 from appliance.providers import api
 from appliance.providers.sip.account import Account
 from appliance.providers.sip.agent import Hop
-from appliance.providers.sip.call import IncomingCall
 from appliance.providers.sip.grammar import Malformed
+from appliance.providers.sip.incoming import IncomingCall
 from appliance.providers.sip.leg import SipLeg
 from appliance.providers.sip.message import Request
 from appliance.providers.sip.offer import NotAcceptable

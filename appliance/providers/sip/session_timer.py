@@ -87,6 +87,12 @@ class SessionTimer:
         due = seconds / 2 if ours else seconds - min(32.0, seconds / 3)
         self._timer = self._clock.call_later(due, self._refresh if ours else self._expired)
 
+    def postpone(self, pause: float) -> None:
+        """Our sign of life was not taken now: ask again after so long."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = self._clock.call_later(pause, self._refresh)
+
     def stop(self) -> None:
         self._seconds = None
         if self._timer is not None:
