@@ -14,7 +14,8 @@ from appliance.providers.janus.effects import (
     Tell,
     Watch,
 )
-from appliance.providers.janus.membership import Membership, Room
+from appliance.providers.janus.membership import Membership
+from appliance.providers.janus.stay import Room
 from appliance.vocabulary import Json
 
 __all__ = ["ME", "OFFER", "PUBLISHER", "WATCHER", "Desk", "person"]

@@ -17,7 +17,7 @@ from appliance.providers import api
 from appliance.providers.janus.endpoints import Endpoints
 from appliance.providers.janus.leg import JanusLeg
 from appliance.providers.janus.link import JanusLink, connect, open_http
-from appliance.providers.janus.membership import Room
+from appliance.providers.janus.stay import Room
 from appliance.vocabulary import END_REASONS, Json
 from tests.support.clock import virtual_time
 from tests.support.janus_desk import ME, OFFER, PUBLISHER
@@ -182,7 +182,7 @@ async def test_what_was_let_go_before_its_turn_came_is_not_offered() -> None:
     assert not given_up.asked.is_set()
     last.may_offer.set()
     await asyncio.sleep(0)
-    assert not leg._membership.over
+    assert not leg._stay.over
     await leg.end(END_REASONS["0/local"])
 
 
@@ -202,7 +202,7 @@ async def test_what_is_shared_and_stopped_at_once_does_not_end_the_call() -> Non
     ground.publications[1].may_offer.set()
     await asyncio.sleep(0.01)
     assert not ground.shares[0].asked.is_set()
-    assert not leg._membership.over
+    assert not leg._stay.over
     await leg.end(END_REASONS["0/local"])
 
 

@@ -18,7 +18,7 @@ from appliance.providers.janus.effects import (
     Timer,
     TokenJudged,
 )
-from appliance.providers.janus.membership import Room
+from appliance.providers.janus.stay import Room
 from appliance.vocabulary import END_REASONS
 from tests.support.janus_desk import PUBLISHER, WATCHER, Desk, person
 

@@ -23,9 +23,10 @@ from appliance.providers.janus.effects import (
     Unwatch,
     Watch,
 )
-from appliance.providers.janus.membership import PICTURES, Room
+from appliance.providers.janus.membership import PICTURES
 from appliance.providers.janus.moderation import AT_ONCE
 from appliance.providers.janus.protocol import PERSONS
+from appliance.providers.janus.stay import Room
 from appliance.vocabulary import END_REASONS, Json
 from tests.support.janus_desk import OFFER, PUBLISHER, WATCHER, Desk, person
 

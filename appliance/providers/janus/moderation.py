@@ -20,7 +20,6 @@ from appliance.vocabulary import END_REASONS, Category, Json, Reason
 __all__ = ["Moderation"]
 
 AT_ONCE: Final = 16  # people who are sent away in one go: the connection holds some hundred messages that wait
-_GONE: Final = 428  # the error of Janus for somebody who is not in the room
 
 _NOT_OURS: Final = Reason(
     403, "roomSecret", Category.EXPECTED, "The server does not take the secret of the room.",
@@ -30,10 +29,11 @@ _NOT_OURS: Final = Reason(
 class Moderation:
     """Of one membership. ``room``: its id; ``secret``: what lets us moderate, empty without."""
 
-    def __init__(self, requests: Requests, room: int | str, secret: str) -> None:
+    def __init__(self, requests: Requests, room: int | str, secret: str, dialect: wire.Dialect) -> None:
         self._requests = requests
         self._room = room
         self._secret = secret
+        self._dialect = dialect
         self._kinds: Mapping[str, str] = {}  # of our streams, by MID
         self._barred: set[str] = set()
         self._pending = 0  # answers to come
@@ -50,7 +50,11 @@ class Moderation:
     def moderated(self, mid: object, *, muted: bool) -> Sequence[Effect]:
         """A moderator mutes a stream of ours at the server, or lets it go."""
         kind = self._kinds.get(mid) if isinstance(mid, str) else None
-        if kind is None or (kind in self._barred) is muted:
+        return [] if kind is None else self.bar(kind, muted=muted)
+
+    def bar(self, kind: str, *, muted: bool) -> Sequence[Effect]:
+        """What we send of this kind is handed on to nobody, or again."""
+        if (kind in self._barred) is muted:
             return []
         self._barred ^= {kind}
         return [self._tell()]
@@ -91,14 +95,14 @@ class Moderation:
         return listed
 
     def _not_listed(self, error: Json) -> Sequence[Effect]:
-        self._refusal = wire.fault_of(error)[1]
+        self._refusal = wire.fault_of(error, self._dialect)[1]
         return self._answered()
 
     def _away(self, _: Json) -> Sequence[Effect]:
         return self._answered()
 
     def _not_away(self, error: Json) -> Sequence[Effect]:
-        if error.get("error_code", error.get("code")) != _GONE:
+        if error.get("error_code", error.get("code")) != self._dialect.gone:
             self._refusal = replace(_NOT_OURS, message=f"{_NOT_OURS.message} It says: {wire.words_of(error)}")
         return self._answered()
 

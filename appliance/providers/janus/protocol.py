@@ -16,7 +16,8 @@ from typing import Any, Final
 from appliance.vocabulary import END_REASONS, Json, Reason
 
 __all__ = [
-    "PLUGIN",
+    "VIDEO_ROOM",
+    "Dialect",
     "Fault",
     "Line",
     "Person",
@@ -38,7 +39,6 @@ __all__ = [
     "words_of",
 ]
 
-PLUGIN: Final = "janus.plugin.videoroom"
 CONTENT: Final = re.compile(r"content|screen|desktop|presentation|slides", re.IGNORECASE)
 """At the beginning of what a stream is described as: it is no camera. So it is of a name that ends with it in brackets,
 as of one who shares from a feed of its own: ``Olga (screen)``."""
@@ -102,19 +102,36 @@ class Fault(Enum):
     PASSING = "the server may do better later"
 
 
-_REASONS: Final[Mapping[int, tuple[Fault, str]]] = {
+_SERVER: Final[Mapping[int, tuple[Fault, str]]] = {
     403: (Fault.REFUSED, "401/token"),  # the server wants a token, or another one
     405: (Fault.REFUSED, "401/token"),
-    426: (Fault.REFUSED, "404/noSuchRoom"),
-    432: (Fault.FULL, "403/roomFull"),
-    433: (Fault.REFUSED, "403/notInvited"),
-    436: (Fault.STALE, "503/provider"),  # the participant's id is taken
     458: (Fault.STALE, "503/provider"),  # no such session
     459: (Fault.STALE, "503/provider"),  # no such handle
     460: (Fault.REFUSED, "501/noPlugin"),
 }
-_NO_PLUGIN: Final = replace(END_REASONS["503/provider"], code=501, sub_code="noPlugin",
-                            message="The server has no VideoRoom plug-in.")
+"""Errors of the server itself; plug-ins use the same numbers for others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What one plug-in for rooms says in words of its own. ``name``: for people; ``faults``: its errors; ``gone``: that
+    for somebody who is not in the room."""
+
+    plugin: str
+    name: str
+    faults: Mapping[int, tuple[Fault, str]]
+    gone: int
+
+
+VIDEO_ROOM: Final = Dialect("janus.plugin.videoroom", "VideoRoom", {
+    426: (Fault.REFUSED, "404/noSuchRoom"),
+    429: (Fault.REFUSED, "403/wrongPin"),  # something is missing: where words say so, the PIN
+    432: (Fault.FULL, "403/roomFull"),
+    433: (Fault.REFUSED, "403/notInvited"),
+    436: (Fault.STALE, "503/provider"),  # the participant's id is taken
+}, gone=428)
+
+_UNKNOWN: Final = (Fault.PASSING, "503/provider")
 
 
 def description_of(data: Mapping[str, Any]) -> str:
@@ -138,18 +155,20 @@ def words_of(error: Mapping[str, Any]) -> str:
     return _text(error.get("reason", error.get("error"))) or "no reason given"
 
 
-def fault_of(error: Mapping[str, Any]) -> tuple[Fault, Reason]:
-    """What an error of Janus or of its plug-in means. ``error``: ``code`` and ``reason``, or ``error_code`` and
-    ``error``."""
-    code = error.get("code", error.get("error_code"))
+def fault_of(error: Mapping[str, Any], dialect: Dialect = VIDEO_ROOM) -> tuple[Fault, Reason]:
+    """What an error means: of Janus (``code`` and ``reason``), or of its plug-in (``error_code`` and ``error``)."""
+    code, table = error.get("code"), _SERVER
+    if "error_code" in error:
+        code, table = error["error_code"], dialect.faults
     words = words_of(error)
-    fault, key = _REASONS.get(code, (Fault.PASSING, "503/provider")) if isinstance(code, int) else (
-        Fault.PASSING, "503/provider")
-    lower = words.lower()
-    if (key == "403/notInvited" and "pin" in lower) or (code == 429 and "pin" in lower):
-        return Fault.REFUSED, END_REASONS["403/wrongPin"]
+    fault, key = table.get(code, _UNKNOWN) if isinstance(code, int) else _UNKNOWN
+    if key == "403/notInvited" and "pin" in words.lower():
+        key = "403/wrongPin"
+    elif key == "403/wrongPin" and "pin" not in words.lower():
+        fault, key = _UNKNOWN
     if key == "501/noPlugin":
-        return fault, _NO_PLUGIN
+        return fault, replace(END_REASONS["503/provider"], code=501, sub_code="noPlugin",
+                              message=f"The server has no {dialect.name} plug-in.")
     reason = END_REASONS[key]
     if key == "503/provider":
         reason = replace(reason, message=f"The room server reported an error: {words}")

@@ -11,7 +11,7 @@ import ssl
 import time
 import uuid
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 from yarl import URL
@@ -23,8 +23,9 @@ from appliance.providers.janus import protocol as wire
 from appliance.providers.janus.endpoints import Endpoints
 from appliance.providers.janus.leg import JanusLeg
 from appliance.providers.janus.link import JanusLink, open_http
-from appliance.providers.janus.membership import Room
 from appliance.providers.janus.probe import Probe
+from appliance.providers.janus.room_leg import RoomLeg
+from appliance.providers.janus.stay import Room
 from appliance.providers.janus.token import Token
 from appliance.settings import JanusSettings
 from appliance.settings.formats import is_loopback
@@ -54,7 +55,7 @@ class JanusProvider:
         self._endpoints = Endpoints((settings.url, *settings.other_urls), settings.choose, monotonic=time.monotonic)
         self.probe = Probe(self._endpoints, self._tls, idle=lambda: not self._legs and idle())
         self._http: aiohttp.ClientSession | None = None
-        self._legs: set[JanusLeg] = set()
+        self._legs: set[RoomLeg[Any]] = set()
 
     # --- CallProvider -----------------------------------------------------------------------------------------------
 
@@ -136,7 +137,7 @@ class JanusProvider:
     def taken_over(self, identity: str) -> None:
         self._refused("takenOver", identity)
 
-    def leg_over(self, leg: JanusLeg) -> None:
+    def leg_over(self, leg: RoomLeg[Any]) -> None:
         self._legs.discard(leg)
         if not self._legs:
             self._endpoints.release()

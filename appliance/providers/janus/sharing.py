@@ -50,7 +50,8 @@ class Sharing:
         if not self._wanted:
             return self._stop()
         self._joining = True
-        return self._requests.ask({"janus": "attach", "plugin": wire.PLUGIN}, self._handle_made, self._refused)
+        attach = {"janus": "attach", "plugin": wire.VIDEO_ROOM.plugin}
+        return self._requests.ask(attach, self._handle_made, self._refused)
 
     def offered(self, generation: int, sdp: str) -> Sequence[Effect]:
         """What we would send."""

@@ -117,7 +117,7 @@ class Subscription:
                 return []
             self._negotiating = True
             if self.handle is None:
-                return self._requests.ask({"janus": "attach", "plugin": wire.PLUGIN}, self._handle_made)
+                return self._requests.ask({"janus": "attach", "plugin": wire.VIDEO_ROOM.plugin}, self._handle_made)
             return self._join(self.handle, self._next(wanted))
         if self.handle is None or wanted == have:
             self._singly = False

@@ -1,0 +1,306 @@
+"""One call in a room: the stay there, carried out with a connection to the server, real media and timers.
+
+What takes time (offers, answers, candidates) runs in one worker, so that media of a room never overtake themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from appliance.errors import Refused, SignalingError
+from appliance.media.api import DataMessage, Gallery, Session, SessionEvent
+from appliance.providers import api
+from appliance.providers.chores import Chores
+from appliance.providers.endings import GivenUp, last_report, reason_of
+from appliance.providers.facts import Facts
+from appliance.providers.janus.effects import (
+    CancelTimer,
+    Drop,
+    Effect,
+    Expelled,
+    Finish,
+    GiveUp,
+    Open,
+    Publish,
+    Send,
+    Shut,
+    StartTimer,
+    TakeAnswer,
+    TakenOver,
+    Tell,
+    Timer,
+    TokenJudged,
+    Trickle,
+)
+from appliance.providers.janus.link import JanusLink
+from appliance.providers.janus.stay import Room, Stay
+from appliance.vocabulary import END_REASONS, Json, Reason
+
+__all__ = ["CLOSE_S", "Doorkeeper", "RoomLeg"]
+
+log = logging.getLogger(__name__)
+
+CLOSE_S: Final = 1.0
+EXPEL_S: Final = 5.0
+
+
+class Doorkeeper(Protocol):
+    """What the provider gives to each of its legs."""
+
+    def link(
+        self, name: str, *, on_up: Callable[[bool], None], on_message: Callable[[Json], None],
+        on_down: Callable[[str, bool], None],
+    ) -> JanusLink: ...
+
+    def token_judged(self, refused: str) -> None: ...
+
+    def taken_over(self, identity: str) -> None: ...
+
+    def leg_over(self, leg: RoomLeg[Any]) -> None: ...
+
+
+S = TypeVar("S", bound=Stay)
+
+
+class RoomLeg(ABC, Generic[S]):
+    """A Leg (``providers.api``). Who derives from it has the media of the one kind of room."""
+
+    def __init__(self, leg_id: str, room: Room, ground: Doorkeeper, stay: S, media: api.MediaWanted) -> None:
+        self._id = leg_id
+        self._doorkeeper = ground
+        self._media = media
+        self._peer = api.Peer(room.name, room.uri, room.name)
+        self._stay = stay
+        self._link = ground.link(
+            leg_id[:12], on_up=lambda same: self._carry_out(stay.link_up(same=same)),
+            on_message=lambda message: self._carry_out(stay.receive(message)),
+            on_down=lambda words, elsewhere: self._carry_out(stay.link_down(words, elsewhere=elsewhere)))
+        self._publication: tuple[int, Session] | None = None
+        self._facts = Facts()
+        self._last_stats: Sequence[Json] = ()
+        self._given_up = GivenUp()
+        self._chores: Chores[Timer] = Chores(
+            f"janus.media.{leg_id[:12]}", lambda: self._carry_out(stay.end(END_REASONS["500/internal"])))
+        self._finishing: asyncio.Task[None] | None = None
+        self._expelled: asyncio.Future[Reason | None] | None = None
+
+    # --- Leg --------------------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        return self._id
+
+    @property
+    def peer(self) -> api.Peer:
+        return self._peer
+
+    def events(self) -> AsyncIterator[api.LegEvent]:
+        return self._facts.read()
+
+    def join(self) -> None:
+        """Begin; Accepted and Connected, or Ended, follow."""
+        self._carry_out(self._stay.start())
+
+    def token_renewed(self) -> None:
+        self._carry_out(self._stay.token_renewed())
+
+    async def ring(self) -> None:
+        """Nobody is called by a room."""
+
+    async def accept(self, media: api.MediaWanted) -> None:
+        """Nobody is called by a room."""
+
+    async def end(self, reason: Reason) -> None:
+        self._carry_out(self._stay.end(reason))
+        if self._finishing is not None:
+            await asyncio.shield(self._finishing)
+
+    @property
+    def ends_for_all(self) -> bool:
+        return self._stay.may_expel
+
+    async def end_for_all(self) -> None:
+        if self._expelled is None:
+            self._expelled = asyncio.get_running_loop().create_future()
+            self._carry_out(self._stay.expel())
+        try:
+            async with asyncio.timeout(EXPEL_S):
+                refusal = await asyncio.shield(self._expelled)
+        except TimeoutError:
+            refusal = END_REASONS["503/provider"]
+        self._expelled = None
+        if refusal is not None:
+            raise Refused(refusal.message, code=refusal.code, sub_code=refusal.sub_code, category=refusal.category)
+
+    @abstractmethod
+    async def set_media(self, media: api.MediaWanted) -> None: ...
+
+    async def tell(self, *, muted: bool, held: bool, video: bool) -> None:
+        """The room has no word for it: others see that nothing comes."""
+
+    async def send(
+        self, channel: str, payload: str, *, to: Sequence[str] = (), lossy: bool = False, urgent: bool = False,
+    ) -> None:
+        if self._publication is None:
+            raise Refused("nothing of this device is in the room now, and no data either", sub_code="noDataChannel")
+        self._publication[1].send(channel, payload, to=to, lossy=lossy, urgent=urgent)
+        self._facts.put(api.DataSent(channel, len(payload.encode())))
+
+    async def press(self, digits: str, seconds: float) -> None:
+        raise Refused("only telephones take digits", code=501, sub_code="FeatureNotSupported")
+
+    async def stats(self) -> Sequence[Json]:
+        if self._stay.over:
+            return self._last_stats
+        return [one for part in self._parts() for one in await part.stats()]
+
+    async def replaced(self) -> Sequence[Sequence[Json]]:
+        return await self._given_up.taken()
+
+    # --- effects ----------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Open():
+                    self._link.open()
+                case Shut():
+                    self._link.shut()
+                case GiveUp(words):
+                    self._link.give_up(words)
+                case Send(message):
+                    self._link.send(message)
+                case Publish(generation):
+                    self._publish(generation)
+                case TakeAnswer(generation, sdp):
+                    self._chores.do(partial(self._take_answer, generation, sdp))
+                case Trickle():
+                    self._chores.do(partial(self._trickle, effect))
+                case Drop(generation):
+                    self._drop(generation)
+                case Expelled(refusal):
+                    if self._expelled is not None and not self._expelled.done():
+                        self._expelled.set_result(refusal)
+                case Tell(event):
+                    self._note(event)
+                case TakenOver(identity):
+                    self._doorkeeper.taken_over(identity)
+                case TokenJudged(refused):
+                    self._doorkeeper.token_judged(refused)
+                case StartTimer(timer, seconds):
+                    self._chores.start_timer(timer, seconds, self._timeout)
+                case CancelTimer(timer):
+                    self._chores.cancel_timer(timer)
+                case Finish(reason):
+                    self._finishing = asyncio.create_task(self._finish(reason), name=f"janus.end.{self._id[:12]}")
+                case _:
+                    self._do(effect)
+
+    def _do(self, effect: Effect) -> None:
+        """One that this kind of room alone has."""
+        raise AssertionError(f"nobody carries out {type(effect).__name__}")
+
+    def _note(self, event: api.LegEvent) -> None:
+        if isinstance(event, api.Accepted):
+            self._peer = event.peer
+        self._facts.put(event)
+
+    def _timeout(self, timer: Timer) -> None:
+        self._carry_out(self._stay.timeout(timer))
+
+    # --- media ------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _open_publication(self) -> Session | None:
+        """The connection that we publish on; None where there is nothing to publish."""
+
+    def _publish(self, generation: int) -> None:
+        session = self._open_publication()
+        if session is None:
+            self._carry_out(self._stay.nothing_to_send(generation))
+            return
+        self._publication = generation, session
+        self._listen(generation, session.events(), watching=False)
+        self._chores.do(partial(self._offer, generation, session))
+
+    async def _offer(self, generation: int, session: Session) -> None:
+        if self._publication is not None and self._publication[1] is session:  # or it was let go while this job waited
+            self._carry_out(self._stay.offered(generation, await session.offer()))
+
+    async def _take_answer(self, generation: int, sdp: str) -> None:
+        if self._publication is not None and self._publication[0] == generation:
+            await self._attempt(generation, self._publication[1].accept_answer(sdp))
+
+    async def _trickle(self, one: Trickle) -> None:
+        try:
+            await self._take_candidate(one)
+        except SignalingError as error:
+            log.info("a candidate was refused: %s", error.message)
+
+    async def _take_candidate(self, one: Trickle) -> None:
+        """Raises SignalingError."""
+        if self._publication is not None and self._publication[0] == one.generation:
+            await self._publication[1].add_candidate(one.candidate, one.mid, one.line)
+
+    async def _attempt(self, generation: int, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except (SignalingError, Refused) as error:
+            log.warning("no peer connection with the room: %s", error.message)
+            self._carry_out(self._stay.media_failed(generation, reason_of(error)))
+
+    def _listen(self, generation: int, events: AsyncIterator[SessionEvent], *, watching: bool) -> None:
+        async def listen() -> None:
+            async for event in events:
+                if isinstance(event, DataMessage):
+                    self._receive(event)
+                    continue
+                self._carry_out(self._stay.session(generation, event, watching=watching))
+
+        self._chores.spawn(listen(), f"janus.{'gallery' if watching else 'publication'}.{self._id[:12]}")
+
+    def _receive(self, message: DataMessage) -> None:
+        """The room hands everything to everybody; what is meant for others alone is theirs."""
+        if not message.to or self._stay.me_there in message.to:
+            self._facts.put(api.DataReceived(message.channel, message.payload, message.sender, message.lost))
+
+    # --- letting go
+
+    def _drop(self, generation: int) -> None:
+        parts = self._parts()
+        if not parts:
+            return
+        self._given_up.add(last_report(*parts), f"janus.stats.{generation}")
+        self._let_go()
+        for one in parts:
+            self._chores.spawn(one.close(), f"janus.close.{self._id[:12]}.{generation}")
+
+    def _let_go(self) -> None:
+        """The connections are closed by somebody else, or going to be."""
+        self._publication = None
+
+    def _parts(self) -> Sequence[Session | Gallery]:
+        """The connections that are there now, and whose statistics are those of the call."""
+        return [] if self._publication is None else [self._publication[1]]
+
+    def _others(self) -> Sequence[Session]:
+        """Connections that are there now beside those."""
+        return ()
+
+    async def _finish(self, reason: Reason) -> None:
+        """Say it, let go of media, tell Ended: each with its own deadline."""
+        await self._chores.stop_jobs(CLOSE_S)
+        parts = self._parts()
+        self._last_stats = await last_report(*parts)
+        closes = [asyncio.create_task(one.close(), name="janus.close") for one in (*parts, *self._others())]
+        closes.append(asyncio.create_task(self._link.close(), name="janus.link.close"))
+        await asyncio.wait(closes, timeout=CLOSE_S)
+        await self._chores.cancel(closes)
+        self._let_go()
+        self._facts.put(api.Ended(reason))
+        self._doorkeeper.leg_over(self)
