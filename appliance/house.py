@@ -40,6 +40,7 @@ from appliance.care.systemd import Notifier, Watchdog
 from appliance.care.video_count import VideoCount
 from appliance.care.watch import Watch, WatchPorts
 from appliance.clock import RateLimit, SystemClock
+from appliance.doors.digits import DigitDoor
 from appliance.doors.http import HttpDoor, Ports
 from appliance.doors.mqtt import MqttDoor
 from appliance.doors.panel import PanelDoor, without_panel
@@ -366,6 +367,7 @@ class House:
         self._stack.push_async_callback(self.intake.stop)
         self.panel = self._panel_door(handlers)
         await self._signed_door()
+        self._digit_door()
         await self.controller.start()
         await self.intake.recover()
         self.http = HttpDoor(settings, self.intake, self.bulletin, ports=Ports(
@@ -403,6 +405,18 @@ class House:
         door = await asyncio.to_thread(make)
         self._stack.push_async_callback(door.stop)
         self._stack.enter_context(self.bulletin.subscribed(on_event=door.on_event))
+
+    def _digit_door(self) -> None:
+        if not self.settings.door.codes:
+            return
+        door = DigitDoor(self.intake, self.settings.door, told=lambda data: self.bulletin.post("door.code", **data),
+                         refused=partial(self._refused, origin="digits"), tampered=self._guessed)
+        self._stack.push_async_callback(door.stop)
+        self.controller.on_key = door.press
+
+    def _guessed(self, seconds: float, rule: str) -> None:
+        self.diagnostics.flag("tamper", True, cause=f"code/{rule}", lapses_s=seconds,
+                              what=f"wrong PINs of {rule} (door.codes) were given in calls, too often")
 
     def _panel_door(self, handlers: dict[str, Handler]) -> PanelDoor | None:
         if self.board.panel is None:

@@ -105,6 +105,7 @@ class Origin(StrEnum):
     CLI = "cli"
     PANEL = "panel"
     DATA = "data"  # a call's data channel
+    DIGITS = "digits"  # keys of a telephone, pressed in a call
     INTERNAL = "internal"
 
 
@@ -564,7 +565,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "call.stateChanged": "data: callId, from, to.",
     "call.ended": "data: callId, reason, durationMs.",
     "call.missed": "An incoming call ended unanswered; data: callId, callerInfo, reason.",
-    "call.dtmf.received": "The other side pressed a key of its telephone; data: callId, digit.",
+    "call.dtmf.received": "The other side pressed a key of its telephone; data: callId, digit (null where it may "
+                          "belong to a PIN of door.codes).",
     "call.participant.added": "data: participant.",
     "call.participant.removed": "data: participantId, reason.",
     "call.participant.updated": "data: participant.",
@@ -586,6 +588,8 @@ EVENTS: Final[Mapping[str, str]] = {
                 "origin is internal when its time was over.",
     "data.received": "data: callId, channel, payload, participantId and rawId (of the sender, as it says; null: not in "
                      "the roster), lost (messages of the sender before this one that have not come).",
+    "door.code": "The keys of a rule of door.codes were pressed in a call, or wrong ones for it; data: callId, rule, "
+                 "relay, rawId, result, code, subCode, message. Never the keys themselves.",
     "security.refused": "A command or peer was refused for a security reason; data: why, origin, sender.",
     "config.changed": "data: applied or errors.",
     "device.booted": "data: version, boot.",
@@ -632,6 +636,24 @@ class Event:
     time: float
     id: str
     seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPress:
+    """Somebody in the call pressed a key of a telephone: ``0`` to ``9``, ``*``, ``#``, ``A`` to ``D``.
+
+    ``name``: what the address book calls the other side, empty where it does not know it. ``verified``: it is who it
+    says; whom we called is always. ``encrypted``: neither signalling nor sound could be tampered with on their way.
+    """
+
+    call_id: str
+    digit: str
+    direction: Direction
+    raw_id: str
+    uri: str
+    name: str = ""
+    verified: bool = False
+    encrypted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -733,7 +755,8 @@ DIAGNOSTICS: Final[Mapping[str, Diagnostic]] = _diagnostics(
     ("panelPermissionDenied", _F, "The panel may not be opened.", "Add the user to the groups gpio and input."),
     ("panelNotFunctioning", _F, "Buttons, lamps or relays do not answer.", "See the detail."),
     ("buttonStuck", _F, "A button is held for over 30 s.", "Free the button."),
-    ("tamper", _F, "The tamper contact reports: the case may be open.", "Look after the device."),
+    ("tamper", _F, "The tamper contact reports that the case may be open, or somebody guesses PINs at the door.",
+     "Look after the device; the detail says what it is."),
     ("doorOpenTooLong", _F, "The door stands open.", "Shut it, or look at its contact."),
     ("handsetOffHook", _F, "The handset lies beside its hook.", "Put it back."),
     ("powerUndervoltage", _F, "The supply voltage is too low.", "Use a stronger supply."),

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from appliance.calls.book import Round
+from appliance.calls.book import Entry, Round
 from appliance.calls.capabilities import Standing
 from appliance.calls.machine import Call
 from appliance.calls.roster import Participant, Roster
@@ -16,8 +16,18 @@ from appliance.calls.speakers import Speakers
 from appliance.calls.terms import FREE, Terms
 from appliance.clock import RateLimits, rfc3339
 from appliance.errors import EdgecallError
-from appliance.providers.api import Leg, MediaWanted, Moderated, Peer
-from appliance.vocabulary import END_REASONS, CallState, Json, MutedBy, ParticipantState, Reason, Role
+from appliance.providers.api import Leg, MediaWanted, Moderated, Peer, Pressed
+from appliance.vocabulary import (
+    END_REASONS,
+    CallState,
+    Direction,
+    Json,
+    KeyPress,
+    MutedBy,
+    ParticipantState,
+    Reason,
+    Role,
+)
 
 __all__ = ["ActiveCall", "no_call"]
 
@@ -155,6 +165,12 @@ class ActiveCall:
         peer = leg.peer
         return Participant(leg.id, peer.identity, peer.display_name, peer.kind, state,
                            joined=time.time() if state is ParticipantState.CONNECTED else None)
+
+    def key(self, pressed: Pressed, peer: Peer, entry: Entry | None) -> KeyPress:
+        """A key of ``peer``, whom the address book knows as ``entry``; whom we called is who was meant."""
+        return KeyPress(
+            self.id, pressed.digit, self.call.direction, peer.identity, peer.uri, "" if entry is None else entry.name,
+            peer.verified or self.call.direction is Direction.OUTGOING, pressed.encrypted)
 
     def document(self, now: float, *, hardware_muted: bool, capabilities: Mapping[str, Json]) -> Json:
         """``state/call``, and what the record of the call is made of."""

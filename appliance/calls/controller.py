@@ -64,6 +64,7 @@ from appliance.vocabulary import (
     CallState,
     Direction,
     Json,
+    KeyPress,
     ParticipantState,
     Reason,
 )
@@ -101,6 +102,8 @@ class CallController:
         self._wall = wall
         self.on_over: Callable[[ActiveCall], None] = lambda _: None
         """Told of every call that is over."""
+        self.on_key: Callable[[KeyPress], bool] = lambda _: True
+        """Told of every key that the other side presses; returns whether others may be told which one."""
         self._dnd = DoNotDisturb(settings.dnd, records, local_time, self._publish_device)
         self._active: ActiveCall | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -440,9 +443,10 @@ class CallController:
             case DataReceived():
                 if not self._presence.take(active, event):
                     self.messages.take(active, event)
-            case Pressed(digit):
+            case Pressed() if active.leg is leg and active.call.connected is not None:
                 if active.data_limits.take(leg.peer.identity):
-                    self._bulletin.post("call.dtmf.received", callId=active.id, digit=digit)
+                    told = self.on_key(active.key(event, leg.peer, self.book.caller(leg.peer)))
+                    self._bulletin.post("call.dtmf.received", callId=active.id, digit=event.digit if told else None)
             case Ended(reason):
                 self._leg_ended(active, leg, reason)
             case _:

@@ -215,9 +215,11 @@ class DataSent:
 
 @dataclass(frozen=True, slots=True)
 class Pressed:
-    """The peer pressed a key of its telephone: ``0`` to ``9``, ``*``, ``#``, ``A`` to ``D``."""
+    """The peer pressed a key of its telephone: ``0`` to ``9``, ``*``, ``#``, ``A`` to ``D``. ``encrypted``: signalling
+    and sound are, so that nobody on the way can have pressed it."""
 
     digit: str
+    encrypted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

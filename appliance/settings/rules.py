@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Final
 
-from appliance.settings.sections import Settings
+from appliance.settings.sections import CodeSettings, Settings
 
 __all__ = ["RULES"]
 
@@ -16,6 +16,9 @@ TOKEN_LENGTH: Final = 16
 """Characters of a token at least: 64 random bits in hexadecimal, too many to guess over the network."""
 
 
+PIN_LENGTH: Final = range(4, 13)  # digits: fewer are guessed, more are not remembered
+NAMED_APART: Final = ("book", "janus.rooms", "door.signers", "door.codes", "sip.accounts", "whip")
+"""Lists whose names are never taken for a device's."""
 SHORT_CODE: Final = 6  # digits: 110 and its kin are dialled as they are
 
 
@@ -27,6 +30,7 @@ def _names_are_nobody_elses(settings: Settings) -> Found:
         ("mqtt.users", [user.name for user in settings.mqtt.users]),
         ("direct.peers", [peer.name for peer in settings.direct.peers]),
         ("door.signers", [signer.name for signer in settings.door.signers]),
+        ("door.codes", [code.name for code in settings.door.codes]),
         ("janus.rooms", [room.name for room in settings.janus.rooms]),
         ("sip.accounts", [account.name for account in settings.sip.accounts]),
         ("whip", [server.name for server in settings.whip]),
@@ -35,7 +39,7 @@ def _names_are_nobody_elses(settings: Settings) -> Found:
         for n, name in enumerate(names, 1):
             if name and name in names[: n - 1]:
                 yield f"{key}[{n}].name", f"'{name}' is there already"
-            elif name == own and key not in ("book", "janus.rooms", "door.signers", "sip.accounts", "whip"):
+            elif name == own and key not in NAMED_APART:
                 yield f"{key}[{n}].name", f"'{name}' is the id of this device; choose another name"
     if own in settings.direct.fleet:
         yield "direct.fleet", f"'{own}' is this device itself"
@@ -122,6 +126,51 @@ def _sip(settings: Settings) -> Found:
         if not account.register and not account.trusted:
             yield (f"{key}.trusted", "is missing; without a registration calls are taken only from networks that are "
                    "named there, the server's own for one")
+
+
+def _codes(settings: Settings) -> Found:
+    for n, code in enumerate(settings.door.codes, 1):
+        key, pin = f"door.codes[{n}]", code.pin.reveal()
+        if not pin and not code.without_pin:
+            yield (f"{key}.pin_file", "is missing; or say without_pin = true, and whoever is meant by peers closes the "
+                   "relay by the code alone")
+        elif pin and code.without_pin:
+            yield f"{key}.without_pin", "contradicts pin_file; leave one of them out"
+        elif pin and not (pin.isascii() and pin.isdigit() and len(pin) in PIN_LENGTH):
+            yield f"{key}.pin_file", f"must hold {PIN_LENGTH[0]} to {PIN_LENGTH[-1]} digits and nothing else"
+        if not pin and not code.code:
+            yield f"{key}.code", "is missing; without a PIN it is all that is pressed"
+        elif pin and code.code.endswith("#"):
+            yield f"{key}.code", "ends with '#', which ends a PIN; leave it out"
+        if not code.peers:
+            yield f"{key}.peers", "names nobody; name who may"
+        elif "*" in code.peers and not pin:
+            yield f"{key}.peers", "is everybody, who then needs a PIN: name pin_file, or those who may"
+        for peer in code.peers:
+            number = peer.removeprefix("tel:")
+            if number != peer and len(number) > SHORT_CODE and number[0] != "+":
+                yield f"{key}.peers", f"'{peer}' is a national number: write it as tel:+49…, as callers are known by"
+        for earlier, other in enumerate(settings.door.codes[: n - 1], 1):
+            if _meet(code, other) and _hides(code, other):
+                yield (f"{key}.code", f"and that of door.codes[{earlier}] cannot be told apart when they are pressed; "
+                       "let none of them begin with the other")
+
+
+def _meet(one: CodeSettings, other: CodeSettings) -> bool:
+    """Whether both may hold in the same call."""
+    directions = {one.direction, other.direction}
+    peers = {peer.casefold() for peer in one.peers} & {peer.casefold() for peer in other.peers}
+    return ("both" in directions or len(directions) == 1) and bool(peers or "*" in (*one.peers, *other.peers))
+
+
+def _hides(one: CodeSettings, other: CodeSettings) -> bool:
+    """Whether what is pressed for the one may be taken for the other. PINs after one code tell themselves apart."""
+    if one.pin and other.pin:
+        return one.code == other.code and one.pin == other.pin
+    short, long = sorted((one.code, other.code), key=len)
+    if not short:  # a PIN alone, which begins with a digit
+        return not long.startswith(("*", "A", "B", "C", "D"))
+    return long.startswith(short)
 
 
 def _whip(settings: Settings) -> Found:
@@ -214,6 +263,6 @@ def _lan_targets(settings: Settings) -> Found:
 
 
 RULES: Final[tuple[Callable[[Settings], Found], ...]] = (
-    _names_are_nobody_elses, _users_are_no_devices, _tokens_are_long_and_single, _pairs, _janus, _sip, _whip, _broker,
-    _book, _lan_targets,
+    _names_are_nobody_elses, _users_are_no_devices, _tokens_are_long_and_single, _pairs, _janus, _sip, _codes, _whip,
+    _broker, _book, _lan_targets,
 )

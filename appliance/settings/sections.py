@@ -19,6 +19,7 @@ __all__ = [
     "BoardSettings",
     "BookSettings",
     "CallSettings",
+    "CodeSettings",
     "DeviceSettings",
     "DirectSettings",
     "DoorSettings",
@@ -261,11 +262,37 @@ class SignerSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class DoorSettings:
-    """Opening the door by signed data messages in a call."""
+class CodeSettings:
+    """Keys that the other side presses in a telephone call to close a relay: the code, then the PIN and ``#``."""
 
-    seconds: float = setting(3.0, "How long the relay stays closed.", unit="s", minimum=0.2, maximum=30, restart=True)
-    signers: tuple[SignerSettings, ...] = setting((), "Who may; nobody by default.", restart=True)
+    name: str = setting("", "Its name in events and answers.", format=formats.ID, required=True, restart=True,
+                        example='"caretaker"')
+    relay: str = setting("", "The relay.", minimum=1, maximum=32, required=True, restart=True, example='"door"')
+    seconds: float = setting(3.0, "How long it stays closed.", unit="s", minimum=0.2, maximum=30, restart=True)
+    direction: str = setting("", "In calls that we make, that we take, or both.",
+                             choices=("outgoing", "incoming", "both"), required=True, restart=True,
+                             example='"outgoing"')
+    peers: tuple[str, ...] = setting((), "Who may: names of the address book, or URIs. * is everybody who is let in, "
+                                     "and needs a PIN.", format=formats.TARGET, maximum=64, required=True, restart=True,
+                                     example='["Reception", "tel:+4930123456"]')
+    code: str = setting("", "What is pressed first; with a PIN it may be left out.", format=formats.CODE,
+                        restart=True, example='"*1"')
+    pin: Secret = setting(Secret(), "PIN, 4 to 12 digits. # ends it.", restart=True,  # noqa: RUF009
+                          example='"/etc/edgecall/caretaker.pin"')
+    without_pin: bool = setting(False, "The code alone closes the relay, as soon as it is complete.", restart=True)
+    allow_plain: bool = setting(False, "Also in calls whose signalling or sound is not encrypted, where whoever is in "
+                                "between can press keys.", restart=True)
+
+
+@dataclass(frozen=True, slots=True)
+class DoorSettings:
+    """Closing a relay from within a call: by keys of a telephone, or by signed data messages."""
+
+    seconds: float = setting(3.0, "How long a signed message keeps the relay closed.", unit="s", minimum=0.2,
+                             maximum=30, restart=True)
+    signers: tuple[SignerSettings, ...] = setting((), "Who signs; nobody by default.", restart=True)
+    codes: tuple[CodeSettings, ...] = setting((), "Keys that close a relay; none by default.", maximum=32,
+                                              restart=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ CLOSE_S: Final = 1.0
 SILENT_SERVER_S: Final = 4.0  # without any word of it the next target is tried (decisions K5)
 LOOK_S: Final = 0.1  # for the first sound of early media
 REDIRECTIONS: Final = 5
+ENCRYPTED: Final = ("TLS", "WSS")  # transports of signalling
 OWED_S: Final = 10.0  # sound that is due after the answer (decisions D1)
 
 
@@ -402,7 +403,8 @@ class SipLeg:
                 pass
 
     def _pressed(self, digit: str) -> None:
-        self._facts.put(api.Pressed(digit))
+        signalling = self._ground.signalling.get("signalling")
+        self._facts.put(api.Pressed(digit, signalling in ENCRYPTED and bool(self._protection.security())))
 
     def _timeout(self, timer: _Timer) -> None:
         match timer:
