@@ -75,14 +75,27 @@ def tls_context(settings: MqttSettings) -> ssl.SSLContext:
     return context
 
 
+class _Client(paho.Client):
+    """One that a broker which heeds no limit cannot make hold more than ``largest`` bytes of one packet."""
+
+    largest = LARGEST_PACKET
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        if self._in_packet["remaining_length"] > self.largest:  # known before any of it is read
+            raise ConnectionError(f"a packet of over {self.largest} bytes")
+        return super()._sock_recv(bufsize)
+
+
 class Connection:
     """``open``, then use it until ``ended`` is set. Lives on the loop."""
 
     def __init__(
-        self, settings: MqttSettings, client_id: str, will: Will, context: ssl.SSLContext | None,
-        on_message: Callable[[Message, Callable[[], None]], None],
+        self, settings: MqttSettings, client_id: str, will: Will | None, context: ssl.SSLContext | None,
+        on_message: Callable[[Message, Callable[[], None]], None], *, lasting: bool = True,
+        largest: int = LARGEST_PACKET, waiting: int = INBOX,
     ) -> None:
-        """``on_message`` is called on the loop with the message and what acknowledges it."""
+        """``on_message`` is called on the loop with the message and what acknowledges it. ``lasting``: the broker keeps
+        what comes for us while we are away; ``largest``: bytes of a packet that is taken; ``waiting``: hand-overs."""
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self.largest_packet = 0  # the broker's limit in bytes, 0 for none
         self._settings = settings
@@ -94,17 +107,21 @@ class Connection:
         self._connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._acks: dict[int, asyncio.Future[int]] = {}
         self._inbox: Inbox[Callable[[], None]] = Inbox(
-            asyncio.get_running_loop(), INBOX, "mqtt", deliver=lambda call: call(), on_drop=self._overrun)
+            asyncio.get_running_loop(), waiting, "mqtt", deliver=lambda call: call(), on_drop=self._overrun)
+        self._lasting = lasting
+        self._largest = largest
         self._client = self._make(will, context)
 
-    def _make(self, will: Will, context: ssl.SSLContext | None) -> paho.Client:
-        client = paho.Client(
+    def _make(self, will: Will | None, context: ssl.SSLContext | None) -> paho.Client:
+        client = _Client(
             CallbackAPIVersion.VERSION2, client_id=self._client_id, protocol=paho.MQTTv5, reconnect_on_failure=False,
             manual_ack=True)
+        client.largest = self._largest
         client.connect_timeout = PAHO_TCP_S
         client.max_inflight_messages_set(IN_FLIGHT)
         client.max_queued_messages_set(4 * IN_FLIGHT)
-        client.will_set(will.topic, will.payload, qos=1, retain=True)
+        if will is not None:
+            client.will_set(will.topic, will.payload, qos=1, retain=True)
         if self._settings.username:
             client.username_pw_set(self._settings.username, self._settings.password.reveal() or None)
         if context is not None:
@@ -122,12 +139,13 @@ class Connection:
     async def open(self) -> None:
         """Returns when the broker has accepted us, else sets ``ended``. At most CONNECT_S."""
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = SESSION_EXPIRY_S
+        if self._lasting:
+            properties.SessionExpiryInterval = SESSION_EXPIRY_S
         properties.ReceiveMaximum = RECEIVE_MAXIMUM
-        properties.MaximumPacketSize = LARGEST_PACKET
+        properties.MaximumPacketSize = self._largest
         # clean_start=False on the very first CONNECT as well: else Mosquitto never writes the session to disk.
         self._client.connect_async(
-            self._settings.host, self._settings.port, self._settings.keepalive_s, clean_start=False,
+            self._settings.host, self._settings.port, self._settings.keepalive_s, clean_start=not self._lasting,
             properties=properties)
         # It waits for a socket of its own; and paho cannot stop a thread that is only just being started.
         self._starting = asyncio.ensure_future(asyncio.to_thread(self._client.loop_start))
@@ -282,8 +300,8 @@ class Connection:
             future.set_result(code)
 
     def _overrun(self) -> None:
-        log.error("over %d messages of the broker wait; the connection is made anew", INBOX)
-        self._end(Ending("overrun", established=self._established))
+        log.error("over %d messages of the broker wait; the connection is made anew", self._inbox.limit)
+        self._end(Ending("it sends more than is taken", established=self._established))
 
     def _end(self, ending: Ending) -> None:
         if not self.ended.done():

@@ -197,11 +197,13 @@ def _peer_url(text: str) -> str:
 
 
 def _janus_url(text: str) -> str:
-    url = _split(text, ("wss", "ws"))
-    if url.scheme == "ws" and not is_loopback(url.hostname or ""):
-        raise ValueError("PINs and tokens would cross the network unencrypted: use wss://")
+    url = _split(text, ("wss", "ws", "mqtts", "mqtt"))
+    if url.scheme in ("ws", "mqtt") and not is_loopback(url.hostname or ""):
+        raise ValueError(f"PINs and tokens would cross the network unencrypted: use {url.scheme}s://")
     if url.query or url.fragment:
         raise ValueError("must not have a query or fragment")
+    if url.scheme.startswith("mqtt") and re.search(r"[+%$]", url.path):
+        raise ValueError("the path is the beginning of the server's topics, and must not have '+', '%' or '$'")
     return text
 
 
@@ -358,7 +360,9 @@ DND: Final = Format("days and times, such as 'Mon-Fri 22:00-06:00'", _dnd)
 MOMENT: Final = Format("time of RFC 3339 with its offset, such as '2026-12-24T18:00:00+01:00'", _moment)
 FINGERPRINT: Final = Format("SHA-256 fingerprint, 64 hexadecimal digits, colons allowed", _fingerprint)
 PEER_URL: Final = Format("https://HOST[:PORT]; http:// only on this machine", _peer_url)
-JANUS_URL: Final = Format("wss://HOST[:PORT][/PATH]; ws:// only on this machine", _janus_url)
+JANUS_URL: Final = Format("wss://HOST[:PORT][/PATH], or mqtts://BROKER[:PORT][/TOPICS]; ws:// and mqtt:// only on this "
+                          "machine", _janus_url)
+TOPIC: Final = _matching(r"[^+#$%\s][^+#\s]{0,127}", "topic without wildcards")
 WHIP_URL: Final = Format("https://HOST[:PORT][/PATH][?QUERY]; http:// only on this machine", _whip_url)
 STUN: Final = Format("stun:HOST[:PORT]", _ice_url("stun"))
 TURN: Final = Format("turn:HOST[:PORT][?transport=tcp] or turns:…", _ice_url("turn", "turns"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Final
+from urllib.parse import urlsplit
 
 from appliance.settings.sections import CodeSettings, Settings
 
@@ -71,10 +72,11 @@ def _tokens_are_long_and_single(settings: Settings) -> Found:
 
 
 def _pairs(settings: Settings) -> Found:
-    mqtt, http, direct = settings.mqtt, settings.http, settings.direct
+    mqtt, http, direct, janus = settings.mqtt, settings.http, settings.direct, settings.janus
     for one, other, first, second in (
         ("mqtt.cert_file", "mqtt.key_file", mqtt.cert_file, mqtt.key_file),
         ("http.cert_file", "http.key_file", http.cert_file, http.key_file),
+        ("janus.mqtt_cert_file", "janus.mqtt_key_file", janus.mqtt_cert_file, janus.mqtt_key_file),
         ("direct.turn_username", "direct.turn_password_file", not direct.turn_secret and direct.turn_username,
          direct.turn_password),
     ):
@@ -84,6 +86,8 @@ def _pairs(settings: Settings) -> Found:
             yield one, f"is missing; {other} needs it"
     if mqtt.password and not mqtt.username:
         yield "mqtt.username", "is missing; mqtt.password_file needs it"
+    if janus.mqtt_password and not janus.mqtt_username:
+        yield "janus.mqtt_username", "is missing; janus.mqtt_password_file needs it"
     if direct.turn_secret and direct.turn_password:
         yield "direct.turn_secret_file", "stands in place of turn_password_file; name one of them"
     if direct.turn and not (direct.turn_username or direct.turn_secret):
@@ -100,8 +104,9 @@ def _janus(settings: Settings) -> Found:
     janus = settings.janus
     if not janus.url and (janus.rooms or janus.token or janus.api_secret or janus.ca_file or janus.other_urls):
         yield "janus.url", "is missing; nothing else of [janus] has an effect without it"
-    if janus.ca_file and janus.url.startswith("ws://"):
-        yield "janus.url", "is not encrypted; janus.ca_file is for wss://"
+    if janus.ca_file and janus.url.startswith(("ws://", "mqtt://")):
+        yield "janus.url", "is not encrypted; janus.ca_file is for wss:// and mqtts://"
+    yield from _janus_by_mqtt(settings)
     for n, room in enumerate(janus.rooms, 1):
         if room.valid_from and room.valid_until:
             begin, end = (datetime.fromisoformat(text) for text in (room.valid_from, room.valid_until))
@@ -111,6 +116,24 @@ def _janus(settings: Settings) -> Found:
         yield "janus.other_urls", "names a server twice"
     if janus.choose == "nearest" and not janus.other_urls:
         yield "janus.choose", "has one server to choose from; name others in janus.other_urls"
+
+
+def _janus_by_mqtt(settings: Settings) -> Found:
+    janus, mqtt = settings.janus, settings.mqtt
+    brokers = [urlsplit(url) for url in (janus.url, *janus.other_urls) if url.startswith(("mqtts://", "mqtt://"))]
+    if brokers and not janus.trusted_broker:
+        yield "janus.trusted_broker", ("must be true for rooms through a broker: who may read the topic of answers "
+                                       "there can take every call in the rooms over; else use wss://")
+    if janus.trusted_broker and janus.url and not brokers:
+        yield "janus.trusted_broker", "has no effect without a url of mqtts://"
+    if not brokers and (janus.mqtt_username or janus.mqtt_password or janus.mqtt_cert_file):
+        yield "janus.url", "names no broker (mqtts://), which the login of janus.mqtt_... is for"
+    if mqtt.username and mqtt.username == janus.mqtt_username and mqtt.host in {broker.hostname for broker in brokers}:
+        yield "janus.mqtt_username", ("is that of [mqtt] at the same broker, which lets a name have one connection; "
+                                      "give rooms a login of their own")
+    topics = (janus.mqtt_requests, janus.mqtt_answers, janus.mqtt_status)
+    if len(set(topics)) < len(topics):
+        yield "janus.mqtt_requests", "mqtt_requests, mqtt_answers and mqtt_status must be three topics"
 
 
 def _sip(settings: Settings) -> Found:

@@ -230,10 +230,12 @@ class JanusRoomSettings:
 
 @dataclass(frozen=True, slots=True)
 class JanusSettings:
-    """Rooms of a Janus server (1.x, plug-in VideoRoom), over its WebSocket transport."""
+    """Rooms of a Janus server (1.x, plug-in VideoRoom), over its WebSocket transport, or through a broker over its MQTT
+    transport."""
 
-    url: str = setting("", "Where its WebSocket transport listens; empty: no rooms.", format=formats.JANUS_URL,
-                       restart=True, example='"wss://rooms.example.org:8989"')
+    url: str = setting("", "Where its WebSocket transport listens, or the broker of its MQTT transport; empty: no "
+                       "rooms.",
+                       format=formats.JANUS_URL, restart=True, example='"wss://rooms.example.org:8989"')
     other_urls: tuple[str, ...] = setting((), "Other servers that have the same rooms, in the order to try them.",
                                           format=formats.JANUS_URL, maximum=7, restart=True,
                                           example='["wss://rooms2.example.org:8989"]')
@@ -246,6 +248,22 @@ class JanusSettings:
                             example='"credential:janus-token"')
     api_secret: Secret = setting(Secret(), "API secret, where the server asks for one.",  # noqa: RUF009
                                  restart=True, example='"credential:janus-secret"')
+    trusted_broker: bool = setting(False, "For mqtts://. Who may read at the broker what the server answers can take "
+                                   "over every call in its rooms; true says that nobody may who should not.",
+                                   restart=True)
+    mqtt_requests: str = setting("to-janus", "Topic of requests: subscribe_topic of the server.", format=formats.TOPIC,
+                                 restart=True)
+    mqtt_answers: str = setting("from-janus", "Topic of answers and events: publish_topic of the server.",
+                                format=formats.TOPIC, restart=True)
+    mqtt_status: str = setting("status", "Topic of the server's status.", format=formats.TOPIC, restart=True)
+    mqtt_username: str = setting("", "Login name at that broker, another one than in [mqtt]: many brokers let a name "
+                                 "have one connection.", maximum=128, restart=True, example='"front-door-rooms"')
+    mqtt_password: Secret = setting(Secret(), "Password of that login.", restart=True,  # noqa: RUF009
+                                    example='"credential:janus-mqtt-password"')
+    mqtt_cert_file: str = setting("", "Certificate for that broker.", format=formats.FILE, restart=True,
+                                  example='"/etc/edgecall/rooms.crt"')
+    mqtt_key_file: str = setting("", "Private key of that certificate.", format=formats.FILE, restart=True,
+                                 example='"/etc/edgecall/rooms.key"')
     rooms: tuple[JanusRoomSettings, ...] = setting((), "Rooms by name.", restart=True)
 
 

@@ -7,7 +7,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -43,10 +43,10 @@ def command() -> list[str]:
     return [str(loader), "--library-path", libraries, program]
 
 
-def without(kind: str) -> str:
-    """All of a kind but the one that is used, as ``disable`` wants them."""
+def without(kind: str, used: Collection[str]) -> str:
+    """All of a kind but those that are used, as ``disable`` wants them."""
     names = sorted(one.name for one in library(kind).glob("*.so"))
-    return ",".join(name for name in names if f"{kind}/{name}" not in USED)
+    return ",".join(name for name in names if f"{kind}/{name}" not in used)
 
 
 class Control:
@@ -87,14 +87,18 @@ class Control:
 
 class JanusServer:
     """Janus on a free port with these ``rooms`` (id -> settings of janus.plugin.videoroom.jcfg), an API ``secret`` if
-    there is to be one, and more of what stands under ``general`` of janus.jcfg."""
+    there is to be one, and more of what stands under ``general`` of janus.jcfg. ``broker``: port of one at which it
+    serves as ``rooms`` too, on topics below ``rooms/``; ``plugins``: more than the VideoRoom."""
 
     def __init__(self, folder: Path, rooms: Mapping[int, Mapping[str, Any]], *, secret: str = "",
-                 general: Mapping[str, Any] | None = None) -> None:
+                 general: Mapping[str, Any] | None = None, broker: int = 0, plugins: Collection[str] = ()) -> None:
         self._folder = folder
         self._rooms = rooms
         self._secret = secret
         self._general = general or {}
+        self._broker = broker
+        self._used = {*USED, *(f"plugins/libjanus_{one}.so" for one in plugins),
+                      *(["transports/libjanus_mqtt.so"] if broker else [])}
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
@@ -191,12 +195,24 @@ general: {{
 }}
 media: {{ rtp_port_range = "20000-29999" }}
 nat: {{ ice_ignore_list = "vmnet" }}
-plugins: {{ disable = "{without("plugins")}" }}
-transports: {{ disable = "{without("transports")}" }}
+plugins: {{ disable = "{without("plugins", self._used)}" }}
+transports: {{ disable = "{without("transports", self._used)}" }}
 """)
         self._put("janus.transport.websockets.jcfg", f"""
 general: {{ ws = true ws_port = {self.port} ws_ip = "127.0.0.1" ws_logging = "err,warn" }}
 admin: {{ admin_ws = true admin_ws_port = {self._admin_port} admin_ws_ip = "127.0.0.1" }}
+""")
+        if self._broker:
+            self._put("janus.transport.mqtt.jcfg", f"""
+general: {{
+  enabled = true json = "compact" mqtt_version = "5" url = "tcp://127.0.0.1:{self._broker}"
+  client_id = "rooms" username = "rooms" password = "rooms" cleansession = 1
+  subscribe_topic = "rooms/to-janus" publish_topic = "rooms/from-janus"
+}}
+status: {{
+  enabled = true topic = "rooms/status" retain = true
+  connect_message = "{{\\"online\\": true}}" disconnect_message = "{{\\"online\\": false}}"
+}}
 """)
         rooms = "".join(f"room-{number}: {{ {' '.join(_setting(*one) for one in settings.items())} }}\n"
                         for number, settings in self._rooms.items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,9 +41,9 @@ H264: Mapping[str, Any] = {
 @asynccontextmanager
 async def janus(
     folder: Path, rooms: Mapping[int, Mapping[str, Any]] | None = None, *, secret: str = "",
-    general: Mapping[str, Any] | None = None,
+    general: Mapping[str, Any] | None = None, broker: int = 0, plugins: Collection[str] = (),
 ) -> AsyncIterator[JanusServer]:
-    server = JanusServer(folder, rooms or {ROOM: H264}, secret=secret, general=general)
+    server = JanusServer(folder, rooms or {ROOM: H264}, secret=secret, general=general, broker=broker, plugins=plugins)
     await server.start()
     try:
         yield server

@@ -16,8 +16,9 @@ from appliance.media.api import Directions, Gallery, Session, SessionClosed, Ses
 from appliance.providers import api
 from appliance.providers.janus.endpoints import Endpoints
 from appliance.providers.janus.leg import JanusLeg
-from appliance.providers.janus.link import JanusLink, connect, open_http
+from appliance.providers.janus.link import JanusLink
 from appliance.providers.janus.stay import Room
+from appliance.providers.janus.websocket import WebSockets
 from appliance.vocabulary import END_REASONS, Json
 from tests.support.clock import virtual_time
 from tests.support.janus_desk import ME, OFFER, PUBLISHER
@@ -212,19 +213,25 @@ async def test_a_fault_of_ours_leaves_the_connection_and_says_so(caplog: pytest.
     def broken(_: Json) -> None:
         raise KeyError("x")
 
-    async with serving() as url, open_http() as http:
-        link = JanusLink(http, Endpoints([url], "order", monotonic=lambda: 0.0), None, "test", on_up=lambda _: None,
-                         on_message=broken, on_down=lambda words, _: down.put_nowait(words))
+    sockets = WebSockets(None)
+    async with serving() as url:
+        link = JanusLink(sockets.connect, Endpoints([url], "order", monotonic=lambda: 0.0), "test",
+                         on_up=lambda _: None, on_message=broken, on_down=lambda words, _: down.put_nowait(words))
         link.open()
         async with asyncio.timeout(5):
             assert "fault here" in await down.get()
         await link.close()
+        await sockets.close()
     assert "this is a defect" in caplog.text
 
 
 async def test_no_redirect_is_followed() -> None:
     """From an encrypted server to one in clear the token would go along."""
-    async with serving() as url, open_http() as http:
-        await (await connect(http, url, None)).close()
+    sockets = WebSockets(None)
+    async with serving() as url:
+        await (await sockets.connect(url)).close()
         with pytest.raises(ValueError, match="it redirects"):
-            await connect(http, f"{url}elsewhere", None)
+            await sockets.connect(f"{url}elsewhere")
+        await sockets.close()
+        with pytest.raises(ConnectionError, match="shutting down"):
+            await sockets.connect(url)

@@ -1,31 +1,24 @@
-"""The WebSocket to one of the Janus servers: JSON objects in order, both ways, and the word that it is up or gone."""
+"""The connection to one of the Janus servers: messages in order, both ways, and the word that it is up or gone."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
-import ssl
 from collections.abc import Callable, Set
-from typing import Any, Final
-
-import aiohttp
+from typing import Final
 
 from appliance.providers.janus.endpoints import Endpoints
+from appliance.providers.janus.transport import CLOSE_S, Channel, Connect
 from appliance.vocabulary import Json
 
-__all__ = ["JanusLink", "connect", "open_http", "parsed"]
+__all__ = ["JanusLink"]
 
 log = logging.getLogger(__name__)
 
-SUBPROTOCOL: Final = "janus-protocol"
 CONNECT_S: Final = 3.0
 HURRY_S: Final = 1.5  # where there is another server to try
-HEARTBEAT_S: Final = 5.0  # a ping after so much silence; without a pong the connection is gone after half of it more
-MAX_MESSAGE: Final = 1024 * 1024  # bytes: a room of hundreds with the session descriptions of all that is shown
 WAITING: Final = 256  # messages that wait to be sent
-CLOSE_S: Final = 0.5
 
 
 class JanusLink:
@@ -36,17 +29,16 @@ class JanusLink:
     """
 
     def __init__(
-        self, http: aiohttp.ClientSession, endpoints: Endpoints, context: ssl.SSLContext | None, name: str, *,
-        on_up: Callable[[bool], None], on_message: Callable[[Json], None], on_down: Callable[[str, bool], None],
+        self, connect: Connect, endpoints: Endpoints, name: str, *, on_up: Callable[[bool], None],
+        on_message: Callable[[Json], None], on_down: Callable[[str, bool], None],
     ) -> None:
-        self._http = http
+        self._connect = connect
         self._endpoints = endpoints
-        self._context = context
         self._name = name
         self._on_up = on_up
         self._on_message = on_message
         self._on_down = on_down
-        self._outbox: asyncio.Queue[str | None] = asyncio.Queue(WAITING)
+        self._outbox: asyncio.Queue[Json | None] = asyncio.Queue(WAITING)
         self._task: asyncio.Task[None] | None = None
         self._left: set[asyncio.Task[None]] = set()
         self._url = ""  # of the server that was connected to last
@@ -62,7 +54,7 @@ class JanusLink:
     def send(self, message: Json) -> None:
         """In order; to nobody when there is no connection."""
         try:
-            self._outbox.put_nowait(json.dumps(message, separators=(",", ":")))
+            self._outbox.put_nowait(message)
         except asyncio.QueueFull:  # a server that takes nothing for so long does not answer either, which is noticed
             log.warning("the room server takes no messages")
 
@@ -90,7 +82,7 @@ class JanusLink:
         if self._left:
             await asyncio.wait(tuple(self._left), timeout=CLOSE_S)
 
-    async def _serve(self, url: str, outbox: asyncio.Queue[str | None]) -> None:
+    async def _serve(self, url: str, outbox: asyncio.Queue[Json | None]) -> None:
         try:
             await self._talk(url, outbox)
         except Exception:
@@ -99,45 +91,44 @@ class JanusLink:
                 self._task = None
                 self._on_down("it was left because of a fault here", False)
 
-    async def _talk(self, url: str, outbox: asyncio.Queue[str | None]) -> None:
+    async def _talk(self, url: str, outbox: asyncio.Queue[Json | None]) -> None:
         try:
             async with asyncio.timeout(HURRY_S if self._untried(url) else CONNECT_S):
-                socket = await connect(self._http, url, self._context)
+                channel = await self._connect(url)
         except TimeoutError:
             self._not_reached(url, "no connection in time")
             return
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except (OSError, ValueError) as error:
             self._not_reached(url, str(error))
             return
-        async with contextlib.aclosing(_Closing(socket)):
+        async with contextlib.aclosing(_Closing(channel)):
             same, self._url = url == self._url, url
             self._tried.clear()
             self._endpoints.worked(url)
-            writer = asyncio.create_task(self._write(socket, outbox), name=f"janus.link.write.{self._name}")
+            writer = asyncio.create_task(self._write(channel, outbox), name=f"janus.link.write.{self._name}")
             try:
                 self._on_up(same)
-                await self._read(socket)
+                words = await self._read(channel)
             finally:
                 writer.cancel()
                 await asyncio.gather(writer, return_exceptions=True)
         self._task = None
-        self._on_down("it closed the connection", False)
+        self._on_down(words, False)
 
-    async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        async for message in socket:
-            if message.type is not aiohttp.WSMsgType.TEXT:
-                continue
-            told = parsed(message.data)
-            if told is None:
-                log.warning("a message of the room server is no JSON object; it is left out")
-            else:
-                self._on_message(told)
+    async def _read(self, channel: Channel) -> str:
+        """Until it is over; returns why."""
+        while True:
+            try:
+                message = await channel.receive()
+            except ConnectionError as error:
+                return str(error)
+            self._on_message(message)
 
-    async def _write(self, socket: aiohttp.ClientWebSocketResponse, outbox: asyncio.Queue[str | None]) -> None:
-        with contextlib.suppress(ConnectionError, aiohttp.ClientError):
-            while (text := await outbox.get()) is not None:
-                await socket.send_str(text)
-        await socket.close()
+    async def _write(self, channel: Channel, outbox: asyncio.Queue[Json | None]) -> None:
+        with contextlib.suppress(ConnectionError):
+            while (message := await outbox.get()) is not None:
+                await channel.send(message)
+        await channel.close()
 
     def _untried(self, url: str) -> Set[str]:
         """The other servers."""
@@ -152,43 +143,10 @@ class JanusLink:
 
 
 class _Closing:
-    """A socket under the name that ``aclosing`` knows."""
+    """A channel under the name that ``aclosing`` knows."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self._socket = socket
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
 
     async def aclose(self) -> None:
-        await self._socket.close()
-
-
-def open_http() -> aiohttp.ClientSession:
-    """A client that follows no redirect: PIN, token and secrets are for the server of the settings alone."""
-    watch = aiohttp.TraceConfig()
-    watch.on_request_redirect.append(_no_redirect)
-    return aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[watch])
-
-
-async def _no_redirect(*_: Any) -> None:
-    raise ValueError("it redirects; write the address that it redirects to into the settings")
-
-
-async def connect(
-    http: aiohttp.ClientSession, url: str, context: ssl.SSLContext | None,
-) -> aiohttp.ClientWebSocketResponse:
-    """Raises ClientError, OSError, and ValueError for what is no Janus server."""
-    socket = await http.ws_connect(
-        url, protocols=(SUBPROTOCOL,), heartbeat=HEARTBEAT_S, max_msg_size=MAX_MESSAGE,
-        ssl=context if context is not None else True, timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S))
-    if socket.protocol != SUBPROTOCOL:
-        await socket.close()
-        raise ValueError(f"it speaks another protocol than {SUBPROTOCOL}")
-    return socket
-
-
-def parsed(text: Any) -> Json | None:
-    """A JSON object; None for anything else."""
-    try:
-        message = json.loads(text)
-    except (ValueError, TypeError, RecursionError):
-        return None
-    return message if isinstance(message, dict) else None
+        await self._channel.close()

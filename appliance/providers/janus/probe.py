@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import ssl
 from collections.abc import Callable
 from typing import Final
 
-import aiohttp
-
 from appliance.providers.janus.endpoints import Endpoints
-from appliance.providers.janus.link import connect, open_http, parsed
+from appliance.providers.janus.transport import Connect
 
 __all__ = ["Probe"]
 
@@ -28,9 +25,9 @@ PATIENCE_S: Final = 3.0
 class Probe:
     """``run`` serves until cancelled. ``idle``: there is no call."""
 
-    def __init__(self, endpoints: Endpoints, context: ssl.SSLContext | None, *, idle: Callable[[], bool]) -> None:
+    def __init__(self, endpoints: Endpoints, connect: Connect, *, idle: Callable[[], bool]) -> None:
         self._endpoints = endpoints
-        self._context = context
+        self._connect = connect
         self._idle = idle
         self._wake = asyncio.Event()
 
@@ -39,46 +36,44 @@ class Probe:
         self._wake.set()
 
     async def run(self) -> None:
-        async with open_http() as http:
-            while True:
-                self._wake.clear()
-                done = await self._look(http)
-                pause = BUSY_S if not done else AGAIN_S if self._endpoints.failing else EVERY_S
-                try:
-                    async with asyncio.timeout(pause):
-                        await self._wake.wait()
-                except TimeoutError:
-                    continue
+        while True:
+            self._wake.clear()
+            done = await self._look()
+            pause = BUSY_S if not done else AGAIN_S if self._endpoints.failing else EVERY_S
+            try:
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
 
-    async def _look(self, http: aiohttp.ClientSession) -> bool:
+    async def _look(self) -> bool:
         """False where a call came between."""
         for url in self._endpoints.urls:
             if not self._idle():
                 return False
             try:
                 async with asyncio.timeout(PATIENCE_S):
-                    took_s = await self._round_trip(http, url)
-            except (OSError, aiohttp.ClientError, TimeoutError, ValueError) as error:
+                    took_s = await self._round_trip(url)
+            except (OSError, ValueError) as error:
                 if self._idle():  # or the call has spoiled it
                     self._endpoints.failed(url, str(error) or "no answer in time")
             else:
                 self._endpoints.measured(url, took_s)
         return True
 
-    async def _round_trip(self, http: aiohttp.ClientSession, url: str) -> float:
-        """Seconds; raises OSError, ClientError, or ValueError for what is no Janus."""
+    async def _round_trip(self, url: str) -> float:
+        """Seconds; raises OSError, or ValueError for what is no Janus."""
         loop = asyncio.get_running_loop()
         took = []
-        socket = await connect(http, url, self._context)
+        channel = await self._connect(url)
         try:
             for _ in range(PINGS):
                 transaction = secrets.token_urlsafe(12)
                 began = loop.time()
-                await socket.send_json({"janus": "ping", "transaction": transaction})
-                answer = parsed((await socket.receive()).data)
-                if answer is None or answer.get("transaction") != transaction:
+                await channel.send({"janus": "ping", "transaction": transaction})
+                if (await channel.receive()).get("transaction") != transaction:
                     raise ValueError("it does not answer as a Janus server does")
                 took.append(loop.time() - began)
         finally:
-            await socket.close()
+            await channel.close()
         return min(took)

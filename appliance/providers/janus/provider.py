@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Final
 
-import aiohttp
 from yarl import URL
 
 from appliance.errors import Refused
@@ -22,11 +21,14 @@ from appliance.providers import api
 from appliance.providers.janus import protocol as wire
 from appliance.providers.janus.endpoints import Endpoints
 from appliance.providers.janus.leg import JanusLeg
-from appliance.providers.janus.link import JanusLink, open_http
+from appliance.providers.janus.link import JanusLink
+from appliance.providers.janus.mqtt import Broker, Topics
 from appliance.providers.janus.probe import Probe
 from appliance.providers.janus.room_leg import RoomLeg
 from appliance.providers.janus.stay import Room
 from appliance.providers.janus.token import Token
+from appliance.providers.janus.transport import Channel
+from appliance.providers.janus.websocket import WebSockets
 from appliance.settings import JanusSettings
 from appliance.settings.formats import is_loopback
 from appliance.vocabulary import END_REASONS, Json
@@ -51,10 +53,13 @@ class JanusProvider:
         token.on_change = self._token_renewed
         self._ice = ice
         self._rooms = {one.name: one for one in settings.rooms}
-        self._tls = ssl.create_default_context(cafile=settings.ca_file) if settings.ca_file else None
+        self._sockets = WebSockets(
+            ssl.create_default_context(cafile=settings.ca_file) if settings.ca_file else None)
+        self._broker = Broker(
+            Topics(settings.mqtt_requests, settings.mqtt_answers, settings.mqtt_status), settings.mqtt_username,
+            settings.mqtt_password, settings.ca_file, settings.mqtt_cert_file, settings.mqtt_key_file)
         self._endpoints = Endpoints((settings.url, *settings.other_urls), settings.choose, monotonic=time.monotonic)
-        self.probe = Probe(self._endpoints, self._tls, idle=lambda: not self._legs and idle())
-        self._http: aiohttp.ClientSession | None = None
+        self.probe = Probe(self._endpoints, self._connect, idle=lambda: not self._legs and idle())
         self._legs: set[RoomLeg[Any]] = set()
 
     # --- CallProvider -----------------------------------------------------------------------------------------------
@@ -74,9 +79,7 @@ class JanusProvider:
     async def stop(self) -> None:
         await asyncio.gather(*(leg.end(END_REASONS["503/shutdown"]) for leg in tuple(self._legs)))
         self._token.stop()
-        http, self._http = self._http, None
-        if http is not None:
-            await http.close()
+        await self._sockets.close()
 
     def reachable(self, target: api.Target) -> bool | None:
         return None if target.scheme == SCHEME else False
@@ -126,10 +129,7 @@ class JanusProvider:
         self, name: str, *, on_up: Callable[[bool], None], on_message: Callable[[Json], None],
         on_down: Callable[[str, bool], None],
     ) -> JanusLink:
-        if self._http is None:
-            self._http = open_http()
-        return JanusLink(self._http, self._endpoints, self._tls, name, on_up=on_up, on_message=on_message,
-                         on_down=on_down)
+        return JanusLink(self._connect, self._endpoints, name, on_up=on_up, on_message=on_message, on_down=on_down)
 
     def token_judged(self, refused: str) -> None:
         self._token.judged(refused)
@@ -143,6 +143,10 @@ class JanusProvider:
             self._endpoints.release()
             if self._endpoints.failing:
                 self.probe.soon()
+
+    async def _connect(self, url: str) -> Channel:
+        connect = self._broker.connect if URL(url).scheme in ("mqtt", "mqtts") else self._sockets.connect
+        return await connect(url)
 
     def _token_renewed(self) -> None:
         for leg in tuple(self._legs):

@@ -1,0 +1,164 @@
+"""Rooms of a real Janus through a real Mosquitto: calls over it, and what is lost of either of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.providers import api
+from appliance.settings import Secret
+from appliance.vocabulary import END_REASONS
+from tests.support.broker import Broker, Client
+from tests.support.janus import JanusServer
+from tests.support.room_device import Device, device, janus, same_as_server
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.peer
+
+LEAVE = END_REASONS["0/local"]
+NAMES = ("rooms", "door-rooms", "gate-rooms", "watcher")
+
+
+@asynccontextmanager
+async def brokered(folder: Path) -> AsyncIterator[tuple[Broker, JanusServer]]:
+    """A broker with a Janus at it. The devices may ask it and hear it, and nothing else of it."""
+    broker = Broker(folder / "broker", devices=NAMES)
+    rights = "user rooms\ntopic readwrite rooms/#\nuser watcher\ntopic readwrite rooms/#\n" + "".join(
+        f"user {name}\ntopic write rooms/to-janus\ntopic read rooms/from-janus\ntopic read rooms/status\n"
+        for name in NAMES[1:3])
+    await asyncio.to_thread((broker.folder / "acl").write_text, rights)
+    (folder / "janus").mkdir()
+    async with broker, janus(folder / "janus", broker=broker.port) as server, Client(broker.port, "watcher") as watcher:
+        await watcher.subscribe("rooms/status")
+        await watcher.until(lambda seen: b"true" in seen.payload)
+        yield broker, server
+
+
+def url(broker: Broker) -> str:
+    return f"mqtt://127.0.0.1:{broker.port}/rooms"
+
+
+def login(name: str) -> dict[str, Any]:
+    return {"trusted_broker": True, "mqtt_username": f"{name}-rooms", "mqtt_password": Secret(f"{name}-rooms")}
+
+
+def fault(one: Device) -> str:
+    return str(one.provider.state()["endpoints"][0]["fault"])
+
+
+async def test_a_call_whose_server_and_whose_broker_are_killed(tmp_path: Path) -> None:
+    async with (
+        brokered(tmp_path) as (broker, server), device(url(broker), "door", 440, **login("door")) as door,
+        device(url(broker), "gate", 880, **login("gate")) as gate,
+    ):
+        await door.join()
+        await gate.join()
+        await door.sees("Gate")
+        await gate.sees("Door")
+        await door.hears(880)
+        await gate.hears(440)
+        await same_as_server(server, door)
+
+        await server.kill()
+        await until(lambda: door.of(api.Lost) and gate.of(api.Lost), "both are told by its will", 3)
+        await until(lambda: "not at the broker" in fault(door), "and say why")
+        await server.start()
+        await until(lambda: door.of(api.Recovered) and gate.of(api.Recovered), "both are back")
+        await door.sees("Gate")
+        await gate.hears(440)
+
+        await broker.kill()
+        await until(lambda: len(door.of(api.Lost)) == 2, "the broker is missed", 3)
+        await broker.start()
+        await until(lambda: len(door.of(api.Recovered)) == 2 and len(gate.of(api.Recovered)) == 2, "both are back", 15)
+        await gate.sees("Door")
+        await door.hears(880)
+        await same_as_server(server, door)  # without ghosts of us: the old sessions were claimed
+        for one in (door, gate):
+            assert one.leg is not None
+            await one.leg.end(LEAVE)
+            assert await one.ended() == "0/local"
+        async with server.control() as control:
+            assert not await control.participants(1234)
+
+
+async def test_a_device_by_the_broker_and_one_by_the_websocket_meet(tmp_path: Path) -> None:
+    async with (
+        brokered(tmp_path) as (broker, server), device(url(broker), "door", 440, **login("door")) as door,
+        device(server.url, "gate", 880) as gate,
+    ):
+        begun = asyncio.get_running_loop().time()
+        await door.join()
+        await door.connected()
+        assert door.when(api.Connected) - begun < 1
+        await gate.join()
+        await door.sees("Gate")
+        await gate.hears(440)
+        task = asyncio.create_task(door.provider.probe.run(), name="test.probe")
+        try:
+            assert door.leg is not None
+            await door.leg.end(LEAVE)
+            await door.ended()
+            door.provider.probe.soon()
+            await until(lambda: door.provider.state()["selectedEndpoint"]["roundTripTime"], "it is probed that way too")
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_is_missing_is_told_apart(tmp_path: Path) -> None:
+    async with brokered(tmp_path) as (broker, server), device(url(broker), "door", **login("door")) as door:
+        await server.kill()
+        await door.join()
+        assert await door.ended() == "503/provider"
+        assert "not at the broker" in fault(door)
+        async with Client(broker.port, "watcher", "w2") as watcher:  # as if it told no status
+            await watcher.publish("rooms/status", b"", retain=True)
+            await door.join()
+            assert await door.ended() == "503/provider"
+            assert "no room server listens" in fault(door)
+        await broker.kill()
+        await door.join()
+        assert await door.ended() == "503/provider"
+        assert "refused" in fault(door).lower()
+
+
+async def test_a_login_or_a_right_that_is_missing(tmp_path: Path) -> None:
+    wrong: dict[str, Any] = {"trusted_broker": True, "mqtt_username": "door-rooms", "mqtt_password": Secret("guess")}
+    async with (
+        brokered(tmp_path) as (broker, _), device(url(broker), "door", **wrong) as door,
+        device(f"mqtt://127.0.0.1:{broker.port}/others", "gate", **login("gate")) as gate,
+    ):
+        await door.join()
+        assert await door.ended() == "503/provider"
+        assert "refused" in fault(door)
+        await gate.join()
+        assert await gate.ended() == "503/provider"
+        assert "see its access list" in fault(gate)
+
+
+async def test_what_others_say_on_the_common_topic_changes_nothing(tmp_path: Path) -> None:
+    """Answers and errors of others, texts that are none, and more at once than is taken."""
+    async with (
+        brokered(tmp_path) as (broker, _), device(url(broker), "door", 440, **login("door")) as door,
+        device(url(broker), "gate", 880, **login("gate")) as gate, Client(broker.port, "watcher", "w3") as watcher,
+    ):
+        await door.join()
+        await door.connected()
+        for payload in (
+            b'{"janus":"error","transaction":"other","session_id":7,"error":{"code":458,"reason":"no such session"}}',
+            b'{"janus":"timeout","session_id":7}', b'{"janus":"error","error":{"code":403,"reason":"x"}}', b"\xff\xfe{",
+            b"[" * 100_000, b"{}", b"null", b'{"janus":"event","session_id":[1],"sender":{}}',
+        ):
+            await watcher.publish("rooms/from-janus", payload)
+        await watcher.publish("rooms/status", b'{"online": 7}')
+        await watcher.publish("rooms/from-janus", b"x" * 2_000_000)  # the broker keeps to what we take
+        await gate.join()
+        await door.sees("Gate")
+        assert not door.of(api.Lost)
+        assert not gate.of(api.Lost)
