@@ -295,10 +295,9 @@ class VideoAssembler:
             self._tail_at = None
             for sequence in self._overdue():
                 self.losses.overdue(sequence, now)
-        oldest = self.losses.oldest()
-        if oldest is not None and now >= oldest + self.losses.give_up_s:
-            self._give_up()
-        elif oldest is not None and now >= oldest + self.losses.plead_s:
+        while (oldest := self.losses.oldest()) is not None and now >= oldest + self.losses.give_up_s:
+            self._give_up()  # up to a key frame that has begun to come, which may have holes as old
+        if oldest is not None and now >= oldest + self.losses.plead_s:
             self.asks_key = True
         return self.losses.due(now)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from appliance.media.assembly import (
@@ -127,6 +127,7 @@ Sent = tuple[int, int, bool, bytes, bool]
 @given(st.lists(st.tuples(
     st.integers(0, 600), st.integers(0, 20), st.booleans(), st.sampled_from([KEY, DELTA, b"", b"more"]), st.booleans(),
 ), max_size=120))
+@example([(at, 0, False, KEY, False) for at in (0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 2)])
 def test_any_packets_of_a_peer_are_survived_and_counted_right(packets: list[Sent]) -> None:
     video, now = VideoAssembler(), 0.0
     for sequence, timestamp, marker, data, resent in packets:
