@@ -283,7 +283,8 @@ class House:
         from appliance.providers.sip.provider import SipProvider
 
         sip = SipProvider(settings.sip, self.studio, self.clock, name=settings.device.name,
-                          country=settings.device.country, remember=self._remember, troubled=self._telephony_lost)
+                          country=settings.device.country, remember=self._remember, troubled=self._telephony_lost,
+                          refused=lambda why, target: self._refused(why, settings.device.id, "sip", target=target))
         self.network.on_change(sip.network_changed)
         return sip
 
@@ -484,9 +485,9 @@ class House:
     def _accept_from(self, identity: str) -> bool:
         return identity in self.settings.direct.fleet or self.controller.is_known(identity)
 
-    def _refused(self, why: str, sender: str, origin: str = "signal") -> None:
+    def _refused(self, why: str, sender: str, origin: str = "signal", **more: str) -> None:
         if self._refusals.take():  # each is written to the outbox: a stranger must not wear the flash
-            self.bulletin.post("security.refused", why=why, origin=origin, sender=sender)
+            self.bulletin.post("security.refused", why=why, origin=origin, sender=sender, **more)
 
     def _poison(self, topic: str, why: str) -> None:
         """A message that the broker does not take was set aside; the rest of the outbox flows."""

@@ -507,6 +507,10 @@ END_REASONS: Final[Mapping[str, Reason]] = _reasons(
     (403, "notAllowed", _EXP, "The caller is not on the allow-list.", "Add the caller to the address book."),
     (403, "forbidden", _EXP, "The other side, or the provider, does not permit the call.",
      "Check what the account may call."),
+    (403, "numberBarred", _EXP, "This device may not call this number.",
+     "Add its prefix to sip.allowed_prefixes, if it is to be called."),
+    (429, "callLimit", _EXP, "This device has made as many telephone calls within the hour as it may.",
+     "Wait, and see who or what calls so often; sip.calls_per_hour and sip.calls_per_target set the limits."),
     (401, "credentials", _CLI, "The provider does not take name or password of the account.",
      "Check username and password_file in [[sip.accounts]]."),
     (404, "noSuchRoom", _EXP, "The server has no such room.", "Check the room's id, and that the room still exists."),
@@ -590,7 +594,8 @@ EVENTS: Final[Mapping[str, str]] = {
                      "the roster), lost (messages of the sender before this one that have not come).",
     "door.code": "The keys of a rule of door.codes were pressed in a call, or wrong ones for it; data: callId, rule, "
                  "relay, rawId, result, code, subCode, message. Never the keys themselves.",
-    "security.refused": "A command or peer was refused for a security reason; data: why, origin, sender.",
+    "security.refused": "A command or peer was refused for a security reason; data: why, origin, sender, and "
+                        "target where a call is refused that was to be made.",
     "config.changed": "data: applied or errors.",
     "device.booted": "data: version, boot.",
     "device.stopping": "data: reason (asked, failed).",

@@ -368,6 +368,7 @@ STUN: Final = Format("stun:HOST[:PORT]", _ice_url("stun"))
 TURN: Final = Format("turn:HOST[:PORT][?transport=tcp] or turns:…", _ice_url("turn", "turns"))
 CODE: Final = _matching(r"(?=.{1,16}$)\*?[0-9A-D]*#?", "at most 16 keys: 0 to 9 and A to D, '*' only as the first, '#' "
                         "only as the last")
+PREFIX: Final = _matching(r"\+?[0-9]{1,15}", "digits, best with '+' and the code of the country before them")
 SIP_ADDRESS: Final = Format("sip:USER@HOST", _sip_address)
 SIP_SERVER: Final = Format("HOST[:PORT]", _sip_server)
 NETWORK: Final = Format("network such as 192.0.2.0/24, or one address", _network)

@@ -353,6 +353,13 @@ class SipSettings:
 
     require_encryption: bool = setting(True, "Nothing but encrypted sound (SRTP), and keys only over TLS.",
                                        restart=True)
+    allowed_prefixes: tuple[str, ...] = setting(
+        (), "Numbers that may be called, by how they begin, extensions too; none: all.",
+        format=formats.PREFIX, maximum=64, restart=True, example='["+49", "+43", "110"]')
+    calls_per_hour: int = setting(60, "Calls that are made within any hour, at most.", minimum=1, maximum=3600,
+                                  restart=True)
+    calls_per_target: int = setting(30, "Calls to one number or address within any hour, at most.", minimum=1,
+                                    maximum=3600, restart=True)
     accounts: tuple[SipAccountSettings, ...] = setting((), "Accounts, best first.", maximum=8, restart=True)
 
 

@@ -70,6 +70,18 @@ async def test_a_redirection_is_followed_to_the_best_of_its_contacts(tmp_path: P
         await phone.done()
 
 
+async def test_a_redirection_does_not_lead_past_the_guards(tmp_path: Path) -> None:
+    async with (
+        sipp(tmp_path, "diverted") as phone,
+        sip_device("door", account(f"127.0.0.1:{phone.port}"), sip={"allowed_prefixes": ("+49",)}) as door,
+    ):
+        await door.up()
+        await door.dial("sip:phone@127.0.0.1")
+        assert await door.ended() == "403/numberBarred"
+        assert door.refused == [("numberBarred", "sip:+442079460000@127.0.0.1")]
+        await phone.done()
+
+
 async def test_ringing_that_must_arrive_is_sent_until_it_is_acknowledged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +19,7 @@ from tests.support.waiting import until
 
 __all__ = ["SipDevice", "account", "sip_device"]
 
+MANY_CALLS = {"calls_per_hour": 3600, "calls_per_target": 3600}
 VOICE = api.MediaWanted(send_video=False, receive_video=False)
 
 
@@ -41,6 +42,7 @@ class SipDevice:
     told: list[tuple[float, api.LegEvent]] = field(default_factory=list)
     rings: list[api.IncomingCall] = field(default_factory=list)
     troubles: dict[str, str] = field(default_factory=dict)
+    refused: list[tuple[str, str]] = field(default_factory=list)
     reader: asyncio.Task[None] | None = None
     answers: bool = True
 
@@ -109,6 +111,7 @@ class SipDevice:
 @asynccontextmanager
 async def sip_device(
     name: str, *accounts: SipAccountSettings, hertz: float = 440.0, encrypt: bool = False, country: str = "",
+    sip: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[SipDevice]:
     loop = asyncio.get_running_loop()
     board = await loop.run_in_executor(None, SeenBoard, hertz)
@@ -125,8 +128,9 @@ async def sip_device(
         made.troubles = troubles
 
     provider = SipProvider(
-        SipSettings(require_encryption=encrypt, accounts=accounts), studio, SystemClock(), name=name.title(),
-        country=country, remember=remember, troubled=troubled)
+        SipSettings(require_encryption=encrypt, accounts=accounts, **{**MANY_CALLS, **(sip or {})}), studio,
+        SystemClock(), name=name.title(), country=country, remember=remember, troubled=troubled,
+        refused=lambda *what: made.refused.append(what))
     made = SipDevice(name, board, studio, provider)
     try:
         await provider.start(made.invited)

@@ -39,18 +39,21 @@ FAREWELL_S: Final = 1.0  # for what is still to be said when the account is left
 
 class Account:
     """A ``leg.Ground``. ``contact_user``: the secret half of our contact, the same for ever; ``instance``: URN of this
-    device. ``on_invite``: somebody calls; ``on_change``: ``up`` or ``trouble`` is another one."""
+    device. ``on_invite``: somebody calls; ``on_change``: ``up`` or ``trouble`` is another one; ``admit``
+    raises Refused for who may not be called."""
 
     def __init__(
         self, settings: SipAccountSettings, studio: Studio, tls: ssl.SSLContext | None, *, name: str,
         contact_user: str, instance: str, encrypt: bool,
         on_invite: Callable[[Account, Request, ServerInvite, Hop], None], on_change: Callable[[], None],
+        admit: Callable[[Uri], None],
     ) -> None:
         self.settings = settings
         self.legs: set[SipLeg] = set()
         self._studio = studio
         self._encrypt = encrypt
         self._on_change = on_change
+        self.admit = admit
         address = Uri.parse(settings.address)
         self._named = [Uri.parse(f"sip:{one}") for one in settings.servers] or [address]
         self._servers = [hop_of(one, settings.transport) for one in self._named]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from enum import Enum
 from functools import partial
 from typing import Final, Protocol
@@ -27,6 +27,7 @@ from appliance.media.transport import StreamFormat
 from appliance.providers import api
 from appliance.providers.chores import Chores
 from appliance.providers.endings import last_report
+from appliance.providers.endings import reason_of as reason_of_error
 from appliance.providers.facts import Facts
 from appliance.providers.sip import events as said
 from appliance.providers.sip.agent import Agent
@@ -67,6 +68,10 @@ class Ground(Protocol):
 
     @property
     def media_host(self) -> str: ...
+
+    @property
+    def admit(self) -> Callable[[Uri], None]:
+        """Count a call to an address. Raises Refused for one that may not be called."""
 
     def leg_over(self, leg: SipLeg) -> None: ...
 
@@ -255,6 +260,12 @@ class SipLeg:
         untried = [one for one in contacts if str(one) not in self._tried and one.scheme in ("sip", "sips", "tel")]
         if negotiation is None or self._answered or not untried or len(self._tried) >= REDIRECTIONS:
             return False
+        try:
+            self._ground.admit(untried[0])
+        except Refused as error:
+            log.warning("a call is not sent on: %s", error.message)
+            self._finish(reason_of_error(error))
+            return True
         negotiation.agreed = None
         self._call = OutgoingCall(self._ground.agent, self._event)
         self._call.describe = negotiation.offer

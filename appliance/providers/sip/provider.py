@@ -27,6 +27,7 @@ from appliance.providers.sip.incoming import IncomingCall
 from appliance.providers.sip.leg import SipLeg
 from appliance.providers.sip.message import Request
 from appliance.providers.sip.offer import NotAcceptable
+from appliance.providers.sip.tolls import TollGuard
 from appliance.providers.sip.transaction import ServerInvite
 from appliance.providers.sip.uri import NameAddr, Uri
 from appliance.settings import SipSettings
@@ -43,11 +44,13 @@ FIRST_PORTS: Final = (9, 10)  # of a description that nobody gets
 
 class SipProvider:
     """A CallProvider (``providers.api``). ``remember``: the value that is kept under a name, made at the first time by
-    its second argument. ``troubled`` is told of accounts that are not up, by name, at every change."""
+    its second argument. ``troubled`` is told of accounts that are not up, by name, at every change; ``refused`` of
+    calls that the guards do not let out: why, and to whom."""
 
     def __init__(
         self, settings: SipSettings, studio: Studio, clock: Clock, *, name: str, country: str,
         remember: Callable[[str, str], Awaitable[str]], troubled: Callable[[dict[str, str]], None],
+        refused: Callable[[str, str], None],
     ) -> None:
         self._settings = settings
         self._studio = studio
@@ -57,6 +60,8 @@ class SipProvider:
         self._troubled = troubled
         self._accounts: list[Account] = []
         self._on_incoming: Callable[[api.IncomingCall], None] | None = None
+        self._tolls = TollGuard(settings, number=lambda text: _number(text, country), told=refused,
+                                monotonic=clock.monotonic)
         self._limits = RateLimits(CALLS_PER_MINUTE / 60, CALLS_PER_MINUTE, clock.monotonic, most=8)
 
     # --- CallProvider -----------------------------------------------------------------------------------------------
@@ -77,7 +82,7 @@ class SipProvider:
             tls = await asyncio.to_thread(_context, one.ca_file) if one.transport == "tls" else None
             account = Account(one, self._studio, tls, name=self._name, contact_user=contact, instance=instance,
                               encrypt=self._settings.require_encryption, on_invite=self._invited,
-                              on_change=self._changed)
+                              on_change=self._changed, admit=self._tolls.admit)
             self._accounts.append(account)
             account.start()
 
@@ -92,6 +97,7 @@ class SipProvider:
 
     async def dial(self, target: api.Target, *, call_id: str, caller: api.Peer, media: api.MediaWanted) -> SipLeg:
         uri, account = self._way(target)
+        self._tolls.admit(uri)
         peer = api.Peer(uri.identity, target.uri, uri.identity, "pstn", verified=False)
         leg = SipLeg(uuid.uuid4().hex, account, peer, media)
         account.legs.add(leg)
