@@ -179,7 +179,7 @@ class Answer:
         return body
 
 
-DEVICE_KINDS: Final = ("microphone", "speaker", "camera", "display", "panel")
+DEVICE_KINDS: Final = ("microphone", "speaker", "camera", "capture", "display", "panel")
 """Kinds of device, as ``hw.api.Kind`` has them."""
 
 DIALECTS: Final = ("w3c", "acs")
@@ -281,10 +281,11 @@ VERBS: Final[tuple[Verb, ...]] = (
         Arg("quality", ArgType.STRING, "of senders of several: low, mid or high; auto: by the size of its place on the "
             "screen; off: not at all", required=True, positional=True, choices=QUALITIES),
     )),
-    Verb("content.start", "Show a picture or a video to the others in the room, beside the camera; the next one takes "
-         "its place.", (
-        Arg("source", ArgType.STRING, "name of a file in the folder of video.content_dir", required=True,
-            positional=True, minimum=1, maximum=255),
+    Verb("content.start", "Show a picture, a video or what an HDMI capture receives to the others in the room, beside "
+         "the camera; the next one takes its place.", (
+        Arg("source", ArgType.STRING, "name of a file in the folder of video.content_dir; device:ID: a capture device, "
+            "or a camera that is not in use, by its id in state/devices", required=True, positional=True, minimum=1,
+            maximum=255),
         _CALL,
     ), acts=True),
     Verb("content.stop", "Show it no longer.", (_CALL,)),
@@ -378,9 +379,9 @@ VERBS: Final[tuple[Verb, ...]] = (
         Arg("source", ArgType.STRING, "what it delivers, as sim.source has it; silence and pattern at first",
             maximum=512),
     ), scope=Scope.ADMIN),
-    Verb("sim.source", "Simulated board: choose what microphone or camera deliver.", (
+    Verb("sim.source", "Simulated board: choose what microphone, camera or HDMI input deliver.", (
         Arg("device", ArgType.STRING, "which device", required=True, positional=True,
-            choices=("microphone", "camera")),
+            choices=("microphone", "camera", "capture")),
         Arg("source", ArgType.STRING, "tone:440, speech, silence, wav:PATH; pattern, file:PATH, clip:PATH",
             required=True, positional=True, maximum=512),
     ), scope=Scope.ADMIN),
@@ -735,6 +736,8 @@ DIAGNOSTICS: Final[Mapping[str, Diagnostic]] = _diagnostics(
     ("cameraLowFrameRate", _F, "The camera is slower than configured.", "More light, or a smaller picture."),
     ("incomingVideoStalled", _F, "The picture of the other side stands still.",
      "Ask the other side to look after its camera; check the network."),
+    ("contentNoSignal", _F, "What is shown to the others is black: the HDMI input receives nothing.",
+     "Check the cable, and that the other end sends a picture."),
     ("encoderFallback", _F, "The hardware encoder failed or is missing; software encodes.", "See the detail."),
     ("speakerNotFunctioning", _F, "The loudspeaker stopped playing.", "Check its plug."),
     ("speakerMuted", _F, "The loudspeaker is muted outside the appliance.", "Unmute it in the mixer."),

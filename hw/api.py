@@ -48,7 +48,7 @@ __all__ = [
     "Picture",
     "Press",
     "PressKind",
-    "SharedFile",
+    "SharedSource",
     "Simulation",
     "Tile",
     "VideoMode",
@@ -95,6 +95,7 @@ class Kind(Enum):
     MICROPHONE = "microphone"
     SPEAKER = "speaker"
     CAMERA = "camera"
+    CAPTURE = "capture"  # an HDMI input, whose picture is shown to others
     DISPLAY = "display"
     PANEL = "panel"
 
@@ -119,6 +120,7 @@ class FaultKind(Enum):
     SLOW = "slow"  # camera below half of its frame rate
     DROPOUTS = "dropouts"  # sound broke up (xruns) over ten times within a minute
     FALLBACK = "fallback"  # encoder fell back to software
+    NO_SIGNAL = "no_signal"  # HDMI input: nothing is connected, or what is sends nothing
     STUCK = "stuck"  # button held longer than 30 s
 
 
@@ -313,9 +315,10 @@ class Camera(Protocol):
         """Close the sensor within 500 ms; a process that does not answer is killed."""
 
 
-class SharedFile(Camera, Protocol):
-    """A picture or video file in the place of a camera: encoded beside the board's own, in a process of its own. What
-    cannot be decoded is told as a Fault after ``start``."""
+class SharedSource(Camera, Protocol):
+    """A picture, a video file or a capture device in the place of a camera: encoded beside the board's own, in a
+    process of its own. What cannot be decoded, or is pulled, is told as a Fault after ``start``. A capture without a
+    signal gives black pictures, and is told as NO_SIGNAL."""
 
     def on_fault(self, sink: Callable[[Fault], None]) -> None:
         """Deliver every fault of it, on a board thread; at once those active already."""
@@ -497,9 +500,14 @@ class Board(Protocol):
     def simulation(self) -> Simulation | None:
         """None on a real board: ``sim.*`` verbs are refused there."""
 
-    def share(self, path: str) -> SharedFile:
+    def share(self, path: str) -> SharedSource:
         """A file that is to be shown to others. Blocking: call it off the loop. Raises DeviceMissingError where it is
         not there. Who has asked for it closes it."""
+
+    def capture(self, device: str) -> SharedSource:
+        """What is to be shown to others of a capture device: an HDMI input, or a camera that is not the one in use, by
+        its stable id. Blocking: call it off the loop. Raises DeviceMissingError where it is not there, and
+        DeviceBusyError where it is in use here. Who has asked for it closes it."""
 
     def facts(self) -> Mapping[str, str]:
         """Model, serial, board name … for ``state/device``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Mapping, Sequence
 
-from hw.api import BoardOptions, DeviceFact, Fault, Health, Kind
+from hw.api import BoardOptions, DeviceFact, DeviceMissingError, Fault, Health, Kind
 from hw.shared import ShownFile
 
 __all__ = ["BareBoard"]
@@ -26,6 +26,9 @@ class BareBoard:
 
     def share(self, path: str) -> ShownFile:
         return ShownFile(path)
+
+    def capture(self, device: str) -> ShownFile:
+        raise DeviceMissingError(f"this board has no capture device {device!r}")
 
     def facts(self) -> Mapping[str, str]:
         return {"board": "none", "model": "No devices (safe mode)", "machine": platform.machine(),

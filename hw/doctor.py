@@ -86,7 +86,7 @@ class Doctor:
             ours = [fact for fact in facts if fact.kind is kind]
             for fact in ours:
                 print(f"{kind.value:<12} {fact.id:<20} {fact.name}: {_state(fact)}")
-            if not ours:
+            if not ours and kind is not Kind.CAPTURE:
                 print(f"{kind.value:<12} none: the board file names none, and none is plugged in")
         self.well &= not _lacking(facts)
         for fault in faults:

@@ -294,11 +294,18 @@ class CallController:
         active.to_say.set()
         self._publish(active)
 
-    def show_content(self, active: ActiveCall, *, on: bool) -> None:
-        """What the studio shares is shown to the others, or no longer, and then it is closed."""
-        self._media.show_content(active, on=on)
+    def show_content(self, active: ActiveCall, *, on: bool, closing: bool = True) -> None:
+        """What the studio shares is shown to the others, or no longer, and then it is closed, unless ``closing`` is
+        left to who calls."""
+        self._media.show_content(active, on=on, closing=closing)
         if active.call.live:
             self.media_changed(active)
+
+    def content_ended(self, active: ActiveCall, reason: Reason) -> None:
+        """What is shown to the others is gone, and nobody stopped it."""
+        if active.content:
+            self._bulletin.post("media.contentEnded", callId=active.id, reason=reason.payload())
+            self.show_content(active, on=False)
 
     def limit_video(self, wish: Mapping[str, Any]) -> Json:
         """Take the limits that ``wish`` names, in and out of calls; returns all that hold, and what they come to."""
@@ -433,9 +440,8 @@ class CallController:
                 for kind in active.moderated(event):
                     self._bulletin.post("call.mutedByOthers", callId=active.id, kind=kind)
                 self.media_changed(active)
-            case ContentEnded(reason) if ours and active.content:
-                self._bulletin.post("media.contentEnded", callId=active.id, reason=reason.payload())
-                self.show_content(active, on=False)
+            case ContentEnded(reason) if ours:
+                self.content_ended(active, reason)
             case Held(held):
                 state = ParticipantState.HOLD if held else ParticipantState.CONNECTED
                 self._attendance.change(active, leg.id, state=state)

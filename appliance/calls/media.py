@@ -67,9 +67,10 @@ class CallMedia:
             self._warm = warm
             self._errands.begin(self._studio.warm_camera(warm), "call.warmCamera" if warm else "call.coolCamera")
 
-    def show_content(self, active: ActiveCall, *, on: bool) -> None:
-        """What the studio shares is shown to the others, or no longer, and then it is closed."""
-        if active.content and not on:
+    def show_content(self, active: ActiveCall, *, on: bool, closing: bool = True) -> None:
+        """What the studio shares is shown to the others, or no longer, and then it is closed, unless ``closing`` is
+        left to who calls."""
+        if active.content and not on and closing:
             self._errands.begin(self._studio.unshare(), "call.unshare")
         active.content = on
 

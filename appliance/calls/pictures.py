@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from appliance.calls.controller import CallController
 from appliance.errors import BadRequest, Refused
 from appliance.intake import Handler
 from appliance.media.api import Studio
 from appliance.media.layout import PEER, Layout, Quality
-from appliance.vocabulary import CallKind, Command, Json
+from appliance.vocabulary import END_REASONS, CallKind, Command, Json
 from hw.api import Fit
 
 __all__ = ["PictureCommands"]
+
+DEVICE: Final = "device:"
+"""Before the id of a capture device; anything else is the name of a file."""
 
 
 class PictureCommands:
@@ -24,6 +29,7 @@ class PictureCommands:
         self._controller = controller
         self._studio = studio
         self._folder = folder
+        studio.on_content_lost = self._content_lost
 
     def handlers(self) -> Mapping[str, Handler]:
         """What ``__main__`` gives to the intake."""
@@ -51,8 +57,14 @@ class PictureCommands:
     async def _content_start(self, command: Command) -> None:
         active = self._controller.current(command.args.get("callId"))
         self._controller.require(active, "shareScreen")
-        path = await asyncio.to_thread(self._file, command.args["source"])
-        await self._studio.share(str(path))
+        source: str = command.args["source"]
+        if source.startswith(DEVICE):
+            opening = self._studio.share(source.removeprefix(DEVICE), device=True)
+        else:
+            opening = self._studio.share(str(await asyncio.to_thread(self._file, source)))
+        if active.content:  # who sends it has to begin anew; the studio closes what it opens another in place of
+            self._controller.show_content(active, on=False, closing=False)
+        await opening
         if active.call.live:
             self._controller.show_content(active, on=True)
         else:  # it has ended meanwhile
@@ -61,6 +73,13 @@ class PictureCommands:
     async def _content_stop(self, command: Command) -> None:
         active = self._controller.current(command.args.get("callId"))
         self._controller.show_content(active, on=False)
+
+    def _content_lost(self, why: str) -> None:
+        """Of the device or file itself, while it is shown."""
+        if not self._controller.idle:
+            reason = replace(END_REASONS["410/deviceFault.media"], message=f"What was shown has ended: {why}.",
+                             advice="Plug it in again, or show another.")
+            self._controller.content_ended(self._controller.current(), reason)
 
     def _file(self, name: str) -> Path:
         """Only of the one folder: who may give this verb may not look around on the device. Blocking."""

@@ -60,6 +60,7 @@ _BY_FAULT: Final[Mapping[tuple[Kind, FaultKind], str]] = {
     (Kind.CAMERA, FaultKind.COVERED): "cameraCovered",
     (Kind.CAMERA, FaultKind.SLOW): "cameraLowFrameRate",
     (Kind.CAMERA, FaultKind.FALLBACK): "encoderFallback",
+    (Kind.CAPTURE, FaultKind.NO_SIGNAL): "contentNoSignal",
     (Kind.DISPLAY, FaultKind.MISSING): "displayDisconnected",
     (Kind.DISPLAY, FaultKind.PULLED): "displayDisconnected",
     (Kind.DISPLAY, FaultKind.BUSY): "displayBusy",

@@ -330,15 +330,19 @@ class Studio(Protocol):
     def gallery(self, *, ice: IceServers, loopback: bool) -> Gallery:
         """What a room sends: each voice is played, each picture shown."""
 
-    async def share(self, path: str) -> None:
-        """Open a picture or video file that is to be shown to others, in place of the one that is; it is encoded from
-        here on. Raises HardwareError where it cannot be read or decoded, and then nothing is shared."""
+    on_content_lost: Callable[[str], None]
+    """Told that nothing comes any more of what is shared, though it was opened, and why. It is still to be closed."""
+
+    async def share(self, source: str, *, device: bool = False) -> None:
+        """Open a picture or video file (its path), or a capture ``device`` (its id), that is to be shown to others, in
+        place of the one that is; it is encoded from here on. Raises HardwareError where it cannot be opened or decoded,
+        and then nothing is shared."""
 
     async def unshare(self) -> None:
         """Close it; nothing happens where there is none."""
 
     def shared(self, *, ice: IceServers, loopback: bool) -> Session | None:
-        """A session that only sends that file's picture; None where nothing is shared."""
+        """A session that only sends its picture; None where nothing is shared."""
 
     @property
     def sends(self) -> bool:

@@ -1,13 +1,15 @@
-"""A picture or video file that is shown to others: opened, proven by its first picture, given to whoever sends it."""
+"""What is shown to others beside the camera, a file or a capture device: opened, proven by its first picture, given to
+whoever sends it, and watched."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Final
 
 from appliance.media.camera import CameraFeed
-from hw.api import DeviceFailedError, EncodedFrame, Fault, SharedFile, VideoMode
+from hw.api import DeviceFailedError, EncodedFrame, Fault, FaultKind, SharedSource, VideoMode
 
 __all__ = ["Content"]
 
@@ -17,20 +19,34 @@ MODE: Final = VideoMode(1280, 720, 5, 600_000)
 FIRST_S: Final = 8.0
 """Until its first picture: a process starts for it, and a slow card is read."""
 
+GONE: Final = (FaultKind.MISSING, FaultKind.PULLED)
+FAILING: Final = (FaultKind.BUSY, FaultKind.DENIED, FaultKind.FORMAT, FaultKind.FAILED)
+FAILING_S: Final = 5.0
+"""Its process is started anew meanwhile, and may do better."""
+
 
 class Content:
-    """One file; ``open`` once, then ``close``. ``feed`` is for the tracks of those who send it."""
+    """One source; ``open`` once, then ``close``. ``feed`` is for the tracks of those who send it.
 
-    def __init__(self, file: SharedFile, loop: asyncio.AbstractEventLoop, executor: Executor) -> None:
-        self._file = file
+    ``on_lost``: told once, after ``open``, that nothing of it comes any more, and why.
+    """
+
+    def __init__(
+        self, source: SharedSource, loop: asyncio.AbstractEventLoop, executor: Executor, *,
+        on_lost: Callable[[str], None] = lambda _why: None,
+    ) -> None:
+        self._source = source
         self._loop = loop
         self._executor = executor
+        self._on_lost = on_lost
         self._first: asyncio.Future[None] = loop.create_future()
-        self.feed = CameraFeed(file, MODE, loop, executor)
+        self._patience: dict[FaultKind, asyncio.TimerHandle] = {}
+        self._over = False
+        self.feed = CameraFeed(source, MODE, loop, executor)
 
     async def open(self) -> None:
         """Until there is a picture. Raises HardwareError; ``close`` is still to be called."""
-        self._file.on_fault(self._told)
+        self._source.on_fault(self._told)
         self.feed.watch(self._on_frame)
         self.feed.start()
         self.feed.hold(self, True)
@@ -38,13 +54,20 @@ class Content:
             async with asyncio.timeout(FIRST_S):
                 await self._first
         except TimeoutError as error:
-            raise DeviceFailedError(f"the file gives no picture within {FIRST_S:g} s") from error
+            raise DeviceFailedError(f"it gives no picture within {FIRST_S:g} s") from error
         finally:
             self.feed.watch(None)
 
     async def close(self) -> None:
+        self._end()
         await self.feed.close()
-        await self._loop.run_in_executor(self._executor, self._file.close)
+        await self._loop.run_in_executor(self._executor, self._source.close)
+
+    def _end(self) -> None:
+        self._over = True
+        for timer in self._patience.values():
+            timer.cancel()
+        self._patience.clear()
 
     def _on_frame(self, frame: EncodedFrame | None) -> None:
         if frame is not None and not self._first.done():
@@ -55,5 +78,18 @@ class Content:
         self._loop.call_soon_threadsafe(self._on_fault, fault)
 
     def _on_fault(self, fault: Fault) -> None:
-        if fault.active and not self._first.done():
-            self._first.set_exception(DeviceFailedError(fault.detail or "the file cannot be decoded"))
+        words = fault.detail or "it cannot be decoded"
+        timer = self._patience.pop(fault.fault, None)
+        if timer is not None:
+            timer.cancel()
+        if self._over or not fault.active or fault.fault not in (*GONE, *FAILING):
+            return
+        if not self._first.done():
+            self._first.set_exception(DeviceFailedError(words))
+            return
+        wait_s = 0.0 if fault.fault in GONE else FAILING_S
+        self._patience[fault.fault] = self._loop.call_later(wait_s, self._lose, words)
+
+    def _lose(self, words: str) -> None:
+        self._end()
+        self._on_lost(words)

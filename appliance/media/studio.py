@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from io import BytesIO
@@ -83,6 +83,7 @@ class Studio:
         self._weighed: tuple[float, float] | None = None  # when, and what drawing had taken by then
         self._decoded: dict[VideoIn, tuple[float, int]] = {}  # what each had taken by then, and thrown away
         self._content: Content | None = None
+        self.on_content_lost: Callable[[str], None] = lambda _why: None
         self._sharing: set[Session] = set()
         self._names = itertools.count(1)
         self._muted = False
@@ -203,16 +204,21 @@ class Studio:
         gallery.on_closed = self._galleries.discard
         return gallery
 
-    async def share(self, path: str) -> None:
+    async def share(self, source: str, *, device: bool = False) -> None:
         await self.unshare()
         loop = asyncio.get_running_loop()
-        content = Content(await loop.run_in_executor(self._executor, self._board.share, path), loop, self._executor)
+        opener = self._board.capture if device else self._board.share
+        content = Content(await loop.run_in_executor(self._executor, opener, source), loop, self._executor,
+                          on_lost=self._content_lost)
         try:
             await content.open()
         except BaseException:
             await content.close()
             raise
         self._content = content
+
+    def _content_lost(self, why: str) -> None:
+        self.on_content_lost(why)
 
     async def unshare(self) -> None:
         content, self._content = self._content, None

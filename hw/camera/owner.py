@@ -437,6 +437,8 @@ class ProcessCamera:
                 self._stopped.set()
             case "device":
                 self._obstacle(event["why"], event["detail"])
+            case "signal":
+                self._report(FaultKind.NO_SIGNAL, not event["there"], event["detail"])
             case "dark":
                 self._report(FaultKind.COVERED, event["dark"])
             case "encoder":

@@ -8,12 +8,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hw.api import BoardOptions, DeviceFact, Fault, FaultKind, HardwareError, Health, Kind, VideoMode
+from hw.api import (
+    BoardOptions,
+    DeviceBusyError,
+    DeviceFact,
+    DeviceMissingError,
+    Fault,
+    FaultKind,
+    HardwareError,
+    Health,
+    Kind,
+    VideoMode,
+)
 from hw.camera.owner import ProcessCamera
 from hw.faults import FaultLine
 from hw.host.sound import AlsaAudio, sound_card
 from hw.host.v4l2 import V4l2Source, cameras
-from hw.shared import ShownFile
+from hw.shared import ShownCapture, ShownFile
 from hw.sim.audio import EchoPath, SimAudio
 from hw.sim.board import SimHands
 from hw.sim.camera import SimCamera
@@ -109,6 +120,14 @@ class HostBoard:
 
     def share(self, path: str) -> ShownFile:
         return ShownFile(path)
+
+    def capture(self, device: str) -> ShownCapture:
+        nodes = [node.path for node in cameras()]
+        if device not in nodes:
+            raise DeviceMissingError(f"there is no capture device {device!r}; there are: {', '.join(nodes) or 'none'}")
+        if any(fact.id == device for fact in self._camera_facts):
+            raise DeviceBusyError(f"{device} is the camera of this appliance, and shown to others as that")
+        return ShownCapture(device, f"v4l2:{device}", self._faults)
 
     def facts(self) -> Mapping[str, str]:
         return {

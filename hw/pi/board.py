@@ -25,12 +25,13 @@ from hw.blame import fault_of
 from hw.faults import FaultLine
 from hw.pi.audio.device import AudioConfig, PiAudio, open_audio
 from hw.pi.boardfile import BoardFile, BoardFileError, find_board_file
+from hw.pi.camera.captures import PiCaptures
 from hw.pi.camera.config import CameraConfig
 from hw.pi.camera.part import PiCamera, open_camera
 from hw.pi.display import DisplayConfig, open_display
 from hw.pi.health import BoardHealth, identity
 from hw.pi.panel import PanelConfig, PiPanel, open_panel
-from hw.shared import ShownFile
+from hw.shared import ShownCapture, ShownFile
 
 __all__ = ["PiBoard", "checked_file"]
 
@@ -84,6 +85,7 @@ class PiBoard:
         self._panel: PiPanel | None = None
         self._audio: PiAudio | None = None
         self._health: BoardHealth | None = None
+        self._captures: PiCaptures | None = None
         _log.info("board file %s: %s", self._file.path, self._file.title)
         try:
             self._health = BoardHealth()
@@ -92,6 +94,9 @@ class PiBoard:
             self._display = self._open(Kind.DISPLAY, "Screen", lambda _, faults: open_display(
                 screen, faults, self._touch))
             self._camera = self._open(Kind.CAMERA, "Camera", lambda _, faults: open_camera(lens, faults))
+            camera = self._camera
+            self._captures = PiCaptures(lambda: () if camera is None else camera.devices(), self._faults)
+            self._parts.append(self._captures)
             self._audio = self._open(Kind.MICROPHONE, "Sound", lambda _, faults: open_audio(sound, faults))
             if self._panel is not None and self._audio is not None and sound.mute_input in self._panel.inputs:
                 self._panel.witness(sound.mute_input, self._audio.mute_line)
@@ -136,6 +141,10 @@ class PiBoard:
 
     def share(self, path: str) -> ShownFile:
         return ShownFile(path)
+
+    def capture(self, device: str) -> ShownCapture:
+        assert self._captures is not None  # noqa: S101 - set by __init__
+        return self._captures.capture(device)
 
     def facts(self) -> Mapping[str, str]:
         return {

@@ -43,6 +43,7 @@ __all__ = [
     "Queue",
     "QueueKind",
     "fourcc",
+    "ioctl_number",
     "nodes_named",
     "refusal",
     "text",
@@ -198,27 +199,27 @@ class _EncoderCmd(ctypes.Structure):
     _fields_ = (("cmd", _u32), ("flags", _u32), ("raw", _u32 * 8))
 
 
-def _number(direction: int, number: int, shape: type[ctypes.Structure] | type[ctypes.c_int]) -> int:
+def ioctl_number(direction: int, number: int, shape: type[ctypes.Structure] | type[ctypes.c_int]) -> int:
     return direction << 30 | ctypes.sizeof(shape) << 16 | ord("V") << 8 | number
 
 
-_QUERYCAP: Final = _number(2, 0, _Capability)
-_ENUM_FMT: Final = _number(3, 2, _FmtDesc)
-_S_FMT: Final = _number(3, 5, _Format)
-_REQBUFS: Final = _number(3, 8, _RequestBuffers)
-_QUERYBUF: Final = _number(3, 9, _Buffer)
-_QBUF: Final = _number(3, 15, _Buffer)
-_EXPBUF: Final = _number(3, 16, _ExportBuffer)
-_DQBUF: Final = _number(3, 17, _Buffer)
-_STREAMON: Final = _number(1, 18, ctypes.c_int)
-_STREAMOFF: Final = _number(1, 19, ctypes.c_int)
-_S_PARM: Final = _number(3, 22, _StreamParm)
-_G_CTRL: Final = _number(3, 27, _Control)
-_S_CTRL: Final = _number(3, 28, _Control)
-_QUERYCTRL: Final = _number(3, 36, _QueryCtrl)
-_ENUM_FRAMESIZES: Final = _number(3, 74, _FrmSizeEnum)
-_ENUM_FRAMEINTERVALS: Final = _number(3, 75, _FrmIvalEnum)
-_ENCODER_CMD: Final = _number(3, 77, _EncoderCmd)
+_QUERYCAP: Final = ioctl_number(2, 0, _Capability)
+_ENUM_FMT: Final = ioctl_number(3, 2, _FmtDesc)
+_S_FMT: Final = ioctl_number(3, 5, _Format)
+_REQBUFS: Final = ioctl_number(3, 8, _RequestBuffers)
+_QUERYBUF: Final = ioctl_number(3, 9, _Buffer)
+_QBUF: Final = ioctl_number(3, 15, _Buffer)
+_EXPBUF: Final = ioctl_number(3, 16, _ExportBuffer)
+_DQBUF: Final = ioctl_number(3, 17, _Buffer)
+_STREAMON: Final = ioctl_number(1, 18, ctypes.c_int)
+_STREAMOFF: Final = ioctl_number(1, 19, ctypes.c_int)
+_S_PARM: Final = ioctl_number(3, 22, _StreamParm)
+_G_CTRL: Final = ioctl_number(3, 27, _Control)
+_S_CTRL: Final = ioctl_number(3, 28, _Control)
+_QUERYCTRL: Final = ioctl_number(3, 36, _QueryCtrl)
+_ENUM_FRAMESIZES: Final = ioctl_number(3, 74, _FrmSizeEnum)
+_ENUM_FRAMEINTERVALS: Final = ioctl_number(3, 75, _FrmIvalEnum)
+_ENCODER_CMD: Final = ioctl_number(3, 77, _EncoderCmd)
 
 _CMD_STOP: Final = 1
 _FIELD_NONE: Final = 1

@@ -9,9 +9,10 @@ from typing import Final
 
 from hw.api import BoardOptions, DeviceFact, Fault, Health, Kind
 from hw.faults import FaultLine
-from hw.shared import ShownFile
+from hw.shared import ShownCapture, ShownFile
 from hw.sim.audio import EchoPath, SimAudio
 from hw.sim.camera import SimCamera
+from hw.sim.capture import SimCapture
 from hw.sim.display import SimDisplay
 from hw.sim.panel import SimPanel
 
@@ -26,13 +27,14 @@ SOUND_FAULTS: Final = (
     "mic.denied", "mic.format", "speaker.unplug", "speaker.busy", "speaker.mute", "speaker.zeroVolume",
     "speaker.stall", "speaker.denied", "speaker.format",
 )  # fmt: skip
+HDMI_FAULTS: Final = ("hdmi.unplug", "hdmi.busy", "hdmi.noSignal")
 HEALTH_FAULTS: Final = ("power.undervoltage", "thermal", "storage.full")
 OTHER_FAULTS: Final = (
     *HEALTH_FAULTS, "button.stuck", "echo.path", "echo.delayMs", "echo.erlDb", "echo.roomMs", "echo.moved",
     "echo.distortion",
 )  # fmt: skip
 
-FAULTS: Final = (*CAMERA_FAULTS, *SOUND_FAULTS, *OTHER_FAULTS)
+FAULTS: Final = (*CAMERA_FAULTS, *SOUND_FAULTS, *HDMI_FAULTS, *OTHER_FAULTS)
 """Every fault of this board by the names of ``sim.fault``. Values: ``mic.noise`` level in dBFS (-20), ``thermal``
 °C (85), ``echo.path`` and ``echo.erlDb`` loss in dB (20), ``echo.delayMs`` delay in ms (100), ``echo.roomMs``
 reverberation in ms (300), ``echo.moved`` another place in that room (2), ``echo.distortion`` drive of the loudspeaker
@@ -66,10 +68,10 @@ class SimHands:
 
     def __init__(
         self, *, audio: SimAudio | None, camera: SimCamera | None, display: SimDisplay, panel: SimPanel,
-        health: bool = True,
+        capture: SimCapture | None = None, health: bool = True,
     ) -> None:
         """``health``: that of the board is simulated too."""
-        self._health = health
+        self._health, self._capture = health, capture
         self._audio, self._camera, self._display, self._panel = audio, camera, display, panel
         self._lock = threading.RLock()
         self._active: dict[str, float | None] = {}
@@ -81,6 +83,7 @@ class SimHands:
             name
             for name in FAULTS
             if not (name.startswith("camera.") and self._camera is None)
+            and not (name in HDMI_FAULTS and self._capture is None)
             and not (name.startswith(("mic.", "speaker.", "echo.")) and self._audio is None)
             and (self._health or name not in HEALTH_FAULTS)
         )
@@ -106,6 +109,8 @@ class SimHands:
         active = self._active
         if name in CAMERA_FAULTS and self._camera is not None:
             self._camera.set_physics(key.removeprefix("camera.") for key in active if key in CAMERA_FAULTS)
+        elif name in HDMI_FAULTS and self._capture is not None:
+            self._capture.set_physics(key for key in active if key in HDMI_FAULTS)
         elif name in SOUND_FAULTS and self._audio is not None:
             self._audio.set_physics((key for key in active if key in SOUND_FAULTS), active.get("mic.noise"))
         elif name.startswith("echo.") and self._audio is not None:
@@ -149,6 +154,8 @@ class SimHands:
             self._audio.set_source(spec)
         elif kind is Kind.CAMERA and self._camera is not None:
             self._camera.set_source(_camera_spec(spec))
+        elif kind is Kind.CAPTURE and self._capture is not None:
+            self._capture.set_source(_camera_spec(spec))
         else:
             raise ValueError(f"the {kind.value} of this board has no source to choose")
 
@@ -214,7 +221,9 @@ class SimBoard:
         except BaseException:
             self._close_opened()
             raise
-        self._hands = SimHands(audio=self._audio, camera=self._camera, display=self._display, panel=self._panel)
+        self._capture = SimCapture(self._faults)
+        self._hands = SimHands(audio=self._audio, camera=self._camera, display=self._display, panel=self._panel,
+                               capture=self._capture)
 
     def _close_opened(self) -> None:
         if self._panel is not None:
@@ -248,6 +257,9 @@ class SimBoard:
     def share(self, path: str) -> ShownFile:
         return ShownFile(path)
 
+    def capture(self, device: str) -> ShownCapture:
+        return self._capture.capture(device)
+
     def facts(self) -> Mapping[str, str]:
         return {
             "board": "sim",
@@ -269,7 +281,7 @@ class SimBoard:
 
     def devices(self) -> Sequence[DeviceFact]:
         return [
-            *self._audio.devices(), *self.camera.devices(),
+            *self._audio.devices(), *self.camera.devices(), *self._capture.devices(),
             DeviceFact(Kind.DISPLAY, "screen0", "Simulated screen", simulated=True),
             DeviceFact(Kind.PANEL, "panel0", "Simulated panel", simulated=True),
         ]

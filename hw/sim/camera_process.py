@@ -26,7 +26,9 @@ SLOW_SHARE: Final = 4
 DEFAULT_MODE: Final = VideoMode()
 
 _OPENING: Final = {name.removeprefix("camera.") for name in OBSTACLES} | {"timeout"}
-"""Faults that are of a camera which is opened."""
+"""Faults that are of a camera which is opened. Those of an HDMI input have its name."""
+
+NO_SIGNAL: Final = "hdmi.noSignal"
 
 
 def _now_us() -> int:
@@ -100,6 +102,8 @@ class Sensor:
         changed = faults ^ self._faults
         self._faults = faults
         self._tell_presence()
+        if NO_SIGNAL in changed:
+            self._owner.tell("signal", there=NO_SIGNAL not in faults, detail="nothing sends to the HDMI input")
         if changed & _OPENING:  # the sensor leaves the bus, or comes back to it
             self._reopen()
 
@@ -109,7 +113,12 @@ class Sensor:
 
     def _obstacle(self) -> tuple[str, str]:
         obstacle = obstacle_of("camera", [f"camera.{name}" for name in self._faults])
+        obstacle = obstacle or obstacle_of("hdmi", self._faults)
         return ("", "") if obstacle is None else (obstacle[0].value, obstacle[1])
+
+    @property
+    def _sees_nothing(self) -> bool:
+        return bool(self._faults & {"black", NO_SIGNAL})
 
     # --- sensor
 
@@ -206,15 +215,15 @@ class Sensor:
             self._owner.frame(self._wanted[0], frame)
 
     def _take(self, now: int) -> EncodedFrame | None:
-        lent = None if "black" in self._faults else self._lent.picture(self._mode, now)
+        lent = None if self._sees_nothing else self._lent.picture(self._mode, now)
         if (lent is not None) != self._was_lent:
             self._was_lent = lent is not None
             self._request_keyframe()  # from clip to encoder and back the stream must begin anew
             kind = EncoderKind.RECORDED if self._clip is not None and lent is None else EncoderKind.SOFTWARE
             self._owner.tell("encoder", kind=kind.value)
-        if lent is None and self._clip is not None and "black" not in self._faults:
+        if lent is None and self._clip is not None and not self._sees_nothing:
             return self._clip.unit(now)
-        if "black" in self._faults:
+        if self._sees_nothing:
             picture = _black(self._mode)
         elif lent is not None:
             picture = lent
@@ -277,7 +286,7 @@ class Sensor:
     def _picture_now(self) -> VideoFrame:
         """The picture just taken, or one taken for this purpose with the sensor open no longer than that."""
         now = _now_us()
-        if "black" in self._faults:
+        if self._sees_nothing:
             return _black(self._mode)
         if self.is_open and self._last is not None and (self._clip is None or self._was_lent):
             return self._last

@@ -24,10 +24,13 @@ OBSTACLES: Final[Mapping[str, tuple[FaultKind, str]]] = {
     "camera.unplug": (FaultKind.MISSING, "the camera was unplugged"),
     "camera.busy": (FaultKind.BUSY, f"the camera {_HELD}"),
     "camera.denied": (FaultKind.DENIED, f"the camera {_DENIED} video"),
+    "hdmi.unplug": (FaultKind.PULLED, "the HDMI capture was unplugged"),
+    "hdmi.busy": (FaultKind.BUSY, f"the HDMI capture {_HELD}"),
     "camera.format": (FaultKind.FORMAT, "the camera offers Bayer pictures alone (simulated): take another"),
 }
 
 
 def obstacle_of(device: str, faults: Collection[str]) -> tuple[FaultKind, str] | None:
-    """The first of ``faults`` (``mic.busy``) that keeps ``device`` (``mic``, ``speaker``, ``camera``) from opening."""
+    """The first of ``faults`` (``mic.busy``) that keeps ``device`` (``mic``, ``speaker``, ``camera``, ``hdmi``)
+    from opening."""
     return next((told for name, told in OBSTACLES.items() if name in faults and name.startswith(f"{device}.")), None)

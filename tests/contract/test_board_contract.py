@@ -24,6 +24,7 @@ from hw.api import (
     AudioBlock,
     Board,
     BoardOptions,
+    DeviceBusyError,
     DeviceFailedError,
     DeviceMissingError,
     EncodedFrame,
@@ -304,6 +305,53 @@ def test_a_file_is_shown_in_the_place_of_a_camera(board: Board, tmp_path: Path) 
     grey = picture.to_image().convert("L")
     assert abs(grey.getpixel((640, 360)) - 180) < 8
     assert grey.getpixel((20, 360)) < 30  # bars: nothing is cut off
+
+
+@once
+def test_what_an_hdmi_input_receives_is_shown_beside_the_camera(
+    board: Board, hands: Simulation, faults: Faults, tmp_path: Path,
+) -> None:
+    assert board.camera is not None
+    with pytest.raises(DeviceMissingError, match="hdmi0"):
+        board.capture("hdmi7")
+    Image.new("L", (640, 360), 180).save(tmp_path / "slide.png")
+    hands.source(Kind.CAPTURE, f"file:{tmp_path / 'slide.png'}")
+    camera, frames, own = Frames(), Frames(), Faults()
+    board.camera.start(MODE, camera)
+    shared = board.capture("hdmi0")
+    try:
+        with pytest.raises(DeviceBusyError, match="shown already"):
+            board.capture("hdmi0")
+        shared.on_fault(own)
+        shared.start(VideoMode(1280, 720, 5, 400_000), frames)
+        assert until(lambda: abs(_grey(frames) - 180) < 8, 8.0), _grey(frames)
+        hands.fault("hdmi.noSignal", active=True)
+        faults.wait(Kind.CAPTURE, FaultKind.NO_SIGNAL, active=True, seconds=2.0)
+        assert until(lambda: _grey(frames) < 24, 3.0), _grey(frames)
+        hands.fault("hdmi.noSignal", active=False)
+        faults.wait(Kind.CAPTURE, FaultKind.NO_SIGNAL, active=False, seconds=2.0)
+        assert until(lambda: abs(_grey(frames) - 180) < 8, 3.0), _grey(frames)
+        hands.fault("hdmi.unplug", active=True)
+        assert "unplugged" in own.wait(Kind.CAMERA, FaultKind.PULLED, active=True, seconds=2.0).detail
+        (fact,) = [one for one in board.devices() if one.kind is Kind.CAPTURE]
+        assert (fact.id, fact.present) == ("hdmi0", False)
+        seen = len(camera.frames)
+        camera.wait(seen + 5)  # it is no matter to the camera
+    finally:
+        hands.fault("hdmi.unplug", active=False)
+        shared.close()
+        board.camera.stop()
+        hands.source(Kind.CAPTURE, "pattern")
+    board.capture("hdmi0").close()  # free again
+    assert {fault.kind for fault in faults.all()} == {Kind.CAPTURE}
+
+
+def _grey(frames: Frames) -> float:
+    """Of the middle of the last picture; 0 before there is one."""
+    decoder, picture = av.CodecContext.create("h264", "r"), None
+    for _, unit in list(frames.frames):
+        picture = next(iter(decoder.decode(av.Packet(unit.data))), picture)
+    return 0.0 if picture is None else float(picture.to_image().convert("L").getpixel((640, 360)))
 
 
 def test_what_is_no_picture_is_told_when_it_is_shown(board: Board, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from playwright.async_api import Page
 
 from appliance.media.layout import Face, Layout, Quality, Seat, Source, arrange
 from appliance.providers import api
-from hw.api import DeviceFailedError, Fit
+from hw.api import DeviceFailedError, Fit, Kind
 from hw.sim import pattern
 from hw.sim.display import SimDisplay
 from tests.support.browser import chromium, wait_for
@@ -252,13 +252,7 @@ async def test_a_picture_that_the_device_shares_is_shown_to_all_beside_its_camer
         await until(lambda: gate.stage.layout is Layout.CONTENT, "the layout of content at the gate")
         assert set(gate.members) == {"Door", "Olga"}  # what shares is no person
         content = arrange(Layout.CONTENT, [Face("Door", content=True)])[0]
-        likeness = 0.0
-        async with asyncio.timeout(15):
-            while likeness < 0.9:
-                left, top, width, height = inside(content)
-                seen = (await gate.shown()).crop((left, top, left + width, top + height))
-                likeness = structural_similarity(seen, plan.resize(seen.size))
-                await asyncio.sleep(0.1)
+        await likens(gate, content, plan)
         await wait_for(page, """() => { const video = document.getElementById("Door-(content)");
             return video?.videoWidth === 1280 && video.getVideoPlaybackQuality().totalVideoFrames > 10; }""")
         async with asyncio.timeout(15):  # others on this machine may take their share of two seconds, but not of all
@@ -272,6 +266,30 @@ async def test_a_picture_that_the_device_shares_is_shown_to_all_beside_its_camer
             await door.studio.share(str(Path(__file__)))
         await door.share(tmp_path / "plan.png")
         await until(lambda: gate.stage.layout is Layout.CONTENT, "shared again")
+        await door.share(None)
+        await until(lambda: gate.stage.layout is Layout.GRID, "the layout of before, again")
+
+        hands, lost = door.board.simulation, list[str]()
+        assert hands is not None
+        hands.source(Kind.CAPTURE, f"file:{tmp_path / 'plan.png'}")
+        door.studio.on_content_lost = lost.append
+        await door.share("hdmi0", device=True)
+        await until(lambda: gate.stage.layout is Layout.CONTENT, "an HDMI input is shared")
+        await likens(gate, content, plan)
+        hands.fault("hdmi.unplug", active=True)
+        await until(lambda: lost, "the pull is told", 2.0)
+        assert "unplugged" in lost[0]
+
+
+async def likens(gate: Device, seat: Seat, plan: Image.Image) -> None:
+    """Wait until the seat on the gate's screen shows that."""
+    left, top, width, height = inside(seat)
+    likeness = 0.0
+    async with asyncio.timeout(15):
+        while likeness < 0.9:
+            seen = (await gate.shown()).crop((left, top, left + width, top + height))
+            likeness = structural_similarity(seen, plan.resize(seen.size))
+            await asyncio.sleep(0.1)
 
 
 async def pictures_a_second(page: Page, element: str, seconds: float = 2.0) -> float:

@@ -184,6 +184,7 @@ class RememberingStudio:
         self.fit = Fit.FIT
         self.layout: Json = {}
         self.shares = ""
+        self.on_content_lost: Callable[[str], None] = lambda _why: None
         self.unreadable: set[str] = set()
         self.muted = False
         self.incoming_muted = False
@@ -208,10 +209,11 @@ class RememberingStudio:
     def arrange(self, seats: Sequence[Seat], faces: Sequence[Face], fit: Fit, layout: Json) -> None:
         self.seats, self.faces, self.fit, self.layout = seats, faces, fit, layout
 
-    async def share(self, path: str) -> None:
-        if path in self.unreadable:
-            raise DeviceFailedError(f"{path} is no picture")
-        self.shares = path
+    async def share(self, source: str, *, device: bool = False) -> None:
+        await self.unshare()
+        if source in self.unreadable:
+            raise DeviceFailedError(f"{source} is no picture")
+        self.shares = f"device:{source}" if device else source
 
     async def unshare(self) -> None:
         self.shares = ""

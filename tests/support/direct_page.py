@@ -34,7 +34,7 @@ from hw.api import (
     Kind,
     Panel,
     Picture,
-    SharedFile,
+    SharedSource,
     Simulation,
 )
 from hw.sim import pattern
@@ -92,8 +92,11 @@ class SeenBoard:
     def simulation(self) -> Simulation | None:
         return self._board.simulation
 
-    def share(self, path: str) -> SharedFile:
+    def share(self, path: str) -> SharedSource:
         return self._board.share(path)
+
+    def capture(self, device: str) -> SharedSource:
+        return self._board.capture(device)
 
     def facts(self) -> dict[str, str]:
         return dict(self._board.facts())

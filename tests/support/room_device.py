@@ -117,11 +117,11 @@ class Device:
         """Loop time of the first of its kind."""
         return next(at for at, event in self.told if isinstance(event, kind))
 
-    async def share(self, path: Path | None) -> None:
-        """A file, or nothing more, as the call controller does."""
+    async def share(self, source: Path | str | None, *, device: bool = False) -> None:
+        """A file, a capture device, or nothing more, as the call controller does."""
         assert self.leg is not None
-        await (self.studio.unshare() if path is None else self.studio.share(str(path)))
-        self.media = replace(self.media, content=path is not None)
+        await (self.studio.unshare() if source is None else self.studio.share(str(source), device=device))
+        self.media = replace(self.media, content=source is not None)
         await self.leg.set_media(replace(self.media, view=self.stage.view))
 
     async def stats(self) -> Sequence[dict[str, Any]]:

@@ -107,3 +107,45 @@ async def test_it_takes_a_room_and_the_role_of_a_presenter(tmp_path: Path) -> No
         with pytest.raises(Refused) as direct:
             await house.give("content.start", source="plan.png")
         assert direct.value.key == "501/FeatureNotSupported"
+
+
+@virtual_time
+async def test_a_capture_device_is_shown_until_it_is_pulled(tmp_path: Path) -> None:
+    async with House(tmp_path, rules=PRESENTER) as house:
+        leg = await in_room(house)
+        await house.give("content.start", source="device:usb-1-1.2:1.0")
+        await settle()
+        assert (house.studio.shares, leg.media[-1].content) == ("device:usb-1-1.2:1.0", True)
+        house.studio.on_content_lost("it was unplugged")
+        await settle()
+        (told,) = house.posted("media.contentEnded")
+        assert (told["reason"]["subCode"], told["callId"]) == ("deviceFault.media", house.call["callId"])
+        assert "it was unplugged" in told["reason"]["message"]
+        assert (leg.media[-1].content, house.studio.shares, house.call["isContentSharingOn"]) == (False, "", False)
+        house.studio.on_content_lost("told twice")
+        await settle()
+        assert len(house.posted("media.contentEnded")) == 1
+
+
+@virtual_time
+async def test_a_capture_device_that_cannot_be_opened_changes_nothing(tmp_path: Path) -> None:
+    async with House(tmp_path, rules=PRESENTER) as house:
+        leg = await in_room(house)
+        house.studio.unreadable.add("hdmi7")
+        with pytest.raises(DeviceFailedError):
+            await house.give("content.start", source="device:hdmi7")
+        await settle()
+        assert (leg.media[-1].content, house.call["isContentSharingOn"]) == (False, False)
+
+
+@virtual_time
+async def test_the_next_source_is_sent_anew(tmp_path: Path) -> None:
+    """The feed of the one before gives nothing any more: who sends it has to begin with another."""
+    async with House(tmp_path, rules=PRESENTER) as house:
+        leg = await sharing(house, tmp_path)
+        begun = len(leg.media)
+        await house.give("content.start", source="device:hdmi0")
+        await settle()
+        assert [media.content for media in leg.media[begun:]] == [False, True]
+        assert (house.studio.shares, house.call["isContentSharingOn"]) == ("device:hdmi0", True)
+        assert house.posted("media.contentEnded") == []

@@ -10,7 +10,7 @@ from hw.pi.v4l2 import Format
 
 __all__ = ["PIXELS", "picture_of"]
 
-PIXELS: Final = {"YU12": "yuv420p", "NV12": "nv12", "YUYV": "yuyv422", "RGB3": "rgb24"}
+PIXELS: Final = {"YU12": "yuv420p", "NV12": "nv12", "YUYV": "yuyv422", "UYVY": "uyvy422", "RGB3": "rgb24"}
 """Formats of videodev2.h, the least work first, with PyAV's names."""
 
 

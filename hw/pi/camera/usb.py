@@ -16,10 +16,11 @@ from av.codec.context import CodecContext
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from hw.api import DeviceFailedError, DeviceFormatError, DevicePulledError, VideoMode
+from hw.api import DeviceFailedError, DeviceFormatError, DevicePulledError, HardwareError, VideoMode
 from hw.pi.camera.config import CameraConfig
 from hw.pi.camera.raw import picture_of
 from hw.pi.camera.steer import Steering, steering_of
+from hw.pi.dv import receives_hdmi
 from hw.pi.shot import Shot
 from hw.pi.v4l2 import (
     CAN_CAPTURE,
@@ -36,7 +37,7 @@ from hw.pi.v4l2 import (
     refusal,
 )
 
-__all__ = ["CSI_NODES", "Offer", "UsbCamera", "UsbSensor", "captured_us", "choose", "find_usb"]
+__all__ = ["CSI_NODES", "Offer", "UsbCamera", "UsbSensor", "captured_us", "choose", "find_hdmi", "find_usb"]
 
 BUFFERS: Final = 4
 
@@ -48,7 +49,7 @@ SHARED_BUFFERS: Final = 6
 
 DECODERS: Final = {"MJPG": "mjpeg", "H264": "h264"}
 
-TAKEN: Final = ("YU12", "NV12", "YUYV", *DECODERS)
+TAKEN: Final = ("YU12", "NV12", "YUYV", "UYVY", "RGB3", *DECODERS)
 """Formats, the least work first."""
 
 EXPOSURE_AUTO, EXPOSURE_ABSOLUTE, FOCUS_ABSOLUTE, FOCUS_AUTO = 0x9A0901, 0x9A0902, 0x9A090A, 0x9A090C
@@ -87,25 +88,44 @@ class Offer:
 
 def find_usb(sysfs: str = "/sys") -> Sequence[UsbCamera]:
     """The first capture node of each camera, in order of their numbers. One that cannot be asked (busy, forbidden) is
-    among them."""
+    among them; an HDMI input is not: what is connected there is shown when somebody asks for it."""
     found: dict[str, UsbCamera] = {}
+    for camera in _nodes(sysfs):
+        if camera.name.startswith(NOT_ALONE):
+            continue
+        with suppress(OSError), Node(camera.path) as node:
+            if not can_stream(node) or receives_hdmi(node):
+                continue
+        found.setdefault(camera.id, camera)
+    return list(found.values())
+
+
+def find_hdmi(sysfs: str = "/sys") -> Sequence[UsbCamera]:
+    """The HDMI inputs, those behind a receiver of CSI cameras too."""
+    found: dict[str, UsbCamera] = {}
+    for camera in _nodes(sysfs):
+        with suppress(OSError), Node(camera.path) as node:
+            if can_stream(node) and receives_hdmi(node):
+                found.setdefault(camera.id, camera)
+    return list(found.values())
+
+
+def can_stream(node: Node) -> bool:
+    bits, _ = node.capabilities()
+    return bool(bits & CAN_CAPTURE and bits & CAN_STREAM)
+
+
+def _nodes(sysfs: str) -> Iterator[UsbCamera]:
+    """The first node of each device, whatever it is."""
     for path, name in nodes_named(sysfs):
         folder = Path(sysfs) / "class/video4linux" / Path(path).name
-        if name.startswith(NOT_ALONE):
-            continue
         try:
             place = (folder / "device").resolve(strict=True)
             if (folder / "index").read_text().strip() != "0":
                 continue  # the others of a USB camera carry metadata
         except OSError:  # unplugged while we look
             continue
-        with suppress(OSError), Node(path) as node:
-            bits, _ = node.capabilities()
-            if not (bits & CAN_CAPTURE and bits & CAN_STREAM):
-                continue
-        bus = (place / "subsystem").resolve().name
-        found.setdefault(f"{bus}-{place.name}", UsbCamera(f"{bus}-{place.name}", name, path))
-    return list(found.values())
+        yield UsbCamera(f"{(place / 'subsystem').resolve().name}-{place.name}", name, path)
 
 
 def choose(offers: Iterable[Offer], mode: VideoMode) -> Offer:
@@ -129,7 +149,8 @@ def captured_us(done: Done, now_us: int) -> int:
     return min(done.pts_us, now_us) if done.flags & FLAGS_CLOCK == FLAG_MONOTONIC else now_us
 
 
-def _offers(node: Node, mode: VideoMode) -> list[Offer]:
+def _offers_of(node: Node, mode: VideoMode) -> list[Offer]:
+    """What a camera has, in the sizes nearest to the mode."""
     found = []
     for pixels in node.formats(QueueKind.CAMERA):
         if pixels not in TAKEN:
@@ -167,13 +188,13 @@ class UsbSensor:
         except OSError as error:
             self.close()
             raise refusal(self._what, camera.path, error) from error
-        except DeviceFormatError:
+        except HardwareError:
             self.close()
             raise
 
     def _open(self, mode: VideoMode, *, own: bool) -> None:
         node = self._node
-        offers = _offers(node, mode)
+        offers = self._offers(mode)
         if not offers:
             there = ", ".join(node.formats(QueueKind.CAMERA)) or "nothing"
             raise DeviceFormatError(f"{self._what} offers {there}, and none of {', '.join(TAKEN)}: take another")
@@ -193,6 +214,9 @@ class UsbSensor:
         for index in range(self._queue.count):
             self._queue.put(index)
         self._queue.start()
+
+    def _offers(self, mode: VideoMode) -> list[Offer]:
+        return _offers_of(self._node, mode)
 
     def _own(self, offers: Sequence[Offer], mode: VideoMode) -> Offer | None:
         known = [offer for offer in offers if offer.pixels == "H264"]
@@ -222,6 +246,10 @@ class UsbSensor:
         for control, value in wanted:
             with suppress(OSError):  # most cameras have some of them
                 self._node.set_control(control, value)
+
+    @property
+    def node(self) -> Node:
+        return self._node
 
     @property
     def file(self) -> int:
