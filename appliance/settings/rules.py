@@ -142,11 +142,18 @@ def _sip(settings: Settings) -> Found:
         if settings.sip.require_encryption and account.transport != "tls":
             yield (f"{key}.transport", "must be tls, else the keys of encrypted sound cross the network for all to "
                    "read; or set sip.require_encryption = false, and nothing is encrypted")
-        if account.ca_file and account.transport != "tls":
-            yield f"{key}.ca_file", "has no effect without transport = \"tls\""
-        if account.port and account.transport != "udp":
-            yield f"{key}.port", "is that of UDP; over TCP and TLS calls come in by our own connection"
-        if not account.register and not account.trusted:
+        for name, file in (("ca_file", account.ca_file), ("cert_file", account.cert_file)):
+            if file and account.transport != "tls":
+                yield f"{key}.{name}", "has no effect without transport = \"tls\""
+        if account.cert_file and not account.key_file:
+            yield f"{key}.key_file", "is missing; cert_file needs it"
+        if account.key_file and not account.cert_file:
+            yield f"{key}.cert_file", "is missing; key_file needs it"
+        if account.port and account.transport == "tls" and not account.cert_file:
+            yield f"{key}.cert_file", "is missing; who connects to our port is shown it"
+        if account.trusted_names and not (account.port and account.transport == "tls"):
+            yield f"{key}.trusted_names", "has no effect without a port that others connect to over TLS"
+        if not account.register and not account.trusted and not account.trusted_names:
             yield (f"{key}.trusted", "is missing; without a registration calls are taken only from networks that are "
                    "named there, the server's own for one")
 

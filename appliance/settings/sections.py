@@ -338,11 +338,19 @@ class SipAccountSettings:
                              restart=True)
     expires_s: int = setting(600, "How long a registration is asked for; it is renewed in time.", unit="s", minimum=60,
                              maximum=86_400, restart=True)
-    port: int = setting(0, "UDP port of ours; 0: any. A trunk that does not register us must know it.", minimum=0,
+    port: int = setting(0, "Port of ours that calls come in by; 0: any over UDP, and over TCP and TLS only the "
+                        "connection that we make ourselves. A trunk that does not register us must know it.", minimum=0,
                         maximum=65535, restart=True)
+    cert_file: str = setting("", "Certificate of ours for TLS, where connections come in or the server asks for one.",
+                             format=formats.FILE, restart=True, example='"/etc/edgecall/sip.crt"')
+    key_file: str = setting("", "Private key of that certificate.", format=formats.FILE, restart=True,
+                            example='"/etc/edgecall/sip.key"')
     trusted: tuple[str, ...] = setting((), "Networks from which calls are taken, beside those that were sent to the "
                                        "address we have registered.", format=formats.NETWORK, maximum=32,
                                        restart=True, example='["192.0.2.0/24"]')
+    trusted_names: tuple[str, ...] = setting((), "Names in certificates of those from whom calls are taken over TLS.",
+                                             format=formats.HOST, maximum=32, restart=True,
+                                             example='["sbc.example.org"]')
     trust_caller_id: bool = setting(False, "Believe who it says is calling, for the address book and automatic answer. "
                                     "Over TLS the asserted identity is believed in any case.", restart=True)
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -29,15 +29,19 @@ APPS: Final = ("account", "contact", "menu", "ctrl_tcp")
 
 
 class Baresip:
-    """One user agent of ``account``, a line of its accounts file; ``hertz``: what it says."""
+    """One user agent of ``account``, a line of its accounts file; ``hertz``: what it says; ``config``: more lines of
+    its settings."""
 
-    def __init__(self, folder: Path, account: str, *, hertz: int = 1000, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, folder: Path, account: str, *, hertz: int = 1000, host: str = "127.0.0.1", config: Sequence[str] = (),
+    ) -> None:
         self.folder = folder
         self.port = free_udp_port(host)
         self.events: list[dict[str, Any]] = []
         self.log: list[str] = []
         self._account = account
         self._hertz = hertz
+        self._more = config
         self._host = host
         self._control = free_port()
         self._process: asyncio.subprocess.Process | None = None
@@ -89,7 +93,7 @@ class Baresip:
             "audio_alert aufile,alert.wav", "ausrc_srate 48000", "auplay_srate 48000", "ausrc_channels 2",
             "auplay_channels 2", "audio_level no", f"net_interface {self._host}", "rtp_ports 40000-49999",
             "rtcp_mux no", f"module_path {MODULES}", *modules, *apps, f"ctrl_tcp_listen 127.0.0.1:{self._control}",
-            f"snd_path {self.folder}", "opus_bitrate 32000", ""])
+            f"snd_path {self.folder}", "opus_bitrate 32000", *self._more, ""])
 
     async def _read_log(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None

@@ -7,6 +7,7 @@ import pytest
 from tests.unit.test_settings_file import faults_of, settings_of
 
 ACCOUNT = "[[sip.accounts]]\nname = 'pbx'\naddress = 'sip:1001@pbx.example.org'\n"
+HERE = __file__  # a file that is there
 PLAIN = "[sip]\nrequire_encryption = false\n"
 
 
@@ -30,7 +31,11 @@ def test_servers_may_be_one_or_several(servers: str) -> None:
     (ACCOUNT + "transport = 'carrier pigeon'\n", "transport"),
     (ACCOUNT + "servers = 'sip:sbc.example.org'\n", "must be HOST[:PORT]"),
     (ACCOUNT + "servers = 'sbc.example.org:99999'\n", "must be HOST[:PORT]"),
-    (ACCOUNT + "port = 5060\n", "is that of UDP"),
+    (ACCOUNT + "port = 5061\n", "cert_file: is missing; who connects"),
+    (f"{ACCOUNT}cert_file = '{HERE}'\n", "key_file: is missing"),
+    (f"{ACCOUNT}key_file = '{HERE}'\n", "cert_file: is missing; key_file"),
+    (f"{PLAIN}{ACCOUNT}transport = 'tcp'\ncert_file = '{HERE}'\nkey_file = '{HERE}'\n", "cert_file: has no"),
+    (ACCOUNT + "trusted_names = ['sbc.example.org']\n", "trusted_names: has no effect without a port"),
     (ACCOUNT + "register = false\n", "trusted: is missing"),
     (ACCOUNT + "trusted = ['192.0.2.1/24']\n", "must be a network"),
     (ACCOUNT + "expires_s = 5\n", "expires_s"),
@@ -39,6 +44,13 @@ def test_servers_may_be_one_or_several(servers: str) -> None:
 def test_what_is_wrong_is_said(text: str, fault: str) -> None:
     found = faults_of(text)
     assert any(fault in one for one in found), found
+
+
+def test_a_trunk_may_be_known_by_its_certificate() -> None:
+    (account,) = settings_of(
+        f"{ACCOUNT}register = false\nport = 5061\ncert_file = '{HERE}'\nkey_file = '{HERE}'\n"
+        "trusted_names = ['sbc.example.org']\n").sip.accounts
+    assert (account.port, account.trusted_names, account.trusted) == (5061, ("sbc.example.org",), ())
 
 
 def test_without_encryption_any_transport_will_do() -> None:

@@ -8,7 +8,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from typing import Final
 
@@ -18,6 +18,7 @@ from appliance.media.studio import Studio
 from appliance.providers.sip.agent import Agent, Hop, Identity, hop_of
 from appliance.providers.sip.digest import Credentials
 from appliance.providers.sip.leg import SipLeg
+from appliance.providers.sip.listener import Listener
 from appliance.providers.sip.locate import locate
 from appliance.providers.sip.message import Message, Request
 from appliance.providers.sip.offer import Negotiation
@@ -28,7 +29,7 @@ from appliance.providers.sip.uri import Uri
 from appliance.settings import SipAccountSettings
 from appliance.vocabulary import Json
 
-__all__ = ["Account"]
+__all__ = ["Account", "Tls"]
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +38,35 @@ SERVERS: Final = 16  # of all names of an account
 FAREWELL_S: Final = 1.0  # for what is still to be said when the account is left
 
 
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How our connections are encrypted, and those of others to us; None where none are."""
+
+    calling: ssl.SSLContext | None = None
+    listening: ssl.SSLContext | None = None
+
+    @classmethod
+    def of(cls, settings: SipAccountSettings) -> Tls:
+        """Reads files. Blocking. Raises OSError (``ssl.SSLError`` is one)."""
+        if settings.transport != "tls":
+            return cls()
+        calling = ssl.create_default_context(cafile=settings.ca_file or None)
+        listening = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=settings.ca_file or None)
+        listening.verify_mode = ssl.CERT_OPTIONAL  # who shows none may be let in by its address
+        for context in (calling, listening):
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            if settings.cert_file:
+                context.load_cert_chain(settings.cert_file, settings.key_file)
+        return cls(calling, listening)
+
+
 class Account:
     """A ``leg.Ground``. ``contact_user``: the secret half of our contact, the same for ever; ``instance``: URN of this
     device. ``on_invite``: somebody calls; ``on_change``: ``up`` or ``trouble`` is another one; ``admit``
     raises Refused for who may not be called."""
 
     def __init__(
-        self, settings: SipAccountSettings, studio: Studio, tls: ssl.SSLContext | None, *, name: str,
+        self, settings: SipAccountSettings, studio: Studio, tls: Tls, *, name: str,
         contact_user: str, instance: str, encrypt: bool,
         on_invite: Callable[[Account, Request, ServerInvite, Hop], None], on_change: Callable[[], None],
         admit: Callable[[Uri], None],
@@ -60,7 +83,10 @@ class Account:
         self._at = 0  # which of them is in use
         server = self._servers[0]
         self._networks = [ip_network(one) for one in settings.trusted]
-        self._flow = flow_for(server, port=settings.port, tls=tls, received=self._received, on_broken=self._broken)
+        listener = Listener(settings.transport, settings.port, tls.listening, settings.trusted_names, self._received) \
+            if settings.port and settings.transport != "udp" else None
+        self._flow = flow_for(server, port=settings.port, tls=tls.calling, listener=listener, received=self._received,
+                              on_broken=self._broken)
         password = settings.password.reveal()
         loop = asyncio.get_running_loop()
         self.agent = Agent(
@@ -205,9 +231,9 @@ class Account:
     def domain(self) -> str:
         return self.agent.identity.address.host.lower()
 
-    def _trusts(self, host: str) -> bool:
-        address = ip_address(host)
-        return any(address in network for network in self._networks)
+    def _trusts(self, hop: Hop) -> bool:
+        address = ip_address(hop.host)
+        return bool(hop.name) or any(address in network for network in self._networks)
 
     # --- Ground -----------------------------------------------------------------------------------------------------
 

@@ -63,7 +63,7 @@ def phrase_of(status: int) -> str:
 @dataclass(frozen=True, slots=True)
 class Hop:
     """Where a message goes next, or came from. ``transport``: udp, tcp or tls; ``host``: without brackets. ``name``:
-    whose a certificate there must be, where it is not that of the host."""
+    whose a certificate there must be, where it is not that of the host; of one that came, whose it is, if expected."""
 
     transport: str
     host: str
@@ -106,7 +106,7 @@ class Identity:
     server: Hop
     display: str = ""
     instance: str = ""
-    trusted: Callable[[str], bool] = lambda _: False
+    trusted: Callable[[Hop], bool] = lambda _: False
 
 
 class Session(Protocol):
@@ -365,7 +365,7 @@ class Agent:
             self._outside(request, transaction, hop)
 
     def _admitted(self, request: Request, hop: Hop) -> bool:
-        return request.uri.user == self.identity.contact_user or self.identity.trusted(hop.host)
+        return request.uri.user == self.identity.contact_user or self.identity.trusted(hop)
 
     def _serve(self, request: Request, hop: Hop, via: Via, key: tuple[str, ...]) -> ServerTransaction:
         back = hop if hop.reliable or "rport" in via.params else Hop("udp", hop.host, via.port or PORTS["udp"])

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import ssl
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
@@ -20,7 +19,7 @@ from appliance.errors import Refused
 from appliance.media.studio import Studio
 from appliance.network import Network
 from appliance.providers import api
-from appliance.providers.sip.account import Account
+from appliance.providers.sip.account import Account, Tls
 from appliance.providers.sip.agent import Hop
 from appliance.providers.sip.grammar import Malformed
 from appliance.providers.sip.incoming import IncomingCall
@@ -59,6 +58,7 @@ class SipProvider:
         self._remember = remember
         self._troubled = troubled
         self._accounts: list[Account] = []
+        self._unusable: dict[str, str] = {}  # accounts that cannot even begin, and why
         self._on_incoming: Callable[[api.IncomingCall], None] | None = None
         self._tolls = TollGuard(settings, number=lambda text: _number(text, country), told=refused,
                                 monotonic=clock.monotonic)
@@ -79,12 +79,19 @@ class SipProvider:
         instance = await self._remember("sip.instance", uuid.uuid4().urn)
         for one in self._settings.accounts:
             contact = await self._remember(f"sip.contact.{one.name}", secrets.token_hex(16))
-            tls = await asyncio.to_thread(_context, one.ca_file) if one.transport == "tls" else None
+            try:
+                tls = await asyncio.to_thread(Tls.of, one)
+            except OSError as error:
+                log.warning("account %s is left out: its certificates cannot be used: %s", one.name, error)
+                self._unusable[one.name] = f"its certificates cannot be used: {error}"
+                continue
             account = Account(one, self._studio, tls, name=self._name, contact_user=contact, instance=instance,
                               encrypt=self._settings.require_encryption, on_invite=self._invited,
                               on_change=self._changed, admit=self._tolls.admit)
             self._accounts.append(account)
             account.start()
+        if self._unusable:
+            self._changed()
 
     async def stop(self) -> None:
         self._on_incoming = None
@@ -136,7 +143,8 @@ class SipProvider:
         usable = [one for one in (*own, *self._accounts) if one.up]
         if usable:
             return usable[0]
-        why = "; ".join(f"{one.settings.name}: {one.trouble or 'not registered yet'}" for one in self._accounts)
+        waiting = {one.settings.name: one.trouble or "not registered yet" for one in self._accounts}
+        why = "; ".join(f"{name}: {trouble}" for name, trouble in (self._unusable | waiting).items())
         known = END_REASONS["480/unreachable"]
         raise Refused(f"The telephone network is not reached ({why}).", code=known.code, sub_code=known.sub_code,
                       category=known.category)
@@ -174,7 +182,7 @@ class SipProvider:
     # --- facts ------------------------------------------------------------------------------------------------------
 
     def _changed(self) -> None:
-        self._troubled({one.settings.name: one.trouble for one in self._accounts if one.trouble})
+        self._troubled(self._unusable | {one.settings.name: one.trouble for one in self._accounts if one.trouble})
 
     def network_changed(self, _before: Network, now: Network) -> None:
         for account in self._accounts:
@@ -203,10 +211,3 @@ def _number(identity: str, country: str) -> str:
     if not phonenumbers.is_valid_number(parsed):
         return ""
     return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
-
-
-def _context(ca_file: str) -> ssl.SSLContext:
-    """Reads files. Blocking."""
-    context = ssl.create_default_context(cafile=ca_file or None)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context

@@ -1,7 +1,8 @@
 """The network of one account: a UDP socket, or one connection over TCP or TLS, which calls come in by too (RFC 5626).
 
 Over a connection everything goes to the server at its other end, which knows the way on; a device behind a translator
-could not be reached otherwise. TLS checks the server's certificate and its name.
+could not be reached otherwise. Only who has made a connection to us (``listener``) is answered by that. TLS checks the
+server's certificate and its name.
 """
 
 from __future__ import annotations
@@ -17,8 +18,7 @@ from typing import Any, Final
 
 from appliance.providers.sip.agent import Hop
 from appliance.providers.sip.description import is_address
-from appliance.providers.sip.grammar import Malformed
-from appliance.providers.sip.message import MAX_MESSAGE, PING, PONG, Framer
+from appliance.providers.sip.listener import Listener, read_messages
 
 __all__ = ["Flow", "StreamFlow", "UdpFlow", "flow_for"]
 
@@ -86,11 +86,7 @@ class UdpFlow(Flow):
     async def open(self) -> None:
         await self.close()
         loop = asyncio.get_running_loop()
-        remote = await _resolve(self.server.host)
-        family = socket.AF_INET6 if ":" in remote else socket.AF_INET
-        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as probe:
-            probe.connect((remote, self.server.port))  # nothing is sent: the kernel only looks for the way
-            own = str(probe.getsockname()[0])
+        own = await _own_address(self.server)
         self._transport, _ = await loop.create_datagram_endpoint(
             lambda: _Datagrams(self._received), local_addr=(own, self._port))
         self._address = own, int(self._transport.get_extra_info("sockname")[1])
@@ -143,18 +139,23 @@ class UdpFlow(Flow):
 
 
 class StreamFlow(Flow):
-    """``tls``: None for TCP."""
+    """``tls``: None for TCP. ``listener``: calls come in by connections of others, too."""
 
     def __init__(
         self, server: Hop, tls: ssl.SSLContext | None, received: Received, on_broken: Callable[[], None],
+        listener: Listener | None = None,
     ) -> None:
         super().__init__(server, received, on_broken)
         self._tls = tls
+        self._listener = listener
         self._writer: asyncio.StreamWriter | None = None
         self._reader: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        await self.close()
+        await self._hang_up()
+        if self._listener is not None:
+            await self._listener.open(await _own_address(self.server))
+            self._address = self._listener.address
         try:
             async with asyncio.timeout(CONNECT_S):
                 reader, writer = await asyncio.open_connection(
@@ -163,54 +164,67 @@ class StreamFlow(Flow):
         except TimeoutError as error:
             raise OSError(f"no connection within {CONNECT_S:.0f} s") from error
         own, peer = writer.get_extra_info("sockname"), writer.get_extra_info("peername")
-        self._address = str(own[0]).partition("%")[0], int(own[1])
+        if self._listener is None:
+            self._address = str(own[0]).partition("%")[0], int(own[1])
         self._writer = writer
         hop = Hop(self.server.transport, str(peer[0]).partition("%")[0], int(peer[1]))
         self._reader = asyncio.create_task(self._read(reader, writer, hop), name="sip.connection")
 
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, hop: Hop) -> None:
-        framer = Framer()
-        try:
-            while data := await reader.read(MAX_MESSAGE):
-                for message in framer.feed(data):
-                    if message == PING:
-                        writer.write(PONG)
-                    else:
-                        self._received(message, hop)
-        except (OSError, Malformed) as error:
-            log.debug("the connection ends: %s", error)
-        writer.close()
+        await read_messages(reader, writer, lambda message: self._received(message, hop))
         if self._writer is writer:
             self._writer = None
             self._on_broken()
 
     def send(self, data: bytes, hop: Hop, failed: Callable[[], None]) -> None:
-        writer = self._writer
+        writer = self._way(hop)
         if writer is None or writer.is_closing() or writer.transport.get_write_buffer_size() > BACKLOG:
             asyncio.get_running_loop().call_soon(failed)
         else:
             writer.write(data)
 
+    def _way(self, hop: Hop) -> asyncio.StreamWriter | None:
+        to_server = (hop.host, hop.port) == (self.server.host, self.server.port) and self._writer is not None
+        if self._listener is None or to_server:
+            return self._writer
+        return self._listener.writer_for(hop, any_port=True) or self._writer
+
     async def close(self) -> None:
+        if self._listener is not None:
+            await self._listener.close()
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        """What was written is still sent."""
         writer, self._writer = self._writer, None
         reader, self._reader = self._reader, None
         if reader is not None:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
         if writer is not None:
-            writer.close()  # what was written is still sent
+            writer.close()
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(CLOSE_S):
                     await writer.wait_closed()
 
 
 def flow_for(
-    server: Hop, *, port: int, tls: ssl.SSLContext | None, received: Received, on_broken: Callable[[], None],
+    server: Hop, *, port: int, tls: ssl.SSLContext | None, listener: Listener | None, received: Received,
+    on_broken: Callable[[], None],
 ) -> Flow:
-    """What leads to this server by its transport."""
+    """What leads to this server by its transport. ``port``: of ours over UDP."""
     if server.transport == "udp":
         return UdpFlow(server, port, received, on_broken)
-    return StreamFlow(server, tls if server.transport == "tls" else None, received, on_broken)
+    return StreamFlow(server, tls if server.transport == "tls" else None, received, on_broken, listener)
+
+
+async def _own_address(server: Hop) -> str:
+    """Which of ours leads there. Raises OSError."""
+    remote = await _resolve(server.host)
+    family = socket.AF_INET6 if ":" in remote else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as probe:
+        probe.connect((remote, server.port))  # nothing is sent: the kernel only looks for the way
+        return str(probe.getsockname()[0])
 
 
 async def _resolve(host: str) -> str:
