@@ -133,6 +133,7 @@ class Fault:
     device: str  # stable id of the device
     active: bool
     detail: str = ""
+    cause: FaultKind | None = None  # of a FALLBACK: what is wrong with the encoder; None: the fault says it all
 
 
 @dataclass(frozen=True, slots=True)

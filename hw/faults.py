@@ -34,13 +34,16 @@ class FaultLine:
         self._thread = threading.Thread(target=self._run, name="hw.watch", daemon=True)
         self._thread.start()
 
-    def report(self, kind: Kind, fault: FaultKind, device: str, active: bool, detail: str = "") -> None:
+    def report(
+        self, kind: Kind, fault: FaultKind, device: str, active: bool, detail: str = "",
+        cause: FaultKind | None = None,
+    ) -> None:  # fmt: skip
         """A fault is there or is not; saying so twice changes nothing. Any thread."""
         key = (kind, fault, device)
         with self._wake:
             if (key in self._active) == active or self._stopping:
                 return
-            told = Fault(kind, fault, device, active, detail)
+            told = Fault(kind, fault, device, active, detail, cause)
             if active:
                 self._active[key] = told
             else:

@@ -54,15 +54,15 @@ class ShownCapture(_Shown):
 
     def close(self) -> None:
         super().close()
-        self._board.report(Kind.CAPTURE, FaultKind.NO_SIGNAL, self._device, False)
+        self._board.report(Kind.CAPTURE, FaultKind.NO_SIGNAL, self._trouble.device, False)
         self._on_close()
 
     def _report(self, fault: FaultKind, active: bool, detail: str = "") -> None:
         super()._report(fault, active, detail)
         if fault in _DARK:
-            lacking = any(self._line.active(Kind.CAMERA, one, self._device) for one in _DARK)
+            lacking = any(map(self._trouble.active, _DARK))
             words = detail or "it delivers no picture"
-            self._board.report(Kind.CAPTURE, FaultKind.NO_SIGNAL, self._device, lacking, words)
+            self._board.report(Kind.CAPTURE, FaultKind.NO_SIGNAL, self._trouble.device, lacking, words)
 
 
 _DARK = (FaultKind.NO_SIGNAL, FaultKind.STALLED)  # USB grabbers know of no signal, and some just stop

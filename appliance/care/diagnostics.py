@@ -61,14 +61,15 @@ _BY_FAULT: Final[Mapping[tuple[Kind, FaultKind], str]] = {
     (Kind.CAMERA, FaultKind.SLOW): "cameraLowFrameRate",
     (Kind.CAMERA, FaultKind.FALLBACK): "encoderFallback",
     (Kind.CAPTURE, FaultKind.NO_SIGNAL): "contentNoSignal",
-    (Kind.DISPLAY, FaultKind.MISSING): "displayDisconnected",
+    (Kind.DISPLAY, FaultKind.MISSING): "noDisplayDevicesEnumerated",
     (Kind.DISPLAY, FaultKind.PULLED): "displayDisconnected",
     (Kind.DISPLAY, FaultKind.BUSY): "displayBusy",
     (Kind.DISPLAY, FaultKind.DENIED): "displayPermissionDenied",
+    (Kind.DISPLAY, FaultKind.FORMAT): "displayFormatUnsupported",
     (Kind.DISPLAY, FaultKind.STALLED): "displayNotFunctioning",
     (Kind.DISPLAY, FaultKind.FAILED): "displayNotFunctioning",
     (Kind.PANEL, FaultKind.STUCK): "buttonStuck",
-    (Kind.PANEL, FaultKind.MISSING): "panelDisconnected",
+    (Kind.PANEL, FaultKind.MISSING): "noPanelDevicesEnumerated",
     (Kind.PANEL, FaultKind.PULLED): "panelDisconnected",
     (Kind.PANEL, FaultKind.BUSY): "panelBusy",
     (Kind.PANEL, FaultKind.DENIED): "panelPermissionDenied",
@@ -144,11 +145,11 @@ class Diagnostics:
         self._report(name, standing, value)
 
     def fault(self, fault: Fault) -> None:
-        """Report a fault of a board."""
+        """Report a fault of a board. ``fault`` in the detail is the kind of it, of an encoder's that of its cause."""
         name = diagnostic_of(fault)
         if name is not None:
             self.flag(name, fault.active, cause=f"{fault.device}/{fault.fault.value}", device=fault.device,
-                      what=fault.detail)
+                      fault=(fault.cause or fault.fault).value, what=fault.detail)
 
     def raised(self, name: str) -> bool:
         """Whether it stands raised (a flag), or is not good (a quality)."""

@@ -245,7 +245,8 @@ def _diag() -> Json:
             "since": _TIME | {"description": "when the value became what it is"},
             "lastCleared": _or_null(_TIME | {"description": "when the trouble ended last"}),
             "count": {"type": "integer", "minimum": 0, "description": "how often it was raised"},
-            "detail": {"type": "object", "description": "what is wrong, while it is: what in words, figures by name"},
+            "detail": {"type": "object", "description": "what is wrong, while it is: what in words, of a device its id "
+                       "and the kind of fault, figures by name"},
             "message": {"const": diagnostic.message},
             "advice": {"const": diagnostic.advice},
         }, ("value", "valueType", "message", "advice"))

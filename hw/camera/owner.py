@@ -28,10 +28,10 @@ from hw.api import (
     EncoderKind,
     FaultKind,
     HardwareError,
-    Kind,
     VideoMode,
 )
 from hw.blame import error_of
+from hw.camera.trouble import CameraTrouble
 from hw.camera.watch import FrameWatch
 from hw.camera.wire import CONTROL, EVENT, FRAME, FRAME_HEAD, PICTURE, SNAPSHOT, Unframer, message, pack
 from hw.faults import FaultLine
@@ -99,7 +99,7 @@ class ProcessCamera:
         program: str = "hw.sim.camera_process",
     ) -> None:  # fmt: skip
         """``program`` is the module that is run, ``spec`` its one argument."""
-        self._device = device
+        self._trouble = CameraTrouble(device, faults)
         self._program = program
         self._faults = faults
         self._warm = warm or VideoMode()
@@ -141,9 +141,9 @@ class ProcessCamera:
     def start(self, mode: VideoMode, sink: Callable[[EncodedFrame], None]) -> VideoMode:
         with self._lock:
             if self._start is not None:
-                raise DeviceBusyError(f"camera {self._device}: it is started already, by this program")
+                raise DeviceBusyError(f"camera {self._trouble.device}: it is started already, by this program")
             if self._closing:
-                raise DeviceFailedError(f"camera {self._device}: the board is closed")
+                raise DeviceFailedError(f"camera {self._trouble.device}: the board is closed")
             self._generation += 1
             start = _Start(
                 self._generation, mode, mode, sink, FrameWatch(mode.fps, time.monotonic()), threading.Event()
@@ -180,13 +180,13 @@ class ProcessCamera:
         still = _Still(threading.Event())
         with self._lock:
             if self._closing:
-                raise DeviceFailedError(f"camera {self._device}: the board is closed")
+                raise DeviceFailedError(f"camera {self._trouble.device}: the board is closed")
             self._still_number = number = self._still_number % 0xFFFFFFFF + 1
             self._stills[number] = still
             self._tell(do="snapshot", id=number)
         try:
             if not still.done.wait(deadline_s):
-                raise DeviceFailedError(f"camera {self._device}: no picture within {deadline_s:g} s")
+                raise DeviceFailedError(f"camera {self._trouble.device}: no picture within {deadline_s:g} s")
         finally:
             with self._lock:
                 self._stills.pop(number, None)
@@ -250,7 +250,7 @@ class ProcessCamera:
                 return
             self._closing = True
             for still in self._stills.values():
-                still.error = DeviceFailedError(f"camera {self._device}: the board is closed")
+                still.error = DeviceFailedError(f"camera {self._trouble.device}: the board is closed")
                 still.done.set()
         self._ring()
         if threading.current_thread() is not self._thread:
@@ -449,10 +449,10 @@ class ProcessCamera:
             case "note":
                 self.note = str(event["text"])
             case "fallback":
-                self._report(FaultKind.FALLBACK, event["active"], event["detail"])
+                self._trouble.fallback(event["active"], event["detail"], FaultKind(event["why"]))
             case "snapshot_failed":
                 error = error_of(FaultKind(event["why"]))
-                self._still(event["id"], b"", error(f"camera {self._device}: {event['detail']}"))
+                self._still(event["id"], b"", error(f"camera {self._trouble.device}: {event['detail']}"))
 
     def _still(self, number: int, jpeg: bytes, error: HardwareError | None) -> None:
         with self._lock:
@@ -499,7 +499,7 @@ class ProcessCamera:
         self._judge_frames(start, now)
 
     def _obstructed(self) -> bool:
-        return any(self._faults.active(Kind.CAMERA, kind, self._device) for kind in _OBSTACLES)
+        return any(map(self._trouble.active, _OBSTACLES))
 
     def _judge_frames(self, start: _Start, now: float) -> None:
         faults = start.watch.faults(now)
@@ -586,7 +586,7 @@ class ProcessCamera:
         self._ring()
 
     def _report(self, fault: FaultKind, active: bool, detail: str = "") -> None:
-        self._faults.report(Kind.CAMERA, fault, self._device, active, detail)
+        self._trouble.report(fault, active, detail)
 
     def _clear(self, faults: Iterable[FaultKind]) -> None:
         for fault in faults:

@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
@@ -27,11 +28,13 @@ from hw.api import (
     DeviceBusyError,
     DeviceDeniedError,
     DeviceFailedError,
+    DeviceFormatError,
     DeviceMissingError,
     FaultKind,
     HardwareError,
     Picture,
 )
+from hw.blame import fault_of
 from hw.host.holders import holders
 from hw.pi.backlight import Backlight
 from hw.pi.display import (
@@ -228,9 +231,7 @@ class Screen:
                 self._wake.wait_for(lambda: self._closing, seconds)
 
     def _lack(self, error: HardwareError) -> None:
-        kind = next((kind for one, kind in ((DeviceMissingError, FaultKind.MISSING), (DeviceBusyError, FaultKind.BUSY),
-                                            (DeviceDeniedError, FaultKind.DENIED)) if isinstance(error, one)),
-                    FaultKind.FAILED)
+        kind = fault_of(error)
         if kind is FaultKind.MISSING and (not self._seen or self._state.fault is FaultKind.PULLED):
             return  # nobody misses it, or it is told already
         self._become(State(fault=kind, note=str(error)))
@@ -421,6 +422,18 @@ def _ask_for(card: int) -> None:
         raise _refusal("kmsdrm", str(error)) from error
 
 
+def without_mode(folder: str = "/sys/class/drm") -> Sequence[str]:
+    """Connectors with a screen of which the kernel knows no mode: it tells none, or its EDID is not read. To be asked
+    when SDL has looked in vain, since looking is what makes the kernel read it."""
+    found = []
+    for one in connectors(folder):
+        with suppress(OSError):  # it goes
+            modes = (Path(folder) / f"card{one.card}-{one.name}" / "modes").read_text()
+            if one.connected and not modes.strip():
+                found.append(one.name)
+    return found
+
+
 def _refusal(driver: str, words: str) -> HardwareError:
     """Why SDL got no screen: it does not say, the nodes do."""
     nodes = [str(path) for path in sorted(Path("/dev/dri").glob("card*"))] if driver == "kmsdrm" else []
@@ -431,7 +444,10 @@ def _refusal(driver: str, words: str) -> HardwareError:
         return DeviceDeniedError(f"{', '.join(denied)} may not be opened: add the user to the groups video and render")
     others = ", ".join(filter(None, (holders(node) for node in nodes)))
     if others:
-        return DeviceBusyError(f"the screen is held by {others}")
+        return DeviceBusyError(f"the screen is held by {others}: end it")
+    if driver == "kmsdrm" and (modeless := without_mode()):
+        return DeviceFormatError(f"the screen at {', '.join(modeless)} names no size that it can be driven in "
+                                 f"({words}): try another cable, or name one with video= on the kernel's command line")
     return DeviceFailedError(f"SDL cannot use {driver}: {words}")
 
 

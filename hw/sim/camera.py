@@ -21,7 +21,7 @@ class SimCamera(ProcessCamera):
         self._pair = Pair(Kind.CAMERA, "camera", faults, alone=False, note=note)
         self._specs = {self._pair.first: spec, self._pair.second: "pattern"}
         self._of_first: frozenset[str] = frozenset()
-        super().__init__("camera", spec, faults)
+        super().__init__(self._pair.first, spec, faults)
 
     def set_source(self, spec: str) -> None:
         with self._lock:
@@ -47,12 +47,13 @@ class SimCamera(ProcessCamera):
             self._become()
 
     def devices(self) -> Sequence[DeviceFact]:
-        gone = self._faults.active(Kind.CAMERA, FaultKind.MISSING, self._device)  # a file that is not there, too
+        gone = self._trouble.active(FaultKind.MISSING)  # a file that is not there, too
         return [replace(fact, present=fact.present and not (gone and fact.used), used=fact.used and not gone)
                 for fact in self._pair.devices()]
 
     def _become(self) -> None:
         used = self._pair.used or self._pair.first
+        self._trouble.become(used, {self._pair.told})
         if self._specs[used] != self._spec:
             super().set_source(self._specs[used])
         super().set_physics(self._of_first if used == self._pair.first else ())

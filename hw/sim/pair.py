@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from hw.api import DeviceFact, FaultKind, Kind
 from hw.faults import FaultLine
 
 __all__ = ["Pair"]
-
-_OBSTACLES: Final = (FaultKind.MISSING, FaultKind.BUSY, FaultKind.DENIED, FaultKind.FORMAT)
 
 
 class Pair:
@@ -18,13 +14,15 @@ class Pair:
 
     def __init__(self, kind: Kind, word: str, faults: FaultLine, *, alone: bool = True, note: str = "") -> None:
         """``word``: ``microphone``; ids are made of it. ``alone``: what is wrong with the first one is told here also
-        while nothing stands in for it. ``note`` of the first one, for people."""
+        while nothing stands in for it; else its user tells that. ``note`` of the first one, for people."""
         short = {Kind.MICROPHONE: "mic", Kind.SPEAKER: "spk", Kind.CAMERA: "cam"}[kind]
         self.first, self.second = f"{short}0", f"{short}1"
         self.used = self.first  # its id; empty: none can be used
         self._kind, self._word, self._faults, self._alone, self._note = kind, word, faults, alone, note
         self._selected = ""
         self._obstacle: tuple[FaultKind, str] | None = None
+        self.told: FaultKind | None = None
+        """What is told here of the first one."""
         self._plugged = self._pulled = False
 
     def select(self, device: str) -> None:
@@ -53,9 +51,11 @@ class Pair:
         fault, words = self._obstacle or (None, "")
         if fault is FaultKind.MISSING and self.used:  # another is there
             fault = FaultKind.PULLED
-        told = fault if self._alone or self.used else None
-        for kind in (*_OBSTACLES, FaultKind.PULLED):
-            self._faults.report(self._kind, kind, self.first, kind is told, words)
+        before, self.told = self.told, fault if self._alone or self.used or fault is self.told else None
+        if before is not None and before is not self.told:
+            self._faults.report(self._kind, before, self.first, False)
+        if self.told is not None:
+            self._faults.report(self._kind, self.told, self.first, True, words)
         self._faults.report(self._kind, FaultKind.PULLED, self.second, self._pulled, f"the second {self._word} was "
                             "unplugged")
         self._faults.devices_changed()

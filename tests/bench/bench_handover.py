@@ -109,7 +109,7 @@ def woken(*files: int) -> set[int]:
 def as_it_is(job: Job, *, shared: bool) -> Iterator[None]:
     camera = next(one for one in find_usb() if one.path == job.camera)
     sensor, developer = UsbSensor(camera, job.mode), Developer(CameraConfig(), job.mode)
-    encoder = CameraEncoder(lambda kind, reason: None)
+    encoder = CameraEncoder(lambda *_: None)
     try:
         encoder.open(job.mode, sensor.layout if shared else None)
         while True:

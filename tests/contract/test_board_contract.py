@@ -458,7 +458,8 @@ def test_what_the_system_tells_is_told_also_outside_calls(
     board: Board, hands: Simulation, faults: Faults, name: str, kind: Kind, fault: FaultKind
 ) -> None:
     hands.fault(name, active=True)
-    faults.wait(kind, fault, active=True, seconds=2.0)
+    told = faults.wait(kind, fault, active=True, seconds=2.0)
+    assert told.device in {fact.id for fact in board.devices() if fact.kind is kind}
     late = Faults()
     board.on_fault(late)
     late.wait(kind, fault, active=True, seconds=1.0)
@@ -502,6 +503,7 @@ def test_slow_faults_of_camera_and_microphone_side_by_side(board: Board, hands: 
     expected = {(Kind.CAMERA, row[1]) for row in rounds}
     expected |= {(Kind.MICROPHONE, row[4]) for row in rounds[:3]} | {(Kind.SPEAKER, FaultKind.STALLED)}
     assert told == expected  # and nothing that was not there
+    assert {(fault.kind, fault.device) for fault in faults.all()} <= {(fact.kind, fact.id) for fact in board.devices()}
 
 
 def test_unplugged_in_use_the_camera_comes_back_by_itself(board: Board, hands: Simulation, faults: Faults) -> None:
@@ -640,7 +642,8 @@ def test_the_selected_camera_is_seen_in_the_same_stream(
     hands.fault("camera.busy", active=False)
     assert sees(pattern=True)
     board.camera.stop()
-    assert {fault.fault for fault in faults.all()} == {FaultKind.PULLED, FaultKind.BUSY}
+    assert {(fault.fault, fault.device) for fault in faults.all()} == {
+        (FaultKind.PULLED, "cam1"), (FaultKind.BUSY, "cam0")}
 
 
 def test_the_echo_path_is_physical(board: Board, hands: Simulation, quiet: None) -> None:

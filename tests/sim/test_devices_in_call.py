@@ -43,6 +43,7 @@ TOLD: Final = {
     "camera.format": ("cameraFormatUnsupported", "take another"),
 }
 REFUSALS: Final = ("busy", "denied", "format")
+IDS: Final = {"mic": "mic0", "speaker": "spk0", "camera": "cam0"}
 
 
 class Marks:
@@ -96,6 +97,8 @@ class Call:
         name, words = TOLD[fault]
         await until(lambda: self.diagnostics.raised(name), AGAIN_S, name)
         told: Json = self.bulletin.document("diag")[name]
+        device, _, refusal = fault.partition(".")
+        assert (told["detail"]["device"], told["detail"]["fault"]) == (IDS[device], refusal)
         assert words in told["detail"]["what"]
         assert told["advice"]
         return told

@@ -157,7 +157,17 @@ async def test_nothing_waits_after_close() -> None:
 async def test_a_fault_of_the_board_raises_its_diagnostic() -> None:
     with register() as (diagnostics, bulletin, _):
         diagnostics.fault(Fault(Kind.CAMERA, FaultKind.STALLED, "cam0", True, "no picture for 1.2 s"))
-        assert bulletin.document("diag")["cameraFreeze"]["detail"] == {"device": "cam0", "what": "no picture for 1.2 s"}
+        assert bulletin.document("diag")["cameraFreeze"]["detail"] == {
+            "device": "cam0", "fault": "stalled", "what": "no picture for 1.2 s"}
+
+
+@virtual_time
+async def test_what_is_wrong_with_the_encoder_stands_in_its_fall_back() -> None:
+    with register() as (diagnostics, bulletin, _):
+        diagnostics.fault(Fault(Kind.CAMERA, FaultKind.FALLBACK, "encoder0", True, "it is held by x (7): end it",
+                                FaultKind.BUSY))
+        assert bulletin.document("diag")["encoderFallback"]["detail"] == {
+            "device": "encoder0", "fault": "busy", "what": "it is held by x (7): end it"}
 
 
 @pytest.mark.parametrize("kind", list(Kind))
@@ -171,9 +181,16 @@ def test_true_is_trouble_and_one_is_good() -> None:
     assert [is_raised(value) for value in (True, False, 1, 2, 3)] == [True, False, False, True, True]
 
 
-def test_what_keeps_a_camera_from_being_opened_is_told_apart() -> None:
+@pytest.mark.parametrize("kind", [Kind.CAMERA, Kind.MICROPHONE, Kind.SPEAKER, Kind.DISPLAY])
+def test_what_keeps_a_device_from_being_used_is_told_apart_with_what_to_do(kind: Kind) -> None:
     obstacles = (FaultKind.MISSING, FaultKind.BUSY, FaultKind.DENIED, FaultKind.FORMAT, FaultKind.PULLED,
                  FaultKind.FAILED)
-    names = {diagnostic_of(Fault(Kind.CAMERA, obstacle, "cam0", True)) for obstacle in obstacles}
-    assert None not in names
-    assert len(names) == len(obstacles)
+    names = [diagnostic_of(Fault(kind, obstacle, "x", True)) or "" for obstacle in obstacles]
+    assert len(set(names)) == len(obstacles)
+    assert len({(DIAGNOSTICS[name].message, DIAGNOSTICS[name].advice) for name in names}) == len(obstacles)
+    assert all(DIAGNOSTICS[name].advice for name in names)
+
+
+def test_a_panel_that_never_was_there_is_no_panel_that_was_pulled() -> None:
+    obstacles = (FaultKind.MISSING, FaultKind.BUSY, FaultKind.DENIED, FaultKind.PULLED, FaultKind.FAILED)
+    assert len({diagnostic_of(Fault(Kind.PANEL, obstacle, "panel0", True)) for obstacle in obstacles}) == len(obstacles)

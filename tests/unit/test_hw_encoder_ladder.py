@@ -12,7 +12,7 @@ from av.video.frame import VideoFrame
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hw.api import EncodedFrame, EncoderKind, VideoMode
+from hw.api import EncodedFrame, EncoderKind, FaultKind, VideoMode
 from hw.camera.x264 import H264Encoder
 from hw.pi.encoder.ladder import CameraEncoder, affordable, measure
 from hw.pi.encoder.m2m import fill_planes, floor_of
@@ -68,9 +68,9 @@ def test_speed_is_measured() -> None:
 
 
 def test_a_board_without_hardware_encodes_in_software() -> None:
-    told: list[tuple[EncoderKind, str]] = []
+    told: list[tuple[EncoderKind, str, FaultKind]] = []
     encoder = CameraEncoder(lambda *words: told.append(words), find=Found, speed=lambda: 12e6)
-    assert told == [(EncoderKind.SOFTWARE, "")]
+    assert [words[:2] for words in told] == [(EncoderKind.SOFTWARE, "")]
     mode = encoder.open(HD)
     assert (mode.width, mode.height) == (640, 360)
     encoder.encode(grey(HD), 1)  # of the size before: made smaller, and not lost
@@ -89,12 +89,12 @@ def test_a_board_without_hardware_encodes_in_software() -> None:
 
 
 def test_hardware_that_the_board_should_have_is_missed_from_the_start_and_taken_when_it_comes() -> None:
-    told: list[tuple[EncoderKind, str]] = []
+    told: list[tuple[EncoderKind, str, FaultKind]] = []
     now, nodes, found = [0.0], [frozenset[str]()], [Found()]
     encoder = CameraEncoder(lambda *words: told.append(words), expected=True, find=lambda: found[0],
                             nodes=lambda: nodes[0], speed=lambda: 1e9, clock=lambda: now[0])
-    (kind, reason), = told
-    assert kind is EncoderKind.SOFTWARE
+    (kind, reason, fault), = told
+    assert (kind, fault) == (EncoderKind.SOFTWARE, FaultKind.MISSING)
     assert "is not there: look for its driver" in reason
     mode = encoder.open(VideoMode(320, 180))
     encoder.encode(grey(mode), 1)
@@ -104,21 +104,21 @@ def test_hardware_that_the_board_should_have_is_missed_from_the_start_and_taken_
     encoder.recover()
     while encoder.proving:
         encoder.recover()
-    assert told[1:] == [(EncoderKind.HARDWARE, "")]
+    assert [words[:2] for words in told[1:]] == [(EncoderKind.HARDWARE, "")]
 
 
-@pytest.mark.parametrize("found", [Found("/dev/video11"), Found("", "it is held by x (7)")])
+@pytest.mark.parametrize("found", [Found("/dev/video11"), Found("", "it is held by x (7)", FaultKind.BUSY)])
 def test_hardware_that_is_there_is_not_missed(found: Found) -> None:
-    told: list[tuple[EncoderKind, str]] = []
+    told: list[tuple[EncoderKind, str, FaultKind]] = []
     CameraEncoder(lambda *words: told.append(words), expected=True, find=lambda: found, speed=lambda: 1e9)
-    assert [reason for _, reason in told] == [found.reason]
+    assert [words[1:] for words in told] == [(found.reason, found.fault)]
 
 
 def test_a_node_that_is_gone_at_the_opening_is_left_for_software() -> None:
-    told: list[tuple[EncoderKind, str]] = []
+    told: list[tuple[EncoderKind, str, FaultKind]] = []
     encoder = CameraEncoder(lambda *words: told.append(words), find=lambda: Found("/dev/not-there"), speed=lambda: 1e9)
     assert encoder.open(HD) == HD
-    assert told[0] == (EncoderKind.HARDWARE, "")
+    assert told[0][:2] == (EncoderKind.HARDWARE, "")
     assert told[1][0] is EncoderKind.SOFTWARE
     assert "/dev/not-there" in told[1][1]
     encoder.close()

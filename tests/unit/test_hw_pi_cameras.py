@@ -23,6 +23,7 @@ from hw.api import (
     HardwareError,
     Kind,
 )
+from hw.camera.trouble import CameraTrouble
 from hw.faults import FaultLine
 from hw.pi.camera import process as module
 from hw.pi.camera.config import CameraConfig, ranked
@@ -226,10 +227,19 @@ def test_one_alone_is_told_as_before(yard: Yard, started: Make) -> None:
     yard.news()
     yard.open[0].error = DevicePulledError("camera Front was unplugged")
     camera.tick()
-    assert (yard.seen, yard.news()) == ("", [("device", "pulled")])
+    assert (yard.seen, yard.news()) == ("", [("device", "usb-front", "pulled")])
     yard.refusals["usb-front"] = DeviceBusyError("held by x (7)")
     camera.handle({"do": "start", "generation": 7, **MODE})
-    assert yard.news() == [("device", "busy")]
+    assert yard.news() == [("device", "usb-front", "busy")]
+
+
+def test_where_none_opens_it_is_told_of_the_best(yard: Yard, started: Make) -> None:
+    yard.refusals = {"usb-front": DeviceBusyError("held by x (7)"), "usb-side": DeviceDeniedError("group video")}
+    started("Side", "Front")
+    assert yard.news() == [("device", "usb-side", "denied")]
+    yard.there = []
+    started("Side", "Front")
+    assert yard.news() == [("device", "", "missing")], "of none that is there"
 
 
 def test_a_snapshot_of_a_closed_camera_is_of_the_next_where_the_best_refuses(yard: Yard, started: Make) -> None:
@@ -319,6 +329,30 @@ def test_one_that_was_pulled_is_told_until_it_is_back_also_while_nobody_looks(kn
     known.cameras.plugged([("a", "Front"), ("b", "Side")])
     assert known.tells((FaultKind.PULLED, "a", True), (FaultKind.PULLED, "a", False))
     assert [fact.present for fact in known.facts()] == [True, True]
+
+
+def test_trouble_has_the_name_of_the_camera_in_use_and_is_over_with_the_next() -> None:
+    line, told = FaultLine(), list[Fault]()
+    line.listen(told.append)
+    trouble = CameraTrouble("cam0", line)
+
+    def tells(*expected: tuple[FaultKind, str, bool]) -> bool:
+        return until(lambda: [(one.fault, one.device, one.active) for one in told] == list(expected), 2.0)
+
+    trouble.report(FaultKind.STALLED, True, "no picture")
+    trouble.report(FaultKind.BUSY, True, "held by x (7)")
+    before = ((FaultKind.STALLED, "cam0", True), (FaultKind.BUSY, "cam0", True))
+    assert tells(*before)
+    trouble.become("cam0")
+    trouble.become("usb-front", {FaultKind.BUSY})
+    assert tells(*before, (FaultKind.STALLED, "cam0", False)), "what others go on telling stands"
+    assert (trouble.active(FaultKind.STALLED), trouble.active(FaultKind.BUSY)) == (False, False)
+    trouble.report(FaultKind.SLOW, True)
+    trouble.report(FaultKind.SLOW, False)
+    trouble.fallback(True, "it hangs", FaultKind.STALLED)
+    assert until(lambda: told[-1] == Fault(Kind.CAMERA, FaultKind.FALLBACK, "encoder0", True, "it hangs",
+                                           FaultKind.STALLED), 2.0)
+    line.close()
 
 
 def test_one_that_refused_and_is_gone_is_not_missed(known: Known) -> None:

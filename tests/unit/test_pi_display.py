@@ -14,7 +14,20 @@ from PIL.Image import Image, new
 
 from appliance.media.screen import Screen
 from hw import screen
-from hw.api import DeviceMissingError, Fault, FaultKind, Fit, Kind, Picture, Tile
+from hw.api import (
+    DeviceBusyError,
+    DeviceDeniedError,
+    DeviceFailedError,
+    DeviceFormatError,
+    DeviceMissingError,
+    Fault,
+    FaultKind,
+    Fit,
+    HardwareError,
+    Kind,
+    Picture,
+    Tile,
+)
 from hw.faults import FaultLine
 from hw.pi import sdl
 from hw.pi.backlight import Backlight
@@ -91,6 +104,7 @@ class Sockets:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.connected = {"HDMI-A-1": True, "HDMI-A-2": True}
+        self.refusal: HardwareError | None = None
         self.opened: queue.Queue[str] = queue.Queue()
         self.told: queue.Queue[Message] = queue.Queue()
         self._looked: queue.Queue[None] = queue.Queue()
@@ -103,6 +117,8 @@ class Sockets:
         return [Connector(0, name, connected) for name, connected in self.connected.items()]
 
     def window(self, driver: str, connector: Connector, rotation: int) -> Sockets.Window:
+        if self.refusal is not None:
+            raise self.refusal
         self.opened.put(connector.name)
         return Sockets.Window(connector)
 
@@ -167,6 +183,33 @@ def test_of_two_screens_the_one_that_is_named_is_drawn_on_and_no_other(sockets: 
         sockets.connected["HDMI-A-2"] = True
         assert sockets.opened.get(timeout=5) == "HDMI-A-2"
         assert sockets.state().open
+    finally:
+        process.close()
+
+
+def test_a_screen_that_names_no_mode_is_found(tmp_path: Path) -> None:
+    for number, (path, status, modes) in enumerate((
+        ("card0-HDMI-A-1", "connected", "1920x1080\n"), ("card0-HDMI-A-2", "connected", ""),
+        ("card1-DSI-1", "disconnected", ""),
+    )):  # fmt: skip
+        _connector(tmp_path, path, number, status)
+        (tmp_path / path / "modes").write_text(modes)
+    _connector(tmp_path, "card1-DP-1", 7, "connected")  # gone before its modes are read
+    assert sdl.without_mode(str(tmp_path)) == ["HDMI-A-2"]
+
+
+@pytest.mark.parametrize(("error", "fault"), [
+    (DeviceBusyError("held by x (7)"), FaultKind.BUSY), (DeviceDeniedError("groups video"), FaultKind.DENIED),
+    (DeviceFormatError("no mode"), FaultKind.FORMAT), (DeviceFailedError("no window"), FaultKind.FAILED),
+])
+def test_what_keeps_a_screen_from_being_opened_is_told_apart(
+    sockets: Sockets, error: HardwareError, fault: FaultKind
+) -> None:
+    sockets.refusal = error
+    process = sdl.Screen(DisplayConfig(), "kmsdrm", sockets.told.put)
+    try:
+        told = sockets.state()
+        assert (told.fault, told.note) == (fault, str(error))
     finally:
         process.close()
 

@@ -52,6 +52,10 @@ class KnownCameras:
         self._faults.report(Kind.CAMERA, fault, camera, True, words)
         self._compare()
 
+    def refusal(self, camera: str) -> FaultKind | None:
+        """What is told here of it."""
+        return self._refused.get(camera, (None, ""))[0]
+
     def closed(self) -> None:
         """Nobody tries any more: nobody would know when what keeps one from being used is over."""
         for camera in [one for one, (fault, _) in self._refused.items() if fault is not FaultKind.PULLED]:

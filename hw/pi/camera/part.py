@@ -18,7 +18,7 @@ from hw.pi.camera.usb import find_usb
 __all__ = ["PiCamera", "open_camera"]
 
 DEVICE: Final = "cam0"
-"""Faults of whichever camera is used, and calls, know one name; one that another stands in for is told by its id."""
+"""What the board's camera is called while none was ever there."""
 
 SELECT_S: Final = 1.9
 
@@ -54,12 +54,19 @@ class PiCamera(ProcessCamera):
         with self._lock:
             facts = self._known.facts(running=self._start is not None, note=self.note)
         if not any(fact.used for fact in facts):
-            gone = any(self._line.active(Kind.CAMERA, fault, DEVICE) for fault in (FaultKind.MISSING, FaultKind.PULLED))
+            gone = any(map(self._trouble.active, (FaultKind.MISSING, FaultKind.PULLED)))
             note = "it was unplugged" if gone else "none is plugged in that the board file names"
-            facts.append(DeviceFact(Kind.CAMERA, DEVICE, "Camera", present=False, used=False, note=note))
+            last = DEVICE if self._trouble.device in {fact.id for fact in facts} else self._trouble.device
+            facts.append(DeviceFact(Kind.CAMERA, last, "Camera", present=False, used=False, note=note))
         return facts
 
     # --- from the process
+
+    def _be(self, camera: str) -> None:
+        """What comes now is of ``camera``; empty: of none that is there."""
+        with self._lock:
+            if camera:
+                self._trouble.become(camera, {self._known.refusal(self._trouble.device)})
 
     def _tell_all(self) -> None:
         with self._lock:
@@ -72,8 +79,12 @@ class PiCamera(ProcessCamera):
         known = self._known
         match event["event"]:
             case "using":
+                self._be(event["id"])
                 with self._lock:
                     known.using(event["id"])
+            case "device":
+                self._be(event.get("id", ""))
+                super()._event(event)
             case "refused":
                 with self._lock:
                     known.refused(event["id"], FaultKind(event["why"]), event["detail"])

@@ -108,34 +108,34 @@ class RealCamera:
         self._again_at: float | None = None  # a camera that has just come is opened again then
         self._plugged: Sequence[object] = ()
         self._own: OwnStream | None = None  # while the camera's own H.264 is passed through
-        self._chosen = ""  # id of the camera that was opened last
+        self._chosen = self._blamed = ""  # ids of the camera that was opened last, and of what trouble is of
         self._selected = ""  # id of the one that is preferred to all others
         self._refused: dict[str, float] = {}  # by id, those that others stand in for, and when to try them again
         self._own_faults: dict[str, str] = {}  # by id: why a camera's own H.264 is not asked for again
         self._stills: list[tuple[int, float]] = []  # snapshots that wait for its next one, with their deadlines
-        self._maker = (EncoderKind.SOFTWARE, "")
+        self._maker = (EncoderKind.SOFTWARE, "", FaultKind.FAILED)
         self._encoder = CameraEncoder(self._tell_encoder, hardware=config.encoder != "software",
                                       expected=config.encoder == "hardware")
 
     # --- to the board
 
-    def _tell_encoder(self, kind: EncoderKind, reason: str) -> None:
-        self._maker = kind, reason
+    def _tell_encoder(self, *maker: *tuple[EncoderKind, str, FaultKind]) -> None:
+        self._maker = maker
         self._tell_maker()
 
     def _tell_maker(self) -> None:
-        kind, reason = self._maker if self._own is None else (EncoderKind.CAMERA, "")
+        kind, reason, fault = self._maker if self._own is None else (EncoderKind.CAMERA, "", FaultKind.FAILED)
         self._owner.tell("encoder", kind=kind.value)
-        self._owner.tell("fallback", active=bool(reason), detail=reason)
+        self._owner.tell("fallback", active=bool(reason), detail=reason, why=fault.value)
 
     def _tell_trouble(self, error: HardwareError) -> None:
-        fault = fault_of(error)
+        fault, words = fault_of(error), str(error)
         if fault is FaultKind.PULLED:
-            self._pulled = str(error)
+            self._pulled = words
         elif fault is FaultKind.MISSING and self._pulled:  # what it was when it went is what helps
-            self._owner.tell("device", why=FaultKind.PULLED.value, detail=self._pulled)
-            return
-        self._owner.tell("device", why=fault.value, detail=str(error))
+            fault, words = FaultKind.PULLED, self._pulled
+        blamed = "" if fault is FaultKind.MISSING else self._blamed
+        self._owner.tell("device", why=fault.value, detail=words, id=blamed)
 
     def _tell_mode(self, mode: VideoMode) -> None:
         generation = 0 if self._wanted is None else self._wanted[0]
@@ -228,10 +228,11 @@ class RealCamera:
                 self._refuse(better.id, refusal)
             self._use(camera)
             return sensor
+        self._blamed = passed[0][0].id
         raise passed[0][1]
 
     def _use(self, camera: UsbCamera) -> None:
-        self._chosen = camera.id
+        self._chosen = self._blamed = camera.id
         self._refused.pop(camera.id, None)
         self._owner.tell("using", id=camera.id)
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from av.video.frame import VideoFrame
 
-from hw.api import EncodedFrame, EncoderKind, VideoMode
+from hw.api import EncodedFrame, EncoderKind, FaultKind, VideoMode
 from hw.camera.x264 import H264Encoder
 from hw.pi.encoder.m2m import EncoderError, M2mEncoder, MemoryRefusedError
 from hw.pi.encoder.probe import Found, find_encoder, plugged_encoders
@@ -86,14 +86,14 @@ def measure() -> float:
 class CameraEncoder:
     """One encoder for one camera, from picture to access unit.
 
-    ``told`` hears who encodes, and why not the hardware: empty words while nothing is wrong. Hardware that fails is
-    left for software, which begins with the pictures that it swallowed; it is proven again in the background, after
-    pauses that grow, and taken back between two pictures. With each change ``mode`` may change: at most to what was
-    asked. ``expected``: the board has hardware, and where there is none that is told as well.
+    ``told`` hears who encodes, why not the hardware (empty words while nothing is wrong), and what that is told as.
+    Hardware that fails is left for software, which begins with the pictures that it swallowed; it is proven again in
+    the background, after pauses that grow, and taken back between two pictures. With each change ``mode`` may change:
+    at most to what was asked. ``expected``: the board has hardware, and where there is none that is told as well.
     """
 
     def __init__(
-        self, told: Callable[[EncoderKind, str], None], *, hardware: bool = True, expected: bool = False,
+        self, told: Callable[[EncoderKind, str, FaultKind], None], *, hardware: bool = True, expected: bool = False,
         find: Callable[[], Found] = find_encoder, nodes: Callable[[], Set[object]] = plugged_encoders,
         speed: Callable[[], float] = measure, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
@@ -106,7 +106,7 @@ class CameraEncoder:
         self._again_at = self._since = 0.0
         self._found = self._look() if hardware else Found()
         if expected and self._found == Found():
-            self._found = Found("", MISSED)
+            self._found = Found("", MISSED, FaultKind.MISSING)
         if self._found.reason:
             self._later()
         self._speed = speed()  # before it is needed: a fall back has no time for it
@@ -120,7 +120,7 @@ class CameraEncoder:
         self._tell()
 
     def _tell(self) -> None:
-        self._told(self.kind, self._found.reason)
+        self._told(self.kind, self._found.reason, self._found.fault)
 
     @property
     def kind(self) -> EncoderKind:
@@ -177,7 +177,7 @@ class CameraEncoder:
         try:
             found = within(FIND_S, "hw.encoder.find", self._trial)
         except TimeoutError as error:
-            return Found("", f"encoder: {error}")
+            return Found("", f"encoder: {error}", FaultKind.STALLED)
         self._trial = None
         return found
 
@@ -185,7 +185,7 @@ class CameraEncoder:
         _log.warning("%s: pictures are encoded in software", error)
         if self._clock() - self._since >= HEALTHY_S:
             self._attempts = 0
-        self._found = Found("", f"{error}; software encodes instead")
+        self._found = Found("", f"{error}; software encodes instead", error.fault)
         self._seen, self._look_at = self._nodes(), self._clock() + LOOK_S
         self._later()
         self._release()
@@ -334,7 +334,8 @@ class CameraEncoder:
         if drain:
             self._ready += self._hardware.drain(DRAIN_S)
         if not self._release():
-            self._give_up(EncoderError(f"encoder {self._found.path}: the driver hangs in closing it"))
+            self._give_up(EncoderError(f"encoder {self._found.path}: the driver hangs in closing it",
+                                       FaultKind.STALLED))
 
     def close(self) -> None:
         """No drain: nobody waits for the last picture of a camera that is closed."""

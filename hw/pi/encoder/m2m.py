@@ -20,7 +20,8 @@ from typing import Final
 
 from av.video.frame import VideoFrame
 
-from hw.api import EncodedFrame, VideoMode
+from hw.api import EncodedFrame, FaultKind, VideoMode
+from hw.blame import fault_of
 from hw.camera.x264 import KEYFRAME_S, level
 from hw.pi.encoder.units import fault_of_unit
 from hw.pi.patience import aside, within
@@ -81,7 +82,11 @@ LEVELS: Final = {"3.1": 9, "4.0": 11, "4.2": 13}  # V4L2_MPEG_VIDEO_H264_LEVEL_*
 
 
 class EncoderError(Exception):
-    """The encoder failed, and why."""
+    """The encoder failed, and why: ``fault`` is what it is told as."""
+
+    def __init__(self, words: str, fault: FaultKind = FaultKind.FAILED) -> None:
+        super().__init__(words)
+        self.fault = fault
 
 
 class MemoryRefusedError(EncoderError):
@@ -123,12 +128,12 @@ class M2mEncoder:
         try:
             self._node = Node(path)
         except OSError as error:
-            raise EncoderError(str(refusal(self._name, path, error))) from error
+            raise _failure(self._name, path, error) from error
         try:
             self._open()
         except OSError as error:
             self.close()
-            raise EncoderError(str(refusal(self._name, path, error))) from error
+            raise _failure(self._name, path, error) from error
         except EncoderError:
             self.close()
             raise
@@ -144,7 +149,8 @@ class M2mEncoder:
             if pixels not in offered:
                 raise MemoryRefusedError(f"{self._name} takes no {pixels}")
         if not bits & CAN_ENCODE or not pixels:
-            raise EncoderError(f"{self._name} takes none of our formats; it offers {', '.join(offered) or 'none'}")
+            raise EncoderError(f"{self._name} takes none of our formats; it offers {', '.join(offered) or 'none'}",
+                               FaultKind.FORMAT)
         for control, value in (
             (PROFILE, CONSTRAINED_BASELINE), (LEVEL, LEVELS[level(mode)]), (I_PERIOD, mode.fps * KEYFRAME_S),
             (REPEAT_HEADERS, 1), (BITRATE_MODE, CONSTANT_RATE), (B_FRAMES, 0),
@@ -158,7 +164,8 @@ class M2mEncoder:
         coded = node.set_format(QueueKind.CODED, mode.width, mode.height, "H264", size=CODED_SIZE)
         given = (self._raw.width, self._raw.height, self._raw.pixels, coded.pixels)
         if given != (mode.width, mode.height, pixels, "H264"):
-            raise EncoderError(f"{self._name} does not do {mode.width}x{mode.height} of format {pixels}")
+            raise EncoderError(f"{self._name} does not do {mode.width}x{mode.height} of format {pixels}: choose "
+                               "another size", FaultKind.FORMAT)
         with suppress(OSError):
             node.set_rate(QueueKind.RAW, mode.fps)
         if self.layout is not None and not _lies_as(self._raw, self.layout):
@@ -226,7 +233,7 @@ class M2mEncoder:
             self._wake_key()
             self._in.put(index, used=self._raw.size, pts_us=pts_us)
         except OSError as error:
-            raise EncoderError(str(refusal(self._name, self._node.path, error))) from error
+            raise _failure(self._name, self._node.path, error, running=True) from error
         self._pending.append(_Inside(time.monotonic(), pts_us, picture))
 
     def share(self, shot: Shot) -> None:
@@ -243,7 +250,7 @@ class M2mEncoder:
         except OSError as error:
             if not self._taken and error.errno in REFUSALS:
                 raise MemoryRefusedError(f"{self._name} does not read the camera's memory: {error.strerror}") from error
-            raise EncoderError(str(refusal(self._name, self._node.path, error))) from error
+            raise _failure(self._name, self._node.path, error, running=True) from error
         self._taken = True
         self._free.remove(index)
         self._reading[index] = shot.keep()
@@ -277,7 +284,7 @@ class M2mEncoder:
                 if frame is not None:
                     units.append(frame)
         except OSError as error:
-            raise EncoderError(str(refusal(self._name, self._node.path, error))) from error
+            raise _failure(self._name, self._node.path, error, running=True) from error
         self._reclaim()
 
     def _judge(self, now: float) -> None:
@@ -286,7 +293,7 @@ class M2mEncoder:
         if self._late >= LATE:
             raise EncoderError(f"{self._name} takes over {LATE_S * 1000:.0f} ms for each picture")
         if self._pending and now - self._pending[0].when > SILENT_S:
-            raise EncoderError(f"{self._name} has not answered for {SILENT_S:g} s")
+            raise EncoderError(f"{self._name} has not answered for {SILENT_S:g} s", FaultKind.STALLED)
 
     @property
     def uncoded(self) -> list[tuple[VideoFrame, int]]:
@@ -334,7 +341,7 @@ class M2mEncoder:
                 if shot is not None:
                     shot.close()
         except OSError as error:
-            raise EncoderError(str(refusal(self._name, self._node.path, error))) from error
+            raise _failure(self._name, self._node.path, error, running=True) from error
 
     # --- the end
 
@@ -379,6 +386,13 @@ class M2mEncoder:
     def closed(self) -> bool:
         """Whether the driver has let go of it."""
         return self._closing is not None and self._closing.done()
+
+
+def _failure(name: str, path: str, error: OSError, *, running: bool = False) -> EncoderError:
+    """``running``: it was open, so that one which is not there any more was unplugged."""
+    told = refusal(name, path, error)
+    fault = fault_of(told)
+    return EncoderError(str(told), FaultKind.PULLED if running and fault is FaultKind.MISSING else fault)
 
 
 def _let_go(pictures: Iterable[_Inside]) -> None:

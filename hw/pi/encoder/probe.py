@@ -13,7 +13,7 @@ from typing import Final
 
 from av.video.frame import VideoFrame
 
-from hw.api import VideoMode
+from hw.api import FaultKind, VideoMode
 from hw.pi.encoder.m2m import EncoderError, M2mEncoder
 from hw.pi.v4l2 import CAN_ENCODE, Node, QueueKind, nodes_named
 
@@ -27,10 +27,12 @@ PROOF_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The encoder at ``path``; empty: none of use, and ``reason`` why (empty too: this board has none)."""
+    """The encoder at ``path``; empty: none of use, and ``reason`` why (empty too: this board has none), told as
+    ``fault``."""
 
     path: str = ""
     reason: str = ""
+    fault: FaultKind = FaultKind.FAILED
 
 
 def encoder_nodes(sysfs: str = "/sys") -> list[str]:
@@ -80,19 +82,19 @@ def prove(path: str) -> None:
                 if not units[0].keyframe:
                     raise EncoderError(f"encoder {path} begins without a key frame")
                 return
-        raise EncoderError(f"encoder {path} made nothing of a picture within {PROOF_S:g} s")
+        raise EncoderError(f"encoder {path} made nothing of a picture within {PROOF_S:g} s", FaultKind.STALLED)
     finally:
         encoder.close()
 
 
 def find_encoder(sysfs: str = "/sys") -> Found:
     """The first encoder that proves itself. A driver that hangs is waited for: call it aside (``hw.pi.patience``)."""
-    reasons = []
+    refusals = []
     for path in encoder_nodes(sysfs):
         try:
             prove(path)
         except EncoderError as error:
-            reasons.append(str(error))
+            refusals.append(error)
         else:
             return Found(path)
-    return Found("", "; ".join(reasons))
+    return Found("", "; ".join(map(str, refusals)), refusals[0].fault) if refusals else Found()

@@ -259,7 +259,7 @@ def test_pulled_in_use_and_back(one: PiCamera, seen: Seen) -> None:
     bus.unplug()
     lasted = seen.until(seen.told(FaultKind.PULLED, True), PULL_S)
     told = next(fault for fault in seen.faults if fault.fault is FaultKind.PULLED)
-    assert "unplugged" in told.detail
+    assert ("unplugged" in told.detail, told.device) == (True, "platform-vivid.0")
     quick(one.request_keyframe)
     quick(lambda: one.set_bitrate(500_000))
     with pytest.raises(DeviceMissingError):
@@ -302,7 +302,8 @@ def test_busy_names_the_holder(one: PiCamera, seen: Seen) -> None:
         assert holder.stdout.readline() == b"on\n"
         quick(lambda: one.start(MODE, seen.frame))
         seen.until(seen.told(FaultKind.BUSY, True))
-        assert str(holder.pid) in next(fault for fault in seen.faults if fault.fault is FaultKind.BUSY).detail
+        told = next(fault for fault in seen.faults if fault.fault is FaultKind.BUSY)
+        assert (str(holder.pid) in told.detail, told.device) == (True, "platform-vivid.0")
         with pytest.raises(DeviceBusyError, match=str(holder.pid)):
             one.snapshot()
         holder.kill()

@@ -10,7 +10,7 @@ import av
 import pytest
 from av.video.frame import VideoFrame
 
-from hw.api import EncodedFrame, EncoderKind, VideoMode
+from hw.api import EncodedFrame, EncoderKind, FaultKind, VideoMode
 from hw.pi.encoder.ladder import CameraEncoder
 from hw.pi.encoder.m2m import EncoderError, M2mEncoder, floor_of
 from hw.pi.encoder.probe import encoder_nodes, find_encoder, plugged_encoders, prove
@@ -38,9 +38,10 @@ def device() -> Iterator[Encoder]:
 class Told:
     def __init__(self) -> None:
         self.now: tuple[EncoderKind, str] = (EncoderKind.RECORDED, "")
+        self.fault: FaultKind | None = None
 
-    def __call__(self, kind: EncoderKind, reason: str) -> None:
-        self.now = (kind, reason)
+    def __call__(self, kind: EncoderKind, reason: str, fault: FaultKind) -> None:
+        self.now, self.fault = (kind, reason), fault
 
 
 def picture(mode: VideoMode, luma: int = 100) -> VideoFrame:
@@ -183,15 +184,15 @@ def test_one_late_picture_is_waited_for(device: Encoder, encoder: CameraEncoder,
     assert len(decoded(stream.units)) == len(stream.units) >= 20
 
 
-@pytest.mark.parametrize(("fault", "value", "words"), [
-    ("error_next", 1000, "damaged"),
-    ("corrupt_next", 1000, "damaged"),
-    ("stall", 1, "not answered"),
-    ("encode_us", 120_000, "for each picture"),
-    ("unplug", 1, "not there"),
+@pytest.mark.parametrize(("fault", "value", "words", "told_as"), [
+    ("error_next", 1000, "damaged", FaultKind.FAILED),
+    ("corrupt_next", 1000, "damaged", FaultKind.FAILED),
+    ("stall", 1, "not answered", FaultKind.STALLED),
+    ("encode_us", 120_000, "for each picture", FaultKind.FAILED),
+    ("unplug", 1, "not there", FaultKind.PULLED),
 ])  # fmt: skip
 def test_what_fails_is_left_for_software(device: Encoder, encoder: CameraEncoder, told: Told, fault: str, value: int,
-                                         words: str) -> None:
+                                         words: str, told_as: FaultKind) -> None:
     device["fill"] = 0  # or what is damaged may be filler alone
     encoder.open(MODE)
     stream = Stream(encoder)
@@ -207,7 +208,7 @@ def test_what_fails_is_left_for_software(device: Encoder, encoder: CameraEncoder
     assert lasted < FALL_BACK_S
     before = max(n for n, unit in enumerate(stream.units) if unit.keyframe)  # where software began, at once
     kind, reason = told.now
-    assert kind is EncoderKind.SOFTWARE
+    assert (kind, told.fault) == (EncoderKind.SOFTWARE, told_as)
     assert words in reason
     stream.run(3)
     assert len(decoded(stream.units[before:])) == len(stream.units) - before
@@ -221,14 +222,15 @@ def test_what_fails_is_left_for_software(device: Encoder, encoder: CameraEncoder
         assert not missing
 
 
-@pytest.mark.parametrize(("fault", "value", "words"), [
-    ("fail_streamon", 1, "memory"), ("max_bufs", 0, "memory"), ("max_ctx", 0, "held by"),
+@pytest.mark.parametrize(("fault", "value", "words", "told_as"), [
+    ("fail_streamon", 1, "memory", FaultKind.FAILED), ("max_bufs", 0, "memory", FaultKind.FAILED),
+    ("max_ctx", 0, "held by", FaultKind.BUSY),
 ])  # fmt: skip
 def test_what_refuses_to_begin_is_left_for_software(device: Encoder, encoder: CameraEncoder, told: Told, fault: str,
-                                                    value: int, words: str) -> None:
+                                                    value: int, words: str, told_as: FaultKind) -> None:
     device[fault] = value
     encoder.open(MODE)
-    assert told.now[0] is EncoderKind.SOFTWARE
+    assert (told.now[0], told.fault) == (EncoderKind.SOFTWARE, told_as)
     assert words in told.now[1]
     assert Stream(encoder).run(3)[0].keyframe
 
