@@ -33,7 +33,7 @@ class PiCaptures:
         if any(fact.id == device and fact.used for fact in self._cameras()):
             raise DeviceBusyError(f"{device} is the camera of this appliance, and shown to others as that: choose "
                                   "another camera first (devices.select)")
-        ids = [one.id for one in (*there, *find_usb())]
+        ids = list(dict.fromkeys(one.id for one in (*there, *find_usb())))
         if device not in ids:
             raise DeviceMissingError(f"there is no capture device {device!r}; there are: {', '.join(ids) or 'none'}")
         with self._lock:

@@ -87,17 +87,20 @@ class Offer:
 
 
 def find_usb(sysfs: str = "/sys") -> Sequence[UsbCamera]:
-    """The first capture node of each camera, in order of their numbers. One that cannot be asked (busy, forbidden) is
-    among them; an HDMI input is not: what is connected there is shown when somebody asks for it."""
+    """The first capture node of each camera, in order of their numbers, HDMI inputs last. One that cannot be asked
+    (busy, forbidden) is among them."""
     found: dict[str, UsbCamera] = {}
+    hdmi: dict[str, UsbCamera] = {}
     for camera in _nodes(sysfs):
         if camera.name.startswith(NOT_ALONE):
             continue
+        is_hdmi = False
         with suppress(OSError), Node(camera.path) as node:
-            if not can_stream(node) or receives_hdmi(node):
+            if not can_stream(node):
                 continue
-        found.setdefault(camera.id, camera)
-    return list(found.values())
+            is_hdmi = receives_hdmi(node)
+        (hdmi if is_hdmi else found).setdefault(camera.id, camera)
+    return [*found.values(), *(one for one in hdmi.values() if one.id not in found)]
 
 
 def find_hdmi(sysfs: str = "/sys") -> Sequence[UsbCamera]:

@@ -16,12 +16,12 @@ from hw.pi.camera.config import CameraConfig
 from hw.pi.camera.part import PiCamera
 from hw.pi.camera.usb import find_hdmi, find_usb
 from hw.pi.v4l2 import Node
-from tests.hil.devices import Bound
+from tests.hil.devices import Encoder, H264Camera, camera
 from tests.hil.seen import Seen, luma, pictures
 
-MODULES = ["hilenc", "vivid n_devs=2 node_types=0x1,0x1 num_inputs=1,1 input_types=0,3"]
+MODULES = ["hilenc", "vivid n_devs=1 node_types=0x1 num_inputs=1 input_types=3"]
 
-CAMERA, HDMI = "platform-vivid.0", "platform-vivid.1"
+HDMI = "platform-vivid.0"
 MODE = VideoMode(1280, 720, 5, 600_000)
 
 SIGNAL_MODE: Final = 0xF0F000 + 62
@@ -47,9 +47,8 @@ class Hdmi:
 def hdmi() -> Iterator[Hdmi]:
     one = Hdmi()
     yield one
-    plug = Bound("vivid", "vivid.1")
-    if not plug.plugged:
-        plug.plug()
+    if not camera().plugged:
+        camera().plug()
     one.set(GOOD)
 
 
@@ -84,22 +83,32 @@ def looks(own: Seen, right: Callable[[int], bool], x: float = 0.5) -> Callable[[
     return judge
 
 
-def test_it_is_no_camera_and_told_as_what_it_is(captures: PiCaptures) -> None:
-    assert [one.id for one in find_usb()] == [CAMERA]
+@pytest.fixture
+def webcam() -> Iterator[str]:
+    """Id of a camera beside it."""
+    hands = H264Camera()
+    hands.plug(camera_h264=0)
+    yield next(one.id for one in find_usb() if one.id != HDMI)
+    hands.unplug()
+    Encoder().calm()
+
+
+def test_it_is_the_last_camera_and_told_as_what_it_is(captures: PiCaptures, webcam: str) -> None:
+    assert [one.id for one in find_usb()] == [webcam, HDMI]
     (fact,) = captures.devices()
     assert (fact.kind, fact.id, fact.present, fact.used) == (Kind.CAPTURE, HDMI, True, False)
-    with pytest.raises(DeviceMissingError, match=f"{HDMI}, {CAMERA}"):
+    with pytest.raises(DeviceMissingError, match=f"{HDMI}, {webcam}"):
         captures.capture("usb-1-1:1.0")
 
 
-def test_it_is_shown_beside_the_camera(captures: PiCaptures, board: Seen, hdmi: Hdmi) -> None:
+def test_it_is_shown_beside_the_camera(captures: PiCaptures, board: Seen, hdmi: Hdmi, webcam: str) -> None:
     filmed, own = Seen(), Seen()
-    camera = PiCamera(CameraConfig(encoder="software"), filmed.line)
+    film = PiCamera(CameraConfig(encoder="software"), filmed.line)
     try:
-        camera.start(VideoMode(320, 180, 15, 200_000), filmed.frame)
+        film.start(VideoMode(320, 180, 15, 200_000), filmed.frame)
         filmed.more(5)
         with pytest.raises(DeviceBusyError, match="choose another camera"):
-            PiCaptures(camera.devices, board.line).capture(CAMERA)
+            PiCaptures(film.devices, board.line).capture(webcam)
         one = captures.capture(HDMI)
         try:
             with pytest.raises(DeviceBusyError, match="shown already"):
@@ -115,13 +124,13 @@ def test_it_is_shown_beside_the_camera(captures: PiCaptures, board: Seen, hdmi: 
         assert [fact.used for fact in captures.devices()] == [False]
         captures.capture(HDMI).close()
     finally:
-        camera.close()
+        film.close()
         filmed.line.close()
         own.line.close()
 
 
-def test_a_camera_that_is_not_in_use_is_shown_too(captures: PiCaptures) -> None:
-    own, one = Seen(), captures.capture(CAMERA)
+def test_a_camera_that_is_not_in_use_is_shown_too(captures: PiCaptures, webcam: str) -> None:
+    own, one = Seen(), captures.capture(webcam)
     try:
         one.start(MODE, own.frame)
         own.more(5)
@@ -177,7 +186,7 @@ def test_a_pull_is_told(shown: tuple[SharedSource, Seen], hdmi: Hdmi) -> None:
     one, own = shown
     one.start(MODE, own.frame)
     own.more(3)
-    Bound("vivid", "vivid.1").unplug()
+    camera().unplug()
     own.until(own.told(FaultKind.PULLED, True), 5.0)
     assert "unplugged" in own.faults[-1].detail
 
