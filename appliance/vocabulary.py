@@ -187,7 +187,8 @@ DIALECTS: Final = ("w3c", "acs")
 
 # --- the verbs ------------------------------------------------------------------------------------------------------
 
-_TO = Arg("to", ArgType.STRING, "name in the address book, or URI (device:, operator:, lan:, tel:, sip:, room:, whip:)",
+_TO = Arg("to", ArgType.STRING,
+          "name in the address book, or URI (device:, operator:, lan:, tel:, sip:, room:, audio:, whip:)",
           positional=True, minimum=1, maximum=256)
 _DIALECT = Arg("dialect", ArgType.STRING, "names and units: of W3C (default), or of Azure Communication Services",
                choices=DIALECTS)
@@ -221,7 +222,8 @@ VERBS: Final[tuple[Verb, ...]] = (
                    "hangUpForEveryOne"),
     )),
     Verb("room.join", "Join a room.", (
-        Arg("target", ArgType.STRING, "name in the address book or the settings, the room's id, or room: and either",
+        Arg("target", ArgType.STRING, "name in the address book or the settings, the room's id, or room: "
+            "(of AudioBridge audio:) and either",
             required=True, positional=True, minimum=1, maximum=256),
         Arg("pin", ArgType.STRING, "PIN of the room, where the settings have none", maximum=128, secret=True),
         Arg("audio", ArgType.BOOLEAN, "send audio (default true)"),

@@ -153,6 +153,7 @@ class ActiveCall:
         barred = {name for name, so in (("unmuteMic", self.barred.audio), ("turnVideoOn", self.barred.video)) if so}
         if self.sound_alone:
             missing = {**missing, "turnVideoOn": "a telephone call carries sound alone"}
+        missing = {**missing, **self.terms.lacks}
         return Standing(self.call.kind, self.terms.role, hardware_muted,
                         self.leg is not None and self.leg.ends_for_all, barred, missing)
 

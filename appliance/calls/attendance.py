@@ -64,7 +64,7 @@ class Attendance:
                 "speaking": member.id in heard.speaking if heard.measured else member.speaking,
                 "video": member.video, "receiving": member.receiving, "content": member.content,
                 "content_receiving": member.content_receiving, "quality": member.quality,
-                "state": ParticipantState.RECONNECTING if member.away else ParticipantState.CONNECTED}
+                "state": _state(member)}
             before = known.get(member.id)
             if before is None:
                 seat = Participant(member.id, member.identity, kind="voip", joined=time.time(), **changes)
@@ -99,3 +99,9 @@ class Attendance:
     def _remove(self, active: ActiveCall, participant_id: str, reason: Reason) -> None:
         active.roster = active.roster.without(participant_id)
         self._bulletin.post("call.participant.removed", participantId=participant_id, reason=reason.payload())
+
+
+def _state(member: Member) -> ParticipantState:
+    if member.away:
+        return ParticipantState.RECONNECTING
+    return ParticipantState.CONNECTING if member.connecting else ParticipantState.CONNECTED

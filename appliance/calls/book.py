@@ -23,7 +23,7 @@ __all__ = ["AddressBook", "Entry", "Round", "entries_of", "parse_uri", "save"]
 
 log = logging.getLogger(__name__)
 
-SCHEMES: Final = frozenset({"device", "operator", "lan", "tel", "sip", "sips", "room", "whip"})
+SCHEMES: Final = frozenset({"device", "operator", "lan", "tel", "sip", "sips", "room", "audio", "whip"})
 MAX_ENTRIES: Final = 1000  # an address book, not a directory; bounds memory and the file
 SHORT_CODE: Final = 6  # digits
 MAX_DEPTH: Final = 4  # groups of groups, and fallback chains

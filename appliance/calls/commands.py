@@ -10,6 +10,7 @@ from appliance.calls.active import ActiveCall
 from appliance.calls.book import Entry, Round
 from appliance.calls.controller import CallController
 from appliance.calls.machine import Signal
+from appliance.calls.terms import ROOMS
 from appliance.errors import BadRequest, Refused
 from appliance.intake import Handler
 from appliance.media.layout import Layout
@@ -67,8 +68,9 @@ class CallCommands:
         if book.get(name) is not None:
             targets = [one for step in book.plan([name], None, self._controller.ring_s) for one in step.targets]
         else:
-            targets = [Target("room", name.removeprefix("room:"))]
-        room = next((one for one in targets if one.scheme == "room" and one.address), None)
+            scheme, colon, address = name.partition(":")
+            targets = [Target(scheme, address) if colon and scheme in ROOMS else Target("room", name)]
+        room = next((one for one in targets if one.scheme in ROOMS and one.address), None)
         if room is None:
             raise BadRequest(f"{name!r} is no room", code=404, sub_code="notFound")
         return [Round((replace(room, pin=args.get("pin", "")),), self._controller.ring_s)]

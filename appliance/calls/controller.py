@@ -31,7 +31,7 @@ from appliance.calls.media import CallMedia
 from appliance.calls.messages import Messages
 from appliance.calls.orders import Orders
 from appliance.calls.presence import Presence
-from appliance.calls.terms import FREE, HouseRules
+from appliance.calls.terms import HouseRules, terms_of
 from appliance.errors import Refused, StoreError
 from appliance.media.api import Studio, Tone
 from appliance.providers.api import (
@@ -78,7 +78,7 @@ RECORD_S: Final = 2.0  # how long the records of the last call may take to be st
 HOURS_S: Final = 30.0  # between two looks whether the room is open still: the wall clock may be set meanwhile
 
 _KIND_OF_SCHEME: Final = {"tel": CallKind.PSTN, "sip": CallKind.PSTN, "sips": CallKind.PSTN,
-                         "room": CallKind.ROOM, "lan": CallKind.LAN}
+                         "room": CallKind.ROOM, "audio": CallKind.ROOM, "lan": CallKind.LAN}
 
 
 class CallController:
@@ -255,7 +255,7 @@ class CallController:
         if call.kind is CallKind.ROOM:
             media = replace(media, view={})  # of nobody, until it is known who is there
         active = self._active = ActiveCall(
-            call, media, plan, peer, terms=self._rules.get(first.uri, FREE), unattended=unattended)
+            call, media, plan, peer, terms=terms_of(self._rules, first.uri), unattended=unattended)
         self.happen(active, Signal.DIAL)
         return active
 
@@ -414,7 +414,7 @@ class CallController:
             case Accepted(peer, call_id) if ours:
                 active.go_on_as(call_id)
                 active.leg, active.peer = leg, self.book.named(peer)
-                active.terms = self._rules.get(peer.uri, FREE)
+                active.terms = terms_of(self._rules, peer.uri)
                 if active.terms.closes is not None:
                     self._errands.begin(self._keep_hours(active), f"call.hours[{active.id}]")
                 active.leg_changed.set()

@@ -327,6 +327,10 @@ class Studio(Protocol):
     def playback(self, wanted: Directions, *, ice: IceServers, loopback: bool) -> ServerSession:
         """A session that only receives: what a server plays."""
 
+    def conversation(self, wanted: Directions, *, ice: IceServers, loopback: bool, speaks: bool) -> ServerSession:
+        """A session of sound alone, with a server that mixes what many say. ``speaks``: the microphone is sent, too,
+        where there is one."""
+
     def gallery(self, *, ice: IceServers, loopback: bool) -> Gallery:
         """What a room sends: each voice is played, each picture shown."""
 

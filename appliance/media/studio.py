@@ -37,7 +37,7 @@ from appliance.media.session import Session, SessionParts
 from appliance.media.sound import BLOCK_MS, RATE, SILENCE, Loudness, mean_square
 from appliance.media.taps import Tap, TapPoint
 from appliance.media.video_in import VideoIn
-from appliance.media.webrtc import PlayingSession, PublishingSession, WebRtcSession
+from appliance.media.webrtc import MixedSession, PlayingSession, PublishingSession, WebRtcSession
 from appliance.network import Network
 from appliance.settings import AudioSettings, VideoSettings
 from appliance.tasks import background
@@ -194,6 +194,14 @@ class Studio:
         parts = self._parts()
         parts["microphone"] = parts["camera"] = None
         return self._kept(PlayingSession(
+            self._name(), wanted=wanted, servers=self.servers(ice), loopback=loopback, **parts))
+
+    def conversation(self, wanted: Directions, *, ice: IceServers, loopback: bool, speaks: bool) -> MixedSession:
+        parts = self._parts()
+        parts["camera"] = None
+        if not speaks:
+            parts["microphone"] = None
+        return self._kept(MixedSession(
             self._name(), wanted=wanted, servers=self.servers(ice), loopback=loopback, **parts))
 
     def gallery(self, *, ice: IceServers, loopback: bool) -> Gallery:

@@ -24,7 +24,7 @@ from appliance.media.voice_codecs import VoiceCodec
 from appliance.network import Network
 from appliance.vocabulary import Json
 
-__all__ = ["CHANNEL", "PlayingSession", "PublishingSession", "WebRtcSession"]
+__all__ = ["CHANNEL", "MixedSession", "PlayingSession", "PublishingSession", "WebRtcSession"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -280,6 +280,16 @@ class PublishingSession(WebRtcSession):
             transceiver.setCodecPreferences(codec_preferences(kind))
         if self._data:
             self._open_channels()
+        await self._pc.setLocalDescription(await self._pc.createOffer())
+        return self._pc.localDescription.sdp
+
+
+class MixedSession(WebRtcSession):
+    """Sound alone, both ways, with a server that mixes it; without a microphone it is only received. No data channel.
+    """
+
+    async def offer(self) -> str:
+        self._add_line("audio")
         await self._pc.setLocalDescription(await self._pc.createOffer())
         return self._pc.localDescription.sdp
 

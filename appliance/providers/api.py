@@ -145,8 +145,8 @@ class PeerMedia:
 @dataclass(frozen=True, slots=True)
 class Member:
     """Somebody else in a room. ``id`` is the room's, and unique there. ``video``: there is a picture to be had,
-    ``receiving``: it comes; ``away``: nothing of this member arrives that should; ``quality``: how
-    well it arrives, 5 excellent to 0 not at all; ``content``: something is shared."""
+    ``receiving``: it comes; ``away``: nothing of this member arrives that should; ``connecting``: nothing yet;
+    ``quality``: how well it arrives, 5 excellent to 0 not at all; ``content``: something is shared."""
 
     id: str
     identity: str
@@ -159,6 +159,7 @@ class Member:
     quality: int | None = None
     content: bool = False
     content_receiving: bool = False
+    connecting: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -312,6 +312,7 @@ _SCHEMES: Final[dict[str, tuple[str, Callable[[str], bool]]]] = {
     "sip": ("sip:USER@HOST", _sip),
     "sips": ("sips:USER@HOST", _sip),
     "room": ("room:NAME", lambda rest: re.fullmatch(r"[^\s]{1,128}", rest) is not None),
+    "audio": ("audio:NAME", lambda rest: re.fullmatch(r"[^\s]{1,128}", rest) is not None),
     "whip": ("whip:NAME, a name of [[whip]]", lambda rest: re.fullmatch(ID_PATTERN, rest) is not None),
 }
 
@@ -372,8 +373,8 @@ PREFIX: Final = _matching(r"\+?[0-9]{1,15}", "digits, best with '+' and the code
 SIP_ADDRESS: Final = Format("sip:USER@HOST", _sip_address)
 SIP_SERVER: Final = Format("HOST[:PORT]", _sip_server)
 NETWORK: Final = Format("network such as 192.0.2.0/24, or one address", _network)
-URI: Final = Format("device:, operator:, lan:, tel:, sip:, sips:, room: or whip: and an address", _uri)
+URI: Final = Format("device:, operator:, lan:, tel:, sip:, sips:, room:, audio: or whip: and an address", _uri)
 TARGET: Final = Format("URI, or a name of the address book", _target)
-ROOM: Final = _matching(r"room:[^\s]{1,128}", "room: and the name or id of a room")
+ROOM: Final = _matching(r"(room|audio):[^\s]{1,128}", "room: or audio: and the name or id of a room")
 MICROPHONE: Final = Format("speech, silence, tone:HERTZ or wav:PATH", _source(("speech", "silence"), ("wav",)))
 CAMERA: Final = Format("pattern, file:PATH or clip:PATH", _source(("pattern",), ("file", "clip")))

@@ -210,10 +210,13 @@ class DirectSettings:
 
 @dataclass(frozen=True, slots=True)
 class JanusRoomSettings:
-    """A room by a name of its own, joined as ``room:NAME``. Others are joined by their id."""
+    """A room by a name of its own, joined as ``room:NAME``. Others are joined by their id, those of kind audio as
+    ``audio:ID``."""
 
     name: str = setting("", "Its name here.", format=formats.ID, required=True, example='"lobby"')
     id: str = setting("", "Its id at the server.", minimum=1, maximum=128, required=True, example='"1234"')
+    kind: str = setting("video", "Of which plug-in of the server it is. video: VideoRoom; audio: AudioBridge, which "
+                        "mixes sound for large calls and carries nothing else.", choices=("video", "audio"))
     pin: Secret = setting(Secret(), "Its PIN, where it has one.",  # noqa: RUF009
                           example='"/etc/edgecall/lobby.pin"')
     token: Secret = setting(Secret(), "Its own token, where that of the server does not open it.",  # noqa: RUF009
@@ -230,8 +233,8 @@ class JanusRoomSettings:
 
 @dataclass(frozen=True, slots=True)
 class JanusSettings:
-    """Rooms of a Janus server (1.x, plug-in VideoRoom), over its WebSocket transport, or through a broker over its MQTT
-    transport."""
+    """Rooms of a Janus server (1.x, plug-ins VideoRoom and AudioBridge), over its WebSocket transport, or through a
+    broker over its MQTT transport."""
 
     url: str = setting("", "Where its WebSocket transport listens, or the broker of its MQTT transport; empty: no "
                        "rooms.",

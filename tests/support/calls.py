@@ -122,10 +122,10 @@ class ScriptedLeg:
 
 
 class ScriptedProvider:
-    """Serves ``device``, ``operator``, ``room`` and ``tel``; a target in ``offline`` is refused at once."""
+    """Serves ``device``, ``operator``, ``room``, ``audio`` and ``tel``; a target in ``offline`` is refused at once."""
 
     name = "scripted"
-    schemes = frozenset({"device", "operator", "room", "tel"})
+    schemes = frozenset({"device", "operator", "room", "audio", "tel"})
 
     def __init__(self) -> None:
         self.legs: list[ScriptedLeg] = []

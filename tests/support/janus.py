@@ -1,4 +1,4 @@
-"""A real Janus for tests: its VideoRoom over WebSocket on loopback, media on the namespace's own interface."""
+"""A real Janus for tests: its rooms over WebSocket on loopback, media on the namespace's own interface."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ import aiohttp
 
 from tests.support.broker import free_port
 
-__all__ = ["Control", "JanusServer"]
+__all__ = ["AUDIO", "Control", "JanusServer"]
 
 START_S: Final = 15.0
 ADMIN: Final = "admin-key"
+VIDEO: Final = "janus.plugin.videoroom"
+AUDIO: Final = "janus.plugin.audiobridge"
 USED: Final = ("plugins/libjanus_videoroom.so", "transports/libjanus_websockets.so")
 
 
@@ -52,19 +54,20 @@ def without(kind: str, used: Collection[str]) -> str:
 class Control:
     """Somebody who looks after the rooms, by requests of its own."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse, secret: str) -> None:
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse, secret: str, plugin: str) -> None:
         self._socket = socket
         self._secret = secret
+        self._plugin = plugin
         self._session = 0
         self._handle = 0
 
     async def open(self) -> None:
         self._session = (await self._ask({"janus": "create"}))["data"]["id"]
-        attach = {"janus": "attach", "plugin": "janus.plugin.videoroom", "session_id": self._session}
+        attach = {"janus": "attach", "plugin": self._plugin, "session_id": self._session}
         self._handle = (await self._ask(attach))["data"]["id"]
 
     async def request(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """One synchronous request to the VideoRoom, and what it says."""
+        """One synchronous request to the plug-in, and what it says."""
         answer = await self._ask({"janus": "message", "session_id": self._session, "handle_id": self._handle,
                                   "body": dict(body)})
         data: dict[str, Any] = answer["plugindata"]["data"]
@@ -86,18 +89,22 @@ class Control:
 
 
 class JanusServer:
-    """Janus on a free port with these ``rooms`` (id -> settings of janus.plugin.videoroom.jcfg), an API ``secret`` if
-    there is to be one, and more of what stands under ``general`` of janus.jcfg. ``broker``: port of one at which it
-    serves as ``rooms`` too, on topics below ``rooms/``; ``plugins``: more than the VideoRoom."""
+    """Janus on a free port with these ``rooms`` (id -> settings of janus.plugin.videoroom.jcfg), those of AudioBridge
+    (``audio``), an API ``secret`` if there is to be one, and more of what stands under ``general`` of janus.jcfg.
+    ``broker``: port of one at which it serves as ``rooms`` too, on topics below ``rooms/``; ``plugins``: more than the
+    VideoRoom."""
 
     def __init__(self, folder: Path, rooms: Mapping[int, Mapping[str, Any]], *, secret: str = "",
-                 general: Mapping[str, Any] | None = None, broker: int = 0, plugins: Collection[str] = ()) -> None:
+                 general: Mapping[str, Any] | None = None, broker: int = 0, plugins: Collection[str] = (),
+                 audio: Mapping[int, Mapping[str, Any]] | None = None) -> None:
         self._folder = folder
         self._rooms = rooms
         self._secret = secret
         self._general = general or {}
         self._broker = broker
+        self._audio = audio or {}
         self._used = {*USED, *(f"plugins/libjanus_{one}.so" for one in plugins),
+                      *(["plugins/libjanus_audiobridge.so"] if audio else []),
                       *(["transports/libjanus_mqtt.so"] if broker else [])}
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -159,9 +166,9 @@ class JanusServer:
         return sent
 
     @asynccontextmanager
-    async def control(self) -> AsyncIterator[Control]:
+    async def control(self, plugin: str = VIDEO) -> AsyncIterator[Control]:
         async with aiohttp.ClientSession() as http, http.ws_connect(self.url, protocols=("janus-protocol",)) as socket:
-            control = Control(socket, self._secret)
+            control = Control(socket, self._secret, plugin)
             await control.open()
             yield control
 
@@ -214,9 +221,10 @@ status: {{
   connect_message = "{{\\"online\\": true}}" disconnect_message = "{{\\"online\\": false}}"
 }}
 """)
-        rooms = "".join(f"room-{number}: {{ {' '.join(_setting(*one) for one in settings.items())} }}\n"
-                        for number, settings in self._rooms.items())
-        self._put("janus.plugin.videoroom.jcfg", f'general: {{ admin_key = "{ADMIN}" }}\n{rooms}')
+        for plugin, rooms in ((VIDEO, self._rooms), (AUDIO, self._audio)):
+            self._put(f"{plugin}.jcfg", f'general: {{ admin_key = "{ADMIN}" }}\n' + "".join(
+                f"room-{number}: {{ {' '.join(_setting(*one) for one in settings.items())} }}\n"
+                for number, settings in rooms.items()))
 
     def _put(self, name: str, text: str) -> None:
         (self._folder / name).write_text(text)

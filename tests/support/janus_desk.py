@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from appliance.media.api import OnLine, SessionUp
 from appliance.providers import api
@@ -15,10 +15,10 @@ from appliance.providers.janus.effects import (
     Watch,
 )
 from appliance.providers.janus.membership import Membership
-from appliance.providers.janus.stay import Room
+from appliance.providers.janus.stay import Room, Stay
 from appliance.vocabulary import Json
 
-__all__ = ["ME", "OFFER", "PUBLISHER", "WATCHER", "Desk", "person"]
+__all__ = ["ME", "OFFER", "PUBLISHER", "WATCHER", "Desk", "Reception", "person"]
 
 ME = api.Peer("door-1", "device:door-1", "Front door", "device", verified=True)
 PUBLISHER, WATCHER = 11, 12
@@ -29,17 +29,17 @@ def person(number: int, name: str = "", *, codec: str = "h264", **more: Any) -> 
         {"type": "audio", "mid": "0", "codec": "opus"}, {"type": "video", "mid": "1", "codec": codec}], **more}
 
 
-class Desk:
-    """A membership, what it did, and answers to what it asked last."""
+S = TypeVar("S", bound=Stay)
 
-    def __init__(self, *, shows: bool = True, room: Room | None = None) -> None:
+
+class Reception(Generic[S]):
+    """A stay in a room, what it did, and answers to what it asked last."""
+
+    def __init__(self, make: Callable[[Callable[[], str]], S]) -> None:
         numbers = itertools.count(1)
-        self.now = 1000.0
-        self.member = Membership(room or Room(1234, "lobby"), me=ME, shows=shows,
-                                 new_transaction=lambda: f"t{next(numbers)}", monotonic=lambda: self.now)
+        self.member = make(lambda: f"t{next(numbers)}")
         self.done: list[Effect] = []
         self.asked: list[Json] = []
-        self._lines = itertools.count()
 
     def run(self, effects: Sequence[Effect]) -> Sequence[Effect]:
         self.done += effects
@@ -79,6 +79,16 @@ class Desk:
         self.run(self.member.link_up())
         self.answer(lambda one: one["janus"] == "create", data={"id": session})
         self.answer(lambda one: one["janus"] == "attach", data={"id": handle})
+
+
+class Desk(Reception[Membership]):
+    """A membership in a VideoRoom."""
+
+    def __init__(self, *, shows: bool = True, room: Room | None = None) -> None:
+        self.now = 1000.0
+        super().__init__(lambda transaction: Membership(
+            room or Room(1234, "lobby"), me=ME, shows=shows, new_transaction=transaction, monotonic=lambda: self.now))
+        self._lines = itertools.count()
 
     def joined(self, *persons: Json, attendees: Sequence[Json] = (), handle: int = PUBLISHER, own: int = 1) -> None:
         self.plugin("join", {"videoroom": "joined", "id": own, "private_id": 77, "description": "The lobby",

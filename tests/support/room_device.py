@@ -42,8 +42,10 @@ H264: Mapping[str, Any] = {
 async def janus(
     folder: Path, rooms: Mapping[int, Mapping[str, Any]] | None = None, *, secret: str = "",
     general: Mapping[str, Any] | None = None, broker: int = 0, plugins: Collection[str] = (),
+    audio: Mapping[int, Mapping[str, Any]] | None = None,
 ) -> AsyncIterator[JanusServer]:
-    server = JanusServer(folder, rooms or {ROOM: H264}, secret=secret, general=general, broker=broker, plugins=plugins)
+    server = JanusServer(folder, rooms or {ROOM: H264}, secret=secret, general=general, broker=broker, plugins=plugins,
+                         audio=audio)
     await server.start()
     try:
         yield server
@@ -84,12 +86,13 @@ class Device:
 
     async def join(
         self, room: str = str(ROOM), *, pin: str = "", media: api.MediaWanted | None = None, identity: str = "",
+        scheme: str = "room",
     ) -> api.Leg:
         me = api.Peer(identity or self.name, f"device:{self.name}", self.name.title(), "device", True)
         self.told.clear()
         self.media = replace(media or api.MediaWanted(), view={})
         leg = self.leg = await self.provider.dial(
-            api.Target("room", room, pin), call_id=self.name, caller=me, media=self.media)
+            api.Target(scheme, room, pin), call_id=self.name, caller=me, media=self.media)
         self.stage.on_view = self._look
         self.reader = asyncio.create_task(self._read(leg), name=f"test.{self.name}")
         return leg

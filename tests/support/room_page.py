@@ -7,11 +7,9 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-__all__ = ["room_page"]
+__all__ = ["SIGNALLING", "room_page"]
 
-PAGE = """<!doctype html><meta charset="utf-8"><title>room</title><body>
-<script type="module">
-class Janus {
+SIGNALLING = """class Janus {
   constructor(url) {
     this.asked = new Map();
     this.handles = new Map();
@@ -38,13 +36,25 @@ class Janus {
     this.session = (await this.ask({ janus: "create" })).data.id;
     this.alive = setInterval(() => this.ask({ janus: "keepalive" }), 15000);
   }
-  async attach(take) {
-    const handle = (await this.ask({ janus: "attach", plugin: "janus.plugin.videoroom" })).data.id;
+  async attach(take, plugin = "janus.plugin.videoroom") {
+    const handle = (await this.ask({ janus: "attach", plugin })).data.id;
     this.handles.set(handle, take);
     return (body, jsep) => this.ask({ janus: "message", handle_id: handle, body, jsep });
   }
 }
 
+function gathered(pc) {
+  if (pc.iceGatheringState === "complete") return Promise.resolve();
+  return new Promise((done) => {
+    pc.addEventListener("icegatheringstatechange", () => pc.iceGatheringState === "complete" && done());
+  });
+}
+"""
+"""A session with Janus: ``Janus`` with ``begin``, ``ask`` and ``attach``, and ``gathered``."""
+
+PAGE = """<!doctype html><meta charset="utf-8"><title>room</title><body>
+<script type="module">
+""" + SIGNALLING + """
 const LAYERS = [{ rid: "h", maxBitrate: 500000 }, { rid: "m", scaleResolutionDownBy: 2, maxBitrate: 200000 },
   { rid: "l", scaleResolutionDownBy: 4, maxBitrate: 80000 }];
 
@@ -193,13 +203,6 @@ class Person {
   }
 }
 
-function gathered(pc) {
-  if (pc.iceGatheringState === "complete") return Promise.resolve();
-  return new Promise((done) => {
-    pc.addEventListener("icegatheringstatechange", () => pc.iceGatheringState === "complete" && done());
-  });
-}
-
 window.people = {};
 window.enter = async (url, room, name, sends = {}) => {
   await (window.people[name] = new Person(url, room, name, sends)).join();
@@ -211,12 +214,12 @@ window.exit = async (name) => { await window.people[name].leave(); delete window
 
 
 @asynccontextmanager
-async def room_page() -> AsyncIterator[str]:
+async def room_page(text: str = PAGE) -> AsyncIterator[str]:
     """The address of the page: there are ``enter(url, room, name, {simulcast, nothing, most})``, ``exit(name)`` and
-    ``people[name]``. ``nothing`` is sent; ``most`` others are watched."""
+    ``people[name]``. ``nothing`` is sent; ``most`` others are watched. ``text``: of another page."""
 
     async def page(_: web.Request) -> web.Response:
-        return web.Response(text=PAGE, content_type="text/html")
+        return web.Response(text=text, content_type="text/html")
 
     app = web.Application()
     app.router.add_get("/", page)

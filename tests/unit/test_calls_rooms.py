@@ -10,7 +10,7 @@ import pytest
 
 from appliance.calls.book import Entry
 from appliance.errors import BadRequest, EdgecallError, Refused
-from appliance.providers.api import Connected, Ended, Lost, Member, Members, Recovered, Target
+from appliance.providers.api import Connected, Ended, Lost, Member, Members, Recovered
 from appliance.vocabulary import END_REASONS
 from tests.support.calls import House, in_room, settle
 from tests.support.clock import virtual_time
@@ -39,12 +39,13 @@ async def test_joining_and_leaving_a_room(tmp_path: Path) -> None:
 
 @virtual_time
 @pytest.mark.parametrize(("target", "address"), [
-    ("1234", "1234"), ("room:lobby", "lobby"), ("The lobby", "1234")])
+    ("1234", "room:1234"), ("room:lobby", "room:lobby"), ("The lobby", "room:1234"), ("audio:77", "audio:77"),
+    ("hall:2", "room:hall:2")])
 async def test_a_room_is_meant_by_id_by_uri_or_by_the_address_book(tmp_path: Path, target: str, address: str) -> None:
     async with House(tmp_path, entries=[LOBBY]) as house:
         joining = house.giving("room.join", target=target, pin="4711", video=False)
         await house.provider.dialled.wait()
-        assert house.provider.targets == [Target("room", address, "4711")]
+        assert [(one.uri, one.pin) for one in house.provider.targets] == [(address, "4711")]
         house.provider.legs[0].up()
         await joining
         assert not house.call["isLocalVideoStarted"]
@@ -54,7 +55,7 @@ async def test_a_room_is_meant_by_id_by_uri_or_by_the_address_book(tmp_path: Pat
 @virtual_time
 async def test_what_is_no_room_is_refused(tmp_path: Path) -> None:
     async with House(tmp_path, entries=[Entry("Desk", ("operator:desk",))]) as house:
-        for target in ("Desk", "room:"):
+        for target in ("Desk", "room:", "audio:"):
             with pytest.raises(BadRequest) as caught:
                 await house.give("room.join", target=target)
             assert caught.value.key == "404/notFound"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.calls.terms import FREE, Terms, rules_of
+from appliance.calls.terms import FREE, Terms, rules_of, terms_of
 from appliance.errors import EdgecallError, Refused, SettingsError
 from appliance.providers.api import MediaWanted
 from appliance.settings import JanusRoomSettings
@@ -36,11 +36,25 @@ def test_terms_are_those_of_the_settings_by_name_and_by_id() -> None:
         "room:1234": Terms(Role.CONSUMER, 0.0, None)}
 
 
+def test_rooms_of_the_two_kinds_may_have_the_same_id() -> None:
+    rules = rules_of((
+        JanusRoomSettings(name="lobby", id="77"),
+        JanusRoomSettings(name="hall", id="77", kind="audio", role="consumer"),
+    ))
+    sound = Terms(Role.CONSUMER, sound_alone=True)
+    assert rules == {"room:lobby": FREE, "room:77": FREE, "audio:77": sound, "audio:hall": sound, "room:hall": sound}
+    assert terms_of(rules, "room:99") == FREE
+    assert terms_of(rules, "audio:99") == Terms(sound_alone=True)
+    assert Terms(sound_alone=True).permit(MediaWanted()) == MediaWanted(send_video=False, receive_video=False)
+    assert sound.permit(MediaWanted()) == MediaWanted(False, False, True, False, listens_only=True)
+
+
 @pytest.mark.parametrize(("line", "why"), [
     ('valid_until = "2026-12-01T08:00:00+01:00"', "must be later than valid_from"),
     ('valid_until = "2026-12-24T18:00:00"', "must say its offset from UTC"),
     ('valid_until = "9999-12-31T23:59:59-12:00"', "must be in the years 1 to 9999"),
-    ('valid_until = "Christmas"', "must be a time of RFC 3339"), ('role = "guest"', "must be one of presenter")])
+    ('valid_until = "Christmas"', "must be a time of RFC 3339"), ('role = "guest"', "must be one of presenter"),
+    ('kind = "text"', "must be one of video, audio")])
 def test_faults_of_the_settings_are_told(tmp_path: Path, line: str, why: str) -> None:
     text = ('[janus]\nurl = "wss://rooms.example.org"\n[[janus.rooms]]\nname = "lobby"\nid = "1234"\n'
             f'valid_from = "2026-12-01T07:00:00Z"\n{line}\n')

@@ -38,6 +38,23 @@ def test_what_an_error_means(error: dict[str, Any], fault: Fault, key: str) -> N
     assert reason.message
 
 
+@pytest.mark.parametrize(("error", "fault", "key"), [
+    ({"error_code": 485, "error": "No such room (99)"}, Fault.REFUSED, "404/noSuchRoom"),
+    ({"error_code": 489, "error": "Unauthorized (wrong pin)"}, Fault.REFUSED, "403/wrongPin"),
+    ({"error_code": 483, "error": "Missing mandatory element (pin)"}, Fault.REFUSED, "403/wrongPin"),
+    ({"error_code": 483, "error": "Missing mandatory element (room)"}, Fault.PASSING, "503/provider"),
+    ({"error_code": 489, "error": "Unauthorized (not in the allowed list)"}, Fault.REFUSED, "403/notInvited"),
+    ({"error_code": 490, "error": "User ID 1 already exists"}, Fault.STALE, "503/provider"),
+    ({"error_code": 433, "error": "of another plug-in"}, Fault.PASSING, "503/provider"),
+    ({"code": 403, "reason": "Unauthorized request"}, Fault.REFUSED, "401/token"),
+    ({"code": 460, "reason": "No such plugin"}, Fault.REFUSED, "501/noPlugin"),
+])
+def test_what_an_error_means_in_a_room_of_sound_alone(error: dict[str, Any], fault: Fault, key: str) -> None:
+    meant, reason = wire.fault_of(error, wire.AUDIO_BRIDGE)
+    assert (meant, reason.key) == (fault, key)
+    assert key != "501/noPlugin" or "AudioBridge" in reason.message
+
+
 def test_an_unknown_error_is_told_in_the_servers_words() -> None:
     assert "no memory left" in wire.fault_of({"code": 490, "reason": "no memory left"})[1].message
 

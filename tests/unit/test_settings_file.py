@@ -236,7 +236,7 @@ def test_groups_and_fallbacks_that_lead_back_are_refused() -> None:
 
 @pytest.mark.parametrize("uri", [
     "device:lobby-2", "operator:*", "operator:desk", "tel:+49 30 123456", "tel:110", "sip:desk@pbx.example.org:5061",
-    "sips:a@[2001:db8::1]:5061", "sip:pbx", "room:meeting 1".replace(" ", "-"),
+    "sips:a@[2001:db8::1]:5061", "sip:pbx", "room:meeting 1".replace(" ", "-"), "audio:77",
 ])
 def test_addresses_of_every_scheme_are_taken(uri: str) -> None:
     assert settings_of(f'[[book]]\nname = "A"\nuris = ["{uri}"]').book[0].uris == (uri,)

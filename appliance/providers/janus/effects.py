@@ -44,6 +44,7 @@ class Timer(Enum):
     RENEW = "subscribe anew to what should come and does not"
     INSIST = "ask for a quality again"
     TAKE_OVER = "an identity may change hands again"
+    VOICES = "tell again who talks"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,11 @@ from typing import Any, Final
 from appliance.vocabulary import END_REASONS, Json, Reason
 
 __all__ = [
+    "AUDIO_BRIDGE",
     "VIDEO_ROOM",
     "Dialect",
     "Fault",
+    "Guest",
     "Line",
     "Person",
     "Stream",
@@ -26,6 +28,7 @@ __all__ = [
     "data_of",
     "description_of",
     "fault_of",
+    "guests",
     "kinds_of",
     "lines_of",
     "listed",
@@ -114,22 +117,31 @@ _SERVER: Final[Mapping[int, tuple[Fault, str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What one plug-in for rooms says in words of its own. ``name``: for people; ``faults``: its errors; ``gone``: that
-    for somebody who is not in the room."""
+    """What one plug-in for rooms says in words of its own. ``word``: names what it tells; ``name``: for people;
+    ``faults``: its errors; ``gone``: that for somebody who is not in the room."""
 
     plugin: str
+    word: str
     name: str
     faults: Mapping[int, tuple[Fault, str]]
     gone: int
 
 
-VIDEO_ROOM: Final = Dialect("janus.plugin.videoroom", "VideoRoom", {
+VIDEO_ROOM: Final = Dialect("janus.plugin.videoroom", "videoroom", "VideoRoom", {
     426: (Fault.REFUSED, "404/noSuchRoom"),
     429: (Fault.REFUSED, "403/wrongPin"),  # something is missing: where words say so, the PIN
     432: (Fault.FULL, "403/roomFull"),
     433: (Fault.REFUSED, "403/notInvited"),
     436: (Fault.STALE, "503/provider"),  # the participant's id is taken
 }, gone=428)
+
+AUDIO_BRIDGE: Final = Dialect("janus.plugin.audiobridge", "audiobridge", "AudioBridge", {
+    483: (Fault.REFUSED, "403/wrongPin"),  # something is missing, likewise
+    485: (Fault.REFUSED, "404/noSuchRoom"),
+    489: (Fault.REFUSED, "403/notInvited"),
+    490: (Fault.STALE, "503/provider"),  # the participant's id is taken
+    491: (Fault.STALE, "503/provider"),  # this handle is in a room already
+}, gone=492)
 
 _UNKNOWN: Final = (Fault.PASSING, "503/provider")
 
@@ -139,9 +151,9 @@ def description_of(data: Mapping[str, Any]) -> str:
     return _text(data.get("description"))
 
 
-def me_of(data: Mapping[str, Any]) -> int | str | None:
+def me_of(data: Mapping[str, Any], dialect: Dialect = VIDEO_ROOM) -> int | str | None:
     """Our id in the room that was joined; None: the server has not said that it was."""
-    return _id(data.get("id")) if data.get("videoroom") == "joined" else None
+    return _id(data.get("id")) if data.get(dialect.word) == "joined" else None
 
 
 def private_of(data: Mapping[str, Any]) -> int | None:
@@ -258,6 +270,36 @@ def attendees(data: Mapping[str, Any]) -> Iterator[Person]:
         who = _id(entry.get("id"))
         if who is not None:
             yield Person(who, _text(entry.get("display")), _identity(entry))
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """Somebody in a room that is mixed. ``ready``: the connection is there; ``talking``: None where it is not told."""
+
+    id: int | str
+    name: str = ""
+    ready: bool = False
+    muted: bool = False
+    talking: bool | None = None
+
+    @property
+    def feed(self) -> str:
+        return str(self.id)
+
+    @property
+    def speaks(self) -> bool:
+        """The server does not say that somebody who is muted has ceased to talk."""
+        return self.talking is True and not self.muted
+
+
+def guests(data: Mapping[str, Any]) -> Iterator[Guest]:
+    """Those of a message of a room that is mixed: ``participants``. Whom a moderator has suspended nobody hears."""
+    for entry in _dicts(data.get("participants"), PERSONS):
+        who, talking = _id(entry.get("id")), entry.get("talking")
+        if who is not None:
+            yield Guest(who, _text(entry.get("display")), entry.get("setup") is True,
+                        entry.get("muted") is True or entry.get("suspended") is True,
+                        talking if isinstance(talking, bool) else None)
 
 
 def lines_of(data: Mapping[str, Any]) -> Sequence[Line]:

@@ -1,6 +1,7 @@
-"""The provider ``janus``: rooms of a Janus server, or of one of several, joined as ``room:NAME``.
+"""The provider ``janus``: rooms of a Janus server, or of one of several, joined as ``room:NAME`` or ``audio:NAME``.
 
-NAME is one of ``janus.rooms`` with its PIN, or the id of a room at the server. There is a connection to a server only
+NAME is one of ``janus.rooms`` with its PIN, or the id of a room at the server: of VideoRoom, and with ``audio:`` of
+AudioBridge. There is a connection to a server only
 while a room is joined, and where there are several, now and then while there is no call.
 """
 
@@ -19,6 +20,7 @@ from appliance.errors import Refused
 from appliance.media.api import Directions, Gallery, IceServers, Session, Studio
 from appliance.providers import api
 from appliance.providers.janus import protocol as wire
+from appliance.providers.janus.audio_leg import AudioLeg
 from appliance.providers.janus.endpoints import Endpoints
 from appliance.providers.janus.leg import JanusLeg
 from appliance.providers.janus.link import JanusLink
@@ -29,13 +31,14 @@ from appliance.providers.janus.stay import Room
 from appliance.providers.janus.token import Token
 from appliance.providers.janus.transport import Channel
 from appliance.providers.janus.websocket import WebSockets
-from appliance.settings import JanusSettings
+from appliance.settings import JanusRoomSettings, JanusSettings
 from appliance.settings.formats import is_loopback
 from appliance.vocabulary import END_REASONS, Json
 
 __all__ = ["JanusProvider"]
 
-SCHEME: Final = "room"
+VIDEO: Final = "room"
+AUDIO: Final = "audio"
 
 
 class JanusProvider:
@@ -70,7 +73,7 @@ class JanusProvider:
 
     @property
     def schemes(self) -> frozenset[str]:
-        return frozenset({SCHEME})
+        return frozenset({VIDEO, AUDIO})
 
     async def start(self, on_incoming: Callable[[api.IncomingCall], None]) -> None:
         """Nobody is called by a room."""
@@ -82,15 +85,21 @@ class JanusProvider:
         await self._sockets.close()
 
     def reachable(self, target: api.Target) -> bool | None:
-        return None if target.scheme == SCHEME else False
+        return None if target.scheme in self.schemes else False
 
-    async def dial(self, target: api.Target, *, call_id: str, caller: api.Peer, media: api.MediaWanted) -> JanusLeg:
-        if target.scheme != SCHEME or not target.address:
+    async def dial(self, target: api.Target, *, call_id: str, caller: api.Peer, media: api.MediaWanted) -> RoomLeg[Any]:
+        if target.scheme not in self.schemes or not target.address:
             raise Refused(f"Nobody is called by {target.scheme}: here.", code=404, sub_code="notFound")
         if self._token.expired:
             reason = END_REASONS["401/token"]
             raise Refused(reason.message, code=reason.code, sub_code=reason.sub_code, retryable=False)
-        leg = JanusLeg(uuid.uuid4().hex, self._room(target), self, me=caller, media=media, shows=self._studio.shows)
+        known = self._known(target)
+        room, leg_id = self._room(target, known), uuid.uuid4().hex
+        leg: RoomLeg[Any]
+        if target.scheme == AUDIO or (known is not None and known.kind == AUDIO):
+            leg = AudioLeg(leg_id, room, self, me=caller, media=media)
+        else:
+            leg = JanusLeg(leg_id, room, self, me=caller, media=media, shows=self._studio.shows)
         self._legs.add(leg)
         leg.join()
         return leg
@@ -101,23 +110,32 @@ class JanusProvider:
             "token": self._token.state(),
             "rooms": sorted(self._rooms),
             "calls": len(self._legs),
-            "capabilities": {SCHEME: {"isPresent": True, "reason": "Capable"}},
+            "capabilities": {scheme: {"isPresent": True, "reason": "Capable"} for scheme in (VIDEO, AUDIO)},
         }
 
-    def _room(self, target: api.Target) -> Room:
-        by_id = next((one for one in self._settings.rooms if one.id == target.address), None)
-        known = self._rooms.get(target.address, by_id)
+    def _known(self, target: api.Target) -> JanusRoomSettings | None:
+        """By its name, or by its id: rooms of the two kinds may have the same."""
+        named = self._rooms.get(target.address)
+        if named is not None and (target.scheme == VIDEO or named.kind == AUDIO):
+            return named
+        kind = AUDIO if target.scheme == AUDIO else "video"
+        return next((one for one in self._settings.rooms if (one.id, one.kind) == (target.address, kind)), None)
+
+    def _room(self, target: api.Target, known: JanusRoomSettings | None) -> Room:
         return Room(
             wire.room_id(known.id if known is not None else target.address), target.address,
             pin=target.pin or (known.pin.reveal() if known is not None else ""),
             token=lambda: self._token.text, api_secret=self._settings.api_secret.reveal(),
             secret=known.secret.reveal() if known is not None else "",
-            own_token=known.token.reveal() if known is not None else "")
+            own_token=known.token.reveal() if known is not None else "", scheme=target.scheme)
 
     # --- Ground -----------------------------------------------------------------------------------------------------
 
     def publication(self, wanted: Directions) -> Session | None:
         return self._studio.publication(wanted, ice=self._ice, loopback=self._loopback(), data=True)
+
+    def conversation(self, wanted: Directions, *, speaks: bool) -> Session:
+        return self._studio.conversation(wanted, ice=self._ice, loopback=self._loopback(), speaks=speaks)
 
     def gallery(self) -> Gallery:
         return self._studio.gallery(ice=self._ice, loopback=self._loopback())
