@@ -68,9 +68,9 @@ def other(one: PiCamera) -> str:
 
 def pictures_of(one: PiCamera, seen: Seen, device: str, since: float, what: str) -> None:
     """From a key frame on, in time."""
-    begin = len(seen.frames)
     seen.until(lambda: used(one) == device, SWITCH_S + GUEST_S)
-    seen.until(lambda: any(frame.keyframe for frame in seen.frames[begin:]), SWITCH_S + GUEST_S)
+    seen.until(lambda: any(frame.keyframe for frame, at in zip(seen.frames, seen.arrived, strict=False) if at > since),
+               SWITCH_S + GUEST_S)
     lasted = time.monotonic() - since
     print(f"{what}: pictures of {device} after {lasted:.2f} s")
     assert lasted < SWITCH_S + GUEST_S
