@@ -302,7 +302,7 @@ class Studio:
         if probe is not None:
             return probe.exchange(block)
         voice, heard = self.acoustics.voice, block.heard
-        if not self._wanted():
+        if block is NOTHING or not self._wanted():  # which is on the loop, and nothing to clean
             voice.rest()
         elif voice.active:
             heard = voice.process(heard, block.played)

@@ -8,12 +8,23 @@ from collections.abc import AsyncIterator
 import pytest
 
 from appliance.media import camera as camera_module
+from appliance.media.acoustics import Override
+from appliance.media.api import Directions, IceServers
+from appliance.media.canceller import NoiseSuppression
 from appliance.media.ladder import Constraints
 from appliance.media.studio import Studio
 from appliance.settings import VideoSettings
-from hw.api import DeviceBusyError, DeviceFact, EncoderKind, HardwareError, Kind, VideoMode
-from tests.support.media_board import HandBoard, HandCamera
-from tests.support.media_pair import until
+from hw.api import (
+    DeviceBusyError,
+    DeviceFact,
+    DeviceMissingError,
+    EncoderKind,
+    HardwareError,
+    Kind,
+    VideoMode,
+)
+from tests.support.media_board import HandAudio, HandBoard, HandCamera
+from tests.support.media_pair import connect, until
 
 
 @pytest.fixture
@@ -102,6 +113,40 @@ async def test_a_device_that_is_not_there_is_told_in_the_state(board: HandBoard,
     assert board.audio is not None
     board.audio.volume = 0
     assert "volume is 0" in studio.lacks_for_measuring()
+
+
+class _Gone(HandAudio):
+    def start(self, rate: int, block_ms: int, exchange: object) -> None:
+        raise DeviceMissingError("unplugged")
+
+
+async def test_without_a_sound_device_silence_leaves_and_is_not_cleaned(
+        board: HandBoard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop stands in for the device's thread then, and has better to do."""
+    board.audio = _Gone()
+    deaf, far = Studio(board, VideoSettings()), Studio(HandBoard(camera=False), VideoSettings())
+    cleaned: list[bytes] = []
+
+    def process(heard: bytes, played: bytes) -> bytes:
+        cleaned.append(heard)
+        return heard
+
+    monkeypatch.setattr(deaf.acoustics.voice, "process", process)
+    await asyncio.gather(deaf.open(), far.open())
+    try:
+        await deaf.acoustics.override(Override(ns=NoiseSuppression.HIGH))
+        session, peer = (one.session(Directions(), ice=IceServers(), loopback=True) for one in (deaf, far))
+        await connect(session, peer)
+
+        await until(lambda: session.sending[0], 20)
+        leaving = deaf.tap_microphone()
+        for _ in range(20):
+            assert not any((await anext(leaving)).pcm)
+        assert deaf.acoustics.voice.settled
+        assert deaf.acoustics.voice.active, "what is wanted is in force for the device that comes"
+        assert not cleaned
+    finally:
+        await asyncio.gather(deaf.close(), far.close())
 
 
 async def test_what_limits_come_to_stands_in_the_state(
