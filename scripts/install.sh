@@ -46,19 +46,22 @@ want() { # PACKAGE COMMAND...: the package is missing if the command fails
 on_path() { command -v "$1"; }
 has_module() { [ -n "${python:-}" ] && "$python" -c "import ${1//,/, }"; }
 has_library() { compgen -G "/usr/lib/*/$1" >/dev/null; }
-# Janus, or on Debian 13, which has none, what makes a folder with the suite that has it. Then, when all is installed, where it is.
+# Janus, or on Debian 13, which has none, what makes a folder with the suite that has it.
 want_janus() {
   # not "apt-cache show": it is content with a name that is only referred to
   if on_path janus >/dev/null || LC_ALL=C apt-cache policy janus 2>/dev/null | grep -q 'Candidate: [^(]'; then
     want janus on_path janus
   else
     want mmdebstrap on_path mmdebstrap
-    janus_suite=tests/peers/janus/suite
   fi
 }
-find_janus() { # in the folder of the project
-  [ -n "${janus_suite:-}" ] || return 0
-  EDGECALL_JANUS_ROOT=$("$janus_suite")
+# find_janus SUITE: the Janus of this Debian suite; of "" the one on PATH, or where there is none, that of a suite that has it. To be
+# called in the folder of the project, when all is installed.
+find_janus() {
+  local suite=$1
+  [ -n "$suite" ] || ! on_path janus >/dev/null || return 0
+  EDGECALL_JANUS_ROOT=$(tests/peers/janus/suite "${suite:-bookworm}") ||
+    die "there is no folder with the Janus of Debian ${suite:-bookworm}" "What mmdebstrap says of it is above."
   export EDGECALL_JANUS_ROOT
 }
 has_headers() { [ -n "${python:-}" ] && "$python" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")'; }

@@ -157,7 +157,7 @@ async def test_the_door_is_opened_from_the_room_by_a_signature_and_by_nothing_el
     public = tmp_path / "caretaker.pub"
     public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     async with janus(tmp_path / "janus") as server, device(server.url, "gate", 880) as gate:
-        await gate.join()
+        await gate.join(identity="Gate")  # what is said of it by every Janus
         await gate.connected()
         start = await start_of(tmp_path, {
             "janus.url": server.url, "mqtt.enabled": False, "door.seconds": 1.0,

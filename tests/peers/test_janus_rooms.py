@@ -16,6 +16,7 @@ from appliance.vocabulary import END_REASONS
 from tests.support.browser import Chromium, chromium, wait_for
 from tests.support.house import house, start_of
 from tests.support.interface import changed_network, ip
+from tests.support.janus import ADMIN
 from tests.support.janus_between import between
 from tests.support.room_device import H264, ROOM, device, janus, same_as_server
 from tests.support.room_page import room_page
@@ -103,6 +104,33 @@ async def test_what_the_server_and_a_room_ask_for(tmp_path: Path) -> None:
         assert await gate.ended() == "403/notInvited"
         await door.join()
         await door.connected()
+
+
+async def test_a_server_whose_ids_are_text(tmp_path: Path) -> None:
+    """Rooms and people have words for ids there. What the server itself sends for others to subscribe to is nobody."""
+    async with (
+        janus(tmp_path, {"lobby": H264}) as server, device(server.url, "door") as door,
+        device(server.url, "gate") as gate, server.control() as control,
+    ):
+        made = await control.request({
+            "request": "create", "room": "hall", "admin_key": ADMIN, **H264, "dummy_publisher": True,
+            "dummy_streams": [{"codec": "opus"}, {"codec": "h264", "fmtp": "profile-level-id=42e01f"}]})
+        assert made["videoroom"] == "created", made
+        assert [one["dummy"] for one in await control.participants("hall")] == [True]
+        for room in ("lobby", "hall"):
+            await door.join(room)
+            await gate.join(room)
+            await door.sees("Gate")
+            await gate.sees("Door")
+            assert set(door.members) == set(door.tiles) == {"Gate"}
+            assert not door.members["Gate"].id.isdigit()
+            await same_as_server(server, door, room=room)
+            for one in (door, gate):
+                assert one.leg is not None
+                await one.leg.end(LEAVE)
+                await one.ended()
+        await door.join("attic")
+        assert await door.ended() == "404/noSuchRoom"
 
 
 async def test_the_whole_appliance_joins_and_leaves_by_command(tmp_path: Path) -> None:

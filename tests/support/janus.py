@@ -16,12 +16,13 @@ import aiohttp
 
 from tests.support.broker import free_port
 
-__all__ = ["AUDIO", "Control", "JanusServer"]
+__all__ = ["ADMIN", "AUDIO", "Control", "JanusServer", "Rooms"]
 
 START_S: Final = 15.0
 ADMIN: Final = "admin-key"
 VIDEO: Final = "janus.plugin.videoroom"
 AUDIO: Final = "janus.plugin.audiobridge"
+Rooms = Mapping[int, Mapping[str, Any]] | Mapping[str, Mapping[str, Any]]
 USED: Final = ("plugins/libjanus_videoroom.so", "transports/libjanus_websockets.so")
 
 
@@ -40,8 +41,9 @@ def command() -> list[str]:
     if Path("/") == ROOT:
         return [shutil.which("janus") or program]
     triplet = library("plugins").parents[1].name
-    loader = next(ROOT.glob("lib*/ld-linux-*.so.*"), None) or next((ROOT / "lib" / triplet).glob("ld-linux-*.so.*"))
-    libraries = ":".join(str(ROOT / place / triplet) for place in ("lib", "usr/lib"))
+    folders = [ROOT / place / triplet for place in ("lib", "usr/lib")]  # newer suites have the second alone
+    loader = next(found for folder in folders for found in folder.glob("ld-linux-*.so.*"))
+    libraries = ":".join(map(str, folders))
     return [str(loader), "--library-path", libraries, program]
 
 
@@ -73,7 +75,7 @@ class Control:
         data: dict[str, Any] = answer["plugindata"]["data"]
         return data
 
-    async def participants(self, room: int) -> list[dict[str, Any]]:
+    async def participants(self, room: int | str) -> list[dict[str, Any]]:
         """The server's own list."""
         listed = await self.request({"request": "listparticipants", "room": room})
         return [dict(one) for one in listed["participants"]]
@@ -89,12 +91,12 @@ class Control:
 
 
 class JanusServer:
-    """Janus on a free port with these ``rooms`` (id -> settings of janus.plugin.videoroom.jcfg), those of AudioBridge
-    (``audio``), an API ``secret`` if there is to be one, and more of what stands under ``general`` of janus.jcfg.
-    ``broker``: port of one at which it serves as ``rooms`` too, on topics below ``rooms/``; ``plugins``: more than the
-    VideoRoom."""
+    """Janus on a free port with these ``rooms`` (id -> settings of janus.plugin.videoroom.jcfg; where ids are text, all
+    in it are), those of AudioBridge (``audio``), an API ``secret`` if there is to be one, and more of what stands under
+    ``general`` of janus.jcfg. ``broker``: port of one at which it serves as ``rooms`` too, on topics below ``rooms/``;
+    ``plugins``: more than the VideoRoom."""
 
-    def __init__(self, folder: Path, rooms: Mapping[int, Mapping[str, Any]], *, secret: str = "",
+    def __init__(self, folder: Path, rooms: Rooms, *, secret: str = "",
                  general: Mapping[str, Any] | None = None, broker: int = 0, plugins: Collection[str] = (),
                  audio: Mapping[int, Mapping[str, Any]] | None = None) -> None:
         self._folder = folder
@@ -222,9 +224,12 @@ status: {{
 }}
 """)
         for plugin, rooms in ((VIDEO, self._rooms), (AUDIO, self._audio)):
-            self._put(f"{plugin}.jcfg", f'general: {{ admin_key = "{ADMIN}" }}\n' + "".join(
-                f"room-{number}: {{ {' '.join(_setting(*one) for one in settings.items())} }}\n"
-                for number, settings in rooms.items()))
+            groups: dict[str, Mapping[str, Any]] = {
+                "general": {"admin_key": ADMIN, "string_ids": any(isinstance(name, str) for name in rooms)},
+                **{f"room-{name}": room for name, room in rooms.items()}}
+            self._put(f"{plugin}.jcfg", "".join(
+                f"{group}: {{ {' '.join(_setting(*one) for one in settings.items())} }}\n"
+                for group, settings in groups.items()))
 
     def _put(self, name: str, text: str) -> None:
         (self._folder / name).write_text(text)

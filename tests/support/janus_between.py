@@ -1,5 +1,5 @@
-"""Somebody between an appliance and its Janus: who makes the way longer, cuts it, says more than Janus 1.1 does, or has
-a word of its own in the appliance's session."""
+"""Somebody between an appliance and its Janus: who makes the way longer, cuts it, says more or less than this Janus, or
+has a word of its own in the appliance's session."""
 
 from __future__ import annotations
 
@@ -21,12 +21,16 @@ PROTOCOL = "janus-protocol"
 
 class Between:
     """A WebSocket relay to ``url``. ``delay_s`` each way. ``identities``: what a person says to be is handed on to the
-    others, as Janus does from 1.2 on; shared by those who are to know of one another."""
+    others, as Janus does from 1.2 on; shared by those who are to know of one another. ``nameless``: it is kept back, as
+    earlier ones do."""
 
-    def __init__(self, url: str, *, delay_s: float = 0.0, identities: dict[int, Any] | None = None) -> None:
+    def __init__(
+        self, url: str, *, delay_s: float = 0.0, identities: dict[int, Any] | None = None, nameless: bool = False,
+    ) -> None:
         self._target = url
         self._delay_s = delay_s
         self._identities = identities
+        self._nameless = nameless
         self._claims: dict[str, Any] = {}  # transaction -> metadata
         self._upstream: aiohttp.ClientWebSocketResponse | None = None
         self._runner: web.AppRunner | None = None
@@ -103,21 +107,23 @@ class Between:
     def _told(self, message: dict[str, Any]) -> dict[str, Any]:
         self.told.append(message)
         data = message.get("plugindata", {}).get("data", {})
-        if self._identities is not None:
-            if data.get("videoroom") == "joined" and message.get("transaction") in self._claims:
-                self._identities[data["id"]] = self._claims.pop(message["transaction"])
-            for entry in (*data.get("publishers", ()), *data.get("attendees", ()), *(
-                    [data["joining"]] if "joining" in data else [])):
-                if entry["id"] in self._identities:
-                    entry["metadata"] = self._identities[entry["id"]]
+        known = self._identities
+        if known is not None and data.get("videoroom") == "joined" and message.get("transaction") in self._claims:
+            known[data["id"]] = self._claims.pop(message["transaction"])
+        for entry in (*data.get("publishers", ()), *data.get("attendees", ()), *(
+                [data["joining"]] if "joining" in data else [])):
+            if self._nameless:
+                entry.pop("metadata", None)
+            elif known is not None and entry["id"] in known:
+                entry.setdefault("metadata", known[entry["id"]])  # of Janus 1.2 it is the server's own word
         return message
 
 
 @asynccontextmanager
 async def between(
-    url: str, *, delay_s: float = 0.0, identities: dict[int, Any] | None = None,
+    url: str, *, delay_s: float = 0.0, identities: dict[int, Any] | None = None, nameless: bool = False,
 ) -> AsyncIterator[Between]:
-    made = Between(url, delay_s=delay_s, identities=identities)
+    made = Between(url, delay_s=delay_s, identities=identities, nameless=nameless)
     await made.open()
     try:
         yield made
