@@ -637,6 +637,17 @@ async def test_a_lost_path_is_repaired_by_a_restart_of_ice() -> None:
         assert not session.closed
 
 
+async def test_a_server_that_wants_the_star_in_quotes_restarts_too() -> None:
+    async with scripted() as server, caller(publishing(server)) as one:
+        session = await one.connected()
+        server.gives("PATCH", status(412), status(200, THEIRS))
+        session.tell(SessionSilent(3.0))
+        await one.until(lambda: one.of(api.Recovered))
+        assert [patch.headers["If-Match"] for patch in server.of("PATCH")] == ["*", '"*"']
+        assert session.restarted == [IceFragment("theirs", "q" * 24)]
+        assert len(server.of("POST")) == 1
+
+
 async def test_silence_soon_after_a_repair_is_no_fault_of_the_path() -> None:
     """The server may have nothing to send: whether it has, it says when it is asked anew."""
     async with scripted() as server, caller(playing(server)) as one:

@@ -183,19 +183,20 @@ class Resource:
 
     async def restart(self, fragment: str) -> str | None:
         """Restart ICE with these credentials: the server's own. None: the server cannot. Raises Setback."""
-        answer = await self._patch(fragment, "*")
+        answer = await self._patch(fragment, "*", '"*"')  # some servers want it in quotes, as if it were a tag
         if answer is None or answer.status != 200 or not answer.text:
             return None
         self._tag = answer.headers.get("ETag")
         return answer.text
 
-    async def _patch(self, fragment: str, tag: str | None) -> _Answer | None:
-        """None: the server does not take this, and is not asked again."""
+    async def _patch(self, fragment: str, tag: str | None, other: str | None = None) -> _Answer | None:
+        """With the ``other`` tag where the first is not the one. None: the server does not take this, and is not asked
+        again."""
         if not self.patchable or self._url is None:
             return None
-        headers = {"If-Match": tag} if tag else {}
-        answer = await self._endpoint.request("PATCH", self._url, PATCH_S, body=fragment, content_type=wire.FRAGMENT,
-                                              headers=headers)
+        answer = await self._send(self._url, fragment, tag)
+        if answer.status in MISMATCH and other is not None:
+            answer = await self._send(self._url, fragment, other)
         if answer.status in UNSUPPORTED or answer.status in MISMATCH:
             # 412 and 428: it is in another ICE session than we know of, or wants to be told by a tag it never gave
             self.patchable = False
@@ -204,6 +205,10 @@ class Resource:
         if answer.status not in SUCCESS:
             raise wire.refusal(answer.status, plays=self._endpoint.plays, wait_s=answer.wait_s)
         return answer
+
+    async def _send(self, url: URL, fragment: str, tag: str | None) -> _Answer:
+        return await self._endpoint.request("PATCH", url, PATCH_S, body=fragment, content_type=wire.FRAGMENT,
+                                            headers={"If-Match": tag} if tag else {})
 
     async def delete(self) -> bool:
         """Tell the server that it is over; False: it was not reached, and may be told later. What it answers changes
