@@ -33,6 +33,7 @@ from appliance.care.configuration import Configuration
 from appliance.care.diagnostics import Diagnostics
 from appliance.care.duty import Duty
 from appliance.care.logs import secrets_in
+from appliance.care.precall import PreCall
 from appliance.care.restarts import Restarts, boot_name
 from appliance.care.sampling import Sampling, SamplingPorts
 from appliance.care.summaries import Summaries
@@ -334,6 +335,8 @@ class House:
             self._background.append(("calls.autoJoin", self.auto_join.run))
         self.care = BoardCare(self.board, self.choice, self.bulletin, self.diagnostics)
         self.acoustics = AcousticsCare(self.studio, self.store, self.diagnostics, idle=lambda: self.controller.idle)
+        ways_to_try = {} if self._start.safe or self.janus is None else {self.janus.name: self.janus.echo}
+        self.precall = PreCall(self.bulletin, ways_to_try, idle=lambda: self.controller.idle)
         self.watch = Watch(self.bulletin, self.diagnostics, self.clock, settings.data_dir, WatchPorts(
             levels=self.studio.levels, broker=self._broker_connected,
             backlog=self._backlog, note_speaking=self.controller.note_speaking, media=self.studio.state,
@@ -361,7 +364,7 @@ class House:
         handlers: dict[str, Handler] = {
             **CallCommands(self.controller).handlers(),
             **PictureCommands(self.controller, self.studio, self._content_folder).handlers(),
-            **self.care.handlers(), **self.acoustics.handlers(),
+            **self.care.handlers(), **self.acoustics.handlers(), **self.precall.handlers(),
             **self.sampling.handlers(), **self.summaries.handlers(), **self.configuration.handlers(),
             "state.rebirth": self._rebirth, "token.set": self._set_token}
         self.intake = Intake(self.store, handlers, self.bulletin, self.clock)

@@ -305,6 +305,13 @@ VERBS: Final[tuple[Verb, ...]] = (
     Verb("audio.calibrate", "Measure the way from loudspeaker to microphone with a chirp, played twice; not in a call.",
          acts=True, max_ttl_s=5, idempotent=False, long=True,
          returns="echoPath; null: the microphone did not hear the loudspeaker"),
+    Verb("precall.run", "Try a server out: send it microphone and camera and have them sent back, unheard and unseen "
+         "here; not in a call, and given up for one.", (
+        Arg("provider", ArgType.STRING, "which one, as in state/provider; the first that can be tried out",
+            positional=True, minimum=1, maximum=40),
+        Arg("seconds", ArgType.INTEGER, "of sound and picture (default 5)", minimum=2, maximum=30),
+    ), acts=True, max_ttl_s=5, idempotent=False, long=True,
+        returns="report: what came of it, item by item, graded Good, Average or Bad, or Failed with the reason"),
     Verb("audio.talk", "Push to talk: hold the talk key, for 30 s unless it is given again. Refused while push to talk "
          "is not in force (audio.filters).", acts=True, max_ttl_s=5),
     Verb("audio.listen", "Push to talk: let the talk key go."),
@@ -587,6 +594,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "diag.changed": "data: diagnostic, value, valueType, callId.",
     "devices.updated": "data: added, removed, devices.",
     "devices.selected": "Another device is selected, or used; data: kind, selected, used, why.",
+    "precall.completed": "A server was tried out; data: provider, server, result, items, mos.",
     "io.pressed": "data: name.",
     "io.released": "data: name, heldSeconds.",
     "io.held": "data: name, heldSeconds.",

@@ -15,7 +15,8 @@ from typing import Final
 from appliance.care.measures import Growth, Interval, lost_before_here, lost_on_the_way, made_up
 from appliance.vocabulary import Json
 
-__all__ = ["BAD", "GOOD", "POOR", "Judge", "Part", "Quality", "Verdict", "level_of", "mos"]
+__all__ = ["BAD", "GOOD", "POOR", "Judge", "Part", "Quality", "Verdict", "grade_of", "level_of",
+           "mos"]
 
 GOOD, POOR, BAD = 1, 2, 3
 """Values of a diagnostic of type quality."""
@@ -194,7 +195,7 @@ class Judge:
         jitter = max((part.jitter for part in own), default=0.0)
         before = self._grades[direction]
         grades = self._grades[direction] = {
-            name: _grade(name, value, before.get(name, GOOD))
+            name: grade_of(name, value, before.get(name, GOOD))
             for name, value in (("loss", loss), ("rtt", rtt or 0.0), ("jitter", jitter))}
         return Verdict(direction, loss, jitter, rtt, grades, silent)
 
@@ -245,8 +246,8 @@ def _by_ratio(value: float, whole: float) -> int:
     return next((level for least, level in _RATIOS if ratio >= least), 1)
 
 
-def _grade(name: str, value: float, before: int) -> int:
-    """Of one figure; what had fallen has to come clearly back."""
+def grade_of(name: str, value: float, before: int = GOOD) -> int:
+    """Of one figure, ``loss`` (a share), ``jitter`` or ``rtt`` (seconds); what had fallen has to come clearly back."""
     if value > _BAD[name] * (RELIEF if before == BAD else 1):
         return BAD
     return POOR if value > _POOR[name] * (RELIEF if before != GOOD else 1) else GOOD

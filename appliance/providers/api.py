@@ -21,6 +21,8 @@ __all__ = [
     "DataReceived",
     "DataSent",
     "EarlyMedia",
+    "Echo",
+    "Echoes",
     "Ended",
     "Held",
     "IncomingCall",
@@ -35,6 +37,7 @@ __all__ = [
     "PeerMedia",
     "Pressed",
     "Recovered",
+    "Returned",
     "Ringing",
     "Target",
     "Voices",
@@ -320,3 +323,40 @@ class CallProvider(Protocol):
     def state(self) -> Json:
         """For ``state/provider``: connections, who is there, calls, and by target scheme whether it can be called now
         or why not. Cheap: asked several times a second."""
+
+
+# --- trying out -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What came back of one kind of our own media. Packets, and seconds; ``pictures``: whole ones."""
+
+    sent: int
+    received: int
+    lost: int
+    jitter_s: float
+    round_trip_s: float | None
+    pictures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """What came of a test call to a server that sends us ourselves. Seconds from its beginning until the server was
+    reached, has let us in, and sent something back; None: not so far. ``kinds``: audio and video, each only where it
+    was sent; ``failure``: why it was not carried to its end."""
+
+    server: str
+    reached_s: float | None = None
+    admitted_s: float | None = None
+    connected_s: float | None = None
+    kinds: Mapping[str, Returned] = field(default_factory=dict)
+    failure: Reason | None = None
+
+
+class Echoes(Protocol):
+    """A provider whose server can be tried out before a call."""
+
+    async def echo(self, seconds: float) -> Echo:
+        """Call its echo service for so long, and 16 s more at most. May be cancelled at any moment, and leaves nothing.
+        Raises Refused where the server has none."""

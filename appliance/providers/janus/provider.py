@@ -21,6 +21,7 @@ from appliance.media.api import Directions, Gallery, IceServers, Session, Studio
 from appliance.providers import api
 from appliance.providers.janus import protocol as wire
 from appliance.providers.janus.audio_leg import AudioLeg
+from appliance.providers.janus.echo import SENT, echoed
 from appliance.providers.janus.endpoints import Endpoints
 from appliance.providers.janus.leg import JanusLeg
 from appliance.providers.janus.link import JanusLink
@@ -42,8 +43,8 @@ AUDIO: Final = "audio"
 
 
 class JanusProvider:
-    """A CallProvider (``providers.api``). Construction reads ``janus.ca_file``. ``idle``: there is no call at all;
-    ``refused``: told of what goes against security, why and by whom."""
+    """A CallProvider that Echoes (``providers.api``). Construction reads ``janus.ca_file``. ``idle``: there is no call
+    at all; ``refused``: told of what goes against security, why and by whom."""
 
     def __init__(
         self, settings: JanusSettings, studio: Studio, token: Token, *, ice: IceServers,
@@ -112,6 +113,18 @@ class JanusProvider:
             "calls": len(self._legs),
             "capabilities": {scheme: {"isPresent": True, "reason": "Capable"} for scheme in (VIDEO, AUDIO)},
         }
+
+    async def echo(self, seconds: float) -> api.Echo:
+        if not self._studio.sends:
+            raise Refused("this board has neither microphone nor camera: nothing could come back", code=501,
+                          sub_code="NotCapable", retryable=False)
+        url, token, secret = self._endpoints.selected, self._token.text, self._settings.api_secret.reveal()
+        found = await echoed(
+            self._connect, url, lambda: self._studio.session(SENT, ice=self._ice, loopback=self._loopback()), seconds,
+            keys={**({"token": token} if token else {}), **({"apisecret": secret} if secret else {})})
+        if found.reached_s is None and found.failure is not None:
+            self._endpoints.failed(url, found.failure.message)
+        return found
 
     def _known(self, target: api.Target) -> JanusRoomSettings | None:
         """By its name, or by its id: rooms of the two kinds may have the same."""
