@@ -318,6 +318,10 @@ VERBS: Final[tuple[Verb, ...]] = (
     Verb("dnd.set", "Do not disturb: incoming calls are refused with 480/doNotDisturb.", (
         Arg("on", ArgType.BOOLEAN, "on or off", required=True, positional=True),
     )),
+    Verb("lockdown.set", "Lock-down: nobody but the emergency target (call.emergency_target) may be called, or rings. "
+         "A call in progress goes on.", (
+        Arg("on", ArgType.BOOLEAN, "on or off", required=True, positional=True),
+    )),
     Verb("book.list", "List the address book.", returns="entries"),
     Verb("book.put", "Add or replace an address book entry.", (
         Arg("name", ArgType.STRING, "name for people", required=True, positional=True, minimum=1, maximum=64),
@@ -503,6 +507,7 @@ _OK, _EXP, _CLI, _SRV = Category.SUCCESS, Category.EXPECTED, Category.CLIENT, Ca
 END_REASONS: Final[Mapping[str, Reason]] = _reasons(
     (0, "local", _OK, "The call was ended here.", ""),
     (0, "remote", _OK, "The other side ended the call.", ""),
+    (0, "emergency", _OK, "The call was ended here for an emergency call.", ""),
     (0, "removed", _OK, "Another participant removed this device.", ""),
     (0, "endedForAll", _OK, "The call was ended for everyone.", ""),
     (487, "cancelled", _OK, "The caller gave up before the call was answered.", ""),
@@ -515,6 +520,8 @@ END_REASONS: Final[Mapping[str, Reason]] = _reasons(
     (480, "doNotDisturb", _EXP, "The other side does not want to be disturbed.", "Call again later."),
     (404, "notFound", _EXP, "Nobody has this name or address.", "Check the address book."),
     (403, "notAllowed", _EXP, "The caller is not on the allow-list.", "Add the caller to the address book."),
+    (403, "lockedDown", _EXP, "The device is locked down: nobody but the emergency target may be called, or rings.",
+     "Lift it with lockdown.set off."),
     (403, "forbidden", _EXP, "The other side, or the provider, does not permit the call.",
      "Check what the account may call."),
     (403, "numberBarred", _EXP, "This device may not call this number.",
@@ -576,6 +583,7 @@ END_REASONS: Final[Mapping[str, Reason]] = _reasons(
 EVENTS: Final[Mapping[str, str]] = {
     "call.incoming": "Somebody calls; data: callId, callerInfo.",
     "call.started": "A call is connected; data: callId, direction, peer.",
+    "call.emergency": "The emergency target is called; data: callId, target.",
     "call.stateChanged": "data: callId, from, to.",
     "call.ended": "data: callId, reason, durationMs.",
     "call.missed": "An incoming call ended unanswered; data: callId, callerInfo, reason.",
@@ -617,7 +625,7 @@ EVENT_PREFIX: Final = "edgecall."
 
 STATES: Final[Mapping[str, str]] = {
     "availability": "online or offline (will); plain text.",
-    "device": "Identity, version, board, uptime, do-not-disturb, who is on duty.",
+    "device": "Identity, version, board, uptime, do-not-disturb, lock-down, who is on duty.",
     "call": "The call, or the last one.",
     "roster": "Participants of the call.",
     "media": "What is sent and received, wanted beside actual.",

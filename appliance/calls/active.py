@@ -29,7 +29,7 @@ from appliance.vocabulary import (
     Role,
 )
 
-__all__ = ["ActiveCall", "no_call"]
+__all__ = ["TELEPHONES", "ActiveCall", "no_call"]
 
 
 TELEPHONES: Final = ("tel", "sip", "sips")
@@ -54,6 +54,7 @@ class ActiveCall:
     speakers: Speakers = field(default_factory=Speakers)  # in a room
     terms: Terms = FREE  # of the room
     unattended: bool = False  # begun by the appliance itself
+    emergency: bool = False  # no guard of ours stops it
     hand_raised: bool = False
     to_say: asyncio.Event = field(default_factory=asyncio.Event)  # what we say of ourselves has changed
     muted: bool = False
@@ -188,6 +189,7 @@ class ActiveCall:
             "isLocalVideoStarted": self.permitted.send_video and not self.held,
             "isHandRaised": self.hand_raised,
             "isContentSharingOn": self.content, "isRecordingActive": False, "isAutoAnswered": self.auto_answer,
+            "isEmergency": self.emergency,
             "localHold": call.local_hold, "remoteHold": call.remote_hold,
             "role": self.terms.role.value, "capabilities": dict(capabilities), "security": self.security,
             "connectedAt": None if call.connected is None else rfc3339(self.wall(call.connected)),

@@ -42,7 +42,7 @@ class Verdict(Enum):
 
 
 _PASSING: Final = frozenset({408, 410, 480, 496, 500, 503})
-_OTHERS: Final = frozenset({"403/roomFull", "403/outsideSchedule", "488/dtls"})
+_OTHERS: Final = frozenset({"403/roomFull", "403/outsideSchedule", "403/lockedDown", "0/emergency", "488/dtls"})
 
 
 def verdict(reason: Reason) -> Verdict:

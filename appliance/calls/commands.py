@@ -40,13 +40,16 @@ class CallCommands:
             "video.start": self._video_start, "video.stop": self._video_stop,
             "video.constraints": self._video_constraints,
             "call.dtmf": self._dtmf, "data.send": self._data_send, "dnd.set": self._dnd,
+            "lockdown.set": self._lock_down,
             "book.list": self._book_list, "book.put": self._book_put, "book.remove": self._book_remove,
         }
 
     # --- the call ---------------------------------------------------------------------------------------------------
 
     async def _dial(self, command: Command) -> Json:
-        active = self._controller.dial(self._plan(command.args), _wanted(command.args))
+        plan = self._plan(command.args)
+        await self._controller.make_way(plan)
+        active = self._controller.dial(plan, _wanted(command.args))
         self._begin_with(command.args)
         return await active.outcome()
 
@@ -174,6 +177,9 @@ class CallCommands:
 
     async def _dnd(self, command: Command) -> None:
         await self._controller.do_not_disturb(command.args["on"])
+
+    async def _lock_down(self, command: Command) -> None:
+        await self._controller.lock_down(command.args["on"])
 
     async def _book_list(self, _: Command) -> Json:
         return {"entries": [entry.payload() for entry in self._controller.book.entries()]}

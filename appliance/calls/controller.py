@@ -19,11 +19,11 @@ from typing import Any, Final
 
 from appliance.bulletin import Bulletin
 from appliance.calls.active import ActiveCall, no_call
+from appliance.calls.admission import Admission
 from appliance.calls.attendance import Attendance
 from appliance.calls.book import AddressBook, Entry, Round, save
 from appliance.calls.capabilities import Standing
 from appliance.calls.dialling import Dialler
-from appliance.calls.dnd import DoNotDisturb
 from appliance.calls.errands import Errands
 from appliance.calls.ledger import Conclusion, Ledger, Records
 from appliance.calls.machine import Call, Effect, Happening, IllegalEvent, Signal, step
@@ -104,7 +104,8 @@ class CallController:
         """Told of every call that is over."""
         self.on_key: Callable[[KeyPress], bool] = lambda _: True
         """Told of every key that the other side presses; returns whether others may be told which one."""
-        self._dnd = DoNotDisturb(settings.dnd, records, local_time, self._publish_device)
+        self._admission = Admission(book, settings, records, local_time, self._publish_device)
+        self._making_way = False  # for an emergency call
         self._active: ActiveCall | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._errands = Errands()
@@ -146,12 +147,12 @@ class CallController:
     async def start(self) -> None:
         """Load what outlived the restart and open the providers for incoming calls."""
         try:
-            await self._dnd.load()
+            await self._admission.load()
             await self._ledger.load()
         except StoreError as error:
-            log.warning("do-not-disturb and past calls are not known: %s", error.message)
+            log.warning("do-not-disturb, lock-down and past calls are not known: %s", error.message)
         self._publish_idle()
-        self._dnd.follow()
+        self._admission.dnd.follow()
         for provider in self._providers:
             await provider.start(self._on_incoming)
 
@@ -172,14 +173,14 @@ class CallController:
                 log.warning("the call did not end in time at shutdown")
         for provider in self._providers:
             await provider.stop()
-        self._dnd.stop()
+        self._admission.dnd.stop()
         self._disarm()
         await self._errands.stop(RECORD_S)
 
     def reconfigure(self, settings: CallSettings, entries: Sequence[Entry]) -> None:
         """Take new settings; a call in progress keeps its timers."""
         self._settings = settings
-        self._dnd.configure(settings.dnd)
+        self._admission.configure(settings)
         self.book.rebase(entries)
         self._publish_device()
 
@@ -246,18 +247,38 @@ class CallController:
         """
         if self._stopping:
             raise Refused("the appliance is shutting down", code=503, sub_code="shutdown")
-        if not self.idle:
+        self._admission.check(plan)
+        emergency = self._admission.is_emergency(plan)
+        if not self.idle or (self._making_way and not emergency):
             raise Refused("there is a call already; end it first", sub_code="inCall")
         self._dialler.check(plan)
+        if emergency:
+            plan = self._admission.urgent(plan)
         first = plan[0].targets[0]
         peer = self.book.named(Peer(first.address, first.uri, first.address))
         call = Call(str(uuid.uuid4()), kind=_KIND_OF_SCHEME.get(first.scheme, CallKind.P2P))
         if call.kind is CallKind.ROOM:
             media = replace(media, view={})  # of nobody, until it is known who is there
         active = self._active = ActiveCall(
-            call, media, plan, peer, terms=terms_of(self._rules, first.uri), unattended=unattended)
+            call, media, plan, peer, terms=terms_of(self._rules, first.uri), unattended=unattended,
+            emergency=emergency)
+        if emergency:
+            self._bulletin.post("call.emergency", callId=active.id, target=first.uri)
         self.happen(active, Signal.DIAL)
         return active
+
+    async def make_way(self, plan: Sequence[Round]) -> None:
+        """Where ``plan`` is that of the emergency target, end the call in progress, unless it is an emergency too."""
+        if not self._admission.is_emergency(plan):
+            return
+        self._making_way = True
+        try:
+            while not self.idle and self._active is not None and not self._active.emergency:
+                if self._active.call.state is not CallState.DISCONNECTING:
+                    self.happen(self._active, Signal.HANG_UP, END_REASONS["0/emergency"])
+                await self._active.closed.wait()  # LEAVE_S at most
+        finally:
+            self._making_way = False
 
     def current(self, call_id: str | None = None) -> ActiveCall:
         """The call in progress. Raises Refused when there is none, or another than ``call_id``."""
@@ -313,8 +334,15 @@ class CallController:
 
     async def do_not_disturb(self, on: bool) -> None:
         """Switch it, over restarts too. Beside it stands the schedule of the settings."""
-        await self._dnd.switch(on)
+        await self._admission.dnd.switch(on)
         self._publish_device()
+
+    async def lock_down(self, on: bool) -> None:
+        """Nobody but the emergency target is called, or rings; over restarts too. A call in progress goes on."""
+        try:
+            await self._admission.lock_down(on)
+        finally:  # it holds, also where it is not kept
+            self._publish_device()
 
     async def save_book(self) -> None:
         """Write the address book and publish it."""
@@ -352,7 +380,7 @@ class CallController:
         if refusal is not None:
             log.info("incoming call refused: %s", refusal.key, extra={"call_id": incoming.call_id})
             self._drop(incoming.leg, refusal)
-            if refusal.sub_code in ("busy", "doNotDisturb"):
+            if refusal.sub_code in ("busy", "doNotDisturb", "lockedDown"):
                 self._bulletin.post("call.missed", callId=incoming.call_id, callerInfo=peer.payload(),
                                     reason=refusal.payload())
             return
@@ -369,13 +397,7 @@ class CallController:
     def _refusal(self, peer: Peer, entry: Entry | None) -> Reason | None:
         if self._stopping:
             return END_REASONS["503/shutdown"]
-        if not (entry.allowed if entry is not None else self._settings.allow_unknown):
-            return END_REASONS["403/notAllowed"]
-        if not self.idle:
-            return END_REASONS["486/busy"]
-        if self._dnd.now:
-            return END_REASONS["480/doNotDisturb"]
-        return None
+        return self._admission.refusal(peer, entry, busy=self._making_way or not self.idle)
 
     async def _auto_answer(self, active: ActiveCall) -> None:
         """The caller is let in, but never unheard: a tone first, the microphone after it."""
@@ -597,7 +619,8 @@ class CallController:
         self._publish_device()
 
     def _publish_device(self) -> None:
-        self._bulletin.merge("device", doNotDisturb=self._dnd.on, doNotDisturbNow=self._dnd.now,
+        self._bulletin.merge("device", doNotDisturb=self._admission.dnd.on,
+                             doNotDisturbNow=self._admission.dnd.now, lockedDown=self._admission.locked_down,
                              hardwareMuted=self._media.hardware_muted,
                              addressBook=[entry.payload() for entry in self.book.entries()[:100]])
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
-from appliance.calls.active import ActiveCall
+from appliance.calls.active import TELEPHONES, ActiveCall
 from appliance.calls.book import Round
 from appliance.calls.terms import HouseRules, admit
 from appliance.errors import EdgecallError, Refused
@@ -14,6 +16,11 @@ from appliance.providers.api import CallProvider, Leg, Peer, Target
 from appliance.vocabulary import END_REASONS, Reason
 
 __all__ = ["Dialler", "reason_of"]
+
+log = logging.getLogger(__name__)
+
+HEARD: Final = ("487/noAnswer", "486/busy", "603/declined")
+"""Reasons of calls that reached somebody: encryption has not kept them."""
 
 
 def reason_of(error: EdgecallError) -> Reason:
@@ -49,7 +56,17 @@ class Dialler:
             admit(self.rules, targets[0], self.wall())
 
     async def run(self, active: ActiveCall, plan: Sequence[Round]) -> Reason | None:
-        """Ring round after round. None when a leg was accepted (or the call is being left), else why nobody was."""
+        """Ring round after round. None when a leg was accepted (or the call is being left), else why nobody was.
+
+        An emergency call to telephones that came to nothing is tried once more, unencrypted: it may have been that.
+        """
+        reason = await self._ring(active, plan)
+        if reason is not None and active.emergency and reason.key not in HEARD and (again := _plainly(plan)):
+            log.warning("an emergency call failed with %s, and is tried without encryption", reason.key)
+            reason = await self._ring(active, again)
+        return reason
+
+    async def _ring(self, active: ActiveCall, plan: Sequence[Round]) -> Reason | None:
         reason = END_REASONS["480/unreachable"]
         for one in plan:
             dialled = await self._dial_round(active, one)
@@ -103,3 +120,10 @@ class Dialler:
         except TimeoutError:
             return False
         return True
+
+
+def _plainly(plan: Sequence[Round]) -> list[Round]:
+    """What of the plan is telephones, to be called unencrypted."""
+    rounds = [replace(one, targets=tuple(
+        replace(target, plain=True) for target in one.targets if target.scheme in TELEPHONES)) for one in plan]
+    return [one for one in rounds if one.targets]

@@ -2,11 +2,12 @@
 
 Button ``call``, by the state of the call when it goes down: without one a press dials the configured target, a long one
 the second target; while somebody calls a press answers, a long one declines; in a call (also one that is not answered
-yet) both hang up. Button ``mute``: mutes and unmutes; ``hand``: asks the others for attention, and no longer. Where a
-long press means nothing else, the button acts as it goes down, else when it is known which of both it is. Input
-``hardware_mute`` is the truth for mute, input ``talk`` the key of push-to-talk, input ``hook`` is closed while the
-handset is lifted: that answers, and putting it back hangs up; input ``door`` is closed while the door is. The lamp
-``capture`` follows what is really captured, never what was asked for.
+yet) both hang up. Button ``emergency`` calls the emergency target, whatever else goes on; so does a long press in a
+call where it would without one. Button ``mute``: mutes and unmutes; ``hand``: asks the others for attention, and no
+longer. Where a long press means nothing else, the button acts as it goes down, else when it is known which of both it
+is. Input ``hardware_mute`` is the truth for mute, input ``talk`` the key of push-to-talk, input ``hook`` is closed
+while the handset is lifted: that answers, and putting it back hangs up; input ``door`` is closed while the door is. The
+lamp ``capture`` follows what is really captured, never what was asked for.
 """
 
 from __future__ import annotations
@@ -242,7 +243,10 @@ class PanelDoor:
         state = CallState(call.get("state", "None"))
         idle = state in (CallState.NONE, CallState.DISCONNECTED)
         both: Meaning = None
-        if button == "mute" and not idle:
+        help_point = None if call.get("isEmergency") and not idle else self._settings.emergency_target
+        if button == "emergency" and help_point:
+            both = "call.dial", {"to": help_point}
+        elif button == "mute" and not idle:
             both = ("call.unmute" if call.get("isMuted") else "call.mute"), {}
         elif button == "hand" and not idle:
             both = ("call.lowerHand" if call.get("isHandRaised") else "call.raiseHand"), {}
@@ -250,10 +254,18 @@ class PanelDoor:
             target = self._settings.button_target
             return ("call.dial", {"to": target}), ("call.dial", {"to": self._settings.long_press_target or target})
         elif button == "call" and state is CallState.INCOMING:
-            return ("call.answer", {"callId": call["callId"]}), ("call.reject", {"callId": call["callId"]})
+            return ("call.answer", {"callId": call["callId"]}), (
+                self._urgently(help_point) or ("call.reject", {"callId": call["callId"]}))
         elif button == "call" and state is not CallState.DISCONNECTING:
             both = "call.hangup", {"callId": call["callId"]}
+            return both, self._urgently(help_point) or both
         return both, both
+
+    def _urgently(self, help_point: str | None) -> Meaning:
+        """In a call a long press calls the help point, where that is what it does without one."""
+        if not help_point or help_point != self._settings.long_press_target:
+            return None
+        return "call.dial", {"to": help_point}
 
     def _act(self, meaning: Meaning) -> None:
         if meaning is None:
@@ -266,7 +278,7 @@ class PanelDoor:
 
     def _dial(self, args: Mapping[str, str]) -> None:
         now = asyncio.get_running_loop().time()
-        if (wait := self._last_dial + DIAL_EVERY_S - now) > 0:
+        if args["to"] != self._settings.emergency_target and (wait := self._last_dial + DIAL_EVERY_S - now) > 0:
             if self._words is None:  # why the last call failed is worth more
                 self._words = ("One moment, please", "Press again in a moment")
                 self._draw()
@@ -372,11 +384,16 @@ class PanelDoor:
         peer = "Operator" if caller.get("uri") == "operator:*" else caller.get("displayName", "")
         if state is CallState.INCOMING:
             return BANNER[state], f"{peer} · press to answer, hold to decline"
+        if call.get("isEmergency") and state in BANNER:
+            clear = state is CallState.CONNECTED and (call.get("security") or {}).get("verified") is False
+            return BANNER[state] or peer, "Emergency call" + (" · not encrypted" if clear else "")
         if state is CallState.CONNECTED and call.get("kind") == CallKind.ROOM.value and \
                 self._bulletin.document("roster").get("participants"):
             return "", "Muted" if call.get("isMuted") else ""  # their pictures have their names
         if state in BANNER:
             return BANNER[state] or peer, peer if BANNER[state] else ("Muted" if call.get("isMuted") else "")
+        if device.get("lockedDown"):
+            return device.get("name", ""), "Locked: emergency calls only"
         if device.get("doNotDisturbNow"):
             return device.get("name", ""), "Do not disturb"
         return device.get("name", ""), "Press the button to call"

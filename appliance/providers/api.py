@@ -48,12 +48,15 @@ __all__ = [
 class Target:
     """Where to call: ``scheme:address`` of an address-book URI, e.g. ``device:lobby-2``, ``operator:desk``.
 
-    ``pin``: what opens a room, where it is not the one of the settings.
+    ``pin``: what opens a room, where it is not the one of the settings. ``emergency``: no guard of the provider stops
+    it. ``plain``: nothing is encrypted, for that has failed, and the call matters more.
     """
 
     scheme: str
     address: str
     pin: str = field(default="", repr=False)
+    emergency: bool = False
+    plain: bool = False
 
     @property
     def uri(self) -> str:

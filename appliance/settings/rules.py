@@ -20,6 +20,8 @@ TOKEN_LENGTH: Final = 16
 PIN_LENGTH: Final = range(4, 13)  # digits: fewer are guessed, more are not remembered
 NAMED_APART: Final = ("book", "janus.rooms", "door.signers", "door.codes", "sip.accounts", "whip")
 """Lists whose names are never taken for a device's."""
+PUBLIC: Final = ("112", "911", "999", "110", "000", "111", "119")
+"""Emergency numbers of countries."""
 SHORT_CODE: Final = 6  # digits: 110 and its kin are dialled as they are
 
 
@@ -223,6 +225,7 @@ def _targets(settings: Settings) -> Found:
     """What is called by settings: key and target."""
     yield "call.button_target", settings.call.button_target
     yield "call.long_press_target", settings.call.long_press_target
+    yield "call.emergency_target", settings.call.emergency_target
     for n, entry in enumerate(settings.book, 1):
         for uri in entry.uris:
             yield f"book[{n}].uris", uri
@@ -274,13 +277,22 @@ def _loops(settings: Settings) -> Found:
                 yield f"book[{n}].{key}", "leads back to this entry"
 
 
+def _emergency(settings: Settings) -> Found:
+    """What a public emergency service expects (location, call-back) this device does not give."""
+    number = settings.call.emergency_target.removeprefix("tel:")
+    if number in PUBLIC:
+        yield ("call.emergency_target", f"{number} is a public emergency number, which expects to be told where the "
+               "caller is; name a help point that is always staffed")
+
+
 def _lan_targets(settings: Settings) -> Found:
     """Whom we call must have an address. An entry of the book may also stand for one that only calls us, and is known
     by its token."""
     peers = {peer.name for peer in settings.direct.peers}
     callers = {token.name for token in settings.http.tokens if token.scope == "device"}
     for key, target in (("call.button_target", settings.call.button_target),
-                        ("call.long_press_target", settings.call.long_press_target)):
+                        ("call.long_press_target", settings.call.long_press_target),
+                        ("call.emergency_target", settings.call.emergency_target)):
         name = target.removeprefix("lan:")
         if name != target and name not in peers:
             yield key, f"'{name}' is no name of [[direct.peers]]"
@@ -294,5 +306,5 @@ def _lan_targets(settings: Settings) -> Found:
 
 RULES: Final[tuple[Callable[[Settings], Found], ...]] = (
     _names_are_nobody_elses, _users_are_no_devices, _tokens_are_long_and_single, _pairs, _janus, _sip, _codes, _whip,
-    _broker, _book, _lan_targets,
+    _broker, _book, _emergency, _lan_targets,
 )

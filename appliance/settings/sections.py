@@ -156,6 +156,9 @@ class CallSettings:
                                  format=formats.TARGET, maximum=256, example='"device:lobby-2"')
     long_press_target: str = setting("", "Called by a long press; empty: the same.",
                                      format=formats.TARGET, maximum=256, example='"tel:+4930123456"')
+    emergency_target: str = setting("", "The help point: it is called whatever else goes on or is forbidden. Never a "
+                                    "public emergency number.", format=formats.TARGET, maximum=256,
+                                    example='"Help point"')
     auto_join: str = setting("", "Room that is joined at the start, and again whenever it is lost; left by hand it is "
                              "let be.", format=formats.ROOM, maximum=136, example='"room:lobby"')
     ring_s: int = setting(30, "How long a target rings.", unit="s", minimum=5, maximum=120)

@@ -13,7 +13,7 @@ from appliance.vocabulary import Json
 from tests.peers.test_sip_kamailio import phone_at, proxy
 from tests.support.baresip import Baresip, baresip
 from tests.support.house import Running, house, start_of
-from tests.support.kamailio import PASSWORD
+from tests.support.kamailio import PASSWORD, Kamailio
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.peer
@@ -24,8 +24,9 @@ BOOK = '[[book]]\nname = "Phone"\nuris = ["{uri}"]\n'
 
 
 @asynccontextmanager
-async def appliance(folder: Path, tables: str, *, encrypt: bool) -> AsyncIterator[Running]:
-    settings = {"sip.require_encryption": encrypt, "mqtt.enabled": False}
+async def appliance(folder: Path, tables: str, *, encrypt: bool, **more: str | int) -> AsyncIterator[Running]:
+    settings = {"sip.require_encryption": encrypt, "mqtt.enabled": False,
+                **{name.replace("__", "."): value for name, value in more.items()}}
     async with house(await start_of(folder, settings, tables=tables)) as running:
         await running.until(lambda: any(
             one["up"] for one in running.document("provider").get("providers", {}).get("sip", {}).get(
@@ -38,6 +39,15 @@ def pin_in(folder: Path) -> str:
     path.write_text(PIN)
     path.chmod(0o600)
     return f'pin_file = "{path}"\n'
+
+
+def encrypted_account(folder: Path, server: Kamailio) -> str:
+    password = folder / "password"
+    password.write_text(PASSWORD)
+    password.chmod(0o600)
+    return ('[[sip.accounts]]\nname = "pbx"\naddress = "sip:door@example.test"\ntrust_caller_id = true\n'
+            f'servers = "127.0.0.1:{server.tls_port}"\nca_file = "{folder}/authority.crt"\n'
+            f'password_file = "{password}"\n')
 
 
 async def press(phone: Baresip, keys: str) -> None:
@@ -57,17 +67,11 @@ async def opened(running: Running, rule: str) -> None:
 
 
 async def test_with_tls_and_srtp_the_pin_opens_and_another_one_does_not(tmp_path: Path) -> None:
-    password = tmp_path / "password"
-    password.write_text(PASSWORD)
-    password.chmod(0o600)
     async with (
         proxy(tmp_path) as server,
         phone_at(server, tmp_path, more=";mediaenc=srtp-mand") as phone,
-        appliance(tmp_path, (
-            f'[[sip.accounts]]\nname = "pbx"\naddress = "sip:door@example.test"\ntrust_caller_id = true\n'
-            f'servers = "127.0.0.1:{server.tls_port}"\nca_file = "{tmp_path}/authority.crt"\n'
-            f'password_file = "{tmp_path}/password"\n' + BOOK.format(uri="sip:phone@example.test")
-            + RULE.format(name="caretaker", more=pin_in(tmp_path))), encrypt=True) as running,
+        appliance(tmp_path, encrypted_account(tmp_path, server) + BOOK.format(uri="sip:phone@example.test")
+                  + RULE.format(name="caretaker", more=pin_in(tmp_path)), encrypt=True) as running,
     ):
         await phone.tell("dial", "sip:door@example.test")
         await running.until(lambda: running.document("call").get("state") == "Incoming")

@@ -223,6 +223,25 @@ async def test_in_a_call_a_long_press_hangs_up_as_well(state: CallState) -> None
         assert (command.verb.name, command.args) == ("call.hangup", {"callId": "call-1"})
 
 
+@pytest.mark.parametrize("state", [CallState.CONNECTED, CallState.INCOMING, CallState.RINGING])
+@virtual_time
+async def test_a_long_press_calls_the_help_point_also_in_a_call(state: CallState) -> None:
+    async with standing_at(long_press_target="Help point", emergency_target="Help point") as front:
+        front.call(CallState.CONNECTED, isEmergency=True, security={"verified": False})
+        assert front.screen[-1] == ("Lena", "Emergency call · not encrypted")
+        assert (await front.press(SHORT_S)).verb.name == "call.hangup", "in its own call it is not called again"
+        front.call(state)
+        command = await front.press(LONG_S + 0.2)
+        assert (command.verb.name, command.args) == ("call.dial", {"to": "Help point"})
+
+
+@virtual_time
+async def test_somebody_who_drums_on_the_button_reaches_the_help_point() -> None:
+    async with standing_at(long_press_target="Help point", emergency_target="Help point") as front:
+        await front.press(SHORT_S)
+        assert (await front.press(LONG_S + 0.2)).args == {"to": "Help point"}
+
+
 @virtual_time
 async def test_the_mute_button_mutes_and_unmutes_in_a_call_only() -> None:
     async with standing_at() as front:

@@ -213,6 +213,11 @@ class Account:
         return self._open and (not self.settings.register or self._registration.state is State.UP)
 
     @property
+    def open(self) -> bool:
+        """Whether there is a way to the server."""
+        return self._open
+
+    @property
     def trouble(self) -> str:
         """Why it is not up, for people; empty while it is, or is about to be for the first time."""
         if not self._open:
@@ -245,8 +250,9 @@ class Account:
     def signalling(self) -> Json:
         return {"signalling": self.settings.transport.upper()}
 
-    def negotiation(self, ports: tuple[int, int]) -> Negotiation:
-        return Negotiation(self.media_host, ports, secure=self.settings.transport == "tls", insist=self._encrypt)
+    def negotiation(self, ports: tuple[int, int], *, plain: bool = False) -> Negotiation:
+        return Negotiation(self.media_host, ports, secure=self.settings.transport == "tls" and not plain,
+                           insist=self._encrypt and not plain)
 
     def session(self, wanted: Directions, protection: Protection) -> PlainSession:
         return self._studio.plain_session(wanted, protection=protection)

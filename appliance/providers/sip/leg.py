@@ -62,7 +62,8 @@ class Ground(Protocol):
     def signalling(self) -> Json:
         """How signalling is protected, for ``state/call``."""
 
-    def negotiation(self, ports: tuple[int, int]) -> Negotiation: ...
+    def negotiation(self, ports: tuple[int, int], *, plain: bool = False) -> Negotiation:
+        """``plain``: nothing is encrypted, whatever the settings say."""
 
     def session(self, wanted: Directions, protection: Protection) -> PlainSession: ...
 
@@ -99,6 +100,8 @@ class SipLeg:
         self._session: PlainSession | None = None
         self._negotiation: Negotiation | None = None
         self._agreed: Agreed | None = None
+        self._emergency = False  # no guard of ours stops it
+        self._plain = False
         self._answered = False
         self._connected = False
         self._playing = False  # early media are heard
@@ -125,9 +128,10 @@ class SipLeg:
     def events(self) -> AsyncIterator[api.LegEvent]:
         return self._facts.read()
 
-    def dial(self, target: Uri) -> None:
-        """Begin to call; Ringing, Accepted, Connected, or Ended follow."""
-        self._chores.do(partial(self._invite, target))
+    def dial(self, uri: Uri, target: api.Target) -> None:
+        """Begin to call ``uri``, which ``target`` stands for; Ringing, Accepted, Connected, or Ended follow."""
+        self._emergency, self._plain = target.emergency, target.plain
+        self._chores.do(partial(self._invite, uri))
 
     async def ring(self) -> None:
         if self._incoming is None:
@@ -261,7 +265,8 @@ class SipLeg:
         if negotiation is None or self._answered or not untried or len(self._tried) >= REDIRECTIONS:
             return False
         try:
-            self._ground.admit(untried[0])
+            if not self._emergency:
+                self._ground.admit(untried[0])
         except Refused as error:
             log.warning("a call is not sent on: %s", error.message)
             self._finish(reason_of_error(error))
@@ -347,7 +352,7 @@ class SipLeg:
             self._finish(END_REASONS["503/provider"])
             return None
         self._chores.spawn(self._listen(session), f"sip.session.{self._id[:12]}")
-        self._negotiation = self._ground.negotiation(ports)
+        self._negotiation = self._ground.negotiation(ports, plain=self._plain)
         self._call.describe = self._negotiation.offer
         return self._negotiation
 

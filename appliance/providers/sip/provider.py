@@ -104,11 +104,12 @@ class SipProvider:
 
     async def dial(self, target: api.Target, *, call_id: str, caller: api.Peer, media: api.MediaWanted) -> SipLeg:
         uri, account = self._way(target)
-        self._tolls.admit(uri)
+        if not target.emergency:
+            self._tolls.admit(uri)
         peer = api.Peer(uri.identity, target.uri, uri.identity, "pstn", verified=False)
         leg = SipLeg(uuid.uuid4().hex, account, peer, media)
         account.legs.add(leg)
-        leg.dial(uri)
+        leg.dial(uri, target)
         return leg
 
     def state(self) -> Json:
@@ -130,7 +131,7 @@ class SipProvider:
         except Malformed as error:
             raise Refused(f"{target.uri!r} is no address that can be called: {error}", code=404,
                           sub_code="notFound") from error
-        account = self._account_for(uri)
+        account = self._account_for(uri, emergency=target.emergency)
         if uri.secure and account.settings.transport != "tls":
             raise Refused(f"{target.uri} wants TLS all the way, which account {account.settings.name} does not use.",
                           code=488, sub_code="noCodec", retryable=False)
@@ -138,9 +139,12 @@ class SipProvider:
             uri = Uri("sip", uri.identity, account.domain, params={"user": "phone"})
         return uri, account
 
-    def _account_for(self, uri: Uri) -> Account:
+    def _account_for(self, uri: Uri, *, emergency: bool) -> Account:
+        """The best one; in an emergency one that the server does not know (any more) will do."""
         own = [one for one in self._accounts if one.domain == uri.host.lower()]
         usable = [one for one in (*own, *self._accounts) if one.up]
+        if emergency and not usable:
+            usable = [one for one in (*own, *self._accounts) if one.open]
         if usable:
             return usable[0]
         waiting = {one.settings.name: one.trouble or "not registered yet" for one in self._accounts}
