@@ -295,7 +295,12 @@ class House:
             return None
         from appliance.providers.whip.provider import WhipProvider
 
-        return await asyncio.to_thread(WhipProvider, settings.whip, self.studio, ice=_ice(settings))
+        servers = await asyncio.to_thread(WhipProvider, settings.whip, self.studio, ice=_ice(settings),
+                                          idle=lambda: self.controller.idle)
+        for probe in () if self._start.safe else servers.probes:
+            self._background.append(("whip.probe", probe.run))
+            self.network.on_change(lambda *_, probe=probe: probe.soon())
+        return servers
 
     def _watch_servers(self, pool: ServerPool) -> None:
         if not pool.all or self._start.safe:

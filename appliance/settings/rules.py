@@ -207,9 +207,17 @@ def _hides(one: CodeSettings, other: CodeSettings) -> bool:
 
 def _whip(settings: Settings) -> Found:
     for n, server in enumerate(settings.whip, 1):
-        addresses = [url for url in (server.publish, server.play) if url]
-        if not addresses:
+        addresses = [url for url in (server.publish, server.play, *server.other_publish, *server.other_play) if url]
+        if not server.publish and not server.play:
             yield f"whip[{n}].publish", "is missing, and so is play; one of them at least says what to call"
+        for key, first, others in (("publish", server.publish, server.other_publish),
+                                   ("play", server.play, server.other_play)):
+            if others and not first:
+                yield f"whip[{n}].{key}", f"is missing; other_{key} has those to try after it"
+            if len({first, *others}) <= len(others):
+                yield f"whip[{n}].other_{key}", "names an endpoint twice"
+        if server.choose == "nearest" and not (server.other_publish or server.other_play):
+            yield f"whip[{n}].choose", "has one server to choose from; name others in other_publish or other_play"
         if server.play_token and not server.play:
             yield f"whip[{n}].play", "is missing; play_token_file needs it"
         if server.ca_file and not any(url.startswith("https:") for url in addresses):

@@ -392,6 +392,15 @@ class WhipSettings:
                                  example='"/etc/edgecall/studio-play.token"')
     ca_file: str = setting("", "Authority of its certificate; empty: those of the system.", format=formats.FILE,
                            restart=True, example='"/etc/edgecall/media-ca.crt"')
+    other_publish: tuple[str, ...] = setting(
+        (), "Other endpoints to publish to, in the order to try them; they get the same token.",
+        format=formats.WHIP_URL, maximum=7, restart=True, example='["https://media2.example.org/whip/door"]')
+    other_play: tuple[str, ...] = setting(
+        (), "Other endpoints to play from, in the order to try them; they get the same token.", format=formats.WHIP_URL,
+        maximum=7, restart=True, example='["https://media2.example.org/whep/desk"]')
+    choose: str = setting("order", "Which of them is used. order: the first that is reached; nearest: the one with the "
+                          "shortest round trip; pinned: those of publish and play alone.",
+                          choices=("order", "nearest", "pinned"), restart=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from aiortc.exceptions import InvalidStateError
 
 from appliance.media.api import Directions, Gallery, Session, SessionClosed, SessionEvent, SessionUp
 from appliance.providers import api
-from appliance.providers.janus.endpoints import Endpoints
+from appliance.providers.endpoints import Endpoints
 from appliance.providers.janus.leg import JanusLeg
 from appliance.providers.janus.link import JanusLink
 from appliance.providers.janus.stay import Room

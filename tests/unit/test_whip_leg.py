@@ -142,7 +142,8 @@ class ScriptedServer:
     def __init__(self) -> None:
         self.asked: list[Asked] = []
         self.replies: dict[str, deque[Reply]] = {
-            "POST": deque([created()]), "PATCH": deque([status(204)]), "DELETE": deque([status(200)])}
+            "POST": deque([created()]), "PATCH": deque([status(204)]), "DELETE": deque([status(200)]),
+            "OPTIONS": deque([status(204)])}
         self.open = asyncio.Event()  # answers wait for it
         self.open.set()
         self.url = ""

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Set
 from typing import Final
 
-from appliance.providers.janus.endpoints import Endpoints
+from appliance.providers.endpoints import Endpoints
 from appliance.providers.janus.transport import CLOSE_S, Channel, Connect
 from appliance.vocabulary import Json
 

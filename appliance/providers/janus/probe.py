@@ -1,79 +1,29 @@
-"""How far the servers are, asked outside of calls."""
+"""How far a Janus server is."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
-from collections.abc import Callable
-from typing import Final
 
-from appliance.providers.janus.endpoints import Endpoints
 from appliance.providers.janus.transport import Connect
+from appliance.providers.probe import PINGS
 
-__all__ = ["Probe"]
-
-log = logging.getLogger(__name__)
-
-EVERY_S: Final = 6 * 3600.0
-AGAIN_S: Final = 60.0  # where one of them was not reached
-BUSY_S: Final = 5.0  # until it is looked again whether a call is over
-PINGS: Final = 3  # the least counts: the others waited somewhere
-PATIENCE_S: Final = 3.0
+__all__ = ["round_trip"]
 
 
-class Probe:
-    """``run`` serves until cancelled. ``idle``: there is no call."""
-
-    def __init__(self, endpoints: Endpoints, connect: Connect, *, idle: Callable[[], bool]) -> None:
-        self._endpoints = endpoints
-        self._connect = connect
-        self._idle = idle
-        self._wake = asyncio.Event()
-
-    def soon(self) -> None:
-        """What was measured is of another time: the network has changed, or a call could not use a server."""
-        self._wake.set()
-
-    async def run(self) -> None:
-        while True:
-            self._wake.clear()
-            done = await self._look()
-            pause = BUSY_S if not done else AGAIN_S if self._endpoints.failing else EVERY_S
-            try:
-                async with asyncio.timeout(pause):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
-
-    async def _look(self) -> bool:
-        """False where a call came between."""
-        for url in self._endpoints.urls:
-            if not self._idle():
-                return False
-            try:
-                async with asyncio.timeout(PATIENCE_S):
-                    took_s = await self._round_trip(url)
-            except (OSError, ValueError) as error:
-                if self._idle():  # or the call has spoiled it
-                    self._endpoints.failed(url, str(error) or "no answer in time")
-            else:
-                self._endpoints.measured(url, took_s)
-        return True
-
-    async def _round_trip(self, url: str) -> float:
-        """Seconds; raises OSError, or ValueError for what is no Janus."""
-        loop = asyncio.get_running_loop()
-        took = []
-        channel = await self._connect(url)
-        try:
-            for _ in range(PINGS):
-                transaction = secrets.token_urlsafe(12)
-                began = loop.time()
-                await channel.send({"janus": "ping", "transaction": transaction})
-                if (await channel.receive()).get("transaction") != transaction:
-                    raise ValueError("it does not answer as a Janus server does")
-                took.append(loop.time() - began)
-        finally:
-            await channel.close()
-        return min(took)
+async def round_trip(connect: Connect, url: str) -> float:
+    """Seconds of its ping; raises OSError, or ValueError for what is no Janus."""
+    loop = asyncio.get_running_loop()
+    took = []
+    channel = await connect(url)
+    try:
+        for _ in range(PINGS):
+            transaction = secrets.token_urlsafe(12)
+            began = loop.time()
+            await channel.send({"janus": "ping", "transaction": transaction})
+            if (await channel.receive()).get("transaction") != transaction:
+                raise ValueError("it does not answer as a Janus server does")
+            took.append(loop.time() - began)
+    finally:
+        await channel.close()
+    return min(took)

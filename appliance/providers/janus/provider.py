@@ -12,6 +12,7 @@ import ssl
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from yarl import URL
@@ -19,19 +20,20 @@ from yarl import URL
 from appliance.errors import Refused
 from appliance.media.api import Directions, Gallery, IceServers, Session, Studio
 from appliance.providers import api
+from appliance.providers.endpoints import Endpoints
 from appliance.providers.janus import protocol as wire
 from appliance.providers.janus.audio_leg import AudioLeg
 from appliance.providers.janus.echo import SENT, echoed
-from appliance.providers.janus.endpoints import Endpoints
 from appliance.providers.janus.leg import JanusLeg
 from appliance.providers.janus.link import JanusLink
 from appliance.providers.janus.mqtt import Broker, Topics
-from appliance.providers.janus.probe import Probe
+from appliance.providers.janus.probe import round_trip
 from appliance.providers.janus.room_leg import RoomLeg
 from appliance.providers.janus.stay import Room
 from appliance.providers.janus.token import Token
 from appliance.providers.janus.transport import Channel
 from appliance.providers.janus.websocket import WebSockets
+from appliance.providers.probe import Probe
 from appliance.settings import JanusRoomSettings, JanusSettings
 from appliance.settings.formats import is_loopback
 from appliance.vocabulary import END_REASONS, Json
@@ -63,7 +65,7 @@ class JanusProvider:
             Topics(settings.mqtt_requests, settings.mqtt_answers, settings.mqtt_status), settings.mqtt_username,
             settings.mqtt_password, settings.ca_file, settings.mqtt_cert_file, settings.mqtt_key_file)
         self._endpoints = Endpoints((settings.url, *settings.other_urls), settings.choose, monotonic=time.monotonic)
-        self.probe = Probe(self._endpoints, self._connect, idle=lambda: not self._legs and idle())
+        self.probe = Probe(self._endpoints, partial(round_trip, self._connect), idle=lambda: not self._legs and idle())
         self._legs: set[RoomLeg[Any]] = set()
 
     # --- CallProvider -----------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from appliance.providers import api
 from appliance.providers.chores import Chores
 from appliance.providers.endings import last_report
 from appliance.providers.facts import Facts
-from appliance.providers.whip.resource import Endpoint
+from appliance.providers.whip.choice import Choice
 from appliance.providers.whip.way import Make, Way
 from appliance.vocabulary import END_REASONS, Json, Reason
 
@@ -36,18 +36,18 @@ class Ground(Protocol):
 class WhipLeg:
     """A Leg (``providers.api``), outgoing only. It is connected when all its ways are, and lost when one of them is.
 
-    ways: endpoint and maker of sessions, for each."""
+    ways: servers and maker of sessions, for each."""
 
     def __init__(
-        self, leg_id: str, name: str, ground: Ground, ways: Mapping[Endpoint, Make], *, media: api.MediaWanted,
+        self, leg_id: str, name: str, ground: Ground, ways: Mapping[Choice, Make], *, media: api.MediaWanted,
     ) -> None:
         self._id = leg_id
         self._ground = ground
         self._peer = api.Peer(name, f"whip:{name}", name)
         self._facts = Facts()
         self._ways = [
-            Way(name, endpoint, make, _directions(media, plays=endpoint.plays), on_change=self._changed,
-                farewell=ground.farewell) for endpoint, make in ways.items()]
+            Way(name, choice, make, _directions(media, plays=choice.plays), on_change=self._changed,
+                farewell=ground.farewell) for choice, make in ways.items()]
         self._accepted = False
         self._connected = False  # once
         self._lost = False

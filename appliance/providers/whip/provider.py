@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import time
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
@@ -20,10 +21,13 @@ from yarl import URL
 from appliance.errors import Refused
 from appliance.media.api import Directions, IceServers, ServerSession, Studio
 from appliance.providers import api
+from appliance.providers.endpoints import Endpoints
+from appliance.providers.probe import Probe
+from appliance.providers.whip.choice import Choice
 from appliance.providers.whip.leg import WhipLeg
-from appliance.providers.whip.resource import Endpoint, open_http
+from appliance.providers.whip.resource import Endpoint, open_http, round_trip
 from appliance.providers.whip.way import Make
-from appliance.settings import WhipSettings
+from appliance.settings import Secret, WhipSettings
 from appliance.settings.formats import is_loopback
 from appliance.tasks import background
 from appliance.vocabulary import END_REASONS, Json
@@ -37,11 +41,22 @@ FAREWELL_S: Final = 0.8  # of what is still being told to servers when the appli
 
 
 class WhipProvider:
-    """A CallProvider (``providers.api``). Construction reads each ``ca_file``."""
+    """A CallProvider (``providers.api``). Construction reads each ``ca_file``. ``idle``: there is no call at all.
+    ``probes``: of the ways that have several servers."""
 
-    def __init__(self, servers: Sequence[WhipSettings], studio: Studio, *, ice: IceServers) -> None:
+    def __init__(
+        self, servers: Sequence[WhipSettings], studio: Studio, *, ice: IceServers,
+        idle: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._servers = {one.name: one for one in servers}
         self._tls = {one.name: ssl.create_default_context(cafile=one.ca_file) for one in servers if one.ca_file}
+        self._endpoints = {  # by name and whether it is played
+            (one.name, plays): Endpoints(urls, one.choose, monotonic=time.monotonic)
+            for one in servers for plays, urls in ((False, (one.publish, *one.other_publish)),
+                                                   (True, (one.play, *one.other_play))) if urls[0]}
+        self.probes = [
+            Probe(endpoints, partial(round_trip, tls=self._tls.get(name)), idle=lambda: not self._legs and idle())
+            for (name, _), endpoints in self._endpoints.items() if len(endpoints.urls) > 1]
         self._studio = studio
         self._ice = ice
         self._http: aiohttp.ClientSession | None = None
@@ -90,25 +105,37 @@ class WhipProvider:
 
     def state(self) -> Json:
         return {
-            "servers": [{"name": one.name, "publishes": bool(one.publish), "plays": bool(one.play)}
-                        for one in self._servers.values()],
+            "servers": [{"name": one.name, "publishes": bool(one.publish), "plays": bool(one.play),
+                         **self._selected(one.name)} for one in self._servers.values()],
             "calls": len(self._legs),
             "capabilities": {SCHEME: {"isPresent": True, "reason": "Capable"}},
         }
 
-    def _ways(self, server: WhipSettings, media: api.MediaWanted) -> dict[Endpoint, Make]:
-        if self._http is None:
-            self._http = open_http()
-        tls = self._tls.get(server.name)
-        ways: dict[Endpoint, Make] = {}
+    def _selected(self, name: str) -> Json:
+        """Of the ways that have several servers."""
+        ways = {"play" if plays else "publish": endpoints.state()
+                for (owner, plays), endpoints in self._endpoints.items() if owner == name and len(endpoints.urls) > 1}
+        return {"ways": ways} if ways else {}
+
+    def _ways(self, server: WhipSettings, media: api.MediaWanted) -> dict[Choice, Make]:
+        ways: dict[Choice, Make] = {}
         if server.publish and self._studio.sends and not media.listens_only:
-            endpoint = Endpoint(self._http, server.publish, server.token, tls, plays=False)
-            ways[endpoint] = partial(self._publication, is_loopback(URL(server.publish).host or ""))
+            choice, loopback = self._choice(server, server.token, plays=False)
+            ways[choice] = partial(self._publication, loopback)
         if server.play:
-            token = server.play_token or server.token
-            endpoint = Endpoint(self._http, server.play, token, tls, plays=True)
-            ways[endpoint] = partial(self._playback, is_loopback(URL(server.play).host or ""))
+            choice, loopback = self._choice(server, server.play_token or server.token, plays=True)
+            ways[choice] = partial(self._playback, loopback)
         return ways
+
+    def _choice(self, server: WhipSettings, token: Secret, *, plays: bool) -> tuple[Choice, bool]:
+        """And whether one of its servers is on this machine."""
+        http = self._http = self._http or open_http()
+        tls, endpoints = self._tls.get(server.name), self._endpoints[server.name, plays]
+
+        def make(url: str) -> Endpoint:
+            return Endpoint(http, url, token, tls, plays=plays)
+
+        return Choice(endpoints, make, plays=plays), any(is_loopback(URL(url).host or "") for url in endpoints.urls)
 
     def _publication(self, loopback: bool, wanted: Directions, servers: IceServers | None) -> ServerSession:
         session = self._studio.publication(wanted, ice=self._joined(servers), loopback=loopback)
@@ -139,6 +166,12 @@ class WhipProvider:
 
     def leg_over(self, leg: WhipLeg) -> None:
         self._legs.discard(leg)
+        for (name, _), endpoints in self._endpoints.items():
+            if not any(one.peer.identity == name for one in self._legs):
+                endpoints.release()
+        if not self._legs and any(endpoints.failing for endpoints in self._endpoints.values()):
+            for probe in self.probes:
+                probe.soon()
 
 
 def _failed(error: Exception) -> None:

@@ -20,12 +20,13 @@ from yarl import URL
 from appliance.errors import SignalingError
 from appliance.media.api import IceServers
 from appliance.media.sdp import MAX_SDP
+from appliance.providers.probe import PINGS
 from appliance.providers.whip import protocol as wire
 from appliance.providers.whip.protocol import Setback
 from appliance.settings import Secret
 from appliance.vocabulary import END_REASONS
 
-__all__ = ["Endpoint", "Resource", "open_http"]
+__all__ = ["Endpoint", "Resource", "open_http", "round_trip"]
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,23 @@ MISMATCH: Final = (412, 428)
 def open_http() -> aiohttp.ClientSession:
     """A client without memory: no cookies, no kept connections."""
     return aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True), cookie_jar=aiohttp.DummyCookieJar())
+
+
+async def round_trip(url: str, tls: ssl.SSLContext | None) -> float:
+    """Seconds to an endpoint and back, by OPTIONS (RFC 9725 4.2), whatever it answers. Raises OSError."""
+    loop, took = asyncio.get_running_loop(), []
+    try:
+        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as http:
+            for _ in range(PINGS):
+                began = loop.time()
+                async with http.options(url, allow_redirects=False, ssl=tls if tls is not None else True) as reply:
+                    await reply.content.read(1)
+                if reply.status in (502, 503, 504):
+                    raise OSError(f"it answers with status {reply.status}")
+                took.append(loop.time() - began)
+    except aiohttp.ClientError as error:
+        raise OSError(str(error) or type(error).__name__) from error
+    return min(took)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +97,9 @@ class Endpoint:
         self._token = token
         self._tls = tls
 
-    async def create(self, offer: str) -> Resource:
-        """Ask for a session. Raises Setback."""
-        answer = await self.request("POST", self._url, CREATE_S, body=offer, content_type=wire.SDP)
+    async def create(self, offer: str, within_s: float | None = None) -> Resource:
+        """Ask for a session. ``within_s``: None for as long as a server may need. Raises Setback."""
+        answer = await self.request("POST", self._url, within_s or CREATE_S, body=offer, content_type=wire.SDP)
         if answer.status == CREATED:
             return self._created(answer)
         if answer.status == 406 and self.plays and answer.content_type == wire.SDP and answer.text:

@@ -27,8 +27,9 @@ from appliance.media.api import (
 )
 from appliance.providers.endings import GivenUp, last_report, reason_of
 from appliance.providers.whip import protocol as wire
+from appliance.providers.whip.choice import Choice
 from appliance.providers.whip.protocol import Setback
-from appliance.providers.whip.resource import Endpoint, Resource
+from appliance.providers.whip.resource import Resource
 from appliance.vocabulary import END_REASONS, Json, Reason
 
 __all__ = ["Way"]
@@ -44,6 +45,7 @@ TRICKLE_AFTER_S: Final = 0.5  # without a connection: so long the servers that t
 AGAIN_S: Final = 0.3  # between two tries to reach the server for a restart of ICE
 RENEW_AFTER_S: Final = 2.5  # without a connection, where the server does not take further candidates
 REPAIR_S: Final = 8.0  # of a path that is lost; then a new resource is quicker
+HURRIED_REPAIR_S: Final = 1.5  # where there is another server
 FRESH_S: Final = 30.0  # after a repair silence is no fault of the path
 GHOSTS: Final = 4  # resources that the server was not told to delete yet
 
@@ -55,7 +57,7 @@ class Way:
     """``on_change``: ``answered`` or ``up`` is another. ``farewell`` keeps a task that outlives us."""
 
     def __init__(
-        self, name: str, endpoint: Endpoint, make: Make, wanted: Directions, *, on_change: Callable[[], None],
+        self, name: str, choice: Choice, make: Make, wanted: Directions, *, on_change: Callable[[], None],
         farewell: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
     ) -> None:
         self.name = name
@@ -63,7 +65,7 @@ class Way:
         self.up = False
         self.security: Json = {}
         self.given_up = GivenUp()
-        self._endpoint = endpoint
+        self._choice = choice
         self._make = make
         self._wanted = wanted
         self._on_change = on_change
@@ -81,7 +83,7 @@ class Way:
 
     @property
     def plays(self) -> bool:
-        return self._endpoint.plays
+        return self._choice.plays
 
     @property
     def shows(self) -> bool:
@@ -125,7 +127,7 @@ class Way:
         try:
             session = self._session = self._make(self._wanted, self._servers)
             offer = await session.offer()
-            self._creating = asyncio.create_task(self._endpoint.create(offer), name=f"whip.create.{self.name}")
+            self._creating = asyncio.create_task(self._choice.create(offer), name=f"whip.create.{self.name}")
             try:
                 resource = self._resource = await asyncio.shield(self._creating)
             finally:
@@ -213,13 +215,16 @@ class Way:
             return False
         await self._no_news()  # of the ICE session that was
         try:
-            async with asyncio.timeout(REPAIR_S):
+            async with asyncio.timeout(HURRIED_REPAIR_S if self._choice.several else REPAIR_S):
                 fragment = await session.restart_ice()
                 answer = await _ask_until_reached(resource, wire.text_of(fragment, session.description))
                 if answer is None or not await session.ice_restarted(wire.fragment_of(answer)):
                     return False
         except (Setback, SignalingError, ConnectionError, TimeoutError) as error:
-            log.info("the path to the media server %s is not repaired: %s", self.name, error)
+            words = str(error) or "no answer in time"
+            log.info("the path to the media server %s is not repaired: %s", self.name, words)
+            if isinstance(error, TimeoutError):
+                self._choice.unreached()
             return False
         self._repaired_at = asyncio.get_running_loop().time()
         return True

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from appliance.providers.janus.endpoints import SET_BACK_S, Endpoints
+from appliance.providers.endpoints import SET_BACK_S, Endpoints
 
 A, B, C = "wss://a.example", "wss://b.example", "wss://c.example"
 
