@@ -321,6 +321,7 @@ async def unharmed(doors: Doors) -> AsyncIterator[None]:
     log = (doors.door.folder / "log").read_text()
     assert "Traceback" not in log and "defect" not in log, doors.door.log()
     after = await settled(doors)
+    print("GREW", before, after)
     assert after.fds <= before.fds + 3 and after.threads <= before.threads + 1, (before, after)
     assert after.pss_kib - before.pss_kib < 6 * 1024, (before, after)
     await connect(doors.door, doors.lobby, "Lobby")

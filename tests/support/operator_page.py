@@ -68,8 +68,10 @@ class Operator:
         return operator
 
     async def duty(self) -> None:
+        """Until the page could call: it shows that it is on duty before its connection is open."""
         await self.click("duty-on")
-        await self.view("idle")
+        await self.until("return !document.querySelector('#view-idle').hidden && "
+                         "!document.querySelector('#call-device').disabled", "on duty, and connected")
 
     async def click(self, name: str) -> None:
         """A click on the element of this id, as a script's: several tabs cannot all be in front."""
