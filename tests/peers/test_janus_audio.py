@@ -96,6 +96,17 @@ async def test_a_browser_and_the_device_hear_each_other_and_no_camera_is_opened(
         assert await door.ended() == "0/local"
 
 
+async def test_a_server_whose_ids_are_text(tmp_path: Path) -> None:
+    async with (
+        janus(tmp_path, audio={str(room): settings for room, settings in ROOMS.items()}) as server,
+        device(server.url, "door", 440) as door, device(server.url, "gate", 880) as gate,
+    ):
+        await joins(door)
+        await joins(gate)
+        await door.hears(880)
+        assert not door.members["Gate"].id.isdigit()
+
+
 async def test_of_three_each_hears_the_other_two(tmp_path: Path) -> None:
     async with (
         hall(tmp_path) as server, device(server.url, "door", 440) as door, device(server.url, "gate", 880) as gate,

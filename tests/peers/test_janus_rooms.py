@@ -107,9 +107,10 @@ async def test_what_the_server_and_a_room_ask_for(tmp_path: Path) -> None:
 
 
 async def test_a_server_whose_ids_are_text(tmp_path: Path) -> None:
-    """Rooms and people have words for ids there. What the server itself sends for others to subscribe to is nobody."""
+    """Rooms and people have words for ids there, of which a number is one. What the server itself sends for others to
+    subscribe to is nobody."""
     async with (
-        janus(tmp_path, {"lobby": H264}) as server, device(server.url, "door") as door,
+        janus(tmp_path, {"lobby": H264, "7": H264}) as server, device(server.url, "door") as door,
         device(server.url, "gate") as gate, server.control() as control,
     ):
         made = await control.request({
@@ -117,7 +118,7 @@ async def test_a_server_whose_ids_are_text(tmp_path: Path) -> None:
             "dummy_streams": [{"codec": "opus"}, {"codec": "h264", "fmtp": "profile-level-id=42e01f"}]})
         assert made["videoroom"] == "created", made
         assert [one["dummy"] for one in await control.participants("hall")] == [True]
-        for room in ("lobby", "hall"):
+        for room in ("lobby", "7", "hall"):
             await door.join(room)
             await gate.join(room)
             await door.sees("Gate")
@@ -129,8 +130,9 @@ async def test_a_server_whose_ids_are_text(tmp_path: Path) -> None:
                 assert one.leg is not None
                 await one.leg.end(LEAVE)
                 await one.ended()
-        await door.join("attic")
-        assert await door.ended() == "404/noSuchRoom"
+        for room in ("attic", "8"):
+            await door.join(room)
+            assert await door.ended() == "404/noSuchRoom"
 
 
 async def test_the_whole_appliance_joins_and_leaves_by_command(tmp_path: Path) -> None:

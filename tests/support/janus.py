@@ -98,7 +98,7 @@ class JanusServer:
 
     def __init__(self, folder: Path, rooms: Rooms, *, secret: str = "",
                  general: Mapping[str, Any] | None = None, broker: int = 0, plugins: Collection[str] = (),
-                 audio: Mapping[int, Mapping[str, Any]] | None = None) -> None:
+                 audio: Rooms | None = None) -> None:
         self._folder = folder
         self._rooms = rooms
         self._secret = secret

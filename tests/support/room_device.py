@@ -41,7 +41,7 @@ H264: Mapping[str, Any] = {
 @asynccontextmanager
 async def janus(
     folder: Path, rooms: Rooms | None = None, *, secret: str = "", general: Mapping[str, Any] | None = None,
-    broker: int = 0, plugins: Collection[str] = (), audio: Mapping[int, Mapping[str, Any]] | None = None,
+    broker: int = 0, plugins: Collection[str] = (), audio: Rooms | None = None,
 ) -> AsyncIterator[JanusServer]:
     server = JanusServer(folder, rooms or {ROOM: H264}, secret=secret, general=general, broker=broker, plugins=plugins,
                          audio=audio)

@@ -128,6 +128,19 @@ def test_a_room_that_refuses_is_given_up(error: Json, key: str) -> None:
     assert desk.asked[-1]["janus"] == "destroy"
 
 
+def test_a_room_whose_number_is_refused_for_being_one_is_named_in_text_once() -> None:
+    desk = Desk()
+    desk.opened()
+    malformed = {"videoroom": "event", "error_code": 430, "error": "Invalid element type (room should be a string)"}
+    number = next(one["body"]["room"] for one in desk.asked if one.get("body", {}).get("request") == "join")
+    assert isinstance(number, int)
+    desk.plugin("join", malformed)
+    assert desk.asked[-1]["body"]["room"] == str(number)
+    assert not desk.of(Finish)
+    desk.plugin("join", malformed)
+    assert [one.reason.key for one in desk.of(Finish)] == ["503/provider"]
+
+
 def test_a_full_room_says_so_when_we_publish() -> None:
     desk = Desk()
     desk.opened()

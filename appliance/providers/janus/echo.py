@@ -24,7 +24,7 @@ from appliance.vocabulary import END_REASONS, Json, Reason
 
 __all__ = ["SENT", "echoed"]
 
-ECHO_TEST: Final = wire.Dialect("janus.plugin.echotest", "echotest", "EchoTest", {}, gone=0)
+ECHO_TEST: Final = wire.Dialect("janus.plugin.echotest", "echotest", "EchoTest", {}, gone=0, malformed=0)
 SENT: Final = Directions(receive_audio=False, receive_video=False)
 REACH_S: Final = 3.0  # as long as a room waits for its server
 ANSWER_S: Final = 5.0

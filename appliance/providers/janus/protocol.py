@@ -24,6 +24,7 @@ __all__ = [
     "Line",
     "Person",
     "Stream",
+    "as_text",
     "attendees",
     "data_of",
     "description_of",
@@ -53,7 +54,7 @@ LAST_SECOND: Final = 253_402_300_799  # since 1970, of the year 9999: no calenda
 
 
 def room_id(name: str) -> int | str:
-    """The id of a room as Janus wants it: a number, where the name is one (servers with ``string_ids`` take text)."""
+    """The id of a room as Janus wants it: a number, where the name is one; see ``as_text``."""
     return int(name) if name.isascii() and name.isdigit() else name
 
 
@@ -118,13 +119,15 @@ _SERVER: Final[Mapping[int, tuple[Fault, str]]] = {
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """What one plug-in for rooms says in words of its own. ``word``: names what it tells; ``name``: for people;
-    ``faults``: its errors; ``gone``: that for somebody who is not in the room."""
+    ``faults``: its errors; ``gone``: that for somebody who is not in the room; ``malformed``: that for a field of
+    another type than is wanted."""
 
     plugin: str
     word: str
     name: str
     faults: Mapping[int, tuple[Fault, str]]
     gone: int
+    malformed: int
 
 
 VIDEO_ROOM: Final = Dialect("janus.plugin.videoroom", "videoroom", "VideoRoom", {
@@ -133,7 +136,7 @@ VIDEO_ROOM: Final = Dialect("janus.plugin.videoroom", "videoroom", "VideoRoom", 
     432: (Fault.FULL, "403/roomFull"),
     433: (Fault.REFUSED, "403/notInvited"),
     436: (Fault.STALE, "503/provider"),  # the participant's id is taken
-}, gone=428)
+}, gone=428, malformed=430)
 
 AUDIO_BRIDGE: Final = Dialect("janus.plugin.audiobridge", "audiobridge", "AudioBridge", {
     483: (Fault.REFUSED, "403/wrongPin"),  # something is missing, likewise
@@ -141,7 +144,7 @@ AUDIO_BRIDGE: Final = Dialect("janus.plugin.audiobridge", "audiobridge", "AudioB
     489: (Fault.REFUSED, "403/notInvited"),
     490: (Fault.STALE, "503/provider"),  # the participant's id is taken
     491: (Fault.STALE, "503/provider"),  # this handle is in a room already
-}, gone=492)
+}, gone=492, malformed=484)
 
 _UNKNOWN: Final = (Fault.PASSING, "503/provider")
 
@@ -160,6 +163,16 @@ def private_of(data: Mapping[str, Any]) -> int | None:
     """What ties our subscription to us, where the server says it."""
     private = data.get("private_id")
     return private if isinstance(private, int) and not isinstance(private, bool) else None
+
+
+def as_text(request: Json, error: Mapping[str, Any], dialect: Dialect) -> Json | None:
+    """The request again, with the room's id as text, where it was refused for being a number: a server with
+    ``string_ids`` takes no other, and does not tell before. None where that is not why."""
+    body = request.get("body")
+    number = body.get("room") if isinstance(body, dict) else None
+    if not isinstance(body, dict) or not isinstance(number, int) or error.get("error_code") != dialect.malformed:
+        return None
+    return {**request, "body": {**body, "room": str(number)}}
 
 
 def words_of(error: Mapping[str, Any]) -> str:

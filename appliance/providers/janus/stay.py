@@ -325,6 +325,9 @@ class Stay(ABC):
     # --- loss and end -----------------------------------------------------------------------------------------------
 
     def _refused(self, error: Json, asked: Asked | None) -> Sequence[Effect]:
+        again = None if asked is None else wire.as_text(asked.body, error, self.DIALECT)
+        if asked is not None and again is not None:
+            return self._requests.ask(again, asked.done, asked.failed)
         fault, reason = wire.fault_of(error, self.DIALECT)
         if reason.key == "401/token":
             return self._token_refused(error, reason, asked)
