@@ -54,11 +54,24 @@ def test_our_camera_takes_its_pictures_by_picamera2(tmp_path: Path) -> None:
     assert told["stopped_s"] < 1.0
     small = [[640, 360], "YUV420"]
     assert told["configured"] == [
-        {"main": [[1280, 720], "YUV420"], "lores": small}, {"main": [[1280, 720], "BGR888"], "lores": small},
-        {"main": [[1280, 720], "YUV420"]}, {"main": [[1280, 720], "BGR888"]},
+        {"main": [[1280, 720], "YUV420"], "lores": small},
+        {"main": [[1280, 720], "NV12"], "lores": [[640, 360], "NV12"]},
+        {"main": [[1280, 720], "BGR888"], "lores": small},
+        {"main": [[1280, 720], "YUV420"]}, {"main": [[1280, 720], "NV12"]}, {"main": [[1280, 720], "BGR888"]},
     ], "picamera2 takes them as they are, and aligns nothing away"
     shared = told["shared"]
     assert shared["read"] >= shared["frames"] - 1 >= 9, "out of libcamera's own memory"
     assert shared["decoded"] >= shared["frames"] - 1
     assert shared["still"] == [640, 360]
     assert told["beside"] == {"taken": [704, 396], "small": False}, "vimc has one stream, and is used all the same"
+
+
+@pytest.mark.lg_feature("faults")
+@pytest.mark.timeout(240)
+def test_snapshots_are_of_the_small_stream_of_a_camera_that_has_two(tmp_path: Path) -> None:
+    told = _told(tmp_path, "small.py")
+    assert told["taken"] - 1 <= told["decoded"], told
+    assert (told["sizes"], told["still"]) == ([[1280, 720]], [640, 360])
+    assert max(told["masked"]) <= 18, "in both"
+    assert min(told["seen"]) >= 200, "the bars of its test picture"
+    assert told["apart"] <= 40, "both show the same, squeezed to 40 columns; the encoder knows 16x16 blocks alone"

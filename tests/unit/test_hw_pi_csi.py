@@ -147,14 +147,17 @@ def test_the_small_stream_is_asked_for_where_the_picture_is_larger() -> None:
         "main": {"size": (1280, 720), "format": "YUV420"}, "lores": {"size": (640, 360), "format": "YUV420"}}
     assert csi_streams(VideoMode(1296, 972))[0]["lores"]["size"] == (640, 480)
     asked = [sorted(streams) for streams in csi_streams(VideoMode(1280, 720))]
-    assert asked == [["lores", "main"], ["lores", "main"], ["main"], ["main"]]
+    assert asked == [["lores", "main"]] * 3 + [["main"]] * 3
+    pairs = [tuple(one["format"] for one in streams.values()) for streams in csi_streams(VideoMode(1280, 720))]
+    assert pairs[:3] == [("YUV420", "YUV420"), ("NV12", "NV12"), ("BGR888", "YUV420")]
     assert all("lores" not in streams for streams in csi_streams(VideoMode(SMALL_WIDTH, 360)))
     mode = VideoMode(1920, 200)
     assert all(size % 2 == 0 for streams in csi_streams(mode) for one in streams.values() for size in one["size"])
 
 
 @pytest.mark.parametrize(("streams", "formats", "small"), [
-    (2, ("YUV420", "BGR888"), True), (1, ("YUV420", "BGR888"), False), (1, ("BGR888",), False), (2, ("BGR888",), False),
+    (2, ("YUV420", "BGR888"), True), (2, ("NV12",), True), (1, ("YUV420", "BGR888"), False), (1, ("NV12",), False),
+    (1, ("BGR888",), False), (2, ("BGR888",), False),
 ])  # fmt: skip
 def test_a_camera_without_a_second_stream_is_used_all_the_same(picamera2: type[PlayedCamera], streams: int,
                                                                formats: tuple[str, ...], small: bool) -> None:
@@ -169,7 +172,8 @@ def test_a_camera_without_a_second_stream_is_used_all_the_same(picamera2: type[P
     assert (whole.width, whole.height) == (1280, 720)
     assert (beside is not None) is small
     if beside is not None:
-        assert (beside.width, beside.height, beside.format.name) == (640, 360, "yuv420p")
+        made = "nv12" if formats == ("NV12",) else "yuv420p"
+        assert (beside.width, beside.height, beside.format.name) == (640, 360, made)
         plane = beside.planes[0]
         line = bytes(plane)[100 * plane.line_size :][:640]
         assert set(line) == {LUMA["lores"]}, "no byte of the padding is in the picture"
@@ -215,7 +219,7 @@ def test_memory_is_shared_where_it_is_in_one_piece(picamera2: type[PlayedCamera]
 
 def test_a_camera_that_does_nothing_of_it_is_told(picamera2: type[PlayedCamera]) -> None:
     picamera2.formats = ("SRGGB10",)
-    with pytest.raises(DeviceFailedError, match="it gives none of YUV420, BGR888"):
+    with pytest.raises(DeviceFailedError, match="it gives none of YUV420, NV12, BGR888"):
         CsiSensor(CAMERA, VideoMode(1280, 720), CameraConfig())
 
 

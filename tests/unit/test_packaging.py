@@ -18,7 +18,9 @@ NAMED_OTHERWISE = {
     "openssl": "pyopenssl", "paho": "paho-mqtt", "pil": "pillow",
     "sdl2": "pysdl2", "systemd": "systemd-python",
 }
-OF_DEBIAN = {"gi"}  # python3-gi, in programs that run under the system's own Python; scripts/test installs it
+OF_DEBIAN = {"gi", "libcamera"}
+"""In programs that run under the system's own Python: scripts/test installs python3-gi, and the guest's Debian 13 has
+python3-libcamera, which no index has."""
 
 
 def needed(*, extras: bool) -> set[str]:

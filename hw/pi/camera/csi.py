@@ -29,11 +29,11 @@ _log = logging.getLogger("hw.camera")
 CSI: Final = "csi"
 """Instead of a node's path."""
 
-FORMATS: Final = {"YUV420": "YU12", "BGR888": "RGB3"}
+FORMATS: Final = {"YUV420": "YU12", "NV12": "NV12", "BGR888": "RGB3"}
 """libcamera's names, the first that the camera's driver gives, with those of Video4Linux."""
 
-SMALL: Final = "YUV420"
-"""The only format that each of the cameras with a second stream gives it in."""
+SMALL: Final = {"YUV420": "YUV420", "NV12": "NV12", "BGR888": "YUV420"}
+"""The format of the second stream by that of the first: a Raspberry Pi gives it in YUV alone."""
 
 SMALL_WIDTH: Final = 640
 """Of the second stream: what snapshots are shown in. A multiple of 64, so that no line of its chroma is padded."""
@@ -88,9 +88,9 @@ def csi_streams(mode: VideoMode) -> list[dict[str, Any]]:
     """What picamera2 is asked for, best first: the picture, and where that is larger a small one beside it (``lores``),
     which costs the signal processor nothing."""
     mains = [{"size": (mode.width, mode.height), "format": name} for name in FORMATS]
-    beside = {"size": (SMALL_WIDTH, max(2, round(mode.height * SMALL_WIDTH / mode.width / 2) * 2)), "format": SMALL}
-    alone = [{"main": main} for main in mains]
-    return ([{"main": main, "lores": beside} for main in mains] if mode.width > SMALL_WIDTH else []) + alone
+    small = (SMALL_WIDTH, max(2, round(mode.height * SMALL_WIDTH / mode.width / 2) * 2))
+    both = [{"main": main, "lores": {"size": small, "format": SMALL[str(main["format"])]}} for main in mains]
+    return (both if mode.width > SMALL_WIDTH else []) + [{"main": main} for main in mains]
 
 
 class CsiSensor:
