@@ -432,6 +432,6 @@ async def rubbish_in_a_call(doors: Doors, count: int) -> None:
 
 
 async def test_rubbish_by_the_data_channel_of_a_call(doors: Doors) -> None:
-    await rubbish_in_a_call(doors, 10)  # what the first call of a daemon loads, and the first rubbish, is not left by it
+    await rubbish_in_a_call(doors, 10)  # what a first call and its rubbish load is not left by it
     async with unharmed(doors):
         await rubbish_in_a_call(doors, 60)
