@@ -39,9 +39,9 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-ALLOWED: Final = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "INFO", "UPDATE", "PRACK")
+ALLOWED: Final = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "INFO", "UPDATE", "PRACK", "REFER", "NOTIFY")
 RELIABLE: Final = "100rel"
-SUPPORTED: Final = frozenset({"timer", RELIABLE})
+SUPPORTED: Final = frozenset({"timer", RELIABLE, "replaces", "norefersub"})
 TRANSACTIONS: Final = 512  # of theirs at a time; more is a flood, and is dropped
 PORTS: Final = {"udp": 5060, "tcp": 5060, "tls": 5061}
 AGENT: Final = "Edgecall"
@@ -51,7 +51,8 @@ _PHRASES: Final = {
     405: "Method Not Allowed", 415: "Unsupported Media Type", 416: "Unsupported URI Scheme", 420: "Bad Extension",
     422: "Session Interval Too Small", 480: "Temporarily Unavailable", 481: "Call/Transaction Does Not Exist",
     482: "Loop Detected", 483: "Too Many Hops", 486: "Busy Here", 487: "Request Terminated",
-    488: "Not Acceptable Here", 491: "Request Pending", 500: "Server Internal Error", 503: "Service Unavailable",
+    488: "Not Acceptable Here", 489: "Bad Event", 491: "Request Pending", 500: "Server Internal Error",
+    503: "Service Unavailable", 504: "Server Time-out",
     600: "Busy Everywhere", 603: "Decline",
 }
 
@@ -404,6 +405,8 @@ class Agent:
             self.respond(transaction, 420, ("Unsupported", ", ".join(sorted(required))))
         elif request.method == "OPTIONS":
             self.respond(transaction, 200, ("Allow", ", ".join(ALLOWED)), ("Accept", "application/sdp"))
+        elif request.method == "REFER":  # only who talks with us may send us on
+            self.respond(transaction, 403)
         elif isinstance(transaction, ServerInvite):
             self._on_invite(request, transaction, hop)
         else:

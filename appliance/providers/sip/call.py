@@ -16,12 +16,14 @@ from typing import Final, TypeVar
 
 from appliance.providers.sip.agent import ALLOWED, RELIABLE, SUPPORTED, Agent, Exchange
 from appliance.providers.sip.dialog import Dialog
-from appliance.providers.sip.events import Answered, Closed, Event, Keyed, Offered, Refused, causes_of
+from appliance.providers.sip.events import Answered, Closed, Event, Keyed, Offered, Refused, Sent, causes_of
 from appliance.providers.sip.grammar import Malformed, quoted
 from appliance.providers.sip.message import Message, Request, Response
+from appliance.providers.sip.refer import Asked, Handover, Replaces
 from appliance.providers.sip.reliable import Copies
 from appliance.providers.sip.session_timer import SessionTimer
 from appliance.providers.sip.transaction import Failure, ServerInvite, ServerTransaction, Timer
+from appliance.providers.sip.uri import Uri
 
 __all__ = ["SDP", "Call", "Phase", "put_sdp", "sdp_of", "warning"]
 
@@ -64,6 +66,8 @@ class Call:
         self._byes = 0
         self._session_timer = SessionTimer(agent.clock, self._refresh, lambda: self._lost(408))
         self._takes_update = False
+        self._handover: Handover | None = None  # our wish that the peer call somebody else
+        self._referred = False  # the peer has wished so once
         self.describe: Callable[[], bytes] | None = None  # our description as it is, for who is asked for it again
 
     @property
@@ -251,6 +255,10 @@ class Call:
                 self._renegotiate(dialog, request, transaction)
             case "PRACK":
                 self._prack(request, transaction)
+            case "REFER":
+                self._asked_to_refer(dialog, transaction)
+            case "NOTIFY":
+                self._notified(request, transaction)
             case "INFO":
                 self._informed(request, transaction)
             case "OPTIONS":
@@ -300,6 +308,28 @@ class Call:
         """Whether a description of ours waits for theirs; ``invite``: or an INVITE of ours for its end."""
         return self._ours is not None or bool(self._answer_due)
 
+    def _asked_to_refer(self, dialog: Dialog, transaction: ServerTransaction) -> None:
+        first, self._referred = not self._referred, True
+        if self._phase is not Phase.UP:
+            self._agent.respond(transaction, 603, tag=self._tag)
+            return
+        try:
+            asked = Asked(self._agent, dialog, transaction, tag=self._tag, first=first)
+        except Malformed:
+            self._agent.respond(transaction, 400, tag=self._tag)
+        else:
+            self._on_event(Sent(asked))
+
+    def _notified(self, request: Request, transaction: ServerTransaction) -> None:
+        event = request.headers.get("event").partition(";")[0].strip().lower()
+        if event != "refer":
+            self._agent.respond(transaction, 489, tag=self._tag)
+        elif self._handover is None:
+            self._agent.respond(transaction, 481, tag=self._tag)
+        else:
+            self._agent.respond(transaction, 200, tag=self._tag)
+            self._handover.notified(request)
+
     def _informed(self, request: Request, transaction: ServerTransaction) -> None:
         digit = None
         if request.content_type in ("application/dtmf-relay", "application/dtmf"):
@@ -307,6 +337,40 @@ class Call:
         self._agent.respond(transaction, 200, tag=self._tag)
         if digit is not None:
             self._on_event(Keyed(digit[1].upper()))
+
+    # --- handed on --------------------------------------------------------------------------------------------------
+
+    def refer(self, target: Uri, replaces: Replaces | None = None) -> bool:
+        """Ask the peer to call somebody else, in place of the call that ``replaces`` names; ``Moved`` tells how it
+        goes. False where there is nobody to be asked."""
+        dialog = self._dialog
+        if dialog is None or self._phase is not Phase.UP:
+            return False
+        if self._handover is not None:
+            self._handover.stop()
+        handover = self._handover = Handover(self._agent, dialog, target, replaces, self._on_event)
+
+        def answered(response: Response) -> None:
+            handover.answered(response)
+            if response.status in (408, 481):
+                self._lost(response.status)
+
+        try:
+            self._agent.exchange(self._with_contact(handover.request), on_response=answered,
+                                 on_failure=handover.failed, next_cseq=dialog.next_cseq, in_dialog=True)
+        except Malformed:
+            handover.stop()
+            return False
+        return True
+
+    @property
+    def handing_over(self) -> bool:
+        """Whether the peer has agreed to call somebody else in our place."""
+        return self._handover is not None and self._handover.accepted
+
+    def is_meant(self, replaces: Replaces) -> bool:
+        """Whether it is this call that another one is to take the place of."""
+        return self._phase is Phase.UP and self._dialog is not None and replaces.names(self._dialog)
 
     def cancelled(self, request: Request) -> None:
         """A CANCEL that comes too late changes nothing; what it can still reach is in ``incoming``."""
@@ -350,6 +414,8 @@ class Call:
             self._retry = None
         self._make = None
         self._session_timer.stop()
+        if self._handover is not None:
+            self._handover.stop()
         asked, self._asked = self._asked, None
         if asked is not None:
             self._agent.respond(asked, 487, tag=self._tag)

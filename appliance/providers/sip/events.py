@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from appliance.providers.sip.grammar import split, unquoted
 from appliance.providers.sip.message import Message
 from appliance.providers.sip.uri import Uri
 
+if TYPE_CHECKING:
+    from appliance.providers.sip.refer import Asked
+
 __all__ = [
-    "Answered", "Cause", "Closed", "Event", "Keyed", "Offered", "Progress", "Refused", "causes_of",
+    "Answered", "Cause", "Closed", "Event", "Keyed", "Moved", "Offered", "Progress", "Refused", "Sent", "causes_of",
 ]
 
 
@@ -59,6 +63,22 @@ class Keyed:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """Of our wish that the peer call somebody else: how that goes, by the status of its call. ``final``: the last of
+    it; 2xx: it has worked."""
+
+    status: int
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The peer wants us to call somebody else; to be ``take``n or ``refuse``d."""
+
+    asked: Asked
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
     """``status``: of the response that ended it; 200: by BYE, 408: nobody answered, 503: the network does not carry.
     ``by_peer``: it was not us. ``contacts``: where else to try, of a 3xx."""
@@ -69,7 +89,7 @@ class Closed:
     contacts: tuple[Uri, ...] = ()
 
 
-Event = Progress | Answered | Offered | Refused | Keyed | Closed
+Event = Progress | Answered | Offered | Refused | Keyed | Moved | Sent | Closed
 
 
 def causes_of(message: Message) -> tuple[Cause, ...]:
