@@ -239,6 +239,12 @@ VERBS: Final[tuple[Verb, ...]] = (
     ), scope=Scope.ADMIN),
     Verb("call.raiseHand", "Ask the others in the call for attention.", (_CALL,), acts=True),
     Verb("call.lowerHand", "Ask for attention no longer.", (_CALL,)),
+    Verb("call.transfer", "Hand the other side of a telephone call on to another telephone; then it is over here.", (
+        Arg("to", ArgType.STRING, "name in the address book, or URI (tel:, sip:)", required=True, positional=True,
+            minimum=1, maximum=256),
+        Arg("attended", ArgType.BOOLEAN, "only when that one has answered; it is called from here first"),
+        _CALL,
+    ), acts=True, idempotent=False, long=True, returns="callId"),
     Verb("call.hold", "Hold the call: nothing of us is sent, nothing is played.", (_CALL,), acts=True),
     Verb("call.resume", "Resume the held call.", (_CALL,), acts=True),
     Verb("call.mute", "Mute the microphone."),
@@ -508,6 +514,7 @@ END_REASONS: Final[Mapping[str, Reason]] = _reasons(
     (0, "local", _OK, "The call was ended here.", ""),
     (0, "remote", _OK, "The other side ended the call.", ""),
     (0, "emergency", _OK, "The call was ended here for an emergency call.", ""),
+    (0, "transferred", _OK, "The call was handed on to somebody else.", ""),
     (0, "removed", _OK, "Another participant removed this device.", ""),
     (0, "endedForAll", _OK, "The call was ended for everyone.", ""),
     (487, "cancelled", _OK, "The caller gave up before the call was answered.", ""),
@@ -587,6 +594,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "call.stateChanged": "data: callId, from, to.",
     "call.ended": "data: callId, reason, durationMs.",
     "call.missed": "An incoming call ended unanswered; data: callId, callerInfo, reason.",
+    "call.transferred": "The other side has handed the call on, or somebody has taken its place; data: callId, peer "
+                        "(with whom it goes on).",
     "call.dtmf.received": "The other side pressed a key of its telephone; data: callId, digit (null where it may "
                           "belong to a PIN of door.codes).",
     "call.participant.added": "data: participant.",

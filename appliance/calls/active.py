@@ -72,6 +72,7 @@ class ActiveCall:
     last_leg_reason: Reason | None = None
     data_limits: RateLimits = field(
         default_factory=lambda: RateLimits(DATA_PER_S, DATA_BURST, time.monotonic, most=SENDERS))
+    handed_on: bool = False  # it goes on with somebody else than it began with
     former_id: str = ""  # before glare was settled; a command that names it means this call
 
     @property
@@ -172,7 +173,7 @@ class ActiveCall:
         """A key of ``peer``, whom the address book knows as ``entry``; whom we called is who was meant."""
         return KeyPress(
             self.id, pressed.digit, self.call.direction, peer.identity, peer.uri, "" if entry is None else entry.name,
-            peer.verified or self.call.direction is Direction.OUTGOING, pressed.encrypted)
+            peer.verified or (self.call.direction is Direction.OUTGOING and not self.handed_on), pressed.encrypted)
 
     def document(self, now: float, *, hardware_muted: bool, capabilities: Mapping[str, Json]) -> Json:
         """``state/call``, and what the record of the call is made of."""

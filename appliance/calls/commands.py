@@ -11,6 +11,7 @@ from appliance.calls.book import Entry, Round
 from appliance.calls.controller import CallController
 from appliance.calls.machine import Signal
 from appliance.calls.terms import ROOMS
+from appliance.calls.transfer import hand_on
 from appliance.errors import BadRequest, Refused
 from appliance.intake import Handler
 from appliance.media.layout import Layout
@@ -33,7 +34,7 @@ class CallCommands:
         return {
             "call.dial": self._dial, "call.answer": self._answer, "call.reject": self._reject,
             "call.raiseHand": self._hand(raised=True), "call.lowerHand": self._hand(raised=False),
-            "call.hangup": self._hang_up, "call.hold": self._signal(Signal.HOLD),
+            "call.transfer": self._transfer, "call.hangup": self._hang_up, "call.hold": self._signal(Signal.HOLD),
             "room.join": self._join, "room.leave": self._leave,
             "call.resume": self._signal(Signal.RESUME), "call.mute": self._mute, "call.unmute": self._unmute,
             "call.muteIncoming": self._incoming(muted=True), "call.unmuteIncoming": self._incoming(muted=False),
@@ -108,6 +109,11 @@ class CallCommands:
             await self._controller.end_for_all(active)
         else:
             self._controller.happen(active, Signal.HANG_UP)
+
+    async def _transfer(self, command: Command) -> Json:
+        active = self._the_call(command)
+        await hand_on(self._controller, active, self._plan(command.args), attended=command.args.get("attended", False))
+        return {"callId": active.id}
 
     def _hand(self, *, raised: bool) -> Handler:
         async def handle(command: Command) -> None:

@@ -55,6 +55,7 @@ from appliance.providers.api import (
     Pressed,
     Recovered,
     Ringing,
+    Transferred,
     Voices,
 )
 from appliance.settings import CallSettings
@@ -446,6 +447,11 @@ class CallController:
                 active.security = security
                 self._attendance.change(active, leg.id, state=ParticipantState.CONNECTED, joined=time.time())
                 self.happen(active, Signal.MEDIA_UP)
+            case Transferred(peer) if ours:
+                active.handed_on, active.peer = True, self.book.named(peer) if peer.verified else peer
+                self._attendance.change(active, leg.id, raw_id=peer.identity, display_name=active.peer.display_name)
+                self._bulletin.post("call.transferred", callId=active.id, peer=active.peer.payload())
+                self._publish(active)
             case Lost():
                 self._attendance.change(active, leg.id, state=ParticipantState.RECONNECTING)
                 self.happen(active, Signal.MEDIA_LOST)

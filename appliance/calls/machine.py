@@ -166,8 +166,9 @@ def _table() -> Mapping[tuple[CallState, Signal], tuple[_Next, tuple[Effect, ...
         table[state, _N.RESUME] = (SETTLED, (_E.APPLY_MEDIA, _E.TELL_HOLD))
         table[state, _N.PEER_HOLDS] = (SETTLED, (_E.APPLY_MEDIA,))
         table[state, _N.PEER_RESUMES] = (SETTLED, (_E.APPLY_MEDIA,))
-    for state in (_S.CONNECTING, _S.RECONNECTING):
-        # The peer may hold before our media is up, or while it comes back: remembered, shown when settled.
+    for state in (_S.CONNECTING, _S.RECONNECTING, _S.TRANSFERRING):
+        # The peer may hold before our media is up, while it comes back, or while it calls somebody else: remembered,
+        # shown when settled.
         table[state, _N.PEER_HOLDS] = (state, ())
         table[state, _N.PEER_RESUMES] = (state, ())
     for state in sorted(LIVE - {_S.DISCONNECTING}):

@@ -40,6 +40,7 @@ __all__ = [
     "Returned",
     "Ringing",
     "Target",
+    "Transferred",
     "Voices",
 ]
 
@@ -141,6 +142,13 @@ class Recovered:
 
 
 @dataclass(frozen=True, slots=True)
+class Transferred:
+    """The call goes on with somebody else, to whom the peer has handed it, or who has taken the peer's place."""
+
+    peer: Peer
+
+
+@dataclass(frozen=True, slots=True)
 class PeerMedia:
     """The peer's own mute, hold and video as it tells them."""
 
@@ -237,7 +245,7 @@ class Ended:
 
 
 LegEvent = (Ringing | EarlyMedia | Accepted | Connected | ContentEnded | Lost | Recovered | PeerMedia | Members
-            | Voices | Moderated | Held | DataReceived | DataSent | Pressed | Ended)
+            | Voices | Moderated | Held | DataReceived | DataSent | Pressed | Transferred | Ended)
 
 
 class Leg(Protocol):
@@ -283,6 +291,10 @@ class Leg(Protocol):
 
     async def press(self, digits: str, seconds: float) -> None:
         """Press keys of a telephone (0 to 9, *, #, A to D), each for so long. Raises Refused where none can be."""
+
+    async def transfer(self, target: Target, *, attended: bool) -> None:
+        """Hand the peer on to somebody else, within 60 s; ``end`` for ourselves follows. ``attended``: only when that
+        one has answered us. Raises Refused where it comes to nothing, and the call is as it was."""
 
     async def stats(self) -> Sequence[Json]:
         """W3C webrtc-stats dictionaries (SI units); of a leg that is over, those at its end."""

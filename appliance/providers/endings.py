@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final, Protocol
 
-from appliance.errors import EdgecallError
+from appliance.errors import EdgecallError, Refused
 from appliance.vocabulary import END_REASONS, Json, Reason
 
-__all__ = ["GivenUp", "last_report", "reason_of"]
+__all__ = ["GivenUp", "last_report", "raised", "reason_of"]
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,11 @@ def reason_of(error: EdgecallError) -> Reason:
     one that is none."""
     known = END_REASONS.get(error.key, END_REASONS["503/provider"])
     return Reason(known.code, known.sub_code, known.category, error.message, known.advice)
+
+
+def raised(reason: Reason, what: str) -> Refused:
+    """The refusal of a command that came to nothing for this reason; ``what``: it was that did not happen."""
+    return Refused(f"{what}: {reason.message}", code=reason.code, sub_code=reason.sub_code, category=reason.category)
 
 
 async def last_report(*parts: Measured) -> Sequence[Json]:

@@ -62,6 +62,8 @@ class ScriptedLeg:
         self.given_up: list[list[Json]] = []
         self.ends_for_all = False
         self.ended_for_all: Refused | bool = False  # whether it was; or what it is refused by
+        self.transfers: list[tuple[str, bool]] = []  # to whom, attended
+        self.handed_on: asyncio.Future[None] | None = None  # how that goes; None: at once
         self.says_goodbye = True  # whether the peer confirms an end
         self._events: asyncio.Queue[LegEvent] = asyncio.Queue()
 
@@ -112,6 +114,11 @@ class ScriptedLeg:
             raise self.no_channel
         self.sent.append((channel, payload))
         self.sent_how.append((tuple(to), lossy, urgent))
+
+    async def transfer(self, target: Target, *, attended: bool) -> None:
+        self.transfers.append((target.uri, attended))
+        if self.handed_on is not None:
+            await self.handed_on
 
     async def stats(self) -> Sequence[Json]:
         return self.report

@@ -143,6 +143,9 @@ class DirectLeg:
     async def press(self, digits: str, seconds: float) -> None:
         raise Refused("only telephones take digits", code=501, sub_code="FeatureNotSupported")
 
+    async def transfer(self, target: api.Target, *, attended: bool) -> None:
+        raise Refused("only telephone calls can be handed on", code=501, sub_code="FeatureNotSupported")
+
     async def stats(self) -> Sequence[Json]:
         return await self._current.stats() if self._current is not None else self._last_stats
 

@@ -154,6 +154,9 @@ class RoomLeg(ABC, Generic[S]):
     async def press(self, digits: str, seconds: float) -> None:
         raise Refused("only telephones take digits", code=501, sub_code="FeatureNotSupported")
 
+    async def transfer(self, target: api.Target, *, attended: bool) -> None:
+        raise Refused("only telephone calls can be handed on", code=501, sub_code="FeatureNotSupported")
+
     async def stats(self) -> Sequence[Json]:
         if self._stay.over:
             return self._last_stats

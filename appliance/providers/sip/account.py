@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from typing import Final
 
+from appliance.errors import Refused
 from appliance.media.api import Directions
 from appliance.media.plain_rtp import PlainSession, Protection
 from appliance.media.studio import Studio
 from appliance.providers.sip.agent import Agent, Hop, Identity, hop_of
 from appliance.providers.sip.digest import Credentials
+from appliance.providers.sip.grammar import Malformed
 from appliance.providers.sip.leg import SipLeg
 from appliance.providers.sip.listener import Listener
 from appliance.providers.sip.locate import locate
@@ -256,6 +258,19 @@ class Account:
 
     def session(self, wanted: Directions, protection: Protection) -> PlainSession:
         return self._studio.plain_session(wanted, protection=protection)
+
+    def address(self, uri: str) -> Uri:
+        try:
+            found = Uri.parse(uri)
+        except Malformed as error:
+            raise Refused(f"{uri!r} is no address that can be called: {error}", code=404,
+                          sub_code="notFound") from error
+        if found.secure and self.settings.transport != "tls":
+            raise Refused(f"{uri} wants TLS all the way, which account {self.settings.name} does not use.",
+                          code=488, sub_code="noCodec", retryable=False)
+        if found.scheme == "tel":
+            found = Uri("sip", found.identity, self.domain, params={"user": "phone"})
+        return found
 
     def leg_over(self, leg: SipLeg) -> None:
         self.legs.discard(leg)

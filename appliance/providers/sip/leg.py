@@ -71,6 +71,13 @@ class Ground(Protocol):
     def media_host(self) -> str: ...
 
     @property
+    def legs(self) -> set[SipLeg]:
+        """Those that are not over; who makes one puts it there."""
+
+    def address(self, uri: str) -> Uri:
+        """Where a target is called. Raises Refused."""
+
+    @property
     def admit(self) -> Callable[[Uri], None]:
         """Count a call to an address. Raises Refused for one that may not be called."""
 
@@ -84,7 +91,7 @@ class _Timer(Enum):
 
 
 class SipLeg:
-    """A Leg (``providers.api``). ``call`` is given for one that comes in; ``dial`` begins one of ours."""
+    """One SIP call of a leg (``transfer``). ``call`` is given for one that comes in; ``dial`` begins one of ours."""
 
     def __init__(
         self, leg_id: str, ground: Ground, peer: api.Peer, media: api.MediaWanted, *,
@@ -100,7 +107,7 @@ class SipLeg:
         self._session: PlainSession | None = None
         self._negotiation: Negotiation | None = None
         self._agreed: Agreed | None = None
-        self._emergency = False  # no guard of ours stops it
+        self.emergency = False  # no guard of ours stops it
         self._plain = False
         self._answered = False
         self._connected = False
@@ -112,6 +119,11 @@ class SipLeg:
         self._last_stats: Sequence[Json] = ()
         self._chores: Chores[_Timer] = Chores(f"sip.media.{leg_id[:12]}", self._defect)
         self._finishing: asyncio.Task[None] | None = None
+        self.on_sent: Callable[[said.Sent], None] = lambda sent: sent.asked.refuse(603)
+        self.on_moved: Callable[[said.Moved], None] = lambda _: None
+        self.taken_over: Callable[[Callable[[api.MediaWanted], SipLeg]], bool] = lambda _: False
+        """Told how to make the leg of who calls in place of the peer; returns whether that may be."""
+        self._fields: Sequence[tuple[str, str]] = ()  # more of the INVITE
         if call is not None:
             call.listen(self._event)
 
@@ -128,9 +140,17 @@ class SipLeg:
     def events(self) -> AsyncIterator[api.LegEvent]:
         return self._facts.read()
 
-    def dial(self, uri: Uri, target: api.Target) -> None:
-        """Begin to call ``uri``, which ``target`` stands for; Ringing, Accepted, Connected, or Ended follow."""
-        self._emergency, self._plain = target.emergency, target.plain
+    @property
+    def call(self) -> IncomingCall | OutgoingCall:
+        """The SIP call; after a redirection another one."""
+        return self._call
+
+    def dial(
+        self, uri: Uri, fields: Sequence[tuple[str, str]] = (), *, emergency: bool = False, plain: bool = False,
+    ) -> None:
+        """Begin to call; Ringing, Accepted, Connected, or Ended follow. ``fields``: more of the INVITE's header;
+        ``emergency``, ``plain``: see ``api.Target``."""
+        self._fields, self.emergency, self._plain = fields, emergency, plain
         self._chores.do(partial(self._invite, uri))
 
     async def ring(self) -> None:
@@ -211,7 +231,7 @@ class SipLeg:
     def _start(self, call: OutgoingCall, target: Uri, negotiation: Negotiation) -> None:
         self._tried.add(str(target))
         try:
-            call.start(target, negotiation.offer())
+            call.start(target, negotiation.offer(), *self._fields)
         except Malformed as error:
             log.warning("the call has no way: %s", error)
             self._finish(END_REASONS["404/notFound"])
@@ -253,6 +273,10 @@ class SipLeg:
                 log.warning("the other side refuses another description (SIP %d)", status)
             case said.Keyed(digit):
                 self._pressed(digit)
+            case said.Moved():
+                self.on_moved(event)
+            case said.Sent():
+                self.on_sent(event)
             case said.Closed(by_peer=True) if self._goes_on_elsewhere(event.contacts):
                 pass
             case said.Closed(by_peer=True):
@@ -265,7 +289,7 @@ class SipLeg:
         if negotiation is None or self._answered or not untried or len(self._tried) >= REDIRECTIONS:
             return False
         try:
-            if not self._emergency:
+            if not self.emergency:
                 self._ground.admit(untried[0])
         except Refused as error:
             log.warning("a call is not sent on: %s", error.message)

@@ -26,8 +26,10 @@ from appliance.providers.sip.incoming import IncomingCall
 from appliance.providers.sip.leg import SipLeg
 from appliance.providers.sip.message import Request
 from appliance.providers.sip.offer import NotAcceptable
+from appliance.providers.sip.refer import Replaces
 from appliance.providers.sip.tolls import TollGuard
 from appliance.providers.sip.transaction import ServerInvite
+from appliance.providers.sip.transfer import TransferableLeg
 from appliance.providers.sip.uri import NameAddr, Uri
 from appliance.settings import SipSettings
 from appliance.vocabulary import END_REASONS, CallKind, Json
@@ -102,15 +104,16 @@ class SipProvider:
     def reachable(self, target: api.Target) -> bool | None:
         return None if target.scheme in self.schemes and any(one.up for one in self._accounts) else False
 
-    async def dial(self, target: api.Target, *, call_id: str, caller: api.Peer, media: api.MediaWanted) -> SipLeg:
+    async def dial(self, target: api.Target, *, call_id: str, caller: api.Peer, media: api.MediaWanted) -> api.Leg:
         uri, account = self._way(target)
         if not target.emergency:
             self._tolls.admit(uri)
         peer = api.Peer(uri.identity, target.uri, uri.identity, "pstn", verified=False)
         leg = SipLeg(uuid.uuid4().hex, account, peer, media)
         account.legs.add(leg)
-        leg.dial(uri, target)
-        return leg
+        whole = TransferableLeg(leg, account, called=True)
+        leg.dial(uri, emergency=target.emergency, plain=target.plain)
+        return whole
 
     def state(self) -> Json:
         up = any(one.up for one in self._accounts)
@@ -126,24 +129,15 @@ class SipProvider:
 
     def _way(self, target: api.Target) -> tuple[Uri, Account]:
         """The address to be asked for, and through which account. Raises Refused."""
-        try:
-            uri = Uri.parse(target.uri)
-        except Malformed as error:
-            raise Refused(f"{target.uri!r} is no address that can be called: {error}", code=404,
-                          sub_code="notFound") from error
-        account = self._account_for(uri, emergency=target.emergency)
-        if uri.secure and account.settings.transport != "tls":
-            raise Refused(f"{target.uri} wants TLS all the way, which account {account.settings.name} does not use.",
-                          code=488, sub_code="noCodec", retryable=False)
-        if uri.scheme == "tel":
-            uri = Uri("sip", uri.identity, account.domain, params={"user": "phone"})
-        return uri, account
+        account = self._account_for(target)
+        return account.address(target.uri), account
 
-    def _account_for(self, uri: Uri, *, emergency: bool) -> Account:
+    def _account_for(self, target: api.Target) -> Account:
         """The best one; in an emergency one that the server does not know (any more) will do."""
-        own = [one for one in self._accounts if one.domain == uri.host.lower()]
+        domain = target.address.rpartition("@")[2].partition(":")[0].partition(";")[0].lower()
+        own = [one for one in self._accounts if one.domain == domain]
         usable = [one for one in (*own, *self._accounts) if one.up]
-        if emergency and not usable:
+        if target.emergency and not usable:
             usable = [one for one in (*own, *self._accounts) if one.open]
         if usable:
             return usable[0]
@@ -158,20 +152,54 @@ class SipProvider:
         if self._on_incoming is None:
             agent.respond(transaction, 503)
             return
+        if "replaces" in request.headers:
+            self._take_over(account, request, transaction)
+            return
         if len(account.legs) >= CALLS or not self._limits.take(account.settings.name):
             agent.respond(transaction, 486)
             return
-        if request.body:
-            try:
-                account.negotiation(FIRST_PORTS).answer(request.body)
-            except (NotAcceptable, Malformed) as error:
-                log.warning("a call is not taken: %s", error)
-                agent.respond(transaction, 488)
-                return
-        call = IncomingCall(agent, request, transaction)
-        leg = SipLeg(uuid.uuid4().hex, account, self._caller(account, request), api.MediaWanted(), call=call)
+        if not self._acceptable(account, request, transaction):
+            return
+        leg = self._incoming(account, request, transaction, api.MediaWanted())
+        whole = TransferableLeg(leg, account, called=False)
+        self._on_incoming(api.IncomingCall(str(uuid.uuid4()), whole, CallKind.PSTN, {"account": account.settings.name}))
+
+    def _acceptable(self, account: Account, request: Request, transaction: ServerInvite) -> bool:
+        """Whether there is anything in common; refused where not, before anything rings."""
+        if not request.body:
+            return True
+        try:
+            account.negotiation(FIRST_PORTS).answer(request.body)
+        except (NotAcceptable, Malformed) as error:
+            log.warning("a call is not taken: %s", error)
+            account.agent.respond(transaction, 488)
+            return False
+        return True
+
+    def _incoming(
+        self, account: Account, request: Request, transaction: ServerInvite, media: api.MediaWanted,
+    ) -> SipLeg:
+        call = IncomingCall(account.agent, request, transaction)
+        leg = SipLeg(uuid.uuid4().hex, account, self._caller(account, request), media, call=call)
         account.legs.add(leg)
-        self._on_incoming(api.IncomingCall(str(uuid.uuid4()), leg, CallKind.PSTN, {"account": account.settings.name}))
+        return leg
+
+    def _take_over(self, account: Account, request: Request, transaction: ServerInvite) -> None:
+        """Somebody calls in place of one we talk with (RFC 3891 3)."""
+        try:
+            (told,) = request.headers.all("replaces")
+            replaces = Replaces.parse(told)
+        except ValueError:  # several, or Malformed
+            account.agent.respond(transaction, 400)
+            return
+        leg = next((one for one in account.legs if one.call.is_meant(replaces)), None)
+        if leg is None:
+            account.agent.respond(transaction, 481)
+        elif replaces.early_only:
+            account.agent.respond(transaction, 486)
+        elif self._acceptable(account, request, transaction) and not leg.taken_over(
+                lambda media: self._incoming(account, request, transaction, media)):
+            account.agent.respond(transaction, 491)
 
     def _caller(self, account: Account, request: Request) -> api.Peer:
         """Who it is (decisions K2). What is only claimed is shown, and proves nothing."""

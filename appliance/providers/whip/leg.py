@@ -107,6 +107,9 @@ class WhipLeg:
     async def press(self, digits: str, seconds: float) -> None:
         raise Refused("a media server knows no keys", code=501, sub_code="FeatureNotSupported")
 
+    async def transfer(self, target: api.Target, *, attended: bool) -> None:
+        raise Refused("only telephone calls can be handed on", code=501, sub_code="FeatureNotSupported")
+
     async def stats(self) -> Sequence[Json]:
         if self._over:
             return self._last_stats
