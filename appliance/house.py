@@ -24,6 +24,7 @@ from appliance.calls.book import AddressBook, entries_of
 from appliance.calls.commands import CallCommands
 from appliance.calls.controller import CallController
 from appliance.calls.pictures import PictureCommands
+from appliance.calls.recording import RecordCommands
 from appliance.calls.terms import rules_of
 from appliance.care.acoustics import AcousticsCare
 from appliance.care.board import BoardCare
@@ -369,6 +370,7 @@ class House:
         handlers: dict[str, Handler] = {
             **CallCommands(self.controller).handlers(),
             **PictureCommands(self.controller, self.studio, self._content_folder).handlers(),
+            **RecordCommands(self.controller).handlers(),
             **self.care.handlers(), **self.acoustics.handlers(), **self.precall.handlers(),
             **self.sampling.handlers(), **self.summaries.handlers(), **self.configuration.handlers(),
             "state.rebirth": self._rebirth, "token.set": self._set_token}

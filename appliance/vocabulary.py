@@ -297,6 +297,10 @@ VERBS: Final[tuple[Verb, ...]] = (
         _CALL,
     ), acts=True),
     Verb("content.stop", "Show it no longer.", (_CALL,)),
+    Verb("record.start", "Have the server of the room record everybody in it, until record.stop or the end of the call "
+         "here; the others are told.", (_CALL,), acts=True, returns="isRecordingActive"),
+    Verb("record.stop", "Have it record no longer.", (_CALL,), returns="isRecordingActive: by others, who alone can "
+         "stop what they began"),
     Verb("devices.volume", "Loudspeaker volume, until the next start.", (
         Arg("percent", ArgType.INTEGER, "0 to 100", required=True, positional=True, minimum=0, maximum=100),
     )),
@@ -611,6 +615,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "diag.changed": "data: diagnostic, value, valueType, callId.",
     "devices.updated": "data: added, removed, devices.",
     "devices.selected": "Another device is selected, or used; data: kind, selected, used, why.",
+    "recording.stateChanged": "Somebody has the room recorded, or no longer; data: callId, state (Started, Ended), "
+                              "participantId (null: this device), reason (why it ended where nobody stopped it).",
     "precall.completed": "A server was tried out; data: provider, server, result, items, mos.",
     "io.pressed": "data: name.",
     "io.released": "data: name, heldSeconds.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -62,6 +62,8 @@ class ActiveCall:
     barred: Moderated = field(default_factory=Moderated)  # what the room does not hand on of ours, whatever we do
     incoming_muted: bool = False
     content: bool = False  # a file is shown to the others
+    recording: bool = False  # the other side records it by our word
+    recorders_told: Set[str] = frozenset()
     auto_answer: bool = False
     security: Json = field(default_factory=dict)
     lost_at: float | None = None
@@ -88,6 +90,11 @@ class ActiveCall:
     def held(self) -> bool:
         """Nothing of us may be sent or played while either side holds."""
         return self.call.local_hold or self.call.remote_hold
+
+    @property
+    def recorders(self) -> Set[str]:
+        """Who has the call recorded: ids of the roster, and ``""`` for this device."""
+        return {one.id for one in self.roster if one.recording} | ({""} if self.recording else set())
 
     @property
     def sound_alone(self) -> bool:
@@ -157,7 +164,8 @@ class ActiveCall:
             missing = {**missing, "turnVideoOn": "a telephone call carries sound alone"}
         missing = {**missing, **self.terms.lacks}
         return Standing(self.call.kind, self.terms.role, hardware_muted,
-                        self.leg is not None and self.leg.ends_for_all, barred, missing)
+                        self.leg is not None and self.leg.ends_for_all,
+                        self.leg is not None and self.leg.records, barred, missing)
 
     def wall(self, moment: float) -> float:
         """Wall clock of a monotonic moment of this call; a clock that jumps does not bend durations."""
@@ -189,8 +197,8 @@ class ActiveCall:
             "isIncomingAudioMuted": self.incoming_muted,
             "isLocalVideoStarted": self.permitted.send_video and not self.held,
             "isHandRaised": self.hand_raised,
-            "isContentSharingOn": self.content, "isRecordingActive": False, "isAutoAnswered": self.auto_answer,
-            "isEmergency": self.emergency,
+            "isContentSharingOn": self.content, "isRecordingActive": bool(self.recorders),
+            "isAutoAnswered": self.auto_answer, "isEmergency": self.emergency,
             "localHold": call.local_hold, "remoteHold": call.remote_hold,
             "role": self.terms.role.value, "capabilities": dict(capabilities), "security": self.security,
             "connectedAt": None if call.connected is None else rfc3339(self.wall(call.connected)),

@@ -14,15 +14,16 @@ from appliance.vocabulary import CallKind, CapabilityReason, Json, Role
 
 __all__ = ["Standing"]
 
-_BUILT: Final = ("turnVideoOn", "unmuteMic", "hangUpForEveryOne", "shareScreen", "raiseHand")
+_BUILT: Final = ("turnVideoOn", "unmuteMic", "hangUpForEveryOne", "shareScreen", "raiseHand", "startRecording")
 _NOT_BUILT: Final = ("blurBackground", "spotlightParticipant", "startLiveCallingCaptions",
                      "realTimeText", "addPhoneNumber", "pstnDialOut", "removeParticipant", "manageLobby", "muteOthers",
                      "useReactions", "startTogetherMode", "joinBreakoutRooms")
 
 _FORBIDDEN: Final[Mapping[Role, frozenset[str]]] = {
     Role.PRESENTER: frozenset(),
-    Role.ATTENDEE: frozenset({"hangUpForEveryOne", "shareScreen"}),
-    Role.CONSUMER: frozenset({"hangUpForEveryOne", "raiseHand", "turnVideoOn", "unmuteMic", "shareScreen"}),
+    Role.ATTENDEE: frozenset({"hangUpForEveryOne", "shareScreen", "startRecording"}),
+    Role.CONSUMER: frozenset({"hangUpForEveryOne", "raiseHand", "turnVideoOn", "unmuteMic", "shareScreen",
+                              "startRecording"}),
 }
 """In a room, by role; as in ACS Rooms."""
 
@@ -30,8 +31,12 @@ _WORDS: Final[Mapping[CapabilityReason, str]] = {
     CapabilityReason.ROLE_RESTRICTED: "the role of this device in the room ({role}) does not allow it; see the role "
                                       "of the room in the settings",
     CapabilityReason.MEETING_RESTRICTED: "a moderator of the room does not allow it; ask the moderator",
-    CapabilityReason.NOT_CAPABLE: "this room cannot be ended for everyone from here; give its secret in the settings",
 }
+_SECRET: Final[Mapping[str, str]] = {
+    "hangUpForEveryOne": "this room cannot be ended for everyone from here; give its secret in the settings",
+    "startRecording": "this room cannot be recorded from here; give its secret in the settings",
+}
+"""What takes the secret of the room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,7 @@ class Standing:
     role: Role = Role.ATTENDEE
     hardware_muted: bool = False
     ends_for_all: bool = False
+    records: bool = False
     barred: Set[str] = frozenset()
     missing: Mapping[str, str] = field(default_factory=dict)
 
@@ -56,9 +62,10 @@ class Standing:
             return CapabilityReason.CLIENT_RESTRICTED
         if capability in self.barred:
             return CapabilityReason.MEETING_RESTRICTED
-        if capability == "shareScreen" and self.kind not in (None, CallKind.ROOM):
+        if capability in ("shareScreen", "startRecording") and self.kind not in (None, CallKind.ROOM):
             return CapabilityReason.FEATURE_NOT_SUPPORTED
-        if capability == "hangUpForEveryOne" and self.kind is CallKind.ROOM and not self.ends_for_all:
+        able = {"hangUpForEveryOne": self.ends_for_all, "startRecording": self.records}.get(capability, True)
+        if self.kind is CallKind.ROOM and not able:
             return CapabilityReason.NOT_CAPABLE
         return CapabilityReason.CAPABLE
 
@@ -79,4 +86,5 @@ class Standing:
         if reason is CapabilityReason.CLIENT_RESTRICTED:
             raise Refused("the microphone is muted by the switch on the device; use that switch", code=403,
                           sub_code="hardwareMuted", retryable=False)
-        raise Refused(_WORDS[reason].format(role=self.role.value), code=403, sub_code=reason.value, retryable=False)
+        words = _SECRET[capability] if reason is CapabilityReason.NOT_CAPABLE else _WORDS[reason]
+        raise Refused(words.format(role=self.role.value), code=403, sub_code=reason.value, retryable=False)

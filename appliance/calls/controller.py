@@ -31,6 +31,7 @@ from appliance.calls.media import CallMedia
 from appliance.calls.messages import Messages
 from appliance.calls.orders import Orders
 from appliance.calls.presence import Presence
+from appliance.calls.recording import CallRecording
 from appliance.calls.terms import HouseRules, terms_of
 from appliance.errors import Refused, StoreError
 from appliance.media.api import Studio, Tone
@@ -53,6 +54,7 @@ from appliance.providers.api import (
     Peer,
     PeerMedia,
     Pressed,
+    Recording,
     Recovered,
     Ringing,
     Transferred,
@@ -114,7 +116,8 @@ class CallController:
         self._ledger = Ledger(records, bulletin, self._errands, conclusion)
         self._media = CallMedia(studio, self._orders, self._errands, lambda: self._active)
         self.stage = self._media.stage
-        self._attendance = Attendance(bulletin, lambda: self._active, self._media.cast)
+        self._recording = CallRecording(bulletin, self._publish)
+        self._attendance = Attendance(bulletin, lambda: self._active, self._attended)
         self.messages = Messages(bulletin)
         self._presence = Presence(self._attendance, self._media.is_muted)
         self._stopping = False
@@ -468,6 +471,8 @@ class CallController:
                 for kind in active.moderated(event):
                     self._bulletin.post("call.mutedByOthers", callId=active.id, kind=kind)
                 self.media_changed(active)
+            case Recording() if ours:
+                self._recording.take(active, event)
             case ContentEnded(reason) if ours:
                 self.content_ended(active, reason)
             case Held(held):
@@ -485,6 +490,11 @@ class CallController:
                 self._leg_ended(active, leg, reason)
             case _:
                 log.debug("nothing to do for %s", type(event).__name__)
+
+    def _attended(self, active: ActiveCall) -> None:
+        """The roster is another one."""
+        self._media.cast(active)
+        self._recording.look(active)
 
     async def _keep_hours(self, active: ActiveCall) -> None:
         """The room closes while we are in it."""
@@ -597,6 +607,7 @@ class CallController:
 
     def _close(self, active: ActiveCall) -> None:
         reason = active.call.reason or END_REASONS["0/local"]
+        active.recording = False
         self._attendance.clear(active)
         self.stage.clear()
         if active.content:

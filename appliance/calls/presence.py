@@ -1,7 +1,7 @@
 """What each in the call says of itself to the others, by data messages on the channel ``state``: a raised hand, and in
-rooms that it is muted, of which their servers know nothing.
+rooms that it is muted, and has the room recorded, of which their servers know or tell nothing.
 
-    {"handRaised": true, "muted": false}
+    {"handRaised": true, "muted": false, "recording": true}
 
 Said at each change, and every five seconds as long as there is something to say: so who comes later, or was away, knows
 it too. In a call of two the mute goes by signalling.
@@ -34,9 +34,10 @@ RETRY_S: Final = 0.25  # while the data channel is not open; ever slower
 class _Said:
     hand_raised: bool = False
     muted: bool = False
+    recording: bool = False
 
     def payload(self) -> Json:
-        return {"handRaised": self.hand_raised, "muted": self.muted}
+        return {"handRaised": self.hand_raised, "muted": self.muted, **({"recording": True} if self.recording else {})}
 
 
 _NOTHING: Final = _Said()
@@ -54,7 +55,7 @@ class Presence:
         said, retry_s = _NOTHING, RETRY_S
         while active.call.live:
             active.to_say.clear()
-            now = _Said(active.hand_raised, active.call.kind is CallKind.ROOM and self._muted(active))
+            now = _Said(active.hand_raised, active.call.kind is CallKind.ROOM and self._muted(active), active.recording)
             pause: float | None
             if now == said == _NOTHING:
                 pause = None
@@ -84,7 +85,8 @@ class Presence:
         said = _parsed(message.payload)
         if member is not None and said is not None and active.data_limits.take(message.sender):
             raised = member.hand_raised or time.time() if said.hand_raised else None
-            self._attendance.change(active, member.id, hand_raised=raised, says_muted=said.muted)
+            self._attendance.change(active, member.id, hand_raised=raised, says_muted=said.muted,
+                                    recording=said.recording)
         return True
 
 
@@ -93,4 +95,6 @@ def _parsed(payload: str) -> _Said | None:
         found: Any = json.loads(payload)
     except (ValueError, RecursionError):
         return None
-    return _Said(found.get("handRaised") is True, found.get("muted") is True) if isinstance(found, dict) else None
+    if not isinstance(found, dict):
+        return None
+    return _Said(*(found.get(word) is True for word in ("handRaised", "muted", "recording")))

@@ -25,6 +25,7 @@ class Participant:
     muted: bool = False
     says_muted: bool = False  # by its own word, in a room
     hand_raised: float | None = None  # since when
+    recording: bool = False  # by its own word: it has the call recorded
     speaking: bool = False
     video: bool = False
     receiving: bool = False
@@ -43,7 +44,7 @@ class Participant:
         body: Json = {
             "participantId": self.id, "rawId": self.raw_id, "kind": self.kind, "displayName": self.display_name,
             "role": self.role.value, "state": self.state.value, "isMuted": self.silent, "isSpeaking": self.speaking,
-            "isHandRaised": self.hand_raised is not None,
+            "isHandRaised": self.hand_raised is not None, "isRecording": self.recording,
             "videoStreams": [{"id": f"{self.id}-video", "type": "Video", "isAvailable": self.video,
                               "isReceiving": self.receiving}],
         }

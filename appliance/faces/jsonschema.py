@@ -221,6 +221,7 @@ def _roster() -> Json:
         "isMuted": {"type": "boolean"},
         "isSpeaking": {"type": "boolean"},
         "isHandRaised": {"type": "boolean"},
+        "isRecording": {"type": "boolean"},
         "videoStreams": {"type": "array", "items": stream},
         "networkQualityLevel": {"type": ["integer", "null"], "minimum": 0, "maximum": 5},
         "endReason": _reason(),

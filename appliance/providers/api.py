@@ -36,6 +36,7 @@ __all__ = [
     "Peer",
     "PeerMedia",
     "Pressed",
+    "Recording",
     "Recovered",
     "Returned",
     "Ringing",
@@ -206,6 +207,14 @@ class ContentEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Recording:
+    """The other side records the call by our word, or no longer. ``reason``: why it ended where nobody stopped it."""
+
+    on: bool
+    reason: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """The peer holds (or resumes) the call."""
 
@@ -245,7 +254,7 @@ class Ended:
 
 
 LegEvent = (Ringing | EarlyMedia | Accepted | Connected | ContentEnded | Lost | Recovered | PeerMedia | Members
-            | Voices | Moderated | Held | DataReceived | DataSent | Pressed | Transferred | Ended)
+            | Voices | Moderated | Recording | Held | DataReceived | DataSent | Pressed | Transferred | Ended)
 
 
 class Leg(Protocol):
@@ -276,6 +285,15 @@ class Leg(Protocol):
     async def end_for_all(self) -> None:
         """Send everybody else away, within 5 s; ``end`` for ourselves follows. Raises Refused (403) where the other
         side does not let us, and EdgecallError where it does not answer."""
+
+    @property
+    def records(self) -> bool:
+        """Whether ``record`` has a chance."""
+
+    async def record(self, *, on: bool) -> None:
+        """Have the other side record everybody in the call, or no longer, within 5 s; Recording follows. It ends with
+        the leg. Raises Refused (403) where the other side does not let us, and EdgecallError where it does not answer.
+        """
 
     async def set_media(self, media: MediaWanted) -> None:
         """Start or stop sending; takes effect without renegotiation where the transport can."""

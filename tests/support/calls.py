@@ -17,6 +17,7 @@ from appliance.calls.commands import CallCommands
 from appliance.calls.controller import CallController
 from appliance.calls.ledger import Conclusion
 from appliance.calls.pictures import PictureCommands
+from appliance.calls.recording import RecordCommands
 from appliance.calls.terms import HouseRules
 from appliance.errors import Refused
 from appliance.media.api import Directions, IceServers, Session, Tone
@@ -32,6 +33,7 @@ from appliance.providers.api import (
     Member,
     Members,
     Peer,
+    Recording,
     Ringing,
     Target,
 )
@@ -64,6 +66,8 @@ class ScriptedLeg:
         self.ended_for_all: Refused | bool = False  # whether it was; or what it is refused by
         self.transfers: list[tuple[str, bool]] = []  # to whom, attended
         self.handed_on: asyncio.Future[None] | None = None  # how that goes; None: at once
+        self.records = False
+        self.refuses_recording: Refused | None = None
         self.says_goodbye = True  # whether the peer confirms an end
         self._events: asyncio.Queue[LegEvent] = asyncio.Queue()
 
@@ -99,6 +103,11 @@ class ScriptedLeg:
         if isinstance(self.ended_for_all, Refused):
             raise self.ended_for_all
         self.ended_for_all = True
+
+    async def record(self, *, on: bool) -> None:
+        if self.refuses_recording is not None:
+            raise self.refuses_recording
+        self.peer_does(Recording(on))
 
     async def set_media(self, media: MediaWanted) -> None:
         self.media.append(media)
@@ -296,7 +305,8 @@ class House:
             bulletin=self.bulletin, records=self.records, conclusion=conclusion, features=features,
             rules=rules, local_time=lambda: self.now, wall=lambda: self.wall)
         self.handlers = {**CallCommands(self.controller).handlers(),
-                         **PictureCommands(self.controller, self.studio, lambda: folder).handlers()}
+                         **PictureCommands(self.controller, self.studio, lambda: folder).handlers(),
+                         **RecordCommands(self.controller).handlers()}
         self._subscription = self.bulletin.subscribed(on_event=self.events.append)
         self._count = 0
 

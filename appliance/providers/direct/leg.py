@@ -123,6 +123,13 @@ class DirectLeg:
     async def end_for_all(self) -> None:
         """There are only two: the call ends for the other one with ours."""
 
+    @property
+    def records(self) -> bool:
+        return False
+
+    async def record(self, *, on: bool) -> None:
+        raise Refused("in a call of two nobody records", code=501, sub_code="FeatureNotSupported", retryable=False)
+
     async def set_media(self, media: api.MediaWanted) -> None:
         self._media = media
         for session in self._sessions.values():

@@ -20,6 +20,7 @@ __all__ = [
     "GiveUp",
     "Open",
     "Publish",
+    "Recorded",
     "Send",
     "Share",
     "ShareAnswer",
@@ -158,6 +159,13 @@ class Expelled:
 
 
 @dataclass(frozen=True, slots=True)
+class Recorded:
+    """The server has begun to record the room, or stopped, as it was asked to; ``refusal``: why it did not."""
+
+    refusal: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Tell:
     event: api.LegEvent
 
@@ -195,4 +203,4 @@ class Finish:
 
 
 Effect = (Open | Shut | GiveUp | Send | Publish | TakeAnswer | Watch | Carry | Unwatch | Share | ShareAnswer | Unshare
-          | Trickle | Drop | Tell | TokenJudged | TakenOver | StartTimer | CancelTimer | Expelled | Finish)
+          | Trickle | Drop | Tell | TokenJudged | TakenOver | StartTimer | CancelTimer | Expelled | Recorded | Finish)

@@ -6,6 +6,7 @@ What takes time (offers, answers, candidates) runs in one worker, so that media 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -27,6 +28,7 @@ from appliance.providers.janus.effects import (
     GiveUp,
     Open,
     Publish,
+    Recorded,
     Send,
     Shut,
     StartTimer,
@@ -47,6 +49,8 @@ log = logging.getLogger(__name__)
 
 CLOSE_S: Final = 1.0
 EXPEL_S: Final = 5.0
+RECORD_S: Final = 5.0
+STOP_RECORDING_S: Final = 0.5  # of the two seconds that an end may take
 
 
 class Doorkeeper(Protocol):
@@ -88,6 +92,7 @@ class RoomLeg(ABC, Generic[S]):
             f"janus.media.{leg_id[:12]}", lambda: self._carry_out(stay.end(END_REASONS["500/internal"])))
         self._finishing: asyncio.Task[None] | None = None
         self._expelled: asyncio.Future[Reason | None] | None = None
+        self._recorded: asyncio.Future[Reason | None] | None = None
 
     # --- Leg --------------------------------------------------------------------------------------------------------
 
@@ -116,6 +121,10 @@ class RoomLeg(ABC, Generic[S]):
         """Nobody is called by a room."""
 
     async def end(self, reason: Reason) -> None:
+        if self._stay.recording:
+            with contextlib.suppress(Refused, TimeoutError):
+                async with asyncio.timeout(STOP_RECORDING_S):
+                    await self.record(on=False)
         self._carry_out(self._stay.end(reason))
         if self._finishing is not None:
             await asyncio.shield(self._finishing)
@@ -134,8 +143,25 @@ class RoomLeg(ABC, Generic[S]):
         except TimeoutError:
             refusal = END_REASONS["503/provider"]
         self._expelled = None
-        if refusal is not None:
-            raise Refused(refusal.message, code=refusal.code, sub_code=refusal.sub_code, category=refusal.category)
+        _refuse(refusal)
+
+    @property
+    def records(self) -> bool:
+        return self._stay.may_record
+
+    async def record(self, *, on: bool) -> None:
+        if self._recorded is not None:
+            raise Refused("the server is being asked to record, or to stop; wait for its answer", sub_code="busy")
+        self._recorded = asyncio.get_running_loop().create_future()
+        try:
+            self._carry_out(self._stay.record(on=on))
+            async with asyncio.timeout(RECORD_S):
+                refusal = await self._recorded
+        except TimeoutError:
+            refusal = END_REASONS["503/provider"]
+        finally:
+            self._recorded = None
+        _refuse(refusal)
 
     @abstractmethod
     async def set_media(self, media: api.MediaWanted) -> None: ...
@@ -189,6 +215,9 @@ class RoomLeg(ABC, Generic[S]):
                 case Expelled(refusal):
                     if self._expelled is not None and not self._expelled.done():
                         self._expelled.set_result(refusal)
+                case Recorded(refusal):
+                    if self._recorded is not None and not self._recorded.done():
+                        self._recorded.set_result(refusal)
                 case Tell(event):
                     self._note(event)
                 case TakenOver(identity):
@@ -307,3 +336,8 @@ class RoomLeg(ABC, Generic[S]):
         self._let_go()
         self._facts.put(api.Ended(reason))
         self._doorkeeper.leg_over(self)
+
+
+def _refuse(refusal: Reason | None) -> None:
+    if refusal is not None:
+        raise Refused(refusal.message, code=refusal.code, sub_code=refusal.sub_code, category=refusal.category)

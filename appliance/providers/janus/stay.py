@@ -26,6 +26,7 @@ from appliance.providers.janus.effects import (
     Finish,
     GiveUp,
     Open,
+    Recorded,
     Shut,
     StartTimer,
     TakeAnswer,
@@ -36,6 +37,7 @@ from appliance.providers.janus.effects import (
 )
 from appliance.providers.janus.moderation import Moderation
 from appliance.providers.janus.protocol import Fault
+from appliance.providers.janus.recording import Recording
 from appliance.providers.janus.requests import Asked, Requests, nothing
 from appliance.vocabulary import END_REASONS, Json, Reason
 
@@ -80,6 +82,7 @@ class Stay(ABC):
         self._linked = False
         self._requests = Requests(new_transaction, token=room.token, secret=room.api_secret)
         self._moderation = Moderation(self._requests, room.id, room.secret, self.DIALECT)
+        self._recording = Recording(self._requests, room.id, room.secret, self.DIALECT)
         self._publisher: int | None = None  # the handle that we join with
         self._ours: dict[str, None] = {}  # our own ids, the earlier ones too: ghosts
         self._me_there: str = ""  # our id in the room
@@ -179,6 +182,20 @@ class Stay(ABC):
             return [Expelled(END_REASONS["503/provider"])]
         return self._moderation.expel(self._publisher, self._me_there)
 
+    @property
+    def may_record(self) -> bool:
+        return self._recording.possible and bool(self._me_there)
+
+    @property
+    def recording(self) -> bool:
+        return self._recording.on and not self._over
+
+    def record(self, *, on: bool) -> Sequence[Effect]:
+        """Have the room recorded at the server, or no longer; Recorded follows."""
+        if self._over or self._publisher is None or not self._me_there:
+            return [Recorded(END_REASONS["503/provider"])]
+        return self._recording.want(self._publisher, on=on)
+
     def token_renewed(self) -> Sequence[Effect]:
         """There is another token: what the server refused for the old one is asked again."""
         if self._over or not self._linked or not self._me_there:
@@ -277,7 +294,7 @@ class Stay(ABC):
         self._me_there = str(me)
         self._know_ourselves(self._me_there)
         if self._accepted:
-            return []
+            return [] if self._publisher is None else self._recording.again(self._publisher)
         self._accepted = True
         room = self._room
         return [Tell(api.Accepted(api.Peer(room.name, room.uri, (title or room.name)[:64])))]
@@ -365,7 +382,8 @@ class Stay(ABC):
         self._linked = False
         self._me_there = ""
         self._forget()
-        return [*told, *self._moderation.forget(), Drop(generation), Shut(), *self._requests.forget(),
+        return [*told, *self._moderation.forget(), *self._recording.forget(), Drop(generation), Shut(),
+                *self._requests.forget(),
                 *(CancelTimer(timer) for timer in Timer if timer not in (Timer.ANSWER, Timer.RETRY)), *self._roster()]
 
     def _finish(self, reason: Reason) -> Sequence[Effect]:

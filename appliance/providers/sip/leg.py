@@ -184,6 +184,13 @@ class SipLeg:
     async def end_for_all(self) -> None:
         """There are only two: the call ends for the other one with ours."""
 
+    @property
+    def records(self) -> bool:
+        return False
+
+    async def record(self, *, on: bool) -> None:
+        raise Refused("telephones are not asked to record", code=501, sub_code="FeatureNotSupported", retryable=False)
+
     async def set_media(self, media: api.MediaWanted) -> None:
         self._media = media
         if self._session is not None:

@@ -98,6 +98,13 @@ class TransferableLeg:
     async def end_for_all(self) -> None:
         await self._leg.end_for_all()
 
+    @property
+    def records(self) -> bool:
+        return self._leg.records
+
+    async def record(self, *, on: bool) -> None:
+        await self._leg.record(on=on)
+
     async def set_media(self, media: api.MediaWanted) -> None:
         self._media = media
         await self._leg.set_media(media)

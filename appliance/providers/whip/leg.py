@@ -92,6 +92,14 @@ class WhipLeg:
     async def end_for_all(self) -> None:
         raise Refused("a media server lets nobody send others away", code=403, sub_code="notPermitted")
 
+    @property
+    def records(self) -> bool:
+        return False
+
+    async def record(self, *, on: bool) -> None:
+        raise Refused("a media server is not asked to record", code=501, sub_code="FeatureNotSupported",
+                      retryable=False)
+
     async def set_media(self, media: api.MediaWanted) -> None:
         for way in self._ways:
             way.set_directions(_directions(media, plays=way.plays))

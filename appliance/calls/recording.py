@@ -1,0 +1,82 @@
+"""Recording of a room by its server: the verbs, and that it is told to everybody here and there.
+
+Who has it recorded says so to the others (``presence``), for the server does not; so each appliance in the room tells
+of every recording that is known, its own and those of others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Set
+from typing import TYPE_CHECKING
+
+from appliance.bulletin import Bulletin
+from appliance.calls.active import ActiveCall
+from appliance.errors import Refused
+from appliance.intake import Handler
+from appliance.providers.api import Recording
+from appliance.vocabulary import Command, Json, Reason
+
+if TYPE_CHECKING:
+    from appliance.calls.controller import CallController
+
+__all__ = ["CallRecording", "RecordCommands"]
+
+
+class CallRecording:
+    """Tells each change of who records the call; ``publish`` tells the call itself."""
+
+    def __init__(self, bulletin: Bulletin, publish: Callable[[ActiveCall], None]) -> None:
+        self._bulletin = bulletin
+        self._publish = publish
+
+    def take(self, active: ActiveCall, event: Recording) -> None:
+        """What the other side records by our word."""
+        active.recording = event.on
+        self.look(active, event.reason)
+        active.to_say.set()
+
+    def look(self, active: ActiveCall, reason: Reason | None = None) -> None:
+        """Somebody records, or no longer. ``reason``: why our own recording has ended, where nobody stopped it."""
+        before, now = active.recorders_told, active.recorders
+        if before == now:
+            return
+        active.recorders_told = now
+        for state, who in (("Ended", before - now), ("Started", now - before)):
+            self._tell(active, state, who, reason)
+        self._publish(active)
+
+    def _tell(self, active: ActiveCall, state: str, who: Set[str], reason: Reason | None) -> None:
+        for one in sorted(who):
+            own = one == ""
+            self._bulletin.post(
+                "recording.stateChanged", callId=active.id, state=state, participantId=None if own else one,
+                reason=reason.payload() if own and reason is not None else None)
+
+
+class RecordCommands:
+    """Handlers by verb."""
+
+    def __init__(self, controller: CallController) -> None:
+        self._controller = controller
+
+    def handlers(self) -> Mapping[str, Handler]:
+        return {"record.start": self._start, "record.stop": self._stop}
+
+    async def _start(self, command: Command) -> Json:
+        active = self._controller.current(command.args.get("callId"))
+        self._controller.require(active, "startRecording")
+        if active.leg is not None and not active.recording:
+            await active.leg.record(on=True)
+        return {"isRecordingActive": True}
+
+    async def _stop(self, command: Command) -> Json:
+        active = self._controller.current(command.args.get("callId"))
+        ours = active.recording
+        if active.leg is not None and ours:
+            await active.leg.record(on=False)
+        others = active.recorders - {""}
+        if others and not ours:
+            names = ", ".join(active.roster.members[one].display_name for one in sorted(others))
+            raise Refused(f"the call is recorded by {names}, and only they can stop it", code=403,
+                          sub_code="MeetingRestricted", retryable=False)
+        return {"isRecordingActive": bool(others)}

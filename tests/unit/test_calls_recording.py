@@ -1,0 +1,134 @@
+"""A room recorded by its server, at the controller on virtual time: who may, who is told, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from appliance.calls.terms import Terms
+from appliance.errors import Refused
+from appliance.providers.api import DataReceived, Member, Members, Recording
+from appliance.vocabulary import END_REASONS, Json, Role
+from tests.support.calls import House, ScriptedLeg, in_room, settle
+from tests.support.clock import virtual_time
+
+PRESENTER = {"room:1234": Terms(Role.PRESENTER)}
+OLGA, OTTO = Member("7", "olga", "Olga"), Member("8", "otto", "Otto")
+
+
+def told(house: House) -> list[tuple[str, str | None, str | None]]:
+    """State, participant, and key of the reason."""
+    return [(one["state"], one["participantId"], one["reason"] and one["reason"]["subCode"])
+            for one in house.posted("recording.stateChanged")]
+
+
+def says(leg: ScriptedLeg) -> list[Json]:
+    return [json.loads(payload) for channel, payload in leg.sent if channel == "state"]
+
+
+async def say(leg: ScriptedLeg, who: str, recording: object) -> None:
+    leg.peer_does(DataReceived("state", json.dumps({"recording": recording}), who))
+    await settle()
+
+
+@virtual_time
+async def test_what_we_have_recorded_is_told_here_and_there(tmp_path: Path) -> None:
+    async with House(tmp_path, rules=PRESENTER) as house:
+        leg = await in_room(house, OLGA)
+        leg.records = True
+        assert await house.give("record.start") == {"isRecordingActive": True}
+        await settle()
+        assert house.call["isRecordingActive"]
+        assert says(leg) == [{"handRaised": False, "muted": False, "recording": True}]
+        await asyncio.sleep(6)
+        assert len(says(leg)) == 2, "who comes later is told as well"
+        await house.give("record.start")  # it is recorded already
+        assert await house.give("record.stop") == {"isRecordingActive": False}
+        await settle()
+        assert not house.call["isRecordingActive"]
+        assert says(leg)[-1] == {"handRaised": False, "muted": False}
+        await house.give("record.stop")
+        assert told(house) == [("Started", None, None), ("Ended", None, None)]
+
+
+@virtual_time
+async def test_who_may_not_is_told_why_before_the_server_is_asked(tmp_path: Path) -> None:
+    async with House(tmp_path, rules=PRESENTER) as house:
+        with pytest.raises(Refused) as refused:
+            await house.give("record.start")
+        assert refused.value.sub_code == "noCall"
+        leg = await in_room(house, OLGA)
+        with pytest.raises(Refused, match="secret") as refused:
+            await house.give("record.start")
+        assert refused.value.key == "403/NotCapable"
+        leg.records = True
+        leg.refuses_recording = Refused("no", code=403, sub_code="roomSecret")
+        with pytest.raises(Refused) as refused:
+            await house.give("record.start")
+        assert refused.value.key == "403/roomSecret"
+        assert not told(house)
+
+
+@virtual_time
+async def test_an_attendee_and_a_call_of_two_do_not_record(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        leg = await in_room(house)
+        leg.records = True
+        with pytest.raises(Refused) as refused:
+            await house.give("record.start")
+        assert refused.value.key == "403/RoleRestricted"
+    async with House(tmp_path / "two") as house:
+        dialling = house.giving("call.dial", to="operator:desk")
+        await house.provider.dialled.wait()
+        house.provider.legs[-1].up()
+        await dialling
+        with pytest.raises(Refused) as refused:
+            await house.give("record.start")
+        assert refused.value.key == "501/FeatureNotSupported"
+
+
+@virtual_time
+async def test_what_others_have_recorded_is_told_and_theirs_to_stop(tmp_path: Path) -> None:
+    async with House(tmp_path, rules=PRESENTER) as house:
+        leg = await in_room(house, OLGA, OTTO)
+        leg.records = True
+        await say(leg, "7", True)
+        await say(leg, "7", True)
+        assert house.call["isRecordingActive"]
+        assert [one["isRecording"] for one in house.bulletin.document("roster")["participants"]] == [True, False]
+        with pytest.raises(Refused, match="by Olga") as refused:
+            await house.give("record.stop")
+        assert refused.value.key == "403/MeetingRestricted"
+        await house.give("record.start")
+        await settle()
+        assert await house.give("record.stop") == {"isRecordingActive": True}, "Olga has"
+        await settle()
+        assert house.call["isRecordingActive"]
+        await say(leg, "8", "yes")  # that says nothing
+        leg.peer_does(Members((OTTO,)))
+        await settle()
+        assert not house.call["isRecordingActive"]
+        assert told(house) == [("Started", "7", None), ("Started", None, None), ("Ended", None, None),
+                               ("Ended", "7", None)]
+
+
+@virtual_time
+async def test_a_recording_that_is_lost_says_why_and_ends_with_the_call(tmp_path: Path) -> None:
+    async with House(tmp_path, rules=PRESENTER) as house:
+        leg = await in_room(house, OLGA)
+        leg.records = True
+        await house.give("record.start")
+        await settle()
+        leg.peer_does(Recording(False, END_REASONS["503/provider"]))
+        await settle()
+        assert not house.call["isRecordingActive"]
+        await house.give("record.start")
+        await settle()
+        await house.give("room.leave")
+        await settle()
+        assert told(house) == [("Started", None, None), ("Ended", None, "provider"), ("Started", None, None),
+                               ("Ended", None, None)]
+        assert not house.call["isRecordingActive"]
