@@ -12,7 +12,7 @@ from tests.hil.line import Line, ready_line
 
 pytestmark = [
     pytest.mark.lg_feature(["camera", "sound", "panel", "faults"]), pytest.mark.timeout(600),
-    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.asyncio(loop_scope="module"), pytest.mark.alone,
 ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from tests.hil.scene import TONE_HERTZ
 
 pytestmark = [
     pytest.mark.lg_feature(["camera", "sound", "panel", "faults"]), pytest.mark.timeout(900),
-    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.asyncio(loop_scope="module"), pytest.mark.alone,
 ]  # fmt: skip
 
 ROUNDS: Final = 5

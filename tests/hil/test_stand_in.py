@@ -18,7 +18,7 @@ import pytest
 
 from tests.hil.inside.test_board import MODULES
 
-pytestmark = [pytest.mark.lg_feature("faults"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.lg_feature("faults"), pytest.mark.timeout(240), pytest.mark.alone]
 
 HERE = Path(__file__).parent
 GUEST = "10.98.0.2"
