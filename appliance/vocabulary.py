@@ -188,7 +188,8 @@ DIALECTS: Final = ("w3c", "acs")
 # --- the verbs ------------------------------------------------------------------------------------------------------
 
 _TO = Arg("to", ArgType.STRING,
-          "name in the address book, or URI (device:, operator:, lan:, tel:, sip:, room:, audio:, whip:)",
+          "name in the address book, or URI (device:, operator:, lan:, tel:, sip:, room:, audio:, meeting:, "
+          "whip:)",
           positional=True, minimum=1, maximum=256)
 _DIALECT = Arg("dialect", ArgType.STRING, "names and units: of W3C (default), or of Azure Communication Services",
                choices=DIALECTS)
@@ -205,6 +206,8 @@ VERBS: Final[tuple[Verb, ...]] = (
         Arg("targets", ArgType.STRINGS, "several targets, in place of 'to'", minimum=1, maximum=16),
         Arg("strategy", ArgType.STRING, "order in which targets ring", choices=("sequence", "parallel")),
         Arg("ringSeconds", ArgType.INTEGER, "seconds each target rings", minimum=5, maximum=120),
+        Arg("digits", ArgType.STRING, "keys that a telephone is told once it has answered: digits, ',' waits 2 s, 'w' "
+            "until it has said what it says", minimum=1, maximum=64, pattern="^[0-9*#A-Da-dw,]+$", secret=True),
         Arg("audio", ArgType.BOOLEAN, "send audio (default true)"),
         Arg("video", ArgType.BOOLEAN, "send video (default true)"),
         _LAYOUT,
@@ -541,6 +544,8 @@ END_REASONS: Final[Mapping[str, Reason]] = _reasons(
      "Wait, and see who or what calls so often; sip.calls_per_hour and sip.calls_per_target set the limits."),
     (401, "credentials", _CLI, "The provider does not take name or password of the account.",
      "Check username and password_file in [[sip.accounts]]."),
+    (403, "wrongMeetingId", _EXP, "The service of the meeting hung up on its number, or on the passcode.",
+     "Check id and passcode_file in [[sip.meetings]], and that the meeting has begun."),
     (404, "noSuchRoom", _EXP, "The server has no such room.", "Check the room's id, and that the room still exists."),
     (403, "roomFull", _EXP, "The room is full.", "Try again later, or raise the number of publishers of the room."),
     (403, "wrongPin", _EXP, "The PIN of the room is missing or wrong.", "Check the PIN."),

@@ -32,7 +32,7 @@ from appliance.vocabulary import (
 __all__ = ["TELEPHONES", "ActiveCall", "no_call"]
 
 
-TELEPHONES: Final = ("tel", "sip", "sips")
+TELEPHONES: Final = ("tel", "sip", "sips", "meeting")
 """Schemes of targets that carry no pictures."""
 
 DATA_PER_S: Final = 20.0  # data messages of a peer that become events, each of them written to the outbox

@@ -23,9 +23,10 @@ __all__ = ["AddressBook", "Entry", "Round", "entries_of", "parse_uri", "save"]
 
 log = logging.getLogger(__name__)
 
-SCHEMES: Final = frozenset({"device", "operator", "lan", "tel", "sip", "sips", "room", "audio", "whip"})
+SCHEMES: Final = frozenset({"device", "operator", "lan", "tel", "sip", "sips", "room", "audio", "meeting", "whip"})
 MAX_ENTRIES: Final = 1000  # an address book, not a directory; bounds memory and the file
 SHORT_CODE: Final = 6  # digits
+MEETING_S: Final = 120  # until a meeting is entered: announcements, digits, and all of it twice
 MAX_DEPTH: Final = 4  # groups of groups, and fallback chains
 
 Strategy = Literal["sequence", "parallel"]
@@ -188,7 +189,7 @@ class AddressBook:
             if target.uri in seen:
                 return []
             seen.add(target.uri)
-            return [Round((target,), ring_s)]
+            return [Round((target,), max(ring_s, MEETING_S) if target.scheme == "meeting" else ring_s)]
         seconds = entry.ring_s or ring_s
         opened = [self._open(member, seconds, seen, depth + 1) for member in (*entry.uris, *entry.members)]
         # The URIs of one person are tried best first; a group rings as it says.

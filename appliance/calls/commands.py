@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -20,6 +20,10 @@ from appliance.vocabulary import END_REASONS, CallKind, CallState, Command, Json
 
 __all__ = ["CallCommands"]
 
+NUMBERS: Final = ("tel", "sip", "sips")
+"""Schemes of what takes keys after the answer."""
+JOINED: Final = (*ROOMS, "meeting")
+"""Schemes of what is joined and left."""
 DIGIT_MS: Final = 100  # what exchanges of every country understand
 
 
@@ -59,7 +63,8 @@ class CallCommands:
         if not names:
             raise BadRequest("who is to be called? give 'to' or 'targets'", sub_code="target")
         ring_s = args.get("ringSeconds") or self._controller.ring_s
-        return self._controller.book.plan(names, args.get("strategy"), ring_s)
+        plan = self._controller.book.plan(names, args.get("strategy"), ring_s)
+        return plan if "digits" not in args else _keyed(plan, args["digits"])
 
     async def _join(self, command: Command) -> Json:
         active = self._controller.dial(self._room(command.args), _wanted(command.args))
@@ -73,10 +78,15 @@ class CallCommands:
             targets = [one for step in book.plan([name], None, self._controller.ring_s) for one in step.targets]
         else:
             scheme, colon, address = name.partition(":")
-            targets = [Target(scheme, address) if colon and scheme in ROOMS else Target("room", name)]
-        room = next((one for one in targets if one.scheme in ROOMS and one.address), None)
+            targets = [Target(scheme, address) if colon and scheme in JOINED else Target("room", name)]
+        room = next((one for one in targets if one.scheme in JOINED and one.address), None)
         if room is None:
             raise BadRequest(f"{name!r} is no room", code=404, sub_code="notFound")
+        if room.scheme == "meeting":
+            if "pin" in args:
+                raise BadRequest("a meeting by telephone has its passcode in [[sip.meetings]]; leave pin out",
+                                 sub_code="pin")
+            return book.plan([room.uri], None, self._controller.ring_s)
         return [Round((replace(room, pin=args.get("pin", "")),), self._controller.ring_s)]
 
     def _begin_with(self, args: Mapping[str, Any]) -> None:
@@ -86,7 +96,7 @@ class CallCommands:
 
     async def _leave(self, command: Command) -> None:
         active = self._the_call(command)
-        if active.call.kind is not CallKind.ROOM:
+        if active.call.kind not in (CallKind.ROOM, CallKind.GROUP):
             raise Refused("the call in progress is no room; end it with call.hangup", sub_code="noRoom",
                           retryable=False)
         self._controller.happen(active, Signal.HANG_UP)
@@ -205,3 +215,13 @@ class CallCommands:
 
 def _wanted(args: Mapping[str, Any]) -> MediaWanted:
     return MediaWanted(send_audio=args.get("audio", True), send_video=args.get("video", True))
+
+
+def _keyed(plan: Sequence[Round], digits: str) -> list[Round]:
+    """The plan with keys for its telephones. Raises BadRequest where it has none."""
+    keyed = [replace(one, targets=tuple(
+        replace(target, digits=digits) if target.scheme in NUMBERS else target for target in one.targets))
+        for one in plan]
+    if keyed == list(plan):
+        raise BadRequest("digits: who is called is no telephone; leave them out", sub_code="digits")
+    return keyed

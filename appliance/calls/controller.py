@@ -80,7 +80,7 @@ LEAVE_S: Final = 2.0  # how long the other side may take to say goodbye; then th
 RECORD_S: Final = 2.0  # how long the records of the last call may take to be stored at a stop
 HOURS_S: Final = 30.0  # between two looks whether the room is open still: the wall clock may be set meanwhile
 
-_KIND_OF_SCHEME: Final = {"tel": CallKind.PSTN, "sip": CallKind.PSTN, "sips": CallKind.PSTN,
+_KIND_OF_SCHEME: Final = {"tel": CallKind.PSTN, "meeting": CallKind.GROUP, "sip": CallKind.PSTN, "sips": CallKind.PSTN,
                          "room": CallKind.ROOM, "audio": CallKind.ROOM, "lan": CallKind.LAN}
 
 

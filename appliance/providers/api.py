@@ -51,7 +51,8 @@ class Target:
     """Where to call: ``scheme:address`` of an address-book URI, e.g. ``device:lobby-2``, ``operator:desk``.
 
     ``pin``: what opens a room, where it is not the one of the settings. ``emergency``: no guard of the provider stops
-    it. ``plain``: nothing is encrypted, for that has failed, and the call matters more.
+    it. ``plain``: nothing is encrypted, for that has failed, and the call matters more. ``digits``: what a telephone is
+    told by its keys once it has answered, ``,`` a pause of 2 s and ``w`` until it has said what it says.
     """
 
     scheme: str
@@ -59,6 +60,7 @@ class Target:
     pin: str = field(default="", repr=False)
     emergency: bool = False
     plain: bool = False
+    digits: str = field(default="", repr=False)
 
     @property
     def uri(self) -> str:

@@ -313,6 +313,7 @@ _SCHEMES: Final[dict[str, tuple[str, Callable[[str], bool]]]] = {
     "sips": ("sips:USER@HOST", _sip),
     "room": ("room:NAME", lambda rest: re.fullmatch(r"[^\s]{1,128}", rest) is not None),
     "audio": ("audio:NAME", lambda rest: re.fullmatch(r"[^\s]{1,128}", rest) is not None),
+    "meeting": ("meeting:NAME, a name of [[sip.meetings]]", lambda rest: re.fullmatch(ID_PATTERN, rest) is not None),
     "whip": ("whip:NAME, a name of [[whip]]", lambda rest: re.fullmatch(ID_PATTERN, rest) is not None),
 }
 
@@ -325,6 +326,13 @@ def _uri(text: str) -> str:
     says, right = known
     if not right(rest):
         raise ValueError(f"must be {says}")
+    return text
+
+
+def _telephone(text: str) -> str:
+    scheme, _, rest = text.partition(":")
+    if scheme not in ("tel", "sip", "sips") or not _SCHEMES[scheme][1](rest):
+        raise ValueError("must be tel:NUMBER, best as +country number, or sip:USER@HOST")
     return text
 
 
@@ -369,11 +377,15 @@ STUN: Final = Format("stun:HOST[:PORT]", _ice_url("stun"))
 TURN: Final = Format("turn:HOST[:PORT][?transport=tcp] or turns:…", _ice_url("turn", "turns"))
 CODE: Final = _matching(r"(?=.{1,16}$)\*?[0-9A-D]*#?", "at most 16 keys: 0 to 9 and A to D, '*' only as the first, '#' "
                         "only as the last")
+TELEPHONE: Final = Format("tel:NUMBER, best as +country number, or sip:USER@HOST", _telephone)
+DIGITS: Final = _matching(r"[0-9]{1,32}", "at most 32 digits")
+KEYING: Final = _matching(r"[0-9*#A-Da-dw,]{1,64}", "at most 64 of 0 to 9, *, #, A to D, ',' and 'w'")
 PREFIX: Final = _matching(r"\+?[0-9]{1,15}", "digits, best with '+' and the code of the country before them")
 SIP_ADDRESS: Final = Format("sip:USER@HOST", _sip_address)
 SIP_SERVER: Final = Format("HOST[:PORT]", _sip_server)
 NETWORK: Final = Format("network such as 192.0.2.0/24, or one address", _network)
-URI: Final = Format("device:, operator:, lan:, tel:, sip:, sips:, room:, audio: or whip: and an address", _uri)
+URI: Final = Format("device:, operator:, lan:, tel:, sip:, sips:, meeting:, room:, audio: or whip: and an address",
+                    _uri)
 TARGET: Final = Format("URI, or a name of the address book", _target)
 ROOM: Final = _matching(r"(room|audio):[^\s]{1,128}", "room: or audio: and the name or id of a room")
 MICROPHONE: Final = Format("speech, silence, tone:HERTZ or wav:PATH", _source(("speech", "silence"), ("wav",)))

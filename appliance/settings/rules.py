@@ -18,7 +18,7 @@ TOKEN_LENGTH: Final = 16
 
 
 PIN_LENGTH: Final = range(4, 13)  # digits: fewer are guessed, more are not remembered
-NAMED_APART: Final = ("book", "janus.rooms", "door.signers", "door.codes", "sip.accounts", "whip")
+NAMED_APART: Final = ("book", "janus.rooms", "door.signers", "door.codes", "sip.accounts", "sip.meetings", "whip")
 """Lists whose names are never taken for a device's."""
 PUBLIC: Final = ("112", "911", "999", "110", "000", "111", "119")
 """Emergency numbers of countries."""
@@ -36,6 +36,7 @@ def _names_are_nobody_elses(settings: Settings) -> Found:
         ("door.codes", [code.name for code in settings.door.codes]),
         ("janus.rooms", [room.name for room in settings.janus.rooms]),
         ("sip.accounts", [account.name for account in settings.sip.accounts]),
+        ("sip.meetings", [meeting.name for meeting in settings.sip.meetings]),
         ("whip", [server.name for server in settings.whip]),
         ("book", [entry.name.casefold() for entry in settings.book]),
     ):
@@ -158,6 +159,28 @@ def _sip(settings: Settings) -> Found:
         if not account.register and not account.trusted and not account.trusted_names:
             yield (f"{key}.trusted", "is missing; without a registration calls are taken only from networks that are "
                    "named there, the server's own for one")
+
+
+def _meetings(settings: Settings) -> Found:
+    meetings = settings.sip.meetings
+    if meetings and not settings.sip.accounts:
+        yield "sip.accounts", "is missing; [[sip.meetings]] are called through one"
+    for n, one in enumerate(meetings, 1):
+        key, passcode = f"sip.meetings[{n}]", one.passcode.reveal()
+        if one.profile in ("teams", "zoom") and not one.id:
+            yield f"{key}.id", f"is missing; {one.profile} asks for it"
+        if bool(one.digits) is not (one.profile == "digits"):
+            yield (f"{key}.digits", "has an effect only with profile = \"digits\"") if one.digits else (
+                f"{key}.digits", "is missing; the profile digits presses nothing else")
+        if passcode and one.profile != "zoom":
+            yield f"{key}.passcode_file", f"is not asked for by the profile {one.profile}; see profile digits"
+        elif passcode and not (passcode.isascii() and passcode.isdigit()):
+            yield f"{key}.passcode_file", "must hold digits; see what the invitation has for telephones"
+    names = {one.name for one in meetings}
+    for key, target in _targets(settings):
+        name = target.removeprefix("meeting:")
+        if name != target and name not in names:
+            yield key, f"'{name}' is no name of [[sip.meetings]]"
 
 
 def _codes(settings: Settings) -> Found:
@@ -313,6 +336,6 @@ def _lan_targets(settings: Settings) -> Found:
 
 
 RULES: Final[tuple[Callable[[Settings], Found], ...]] = (
-    _names_are_nobody_elses, _users_are_no_devices, _tokens_are_long_and_single, _pairs, _janus, _sip, _codes, _whip,
-    _broker, _book, _emergency, _lan_targets,
+    _names_are_nobody_elses, _users_are_no_devices, _tokens_are_long_and_single, _pairs, _janus, _sip, _meetings,
+    _codes, _whip, _broker, _book, _emergency, _lan_targets,
 )

@@ -27,6 +27,7 @@ __all__ = [
     "JanusRoomSettings",
     "JanusSettings",
     "LogSettings",
+    "MeetingSettings",
     "MqttSettings",
     "MqttUserSettings",
     "NetworkSettings",
@@ -362,6 +363,24 @@ class SipAccountSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MeetingSettings:
+    """A meeting that is entered by telephone, called or joined as ``meeting:NAME``: sound alone."""
+
+    name: str = setting("", "Its name here.", format=formats.ID, required=True, restart=True, example='"board"')
+    number: str = setting("", "Where telephones call, a number or an address.", format=formats.TELEPHONE,
+                          required=True, restart=True, example='"tel:+4969123456"')
+    profile: str = setting("teams", "What is pressed there. teams, zoom: id and passcode as these services ask for "
+                           "them; twilio: nothing, or the id where the number's TwiML asks for one; digits: what "
+                           "stands there.", choices=("teams", "zoom", "twilio", "digits"), restart=True)
+    id: str = setting("", "Number of the meeting at its service.", format=formats.DIGITS, restart=True,
+                      example='"123456789"')
+    passcode: Secret = setting(Secret(), "Its passcode for telephones, digits.", restart=True,  # noqa: RUF009
+                               example='"/etc/edgecall/board.passcode"')
+    digits: str = setting("", "What is pressed after the answer: digits, ',' waits 2 s, 'w' until an announcement is "
+                          "over.", format=formats.KEYING, restart=True, example='"w123456789#,,1"')
+
+
+@dataclass(frozen=True, slots=True)
 class SipSettings:
     """Calls over the telephone network."""
 
@@ -375,6 +394,7 @@ class SipSettings:
     calls_per_target: int = setting(30, "Calls to one number or address within any hour, at most.", minimum=1,
                                     maximum=3600, restart=True)
     accounts: tuple[SipAccountSettings, ...] = setting((), "Accounts, best first.", maximum=8, restart=True)
+    meetings: tuple[MeetingSettings, ...] = setting((), "Meetings with a telephone number.", maximum=64, restart=True)
 
 
 @dataclass(frozen=True, slots=True)

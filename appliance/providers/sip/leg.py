@@ -221,6 +221,11 @@ class SipLeg:
         except ConnectionError as error:
             raise Refused("the call ended before all digits were sent", code=409, sub_code="notConnected") from error
 
+    @property
+    def heard_energy(self) -> float:
+        """Of all that was heard of the other side so far (W3C totalAudioEnergy)."""
+        return 0.0 if self._session is None else self._session.voice_in.counters.energy
+
     async def stats(self) -> Sequence[Json]:
         return await self._session.stats() if self._session is not None else self._last_stats
 

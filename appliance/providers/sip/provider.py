@@ -1,6 +1,7 @@
 """The provider ``sip``: calls over the telephone network, through accounts at PBXs, providers and trunks.
 
-Targets: ``sip:`` and ``sips:`` addresses, and ``tel:`` numbers, which are asked for at the account's own domain. Who
+Targets: ``sip:`` and ``sips:`` addresses, ``tel:`` numbers, which are asked for at the account's own domain, and
+meetings with a telephone number, as ``meeting:NAME``. Who
 calls is known by what the account's server asserts or, where the account says so, by what is claimed; a caller whom
 nobody vouches for is in no address book.
 """
@@ -9,9 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from appliance.clock import Clock, RateLimits
@@ -21,8 +25,10 @@ from appliance.network import Network
 from appliance.providers import api
 from appliance.providers.sip.account import Account, Tls
 from appliance.providers.sip.agent import Hop
+from appliance.providers.sip.dialin import DialIn
 from appliance.providers.sip.grammar import Malformed
 from appliance.providers.sip.incoming import IncomingCall
+from appliance.providers.sip.keying import sequence_of, steps_of
 from appliance.providers.sip.leg import SipLeg
 from appliance.providers.sip.message import Request
 from appliance.providers.sip.offer import NotAcceptable
@@ -31,7 +37,7 @@ from appliance.providers.sip.tolls import TollGuard
 from appliance.providers.sip.transaction import ServerInvite
 from appliance.providers.sip.transfer import TransferableLeg
 from appliance.providers.sip.uri import NameAddr, Uri
-from appliance.settings import SipSettings
+from appliance.settings import MeetingSettings, SipSettings
 from appliance.vocabulary import END_REASONS, CallKind, Json
 
 __all__ = ["SipProvider"]
@@ -39,6 +45,7 @@ __all__ = ["SipProvider"]
 log = logging.getLogger(__name__)
 
 CALLS_PER_MINUTE: Final = 30  # of one account: a flood must not ring for hours
+MEETING: Final = "meeting"  # scheme of targets
 CALLS: Final = 2  # one call, and one that waits or rings, of each account
 FIRST_PORTS: Final = (9, 10)  # of a description that nobody gets
 
@@ -59,6 +66,7 @@ class SipProvider:
         self._country = country
         self._remember = remember
         self._troubled = troubled
+        self._meetings = {one.name: one for one in settings.meetings}
         self._accounts: list[Account] = []
         self._unusable: dict[str, str] = {}  # accounts that cannot even begin, and why
         self._on_incoming: Callable[[api.IncomingCall], None] | None = None
@@ -74,7 +82,7 @@ class SipProvider:
 
     @property
     def schemes(self) -> frozenset[str]:
-        return frozenset({"sip", "sips", "tel"})
+        return frozenset({"sip", "sips", "tel", *((MEETING,) if self._meetings else ())})
 
     async def start(self, on_incoming: Callable[[api.IncomingCall], None]) -> None:
         self._on_incoming = on_incoming
@@ -105,10 +113,33 @@ class SipProvider:
         return None if target.scheme in self.schemes and any(one.up for one in self._accounts) else False
 
     async def dial(self, target: api.Target, *, call_id: str, caller: api.Peer, media: api.MediaWanted) -> api.Leg:
+        if target.scheme == MEETING:
+            meeting = self._meetings.get(target.address)
+            if meeting is None:
+                raise Refused(f"{target.address!r} is no name of [[sip.meetings]].", code=404, sub_code="notFound")
+            return self._dial_in(self._number_of(meeting, target), target.uri, media, sequence_of(meeting),
+                                 meeting=True)
+        if target.digits:
+            return self._dial_in(target, target.uri, media, target.digits, meeting=False)
+        return self._dial(target, target.uri, media)
+
+    def _dial_in(
+        self, number: api.Target, uri: str, media: api.MediaWanted, digits: str, *, meeting: bool,
+    ) -> DialIn:
+        return DialIn(uuid.uuid4().hex, partial(self._dial, number, uri, media), steps_of(digits), meeting=meeting)
+
+    def _number_of(self, meeting: MeetingSettings, target: api.Target) -> api.Target:
+        scheme, _, address = meeting.number.partition(":")
+        if scheme == "tel":
+            address = _number(re.sub(r"[-.() ]", "", address), self._country) or address
+        return replace(target, scheme=scheme, address=address)
+
+    def _dial(self, target: api.Target, known_as: str, media: api.MediaWanted) -> TransferableLeg:
+        """One call, to whom the address book knows by the URI ``known_as``."""
         uri, account = self._way(target)
         if not target.emergency:
             self._tolls.admit(uri)
-        peer = api.Peer(uri.identity, target.uri, uri.identity, "pstn", verified=False)
+        peer = api.Peer(uri.identity, known_as, uri.identity, "pstn", verified=False)
         leg = SipLeg(uuid.uuid4().hex, account, peer, media)
         account.legs.add(leg)
         whole = TransferableLeg(leg, account, called=True)

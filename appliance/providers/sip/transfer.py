@@ -121,6 +121,11 @@ class TransferableLeg:
     async def press(self, digits: str, seconds: float) -> None:
         await self._leg.press(digits, seconds)
 
+    @property
+    def heard_energy(self) -> float:
+        """Of all that was heard in the call in use."""
+        return self._leg.heard_energy
+
     async def stats(self) -> Sequence[Json]:
         return await self._leg.stats()
 
