@@ -26,20 +26,21 @@ _SOUND_ALONE: Final = "this room carries sound alone"
 @dataclass(frozen=True, slots=True)
 class Terms:
     """``opens`` and ``closes``: wall clock in seconds, None without a limit. ``sound_alone``: the room has no pictures,
-    and no data messages."""
+    and no data messages unless it has a TextRoom (``texts``)."""
 
     role: Role = Role.ATTENDEE
     opens: float | None = None
     closes: float | None = None
     sound_alone: bool = False
+    texts: bool = False
 
     @property
     def lacks(self) -> Mapping[str, str]:
         """Capabilities that the room does not have, and why."""
         if not self.sound_alone:
             return {}
-        return {"turnVideoOn": _SOUND_ALONE, "shareScreen": _SOUND_ALONE,
-                "raiseHand": f"{_SOUND_ALONE}, and no data messages"}
+        pictures = dict.fromkeys(("turnVideoOn", "shareScreen"), _SOUND_ALONE)
+        return pictures if self.texts else {**pictures, "raiseHand": f"{_SOUND_ALONE}, and no data messages"}
 
     def closed(self, wall: float) -> Reason | None:
         """Why nobody may be in the room at ``wall``; None while it is open."""
@@ -76,7 +77,8 @@ def rules_of(rooms: Sequence[JanusRoomSettings]) -> HouseRules:
     by_id, by_name = dict[str, Terms](), dict[str, Terms]()
     for room in rooms:
         audio = room.kind == "audio"
-        terms = Terms(Role(room.role.capitalize()), _moment(room.valid_from), _moment(room.valid_until), audio)
+        terms = Terms(Role(room.role.capitalize()), _moment(room.valid_from), _moment(room.valid_until), audio,
+                      bool(room.text_id))
         by_id.setdefault(f"{'audio' if audio else 'room'}:{room.id}", terms)
         by_name |= dict.fromkeys([f"room:{room.name}", *([f"audio:{room.name}"] if audio else ())], terms)
     return by_id | by_name

@@ -23,6 +23,7 @@ __all__ = [
     "PICTURES_LIMIT",
     "SOUND_LIMIT",
     "AccessUnit",
+    "DataLine",
     "DataMessage",
     "Directions",
     "Gallery",
@@ -250,6 +251,27 @@ class OnLine:
     shows: Shows = Shows.PERSON
 
 
+class DataLine(Protocol):
+    """One connection without media, with one data channel to a server, which offers it. Events are those of a session:
+    SessionUp when the channel is open, and a DataMessage for each text; of silence none."""
+
+    async def answer(self, offer: str) -> str:
+        """Take the server's offer (at most 64 KiB) and return the answer. Raises SignalingError for any bad SDP."""
+
+    def require(self, *, urgent: bool) -> None:
+        """Raises Refused where nothing can be written: 409/noDataChannel, 409/dataBacklog. ``urgent``: also while
+        others wait."""
+
+    def write(self, texts: Sequence[str]) -> None:
+        """In order and reliably, each of at most 64 KiB; to nobody where the channel is not open."""
+
+    def events(self) -> AsyncIterator[SessionEvent]:
+        """Facts in order, ends after SessionClosed. One consumer."""
+
+    async def close(self) -> None:
+        """Within 1 s, may be called twice."""
+
+
 class Gallery(Protocol):
     """One connection that only receives, many voices and pictures; the room's server offers, at first and anew."""
 
@@ -336,6 +358,9 @@ class Studio(Protocol):
 
     on_content_lost: Callable[[str], None]
     """Told that nothing comes any more of what is shared, though it was opened, and why. It is still to be closed."""
+
+    def data_line(self, *, ice: IceServers, loopback: bool) -> DataLine:
+        """A connection for texts alone."""
 
     async def share(self, source: str, *, device: bool = False) -> None:
         """Open a picture or video file (its path), or a capture ``device`` (its id), that is to be shown to others, in

@@ -21,6 +21,7 @@ __all__ = [
     "Section",
     "SessionText",
     "admit_answer",
+    "admit_data_offer",
     "admit_offer",
     "admit_room_offer",
     "finish_answer",
@@ -235,6 +236,15 @@ def admit_room_offer(text: str) -> str:
             raise SignalingError(f"the room offers {section.kind} of no codec that was asked for", sub_code="badSdp")
         _only_usable_candidates(section)
     _share_candidates(session.sections)
+    return session.text()
+
+
+def admit_data_offer(text: str) -> str:
+    """Take the offer of a connection for data alone: the part aiortc may see. Raises SignalingError for any other."""
+    session = SessionText.parse(text)
+    if len(session.sections) > 1 or not session.sections[0].proto.endswith("SCTP") or not session.sections[0].mid:
+        raise SignalingError("the server offers another thing than one line of data", sub_code="badSdp")
+    _only_usable_candidates(session.sections[0])
     return session.text()
 
 

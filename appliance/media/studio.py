@@ -22,11 +22,13 @@ from appliance.media.acoustics import Acoustics
 from appliance.media.api import SOUND_LIMIT, Directions, IceServers, SoundBlock, Tone
 from appliance.media.camera import CameraFeed
 from appliance.media.content import Content
+from appliance.media.data_line import DataLine
 from appliance.media.downlink import Loudspeaker
 from appliance.media.dscp import Marks
 from appliance.media.gallery import Gallery
 from appliance.media.ladder import Constraints
 from appliance.media.layout import SELF, Face, Seat
+from appliance.media.life import MediaLife
 from appliance.media.microphone import MicrophoneFeed
 from appliance.media.optimal import Load, OptimalCount
 from appliance.media.plain_rtp import CLEAR, PlainSession, Protection
@@ -85,6 +87,7 @@ class Studio:
         self._content: Content | None = None
         self.on_content_lost: Callable[[str], None] = lambda _why: None
         self._sharing: set[Session] = set()
+        self._data_lines: set[DataLine] = set()
         self._names = itertools.count(1)
         self._muted = False
         self._constraints = Constraints()
@@ -116,7 +119,7 @@ class Studio:
                 self._self_view = SelfView(self._camera, self._screen, loop)
 
     async def close(self) -> None:
-        await asyncio.gather(*(one.close() for one in (*self._sessions, *self._galleries, *self._sharing)))
+        await asyncio.gather(*(one.close() for one in self._connections()))
         await self.unshare()
         loop = asyncio.get_running_loop()
         if self._retry is not None:
@@ -212,6 +215,15 @@ class Studio:
         gallery.on_closed = self._galleries.discard
         return gallery
 
+    def data_line(self, *, ice: IceServers, loopback: bool) -> DataLine:
+        line = DataLine(self._name(), servers=self.servers(ice), loopback=loopback, marks=self._marks)
+        self._data_lines.add(line)
+        line.on_closed = self._data_lines.discard
+        return line
+
+    def _connections(self) -> Sequence[MediaLife]:
+        return [*self._sessions, *self._galleries, *self._sharing, *self._data_lines]
+
     async def share(self, source: str, *, device: bool = False) -> None:
         await self.unshare()
         loop = asyncio.get_running_loop()
@@ -289,7 +301,7 @@ class Studio:
         return pool
 
     def network_changed(self, before: Network, now: Network) -> None:
-        for one in (*self._sessions, *self._galleries, *self._sharing):
+        for one in self._connections():
             one.network_changed(before, now)
 
     # -- sound

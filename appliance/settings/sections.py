@@ -221,6 +221,8 @@ class JanusRoomSettings:
     id: str = setting("", "Its id at the server.", minimum=1, maximum=128, required=True, example='"1234"')
     kind: str = setting("video", "Of which plug-in of the server it is. video: VideoRoom; audio: AudioBridge, which "
                         "mixes sound for large calls and carries nothing else.", choices=("video", "audio"))
+    text_id: str = setting("", "Id of the TextRoom at the server that its data messages go through, opened by the same "
+                           "PIN and token; empty: there is none.", maximum=128, example='"1234"')
     pin: Secret = setting(Secret(), "Its PIN, where it has one.",  # noqa: RUF009
                           example='"/etc/edgecall/lobby.pin"')
     token: Secret = setting(Secret(), "Its own token, where that of the server does not open it.",  # noqa: RUF009
@@ -237,8 +239,8 @@ class JanusRoomSettings:
 
 @dataclass(frozen=True, slots=True)
 class JanusSettings:
-    """Rooms of a Janus server (1.x, plug-ins VideoRoom and AudioBridge), over its WebSocket transport, or through a
-    broker over its MQTT transport."""
+    """Rooms of a Janus server (1.x, plug-ins VideoRoom, AudioBridge and TextRoom), over its WebSocket transport, or
+    through a broker over its MQTT transport."""
 
     url: str = setting("", "Where its WebSocket transport listens, or the broker of its MQTT transport; empty: no "
                        "rooms.",

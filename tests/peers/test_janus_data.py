@@ -17,40 +17,10 @@ from appliance.providers import api
 from appliance.vocabulary import END_REASONS
 from tests.support.house import house, start_of
 from tests.support.room_device import ROOM, Device, device, janus
+from tests.support.room_talk import heard, listening, says
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.peer
-
-
-async def says(one: Device, channel: str, payload: str, **how: Any) -> None:
-    """As soon as its data channel is open."""
-    assert one.leg is not None
-    deadline = asyncio.get_running_loop().time() + 5
-    while True:
-        try:
-            await one.leg.send(channel, payload, **how)
-        except Refused as refused:
-            assert refused.sub_code == "noDataChannel"
-            assert asyncio.get_running_loop().time() < deadline
-            await asyncio.sleep(0.02)
-        else:
-            return
-
-
-def heard(one: Device, channel: str) -> list[api.DataReceived]:
-    return [event for event in one.of(api.DataReceived) if event.channel == channel]
-
-
-async def listening(*devices: Device) -> None:
-    """Each hears each."""
-    for number in range(100):
-        for one in devices:
-            await says(one, "here", f"{one.name} {number}")
-        await asyncio.sleep(0.1)
-        if all({message.payload.split()[0] for message in heard(one, "here")} >= {
-                other.name for other in devices if other is not one} for one in devices):
-            return
-    raise AssertionError([heard(one, "here") for one in devices])
 
 
 async def test_messages_reach_all_or_those_who_are_meant_and_the_server_says_whose_they_are(tmp_path: Path) -> None:

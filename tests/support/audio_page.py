@@ -41,6 +41,31 @@ class Person {
     for (const one of data.participants ?? []) this.others[one.id] = one;
     for (const word of ["leaving", "kicked"]) delete this.others[data[word]];
   }
+  /** The TextRoom beside it, as a program that knows nothing of frames speaks there. */
+  async text(room, username, more = {}) {
+    const ask = await this.janus.attach(() => {}, "janus.plugin.textroom");
+    const offer = await ask({ request: "setup" });
+    const pc = (this.textPc = new RTCPeerConnection());
+    await pc.setRemoteDescription(offer.jsep);
+    const channel = pc.createDataChannel("JanusDataChannel");
+    const open = new Promise((done) => { channel.onopen = done; });
+    await pc.setLocalDescription();
+    await gathered(pc);
+    await ask({ request: "ack" }, { type: "answer", sdp: pc.localDescription.sdp });
+    await open;
+    this.said = [];
+    const joined = new Promise((done) => {
+      channel.onmessage = ({ data }) => {
+        const told = JSON.parse(data);
+        if (told.textroom === "message") this.said.push(told);
+        if (told.textroom === "success" || told.textroom === "error") done(told);
+      };
+    });
+    this.say = (text, whom = {}) => channel.send(
+      JSON.stringify({ textroom: "message", transaction: "m", room, text, ack: false, ...whom }));
+    channel.send(JSON.stringify({ textroom: "join", transaction: "j", room, username, display: this.name, ...more }));
+    return await joined;
+  }
   /** What the server says of the one of this name; undefined when nobody is called so. */
   of(name) { return Object.values(this.others).find((one) => one.display === name); }
   configure(body) { return this.bridge({ request: "configure", ...body }); }
@@ -49,6 +74,7 @@ class Person {
     clearInterval(this.janus.alive);
     this.janus.socket.close();
     this.pc?.close();
+    this.textPc?.close();
     this.media?.getTracks().forEach((track) => track.stop());
   }
 }
@@ -63,5 +89,5 @@ window.exit = async (name) => { await window.people[name].leave(); delete window
 
 def audio_page() -> AbstractAsyncContextManager[str]:
     """The address of the page: there are ``enter(url, room, name, {pin})``, ``exit(name)`` and ``people[name]``, with
-    the mix as ``stream``."""
+    the mix as ``stream`` and ``text(room, username)``."""
     return room_page(PAGE)

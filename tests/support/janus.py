@@ -16,12 +16,13 @@ import aiohttp
 
 from tests.support.broker import free_port
 
-__all__ = ["ADMIN", "AUDIO", "Control", "JanusServer", "Rooms"]
+__all__ = ["ADMIN", "AUDIO", "TEXT", "Control", "JanusServer", "Rooms"]
 
 START_S: Final = 15.0
 ADMIN: Final = "admin-key"
 VIDEO: Final = "janus.plugin.videoroom"
 AUDIO: Final = "janus.plugin.audiobridge"
+TEXT: Final = "janus.plugin.textroom"
 Rooms = Mapping[int, Mapping[str, Any]] | Mapping[str, Mapping[str, Any]]
 USED: Final = ("plugins/libjanus_videoroom.so", "transports/libjanus_websockets.so")
 
@@ -92,21 +93,23 @@ class Control:
 
 class JanusServer:
     """Janus on a free port with these ``rooms`` (id -> settings of janus.plugin.videoroom.jcfg; where ids are text, all
-    in it are), those of AudioBridge (``audio``), an API ``secret`` if there is to be one, and more of what stands under
-    ``general`` of janus.jcfg. ``broker``: port of one at which it serves as ``rooms`` too, on topics below ``rooms/``;
-    ``plugins``: more than the VideoRoom."""
+    in it are), those of AudioBridge (``audio``) and TextRoom (``texts``), an API ``secret`` if there is to be one, and
+    more of what stands under ``general`` of janus.jcfg. ``broker``: port of one at which it serves as ``rooms`` too, on
+    topics below ``rooms/``; ``plugins``: more than those."""
 
     def __init__(self, folder: Path, rooms: Rooms, *, secret: str = "",
                  general: Mapping[str, Any] | None = None, broker: int = 0, plugins: Collection[str] = (),
-                 audio: Rooms | None = None) -> None:
+                 audio: Rooms | None = None, texts: Rooms | None = None) -> None:
         self._folder = folder
         self._rooms = rooms
         self._secret = secret
         self._general = general or {}
         self._broker = broker
         self._audio = audio or {}
+        self._texts = texts or {}
         self._used = {*USED, *(f"plugins/libjanus_{one}.so" for one in plugins),
                       *(["plugins/libjanus_audiobridge.so"] if audio else []),
+                      *(["plugins/libjanus_textroom.so"] if texts else []),
                       *(["transports/libjanus_mqtt.so"] if broker else [])}
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -223,7 +226,7 @@ status: {{
   connect_message = "{{\\"online\\": true}}" disconnect_message = "{{\\"online\\": false}}"
 }}
 """)
-        for plugin, rooms in ((VIDEO, self._rooms), (AUDIO, self._audio)):
+        for plugin, rooms in ((VIDEO, self._rooms), (AUDIO, self._audio), (TEXT, self._texts)):
             groups: dict[str, Mapping[str, Any]] = {
                 "general": {"admin_key": ADMIN, "string_ids": any(isinstance(name, str) for name in rooms)},
                 **{f"room-{name}": room for name, room in rooms.items()}}

@@ -41,10 +41,10 @@ H264: Mapping[str, Any] = {
 @asynccontextmanager
 async def janus(
     folder: Path, rooms: Rooms | None = None, *, secret: str = "", general: Mapping[str, Any] | None = None,
-    broker: int = 0, plugins: Collection[str] = (), audio: Rooms | None = None,
+    broker: int = 0, plugins: Collection[str] = (), audio: Rooms | None = None, texts: Rooms | None = None,
 ) -> AsyncIterator[JanusServer]:
     server = JanusServer(folder, rooms or {ROOM: H264}, secret=secret, general=general, broker=broker, plugins=plugins,
-                         audio=audio)
+                         audio=audio, texts=texts)
     await server.start()
     try:
         yield server

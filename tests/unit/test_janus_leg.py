@@ -93,7 +93,7 @@ class Ground:
         self.shares: list[Publication] = []
         self.links: list[Link] = []
 
-    def publication(self, wanted: Directions) -> Session | None:
+    def publication(self, wanted: Directions, *, data: bool) -> Session | None:
         self.publications.append(Publication())
         return self.publications[-1]  # type: ignore[return-value]
 

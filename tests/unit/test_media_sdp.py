@@ -235,3 +235,14 @@ def test_a_rooms_offer_keeps_all_its_lines_of_one_kind() -> None:
 def test_a_rooms_line_that_nobody_asked_for_is_refused(line: str) -> None:
     with pytest.raises(SignalingError):
         sdp.admit_room_offer(text(line))
+
+
+def test_an_offer_of_data_alone_is_taken_and_any_other_is_not() -> None:
+    data = ("m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:0\r\n"
+            "a=candidate:1 1 udp 1 239.0.0.1 9 typ host\r\n")
+    [section] = sdp.SessionText.parse(sdp.admit_data_offer(text(data))).sections
+    assert (section.kind, section.lines) == ("application", ["a=mid:0"])
+    for bad in (data * 2, data.replace("SCTP", "RTP"), data.replace("a=mid:0", "a=x"),
+                "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\na=rtpmap:111 opus/48000/2\r\n"):
+        with pytest.raises(SignalingError):
+            sdp.admit_data_offer(text(bad))

@@ -28,12 +28,14 @@ QUIET: Final = 4  # of them after the last one has fallen silent
 
 
 class AudioBridge(Stay):
-    """See the module. ``new_transaction`` gives unguessable, unique words."""
+    """See the module. ``new_transaction`` gives unguessable, unique words, ``monotonic`` seconds."""
 
     DIALECT = wire.AUDIO_BRIDGE
 
-    def __init__(self, room: Room, *, me: api.Peer, new_transaction: Callable[[], str]) -> None:
-        super().__init__(room, me=me, new_transaction=new_transaction)
+    def __init__(
+        self, room: Room, *, me: api.Peer, new_transaction: Callable[[], str], monotonic: Callable[[], float],
+    ) -> None:
+        super().__init__(room, me=me, new_transaction=new_transaction, monotonic=monotonic)
         self._guests: dict[str, Guest] = {}  # by id, in the order in which they came; not we
         self._muted = False  # as we want it
         self._said: bool | None = None  # as the server was told; None: it was not yet

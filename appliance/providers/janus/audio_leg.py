@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -31,7 +32,7 @@ class AudioLeg(RoomLeg[AudioBridge]):
         self._ground = ground
         self._silent = False  # muted or on hold, as the others are told
         super().__init__(leg_id, room, ground, AudioBridge(
-            room, me=me, new_transaction=lambda: secrets.token_urlsafe(12)), media)
+            room, me=me, new_transaction=lambda: secrets.token_urlsafe(12), monotonic=time.monotonic), media)
 
     def join(self) -> None:
         self._mute()
@@ -47,11 +48,9 @@ class AudioLeg(RoomLeg[AudioBridge]):
         self._silent = muted or held
         self._mute()
 
-    async def send(
-        self, channel: str, payload: str, *, to: Sequence[str] = (), lossy: bool = False, urgent: bool = False,
-    ) -> None:
-        raise Refused("this room carries sound alone, and no data messages", code=501, sub_code="FeatureNotSupported",
-                      retryable=False)
+    def _say(self, channel: str, payload: str, *, to: Sequence[str], lossy: bool, urgent: bool) -> None:
+        raise Refused("this room carries sound alone, and no data messages; where it has a TextRoom, name it in the "
+                      "settings (text_id)", code=501, sub_code="FeatureNotSupported", retryable=False)
 
     def _mute(self) -> None:
         self._carry_out(self._stay.mute(self._silent or not self._media.send_audio))

@@ -13,12 +13,14 @@ from appliance.vocabulary import Json, Reason
 __all__ = [
     "CancelTimer",
     "Carry",
+    "CloseText",
     "Drop",
     "Effect",
     "Expelled",
     "Finish",
     "GiveUp",
     "Open",
+    "OpenText",
     "Publish",
     "Recorded",
     "Send",
@@ -35,6 +37,7 @@ __all__ = [
     "Unshare",
     "Unwatch",
     "Watch",
+    "WriteText",
 ]
 
 
@@ -46,6 +49,7 @@ class Timer(Enum):
     INSIST = "ask for a quality again"
     TAKE_OVER = "an identity may change hands again"
     VOICES = "tell again who talks"
+    TEXT = "the TextRoom lets us in, or is to be tried again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,29 @@ class Unshare:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenText:
+    """Answer the TextRoom's offer of a connection; ``text.answered`` follows, or ``text.session``."""
+
+    generation: int
+    sdp: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriteText:
+    """Say this to the TextRoom."""
+
+    generation: int
+    text: str = field(repr=False)  # PINs and tokens stand in it
+
+
+@dataclass(frozen=True, slots=True)
+class CloseText:
+    """Let that connection go."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class Trickle:
     """A candidate of the server; ``""``: that was the last one. ``shared``: for what we share, else for what we receive
     (``watching``) or send."""
@@ -203,4 +230,5 @@ class Finish:
 
 
 Effect = (Open | Shut | GiveUp | Send | Publish | TakeAnswer | Watch | Carry | Unwatch | Share | ShareAnswer | Unshare
-          | Trickle | Drop | Tell | TokenJudged | TakenOver | StartTimer | CancelTimer | Expelled | Recorded | Finish)
+          | OpenText | WriteText | CloseText | Trickle | Drop | Tell | TokenJudged | TakenOver | StartTimer
+          | CancelTimer | Expelled | Recorded | Finish)

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Protocol
 
 from appliance.errors import Refused, SignalingError
-from appliance.media.api import Directions, Gallery, Session, SessionClosed, SessionStranded
+from appliance.media.api import DataLine, Directions, Gallery, Session, SessionClosed, SessionStranded
 from appliance.providers import api
 from appliance.providers.janus.effects import Carry, Effect, Share, ShareAnswer, Trickle, Unshare, Unwatch, Watch
 from appliance.providers.janus.membership import Membership
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 class Ground(Doorkeeper, Protocol):
     """What the provider gives its legs."""
 
-    def publication(self, wanted: Directions) -> Session | None: ...
+    def publication(self, wanted: Directions, *, data: bool) -> Session | None: ...
 
     def gallery(self) -> Gallery: ...
 
@@ -83,7 +83,14 @@ class JanusLeg(RoomLeg[Membership]):
         return Directions(self._media.send_audio, self._media.send_video, receive_audio=False, receive_video=False)
 
     def _open_publication(self) -> Session | None:
-        return None if self._media.listens_only else self._ground.publication(self._directions())
+        if self._media.listens_only:
+            return None
+        return self._ground.publication(self._directions(), data=not self._stay.text.exists)
+
+    def _say(self, channel: str, payload: str, *, to: Sequence[str], lossy: bool, urgent: bool) -> None:
+        if self._publication is None:
+            raise Refused("nothing of this device is in the room now, and no data either", sub_code="noDataChannel")
+        self._publication[1].send(channel, payload, to=to, lossy=lossy, urgent=urgent)
 
     async def _watch(self, watch: Watch) -> None:
         if watch.generation != self._stay.generation:
@@ -168,5 +175,5 @@ class JanusLeg(RoomLeg[Membership]):
     def _parts(self) -> Sequence[Session | Gallery]:
         return [*super()._parts(), *([] if self._gallery is None else [self._gallery[1]])]
 
-    def _others(self) -> Sequence[Session]:
-        return () if self._shared is None else (self._shared[1],)
+    def _others(self) -> Sequence[Session | DataLine]:
+        return [*super()._others(), *([] if self._shared is None else [self._shared[1]])]

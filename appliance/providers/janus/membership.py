@@ -41,7 +41,7 @@ class Membership(Stay):
         self, room: Room, *, me: api.Peer, shows: bool, new_transaction: Callable[[], str],
         monotonic: Callable[[], float],
     ) -> None:
-        super().__init__(room, me=me, new_transaction=new_transaction)
+        super().__init__(room, me=me, new_transaction=new_transaction, monotonic=monotonic)
         self._shows = shows
         self._hears, self._sees = True, True
         self._view: Mapping[Source, Quality] | None = None
@@ -141,7 +141,8 @@ class Membership(Stay):
                                           jsep={"type": "offer", "sdp": sdp})
 
     def _other_handles(self) -> Sequence[int]:
-        return [one for one in (self._subscription.handle, self._sharing.handle) if one is not None]
+        ours = (self._subscription.handle, self._sharing.handle)
+        return [*super()._other_handles(), *(one for one in ours if one is not None)]
 
     def _drop_handles(self) -> None:
         super()._drop_handles()
@@ -257,7 +258,7 @@ class Membership(Stay):
         shown = [one for one in content if self._view is None or one[0] in self._view]
         for source, feed, one in shown[:PICTURES] if self._sees and self._shows else ():
             found[feed, one.mid] = self._quality(source, one)
-        for person in people[:SENDERS]:
+        for person in people[:SENDERS] if not self.text.exists else ():
             data = person.stream("data")
             if data is not None:
                 found[person.feed, data.mid] = None

@@ -17,6 +17,9 @@ from appliance.vocabulary import END_REASONS, Json, Reason
 
 __all__ = [
     "AUDIO_BRIDGE",
+    "NOT_IN_TEXT_ROOM",
+    "TEXT_ROOM",
+    "USERNAME_TAKEN",
     "VIDEO_ROOM",
     "Dialect",
     "Fault",
@@ -145,6 +148,14 @@ AUDIO_BRIDGE: Final = Dialect("janus.plugin.audiobridge", "audiobridge", "AudioB
     490: (Fault.STALE, "503/provider"),  # the participant's id is taken
     491: (Fault.STALE, "503/provider"),  # this handle is in a room already
 }, gone=492, malformed=484)
+
+TEXT_ROOM: Final = Dialect("janus.plugin.textroom", "textroom", "TextRoom", {
+    413: (Fault.REFUSED, "403/wrongPin"),  # something is missing, likewise
+    417: (Fault.REFUSED, "404/noSuchRoom"),
+    419: (Fault.REFUSED, "403/notInvited"),
+}, gone=423, malformed=414)
+USERNAME_TAKEN: Final = 420
+NOT_IN_TEXT_ROOM: Final = (417, 422)
 
 _UNKNOWN: Final = (Fault.PASSING, "503/provider")
 

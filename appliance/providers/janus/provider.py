@@ -18,7 +18,7 @@ from typing import Any, Final
 from yarl import URL
 
 from appliance.errors import Refused
-from appliance.media.api import Directions, Gallery, IceServers, Session, Studio
+from appliance.media.api import DataLine, Directions, Gallery, IceServers, Session, Studio
 from appliance.providers import api
 from appliance.providers.endpoints import Endpoints
 from appliance.providers.janus import protocol as wire
@@ -142,12 +142,16 @@ class JanusProvider:
             pin=target.pin or (known.pin.reveal() if known is not None else ""),
             token=lambda: self._token.text, api_secret=self._settings.api_secret.reveal(),
             secret=known.secret.reveal() if known is not None else "",
-            own_token=known.token.reveal() if known is not None else "", scheme=target.scheme)
+            own_token=known.token.reveal() if known is not None else "", scheme=target.scheme,
+            text=wire.room_id(known.text_id) if known is not None and known.text_id else None)
 
     # --- Ground -----------------------------------------------------------------------------------------------------
 
-    def publication(self, wanted: Directions) -> Session | None:
-        return self._studio.publication(wanted, ice=self._ice, loopback=self._loopback(), data=True)
+    def publication(self, wanted: Directions, *, data: bool) -> Session | None:
+        return self._studio.publication(wanted, ice=self._ice, loopback=self._loopback(), data=data)
+
+    def data_line(self) -> DataLine:
+        return self._studio.data_line(ice=self._ice, loopback=self._loopback())
 
     def conversation(self, wanted: Directions, *, speaks: bool) -> Session:
         return self._studio.conversation(wanted, ice=self._ice, loopback=self._loopback(), speaks=speaks)

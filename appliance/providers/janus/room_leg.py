@@ -14,19 +14,21 @@ from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from appliance.errors import Refused, SignalingError
-from appliance.media.api import DataMessage, Gallery, Session, SessionEvent
+from appliance.media.api import DataLine, DataMessage, Gallery, Session, SessionClosed, SessionEvent
 from appliance.providers import api
 from appliance.providers.chores import Chores
 from appliance.providers.endings import GivenUp, last_report, reason_of
 from appliance.providers.facts import Facts
 from appliance.providers.janus.effects import (
     CancelTimer,
+    CloseText,
     Drop,
     Effect,
     Expelled,
     Finish,
     GiveUp,
     Open,
+    OpenText,
     Publish,
     Recorded,
     Send,
@@ -38,6 +40,7 @@ from appliance.providers.janus.effects import (
     Timer,
     TokenJudged,
     Trickle,
+    WriteText,
 )
 from appliance.providers.janus.link import JanusLink
 from appliance.providers.janus.stay import Room, Stay
@@ -60,6 +63,8 @@ class Doorkeeper(Protocol):
         self, name: str, *, on_up: Callable[[bool], None], on_message: Callable[[Json], None],
         on_down: Callable[[str, bool], None],
     ) -> JanusLink: ...
+
+    def data_line(self) -> DataLine: ...
 
     def token_judged(self, refused: str) -> None: ...
 
@@ -85,6 +90,7 @@ class RoomLeg(ABC, Generic[S]):
             on_message=lambda message: self._carry_out(stay.receive(message)),
             on_down=lambda words, elsewhere: self._carry_out(stay.link_down(words, elsewhere=elsewhere)))
         self._publication: tuple[int, Session] | None = None
+        self._line: tuple[int, DataLine] | None = None
         self._facts = Facts()
         self._last_stats: Sequence[Json] = ()
         self._given_up = GivenUp()
@@ -172,10 +178,26 @@ class RoomLeg(ABC, Generic[S]):
     async def send(
         self, channel: str, payload: str, *, to: Sequence[str] = (), lossy: bool = False, urgent: bool = False,
     ) -> None:
-        if self._publication is None:
-            raise Refused("nothing of this device is in the room now, and no data either", sub_code="noDataChannel")
-        self._publication[1].send(channel, payload, to=to, lossy=lossy, urgent=urgent)
+        if self._stay.text.exists:
+            self._write(channel, payload, to=to, lossy=lossy, urgent=urgent)
+        else:
+            self._say(channel, payload, to=to, lossy=lossy, urgent=urgent)
         self._facts.put(api.DataSent(channel, len(payload.encode())))
+
+    @abstractmethod
+    def _say(self, channel: str, payload: str, *, to: Sequence[str], lossy: bool, urgent: bool) -> None:
+        """Send a data message without a TextRoom. Raises Refused."""
+
+    def _write(self, channel: str, payload: str, *, to: Sequence[str], lossy: bool, urgent: bool) -> None:
+        """Send one through it; all the way reliably. Raises Refused."""
+        if self._media.listens_only:
+            raise Refused("the role of this device in the room lets it send nothing", code=403,
+                          sub_code="RoleRestricted", retryable=False)
+        text = self._stay.text
+        text.require()
+        if self._line is not None:
+            self._line[1].require(urgent=urgent)
+            self._line[1].write(text.messages(channel, payload, to, lossy=lossy))
 
     async def press(self, digits: str, seconds: float) -> None:
         raise Refused("only telephones take digits", code=501, sub_code="FeatureNotSupported")
@@ -210,6 +232,13 @@ class RoomLeg(ABC, Generic[S]):
                     self._chores.do(partial(self._take_answer, generation, sdp))
                 case Trickle():
                     self._chores.do(partial(self._trickle, effect))
+                case OpenText():
+                    self._open_text(effect)
+                case WriteText(generation, text):
+                    if self._line is not None and self._line[0] == generation:
+                        self._line[1].write([text])
+                case CloseText():
+                    self._close_text()
                 case Drop(generation):
                     self._drop(generation)
                 case Expelled(refusal):
@@ -301,9 +330,43 @@ class RoomLeg(ABC, Generic[S]):
         if not message.to or self._stay.me_there in message.to:
             self._facts.put(api.DataReceived(message.channel, message.payload, message.sender, message.lost))
 
+    # --- data messages through a TextRoom
+
+    def _open_text(self, effect: OpenText) -> None:
+        line, generation = self._doorkeeper.data_line(), effect.generation
+        self._line = generation, line
+        text = self._stay.text
+
+        async def listen() -> None:
+            async for event in line.events():
+                if self._line is None or self._line[1] is not line:
+                    continue
+                if isinstance(event, DataMessage):
+                    self._carry_out(text.told(generation, event.payload))
+                else:
+                    self._carry_out(text.session(generation, event))
+
+        async def answer() -> None:
+            if self._line is None or self._line[1] is not line:
+                return
+            try:
+                self._carry_out(text.answered(generation, await line.answer(effect.sdp)))
+            except (SignalingError, Refused) as error:
+                log.warning("no connection with the TextRoom: %s", error.message)
+                self._carry_out(text.session(generation, SessionClosed("badSdp")))
+
+        self._chores.spawn(listen(), f"janus.text.{self._id[:12]}")
+        self._chores.do(answer)
+
+    def _close_text(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            self._chores.spawn(line[1].close(), f"janus.close.text.{self._id[:12]}")
+
     # --- letting go
 
     def _drop(self, generation: int) -> None:
+        self._close_text()
         parts = self._parts()
         if not parts:
             return
@@ -314,15 +377,15 @@ class RoomLeg(ABC, Generic[S]):
 
     def _let_go(self) -> None:
         """The connections are closed by somebody else, or going to be."""
-        self._publication = None
+        self._publication = self._line = None
 
     def _parts(self) -> Sequence[Session | Gallery]:
         """The connections that are there now, and whose statistics are those of the call."""
         return [] if self._publication is None else [self._publication[1]]
 
-    def _others(self) -> Sequence[Session]:
+    def _others(self) -> Sequence[Session | DataLine]:
         """Connections that are there now beside those."""
-        return ()
+        return [] if self._line is None else [self._line[1]]
 
     async def _finish(self, reason: Reason) -> None:
         """Say it, let go of media, tell Ended: each with its own deadline."""

@@ -39,6 +39,7 @@ from appliance.providers.janus.moderation import Moderation
 from appliance.providers.janus.protocol import Fault
 from appliance.providers.janus.recording import Recording
 from appliance.providers.janus.requests import Asked, Requests, nothing
+from appliance.providers.janus.text_room import TextRoom
 from appliance.vocabulary import END_REASONS, Json, Reason
 
 __all__ = ["Room", "Stay"]
@@ -53,7 +54,7 @@ GHOSTS: Final = 64  # ids of ours that are remembered: the server keeps one that
 class Room:
     """Which room, and what opens it. ``token`` gives the one for server and room that holds now, ``""`` where there
     is none; ``own_token`` is for the room in its place, ``api_secret`` for the server; ``secret`` lets us moderate the
-    room. ``scheme``: by which it was called."""
+    room. ``scheme``: by which it was called. ``text``: id of the TextRoom that its data messages go through."""
 
     id: int | str
     name: str
@@ -63,6 +64,7 @@ class Room:
     api_secret: str = field(default="", repr=False)
     secret: str = field(default="", repr=False)
     scheme: str = "room"
+    text: int | str | None = None
 
     @property
     def uri(self) -> str:
@@ -70,12 +72,14 @@ class Room:
 
 
 class Stay(ABC):
-    """See the module. ``new_transaction`` gives unguessable, unique words. Who derives from it does what one plug-in
-    alone has."""
+    """See the module. ``new_transaction`` gives unguessable, unique words, ``monotonic`` seconds. Who derives from it
+    does what one plug-in alone has."""
 
     DIALECT: ClassVar[wire.Dialect]
 
-    def __init__(self, room: Room, *, me: api.Peer, new_transaction: Callable[[], str]) -> None:
+    def __init__(
+        self, room: Room, *, me: api.Peer, new_transaction: Callable[[], str], monotonic: Callable[[], float],
+    ) -> None:
         self._room = room
         self._me = me
         self._over = False
@@ -92,6 +96,8 @@ class Stay(ABC):
         self._attempt = 0
         self.generation = 0
         self._told: tuple[api.Member, ...] = ()
+        self.text = TextRoom(self._requests, room.text, me, new_word=new_transaction, monotonic=monotonic,
+                             others=lambda: {one.id: one.display_name for one in self._told})
 
     # --- what happens -----------------------------------------------------------------------------------------------
 
@@ -134,6 +140,9 @@ class Stay(ABC):
         if message.get("janus") == "timeout" and message.get("session_id") == self._requests.session:
             self._requests.session = None
             return self._lose("signalling", END_REASONS["503/provider"])
+        sender = message.get("sender")
+        if sender is not None and sender == self.text.handle:
+            return [*effects, *self.text.event(message)]
         return [*effects, *self._event(message)]
 
     def offered(self, generation: int, sdp: str) -> Sequence[Effect]:
@@ -213,6 +222,8 @@ class Stay(ABC):
                 return [GiveUp("it does not answer")]
             case Timer.RETRY:
                 return [Open()]
+            case Timer.TEXT:
+                return self.text.retry()
             case Timer.KEEPALIVE if self._requests.session is not None:
                 return [*self._requests.ask({"janus": "keepalive"}, nothing), StartTimer(Timer.KEEPALIVE, KEEPALIVE_S)]
             case _:
@@ -242,11 +253,11 @@ class Stay(ABC):
 
     def _other_handles(self) -> Sequence[int]:
         """Beside the one that we join with."""
-        return ()
+        return () if self.text.handle is None else (self.text.handle,)
 
     def _drop_handles(self) -> None:
         """They are not ours any more."""
-        self._publisher = None
+        self._publisher = self.text.handle = None
 
     # --- session and handles ----------------------------------------------------------------------------------------
 
@@ -293,11 +304,12 @@ class Stay(ABC):
         """We are in the room, as ``me``."""
         self._me_there = str(me)
         self._know_ourselves(self._me_there)
+        effects = [*self.text.begin(self.generation, self._me_there, self._door())]
         if self._accepted:
-            return [] if self._publisher is None else self._recording.again(self._publisher)
+            return effects if self._publisher is None else [*effects, *self._recording.again(self._publisher)]
         self._accepted = True
         room = self._room
-        return [Tell(api.Accepted(api.Peer(room.name, room.uri, (title or room.name)[:64])))]
+        return [Tell(api.Accepted(api.Peer(room.name, room.uri, (title or room.name)[:64]))), *effects]
 
     def _know_ourselves(self, feed: str) -> None:
         self._ours[feed] = None
@@ -382,6 +394,7 @@ class Stay(ABC):
         self._linked = False
         self._me_there = ""
         self._forget()
+        self.text.forget()
         return [*told, *self._moderation.forget(), *self._recording.forget(), Drop(generation), Shut(),
                 *self._requests.forget(),
                 *(CancelTimer(timer) for timer in Timer if timer not in (Timer.ANSWER, Timer.RETRY)), *self._roster()]
@@ -393,4 +406,5 @@ class Stay(ABC):
         if self._linked and self._requests.session is not None:
             goodbye = self._requests.ask({"janus": "destroy"}, nothing)[:1]
         self._over = True
+        self.text.forget()
         return [*goodbye, *(CancelTimer(timer) for timer in Timer), Finish(reason)]
