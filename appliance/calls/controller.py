@@ -284,6 +284,10 @@ class CallController:
         finally:
             self._making_way = False
 
+    def check_callable(self, plan: Sequence[Round]) -> None:
+        """Raises Refused (403/lockedDown) where nobody of the plan may be called now."""
+        self._admission.check(plan)
+
     def current(self, call_id: str | None = None) -> ActiveCall:
         """The call in progress. Raises Refused when there is none, or another than ``call_id``."""
         active = self._active

@@ -24,6 +24,7 @@ async def hand_on(controller: CallController, active: ActiveCall, plan: Sequence
     leg = active.leg
     if leg is None:
         raise Refused("nobody has answered yet", sub_code="callState")
+    controller.check_callable(plan)
     target = _telephone(plan)
     controller.happen(active, Signal.TRANSFER)
     try:

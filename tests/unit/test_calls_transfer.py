@@ -97,6 +97,17 @@ async def test_to_whom_it_may_be_handed_on(tmp_path: Path) -> None:
 
 
 @virtual_time
+async def test_locked_down_nobody_is_handed_on(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        leg = await talking(house)
+        await house.give("lockdown.set", on=True)
+        with pytest.raises(Refused) as refused:
+            await house.give("call.transfer", to="tel:+493099999")
+        assert refused.value.key == "403/lockedDown"
+        assert not leg.transfers
+
+
+@virtual_time
 async def test_the_other_side_hands_us_on(tmp_path: Path) -> None:
     async with House(tmp_path) as house:
         keys: list[KeyPress] = []
