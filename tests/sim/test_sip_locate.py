@@ -9,6 +9,7 @@ from typing import Any
 
 import dns.message
 import dns.rcode
+import dns.rdatatype
 import dns.resolver
 import dns.rrset
 import pytest
@@ -22,6 +23,16 @@ RECORDS: Mapping[str, tuple[str, ...]] = {
                                "10 20 5062 two.example.org."),
     "_sips._tcp.example.org.": ("0 0 5061 edge.example.org.",),
     "_sip._tcp.example.org.": ("0 0 0 .",),
+    "_sips._tcp.hosted.example.": ("0 0 5071 sbc.hosted.example.",),
+    "_sip._udp.hosted.example.": ("0 0 5070 sbc.hosted.example.",),
+    "_sip._udp.example.com.": ("0 0 5060 usual.example.com.",),
+}
+NAPTR: Mapping[str, tuple[str, ...]] = {
+    "example.com.": ('20 10 "s" "SIPS+D2T" "" _sips._tcp.hosted.example.',
+                     '10 50 "s" "SIPS+D2T" "" _sips._tcp.gone.example.',
+                     '10 20 "s" "sip+d2u" "" _sip._udp.hosted.example.',
+                     '5 10 "u" "SIPS+D2T" "!^.*$!sip:info@example.com!" .',
+                     '5 10 "s" "E2U+sip" "" _sips._tcp.elsewhere.example.'),
 }
 
 
@@ -36,10 +47,12 @@ class NameServer(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
         query = dns.message.from_wire(data)
         name = query.question[0].name.to_text()
-        self.asked.append(name)
+        kind = dns.rdatatype.to_text(query.question[0].rdtype)
+        self.asked.append(f"{kind} {name}")
         response = dns.message.make_response(query)
-        if name in RECORDS:
-            response.answer.append(dns.rrset.from_text(name, 60, "IN", "SRV", *RECORDS[name]))
+        records = {"SRV": RECORDS, "NAPTR": NAPTR}[kind].get(name)
+        if records is not None:
+            response.answer.append(dns.rrset.from_text(name, 60, "IN", kind, *records))
         else:
             response.set_rcode(dns.rcode.NXDOMAIN)
         if not self.silent:
@@ -74,6 +87,16 @@ async def test_each_transport_has_its_service_and_the_name_stays_that_of_the_dom
     async with name_server() as (_, resolver):
         assert await locate(Uri.parse("sip:door@example.org"), "tls", resolver) == [
             Hop("tls", "edge.example.org", 5061, "example.org")]
+
+
+async def test_the_records_of_a_transport_may_be_elsewhere() -> None:
+    """NAPTR, in its order; those for something else than a service of ours, and other transports, are passed over."""
+    async with name_server() as (server, resolver):
+        uri = Uri.parse("sip:door@example.com")
+        assert await locate(uri, "tls", resolver) == [Hop("tls", "sbc.hosted.example", 5071, "example.com")]
+        assert server.asked == ["NAPTR example.com.", "SRV _sips._tcp.gone.example.", "SRV _sips._tcp.hosted.example."]
+        assert await locate(uri, "udp", resolver) == [Hop("udp", "sbc.hosted.example", 5070, "example.com")]
+        assert await locate(uri, "tcp", resolver) == [Hop("tcp", "example.com", 5060)], "never another transport"
 
 
 @pytest.mark.parametrize(("address", "transport", "expected", "asks"), [
