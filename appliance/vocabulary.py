@@ -493,21 +493,27 @@ class CapabilityReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a call ended or a command failed: ACS-like code and sub-code, with words for people."""
+    """Why a call ended or a command failed: ACS-like code and sub-code, with words for people. ``sip_reason``: what the
+    telephone network told of it (RFC 3326), ``q850``: the cause of Q.850 in that."""
 
     code: int
     sub_code: str
     category: Category
     message: str
     advice: str = ""
+    sip_reason: str = ""
+    q850: int | None = None
 
     @property
     def key(self) -> str:
         return f"{self.code}/{self.sub_code}"
 
     def payload(self) -> Json:
+        told: Json = {"sipReason": self.sip_reason} if self.sip_reason else {}
+        if self.q850 is not None:
+            told["q850"] = self.q850
         return {"code": self.code, "subCode": self.sub_code, "category": self.category.value,
-                "message": self.message, "advice": self.advice}
+                "message": self.message, "advice": self.advice, **told}
 
 
 def _reasons(*rows: tuple[int, str, Category, str, str]) -> Mapping[str, Reason]:

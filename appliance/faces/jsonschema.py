@@ -166,6 +166,8 @@ def _reason() -> Json:
         "category": {"enum": [category.value for category in Category]},
         "message": {"type": "string"},
         "advice": {"type": "string"},
+        "sipReason": {"type": "string", "description": "what the telephone network told (RFC 3326)"},
+        "q850": {"type": "integer", "description": "cause of Q.850 in that"},
     }, ("code", "subCode", "category", "message"))
 
 

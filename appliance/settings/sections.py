@@ -332,6 +332,8 @@ class SipAccountSettings:
                            example='"sip:1001@pbx.example.org"')
     display_name: str = setting("", "Name that is shown to who is called; empty: that of the device.", maximum=64,
                                 restart=True, example='"Front door"')
+    withhold_number: bool = setting(False, "Do not show our address to who is called; the network is still told it.",
+                                    restart=True)
     servers: tuple[str, ...] = setting((), "Registrar or outbound proxy, best first; the next one is used when one "
                                        "does not answer. None: the host of the address. Without a port by its SRV "
                                        "records, where it has any.", format=formats.SIP_SERVER, maximum=8, alone=True,

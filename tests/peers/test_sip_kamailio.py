@@ -82,6 +82,28 @@ async def test_registered_calls_and_called(tmp_path: Path, transport: str, algor
         assert not door.rings[-1].leg.peer.verified, "what is asserted in the clear proves nothing"
 
 
+async def test_a_number_that_is_withheld(tmp_path: Path) -> None:
+    """Nobody is called who rings at the other side, whatever the server asserts."""
+    async with (
+        proxy(tmp_path, free="anonymous") as server,
+        sip_device("door", door_at(server, "udp", tmp_path, withhold_number=True), hertz=DEVICE_HERTZ) as door,
+        sip_device("desk", door_at(server, "udp", tmp_path, address="sip:desk@example.test", trust_caller_id=True),
+                   hertz=PHONE_HERTZ) as desk,
+    ):
+        await door.up()
+        await desk.up()
+        await door.dial("sip:desk@example.test")
+        await door.connected()
+        await desk.connected()
+        caller = desk.rings[0].leg.peer
+        assert (caller.display_name, caller.uri, caller.verified) == (
+            "Anonymous", "sip:anonymous@anonymous.invalid", False)
+        await desk.hears(DEVICE_HERTZ)
+        await door.hears(PHONE_HERTZ)
+        await door.hang_up()
+        assert await desk.ended() == "0/remote"
+
+
 async def test_over_tls_with_encrypted_sound(tmp_path: Path) -> None:
     async with (
         proxy(tmp_path) as server, phone_at(server, tmp_path, "opus/48000/2", ";mediaenc=srtp-mand") as phone,

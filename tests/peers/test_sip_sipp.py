@@ -66,7 +66,10 @@ async def test_a_redirection_is_followed_to_the_best_of_its_contacts(tmp_path: P
         await door.up()
         await door.dial("sip:phone@127.0.0.1")
         assert await door.ended() == "486/busy"
-        assert "Q.850 17" in door.of(api.Ended)[0].reason.message
+        reason = door.of(api.Ended)[0].reason
+        assert "Q.850 17" in reason.message
+        assert reason.q850 == 17
+        assert reason.sip_reason.startswith("Q.850;cause=17")
         await phone.done()
 
 

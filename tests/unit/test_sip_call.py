@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -215,6 +216,24 @@ def test_an_answer_without_a_contact_ends_the_call(scripted: Script) -> None:
     scripted.world.network.carry(response.serialise(), PROXY, A)
     scripted.world.clock.pass_time(0.01)
     assert [one.status for one in scripted.world.of(Closed)] == [503]
+
+
+def test_a_number_that_is_withheld_is_told_to_the_network_alone() -> None:
+    world = World()
+    world.anna.agent.identity = replace(world.anna.agent.identity, withheld=True)
+    world.connect()
+    invite = world.bob.calls[0].request
+    assert str(invite.sender.uri) == "sip:anonymous@anonymous.invalid"
+    assert invite.headers.get("privacy") == "id"
+    assert invite.headers.get("p-preferred-identity") == "<sip:anna@example.org>"
+    world.call.end()
+    world.nothing_left()
+    for one in world.network.sent:
+        if one.source == A:
+            assert "anna@example.org" not in str(one.message.sender), "nor later in the dialog"
+    register = world.anna.agent.request("REGISTER", TO, NameAddr(TO), "c", "t")
+    assert str(register.sender.uri) == "sip:anna@example.org"
+    assert "privacy" not in register.headers
 
 
 # --- in the call -----------------------------------------------------------------------------------------------------

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from appliance.providers.sip.events import Cause, Closed
+from appliance.providers.sip.events import Cause, Closed, causes_of
+from appliance.providers.sip.message import Headers, Request
 from appliance.providers.sip.reasons import header_of, reason_of, status_of
 from appliance.vocabulary import END_REASONS
 
@@ -29,8 +32,23 @@ def test_ends_of_a_call_of_theirs(closed: Closed, answered: bool, key: str) -> N
 
 def test_what_the_network_said_is_kept() -> None:
     closed = Closed(480, by_peer=True, causes=(Cause("Q.850", 20, "Subscriber absent"),))
-    assert reason_of(closed, answered=False, incoming=False).message.endswith("(Q.850 20)")
+    kept = reason_of(closed, answered=False, incoming=False)
+    assert kept.message.endswith("(Q.850 20)")
+    assert (kept.payload()["sipReason"], kept.payload()["q850"]) == ('Q.850;cause=20;text="Subscriber absent"', 20)
+    assert "sipReason" not in reason_of(Closed(480, by_peer=True), answered=False, incoming=False).payload()
     assert "(SIP 502)" in reason_of(Closed(502, by_peer=True), answered=False, incoming=False).message
+
+
+def test_several_causes_of_one_end_and_what_is_no_text() -> None:
+    headers = Headers([("Reason", 'SIP;cause=200;text="Call completed elsewhere", q.850 ;cause=26'),
+                       ("Reason", 'X;cause=none'), ("Reason", 'SIP;cause=487;text="\udcff\\"x"')])
+    closed = Closed(487, by_peer=True, causes=causes_of(Request(headers, b"", "CANCEL", "sip:a@b")))
+    kept = reason_of(closed, answered=False, incoming=True)
+    assert kept.key == "487/answeredElsewhere"
+    assert kept.q850 == 26
+    assert kept.sip_reason == ('SIP;cause=200;text="Call completed elsewhere", Q.850;cause=26, '
+                               'SIP;cause=487;text="?\\"x"')
+    assert json.loads(json.dumps(kept.payload()))["sipReason"].encode("utf-8")
 
 
 def test_what_the_network_is_told() -> None:

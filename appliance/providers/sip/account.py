@@ -93,7 +93,7 @@ class Account:
         loop = asyncio.get_running_loop()
         self.agent = Agent(
             Identity(address, contact_user, server, settings.display_name or name,
-                     instance if settings.register else "", self._trusts),
+                     instance if settings.register else "", self._trusts, settings.withhold_number),
             self._flow, loop, on_invite=lambda *invite: on_invite(self, *invite),
             credentials=Credentials(settings.username or address.user, password) if password else None,
             trace=_trace)

@@ -33,8 +33,8 @@ from appliance.providers.sip.transaction import (
 from appliance.providers.sip.uri import NameAddr, Uri
 
 __all__ = [
-    "ALLOWED", "RELIABLE", "SUPPORTED", "Agent", "Exchange", "Hop", "Identity", "Session", "Wire", "hop_of",
-    "phrase_of", "reason_header",
+    "ALLOWED", "ANONYMOUS", "RELIABLE", "SUPPORTED", "Agent", "Exchange", "Hop", "Identity", "Session", "Wire",
+    "hop_of", "phrase_of", "reason_header",
 ]
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ SUPPORTED: Final = frozenset({"timer", RELIABLE, "replaces", "norefersub"})
 TRANSACTIONS: Final = 512  # of theirs at a time; more is a flood, and is dropped
 PORTS: Final = {"udp": 5060, "tcp": 5060, "tls": 5061}
 AGENT: Final = "Edgecall"
+ANONYMOUS: Final = NameAddr(Uri("sip", "anonymous", "anonymous.invalid"), "Anonymous")
 
 _PHRASES: Final = {
     100: "Trying", 180: "Ringing", 200: "OK", 202: "Accepted", 400: "Bad Request", 403: "Forbidden", 404: "Not Found",
@@ -100,7 +101,8 @@ class Wire(Protocol):
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Who an agent is. ``address``: of record. ``contact_user``: our secret (decisions K2). ``instance``: URN of this
-    device (RFC 5626), empty without. ``server``: where requests outside dialogs go."""
+    device (RFC 5626), empty without. ``server``: where requests outside dialogs go. ``withheld``: who is called is not
+    told the address (RFC 3323, 3325)."""
 
     address: Uri
     contact_user: str
@@ -108,6 +110,7 @@ class Identity:
     display: str = ""
     instance: str = ""
     trusted: Callable[[Hop], bool] = lambda _: False
+    withheld: bool = False
 
 
 class Session(Protocol):
@@ -249,12 +252,17 @@ class Agent:
         return exchange
 
     def request(self, method: str, target: Uri, to: NameAddr, call_id: str, tag: str, cseq: int = 1) -> Request:
-        """A request outside a dialog, from our address."""
-        me = NameAddr(self.identity.address, self.identity.display, {"tag": tag})
+        """A request outside a dialog, from our address; only the network is told it where that is withheld."""
+        me = NameAddr(self.identity.address, self.identity.display)
+        hidden = self.identity.withheld and method == "INVITE"
+        sender = (ANONYMOUS if hidden else me).tagged(tag)
         request = Request(method=method, target=str(target))
-        for name, value in (("Max-Forwards", "70"), ("From", str(me)), ("To", str(to)), ("Call-ID", call_id),
+        for name, value in (("Max-Forwards", "70"), ("From", str(sender)), ("To", str(to)), ("Call-ID", call_id),
                             ("CSeq", f"{cseq} {method}")):
             request.headers.add(name, value)
+        if hidden:
+            request.headers.add("P-Preferred-Identity", str(me))
+            request.headers.add("Privacy", "id")
         return request
 
     def begin(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from appliance.providers.sip.grammar import split, unquoted
+from appliance.providers.sip.grammar import quoted, split, unquoted
 from appliance.providers.sip.message import Message
 from appliance.providers.sip.uri import Uri
 
@@ -24,6 +24,11 @@ class Cause:
     protocol: str
     code: int
     text: str = ""
+
+    def __str__(self) -> str:
+        """As in the header field; bytes that are no text are question marks."""
+        text = f";text={quoted(self.text.encode('utf-8', 'replace').decode())}" if self.text else ""
+        return f"{self.protocol};cause={self.code}{text}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from appliance.media.studio import Studio
 from appliance.network import Network
 from appliance.providers import api
 from appliance.providers.sip.account import Account, Tls
-from appliance.providers.sip.agent import Hop
+from appliance.providers.sip.agent import ANONYMOUS, Hop
 from appliance.providers.sip.dialin import DialIn
 from appliance.providers.sip.grammar import Malformed
 from appliance.providers.sip.incoming import IncomingCall
@@ -233,7 +233,10 @@ class SipProvider:
             account.agent.respond(transaction, 491)
 
     def _caller(self, account: Account, request: Request) -> api.Peer:
-        """Who it is (decisions K2). What is only claimed is shown, and proves nothing."""
+        """Who it is (decisions K2). What is only claimed is shown, and proves nothing; who does not want to be known
+        (RFC 3323) is nobody, whatever the network tells besides."""
+        if _hides(request):
+            return api.Peer(ANONYMOUS.uri.user, str(ANONYMOUS.uri), ANONYMOUS.display, "pstn", verified=False)
         asserted = _asserted(request)
         who = asserted or request.sender
         proven = account.settings.trust_caller_id or (asserted is not None and account.settings.transport == "tls")
@@ -250,6 +253,11 @@ class SipProvider:
     def network_changed(self, _before: Network, now: Network) -> None:
         for account in self._accounts:
             account.network_changed(now.addresses)
+
+
+def _hides(request: Request) -> bool:
+    wishes = {one.strip().lower() for value in request.headers.all("privacy") for one in value.split(";")}
+    return not wishes.isdisjoint({"id", "user", "header"}) or request.sender.uri.address.endswith(".invalid")
 
 
 def _asserted(request: Request) -> NameAddr | None:

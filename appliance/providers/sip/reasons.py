@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from appliance.providers.sip.agent import reason_header
@@ -27,7 +28,7 @@ def reason_of(closed: Closed, *, answered: bool, incoming: bool) -> Reason:
     """Why a call ended that the peer or the network ended. ``answered``: a 200 was there before."""
     elsewhere = any(cause.protocol == "SIP" and cause.code == 200 for cause in closed.causes)
     if incoming and (not answered or closed.status == 487):  # cancelled while it was being answered
-        return END_REASONS["487/answeredElsewhere" if elsewhere else "487/cancelled"]
+        return _kept(END_REASONS["487/answeredElsewhere" if elsewhere else "487/cancelled"], closed)
     if answered:
         return _told(END_REASONS["0/remote" if closed.status in (200, 481) else "410/mediaLost"], closed)
     key = _BY_STATUS.get(closed.status, "503/provider")
@@ -35,13 +36,20 @@ def reason_of(closed: Closed, *, answered: bool, incoming: bool) -> Reason:
 
 
 def _told(known: Reason, closed: Closed) -> Reason:
-    """With what the network said of it: the cause of Q.850 is what carriers ask for."""
+    """With what the network said of it in the words: the cause of Q.850 is what carriers ask for."""
     said = [f"{cause.protocol} {cause.code}" for cause in closed.causes]
     if known.key == "503/provider":
         said.insert(0, f"SIP {closed.status}")
-    if not said:
+    kept = _kept(known, closed)
+    return replace(kept, message=f"{kept.message} ({', '.join(said)})") if said else kept
+
+
+def _kept(known: Reason, closed: Closed) -> Reason:
+    """With what the network said of it for machines."""
+    if not closed.causes:
         return known
-    return Reason(known.code, known.sub_code, known.category, f"{known.message} ({', '.join(said)})", known.advice)
+    q850 = next((cause.code for cause in closed.causes if cause.protocol == "Q.850"), None)
+    return replace(known, sip_reason=", ".join(str(cause) for cause in closed.causes), q850=q850)
 
 
 def status_of(reason: Reason) -> int:

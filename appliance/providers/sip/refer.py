@@ -73,7 +73,8 @@ class Handover:
         to = NameAddr(Uri(target.scheme, target.user, target.host, target.port, target.params, headers, target.opaque))
         self.request = dialog.request("REFER")
         self.request.headers.add("Refer-To", str(to))
-        self.request.headers.add("Referred-By", str(NameAddr(agent.identity.address)))
+        if not agent.identity.withheld:
+            self.request.headers.add("Referred-By", str(NameAddr(agent.identity.address)))
 
     def answered(self, response: Response) -> None:
         """To the REFER."""
