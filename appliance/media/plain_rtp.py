@@ -139,6 +139,7 @@ class _Flow:
         self._locked_rtcp = False
         self._gate = SourceGate()
         self._digits = EventReader()
+        self._pressing: int | None = None  # the source whose digits they are
         self._extensions = HeaderExtensionsMap()
 
     # -- life
@@ -298,6 +299,8 @@ class _Flow:
         if line.format.receives:
             incoming.on_rtp(packet, int(time.time() * 1000), len(data) - len(packet.payload))
         if packet.payload_type == line.format.event_type:
+            if packet.ssrc != self._pressing:  # its timestamps begin anywhere
+                self._digits, self._pressing = EventReader(), packet.ssrc
             digit = self._digits.take(packet.timestamp, EventPacket.parse(packet.payload))
             if digit is not None:
                 self._owner.on_digit(digit)

@@ -13,12 +13,14 @@ import pytest
 from appliance.providers import api
 from tests.support.baresip import Baresip, baresip
 from tests.support.house import house, start_of
+from tests.support.lossy_line import lossy_line
 from tests.support.sip_device import SipDevice, account, sip_device
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.peer
 
 DEVICE_HERTZ, PHONE_HERTZ = 440, 1000
+DIGITS = "0123456789*#ABCD"
 
 
 @asynccontextmanager
@@ -32,6 +34,10 @@ async def phone_and_door(
     ):
         await made.up()
         yield phone, made
+
+
+def keys_at(phone: Baresip) -> str:
+    return "".join(str(one["param"]) for one in phone.events if one["type"] == "CALL_DTMF_START")
 
 
 def _descriptors() -> int:
@@ -88,13 +94,35 @@ async def test_digits_go_both_ways(tmp_path: Path) -> None:
     async with phone_and_door(tmp_path, "PCMU/8000/1") as (phone, door):
         await call(phone, door)
         assert door.leg is not None
-        await door.leg.press("0123456789*#ABCD", 0.1)
-        await until(lambda: "".join(str(one["param"]) for one in phone.events if one["type"] == "CALL_DTMF_START")
-                    == "0123456789*#ABCD", f"all digits at baresip: {phone.events}")
+        await door.leg.press(DIGITS, 0.1)
+        await until(lambda: keys_at(phone) == DIGITS, f"all digits at baresip: {phone.events}")
         await phone.tell("sndcode", "1")
         await phone.tell("sndcode", "#")
         await until(lambda: [one.digit for one in door.of(api.Pressed)] == ["1", "#"], "digits at the door")
         await phone.hear(DEVICE_HERTZ)
+
+
+@pytest.mark.parametrize("codec", ["PCMU/8000/1", "opus/48000/2"])
+async def test_all_digits_go_both_ways_though_every_thirtieth_packet_is_lost(tmp_path: Path, codec: str) -> None:
+    """Three in a hundred, of sound and digits alike."""
+    async with (
+        baresip(tmp_path / "phone", f"<sip:phone@127.0.0.1>;regint=0;audio_codecs={codec};answermode=auto") as phone,
+        lossy_line(phone.port, 0.03) as line,
+        sip_device("door", account(f"127.0.0.1:{line.port}")) as door,
+    ):
+        await door.up()
+        await door.dial(f"sip:phone@127.0.0.1:{line.port}")
+        await door.connected()
+        assert door.leg is not None
+        pressing = asyncio.create_task(door.leg.press(DIGITS * 2, 0.1))
+        for digit in DIGITS * 2:
+            await phone.tell("sndcode", digit)
+            await asyncio.sleep(0.2)  # as fast as people
+        await pressing
+        await until(lambda: keys_at(phone) == DIGITS * 2, f"all digits at baresip: {keys_at(phone)}")
+        await until(lambda: "".join(one.digit for one in door.of(api.Pressed)) == DIGITS * 2,
+                    f"all digits at the door: {door.of(api.Pressed)}")
+        assert line.lost > line.carried * 0.015, f"{line.lost} of {line.carried}"
 
 
 async def test_we_hold_and_resume(tmp_path: Path) -> None:

@@ -210,6 +210,17 @@ async def test_without_symmetry_the_peer_is_where_its_description_says() -> None
             assert (len(heard.packets), transport.strangers) == (1, 1)
 
 
+async def test_digits_of_another_source_are_digits_whatever_its_timestamps() -> None:
+    line = Line(StreamFormat("audio/PCMU", 0, 8000, event_type=101), ("127.0.0.1", 9))
+    async with receiving(line) as (heard, transport, (port, _)), peers(1) as (peer,):
+        pressed: list[str] = []
+        transport.on_digit = pressed.append
+        for number, (sequence, ssrc, digit) in enumerate(((9000, 7, 1), (10, 8, 2), (11, 8, 2), (20, 8, 3)), 1):
+            peer.sendto(rtp(sequence, ssrc, payload_type=101, payload=bytes((digit, 10, 1, 0))), ("127.0.0.1", port))
+            await settled(heard, transport, number)
+        assert pressed == ["1", "2", "3"], "the first packet of a new source is not believed yet"
+
+
 @pytest.mark.parametrize("mux", [True, False])
 async def test_reports_arrive_on_their_port(mux: bool) -> None:
     async with receiving(mux=mux) as (heard, transport, (_, port)), peers(1) as (peer,):
