@@ -85,7 +85,6 @@ async def test_a_call_for_nobody_we_are_rings_nowhere(tmp_path: Path) -> None:
         await until(lambda: door.provider.state()["accounts"]["trunk"]["strangers"] > 1, "the INVITE came, twice")
         assert not door.rings
         assert "CALL_RINGING" not in phone.told
-        await phone.tell("hangup")
         await phone.tell("dial", door.address)
         await phone.until("CALL_ESTABLISHED")
 
@@ -154,7 +153,7 @@ async def test_it_holds_and_resumes(tmp_path: Path) -> None:
         before = phone.received
         await phone.reports(2)
         assert phone.received - before < 5, "nothing but signs of life"
-        await phone.tell("resume")
+        await phone.tell("resume", believed=False)  # baresip 1.1 does it, and says that it cannot
         await until(lambda: [one.held for one in door.of(api.Held)] == [True, False], "resumed")
         await door.hears(PHONE_HERTZ)
         await until(lambda: phone.received - before > 50, "sound arrives at baresip again")
