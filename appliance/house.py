@@ -273,7 +273,7 @@ class House:
         self._start.hide([token.text])
         rooms = await asyncio.to_thread(JanusProvider, settings.janus, self.studio, token, ice=_ice(settings),
                                         idle=lambda: self.controller.idle, refused=self._refused)
-        if settings.janus.other_urls and not self._start.safe:
+        if (settings.janus.other_urls or settings.janus.trusted_broker) and not self._start.safe:
             self._background.append(("janus.probe", rooms.probe.run))
             self.network.on_change(lambda *_: rooms.probe.soon())
         return rooms

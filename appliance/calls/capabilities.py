@@ -34,7 +34,8 @@ _WORDS: Final[Mapping[CapabilityReason, str]] = {
 }
 _SECRET: Final[Mapping[str, str]] = {
     "hangUpForEveryOne": "this room cannot be ended for everyone from here; give its secret in the settings",
-    "startRecording": "this room cannot be recorded from here; give its secret in the settings",
+    "startRecording": "this room cannot be recorded from here; it takes a room with pictures, and its secret in the "
+                      "settings",
 }
 """What takes the secret of the room."""
 

@@ -157,6 +157,26 @@ async def test_who_may_not_is_told_why(tmp_path: Path) -> None:
         assert not await files.still()
 
 
+async def test_it_ends_with_one_who_is_removed(tmp_path: Path) -> None:
+    async with (
+        recorded(tmp_path) as (server, files), await appliance(tmp_path / "door", server, "presenter", SECRET) as door,
+        await appliance(tmp_path / "gate", server, "attendee") as gate,
+    ):
+        for one in (door, gate):
+            await one.give("room.join", target="lobby")
+        await door.give("record.start")
+        await gate.wait_for_state("call", lambda state: state["isRecordingActive"])
+        await files.found(lambda written: kinds(written) == ["h264", "h264", "opus", "opus"])
+        async with server.control() as control:
+            answer = await control.request({"request": "kick", "room": ROOM, "secret": SECRET,
+                                            "id": int(participant(gate, "Door")["participantId"])})
+            assert answer["videoroom"] == "success", answer
+        await door.ended("0/removed")
+        assert not door.state("call")["isRecordingActive"]
+        await gate.wait_for_state("call", lambda state: not state["isRecordingActive"])
+        assert len(await files.still()) == 4
+
+
 async def test_it_goes_on_at_a_server_that_was_started_again(tmp_path: Path) -> None:
     async with (
         recorded(tmp_path) as (server, files), await appliance(tmp_path / "door", server, "presenter", SECRET) as door,

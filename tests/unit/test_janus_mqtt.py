@@ -42,8 +42,9 @@ def told(message: Json) -> bytes:
 
 
 @asynccontextmanager
-async def broker(act: Act) -> AsyncIterator[str]:
-    """The URL of one that grants everything; ``act`` is called with each request to the room server."""
+async def broker(act: Act, *, largest: int = 0) -> AsyncIterator[str]:
+    """The URL of one that grants everything; ``act`` is called with each request to the room server;
+    ``largest``: bytes of a packet that it takes."""
     served: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -65,7 +66,8 @@ async def broker(act: Act) -> AsyncIterator[str]:
 
     async def obey(kind: int, body: bytes, writer: asyncio.StreamWriter) -> None:
         if kind == CONNECT:
-            writer.write(packet(0x20, b"\0\0\0"))
+            limit = b"\x27" + largest.to_bytes(4, "big") if largest else b""
+            writer.write(packet(0x20, b"\0\0" + number(len(limit)) + limit))
         elif kind == SUBSCRIBE:
             writer.write(packet(0x90, body[:2] + b"\0\1\1"))
         elif kind == PUBLISH:
@@ -121,6 +123,8 @@ async def test_what_is_not_taken_ends_the_connection() -> None:
 async def test_only_what_is_ours_is_heard() -> None:
     async def act(writer: asyncio.StreamWriter, request: Json) -> None:
         await pong(writer, request)
+        if request["janus"] == "ping":
+            return
         for message in (
             {"janus": "event", "transaction": "another", "session_id": 5}, {"janus": "event", "session_id": 6},
             {"janus": "error", "error": {"code": 458}}, {"janus": "event", "transaction": 7, "session_id": [5]},
@@ -135,6 +139,14 @@ async def test_only_what_is_ours_is_heard() -> None:
         await channel.send({"janus": "keepalive", "transaction": "t1", "session_id": 5})
         assert (await channel.receive())["janus"] == "pong"
         assert await channel.receive() == {"janus": "event", "session_id": 5, "last": True}
+        await channel.close()
+
+
+async def test_a_request_that_the_broker_does_not_take_says_so() -> None:
+    async with broker(pong, largest=1000) as url, asyncio.timeout(10):
+        channel = await Broker(TOPICS).connect(url)
+        with pytest.raises(ConnectionError, match="more than the broker takes"):
+            await channel.send({"janus": "message", "transaction": "t1", "body": "x" * 1000})
         await channel.close()
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from appliance.media.api import SessionUp
 from appliance.providers import api
+from appliance.providers.janus.audio_bridge import AudioBridge
 from appliance.providers.janus.effects import Recorded
 from appliance.providers.janus.stay import Room
-from tests.support.janus_desk import Desk
+from tests.support.janus_desk import ME, Desk
 
 LOCKED = Room(1234, "lobby", secret="s3cret")
 
@@ -61,6 +62,11 @@ def test_without_a_secret_and_outside_of_the_room_there_is_none() -> None:
     assert outside.of(Recorded)[0].refusal.key == "503/provider"
 
 
+def test_a_room_of_sound_alone_is_not_recorded_for_nobody_there_could_be_told() -> None:
+    bridge = AudioBridge(LOCKED, me=ME, new_transaction=lambda: "t", monotonic=lambda: 0.0)
+    assert not bridge.may_record
+
+
 def test_a_secret_that_is_not_taken() -> None:
     desk = Desk(room=LOCKED)
     desk.in_room()
@@ -82,6 +88,15 @@ def test_after_a_loss_it_is_asked_for_again() -> None:
     desk.run(desk.member.session(desk.member.generation, SessionUp({}), watching=False))
     assert recording(desk) == [api.Recording(True)], "it is told once"
     assert desk.member.recording
+
+
+def test_who_is_sent_away_ends_it_before_the_session_goes() -> None:
+    desk = recorded()
+    desk.asked.clear()
+    desk.says({"videoroom": "event", "leaving": "ok", "reason": "kicked"})
+    assert [one["body"]["record"] for one in desk.asked] == [False]
+    assert not desk.member.recording
+    assert desk.member.over
 
 
 def test_what_is_refused_after_a_loss_has_ended_and_says_why() -> None:

@@ -50,6 +50,11 @@ class AudioBridge(Stay):
     def timeout(self, timer: Timer) -> Sequence[Effect]:
         return self._voices() if timer is Timer.VOICES and not self._over else super().timeout(timer)
 
+    @property
+    def may_record(self) -> bool:
+        """Nobody there could be told of it."""
+        return False
+
     # --- in and out -------------------------------------------------------------------------------------------------
 
     def _join(self, handle: int) -> Sequence[Effect]:

@@ -92,6 +92,7 @@ class _ByTopics:
         self._asked: OrderedDict[str, None] = OrderedDict()
         self._session: object = None
         self._told: deque[Json] = deque()
+        self._complained = False
         self._ready = asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
         self._connection.ended.add_done_callback(lambda _: self._ready.set())
@@ -114,9 +115,9 @@ class _ByTopics:
         self._session = message.get("session_id", self._session)
         payload = json.dumps(message, separators=(",", ":")).encode()
         if not self._connection.fits(self._topics.requests, payload):
-            log.error("a request to the room server has %d bytes, and the broker takes %d", len(payload),
-                      self._connection.largest_packet)
-            return
+            self._leave(f"a request of {len(payload)} bytes is more than the broker takes "
+                        f"({self._connection.largest_packet}); let it take more")
+            raise ConnectionError(self._connection.ended.result().words)
         code = await self._connection.publish(self._topics.requests, payload, qos=1, retain=False, expiry_s=REQUEST_S)
         if code is None:
             self._leave("the broker takes no message")
@@ -153,7 +154,7 @@ class _ByTopics:
                 self._leave("the room server is not at the broker")
             return
         if told is None:
-            log.warning("a message of the room server is no JSON object; it is left out")
+            self._complain()
         elif message.retained or not self._is_ours(told):
             return
         elif len(self._told) >= WAITING:
@@ -161,6 +162,12 @@ class _ByTopics:
         else:
             self._told.append(told)
             self._ready.set()
+
+    def _complain(self) -> None:
+        """Once: whoever may write to the topic must not fill the log."""
+        if not self._complained:
+            log.warning("a message on the topic of the room server is no JSON object; such ones are left out")
+        self._complained = True
 
     def _is_ours(self, told: Json) -> bool:
         transaction = told.get("transaction")

@@ -47,6 +47,11 @@ class Recording:
         """We are in the room again: its server may be another one, or have begun anew."""
         return self._ask(handle, nothing, self._lost, on=True) if self.on else []
 
+    def end(self, handle: int | None) -> Sequence[Effect]:
+        """We are sent away: nothing more is recorded by our word. In place of the end of the session, which would
+        overtake it and comes with that of the connection."""
+        return self._ask(handle, nothing, nothing, on=False)[:1] if self.on and handle is not None else []
+
     def forget(self) -> Sequence[Effect]:
         """No answer comes any more."""
         asked, self._asked = self._asked, False

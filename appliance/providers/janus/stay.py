@@ -404,7 +404,7 @@ class Stay(ABC):
             return []
         goodbye: Sequence[Effect] = []
         if self._linked and self._requests.session is not None:
-            goodbye = self._requests.ask({"janus": "destroy"}, nothing)[:1]
+            goodbye = self._recording.end(self._publisher) or self._requests.ask({"janus": "destroy"}, nothing)[:1]
         self._over = True
         self.text.forget()
         return [*goodbye, *(CancelTimer(timer) for timer in Timer), Finish(reason)]
