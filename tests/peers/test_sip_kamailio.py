@@ -42,10 +42,10 @@ async def proxy(folder: Path, address: str = "127.0.0.1", **more: Any) -> AsyncI
 
 @asynccontextmanager
 async def phone_at(
-    server: Kamailio, folder: Path, codec: str = "PCMA/8000/1", more: str = ""
+    server: Kamailio, folder: Path, codec: str = "PCMA/8000/1", more: str = "", *, answers: str = "auto",
 ) -> AsyncIterator[Baresip]:
     line = (f'<sip:phone@example.test>;auth_pass={PASSWORD};outbound="sip:127.0.0.1:{server.port}";regint=60;'
-            f'audio_codecs={codec};answermode=auto{more}')
+            f'audio_codecs={codec};answermode={answers}{more}')
     async with baresip(folder / "phone", line, hertz=PHONE_HERTZ) as phone:
         await until(lambda: any("binding" in line for line in phone.log), "registered")  # its event may come too soon
         yield phone

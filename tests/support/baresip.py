@@ -59,7 +59,7 @@ class Baresip:
         (self.folder / "contacts").write_text("")
         program = shutil.which("baresip") or "/usr/bin/baresip"
         self._process = await asyncio.create_subprocess_exec(
-            program, "-f", str(self.folder), "-v", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            program, "-f", str(self.folder), "-v", "-s", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT, cwd=self.folder, env={**os.environ, "HOME": str(self.folder)})
         self._tasks.append(asyncio.create_task(self._read_log(self._process)))
         try:
