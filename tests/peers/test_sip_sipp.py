@@ -48,6 +48,31 @@ async def test_of_two_that_answer_one_is_taken_and_the_other_hung_up(tmp_path: P
         await phone.done()
 
 
+async def test_a_cancel_that_crosses_the_answer_becomes_a_bye(tmp_path: Path) -> None:
+    async with (
+        sipp(tmp_path, "race") as phone, sip_device("door", account(f"127.0.0.1:{phone.port}")) as door,
+    ):
+        await door.up()
+        await door.dial("sip:phone@127.0.0.1")
+        await until(lambda: door.of(api.Ringing), "it rings")
+        await door.hang_up("487/cancelled")
+        assert await door.ended() == "487/cancelled"
+        await phone.done()
+        assert not door.of(api.Accepted)
+        assert not door.provider.legs
+
+
+async def test_a_cancel_that_comes_after_our_answer_changes_nothing(tmp_path: Path) -> None:
+    async with sip_device("door", account("127.0.0.1:9")) as door:
+        await door.up()
+        async with sipp(tmp_path, "late", target=door.address.removeprefix("sip:")) as phone:
+            await until(lambda: door.rings, "it rings")
+            await door.connected()
+            await door.hears(1000)
+            await door.hang_up()
+            await phone.done()
+
+
 async def test_a_nonce_that_is_stale_when_the_answer_comes(tmp_path: Path) -> None:
     async with (
         sipp(tmp_path, "stale") as phone,

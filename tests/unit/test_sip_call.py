@@ -99,6 +99,7 @@ def test_a_cancel_before_anything_is_heard_waits_for_it() -> None:
     assert world.network.words().count("CANCEL") == 1
     assert [one.status for one in world.bob.of(Closed)] == [487]
     assert world.network.words()[-3:] == ["200 CANCEL", "487 INVITE", "ACK"]
+    assert len({one.message.to.tag for one in world.network.sent[-3:]}) == 1, "one dialog (RFC 3261 9.2)"
     world.nothing_left()
 
 

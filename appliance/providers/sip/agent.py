@@ -116,6 +116,10 @@ class Identity:
 class Session(Protocol):
     """A call, as far as the agent knows it."""
 
+    @property
+    def tag(self) -> str:
+        """Ours in its dialog."""
+
     def receive(self, request: Request, transaction: ServerTransaction) -> None: ...
 
     def acknowledged(self, request: Request) -> None: ...
@@ -393,8 +397,9 @@ class Agent:
     def _cancel(self, request: Request, transaction: ServerTransaction) -> None:
         via = request.via
         invite = self._servers.get((via.branch, via.sent_by, "INVITE"))
-        self.respond(transaction, 200 if invite is not None else 481)
         session = self._inviting.get(invite) if invite is not None else None
+        tag = session.tag if session is not None else ""  # that of the INVITE's response (9.2)
+        self.respond(transaction, 200 if invite is not None else 481, tag=tag)
         if session is not None:
             session.cancelled(request)
 

@@ -71,6 +71,10 @@ class Call:
         self.describe: Callable[[], bytes] | None = None  # our description as it is, for who is asked for it again
 
     @property
+    def tag(self) -> str:
+        return self._tag
+
+    @property
     def dialog(self) -> Dialog | None:
         return self._dialog
 
