@@ -252,6 +252,15 @@ VERBS: Final[tuple[Verb, ...]] = (
     Verb("call.resume", "Resume the held call.", (_CALL,), acts=True),
     Verb("call.mute", "Mute the microphone."),
     Verb("call.unmute", "Unmute the microphone.", acts=True, max_ttl_s=5),
+    Verb("call.muteOthers", "Mute the microphones of everybody else in the room; each opens its own again. Needs the "
+         "capability muteOthers.", (
+        Arg("participantId", ArgType.STRING, "this one alone, as in state/roster", maximum=128),
+        _CALL,
+    )),
+    Verb("call.remove", "Send somebody out of the room. Needs the capability removeParticipant.", (
+        Arg("participantId", ArgType.STRING, "as in state/roster", required=True, positional=True, maximum=128),
+        _CALL,
+    ), acts=True),
     Verb("call.muteIncoming", "Do not play what the other side says."),
     Verb("call.unmuteIncoming", "Play what the other side says again.", acts=True),
     Verb("video.start", "Send the camera's picture.", acts=True, max_ttl_s=5),
@@ -618,6 +627,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "call.participant.updated": "data: participant.",
     "call.mutedByOthers": "A moderator of the room keeps what we send from being handed on; data: callId, kind (audio, "
                           "video).",
+    "call.dominantSpeakersChanged": "In a room somebody else has the floor, twice a second at most; data: callId, "
+                                    "dominantSpeakers (participantIds, whoever has the floor first).",
     "media.contentEnded": "What is shown to the others by content.start is gone, and nobody stopped it; data: callId, "
                           "reason.",
     "media.reconnecting": "data: callId, cause.",

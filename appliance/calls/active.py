@@ -164,7 +164,7 @@ class ActiveCall:
             missing = {**missing, "turnVideoOn": "a telephone call carries sound alone"}
         missing = {**missing, **self.terms.lacks}
         return Standing(self.call.kind, self.terms.role, hardware_muted,
-                        self.leg is not None and self.leg.ends_for_all,
+                        self.leg is not None and self.leg.moderates,
                         self.leg is not None and self.leg.records, barred, missing)
 
     def wall(self, moment: float) -> float:

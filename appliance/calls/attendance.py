@@ -10,6 +10,7 @@ from typing import Any
 from appliance.bulletin import Bulletin
 from appliance.calls.active import ActiveCall
 from appliance.calls.roster import Participant, Roster
+from appliance.errors import BadRequest
 from appliance.providers.api import Leg, Member
 from appliance.vocabulary import END_REASONS, CallKind, Json, ParticipantState, Reason
 
@@ -26,6 +27,15 @@ class Attendance:
         self._bulletin = bulletin
         self._current = current
         self._changed = changed
+
+    @staticmethod
+    def find(active: ActiveCall, participant: str) -> Participant:
+        """Raises BadRequest (404/notFound) where nobody there has that id."""
+        found = active.roster.members.get(participant)
+        if found is None:
+            raise BadRequest(f"nobody in the call has the id {participant!r}; state/roster has those there are",
+                             code=404, sub_code="notFound")
+        return found
 
     def seat(self, active: ActiveCall, leg: Leg) -> None:
         """A leg is one of the call's: its peer takes a seat; a room does not, who is there does."""
@@ -79,12 +89,15 @@ class Attendance:
 
     def hear(self, active: ActiveCall, levels: Mapping[str, float], now: float) -> None:
         """How loud each has been in the last moment, in dBFS: who speaks, and who has the floor."""
-        speakers = active.speakers
+        speakers, before = active.speakers, active.speakers.ranking
         if not speakers.update({one: level for one, level in levels.items() if one in active.roster}, now):
             return
         active.roster = active.roster.with_members(
             replace(one, speaking=one.id in speakers.speaking) for one in active.roster)
         self.publish(active)
+        if speakers.ranking != before:
+            self._bulletin.post("call.dominantSpeakersChanged", callId=active.id,
+                                dominantSpeakers=list(speakers.ranking))
 
     def clear(self, active: ActiveCall) -> None:
         active.roster = Roster()

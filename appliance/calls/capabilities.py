@@ -14,16 +14,19 @@ from appliance.vocabulary import CallKind, CapabilityReason, Json, Role
 
 __all__ = ["Standing"]
 
-_BUILT: Final = ("turnVideoOn", "unmuteMic", "hangUpForEveryOne", "shareScreen", "raiseHand", "startRecording")
-_NOT_BUILT: Final = ("blurBackground", "spotlightParticipant", "startLiveCallingCaptions",
-                     "realTimeText", "addPhoneNumber", "pstnDialOut", "removeParticipant", "manageLobby", "muteOthers",
-                     "useReactions", "startTogetherMode", "joinBreakoutRooms")
+_MODERATING: Final = frozenset({"hangUpForEveryOne", "removeParticipant", "muteOthers"})
+_BUILT: Final = ("turnVideoOn", "unmuteMic", "hangUpForEveryOne", "removeParticipant", "muteOthers", "shareScreen",
+                 "raiseHand", "startRecording")
+_OF_ROOMS: Final = ("shareScreen", "startRecording", "removeParticipant", "muteOthers")
+_NOT_BUILT: Final = ("blurBackground", "spotlightParticipant", "startLiveCallingCaptions", "realTimeText",
+                     "addPhoneNumber", "pstnDialOut", "manageLobby", "useReactions", "startTogetherMode",
+                     "joinBreakoutRooms")
 
 _FORBIDDEN: Final[Mapping[Role, frozenset[str]]] = {
     Role.PRESENTER: frozenset(),
-    Role.ATTENDEE: frozenset({"hangUpForEveryOne", "shareScreen", "startRecording"}),
-    Role.CONSUMER: frozenset({"hangUpForEveryOne", "raiseHand", "turnVideoOn", "unmuteMic", "shareScreen",
-                              "startRecording"}),
+    Role.ATTENDEE: _MODERATING | {"shareScreen", "startRecording"},
+    Role.CONSUMER: _MODERATING | {"raiseHand", "turnVideoOn", "unmuteMic", "shareScreen",
+                                  "startRecording"},
 }
 """In a room, by role; as in ACS Rooms."""
 
@@ -34,6 +37,8 @@ _WORDS: Final[Mapping[CapabilityReason, str]] = {
 }
 _SECRET: Final[Mapping[str, str]] = {
     "hangUpForEveryOne": "this room cannot be ended for everyone from here; give its secret in the settings",
+    "removeParticipant": "this device sends nobody out of this room; give its secret in the settings",
+    "muteOthers": "this device mutes nobody in this room; give its secret in the settings",
     "startRecording": "this room cannot be recorded from here; it takes a room with pictures, and its secret in the "
                       "settings",
 }
@@ -43,13 +48,13 @@ _SECRET: Final[Mapping[str, str]] = {
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Where the device stands. ``kind``: of the call, None without one. ``missing``: capabilities that the device
-    lacks, and why. ``barred``: those that a moderator has taken away. ``ends_for_all``: of a room, whether its provider
-    can end it for everyone."""
+    lacks, and why. ``barred``: those that a moderator has taken away. ``moderates``: of a room, whether the device
+    has what its server asks of moderators."""
 
     kind: CallKind | None = None
     role: Role = Role.ATTENDEE
     hardware_muted: bool = False
-    ends_for_all: bool = False
+    moderates: bool = False
     records: bool = False
     barred: Set[str] = frozenset()
     missing: Mapping[str, str] = field(default_factory=dict)
@@ -63,9 +68,9 @@ class Standing:
             return CapabilityReason.CLIENT_RESTRICTED
         if capability in self.barred:
             return CapabilityReason.MEETING_RESTRICTED
-        if capability in ("shareScreen", "startRecording") and self.kind not in (None, CallKind.ROOM):
+        if capability in _OF_ROOMS and self.kind not in (None, CallKind.ROOM):
             return CapabilityReason.FEATURE_NOT_SUPPORTED
-        able = {"hangUpForEveryOne": self.ends_for_all, "startRecording": self.records}.get(capability, True)
+        able = self.records if capability == "startRecording" else self.moderates or capability not in _MODERATING
         if self.kind is CallKind.ROOM and not able:
             return CapabilityReason.NOT_CAPABLE
         return CapabilityReason.CAPABLE

@@ -41,6 +41,7 @@ class CallCommands:
             "call.transfer": self._transfer, "call.hangup": self._hang_up, "call.hold": self._signal(Signal.HOLD),
             "room.join": self._join, "room.leave": self._leave,
             "call.resume": self._signal(Signal.RESUME), "call.mute": self._mute, "call.unmute": self._unmute,
+            "call.remove": self._remove, "call.muteOthers": self._mute_others,
             "call.muteIncoming": self._incoming(muted=True), "call.unmuteIncoming": self._incoming(muted=False),
             "video.start": self._video_start, "video.stop": self._video_stop,
             "video.constraints": self._video_constraints,
@@ -124,6 +125,12 @@ class CallCommands:
         active = self._the_call(command)
         await hand_on(self._controller, active, self._plan(command.args), attended=command.args.get("attended", False))
         return {"callId": active.id}
+
+    async def _remove(self, command: Command) -> None:
+        await self._controller.remove(self._the_call(command), command.args["participantId"])
+
+    async def _mute_others(self, command: Command) -> None:
+        await self._controller.mute_others(self._the_call(command), command.args.get("participantId"))
 
     def _hand(self, *, raised: bool) -> Handler:
         async def handle(command: Command) -> None:

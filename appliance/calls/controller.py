@@ -309,6 +309,21 @@ class CallController:
         if active.call.live:
             self.happen(active, Signal.HANG_UP)
 
+    async def remove(self, active: ActiveCall, participant: str) -> None:
+        """Send one of the room away. Raises Refused (403) where that is not ours to do, BadRequest for nobody there."""
+        self.require(active, "removeParticipant")
+        self._attendance.find(active, participant)
+        if active.leg is not None:
+            await active.leg.remove(participant)
+
+    async def mute_others(self, active: ActiveCall, participant: str | None) -> None:
+        """The microphones of the room, or of one there. Raises as ``remove``."""
+        self.require(active, "muteOthers")
+        if participant is not None:
+            self._attendance.find(active, participant)
+        if active.leg is not None:
+            await active.leg.mute_others(participant)
+
     def media_changed(self, active: ActiveCall) -> None:
         """What is wanted of the call's media has changed: do it, tell the other side, publish."""
         self._media.apply(active)

@@ -82,7 +82,7 @@ class CallMedia:
     def cast(self, active: ActiveCall) -> None:
         """The roster of the call has changed."""
         if active.call.kind is CallKind.ROOM:
-            self.stage.cast(faces_in_room(active.roster), active.speakers.ranking)
+            self.stage.cast(faces_in_room(active.roster), active.speakers.ranking, away=active.lost_at is not None)
         elif active.leg is not None:
             self.stage.cast(faces_of_peer(active.roster, active.leg.id))
 

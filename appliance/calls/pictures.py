@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from appliance.calls.attendance import Attendance
 from appliance.calls.controller import CallController
 from appliance.errors import BadRequest, Refused
 from appliance.intake import Handler
@@ -47,9 +48,7 @@ class PictureCommands:
     async def _subscribe(self, command: Command) -> None:
         self._need_screen()
         active, who = self._controller.current(), command.args["participantId"]
-        if who not in active.roster:
-            raise BadRequest(f"nobody in the call has the id {who!r}; state/roster has those there are", code=404,
-                             sub_code="notFound")
+        Attendance.find(active, who)
         asked = command.args["quality"]
         feed = who if active.call.kind is CallKind.ROOM else PEER.feed
         self._controller.stage.ask(feed, None if asked == "auto" else Quality[asked.upper()])

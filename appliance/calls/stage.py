@@ -28,7 +28,7 @@ class Stage:
         self._by_itself = False  # the layout of content, because somebody has begun to share
         self._faces: Sequence[Face] = ()
         self._order: Sequence[str] = ()
-        self._asked: dict[str, Quality] = {}  # of those of whom somebody has asked for a quality
+        self._asked: dict[str, Quality] = {}  # by who they are, of whom somebody has asked for a quality
         self._most = MOST
         self.view: Mapping[Source, Quality] = {}
         """What is received, and how large."""
@@ -62,21 +62,24 @@ class Stage:
 
     def ask(self, feed: str, quality: Quality | None) -> None:
         """How this one is received from now on; None: by the size of the seat."""
+        who = next((face.who for face in self._faces if face.feed == feed), feed)
         if quality is None:
-            self._asked.pop(feed, None)
+            self._asked.pop(who, None)
         else:
-            self._asked[feed] = quality
+            self._asked[who] = quality
         self._arrange()
 
     # --- who is there
 
-    def cast(self, faces: Sequence[Face], ranking: Sequence[str] = ()) -> None:
+    def cast(self, faces: Sequence[Face], ranking: Sequence[str] = (), *, away: bool = False) -> None:
         """All who may be shown, in the order in which they came; ``ranking``: who has the floor, where it is known,
-        before those who have spoken."""
+        before those who have spoken. ``away``: it is we who are not there, and what was asked of others holds."""
         shared = any(face.content for face in self._faces)
         order = spoken(self._order, faces)
         self._faces, self._order = faces, (*ranking, *(feed for feed in order if feed not in ranking))
-        self._asked = {face.feed: self._asked[face.feed] for face in faces if face.feed in self._asked}
+        if not away:
+            there = {face.who for face in faces}
+            self._asked = {who: quality for who, quality in self._asked.items() if who in there}
         if not shared and any(face.content for face in faces):
             self._by_itself = True
         self._arrange()
@@ -106,7 +109,7 @@ class Stage:
 
     def _arrange(self) -> None:
         size = self._studio.screen_size
-        faces = [replace(face, video=False, content=False) if self._asked.get(face.feed) is Quality.OFF else face
+        faces = [replace(face, video=False, content=False) if self._asked.get(face.who) is Quality.OFF else face
                  for face in self._faces]
         seats = arrange(self.layout, faces, order=self._order, size=size, most=self._most)
         self._studio.arrange(seats, faces, self.wanted[1], self.document())
@@ -116,13 +119,15 @@ class Stage:
             self.on_view()
 
     def _quality(self, seat: Seat, size: tuple[int, int]) -> Quality:
-        asked = self._asked.get(seat.source.feed) if seat.source.shows is Shows.PERSON else None
+        who = next((face.who for face in self._faces if face.feed == seat.source.feed), "")
+        asked = self._asked.get(who) if seat.source.shows is Shows.PERSON else None
         return quality_for(seat, size) if asked is None else asked
 
 
 def faces_in_room(roster: Roster) -> list[Face]:
     return [Face(one.id, one.display_name, video=one.video, content=one.content, speaking=one.speaking,
-                 muted=one.silent, away=one.state is ParticipantState.RECONNECTING, level=one.quality)
+                 muted=one.silent, away=one.state is ParticipantState.RECONNECTING, level=one.quality,
+                 identity=one.raw_id)
             for one in roster]
 
 

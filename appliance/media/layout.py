@@ -72,7 +72,8 @@ SELF: Final = Source("", Shows.SELF)
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """Somebody who may be shown. ``video``, ``content``: what there is of it; ``level``: network quality, 0 to 5."""
+    """Somebody who may be shown. ``video``, ``content``: what there is of it; ``level``: network quality, 0 to 5;
+    ``identity``: what stays when that one joins anew, empty where it is not known."""
 
     feed: str
     label: str = ""
@@ -82,6 +83,12 @@ class Face:
     muted: bool = False
     away: bool = False
     level: int | None = None
+    identity: str = ""
+
+    @property
+    def who(self) -> str:
+        """By which that one is known again."""
+        return self.identity or self.feed
 
 
 @dataclass(frozen=True, slots=True)

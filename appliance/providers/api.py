@@ -281,8 +281,8 @@ class Leg(Protocol):
         """Reject, cancel, or hang up, by the state of the leg; done within 2 s. Ended follows."""
 
     @property
-    def ends_for_all(self) -> bool:
-        """Whether ``end_for_all`` has a chance."""
+    def moderates(self) -> bool:
+        """Whether we moderate a room: ``end_for_all``, ``remove`` and ``mute_others`` have a chance."""
 
     async def end_for_all(self) -> None:
         """Send everybody else away, within 5 s; ``end`` for ourselves follows. Raises Refused (403) where the other
@@ -296,6 +296,12 @@ class Leg(Protocol):
         """Have the other side record everybody in the call, or no longer, within 5 s; Recording follows. It ends with
         the leg. Raises Refused (403) where the other side does not let us, and EdgecallError where it does not answer.
         """
+
+    async def remove(self, participant: str) -> None:
+        """Send one of the roster, by its id there, away within 5 s. Raises as ``end_for_all``."""
+
+    async def mute_others(self, participant: str | None = None) -> None:
+        """Mute the microphone of one of the roster, or of all others, within 5 s. Raises as ``end_for_all``."""
 
     async def set_media(self, media: MediaWanted) -> None:
         """Start or stop sending; takes effect without renegotiation where the transport can."""

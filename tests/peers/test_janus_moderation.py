@@ -93,6 +93,33 @@ async def test_a_presenter_with_the_secret_ends_it_for_everyone(tmp_path: Path) 
                 await gate.connected()
 
 
+async def test_a_presenter_with_the_secret_mutes_others_and_sends_one_away(tmp_path: Path) -> None:
+    (tmp_path / "janus").mkdir()
+    async with (
+        janus(tmp_path / "janus", GUARDED) as server, device(server.url, "gate", 880) as gate,
+        device(server.url, "desk", 660) as desk, device(server.url, "door", rooms=(_lobby(SECRET),)) as door,
+    ):
+        for one in (gate, desk):
+            await one.join()
+            await one.connected()
+        await door.join("lobby")
+        await door.connected()
+        assert door.leg is not None
+        assert door.leg.moderates
+        await door.leg.mute_others()
+        for one in (gate, desk):
+            await until(lambda one=one: one.of(api.Moderated), "told that it is muted")
+            assert one.of(api.Moderated)[-1] == api.Moderated(audio=True)
+        await until(lambda: all(one.muted for one in door.members.values()), "both stand muted in the roster")
+        await gate.hears(440)  # the door alone
+        gone = door.members["Desk"].id
+        await door.leg.remove(gone)
+        assert await desk.ended() == "0/removed"
+        await until(lambda: len(door.members) == 1, "one is left")
+        assert not gate.of(api.Ended)
+        assert not door.of(api.Ended)
+
+
 async def test_the_wrong_secret_ends_nothing(tmp_path: Path) -> None:
     async with (
         janus(tmp_path, GUARDED) as server, device(server.url, "gate") as gate,
@@ -103,7 +130,7 @@ async def test_the_wrong_secret_ends_nothing(tmp_path: Path) -> None:
         await door.join("lobby")
         await door.connected()
         assert door.leg is not None
-        assert door.leg.ends_for_all
+        assert door.leg.moderates
         with pytest.raises(Refused) as refused:
             await door.leg.end_for_all()
         assert refused.value.key == "403/roomSecret"

@@ -62,12 +62,13 @@ class ScriptedLeg:
         self.sent_how: list[tuple[tuple[str, ...], bool, bool]] = []  # to, lossy, urgent
         self.report: list[Json] = []
         self.given_up: list[list[Json]] = []
-        self.ends_for_all = False
+        self.moderates = False
         self.ended_for_all: Refused | bool = False  # whether it was; or what it is refused by
         self.transfers: list[tuple[str, bool]] = []  # to whom, attended
         self.handed_on: asyncio.Future[None] | None = None  # how that goes; None: at once
         self.records = False
         self.refuses_recording: Refused | None = None
+        self.ordered: list[tuple[str, str | None]] = []  # as a moderator
         self.says_goodbye = True  # whether the peer confirms an end
         self._events: asyncio.Queue[LegEvent] = asyncio.Queue()
 
@@ -108,6 +109,12 @@ class ScriptedLeg:
         if self.refuses_recording is not None:
             raise self.refuses_recording
         self.peer_does(Recording(on))
+
+    async def remove(self, participant: str) -> None:
+        self.ordered.append(("remove", participant))
+
+    async def mute_others(self, participant: str | None = None) -> None:
+        self.ordered.append(("mute", participant))
 
     async def set_media(self, media: MediaWanted) -> None:
         self.media.append(media)

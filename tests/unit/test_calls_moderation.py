@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from appliance.calls.terms import Terms
-from appliance.errors import Refused
-from appliance.providers.api import Lost, Moderated, Recovered
+from appliance.errors import BadRequest, Refused
+from appliance.providers.api import Lost, Members, Moderated, Recovered
 from appliance.vocabulary import END_REASONS, Json, Role
 from tests.support.calls import House, in_room, settle
 from tests.support.clock import virtual_time
+from tests.unit.test_calls_rooms import OLGA
 
 PRESENTER = {"room:1234": Terms(Role.PRESENTER)}
 
@@ -101,7 +102,7 @@ async def test_hanging_up_for_everyone(tmp_path: Path) -> None:
 async def test_hanging_up_for_everyone_where_the_room_lets_us(tmp_path: Path) -> None:
     async with House(tmp_path, rules=PRESENTER) as house:
         leg = await in_room(house)
-        leg.ends_for_all = True
+        leg.moderates = True
         leg.ended_for_all = Refused("the secret is wrong", code=403, sub_code="secret")
         with pytest.raises(Refused, match="secret is wrong"):
             await house.give("call.hangup", forEveryone=True)
@@ -117,7 +118,7 @@ async def test_hanging_up_for_everyone_where_the_room_lets_us(tmp_path: Path) ->
 async def test_an_attendee_does_not_end_it_for_everyone(tmp_path: Path) -> None:
     async with House(tmp_path) as house:
         leg = await in_room(house)
-        leg.ends_for_all = True
+        leg.moderates = True
         with pytest.raises(Refused) as refused:
             await house.give("call.hangup", forEveryone=True)
         assert refused.value.key == "403/RoleRestricted"
@@ -135,3 +136,57 @@ async def test_a_call_of_two_ends_for_both(tmp_path: Path) -> None:
         await house.give("call.hangup", forEveryone=True)
         await settle()
         assert leg.ended == END_REASONS["0/local"]
+
+
+@virtual_time
+async def test_a_moderator_mutes_others_and_sends_them_away(tmp_path: Path) -> None:
+    async with House(tmp_path, rules=PRESENTER) as house:
+        leg = await in_room(house)
+        leg.moderates = True
+        leg.peer_does(Members((OLGA,)))
+        await settle()
+        await house.give("call.raiseHand")
+        assert able(house, "muteOthers")["isPresent"]
+        assert able(house, "removeParticipant")["isPresent"]
+        await house.give("call.muteOthers")
+        await house.give("call.muteOthers", participantId=OLGA.id)
+        await house.give("call.remove", participantId=OLGA.id)
+        assert leg.ordered == [("mute", None), ("mute", OLGA.id), ("remove", OLGA.id)]
+        for verb in ("call.muteOthers", "call.remove"):
+            with pytest.raises(BadRequest) as nobody:
+                await house.give(verb, participantId="99")
+            assert nobody.value.key == "404/notFound"
+        assert len(leg.ordered) == 3
+        assert house.call["state"] == "Connected"
+
+
+@virtual_time
+@pytest.mark.parametrize(("verb", "args"), [("call.muteOthers", {}), ("call.remove", {"participantId": OLGA.id})])
+async def test_who_is_no_moderator_orders_nothing(tmp_path: Path, verb: str, args: Json) -> None:
+    async with House(tmp_path, rules=PRESENTER) as house:
+        leg = await in_room(house)
+        leg.peer_does(Members((OLGA,)))
+        await settle()
+        with pytest.raises(Refused, match="secret") as refused:
+            await house.give(verb, **args)
+        assert refused.value.key == "403/NotCapable"
+        assert leg.ordered == []
+    (tmp_path / "attendee").mkdir()
+    async with House(tmp_path / "attendee") as house:
+        leg = await in_room(house)
+        leg.moderates = True
+        leg.peer_does(Members((OLGA,)))
+        await settle()
+        with pytest.raises(Refused) as refused:
+            await house.give(verb, **args)
+        assert refused.value.key == "403/RoleRestricted"
+        assert leg.ordered == []
+    (tmp_path / "two").mkdir()
+    async with House(tmp_path / "two") as house:
+        dialling = house.giving("call.dial", to="operator:desk")
+        await house.provider.dialled.wait()
+        house.provider.legs[-1].up()
+        await dialling
+        with pytest.raises(Refused) as refused:
+            await house.give(verb, **args)
+        assert refused.value.key == "501/FeatureNotSupported"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 from collections.abc import Callable, Mapping
@@ -119,6 +120,12 @@ async def test_the_roster_tells_who_speaks_and_who_has_the_floor(tmp_path: Path)
         assert [one["isSpeaking"] for one in roster["participants"]] == [False, True]  # as it is heard
         assert roster["dominantSpeakers"] == ["8"]
         assert len(house.posted("call.participant.updated")) == updated
+        told = [{"callId": house.call["callId"], "dominantSpeakers": ["8"]}]
+        assert house.posted("call.dominantSpeakersChanged") == told
+        await asyncio.sleep(1)
+        leg.peer_does(Voices({"7": -127.0, "8": -20.0}), Voices({"7": -127.0, "8": -127.0}))
+        await settle()
+        assert house.posted("call.dominantSpeakersChanged") == told  # silence and the same one change nothing
         leg.peer_does(Members((olga,)))
         await settle()
         assert house.bulletin.document("roster")["dominantSpeakers"] == []

@@ -10,7 +10,7 @@ import pytest
 from appliance.calls.stage import Stage
 from appliance.errors import BadRequest, Refused
 from appliance.media.layout import PEER, SELF, Face, Layout, Quality, Shows, Source
-from appliance.providers.api import Members, Peer
+from appliance.providers.api import Lost, Members, Peer, Recovered
 from hw.api import Fit
 from tests.support.calls import House, RememberingStudio, ScriptedLeg, in_room, settle
 from tests.support.clock import virtual_time
@@ -134,6 +134,24 @@ async def test_the_picture_of_one_is_asked_for_in_a_quality_or_not_at_all(tmp_pa
         assert caught.value.key == "404/notFound"
         await house.give("video.subscribe", participantId="7", quality="off")
         leg.peer_does(Members((otto,)), Members((otto, OLGA)))  # who comes again is seen again
+        await settle()
+        assert shown(house) == ["8", "7"]
+
+
+@virtual_time
+async def test_what_was_asked_of_one_holds_where_the_room_is_joined_anew(tmp_path: Path) -> None:
+    """Also when the server, another one perhaps, knows that one by another id now."""
+    async with House(tmp_path) as house:
+        leg = await in_room(house)
+        otto = replace(OTTO, video=True)
+        leg.peer_does(Members((OLGA, otto)))
+        await settle()
+        await house.give("video.subscribe", participantId="7", quality="off")
+        await settle()
+        leg.peer_does(Lost("signalling"), Members(), Members((replace(OLGA, id="17"), otto)), Recovered())
+        await settle()
+        assert shown(house) == ["8"]
+        leg.peer_does(Members((otto,)), Members((otto, OLGA)))  # but who leaves and comes again is seen again
         await settle()
         assert shown(house) == ["8", "7"]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from appliance.media.api import SessionUp
 from appliance.providers import api
 from appliance.providers.janus.audio_bridge import QUIET
-from appliance.providers.janus.effects import CancelTimer, Expelled, Finish, Publish, StartTimer, TakeAnswer, Timer
+from appliance.providers.janus.effects import CancelTimer, Finish, Ordered, Publish, StartTimer, TakeAnswer, Timer
 from appliance.vocabulary import Json
 from tests.support.janus_desk import PUBLISHER
 from tests.support.janus_hall import Hall, guest
@@ -154,13 +154,24 @@ def test_the_end_of_its_connection_is_a_loss_and_the_room_is_joined_again() -> N
 def test_everybody_else_is_sent_away() -> None:
     hall = Hall()
     hall.in_room(guest(2), guest(3))
-    assert hall.member.may_expel
+    assert hall.member.may_order
     hall.run(hall.member.expel())
     hall.plugin("listparticipants", {"audiobridge": "participants", "participants": [{"id": 1}, {"id": 2}, {"id": 3}]})
     assert [one["body"]["id"] for one in hall.asked if one.get("body", {}).get("request") == "kick"] == [2, 3]
     hall.plugin("kick", {"audiobridge": "success"})
     hall.plugin("kick", {"audiobridge": "event", "error_code": 492, "error": "No such user 3 in room 77"})
-    assert hall.of(Expelled) == [Expelled()]
+    assert hall.of(Ordered) == [Ordered()]
+
+
+def test_others_are_muted() -> None:
+    hall = Hall()
+    hall.in_room(guest(2), guest(3))
+    hall.run(hall.member.silence())
+    hall.plugin("listparticipants", {"audiobridge": "participants", "participants": [{"id": 1}, {"id": 2}, {"id": 3}]})
+    assert [one["body"]["id"] for one in hall.asked if one.get("body", {}).get("request") == "mute"] == [2, 3]
+    hall.plugin("mute", {"audiobridge": "success"})
+    hall.plugin("mute", {"audiobridge": "success"})
+    assert hall.of(Ordered) == [Ordered()]
 
 
 VALUES: st.SearchStrategy[Any] = st.none() | st.booleans() | st.integers() | st.text(max_size=8)

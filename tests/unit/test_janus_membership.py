@@ -11,10 +11,10 @@ from appliance.media.api import OnLine, SessionClosed, SessionUp
 from appliance.providers import api
 from appliance.providers.janus.effects import (
     CancelTimer,
-    Expelled,
     Finish,
     GiveUp,
     Open,
+    Ordered,
     Publish,
     StartTimer,
     TakeAnswer,
@@ -55,19 +55,19 @@ def test_what_a_moderator_mutes_of_ours_is_told_and_gone_with_the_publication() 
 
 def test_everybody_else_is_sent_away() -> None:
     desk = Desk(room=Room(1234, "lobby", secret="s3cret"))
-    assert not desk.member.may_expel
-    assert [type(one) for one in desk.member.expel()] == [Expelled]
+    assert not desk.member.may_order
+    assert [type(one) for one in desk.member.expel()] == [Ordered]
     desk.in_room(person(2))
-    assert desk.member.may_expel
+    assert desk.member.may_order
     desk.run(desk.member.expel())
     assert desk.run(desk.member.expel()) == []  # once is enough
     desk.plugin("listparticipants", {"participants": [{"id": 1}, {"id": 2}, {"id": "x"}, {}, 7]})
     kicks = [one["body"] for one in desk.asked if one.get("body", {}).get("request") == "kick"]
     assert kicks == [{"request": "kick", "room": 1234, "secret": "s3cret", "id": who} for who in (2, "x")]
     desk.plugin("kick", {"videoroom": "success"})
-    assert not desk.of(Expelled)
+    assert not desk.of(Ordered)
     desk.plugin("kick", {"videoroom": "event", "error_code": 428, "error": "No such user x"})  # left by itself
-    assert desk.of(Expelled) == [Expelled()]
+    assert desk.of(Ordered) == [Ordered()]
 
 
 def test_a_secret_that_the_server_does_not_take_is_told() -> None:
@@ -76,13 +76,48 @@ def test_a_secret_that_the_server_does_not_take_is_told() -> None:
     desk.run(desk.member.expel())
     desk.plugin("listparticipants", {"participants": [{"id": 1}, {"id": 2}]})
     desk.plugin("kick", {"videoroom": "event", "error_code": 433, "error": "Unauthorized (wrong secret)"})
-    refusal = desk.of(Expelled)[-1].refusal
+    refusal = desk.of(Ordered)[-1].refusal
     assert refusal.key == "403/roomSecret"
     assert "wrong secret" in refusal.message
     assert not desk.of(Finish)
     desk.run(desk.member.expel())
     desk.run(desk.member.link_down("gone"))
-    assert desk.of(Expelled)[-1].refusal.key == "503/provider"
+    assert desk.of(Ordered)[-1].refusal.key == "503/provider"
+
+
+def ordered(desk: Desk, request: str) -> list[Json]:
+    return [one["body"] for one in desk.asked if one.get("body", {}).get("request") == request]
+
+
+def test_others_are_muted_by_their_voices() -> None:
+    desk = Desk(room=Room(1234, "lobby", secret="s3cret"))
+    silent = person(4)
+    silent["streams"][0]["moderated"] = True
+    desk.in_room(person(2), person(3), silent)
+    desk.run(desk.member.silence())
+    desk.plugin("listparticipants", {"participants": [{"id": one} for one in (1, 2, 3, 4, 5)]})
+    guarded = {"request": "moderate", "room": 1234, "secret": "s3cret", "mid": "0", "mute": True}
+    assert ordered(desk, "moderate") == [{**guarded, "id": 2}, {**guarded, "id": 3}]
+    desk.plugin("moderate", {"videoroom": "success"})
+    desk.plugin("moderate", {"videoroom": "success"})
+    assert desk.of(Ordered) == [Ordered()]
+    desk.asked.clear()
+    desk.run(desk.member.silence("3"))
+    desk.plugin("listparticipants", {"participants": [{"id": one} for one in (1, 2, 3, 4)]})
+    assert [one["id"] for one in ordered(desk, "moderate")] == [3]
+
+
+def test_one_is_sent_away_with_what_that_one_shares() -> None:
+    desk = Desk(room=Room(1234, "lobby", secret="s3cret"))
+    screen = {"id": 9, "display": "Olga (screen)", "streams": [
+        {"type": "video", "mid": "0", "codec": "h264", "description": "screen"}]}
+    desk.in_room(person(2, "Olga"), person(3, "Otto"), screen)
+    desk.run(desk.member.expel("2"))
+    desk.plugin("listparticipants", {"participants": [{"id": one} for one in (1, 2, 3, 9)]})
+    assert [one["id"] for one in ordered(desk, "kick")] == [2, 9]
+    desk.plugin("kick", {"videoroom": "success"})
+    desk.plugin("kick", {"videoroom": "success"})
+    assert desk.of(Ordered) == [Ordered()]
 
 
 def test_the_way_in() -> None:
@@ -449,9 +484,9 @@ def test_hundreds_are_sent_away_a_few_at_a_time() -> None:
     waiting = [one for one in desk.asked if one.get("body", {}).get("request") == "kick"]
     assert len(waiting) == AT_ONCE
     for _ in range(400):
-        assert not desk.of(Expelled)
+        assert not desk.of(Ordered)
         desk.plugin("kick", {"videoroom": "success"})
-    assert desk.of(Expelled) == [Expelled()]
+    assert desk.of(Ordered) == [Ordered()]
 
 
 def test_a_server_that_answers_nothing_is_given_up_however_much_is_asked() -> None:

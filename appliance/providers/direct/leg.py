@@ -38,6 +38,7 @@ from appliance.providers.direct.effects import (
 from appliance.providers.direct.endpoint import Endpoint
 from appliance.providers.endings import GivenUp, last_report
 from appliance.providers.facts import Facts
+from appliance.providers.two import CallOfTwo
 from appliance.vocabulary import END_REASONS, Json, Reason
 
 __all__ = ["DirectLeg", "MakeSession"]
@@ -61,7 +62,7 @@ class Owner(Protocol):
 _ELSEWHERE: Final = END_REASONS["487/answeredElsewhere"]
 
 
-class DirectLeg:
+class DirectLeg(CallOfTwo):
     """A Leg (``providers.api``). Made by the provider, which then calls ``invite`` or hands it out as incoming."""
 
     def __init__(self, leg_id: str, dialog: Dialog, owner: Owner, make_session: MakeSession, media: api.MediaWanted,
@@ -115,20 +116,6 @@ class DirectLeg:
         self._carry_out(self._dialog.end(reason))
         if self._finishing is not None:
             await asyncio.shield(self._finishing)
-
-    @property
-    def ends_for_all(self) -> bool:
-        return True
-
-    async def end_for_all(self) -> None:
-        """There are only two: the call ends for the other one with ours."""
-
-    @property
-    def records(self) -> bool:
-        return False
-
-    async def record(self, *, on: bool) -> None:
-        raise Refused("in a call of two nobody records", code=501, sub_code="FeatureNotSupported", retryable=False)
 
     async def set_media(self, media: api.MediaWanted) -> None:
         self._media = media

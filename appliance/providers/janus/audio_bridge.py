@@ -144,6 +144,9 @@ class AudioBridge(Stay):
             effects += self._say()
         return effects
 
+    def _muting(self, who: int | str) -> Sequence[Json]:
+        return [{"request": "mute"}]
+
     def _talks(self, who: object, talking: bool) -> Sequence[Effect]:
         guest = self._guests.get(str(who))
         if guest is None:

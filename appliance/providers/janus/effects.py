@@ -16,11 +16,11 @@ __all__ = [
     "CloseText",
     "Drop",
     "Effect",
-    "Expelled",
     "Finish",
     "GiveUp",
     "Open",
     "OpenText",
+    "Ordered",
     "Publish",
     "Recorded",
     "Send",
@@ -179,8 +179,8 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
-class Expelled:
-    """Everybody else was sent away; ``refusal``: why not all of them."""
+class Ordered:
+    """What we ordered as a moderator is done; ``refusal``: why not all of it."""
 
     refusal: Reason | None = None
 
@@ -231,4 +231,4 @@ class Finish:
 
 Effect = (Open | Shut | GiveUp | Send | Publish | TakeAnswer | Watch | Carry | Unwatch | Share | ShareAnswer | Unshare
           | OpenText | WriteText | CloseText | Trickle | Drop | Tell | TokenJudged | TakenOver | StartTimer
-          | CancelTimer | Expelled | Recorded | Finish)
+          | CancelTimer | Ordered | Recorded | Finish)

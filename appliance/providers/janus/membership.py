@@ -219,6 +219,16 @@ class Membership(Stay):
             self._change(who, streams=tuple(
                 replace(one, muted=muted) if one.mid == mid else one for one in person.streams))
 
+    def _feeds_of(self, who: str) -> Set[str]:
+        person = self._persons.get(who)
+        shared = None if person is None else Shares(self._persons.values()).of(person)
+        return {who} if shared is None else {who, shared[0]}
+
+    def _muting(self, who: int | str) -> Sequence[Json]:
+        person = self._persons.get(str(who))
+        return [{"request": "moderate", "mid": one.mid, "mute": True}
+                for one in (() if person is None else person.streams) if one.kind == "audio" and not one.muted]
+
     def _hung_up(self, *, watching: bool) -> Sequence[Effect]:
         """The server closed a peer connection; of the subscription that is no loss where nobody was on it."""
         if watching and not self._subscription.lines:

@@ -7,19 +7,19 @@ to destroy the room would end it for everyone too, and leave none to come back t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from appliance.providers import api
 from appliance.providers.janus import protocol as wire
-from appliance.providers.janus.effects import Effect, Expelled, Tell
+from appliance.providers.janus.effects import Effect, Ordered, Tell
 from appliance.providers.janus.requests import Answer, Requests
 from appliance.vocabulary import END_REASONS, Category, Json, Reason
 
 __all__ = ["Moderation"]
 
-AT_ONCE: Final = 16  # people who are sent away in one go: the connection holds some hundred messages that wait
+AT_ONCE: Final = 16  # requests in one go: the connection holds some hundred messages that wait
 
 _NOT_OURS: Final = Reason(
     403, "roomSecret", Category.EXPECTED, "The server does not take the secret of the room.",
@@ -37,7 +37,7 @@ class Moderation:
         self._kinds: Mapping[str, str] = {}  # of our streams, by MID
         self._barred: set[str] = set()
         self._pending = 0  # answers to come
-        self._staying: deque[int | str] = deque()  # who is to be sent away after that
+        self._orders: deque[Json] = deque()  # requests that follow those
         self._handle = 0
         self._refusal: Reason | None = None
 
@@ -61,9 +61,9 @@ class Moderation:
 
     def forget(self) -> Sequence[Effect]:
         """We are not in the room any more; who joins again is not moderated."""
-        answer: list[Effect] = [Expelled(END_REASONS["503/provider"])] if self._pending else []
+        answer: list[Effect] = [Ordered(END_REASONS["503/provider"])] if self._pending else []
         self._pending = 0
-        self._staying.clear()
+        self._orders.clear()
         self._kinds = {}
         if not self._barred:
             return answer
@@ -76,20 +76,22 @@ class Moderation:
     # --- what we do -------------------------------------------------------------------------------------------------
 
     @property
-    def may_expel(self) -> bool:
+    def may_order(self) -> bool:
         return bool(self._secret)
 
-    def expel(self, handle: int, me: str) -> Sequence[Effect]:
-        """Send everybody but ``me`` away; Expelled follows."""
+    def order(self, handle: int, me: str, orders: Callable[[int | str], Sequence[Json]]) -> Sequence[Effect]:
+        """Do to everybody but ``me`` what ``orders`` says of each, requests without room and secret; Ordered follows.
+        One after the other: nothing happens while one is not done."""
         if self._pending:
             return []
         self._pending, self._refusal, self._handle = 1, None, handle
         return self._requests.tell_plugin(handle, {"request": "listparticipants", "room": self._room},
-                                          self._listed(me), self._not_listed)
+                                          self._listed(me, orders), self._not_listed)
 
-    def _listed(self, me: str) -> Answer:
+    def _listed(self, me: str, orders: Callable[[int | str], Sequence[Json]]) -> Answer:
         def listed(message: Json) -> Sequence[Effect]:
-            self._staying.extend(who for who in wire.listed(wire.data_of(message)) if str(who) != me)
+            there = [who for who in wire.listed(wire.data_of(message)) if str(who) != me]
+            self._orders.extend({**order, "id": who} for who in there for order in orders(who))
             return self._answered()
 
         return listed
@@ -98,10 +100,10 @@ class Moderation:
         self._refusal = wire.fault_of(error, self._dialect)[1]
         return self._answered()
 
-    def _away(self, _: Json) -> Sequence[Effect]:
+    def _done(self, _: Json) -> Sequence[Effect]:
         return self._answered()
 
-    def _not_away(self, error: Json) -> Sequence[Effect]:
+    def _not_done(self, error: Json) -> Sequence[Effect]:
         if error.get("error_code", error.get("code")) != self._dialect.gone:
             self._refusal = replace(_NOT_OURS, message=f"{_NOT_OURS.message} It says: {wire.words_of(error)}")
         return self._answered()
@@ -109,8 +111,8 @@ class Moderation:
     def _answered(self) -> Sequence[Effect]:
         self._pending -= 1
         effects: list[Effect] = []
-        while self._staying and self._pending < AT_ONCE:
+        while self._orders and self._pending < AT_ONCE:
             self._pending += 1
-            body = {"request": "kick", "room": self._room, "secret": self._secret, "id": self._staying.popleft()}
-            effects += self._requests.tell_plugin(self._handle, body, self._away, self._not_away)
-        return effects if self._pending else [Expelled(self._refusal)]
+            body = {**self._orders.popleft(), "room": self._room, "secret": self._secret}
+            effects += self._requests.tell_plugin(self._handle, body, self._done, self._not_done)
+        return effects if self._pending else [Ordered(self._refusal)]

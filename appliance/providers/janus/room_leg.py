@@ -24,11 +24,11 @@ from appliance.providers.janus.effects import (
     CloseText,
     Drop,
     Effect,
-    Expelled,
     Finish,
     GiveUp,
     Open,
     OpenText,
+    Ordered,
     Publish,
     Recorded,
     Send,
@@ -51,7 +51,7 @@ __all__ = ["CLOSE_S", "Doorkeeper", "RoomLeg"]
 log = logging.getLogger(__name__)
 
 CLOSE_S: Final = 1.0
-EXPEL_S: Final = 5.0
+ORDER_S: Final = 5.0
 RECORD_S: Final = 5.0
 STOP_RECORDING_S: Final = 0.5  # of the two seconds that an end may take
 
@@ -97,7 +97,8 @@ class RoomLeg(ABC, Generic[S]):
         self._chores: Chores[Timer] = Chores(
             f"janus.media.{leg_id[:12]}", lambda: self._carry_out(stay.end(END_REASONS["500/internal"])))
         self._finishing: asyncio.Task[None] | None = None
-        self._expelled: asyncio.Future[Reason | None] | None = None
+        self._ordered: asyncio.Future[Reason | None] | None = None
+        self._ordering = asyncio.Lock()
         self._recorded: asyncio.Future[Reason | None] | None = None
 
     # --- Leg --------------------------------------------------------------------------------------------------------
@@ -136,19 +137,30 @@ class RoomLeg(ABC, Generic[S]):
             await asyncio.shield(self._finishing)
 
     @property
-    def ends_for_all(self) -> bool:
-        return self._stay.may_expel
+    def moderates(self) -> bool:
+        return self._stay.may_order
 
     async def end_for_all(self) -> None:
-        if self._expelled is None:
-            self._expelled = asyncio.get_running_loop().create_future()
-            self._carry_out(self._stay.expel())
-        try:
-            async with asyncio.timeout(EXPEL_S):
-                refusal = await asyncio.shield(self._expelled)
-        except TimeoutError:
-            refusal = END_REASONS["503/provider"]
-        self._expelled = None
+        await self._order(self._stay.expel)
+
+    async def remove(self, participant: str) -> None:
+        await self._order(partial(self._stay.expel, participant))
+
+    async def mute_others(self, participant: str | None = None) -> None:
+        await self._order(partial(self._stay.silence, participant))
+
+    async def _order(self, order: Callable[[], Sequence[Effect]]) -> None:
+        """Raises Refused where the room does not let us."""
+        async with self._ordering:
+            ordered = self._ordered = asyncio.get_running_loop().create_future()
+            self._carry_out(order())
+            try:
+                async with asyncio.timeout(ORDER_S):
+                    refusal = await ordered
+            except TimeoutError:
+                refusal = END_REASONS["503/provider"]
+            finally:
+                self._ordered = None
         _refuse(refusal)
 
     @property
@@ -244,9 +256,9 @@ class RoomLeg(ABC, Generic[S]):
                     self._close_text()
                 case Drop(generation):
                     self._drop(generation)
-                case Expelled(refusal):
-                    if self._expelled is not None and not self._expelled.done():
-                        self._expelled.set_result(refusal)
+                case Ordered(refusal):
+                    if self._ordered is not None and not self._ordered.done():
+                        self._ordered.set_result(refusal)
                 case Recorded(refusal):
                     if self._recorded is not None and not self._recorded.done():
                         self._recorded.set_result(refusal)

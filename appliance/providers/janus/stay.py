@@ -11,7 +11,7 @@ Order: connect, create (or claim), attach, join; what follows is the plug-in's.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final
 
@@ -22,10 +22,10 @@ from appliance.providers.janus.effects import (
     CancelTimer,
     Drop,
     Effect,
-    Expelled,
     Finish,
     GiveUp,
     Open,
+    Ordered,
     Recorded,
     Shut,
     StartTimer,
@@ -182,14 +182,31 @@ class Stay(ABC):
         return self._me_there
 
     @property
-    def may_expel(self) -> bool:
-        return self._moderation.may_expel and bool(self._me_there)
+    def may_order(self) -> bool:
+        """Whether we moderate the room."""
+        return self._moderation.may_order and bool(self._me_there)
 
-    def expel(self) -> Sequence[Effect]:
-        """Send everybody else away; Expelled follows."""
+    def expel(self, who: str | None = None) -> Sequence[Effect]:
+        """Send one of the roster away, or everybody else; Ordered follows."""
+        feeds = None if who is None else self._feeds_of(who)
+        return self._order(lambda one: [{"request": "kick"}] if feeds is None or str(one) in feeds else [])
+
+    def silence(self, who: str | None = None) -> Sequence[Effect]:
+        """Mute one of the roster, or everybody else; Ordered follows."""
+        return self._order(lambda one: self._muting(one) if who in (None, str(one)) else [])
+
+    def _order(self, orders: Callable[[int | str], Sequence[Json]]) -> Sequence[Effect]:
         if self._over or self._publisher is None or not self._me_there:
-            return [Expelled(END_REASONS["503/provider"])]
-        return self._moderation.expel(self._publisher, self._me_there)
+            return [Ordered(END_REASONS["503/provider"])]
+        return self._moderation.order(self._publisher, self._me_there, orders)
+
+    def _feeds_of(self, who: str) -> Set[str]:
+        """Their ids in the room, of what they share too."""
+        return {who}
+
+    @abstractmethod
+    def _muting(self, who: int | str) -> Sequence[Json]:
+        """The requests that mute them."""
 
     @property
     def may_record(self) -> bool:

@@ -17,6 +17,7 @@ from appliance.providers import api
 from appliance.providers.endings import reason_of
 from appliance.providers.facts import Facts
 from appliance.providers.sip.keying import PROMPT_S, Digits, Ears, Pause, Prompt, Step
+from appliance.providers.two import CallOfTwo
 from appliance.tasks import background, fail_loudly
 from appliance.vocabulary import END_REASONS, Json, Reason
 
@@ -39,7 +40,7 @@ class Telephone(api.Leg, Protocol):
         """Of all that was heard of the other side so far (W3C totalAudioEnergy)."""
 
 
-class DialIn:
+class DialIn(CallOfTwo):
     """A Leg (``providers.api``) around the calls that ``call`` makes; the last one is that of this leg."""
 
     def __init__(self, leg_id: str, call: Callable[[], Telephone], steps: Sequence[Step], *, meeting: bool) -> None:
@@ -80,20 +81,6 @@ class DialIn:
         self._ending = True
         await self._stop_keys()
         await self._call.end(reason)
-
-    @property
-    def ends_for_all(self) -> bool:
-        return not self._meeting
-
-    async def end_for_all(self) -> None:
-        await self._call.end_for_all()
-
-    @property
-    def records(self) -> bool:
-        return self._call.records
-
-    async def record(self, *, on: bool) -> None:
-        await self._call.record(on=on)
 
     async def set_media(self, media: api.MediaWanted) -> None:
         await self._call.set_media(media)

@@ -38,6 +38,7 @@ from appliance.providers.sip.outgoing import OutgoingCall
 from appliance.providers.sip.reasons import header_of, reason_of, status_of
 from appliance.providers.sip.sdes import MediaProtection
 from appliance.providers.sip.uri import Uri
+from appliance.providers.two import CallOfTwo
 from appliance.vocabulary import END_REASONS, Json, Reason
 
 __all__ = ["Ground", "SipLeg"]
@@ -90,7 +91,7 @@ class _Timer(Enum):
     OWED = "sound is due"
 
 
-class SipLeg:
+class SipLeg(CallOfTwo):
     """One SIP call of a leg (``transfer``). ``call`` is given for one that comes in; ``dial`` begins one of ours."""
 
     def __init__(
@@ -176,20 +177,6 @@ class SipLeg:
             self._finish(reason)
         if self._finishing is not None:
             await asyncio.shield(self._finishing)
-
-    @property
-    def ends_for_all(self) -> bool:
-        return True
-
-    async def end_for_all(self) -> None:
-        """There are only two: the call ends for the other one with ours."""
-
-    @property
-    def records(self) -> bool:
-        return False
-
-    async def record(self, *, on: bool) -> None:
-        raise Refused("telephones are not asked to record", code=501, sub_code="FeatureNotSupported", retryable=False)
 
     async def set_media(self, media: api.MediaWanted) -> None:
         self._media = media

@@ -23,6 +23,7 @@ from appliance.providers.sip import events as said
 from appliance.providers.sip.leg import Ground, SipLeg
 from appliance.providers.sip.reasons import reason_of, status_of
 from appliance.providers.sip.refer import Asked, Replaces
+from appliance.providers.two import CallOfTwo
 from appliance.vocabulary import END_REASONS, Json, Reason
 
 __all__ = ["TransferableLeg"]
@@ -41,7 +42,7 @@ class _Purpose(Enum):
     ASKED = auto()  # whoever is to get the call is called first
 
 
-class TransferableLeg:
+class TransferableLeg(CallOfTwo):
     """A Leg (``providers.api``) that begins as ``first``. ``called``: by us; who was called may send us on, as may who
     is proven."""
 
@@ -90,20 +91,6 @@ class TransferableLeg:
         await asyncio.gather(self._leave_other(END_REASONS["487/cancelled"]), self._leg.end(reason))
         if self._over is not None:
             self._facts.put(api.Ended(reason))
-
-    @property
-    def ends_for_all(self) -> bool:
-        return self._leg.ends_for_all
-
-    async def end_for_all(self) -> None:
-        await self._leg.end_for_all()
-
-    @property
-    def records(self) -> bool:
-        return self._leg.records
-
-    async def record(self, *, on: bool) -> None:
-        await self._leg.record(on=on)
 
     async def set_media(self, media: api.MediaWanted) -> None:
         self._media = media

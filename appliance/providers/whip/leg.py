@@ -13,6 +13,7 @@ from appliance.providers import api
 from appliance.providers.chores import Chores
 from appliance.providers.endings import last_report
 from appliance.providers.facts import Facts
+from appliance.providers.two import CallOfTwo
 from appliance.providers.whip.choice import Choice
 from appliance.providers.whip.way import Make, Way
 from appliance.vocabulary import END_REASONS, Json, Reason
@@ -33,7 +34,7 @@ class Ground(Protocol):
     def leg_over(self, leg: WhipLeg) -> None: ...
 
 
-class WhipLeg:
+class WhipLeg(CallOfTwo):
     """A Leg (``providers.api``), outgoing only. It is connected when all its ways are, and lost when one of them is.
 
     ways: servers and maker of sessions, for each."""
@@ -84,21 +85,6 @@ class WhipLeg:
         self._finish(reason)
         if self._finishing is not None:
             await asyncio.shield(self._finishing)
-
-    @property
-    def ends_for_all(self) -> bool:
-        return False
-
-    async def end_for_all(self) -> None:
-        raise Refused("a media server lets nobody send others away", code=403, sub_code="notPermitted")
-
-    @property
-    def records(self) -> bool:
-        return False
-
-    async def record(self, *, on: bool) -> None:
-        raise Refused("a media server is not asked to record", code=501, sub_code="FeatureNotSupported",
-                      retryable=False)
 
     async def set_media(self, media: api.MediaWanted) -> None:
         for way in self._ways:
