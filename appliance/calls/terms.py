@@ -40,7 +40,10 @@ class Terms:
         if not self.sound_alone:
             return {}
         pictures = dict.fromkeys(("turnVideoOn", "shareScreen"), _SOUND_ALONE)
-        return pictures if self.texts else {**pictures, "raiseHand": f"{_SOUND_ALONE}, and no data messages"}
+        if self.texts:
+            return pictures
+        return {**pictures, "raiseHand": f"{_SOUND_ALONE}, and no data messages",
+                "startRecording": f"{_SOUND_ALONE}, and no data messages, so that nobody could be told of it"}
 
     def closed(self, wall: float) -> Reason | None:
         """Why nobody may be in the room at ``wall``; None while it is open."""

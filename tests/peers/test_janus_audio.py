@@ -124,6 +124,18 @@ async def test_of_three_each_hears_the_other_two(tmp_path: Path) -> None:
         assert set(gate.members) == {"Door", "Desk"}
 
 
+async def test_who_only_listens_hears_and_is_muted(tmp_path: Path) -> None:
+    async with (
+        hall(tmp_path) as server, device(server.url, "door", 440) as door, device(server.url, "gate", 880) as gate,
+    ):
+        await joins(gate)
+        await joins(door, media=api.MediaWanted(False, False, listens_only=True))
+        await door.hears(880)
+        await until(lambda: "Door" in gate.members and gate.members["Door"].muted, "the door is muted")
+        assert gate.board.hears()[1] < -60
+        assert not any(one["type"] == "outbound-rtp" for one in await door.stats())
+
+
 async def test_each_refusal_has_its_own_reason(tmp_path: Path) -> None:
     async with hall(tmp_path) as server, device(server.url, "door") as door:
         for room, pin, key in (("99", "", "404/noSuchRoom"), ("78", "", "403/wrongPin"), ("78", "1", "403/wrongPin")):
@@ -210,7 +222,7 @@ async def test_the_appliance_in_a_room_of_sound_alone(tmp_path: Path) -> None:
                 call = running.document("call")
                 assert (call["kind"], call["isLocalVideoStarted"]) == ("Room", False)
                 able = call["capabilities"]
-                assert [able[name] for name in ("turnVideoOn", "shareScreen", "raiseHand")] == 3 * [
+                assert [able[name] for name in ("turnVideoOn", "shareScreen", "raiseHand", "startRecording")] == 4 * [
                     {"isPresent": False, "reason": "FeatureNotSupported"}]
                 assert able["unmuteMic"]["isPresent"]
                 refused = await running.give("video.start")

@@ -20,7 +20,9 @@ from appliance.settings import JanusRoomSettings, Secret
 from tests.support.audio_page import audio_page
 from tests.support.browser import chromium, wait_for
 from tests.support.house import house, start_of
+from tests.support.janus import AUDIO as AUDIO_BRIDGE
 from tests.support.janus import TEXT, JanusServer
+from tests.support.janus_between import between
 from tests.support.room_device import ROOM, Device, device, janus
 from tests.support.room_talk import heard, listening, says
 from tests.support.waiting import until
@@ -176,6 +178,71 @@ async def test_after_a_loss_messages_come_again(tmp_path: Path) -> None:
         for one in (door, gate):
             one.told[:] = [(at, event) for at, event in one.told if isinstance(event, api.Members)]
         await listening(door, gate)
+
+
+async def test_where_only_the_signalling_is_cut_no_ghost_is_left(tmp_path: Path) -> None:
+    async with (
+        world(tmp_path) as server, between(server.url) as way, people(server, "gate") as (gate,),
+        device(way.url, "door", rooms=(room(),)) as door,
+    ):
+        await door.join("hall")
+        await door.connected()
+        await listening(door, gate)
+        await way.close()
+        await until(lambda: door.of(api.Lost), "the door reconnects", 3)
+        await way.open()
+        await until(lambda: door.of(api.Recovered), "it is back", 8)
+        assert any(one["janus"] == "claim" for one in way.asked)
+        await until(lambda: door.ids and gate.ids, "each sees the other")
+        for one in (door, gate):
+            one.told[:] = [(at, event) for at, event in one.told if not isinstance(event, api.DataReceived)]
+        await listening(door, gate)
+        for plugin, where, name in ((AUDIO_BRIDGE, HALL, "id"), (TEXT, TALK, "username")):
+            async with server.control(plugin) as control:
+                listed = await control.request({"request": "listparticipants", "room": where})
+                assert {str(one[name]) for one in listed["participants"]} == {*door.ids, *gate.ids}
+
+
+async def test_a_server_with_ids_of_text_and_who_may_only_listen(tmp_path: Path) -> None:
+    async with (
+        janus(tmp_path, audio={str(HALL): AUDIO[HALL]}, texts={str(TALK): {}}) as server,
+        people(server, "door", "gate") as (door, gate), device(server.url, "desk", rooms=(room(),)) as desk,
+    ):
+        await desk.join("hall", media=api.MediaWanted(False, False, listens_only=True))
+        await desk.connected()
+        await listening(door, gate)
+        await says(door, "note", "for the desk", to=[door.members["Desk"].id])
+        await until(lambda: heard(desk, "note"), "the desk reads it")
+        assert not heard(gate, "note")
+        assert desk.leg is not None
+        with pytest.raises(Refused) as refused:
+            await desk.leg.send("chat", "hello")
+        assert refused.value.key == "403/RoleRestricted"
+
+
+async def test_a_recording_of_the_mix_is_told_to_the_others(tmp_path: Path) -> None:
+    (tmp_path / "janus").mkdir()
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET)
+    secret.chmod(0o600)
+    where = {HALL: {"sampling_rate": 48_000, "secret": SECRET, "record_dir": str(tmp_path)}}
+    async with (
+        janus(tmp_path / "janus", audio=where, texts={TALK: {}}) as server, people(server, "gate") as (gate,),
+    ):
+        start = await start_of(tmp_path, {"janus.url": server.url, "mqtt.enabled": False, "janus.rooms": [{
+            "name": "hall", "id": str(HALL), "kind": "audio", "text_id": str(TALK), "role": "presenter",
+            "secret_file": str(secret)}]})
+        async with house(start) as running:
+            joined = await running.give("room.join", target="hall")
+            assert joined["result"] == "done", joined
+            begun = await running.give("record.start")
+            assert begun["result"] == "done", begun
+            await until(lambda: any(json.loads(one.payload).get("recording") for one in heard(gate, "state")),
+                        "it is told")
+            assert running.document("call")["isRecordingActive"]
+            await until(lambda: any(one.stat().st_size > 50_000 for one in tmp_path.glob("*.wav")), "half a second")
+            ended = await running.give("record.stop")
+            assert ended["result"] == "done", ended
 
 
 async def test_the_door_is_opened_and_hands_are_seen_in_a_room_of_sound_alone(tmp_path: Path) -> None:

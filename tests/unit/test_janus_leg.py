@@ -12,7 +12,8 @@ import pytest
 from aiohttp import web
 from aiortc.exceptions import InvalidStateError
 
-from appliance.media.api import Directions, Gallery, Session, SessionClosed, SessionEvent, SessionUp
+from appliance.errors import Refused, SignalingError
+from appliance.media.api import DataLine, Directions, Gallery, Session, SessionClosed, SessionEvent, SessionUp
 from appliance.providers import api
 from appliance.providers.endpoints import Endpoints
 from appliance.providers.janus.leg import JanusLeg
@@ -22,6 +23,7 @@ from appliance.providers.janus.websocket import WebSockets
 from appliance.vocabulary import END_REASONS, Json
 from tests.support.clock import virtual_time
 from tests.support.janus_desk import ME, OFFER, PUBLISHER
+from tests.support.waiting import until
 
 
 class Publication:
@@ -85,10 +87,28 @@ class Link:
         self.on_message({"janus": "success", "transaction": self.asked.pop(0)["transaction"], **message})
 
 
+class Line:
+    """A DataLine that can use no offer."""
+
+    def __init__(self) -> None:
+        self.closed = asyncio.Event()
+
+    async def answer(self, offer: str) -> str:
+        raise SignalingError("the offer cannot be used", sub_code="badSdp")
+
+    async def events(self) -> AsyncIterator[SessionEvent]:
+        await self.closed.wait()
+        yield SessionClosed("closed")
+
+    async def close(self) -> None:
+        self.closed.set()
+
+
 class Ground:
     """What the provider gives."""
 
     def __init__(self) -> None:
+        self.lines: list[Line] = []
         self.publications: list[Publication] = []
         self.shares: list[Publication] = []
         self.links: list[Link] = []
@@ -100,6 +120,10 @@ class Ground:
     def shared(self) -> Session | None:
         self.shares.append(Publication())
         return self.shares[-1]  # type: ignore[return-value]
+
+    def data_line(self) -> DataLine:
+        self.lines.append(Line())
+        return self.lines[-1]  # type: ignore[return-value]
 
     def gallery(self) -> Gallery:
         raise AssertionError("nobody is there")
@@ -205,6 +229,31 @@ async def test_what_is_shared_and_stopped_at_once_does_not_end_the_call() -> Non
     assert not ground.shares[0].asked.is_set()
     assert not leg._stay.over
     await leg.end(END_REASONS["0/local"])
+
+
+@virtual_time
+async def test_a_text_rooms_offer_that_cannot_be_used_is_asked_for_again_and_the_call_goes_on() -> None:
+    ground = Ground()
+    leg = JanusLeg("leg-1", Room(1234, "lobby", text=7), ground, me=ME, media=api.MediaWanted(), shows=True)
+    leg.join()
+    link = ground.links[0]
+    await enter(link)
+    for number in range(3):
+        ground.publications[0].may_offer.set()
+        await ground.publications[0].asked.wait()
+        link.asked[:] = [one for one in link.asked if one["janus"] == "attach"]
+        link.answer(data={"id": 31 + number})
+        link.answer(janus="event", sender=31 + number, plugindata={"data": {"textroom": "event"}},
+                    jsep={"type": "offer", "sdp": "rubbish"})
+        await ground.lines[number].closed.wait()
+        assert [one["handle_id"] for one in link.asked if one["janus"] == "detach"] == [31 + number]
+        with pytest.raises(Refused) as refused:
+            await leg.send("chat", "hello")
+        assert refused.value.sub_code == "noDataChannel"
+        await until(lambda: any(one["janus"] == "attach" for one in link.asked), "it is tried again")
+    assert not leg._stay.over
+    await leg.end(END_REASONS["0/local"])
+    assert len(ground.lines) == 3
 
 
 async def test_a_fault_of_ours_leaves_the_connection_and_says_so(caplog: pytest.LogCaptureFixture) -> None:

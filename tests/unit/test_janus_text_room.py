@@ -210,6 +210,19 @@ def test_what_fails_is_tried_again_ever_more_seldom_and_the_call_goes_on() -> No
         talk.text.require()
 
 
+def test_a_handle_that_comes_too_late_is_given_back() -> None:
+    talk = Talk()
+    talk.in_room(guest(2))
+    talk.run(talk.member.timeout(Timer.TEXT))
+    assert talk.of(StartTimer)[-1].timer is Timer.TEXT
+    talk.answer(lambda one: one["janus"] == "attach" and one["plugin"] == "janus.plugin.textroom", data={"id": 30})
+    assert [one["handle_id"] for one in talk.asked if one["janus"] == "detach"] == [30]
+    talk.run(talk.member.timeout(Timer.TEXT))
+    talk.connected()
+    talk.let_in()
+    talk.text.require()
+
+
 def test_a_server_that_does_not_let_us_in_in_time_is_asked_anew() -> None:
     talk = Talk()
     talk.in_room(guest(2))

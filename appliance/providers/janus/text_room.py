@@ -64,11 +64,12 @@ class TextRoom:
         self._inbound = Inbound(monotonic)
         self._outbound: OrderedDict[tuple[str, ...], Outbound] = OrderedDict()  # by who is meant
         self._generation = 0
-        self._door: Json | None = None  # what a request to join has beside the room; None: we are in no room
+        self._door: Json | None = None  # what opens the room; None: we are in none
         self._me_there = ""  # our id in the room
         self._username = ""  # and our name in the TextRoom, which is that if it is free
         self._people: dict[str, str] = {}  # display name by user name
-        self._joining = ""  # transaction of that request
+        self._attaching = False
+        self._joining = ""  # transaction of the request to join
         self._in = False
         self._failures = 0
         self._shut = ""  # why it is not tried any more
@@ -87,30 +88,37 @@ class TextRoom:
 
     def forget(self) -> None:
         """We are not in the room any more. The handle may be claimed."""
-        self._door, self._joining, self._in = None, "", False
+        self._door, self._joining, self._in, self._attaching = None, "", False, False
         self._people.clear()
 
     def retry(self) -> Sequence[Effect]:
         """Timer.TEXT: it was not let in in time, or is to be tried again."""
         if self._door is None or self._in:
             return []
-        return self._open() if self.handle is None else self._fail("it does not answer")
+        waits = self._attaching or self.handle is not None
+        return self._fail("it does not answer") if waits else self._open()
 
     # --- the connection ---------------------------------------------------------------------------------------------
 
     def _open(self) -> Sequence[Effect]:
         if self._room is None or self._shut:
             return []
+        self._attaching = True
         attach = {"janus": "attach", "plugin": wire.TEXT_ROOM.plugin}
         return [StartTimer(Timer.TEXT, TRY_S), *self._requests.ask(attach, self._attached, self._refused)]
 
     def _attached(self, message: Json) -> Sequence[Effect]:
-        self.handle = wire.new_id(message)
-        if self.handle is None or self._door is None:
+        handle = wire.new_id(message)
+        if not self._attaching:  # so late that it is not waited for any more
+            return [] if handle is None else self._detach(handle)
+        self._attaching, self.handle = False, handle
+        if handle is None:
             return self._fail("it gave no handle")
-        return self._requests.tell_plugin(self.handle, {"request": "setup"}, self._offered, self._refused)
+        return self._requests.tell_plugin(handle, {"request": "setup"}, self._offered, self._refused)
 
     def _offered(self, message: Json) -> Sequence[Effect]:
+        if self.handle is None or message.get("sender") != self.handle:
+            return []
         sdp = wire.sdp_of(message, "offer")
         return self._fail("it offers no connection") if sdp is None else [OpenText(self._generation, sdp)]
 
@@ -138,7 +146,7 @@ class TextRoom:
         return self._fail("the server closed it") if message.get("janus") in ("hangup", "detached") else []
 
     def _refused(self, error: Mapping[str, Any]) -> Sequence[Effect]:
-        return self._fail(wire.words_of(error))
+        return self._fail(wire.words_of(error)) if self._attaching or self.handle is not None else []
 
     def _fail(self, words: str) -> Sequence[Effect]:
         """The call goes on without, and it is tried again."""
@@ -155,12 +163,12 @@ class TextRoom:
 
     def _close(self) -> Sequence[Effect]:
         handle, self.handle = self.handle, None
-        self._joining, self._in = "", False
+        self._joining, self._in, self._attaching = "", False, False
         self._people.clear()
-        if handle is None:
-            return []
-        return [CloseText(self._generation),
-                *self._requests.ask({"janus": "detach", "handle_id": handle}, nothing, nothing)]
+        return [] if handle is None else [CloseText(self._generation), *self._detach(handle)]
+
+    def _detach(self, handle: int) -> Sequence[Effect]:
+        return self._requests.ask({"janus": "detach", "handle_id": handle}, nothing, nothing)
 
     # --- what is said there -------------------------------------------------------------------------------------------
 
