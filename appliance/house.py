@@ -268,7 +268,8 @@ class House:
         from appliance.providers.janus.token import Token
 
         token = await asyncio.to_thread(Token, settings.janus.token, self.clock,
-                                        kept=settings.data_dir / "janus.token", flag=self.diagnostics.flag)
+                                        kept=settings.data_dir / "janus.token", key=settings.janus.token_key,
+                                        flag=self.diagnostics.flag)
         self.token = token
         self._start.hide([token.text])
         rooms = await asyncio.to_thread(JanusProvider, settings.janus, self.studio, token, ice=_ice(settings),

@@ -18,6 +18,7 @@ TOKEN_LENGTH: Final = 16
 
 
 PIN_LENGTH: Final = range(4, 13)  # digits: fewer are guessed, more are not remembered
+SHORTEST_KEY: Final = 32  # characters; 128 bits where they are hexadecimal
 NAMED_APART: Final = ("book", "janus.rooms", "door.signers", "door.codes", "sip.accounts", "sip.meetings", "whip")
 """Lists whose names are never taken for a device's."""
 PUBLIC: Final = ("112", "911", "999", "110", "000", "111", "119")
@@ -117,6 +118,8 @@ def _janus(settings: Settings) -> Found:
                 yield f"janus.rooms[{n}].valid_until", "must be later than valid_from"
     if len({janus.url, *janus.other_urls}) <= len(janus.other_urls):
         yield "janus.other_urls", "names a server twice"
+    if janus.token_key and len(janus.token_key.reveal()) < SHORTEST_KEY:
+        yield "janus.token_key_file", f"holds less than {SHORTEST_KEY} characters: openssl rand -hex 32 makes a key"
     if janus.choose == "nearest" and not janus.other_urls:
         yield "janus.choose", "has one server to choose from; name others in janus.other_urls"
 

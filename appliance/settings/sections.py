@@ -255,6 +255,9 @@ class JanusSettings:
                            restart=True, example='"/etc/edgecall/janus-ca.crt"')
     token: Secret = setting(Secret(), "Token, where the server or its rooms ask for one.",  # noqa: RUF009
                             example='"credential:janus-token"')
+    token_key: Secret = setting(Secret(), "Key with which the token that token.set gives is kept encrypted; without "  # noqa: RUF009
+                                "it, it is kept for its owner alone.", restart=True,
+                                example='"credential:token-key"')
     api_secret: Secret = setting(Secret(), "API secret, where the server asks for one.",  # noqa: RUF009
                                  restart=True, example='"credential:janus-secret"')
     trusted_broker: bool = setting(False, "For mqtts://. Who may read at the broker what the server answers can take "

@@ -142,6 +142,33 @@ def test_a_damaged_file_is_no_token(tmp_path: Path, content: bytes) -> None:
     assert token.text == "configured"
 
 
+KEY = Secret("0123456789abcdef" * 4)
+
+
+def reader(kept: Path, key: Secret) -> Token:
+    return Token(Secret("configured"), Wall(), kept=kept, key=key, flag=lambda *_, **__: None)
+
+
+async def test_where_there_is_a_key_nobody_reads_it_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    kept = tmp_path / "janus.token"
+    token = await asyncio.to_thread(reader, kept, Secret())
+    await token.put("t0p-secret", None)
+    assert b"t0p-secret" in kept.read_bytes()  # in plain, as it was before there was a key
+    token = await asyncio.to_thread(reader, kept, KEY)
+    assert token.text == "t0p-secret"
+    assert b"t0p-secret" not in kept.read_bytes()
+    assert kept.stat().st_mode & 0o077 == 0
+    await token.put("t0p-secret-2", 60)
+    assert b"t0p-secret" not in kept.read_bytes()
+    assert (await asyncio.to_thread(reader, kept, KEY)).text == "t0p-secret-2"
+    token.stop()
+    for key, words in ((Secret(), "janus.token_key_file is not set"), (Secret("f" * 64), "another key")):
+        caplog.clear()
+        assert (await asyncio.to_thread(reader, kept, key)).text == "configured"
+        assert words in caplog.text
+    assert (await asyncio.to_thread(reader, kept, KEY)).text == "t0p-secret-2"  # and nothing of it was lost
+
+
 async def test_one_that_cannot_be_kept_holds_all_the_same(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     desk = Desk("")

@@ -297,6 +297,17 @@ def test_a_user_never_has_the_name_of_a_device(tmp_path: Path) -> None:
     """, tmp_path).http.tokens[0].scope == "device"
 
 
+def test_a_key_that_could_be_guessed_is_refused(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("short")
+    secret.chmod(0o600)
+    text = "[janus]\nurl = 'wss://rooms.example.org'\ntoken_key_file = './secret'\n"
+    (fault,) = faults_of(text, tmp_path)
+    assert fault.startswith("janus.token_key_file: holds less than 32 characters")
+    secret.write_text("0123456789abcdef" * 2)
+    assert settings_of(text, tmp_path).janus.token_key
+
+
 def test_a_secret_stands_in_place_of_the_password_of_turn(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("shared-by-both")

@@ -19,6 +19,7 @@ from appliance.clock import Clock, rfc3339
 from appliance.durable import replace_file
 from appliance.errors import StoreError
 from appliance.providers.janus.protocol import token_end
+from appliance.sealed import is_sealed, seal, unseal
 from appliance.settings import Secret
 from appliance.vocabulary import Json
 
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 EXPIRING_S: Final = 600.0
 EXPIRING_SHARE: Final = 0.2
 """Of its life, where that is less than EXPIRING_S: so is a new one asked for."""
+PURPOSE: Final = "janus.token"
+NO_KEY: Final = Secret()
 LOOK_S: Final = 30.0  # the wall clock may be set meanwhile
 
 
@@ -43,17 +46,21 @@ class _Held:
 
 
 class Token:
-    """Construction reads ``kept``, the file of what ``token.set`` gave (None: it is not kept). The rest on the loop.
-    ``flag`` is that of the diagnostics."""
+    """Construction reads ``kept``, the file of what ``token.set`` gave (None: it is not kept), and encrypts it where it
+    is not and there is a ``key``. The rest on the loop. ``flag`` is that of the diagnostics."""
 
-    def __init__(self, configured: Secret, clock: Clock, *, kept: Path | None, flag: Callable[..., None]) -> None:
+    def __init__(
+        self, configured: Secret, clock: Clock, *, kept: Path | None, flag: Callable[..., None],
+        key: Secret = NO_KEY,
+    ) -> None:
         self._clock = clock
         self._kept = kept
         self._flag = flag
         self._configured = configured
         self._refused = ""
         self._timer: asyncio.TimerHandle | None = None
-        self._held = _read(kept, configured) or self._of_settings()
+        self._key = key
+        self._held = _read(kept, key, configured) or self._of_settings()
         self.on_change: Callable[[], None] = _nobody
 
     @property
@@ -91,7 +98,7 @@ class Token:
         if self._kept is None:
             return
         try:
-            await asyncio.to_thread(replace_file, self._kept, json.dumps(asdict(self._held)).encode())
+            await asyncio.to_thread(_keep, self._kept, self._held, self._key)
         except OSError as error:
             raise StoreError(f"the token is in force but will not outlive a restart: {self._kept.parent} cannot be "
                              f"written ({error.strerror})") from error
@@ -145,12 +152,28 @@ def _digest(configured: Secret) -> str:
     return hashlib.sha256(configured.reveal().encode()).hexdigest()
 
 
-def _read(kept: Path | None, configured: Secret) -> _Held | None:
+def _keep(kept: Path, held: _Held, key: Secret) -> None:
+    """Blocking; raises OSError."""
+    content = json.dumps(asdict(held)).encode()
+    replace_file(kept, seal(content, key.reveal(), PURPOSE) if key else content)
+
+
+def _opened(content: bytes, key: Secret) -> bytes:
+    """Raises ValueError."""
+    if not is_sealed(content):
+        return content
+    if not key:
+        raise ValueError("it is encrypted, and janus.token_key_file is not set")
+    return unseal(content, key.reveal(), PURPOSE)
+
+
+def _read(kept: Path | None, key: Secret, configured: Secret) -> _Held | None:
     """What was kept, unless the settings name another token since. Blocking."""
     if kept is None:
         return None
     try:
-        held = _Held(**json.loads(kept.read_bytes()))
+        content = kept.read_bytes()
+        held = _Held(**json.loads(_opened(content, key)))
         held = replace(held, text=str(held.text), taken=float(held.taken),
                        ends=None if held.ends is None else float(held.ends))
     except FileNotFoundError:
@@ -158,6 +181,11 @@ def _read(kept: Path | None, configured: Secret) -> _Held | None:
     except (OSError, ValueError, TypeError) as error:
         log.warning("the token that was set cannot be read: %s; that of the settings applies", error)
         return None
+    if key and not is_sealed(content):
+        try:
+            _keep(kept, held, key)
+        except OSError as error:
+            log.warning("the token that was set stays unencrypted: %s cannot be written (%s)", kept, error.strerror)
     return held if held.instead_of == _digest(configured) else None
 
 
