@@ -12,9 +12,13 @@ from typing import Any
 
 import pytest
 
+from appliance.errors import Refused
+from appliance.providers import api
+from appliance.settings import JanusRoomSettings, Secret
 from tests.support.appliance import Appliance
 from tests.support.janus import JanusServer
-from tests.support.room_device import H264, ROOM, device, janus
+from tests.support.room_device import H264, ROOM, Device, device, janus
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.peer
 
@@ -138,57 +142,55 @@ async def test_a_presenter_has_the_room_recorded_and_all_are_told(tmp_path: Path
         await files.still()
 
 
-async def test_who_may_not_is_told_why(tmp_path: Path) -> None:
-    async with (
-        recorded(tmp_path) as (server, files), await appliance(tmp_path / "door", server, "presenter") as door,
-        await appliance(tmp_path / "gate", server, "presenter", "wrong") as gate,
-    ):
-        refused = await door.give("record.start")
-        assert (refused["code"], refused["subCode"]) == (409, "noCall")
-        for one in (door, gate):
-            joined = await one.give("room.join", target="lobby")
-            assert joined["result"] == "done", joined
-        refused = await door.give("record.start")
-        assert (refused["code"], refused["subCode"]) == (403, "NotCapable")
-        assert "secret" in refused["message"]
-        refused = await gate.give("record.start")
-        assert (refused["code"], refused["subCode"]) == (403, "roomSecret"), refused
-        assert not gate.state("call")["isRecordingActive"]
+def presenter(secret: str) -> dict[str, Any]:
+    return {"rooms": (JanusRoomSettings("lobby", str(ROOM), secret=Secret(secret), role="presenter"),)}
+
+
+def told(one: Device) -> list[bool]:
+    return [event.on for event in one.of(api.Recording)]
+
+
+async def test_the_wrong_secret_records_nobody(tmp_path: Path) -> None:
+    async with recorded(tmp_path) as (server, files), device(server.url, "door", **presenter("wrong")) as door:
+        leg = await door.join("lobby")
+        await door.connected()
+        with pytest.raises(Refused) as refused:
+            await leg.record(on=True)
+        assert refused.value.key == "403/roomSecret"
+        assert not told(door)
         assert not await files.still()
 
 
 async def test_it_ends_with_one_who_is_removed(tmp_path: Path) -> None:
     async with (
-        recorded(tmp_path) as (server, files), await appliance(tmp_path / "door", server, "presenter", SECRET) as door,
-        await appliance(tmp_path / "gate", server, "attendee") as gate,
+        recorded(tmp_path) as (server, files), device(server.url, "door", **presenter(SECRET)) as door,
+        device(server.url, "gate", 880) as gate,
     ):
-        for one in (door, gate):
-            await one.give("room.join", target="lobby")
-        await door.give("record.start")
-        await gate.wait_for_state("call", lambda state: state["isRecordingActive"])
+        await gate.join()
+        leg = await door.join("lobby")
+        await door.connected()
+        await leg.record(on=True)
         await files.found(lambda written: kinds(written) == ["h264", "h264", "opus", "opus"])
         async with server.control() as control:
             answer = await control.request({"request": "kick", "room": ROOM, "secret": SECRET,
-                                            "id": int(participant(gate, "Door")["participantId"])})
+                                            "id": int(gate.members["Door"].id)})
             assert answer["videoroom"] == "success", answer
-        await door.ended("0/removed")
-        assert not door.state("call")["isRecordingActive"]
-        await gate.wait_for_state("call", lambda state: not state["isRecordingActive"])
+        assert await door.ended() == "0/removed"
         assert len(await files.still()) == 4
 
 
 async def test_it_goes_on_at_a_server_that_was_started_again(tmp_path: Path) -> None:
-    async with (
-        recorded(tmp_path) as (server, files), await appliance(tmp_path / "door", server, "presenter", SECRET) as door,
-    ):
-        await door.give("room.join", target="lobby")
-        await door.give("record.start")
+    async with recorded(tmp_path) as (server, files), device(server.url, "door", **presenter(SECRET)) as door:
+        leg = await door.join("lobby")
+        await door.connected()
+        await leg.record(on=True)
         before = await files.found(lambda written: kinds(written) == ["h264", "opus"])
         await server.kill()
-        await door.call_is("Reconnecting")
+        await until(lambda: door.of(api.Lost), "it is missed")
         await server.start()
-        await door.call_is("Connected")
+        await until(lambda: door.of(api.Recovered), "it is back")
         await files.found(lambda written: len([one for one in written if one not in before]) == 2)
-        assert door.state("call")["isRecordingActive"]
-        await door.give("record.stop")
+        assert told(door) == [True]
+        await leg.record(on=False)
+        assert told(door) == [True, False]
         await files.still()

@@ -106,8 +106,11 @@ async def _let_in(channel: Channel, at: Json) -> None:
 
 async def _called(channel: Channel, session: Session, at: Json) -> None:
     """Until its media arrive."""
-    offer = {"type": "offer", "sdp": await session.offer()}
-    answered = await _asked(channel, {**at, "janus": "message", "body": {"audio": True, "video": True}, "jsep": offer})
+    offer = await session.offer()
+    sent = wire.sent_kinds(offer)
+    session.peer_sends(audio="audio" in sent, video="video" in sent)  # of what is not sent no echo is awaited
+    answered = await _asked(channel, {**at, "janus": "message", "body": {"audio": True, "video": True},
+                                      "jsep": {"type": "offer", "sdp": offer}})
     sdp = wire.sdp_of(answered, "answer")
     if sdp is None:
         raise _NotHeardError(replace(END_REASONS["503/provider"], message="The server does not answer an offer."))
@@ -152,9 +155,10 @@ async def _asked(channel: Channel, message: Json) -> Mapping[str, Any]:
                     break
     except TimeoutError:
         raise _NotHeardError(_unreached("it does not answer")) from None
-    error = told.get("error") if told.get("janus") == "error" else wire.data_of(told)
-    if isinstance(error, dict) and (told.get("janus") == "error" or "error_code" in error):
-        _, reason = wire.fault_of(error, ECHO_TEST)
+    refused, error = told.get("janus") == "error", wire.data_of(told)
+    if refused or "error_code" in error:
+        own = told.get("error") if refused else error
+        _, reason = wire.fault_of(own if isinstance(own, dict) else {}, ECHO_TEST)
         if reason.sub_code == "noPlugin":
             raise Refused(reason.message, code=reason.code, sub_code=reason.sub_code, category=reason.category)
         raise _NotHeardError(reason)

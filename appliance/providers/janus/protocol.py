@@ -8,7 +8,7 @@ anything of another form than is expected is left out, and never raises.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
@@ -42,6 +42,7 @@ __all__ = [
     "private_of",
     "room_id",
     "sdp_of",
+    "sent_kinds",
     "token_end",
     "words_of",
 ]
@@ -351,6 +352,13 @@ def kinds_of(sdp: str) -> Mapping[str, str]:
         elif line.startswith("a=mid:"):
             kinds[line[6:]] = kind
     return kinds
+
+
+def sent_kinds(sdp: str) -> Set[str]:
+    """The kinds of media that a description of ours sends."""
+    sections = re.split(r"^m=", sdp, flags=re.MULTILINE)[1:]
+    return {one.partition(" ")[0] for one in sections
+            if not re.search(r"^a=(recvonly|inactive)\r?$", one, re.MULTILINE)}
 
 
 def _identity(entry: Json) -> str:
