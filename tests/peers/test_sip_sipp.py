@@ -126,3 +126,18 @@ async def test_ringing_that_must_arrive_is_sent_until_it_is_acknowledged(
             await door.hang_up()
             await phone.done()
             assert caplog.text.count("out 180") == 2, "no more of it"
+
+
+async def test_calls_over_a_network_that_loses(tmp_path: Path) -> None:
+    """Of what each side sends and gets 5 % is lost, at the telephone."""
+    calls = 25
+    async with sip_device("door", account("127.0.0.1:9")) as door:
+        await door.up()
+        target = door.address.removeprefix("sip:")
+        loss = ("-lost", "5", "-l", "1", "-r", "5", "-timeout", "60")
+        async with sipp(tmp_path, "many", target=target, calls=calls, more=loss) as phone:
+            await phone.done(60)
+        assert len(door.rings) == calls
+        await until(lambda: not door.provider.legs, "nothing is left of them", 40)
+        report = door.provider.state()["accounts"]["trunk"]
+        assert (report["strangers"], report["malformed"]) == (0, 0)
