@@ -40,6 +40,7 @@ def _matching(pattern: str, says: str) -> Format:
 ID: Final = _matching(ID_PATTERN.strip("^$"), "3 to 40 of a-z, 0-9 and '-'")
 SCREEN_LIMITS: Final = (160, 3840)
 
+_URL_PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]{0,255}")
 _HOST: Final = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
                           r"(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\.?")
 
@@ -168,6 +169,12 @@ def _fingerprint(text: str) -> str:
     if re.fullmatch(r"[0-9a-f]{64}", plain) is None:
         raise ValueError("must be a SHA-256 fingerprint: 64 hexadecimal digits, colons allowed")
     return plain
+
+
+def _url_path(text: str) -> str:
+    if _URL_PATH.fullmatch(text) is None:
+        raise ValueError("must begin with / and have nothing but what stands in a URL")
+    return text
 
 
 def _split(text: str, schemes: tuple[str, ...]) -> SplitResult:
@@ -365,6 +372,7 @@ FILE: Final = Format("absolute path of a readable file", _file)
 BOARD_FILE: Final = Format("name of a board file, or absolute path of a readable one", _board_file)
 PUBLIC_KEY: Final = Format("absolute path of a public key in PEM, P-256 or Ed25519", _public_key)
 PATH: Final = Format("absolute path", _path)
+URL_PATH: Final = Format("path of a URL", _url_path)
 DND: Final = Format("days and times, such as 'Mon-Fri 22:00-06:00'", _dnd)
 MOMENT: Final = Format("time of RFC 3339 with its offset, such as '2026-12-24T18:00:00+01:00'", _moment)
 FINGERPRINT: Final = Format("SHA-256 fingerprint, 64 hexadecimal digits, colons allowed", _fingerprint)

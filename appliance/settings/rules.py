@@ -145,16 +145,19 @@ def _janus_by_mqtt(settings: Settings) -> Found:
 def _sip(settings: Settings) -> Found:
     for n, account in enumerate(settings.sip.accounts, 1):
         key = f"sip.accounts[{n}]"
-        if settings.sip.require_encryption and account.transport != "tls":
-            yield (f"{key}.transport", "must be tls, else the keys of encrypted sound cross the network for all to "
-                   "read; or set sip.require_encryption = false, and nothing is encrypted")
+        encrypted = account.transport in ("tls", "wss")
+        if settings.sip.require_encryption and not encrypted:
+            yield (f"{key}.transport", "must be tls or wss, else the keys of encrypted sound cross the network for all "
+                   "to read; or set sip.require_encryption = false, and nothing is encrypted")
         for name, file in (("ca_file", account.ca_file), ("cert_file", account.cert_file)):
-            if file and account.transport != "tls":
-                yield f"{key}.{name}", "has no effect without transport = \"tls\""
+            if file and not encrypted:
+                yield f"{key}.{name}", "has no effect without transport = \"tls\" or \"wss\""
         if account.cert_file and not account.key_file:
             yield f"{key}.key_file", "is missing; cert_file needs it"
         if account.key_file and not account.cert_file:
             yield f"{key}.cert_file", "is missing; key_file needs it"
+        if account.port and account.transport in ("ws", "wss"):
+            yield f"{key}.port", "has no effect over a WebSocket; calls come in by our own connection"
         if account.port and account.transport == "tls" and not account.cert_file:
             yield f"{key}.cert_file", "is missing; who connects to our port is shown it"
         if account.trusted_names and not (account.port and account.transport == "tls"):

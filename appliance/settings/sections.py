@@ -341,7 +341,9 @@ class SipAccountSettings:
                                        "does not answer. None: the host of the address. Without a port by its SRV "
                                        "records, where it has any.", format=formats.SIP_SERVER, maximum=8, alone=True,
                                        restart=True, example='"sbc.example.org:5061"')
-    transport: str = setting("tls", "How the server is reached.", choices=("tls", "tcp", "udp"), restart=True)
+    transport: str = setting("tls", "How the server is reached; wss and ws: by WebSocket, encrypted and not.",
+                             choices=("tls", "tcp", "udp", "wss", "ws"), restart=True)
+    path: str = setting("/ws", "Path of the server's WebSocket.", format=formats.URL_PATH, restart=True)
     ca_file: str = setting("", "Authority of its certificate; empty: those of the system.", format=formats.FILE,
                            restart=True, example='"/etc/edgecall/sip-ca.crt"')
     username: str = setting("", "Name to log in with; empty: the user of the address.", maximum=128, restart=True,

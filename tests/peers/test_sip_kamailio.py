@@ -14,7 +14,7 @@ from appliance.errors import Refused
 from appliance.providers import api
 from appliance.settings import Secret, SipAccountSettings
 from tests.support.baresip import Baresip, baresip
-from tests.support.kamailio import PASSWORD, Kamailio, kamailio
+from tests.support.kamailio import PASSWORD, WEBSOCKET, Kamailio, kamailio
 from tests.support.sip_device import SipDevice, sip_device
 from tests.support.turnserver import Authority
 from tests.support.waiting import until
@@ -25,11 +25,12 @@ DEVICE_HERTZ, PHONE_HERTZ = 440, 1000
 
 
 def door_at(server: Kamailio, transport: str, folder: Path, **more: Any) -> SipAccountSettings:
-    port = server.tls_port if transport == "tls" else server.port
-    tls = {"ca_file": str(folder / "authority.crt")} if transport == "tls" else {}
+    encrypted = transport in ("tls", "wss")
+    port = server.tls_port if encrypted else server.port
+    tls = {"ca_file": str(folder / "authority.crt")} if encrypted else {}
     return SipAccountSettings(**{
         "name": "pbx", "address": "sip:door@example.test", "servers": (f"127.0.0.1:{port}",), "transport": transport,
-        "password": Secret(PASSWORD), **tls, **more})
+        "password": Secret(PASSWORD), "path": WEBSOCKET, **tls, **more})
 
 
 @asynccontextmanager
@@ -71,7 +72,7 @@ async def talk(phone: Baresip, door: SipDevice) -> None:
     assert await door.ended() == "0/remote"
 
 
-@pytest.mark.parametrize(("transport", "algorithm"), [("udp", "SHA-256"), ("tcp", "MD5")])
+@pytest.mark.parametrize(("transport", "algorithm"), [("udp", "SHA-256"), ("tcp", "MD5"), ("ws", "SHA-256")])
 async def test_registered_calls_and_called(tmp_path: Path, transport: str, algorithm: str) -> None:
     async with (
         proxy(tmp_path, algorithm=algorithm, free="phone") as server, phone_at(server, tmp_path) as phone,
@@ -104,16 +105,17 @@ async def test_a_number_that_is_withheld(tmp_path: Path) -> None:
         assert await desk.ended() == "0/remote"
 
 
-async def test_over_tls_with_encrypted_sound(tmp_path: Path) -> None:
+@pytest.mark.parametrize("transport", ["tls", "wss"])
+async def test_over_tls_with_encrypted_sound(tmp_path: Path, transport: str) -> None:
     async with (
         proxy(tmp_path) as server, phone_at(server, tmp_path, "opus/48000/2", ";mediaenc=srtp-mand") as phone,
-        sip_device("door", door_at(server, "tls", tmp_path), hertz=DEVICE_HERTZ, encrypt=True) as door,
+        sip_device("door", door_at(server, transport, tmp_path), hertz=DEVICE_HERTZ, encrypt=True) as door,
     ):
         await door.up()
         await talk(phone, door)
         assert door.rings[-1].leg.peer.verified, "asserted over TLS"
         security = door.of(api.Connected)[0].security
-        assert security["signalling"] == "TLS"
+        assert security["signalling"] == transport.upper()
         assert security["verified"]
         assert security["srtpCipher"].startswith("AES_CM_128_HMAC_SHA1_")
 
@@ -143,12 +145,19 @@ async def test_a_wrong_password_and_a_number_that_does_not_exist(tmp_path: Path)
             assert await door.ended() == "404/notFound"
 
 
-async def test_a_certificate_of_another_name_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("transport", ["tls", "wss"])
+async def test_a_certificate_of_another_name_is_refused(tmp_path: Path, transport: str) -> None:
     async with (
-        proxy(tmp_path, "192.0.2.7") as server, sip_device("door", door_at(server, "tls", tmp_path)) as door,
+        proxy(tmp_path, "192.0.2.7") as server, sip_device("door", door_at(server, transport, tmp_path)) as door,
     ):
         await until(lambda: door.troubles, "told")
         assert "IP address mismatch" in door.troubles["pbx"]
+
+
+async def test_a_websocket_at_another_path_is_told(tmp_path: Path) -> None:
+    async with proxy(tmp_path) as server, sip_device("door", door_at(server, "ws", tmp_path, path="/other")) as door:
+        await until(lambda: door.troubles, "told")
+        assert door.troubles["pbx"] == "it is no WebSocket server at /other (HTTP 404)"
 
 
 async def test_nonces_that_grow_stale_cost_nothing_but_time(tmp_path: Path) -> None:
@@ -181,10 +190,11 @@ async def test_a_second_server_takes_over(tmp_path: Path, transport: str) -> Non
             await talk(phone, door)
 
 
-async def test_a_server_that_dies_and_comes_back(tmp_path: Path) -> None:
-    """Over TCP that is noticed at once. It knows nothing of its nonces any more, which is no wrong password."""
+@pytest.mark.parametrize("transport", ["tcp", "ws"])
+async def test_a_server_that_dies_and_comes_back(tmp_path: Path, transport: str) -> None:
+    """Over a connection it is noticed at once. The nonces are not known any more, which is no wrong password."""
     async with (
-        proxy(tmp_path) as server, sip_device("door", door_at(server, "tcp", tmp_path)) as door,
+        proxy(tmp_path) as server, sip_device("door", door_at(server, transport, tmp_path)) as door,
     ):
         await door.up()
         await server.stop()

@@ -1,4 +1,4 @@
-"""A real Kamailio: registrar and proxy for users of its own, over UDP, TCP and TLS on loopback."""
+"""A real Kamailio: registrar and proxy for users of its own, over UDP, TCP, TLS and WebSockets on loopback."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from typing import Final
 
 from tests.support.broker import free_port
 
-__all__ = ["Kamailio", "kamailio"]
+__all__ = ["WEBSOCKET", "Kamailio", "kamailio"]
 
 START_S: Final = 10.0
 PASSWORD: Final = "secret"
+WEBSOCKET: Final = "/sip"
+"""Path on the ports of TCP and TLS."""
 
 CONFIG: Final = """
 #!KAMAILIO
@@ -26,7 +28,7 @@ fork=yes
 children=1
 tcp_children=1
 auto_aliases=no
-tcp_accept_no_cl=no
+tcp_accept_no_cl=yes
 listen=udp:{host}:{port}
 listen=tcp:{host}:{port}
 {tls}
@@ -41,6 +43,8 @@ loadmodule "siputils.so"
 loadmodule "usrloc.so"
 loadmodule "registrar.so"
 loadmodule "auth.so"
+loadmodule "xhttp.so"
+loadmodule "websocket.so"
 modparam("usrloc", "db_mode", 0)
 modparam("registrar", "use_path", 1)
 modparam("registrar", "max_contacts", 2)
@@ -69,6 +73,13 @@ request_route {{
   if (!lookup("location")) {{ sl_send_reply("404", "Not Found"); exit; }}
   t_relay();
 }}
+
+event_route[xhttp:request] {{
+  set_reply_close();
+  set_reply_no_connect();
+  if ($hu == "{path}" && $hdr(Upgrade) =~ "websocket") {{ ws_handle_handshake(); exit; }}
+  xhttp_reply("404", "Not Found", "", "");
+}}
 """
 
 
@@ -87,8 +98,8 @@ class Kamailio:
         self.log: list[str] = []
         self._tls = tls
         self._values: Mapping[str, object] = {
-            "host": host, "port": self.port, "algorithm": algorithm, "nonce_s": nonce_s, "password": PASSWORD,
-            "free": free}
+            "host": host, "port": self.port, "path": WEBSOCKET, "algorithm": algorithm, "nonce_s": nonce_s,
+            "password": PASSWORD, "free": free}
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
 

@@ -27,7 +27,10 @@ def test_servers_may_be_one_or_several(servers: str) -> None:
     ("[[sip.accounts]]\nname = 'pbx'\n", "address: is missing"),
     (ACCOUNT.replace("sip:1001@pbx.example.org", "pbx.example.org"), "must be sip:USER@HOST"),
     (ACCOUNT.replace("sip:1001@pbx.example.org", "sip:1001@pbx.example.org;lr"), "must be sip:USER@HOST"),
-    (ACCOUNT + "transport = 'udp'\n", "transport: must be tls"),
+    (ACCOUNT + "transport = 'udp'\n", "transport: must be tls or wss"),
+    (ACCOUNT + "transport = 'ws'\n", "transport: must be tls or wss"),
+    (ACCOUNT + "transport = 'wss'\nport = 5061\n", "port: has no effect over a WebSocket"),
+    (ACCOUNT + "path = 'ws'\n", "path"),
     (ACCOUNT + "transport = 'carrier pigeon'\n", "transport"),
     (ACCOUNT + "servers = 'sip:sbc.example.org'\n", "must be HOST[:PORT]"),
     (ACCOUNT + "servers = 'sbc.example.org:99999'\n", "must be HOST[:PORT]"),
@@ -54,6 +57,6 @@ def test_a_trunk_may_be_known_by_its_certificate() -> None:
 
 
 def test_without_encryption_any_transport_will_do() -> None:
-    for transport in ("udp", "tcp", "tls"):
+    for transport in ("udp", "tcp", "tls", "ws", "wss"):
         text = f"{PLAIN}{ACCOUNT}transport = '{transport}'\n"
         assert settings_of(text).sip.accounts[0].transport == transport

@@ -16,7 +16,7 @@ from appliance.errors import Refused
 from appliance.media.api import Directions
 from appliance.media.plain_rtp import PlainSession, Protection
 from appliance.media.studio import Studio
-from appliance.providers.sip.agent import Agent, Hop, Identity, hop_of
+from appliance.providers.sip.agent import ENCRYPTED, Agent, Hop, Identity, hop_of
 from appliance.providers.sip.digest import Credentials
 from appliance.providers.sip.grammar import Malformed
 from appliance.providers.sip.leg import SipLeg
@@ -26,8 +26,9 @@ from appliance.providers.sip.message import Message, Request
 from appliance.providers.sip.offer import Negotiation
 from appliance.providers.sip.registration import Registration, State
 from appliance.providers.sip.transaction import ServerInvite
-from appliance.providers.sip.transport import flow_for
+from appliance.providers.sip.transport import Flow, StreamFlow, UdpFlow
 from appliance.providers.sip.uri import Uri
+from appliance.providers.sip.websocket import WebSocketFlow
 from appliance.settings import SipAccountSettings
 from appliance.vocabulary import Json
 
@@ -50,7 +51,7 @@ class Tls:
     @classmethod
     def of(cls, settings: SipAccountSettings) -> Tls:
         """Reads files. Blocking. Raises OSError (``ssl.SSLError`` is one)."""
-        if settings.transport != "tls":
+        if settings.transport not in ENCRYPTED:
             return cls()
         calling = ssl.create_default_context(cafile=settings.ca_file or None)
         listening = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=settings.ca_file or None)
@@ -85,10 +86,7 @@ class Account:
         self._at = 0  # which of them is in use
         server = self._servers[0]
         self._networks = [ip_network(one) for one in settings.trusted]
-        listener = Listener(settings.transport, settings.port, tls.listening, settings.trusted_names, self._received) \
-            if settings.port and settings.transport != "udp" else None
-        self._flow = flow_for(server, port=settings.port, tls=tls.calling, listener=listener, received=self._received,
-                              on_broken=self._broken)
+        self._flow = self._make_flow(server, tls)
         password = settings.password.reveal()
         loop = asyncio.get_running_loop()
         self.agent = Agent(
@@ -102,6 +100,17 @@ class Account:
         self._why = ""  # no connection
         self._renew = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+
+    def _make_flow(self, server: Hop, tls: Tls) -> Flow:
+        """What leads to the server by its transport."""
+        settings, received, broken = self.settings, self._received, self._broken
+        if server.transport == "udp":
+            return UdpFlow(server, settings.port, received, broken)
+        if server.transport in ("ws", "wss"):
+            return WebSocketFlow(server, settings.path, tls.calling, received, broken)
+        listener = Listener(server.transport, settings.port, tls.listening, settings.trusted_names, received) \
+            if settings.port else None
+        return StreamFlow(server, tls.calling, received, broken, listener)
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -253,7 +262,7 @@ class Account:
         return {"signalling": self.settings.transport.upper()}
 
     def negotiation(self, ports: tuple[int, int], *, plain: bool = False) -> Negotiation:
-        return Negotiation(self.media_host, ports, secure=self.settings.transport == "tls" and not plain,
+        return Negotiation(self.media_host, ports, secure=self.settings.transport in ENCRYPTED and not plain,
                            insist=self._encrypt and not plain)
 
     def session(self, wanted: Directions, protection: Protection) -> PlainSession:
@@ -265,7 +274,7 @@ class Account:
         except Malformed as error:
             raise Refused(f"{uri!r} is no address that can be called: {error}", code=404,
                           sub_code="notFound") from error
-        if found.secure and self.settings.transport != "tls":
+        if found.secure and self.settings.transport not in ENCRYPTED:
             raise Refused(f"{uri} wants TLS all the way, which account {self.settings.name} does not use.",
                           code=488, sub_code="noCodec", retryable=False)
         if found.scheme == "tel":

@@ -33,8 +33,8 @@ from appliance.providers.sip.transaction import (
 from appliance.providers.sip.uri import NameAddr, Uri
 
 __all__ = [
-    "ALLOWED", "ANONYMOUS", "RELIABLE", "SUPPORTED", "Agent", "Exchange", "Hop", "Identity", "Session", "Wire",
-    "hop_of", "phrase_of", "reason_header",
+    "ALLOWED", "ANONYMOUS", "ENCRYPTED", "RELIABLE", "SUPPORTED", "Agent", "Exchange", "Hop", "Identity", "Session",
+    "Wire", "hop_of", "phrase_of", "reason_header",
 ]
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,8 @@ ALLOWED: Final = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "INFO", "UPDATE",
 RELIABLE: Final = "100rel"
 SUPPORTED: Final = frozenset({"timer", RELIABLE, "replaces", "norefersub"})
 TRANSACTIONS: Final = 512  # of theirs at a time; more is a flood, and is dropped
-PORTS: Final = {"udp": 5060, "tcp": 5060, "tls": 5061}
+PORTS: Final = {"udp": 5060, "tcp": 5060, "tls": 5061, "ws": 80, "wss": 443}
+ENCRYPTED: Final = ("tls", "wss")
 AGENT: Final = "Edgecall"
 ANONYMOUS: Final = NameAddr(Uri("sip", "anonymous", "anonymous.invalid"), "Anonymous")
 
@@ -64,7 +65,7 @@ def phrase_of(status: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """Where a message goes next, or came from. ``transport``: udp, tcp or tls; ``host``: without brackets. ``name``:
+    """Where a message goes next, or came from. ``transport``: one of ``PORTS``; ``host``: without brackets. ``name``:
     whose a certificate there must be, where it is not that of the host; of one that came, whose it is, if expected."""
 
     transport: str
@@ -80,6 +81,8 @@ class Hop:
 def hop_of(uri: Uri, transport: str) -> Hop:
     """Where an address leads; ``transport``: the way where it names none. Raises Malformed."""
     chosen = uri.transport or transport
+    if chosen == "ws" and transport in ENCRYPTED:  # addresses have one word for both (RFC 7118 5)
+        chosen = "wss"
     if chosen not in PORTS:
         raise Malformed("an address asks for a transport that is not known here")
     if uri.scheme not in ("sip", "sips"):
@@ -306,7 +309,8 @@ class Agent:
         """Where we are reached. ``registered``: with what tells a registrar that it is the same one again."""
         hop = hop or self.identity.server
         host, port = self.public or self._wire.local(hop)
-        params = {} if hop.transport == "udp" else {"transport": hop.transport}
+        told = "ws" if hop.transport == "wss" else hop.transport
+        params = {} if told == "udp" else {"transport": told}
         uri = Uri("sip", self.identity.contact_user, f"[{host}]" if ":" in host else host, port, params)
         instance = self.identity.instance if registered else ""
         return NameAddr(uri, "", {"+sip.instance": f"<{instance}>", "reg-id": "1"} if instance else {})

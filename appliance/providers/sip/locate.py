@@ -39,11 +39,12 @@ class _Record:
 
 
 async def locate(uri: Uri, transport: str, resolver: Resolver | None = None) -> list[Hop]:
-    """The servers of this address, best first; never none. With a port, or of an IP address, it is the server itself;
-    so is a domain without records. The transport is not for the records to choose: they must not lead from TLS to
-    another. Its own name is what a certificate must have, whatever they say (RFC 5922)."""
+    """The servers of this address, best first; never none. With a port, of an IP address, or over WebSockets, which
+    have a URL in place of records, it is the server itself; so is a domain without records. The transport is not for
+    the records to choose: they must not lead from TLS to another. Its own name is what a certificate must have,
+    whatever they say (RFC 5922)."""
     itself = hop_of(uri, transport)
-    if uri.port is not None or is_address(itself.host):
+    if uri.port is not None or is_address(itself.host) or itself.transport not in SERVICES:
         return [itself]
     records = await asyncio.to_thread(_look_up, itself.host, itself.transport, resolver)
     found = [Hop(itself.transport, one.target, one.port, itself.host) for one in records[:MOST]]

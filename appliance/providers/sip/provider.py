@@ -24,7 +24,7 @@ from appliance.media.studio import Studio
 from appliance.network import Network
 from appliance.providers import api
 from appliance.providers.sip.account import Account, Tls
-from appliance.providers.sip.agent import ANONYMOUS, Hop
+from appliance.providers.sip.agent import ANONYMOUS, ENCRYPTED, Hop
 from appliance.providers.sip.dialin import DialIn
 from appliance.providers.sip.grammar import Malformed
 from appliance.providers.sip.incoming import IncomingCall
@@ -239,7 +239,7 @@ class SipProvider:
             return api.Peer(ANONYMOUS.uri.user, str(ANONYMOUS.uri), ANONYMOUS.display, "pstn", verified=False)
         asserted = _asserted(request)
         who = asserted or request.sender
-        proven = account.settings.trust_caller_id or (asserted is not None and account.settings.transport == "tls")
+        proven = account.settings.trust_caller_id or (asserted is not None and account.settings.transport in ENCRYPTED)
         number = _number(who.uri.identity, self._country)
         uri = f"tel:{number}" if number else str(who.uri.bare())
         identity = number or who.uri.identity

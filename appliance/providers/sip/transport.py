@@ -20,7 +20,7 @@ from appliance.providers.sip.agent import Hop
 from appliance.providers.sip.description import is_address
 from appliance.providers.sip.listener import Listener, read_messages
 
-__all__ = ["Flow", "StreamFlow", "UdpFlow", "flow_for"]
+__all__ = ["CLOSE_S", "CONNECT_S", "WAITING", "Flow", "Received", "StreamFlow", "UdpFlow"]
 
 log = logging.getLogger(__name__)
 
@@ -206,16 +206,6 @@ class StreamFlow(Flow):
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(CLOSE_S):
                     await writer.wait_closed()
-
-
-def flow_for(
-    server: Hop, *, port: int, tls: ssl.SSLContext | None, listener: Listener | None, received: Received,
-    on_broken: Callable[[], None],
-) -> Flow:
-    """What leads to this server by its transport. ``port``: of ours over UDP."""
-    if server.transport == "udp":
-        return UdpFlow(server, port, received, on_broken)
-    return StreamFlow(server, tls if server.transport == "tls" else None, received, on_broken, listener)
 
 
 async def _own_address(server: Hop) -> str:

@@ -63,7 +63,7 @@ class Uri:
 
     @property
     def transport(self) -> str:
-        """udp, tcp or tls, where the address names one; tls by ``sips:`` too."""
+        """udp, tcp, tls or ws, where the address names one; tls by ``sips:`` too."""
         named = self.params.get("transport", "").lower()
         return "tls" if self.secure else named
 
