@@ -213,8 +213,9 @@ async def test_the_appliance_in_a_room_of_sound_alone(tmp_path: Path) -> None:
             tmp_path, {"janus.url": server.url, "janus.rooms": [room], "mqtt.enabled": False})
         async with house(start) as running:
             await running.give("call.mute")
-            for target in ("hall", f"audio:{HALL}"):
-                joined = await running.give("room.join", target=target)
+            for verb, whom in (("room.join", {"target": "hall"}), ("room.join", {"target": f"audio:{HALL}"}),
+                               ("call.dial", {"to": f"audio:{HALL}"})):
+                joined = await running.give(verb, **whom)
                 assert joined["result"] == "done", joined
                 await running.until(lambda: [
                     (one["displayName"], one["state"]) for one in running.document("roster").get("participants", ())

@@ -235,7 +235,13 @@ async def test_a_recording_of_the_mix_is_told_to_the_others(tmp_path: Path) -> N
         async with house(start) as running:
             joined = await running.give("room.join", target="hall")
             assert joined["result"] == "done", joined
-            begun = await running.give("record.start")
+            assert running.document("call")["capabilities"]["startRecording"]["isPresent"]
+            for _ in range(50):
+                begun = await running.give("record.start")
+                if begun["result"] == "done":
+                    break
+                assert begun["subCode"] == "noDataChannel", begun  # it is not in the TextRoom yet
+                await asyncio.sleep(0.1)
             assert begun["result"] == "done", begun
             await until(lambda: any(json.loads(one.payload).get("recording") for one in heard(gate, "state")),
                         "it is told")

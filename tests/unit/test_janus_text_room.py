@@ -147,6 +147,21 @@ def test_who_says_something_is_found_in_the_roster_as_far_as_it_is_clear() -> No
         api.DataReceived("announcement", "The server is restarted")]
 
 
+def test_a_recording_is_begun_only_where_it_can_be_told() -> None:
+    for text, able in ((None, False), (7, True)):
+        hall = Hall(Room(77, "hall", secret="s3cret", text=text))
+        hall.in_room(guest(2))
+        assert hall.member.may_record is able
+    talk = Talk()
+    talk.in_room(guest(2))
+    assert not talk.text.takes
+    talk.connected()
+    talk.let_in()
+    assert talk.text.takes
+    talk.tells_text(textroom="destroyed", room=7)
+    assert not talk.text.takes
+
+
 def test_a_gap_is_seen() -> None:
     talk = Talk()
     talk.talks(guest(2), people=[{"username": "2"}])

@@ -246,6 +246,11 @@ def test_addresses_of_every_scheme_are_taken(uri: str) -> None:
     assert settings_of(f'[[book]]\nname = "A"\nuris = ["{uri}"]').book[0].uris == (uri,)
 
 
+@pytest.mark.parametrize("uri", ["room:lobby", "audio:77"])
+def test_a_kiosk_is_in_a_room_of_either_kind(uri: str) -> None:
+    assert settings_of(f'[call]\nauto_join = "{uri}"').call.auto_join == uri
+
+
 def test_the_book_may_name_a_neighbour_that_only_calls_and_is_known_by_its_token(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("0123456789abcdef0123")

@@ -52,8 +52,8 @@ class AudioBridge(Stay):
 
     @property
     def may_record(self) -> bool:
-        """Nobody there could be told of it."""
-        return False
+        """Nobody there could be told of it but through a TextRoom."""
+        return self.text.exists and super().may_record
 
     # --- in and out -------------------------------------------------------------------------------------------------
 

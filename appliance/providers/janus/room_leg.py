@@ -168,9 +168,10 @@ class RoomLeg(ABC, Generic[S]):
         return self._stay.may_record
 
     async def record(self, *, on: bool) -> None:
-        if on and self._publication is None:
-            raise Refused("nothing of this device is in the room now: nobody there could be told of it",
-                          sub_code="noDataChannel")
+        text = self._stay.text
+        if on and (self._publication is None or (text.exists and not text.takes)):
+            raise Refused("nothing of this device is in the room now, or its TextRoom takes no messages: nobody there "
+                          "could be told of it", sub_code="noDataChannel")
         if self._recorded is not None:
             raise Refused("the server is being asked to record, or to stop; wait for its answer", sub_code="busy")
         self._recorded = asyncio.get_running_loop().create_future()

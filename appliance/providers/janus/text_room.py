@@ -72,18 +72,24 @@ class TextRoom:
         self._joining = ""  # transaction of the request to join
         self._in = False
         self._failures = 0
-        self._shut = ""  # why it is not tried any more
+        self._shut = False  # it is not tried any more
+        self._why = ""  # we are not in it
         self.handle: int | None = None
 
     @property
     def exists(self) -> bool:
         return self._room is not None
 
+    @property
+    def takes(self) -> bool:
+        """Whether messages can be said there now."""
+        return self._in
+
     def begin(self, generation: int, username: str, door: Json) -> Sequence[Effect]:
         """We are in the room, as ``username``. ``door``: what opens it."""
         self._generation, self._username, self._me_there = generation, username, username
         self._door = {name: door[name] for name in ("pin", "token") if name in door}
-        self._failures, self._shut = 0, ""
+        self._failures, self._shut, self._why = 0, False, ""
         return self._open()
 
     def forget(self) -> None:
@@ -149,16 +155,17 @@ class TextRoom:
         return self._fail(wire.words_of(error)) if self._attaching or self.handle is not None else []
 
     def _fail(self, words: str) -> Sequence[Effect]:
-        """The call goes on without, and it is tried again."""
+        """The call goes on without, and it is tried again. ``words``: for who would send something meanwhile."""
         if self._failures == 0:
-            log.warning("no data messages for now: TextRoom: %s", words)
+            log.info("no data messages for now: the TextRoom of the room is lost, or not reached")
+        self._why = words
         pause = AGAIN_S[min(self._failures, len(AGAIN_S) - 1)]
         self._failures += 1
         return [*self._close(), StartTimer(Timer.TEXT, pause)]
 
     def _give_up(self, words: str) -> Sequence[Effect]:
-        log.warning("no data messages in this room: TextRoom: %s", words)
-        self._shut = words
+        log.warning("no data messages in this room: its TextRoom does not let this device in, or any more")
+        self._shut, self._why = True, words
         return [*self._close(), CancelTimer(Timer.TEXT)]
 
     def _close(self) -> Sequence[Effect]:
@@ -175,7 +182,7 @@ class TextRoom:
     def require(self) -> None:
         """Raises Refused while nothing can be said there."""
         if not self._in:
-            why = f": {self._shut}" if self._shut else ""
+            why = f": {self._why}" if self._why else ""
             raise Refused(f"the room's TextRoom takes no messages of this device now{why}", sub_code="noDataChannel")
 
     def messages(self, channel: str, payload: str, to: Sequence[str], *, lossy: bool) -> Sequence[str]:
@@ -231,6 +238,8 @@ class TextRoom:
         return [WriteText(self._generation, text)]
 
     def _joined(self, said: Json) -> Sequence[Effect]:
+        if self._failures:
+            log.info("the TextRoom of the room takes data messages again")
         self._joining, self._in, self._failures = "", True, 0
         people = said.get("participants")
         self._take_people(people if isinstance(people, list) else [])
