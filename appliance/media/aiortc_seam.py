@@ -11,7 +11,8 @@ What is used as it is: ICE checks, DTLS, SCTP, the SDP parser, the RTP and RTCP 
 ``IceConnection``         consent of RFC 7675 (30 s since the last valid answer; stock closes a healthy call when the
                           round trip is over 500 ms), servers with fail-over (``ice_seam``)
 ``DtlsTransport``         tells of every authenticated arrival, survives malformed RTCP, RSA cipher suites,
-                          transport-wide feedback (stock reads format 15 as if it were NACK)
+                          transport-wide feedback (stock reads format 15 as if it were NACK), drops data for a peer
+                          that is gone (stock raises in tasks that nobody waits for)
 ``Router``                FIR by its FCI, RTP by MID and RID, retransmissions of unknown sources (``routing_seam``)
 ``PeerConnection``        builds all of these, bundles always, names its tasks, tells of failures
 ========================  ==========================================================================================

@@ -10,6 +10,7 @@ import base64
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -333,6 +334,13 @@ class DtlsTransport(RTCDtlsTransport):
                 receiver.take(packet, arrival_time_ms, len(data) - len(packet.payload))
         except Exception as error:
             self._note_malformed(error)
+
+    async def _send_data(self, data: bytes) -> None:
+        """To nobody where the connection is over, as a network would. Between the end of DTLS and that of SCTP, which
+        waits for the senders, SCTP goes on by its timers and by tasks that nobody waits for: each exception was an
+        error in the log."""
+        with suppress(ConnectionError):
+            await super()._send_data(data)
 
     def _register_data_receiver(self, receiver: Any) -> None:
         super()._register_data_receiver(DataGate(receiver, self._guard))

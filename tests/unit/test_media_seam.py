@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import struct
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from aioice import ice, stun
 from aioice.candidate import Candidate
 from aiortc.codecs import get_capabilities
-from aiortc.rtcdtlstransport import SRTP_PROFILES, RTCCertificate, RtpRouter, State
+from aiortc.rtcdtlstransport import SRTP_PROFILES, RTCCertificate, RTCDtlsTransport, RtpRouter, State
 from aiortc.rtcicetransport import RTCIceTransport
 from aiortc.rtcrtpparameters import (
     RTCRtcpFeedback,
@@ -461,6 +462,51 @@ async def test_the_transport_is_closed_although_a_line_has_lost_its_own() -> Non
     with pytest.raises(AttributeError):
         await peer.close()
     assert dtls.transport.state == "closed"
+
+
+@pytest.mark.parametrize("stock", [False, True])
+async def test_data_for_a_peer_that_is_gone_is_no_error(monkeypatch: pytest.MonkeyPatch, stock: bool) -> None:
+    """A server closes DTLS: until our senders have stopped the association does not know, and sends by its timer and
+    by tasks."""
+    if stock:
+        monkeypatch.setattr(dtls_seam.DtlsTransport, "_send_data", RTCDtlsTransport._send_data)
+    lost = list[dict[str, Any]]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: lost.append(context))
+    one, other = peer_connection(), peer_connection()
+    line, stopped = one.addTransceiver("audio"), asyncio.Event()
+    other.addTransceiver("audio")
+    stop_line = line.stop
+
+    async def stop_late() -> None:
+        await stopped.wait()
+        await stop_line()
+
+    monkeypatch.setattr(line, "stop", stop_late)
+    channel = one.createDataChannel("edgecall")
+    await one.setLocalDescription(await one.createOffer())
+    await other.setRemoteDescription(one.localDescription)
+    await other.setLocalDescription(await other.createAnswer())
+    await one.setRemoteDescription(other.localDescription)
+    async with asyncio.timeout(10):
+        while channel.readyState != "open":  # noqa: ASYNC110 - what aiortc emits does not say so to a coroutine
+            await asyncio.sleep(0.01)
+        assert other.sctp is not None
+        assert one.sctp is not None
+        await other.sctp.transport.stop()
+        while one.sctp.transport.state != "closed":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert one.sctp.state == "connected"
+    channel.send("nobody hears this")
+    await asyncio.sleep(0.05)
+    one.sctp._t3_cancel()
+    one.sctp._t3_expired()
+    await asyncio.sleep(0.05)
+    stopped.set()
+    await one.close()
+    await other.close()
+    gc.collect()
+    await asyncio.sleep(0)
+    assert bool(lost) is stock, lost
 
 
 async def test_a_line_that_was_closed_while_it_connected_does_not_begin() -> None:
