@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import select
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -320,6 +322,30 @@ def test_what_makes_no_picture_is_not_believed(device: Encoder) -> None:
     device["stall"] = 0
     with pytest.raises(EncoderError, match="not there"):
         prove("/dev/video99")
+
+
+def test_a_size_that_it_does_not_make_is_told_as_that(device: Encoder) -> None:
+    with pytest.raises(EncoderError, match="does not do 8192x8192 of format") as caught:
+        M2mEncoder(str(device.node), VideoMode(8192, 8192))
+    assert caught.value.fault is FaultKind.FORMAT
+
+
+def test_one_that_may_not_be_opened_is_told_with_what_to_do(device: Encoder) -> None:
+    """Without the capabilities by which to root nothing is forbidden."""
+    mode = device.node.stat().st_mode
+    device.node.chmod(0)
+    try:
+        done = subprocess.run(
+            ["setpriv", "--bounding-set=-dac_override,-dac_read_search", sys.executable, "-c",
+             "from hw.pi.encoder.probe import find_encoder\n"
+             "found = find_encoder()\n"
+             "print(found.fault.value, found.reason)\n"],
+            capture_output=True, text=True, check=True, timeout=60,
+        )  # fmt: skip
+    finally:
+        device.node.chmod(mode & 0o777)
+    assert done.stdout.startswith("denied "), done.stdout
+    assert "add the user to the group video" in done.stdout
 
 
 def test_a_board_without_one_has_software_and_nothing_is_wrong(device: Encoder, told: Told) -> None:

@@ -194,6 +194,34 @@ def test_it_starts_and_stops_over_and_over_and_leaves_nothing(sound: PiAudio, li
     assert len(os.listdir("/proc/self/fd")) == open_files  # noqa: PTH208
 
 
+def test_its_thread_goes_first_where_that_is_allowed(sound: PiAudio, listener: Listener) -> None:
+    sound.start(RATE, 10, listener.exchange)
+    listener.until(listener.hears, 5.0)
+    thread, = (one.native_id for one in threading.enumerate() if one.name == "hw.audio")
+    assert sound.figures.realtime
+    policy = os.sched_getscheduler(thread) & ~os.SCHED_RESET_ON_FORK
+    assert (policy, os.sched_getparam(thread).sched_priority) == (os.SCHED_FIFO, AudioConfig().priority)
+
+
+NOT_ALLOWED = """
+import threading
+from hw.faults import FaultLine
+from hw.pi.audio.device import AudioConfig, open_audio
+heard, line = threading.Event(), FaultLine()
+sound = open_audio(AudioConfig(microphones=("*",), speakers=("*",)), line)
+sound.start(48_000, 10, lambda block: heard.set() or b"")
+print(heard.wait(20), sound.figures.realtime)
+sound.close()
+line.close()
+"""
+
+
+def test_its_thread_runs_on_where_priority_is_not_allowed() -> None:
+    done = subprocess.run(["setpriv", "--bounding-set=-sys_nice", sys.executable, "-c", NOT_ALLOWED],
+                          capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["True", "False"], done.stderr
+
+
 # --- one clock, two clocks
 
 
