@@ -197,6 +197,8 @@ _CALL = Arg("callId", ArgType.STRING, "refuse unless this is the current call", 
 LAYOUTS: Final = ("speaker", "grid", "pip", "single", "content", "none")
 """Where on the screen whose picture stands."""
 FITS: Final = ("fit", "crop", "stretch")
+KEY_METHODS: Final = ("rfc4733", "info", "inband")
+"""How keys of a telephone get to the other side (``KeyMethod``)."""
 QUALITIES: Final = ("auto", "low", "mid", "high", "off")
 _LAYOUT = Arg("layout", ArgType.STRING, "where on the screen whose picture stands, for this call", choices=LAYOUTS)
 
@@ -363,10 +365,12 @@ VERBS: Final[tuple[Verb, ...]] = (
         Arg("seconds", ArgType.NUMBER, "how long it stays closed", required=True, positional=True,
             minimum=0, maximum=30),
     ), acts=True, max_ttl_s=5, idempotent=False, two_step=True),
-    Verb("call.dtmf", "Press keys of a telephone in the call (RFC 4733).", (
+    Verb("call.dtmf", "Press keys of a telephone in the call.", (
         Arg("digits", ArgType.STRING, "0 to 9, *, #, A to D", required=True, positional=True, minimum=1, maximum=32,
             pattern="^[0-9*#A-Da-d]+$", secret=True),
         Arg("ms", ArgType.INTEGER, "milliseconds each is held (default 100)", minimum=70, maximum=1000),
+        Arg("method", ArgType.STRING, "rfc4733: beside the sound (default where it is taken); info: by SIP; inband: as "
+            "tones, with G.711", choices=KEY_METHODS),
         _CALL,
     ), acts=True, idempotent=False, long=True),
     Verb("data.send", "Send a message over the call's data channel.", (
@@ -621,7 +625,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "call.transferred": "The other side has handed the call on, or somebody has taken its place; data: callId, peer "
                         "(with whom it goes on).",
     "call.dtmf.received": "The other side pressed a key of its telephone; data: callId, digit (null where it may "
-                          "belong to a PIN of door.codes).",
+                          "belong to a PIN of door.codes), method (rfc4733, info, inband).",
     "call.participant.added": "data: participant.",
     "call.participant.removed": "data: participantId, reason.",
     "call.participant.updated": "data: participant.",
@@ -699,12 +703,21 @@ class Event:
     seq: int = 0
 
 
+class KeyMethod(StrEnum):
+    """How keys of a telephone get to the other side."""
+
+    EVENTS = "rfc4733"  # packets of their own beside the sound
+    INFO = "info"  # SIP (RFC 6086)
+    TONES = "inband"  # two tones in the sound, which anybody can make
+
+
 @dataclass(frozen=True, slots=True)
 class KeyPress:
     """Somebody in the call pressed a key of a telephone: ``0`` to ``9``, ``*``, ``#``, ``A`` to ``D``.
 
     ``name``: what the address book calls the other side, empty where it does not know it. ``verified``: it is who it
     says; whom we called is always. ``encrypted``: neither signalling nor sound could be tampered with on their way.
+    ``method``: tones are heard, and nobody's word.
     """
 
     call_id: str
@@ -715,6 +728,7 @@ class KeyPress:
     name: str = ""
     verified: bool = False
     encrypted: bool = False
+    method: KeyMethod = KeyMethod.EVENTS
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,7 +181,8 @@ class ActiveCall:
         """A key of ``peer``, whom the address book knows as ``entry``; whom we called is who was meant."""
         return KeyPress(
             self.id, pressed.digit, self.call.direction, peer.identity, peer.uri, "" if entry is None else entry.name,
-            peer.verified or (self.call.direction is Direction.OUTGOING and not self.handed_on), pressed.encrypted)
+            peer.verified or (self.call.direction is Direction.OUTGOING and not self.handed_on), pressed.encrypted,
+            pressed.method)
 
     def document(self, now: float, *, hardware_muted: bool, capabilities: Mapping[str, Json]) -> Json:
         """``state/call``, and what the record of the call is made of."""

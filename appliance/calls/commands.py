@@ -16,7 +16,7 @@ from appliance.errors import BadRequest, Refused
 from appliance.intake import Handler
 from appliance.media.layout import Layout
 from appliance.providers.api import MediaWanted, Target
-from appliance.vocabulary import END_REASONS, CallKind, CallState, Command, Json
+from appliance.vocabulary import END_REASONS, CallKind, CallState, Command, Json, KeyMethod
 
 __all__ = ["CallCommands"]
 
@@ -187,7 +187,8 @@ class CallCommands:
         active = self._the_call(command)
         if active.leg is None:
             raise Refused("nobody has answered yet", sub_code="callState")
-        await active.leg.press(command.args["digits"], command.args.get("ms", DIGIT_MS) / 1000)
+        method = KeyMethod(command.args["method"]) if "method" in command.args else None
+        await active.leg.press(command.args["digits"], command.args.get("ms", DIGIT_MS) / 1000, method)
 
     async def _data_send(self, command: Command) -> None:
         active = self._the_call(command)

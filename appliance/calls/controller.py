@@ -504,7 +504,8 @@ class CallController:
             case Pressed() if active.leg is leg and active.call.connected is not None:
                 if active.data_limits.take(leg.peer.identity):
                     told = self.on_key(active.key(event, leg.peer, self.book.caller(leg.peer)))
-                    self._bulletin.post("call.dtmf.received", callId=active.id, digit=event.digit if told else None)
+                    self._bulletin.post("call.dtmf.received", callId=active.id, digit=event.digit if told else None,
+                                        method=event.method.value)
             case Ended(reason):
                 self._leg_ended(active, leg, reason)
             case _:

@@ -19,7 +19,7 @@ from appliance.faces.envelope import parse
 from appliance.intake import Submit
 from appliance.settings import CodeSettings, DoorSettings
 from appliance.tasks import background
-from appliance.vocabulary import VERB, Answer, Json, KeyPress, Origin, Result, Scope
+from appliance.vocabulary import VERB, Answer, Json, KeyMethod, KeyPress, Origin, Result, Scope
 
 __all__ = ["DigitDoor"]
 
@@ -57,8 +57,8 @@ class DigitDoor:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def press(self, key: KeyPress) -> bool:
-        """Take a key; returns whether it may be told to others."""
-        match self._lock.press(key, self._monotonic()):
+        """Take a key; returns whether it may be told to others. Tones are anybody's, and move nothing."""
+        match None if key.method is KeyMethod.TONES else self._lock.press(key, self._monotonic()):
             case Verdict(rule, None):
                 task = background(self._close_relay(rule, key), name="doors.digits", failed=_failed)
                 self._tasks.add(task)

@@ -140,9 +140,11 @@ class SessionStranded:
 
 @dataclass(frozen=True, slots=True)
 class SessionDigit:
-    """The peer pressed a key of its telephone: ``0`` to ``9``, ``*``, ``#``, ``A`` to ``D``."""
+    """The peer pressed a key of its telephone: ``0`` to ``9``, ``*``, ``#``, ``A`` to ``D``. ``heard``: in the sound
+    itself, where anybody may have made it."""
 
     digit: str
+    heard: bool = False
 
 
 @dataclass(frozen=True, slots=True)

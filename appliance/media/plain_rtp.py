@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, Unpack
+from typing import TYPE_CHECKING, Any, Final, Protocol, Unpack
 
 from appliance.media import dscp
 from appliance.media.api import Directions, SessionDigit
@@ -37,13 +37,21 @@ from appliance.media.rtp_seam import (
 )
 from appliance.media.rtp_send import EncodedTrack, RtpSendStream
 from appliance.media.session import Session, SessionParts
+from appliance.media.sound import audioop
 from appliance.media.transport import StreamFormat, TransportListener
+from appliance.tasks import background, fail_loudly
+
+if TYPE_CHECKING:
+    from appliance.media.inband import ToneReader
 
 __all__ = ["CLEAR", "Line", "PlainSession", "PlainTransport", "Protection", "SourceGate"]
 
 log = logging.getLogger(__name__)
 
 DATAGRAM: Final = 1500  # bytes
+LINEAR: Final = {"audio/pcmu": audioop.ulaw2lin, "audio/pcma": audioop.alaw2lin}
+CODED: Final = {"audio/pcmu": audioop.lin2ulaw, "audio/pcma": audioop.lin2alaw}
+"""Codecs whose sound carries tones as they are, by the names of their formats."""
 BIND_TRIES: Final = 64
 SEQUENTIAL: Final = 2  # packets in sequence that make a source (RFC 3550 A.1)
 CHANGE_S: Final = 1.0  # between two changes of source
@@ -140,6 +148,8 @@ class _Flow:
         self._gate = SourceGate()
         self._digits = EventReader()
         self._pressing: int | None = None  # the source whose digits they are
+        self._tones: ToneReader | None = None
+        self._learning: asyncio.Task[None] | None = None
         self._extensions = HeaderExtensionsMap()
 
     # -- life
@@ -172,6 +182,8 @@ class _Flow:
         self._to_rtp = line.remote
         self._to_rtcp = line.remote_rtcp or (host, port if self._rtcp is self._rtp else port + 1)
         self._locked = self._locked_rtcp = not self._owner.symmetric
+        if agreed.event_type is None and agreed.mime_type.lower() in LINEAR and self._learning is None:
+            self._learning = background(self._learn_to_listen(), name="media.inband", failed=fail_loudly)
         if self.incoming is not None and self.outgoing is not None:
             self.incoming.negotiate(self._incoming_parameters())
             self.outgoing.negotiate(self._outgoing_parameters())
@@ -219,7 +231,33 @@ class _Flow:
             outgoing.enable(line.format.sends)
             outgoing.paused()  # what follows begins a talkspurt
 
+    async def send_tones(self, digit: str, seconds: float) -> None:
+        """In the place of sound, as sound, in real time. Raises ValueError for no digit, ConnectionError where the
+        codec would bend them, or when it is over."""
+        line, outgoing = self.line, self.outgoing
+        coded = None if line is None else CODED.get(line.format.mime_type.lower())
+        if line is None or outgoing is None or coded is None:
+            raise ConnectionError("tones are sent by G.711 alone")
+        step_s = line.format.packet_time_ms / 1000
+        size = round(step_s * line.format.clock_rate)
+        count = max(1, round(seconds / step_s))
+        payload = coded(await asyncio.to_thread(_tones_of, digit.upper(), count * size), 2)
+        timestamp = outgoing.timestamp_at(time.monotonic())
+        outgoing.enable(False)
+        try:
+            for number in range(count):
+                await outgoing.send_event(
+                    line.format.payload_type, payload[number * size : (number + 1) * size],
+                    timestamp + number * size & 0xFFFFFFFF, first=number == 0)
+                await asyncio.sleep(step_s)
+        finally:
+            outgoing.enable(line.format.sends)
+            outgoing.paused()
+
     async def close(self) -> None:
+        if self._learning is not None:
+            self._learning.cancel()
+            await asyncio.gather(self._learning, return_exceptions=True)
         for stream in (self.outgoing, self.incoming):
             if stream is not None:
                 await stream.stop()  # its BYE still leaves
@@ -298,13 +336,24 @@ class _Flow:
             return False
         if line.format.receives:
             incoming.on_rtp(packet, int(time.time() * 1000), len(data) - len(packet.payload))
-        if packet.payload_type == line.format.event_type:
+        if line.format.event_type is None:  # else they come as events, and what sounds like one is none
+            self._listen(line.format, packet.payload)
+        elif packet.payload_type == line.format.event_type:
             if packet.ssrc != self._pressing:  # its timestamps begin anywhere
                 self._digits, self._pressing = EventReader(), packet.ssrc
             digit = self._digits.take(packet.timestamp, EventPacket.parse(packet.payload))
             if digit is not None:
                 self._owner.on_digit(digit)
         return True
+
+    def _listen(self, agreed: StreamFormat, payload: bytes) -> None:
+        linear = LINEAR.get(agreed.mime_type.lower())
+        if linear is not None and self._tones is not None:
+            for digit in self._tones.take(linear(payload, 2)):
+                self._owner.on_tones(digit)
+
+    async def _learn_to_listen(self) -> None:
+        self._tones = await asyncio.to_thread(_tone_reader)
 
     def _take_rtcp(self, data: bytes) -> bool:
         outgoing, incoming = self.outgoing, self.incoming
@@ -336,6 +385,7 @@ class PlainTransport:
         self.symmetric = symmetric
         self.protection = protection
         self.on_digit: Callable[[str], None] = _ignored
+        self.on_tones: Callable[[str], None] = _ignored
         self._flows: dict[str, _Flow] = {}
         self._state = "new"
         self.malformed = 0
@@ -369,6 +419,13 @@ class PlainTransport:
         if flow is None:
             raise ConnectionError("the transport is not open")
         await flow.send_digit(digit, seconds)
+
+    async def send_tones(self, digit: str, seconds: float) -> None:
+        """See ``PlainSession.send_digit``."""
+        flow = self._flows.get("audio")
+        if flow is None:
+            raise ConnectionError("the transport is not open")
+        await flow.send_tones(digit, seconds)
 
     async def send(self, packet: bytes) -> None:
         """Raises ConnectionError when it is not open."""
@@ -443,6 +500,7 @@ class PlainSession(Session):
             self, parts["marks"], mux=mux, symmetric=symmetric, protection=protection
         )
         self._plain.on_digit = self._on_digit
+        self._plain.on_tones = lambda digit: self._emit(SessionDigit(digit, heard=True))
         self._pressing = asyncio.Lock()
 
     async def open(self, host: str, kinds: Sequence[str] = ("audio",)) -> Mapping[str, tuple[int, int]]:
@@ -464,13 +522,17 @@ class PlainSession(Session):
         else:
             self._apply()
 
-    async def send_digit(self, digit: str, seconds: float = 0.1, pause_s: float = 0.1) -> None:
-        """Press a key: one event (RFC 4733) in the place of sound, then a pause; several wait for each other.
+    async def send_digit(
+        self, digit: str, seconds: float = 0.1, pause_s: float = 0.1, *, tones: bool = False,
+    ) -> None:
+        """Press a key: one event (RFC 4733) in the place of sound, or its two ``tones``, then a pause; several wait for
+        each other.
 
-        Raises ValueError for what is no digit or too long or short, ConnectionError where events are not agreed.
+        Raises ValueError for what is no digit or too long or short, ConnectionError where events are not agreed, or the
+        codec carries no tones.
         """
         async with self._pressing:
-            await self._plain.send_digit(digit, seconds)
+            await (self._plain.send_tones if tones else self._plain.send_digit)(digit, seconds)
             await asyncio.sleep(pause_s)
 
     def _on_digit(self, digit: str) -> None:
@@ -479,6 +541,20 @@ class PlainSession(Session):
 
 def _ignored(_: str) -> None:
     return None
+
+
+def _tone_reader() -> ToneReader:
+    """Loads what few calls need. Blocking."""
+    from appliance.media.inband import ToneReader
+
+    return ToneReader()
+
+
+def _tones_of(digit: str, samples: int) -> bytes:
+    """Likewise. Raises ValueError."""
+    from appliance.media.inband import tones_of
+
+    return tones_of(digit, samples)
 
 
 def _is_opus(agreed: StreamFormat) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from appliance.media.layout import Quality, Source
-from appliance.vocabulary import CallKind, Json, Reason
+from appliance.vocabulary import CallKind, Json, KeyMethod, Reason
 
 __all__ = [
     "Accepted",
@@ -246,6 +246,7 @@ class Pressed:
 
     digit: str
     encrypted: bool = False
+    method: KeyMethod = KeyMethod.EVENTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,8 +316,9 @@ class Leg(Protocol):
         """A data message, to those of these ids in the roster, or all. Reliable and ordered, unless ``lossy``;
         ``urgent``: also while others wait. Raises Refused when there is no channel, or it takes no more."""
 
-    async def press(self, digits: str, seconds: float) -> None:
-        """Press keys of a telephone (0 to 9, *, #, A to D), each for so long. Raises Refused where none can be."""
+    async def press(self, digits: str, seconds: float, method: KeyMethod | None = None) -> None:
+        """Press keys of a telephone (0 to 9, *, #, A to D), each for so long; without a ``method`` by the best that the
+        other side takes. Raises Refused where none can be."""
 
     async def transfer(self, target: Target, *, attended: bool) -> None:
         """Hand the peer on to somebody else, within 60 s; ``end`` for ourselves follows. ``attended``: only when that

@@ -10,6 +10,7 @@ import pytest
 
 from appliance.providers import api
 from appliance.settings import Secret
+from appliance.vocabulary import KeyMethod
 from tests.support.sip_device import VOICE, account, sip_device
 from tests.support.sipp import sipp
 from tests.support.waiting import until
@@ -82,6 +83,20 @@ async def test_a_nonce_that_is_stale_when_the_answer_comes(tmp_path: Path) -> No
         await door.dial("sip:phone@127.0.0.1")
         assert await door.ended() == "486/busy"
         await phone.done()
+
+
+async def test_digits_of_a_telephone_that_knows_no_events_are_heard_in_its_sound(tmp_path: Path) -> None:
+    async with (
+        sipp(tmp_path, "early", keys="0123456789*#ABCD") as phone,
+        sip_device("door", account(f"127.0.0.1:{phone.port}")) as door,
+    ):
+        await door.up()
+        await door.dial("sip:phone@127.0.0.1")
+        await door.connected()
+        await until(lambda: "".join(one.digit for one in door.of(api.Pressed)).startswith("0123456789*#ABCD"),
+                    f"digits: {door.of(api.Pressed)}")
+        assert {one.method for one in door.of(api.Pressed)} == {KeyMethod.TONES}
+        await door.hang_up()
 
 
 async def test_a_redirection_is_followed_to_the_best_of_its_contacts(tmp_path: Path) -> None:

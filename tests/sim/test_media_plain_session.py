@@ -123,6 +123,16 @@ async def test_digits_go_through_as_events_and_the_voice_goes_on(agreed: StreamF
             await first.session.send_digit("x")
 
 
+async def test_digits_go_through_as_tones_where_there_are_no_events() -> None:
+    async with called(PCMU) as (first, second):
+        await tones(first, second)
+        for digit in "1#":
+            await first.session.send_digit(digit, tones=True)
+        await until(lambda: [one for one in second.told if isinstance(one, SessionDigit)] == [
+            SessionDigit("1", heard=True), SessionDigit("#", heard=True)], 3)
+        await tones(first, second)
+
+
 async def test_what_is_not_encrypted_is_not_told_as_verified() -> None:
     async with called(PCMU) as (first, _):
         assert [event.security for event in first.told if isinstance(event, SessionUp)] == [{"verified": False}]

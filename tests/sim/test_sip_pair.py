@@ -10,6 +10,7 @@ import pytest
 
 from appliance.errors import Refused
 from appliance.providers import api
+from appliance.vocabulary import KeyMethod
 from tests.support.baresip import free_udp_port
 from tests.support.sip_device import VOICE, SipDevice, account, sip_device
 from tests.support.waiting import until
@@ -36,6 +37,18 @@ async def call(door: SipDevice, desk: SipDevice) -> None:
     await desk.connected()
 
 
+async def test_keys_by_sip_are_told_as_that() -> None:
+    async with two() as (door, desk):
+        await call(door, desk)
+        assert door.leg is not None
+        await door.leg.press("12d", 0.1, KeyMethod.INFO)
+        await until(lambda: [one.digit for one in desk.of(api.Pressed)] == ["1", "2", "D"], "digits at the desk")
+        assert {one.method for one in desk.of(api.Pressed)} == {KeyMethod.INFO}
+        await door.hang_up()
+        with pytest.raises(Refused):
+            await door.leg.press("1", 0.1, KeyMethod.INFO)
+
+
 async def test_a_call_its_digits_its_holds_and_its_end() -> None:
     async with two() as (door, desk):
         await call(door, desk)
@@ -48,6 +61,13 @@ async def test_a_call_its_digits_its_holds_and_its_end() -> None:
         await asyncio.gather(door.leg.press("12#", 0.1), desk.leg.press("*9", 0.1))
         await until(lambda: [one.digit for one in desk.of(api.Pressed)] == ["1", "2", "#"], "digits at the desk")
         await until(lambda: [one.digit for one in door.of(api.Pressed)] == ["*", "9"], "digits at the door")
+        assert {one.method for one in door.of(api.Pressed)} == {KeyMethod.EVENTS}
+        await door.leg.press("3", 0.1, KeyMethod.INFO)
+        with pytest.raises(Refused, match="bends the tones"):
+            await door.leg.press("3", 0.1, KeyMethod.TONES)
+        await desk.leg.press("3", 0.1)
+        await until(lambda: len(door.of(api.Pressed)) == 3, "another one at the door")
+        assert len(desk.of(api.Pressed)) == 3, "who sends each key in two ways is heard once"
 
         await door.leg.set_media(HELD)
         await door.leg.tell(muted=False, held=True, video=False)

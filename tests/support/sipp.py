@@ -42,11 +42,13 @@ class Sipp:
 @asynccontextmanager
 async def sipp(
     folder: Path, scenario: str, *, hertz: float = 1000.0, calls: int = 1, target: str = "", more: Sequence[str] = (),
+    keys: str = "",
 ) -> AsyncIterator[Sipp]:
-    """``target``: whom it calls, ``user@host:port``; without, it is called. ``more``: arguments of its own."""
+    """``target``: whom it calls, ``user@host:port``; without, it is called. ``more``: arguments of its own. ``keys``:
+    what it plays are the tones of these digits, in place of one tone."""
     user, _, host = target.rpartition("@")
     calling = ["-s", user, host] if target else []
-    await asyncio.to_thread(_write_tone, folder, hertz)
+    await asyncio.to_thread(_write_sound, folder, _digits(keys) if keys else _tone(hertz))
     port = free_udp_port(HOST)
     process = await asyncio.create_subprocess_exec(
         shutil.which("sipp") or "/usr/bin/sipp", "-sf", str(SCENARIOS / f"{scenario}.xml"), "-i", HOST, "-mi", HOST,
@@ -61,7 +63,23 @@ async def sipp(
         await process.wait()
 
 
-def _write_tone(folder: Path, hertz: float) -> None:
-    """Four seconds of G.711 µ-law."""
-    samples = array("h", [int(8000 * math.sin(2 * math.pi * hertz * n / 8000)) for n in range(32_000)])
+def _write_sound(folder: Path, samples: array[int]) -> None:
+    """As G.711 µ-law."""
     (folder / "tone.ulaw").write_bytes(audioop.lin2ulaw(samples.tobytes(), 2))
+
+
+def _tone(hertz: float) -> array[int]:
+    """For four seconds."""
+    return array("h", [int(8000 * math.sin(2 * math.pi * hertz * n / 8000)) for n in range(32_000)])
+
+
+def _digits(keys: str) -> array[int]:
+    """By the table of ITU-T Q.23: 80 ms each, and as long a pause; a second of silence before."""
+    rows, columns = (697, 770, 852, 941), (1209, 1336, 1477, 1633)
+    samples = array("h", bytes(16_000))
+    for key in keys:
+        place = "123A456B789C*0#D".index(key)
+        both = rows[place // 4], columns[place % 4]
+        samples.extend(int(sum(5000 * math.sin(2 * math.pi * one * n / 8000) for one in both)) for n in range(640))
+        samples.extend([0] * 640)
+    return samples

@@ -15,7 +15,7 @@ from appliance.doors.codes import LOCK_S, LOCKED_MOST_S, PAUSE_S, WRONG
 from appliance.doors.digits import DigitDoor
 from appliance.providers.api import Peer, Pressed
 from appliance.settings import CodeSettings, DoorSettings, Secret
-from appliance.vocabulary import Answer, Command, Direction, Json, KeyPress, Origin, Result
+from appliance.vocabulary import Answer, Command, Direction, Json, KeyMethod, KeyPress, Origin, Result
 from tests.support.calls import House, settle
 from tests.unit.test_settings_file import faults_of, settings_of
 
@@ -56,14 +56,15 @@ class At:
     # as the other side
 
     async def press(self, keys: str, *, pause_s: float = 0.3, call: str = "call-1", incoming: bool = False,
-                    name: str = "Reception", verified: bool = True, encrypted: bool = True) -> Sequence[bool]:
+                    name: str = "Reception", verified: bool = True, encrypted: bool = True,
+                    method: KeyMethod = KeyMethod.EVENTS) -> Sequence[bool]:
         """Press keys; what of each may be told."""
         direction = Direction.INCOMING if incoming else Direction.OUTGOING
         tellable = []
         for digit in keys:
             self.now += pause_s
             tellable.append(self.door.press(
-                KeyPress(call, digit, direction, "desk", DESK, name, verified, encrypted)))
+                KeyPress(call, digit, direction, "desk", DESK, name, verified, encrypted, method)))
         await asyncio.gather(*self.door._tasks)
         return tellable
 
@@ -187,6 +188,17 @@ async def test_a_call_that_may_not_learns_nothing_of_the_pin(how: dict[str, Any]
     message = at.told[0]["message"]
     assert "allow_plain" in message or "trust_caller_id" in message
     await at.press(PIN + "#")
+    assert at.opened == 1
+
+
+async def test_tones_move_nothing_and_are_told_to_nobody() -> None:
+    at = At(rule(allow_plain=True), rule("five", pin=Secret(), without_pin=True, code="*5", allow_plain=True))
+    assert await at.press(f"{PIN}#*5", method=KeyMethod.TONES) == [False] * 7
+    assert (at.opened, at.told, at.refused) == (0, [], [])
+    await at.press(PIN, method=KeyMethod.TONES)
+    await at.press("#")
+    assert at.opened == 0, "not a part of it either"
+    await at.press(PIN + "#", method=KeyMethod.INFO)
     assert at.opened == 1
 
 

@@ -15,7 +15,7 @@ from appliance.providers import api
 from appliance.providers.sip.dialin import ENTERED_S, DialIn
 from appliance.providers.sip.keying import PAUSE_S, PROMPT_S, Digits, Ears, Pause, Prompt, sequence_of, steps_of
 from appliance.settings import MeetingSettings, Secret
-from appliance.vocabulary import END_REASONS
+from appliance.vocabulary import END_REASONS, KeyMethod
 from tests.support.calls import House, ScriptedLeg, settle
 from tests.support.clock import virtual_time
 from tests.support.waiting import until
@@ -73,7 +73,7 @@ class Machine(ScriptedLeg):
         _ = self.heard_energy
         self.loud = loud
 
-    async def press(self, digits: str, seconds: float) -> None:
+    async def press(self, digits: str, seconds: float, method: KeyMethod | None = None) -> None:
         if self._no_keys is not None:
             raise self._no_keys
         await asyncio.sleep(2 * seconds * len(digits))

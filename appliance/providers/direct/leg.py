@@ -39,7 +39,7 @@ from appliance.providers.direct.endpoint import Endpoint
 from appliance.providers.endings import GivenUp, last_report
 from appliance.providers.facts import Facts
 from appliance.providers.two import CallOfTwo
-from appliance.vocabulary import END_REASONS, Json, Reason
+from appliance.vocabulary import END_REASONS, Json, KeyMethod, Reason
 
 __all__ = ["DirectLeg", "MakeSession"]
 
@@ -134,7 +134,7 @@ class DirectLeg(CallOfTwo):
         self._current.send(channel, payload, lossy=lossy, urgent=urgent)
         self._facts.put(api.DataSent(channel, len(payload.encode())))
 
-    async def press(self, digits: str, seconds: float) -> None:
+    async def press(self, digits: str, seconds: float, method: KeyMethod | None = None) -> None:
         raise Refused("only telephones take digits", code=501, sub_code="FeatureNotSupported")
 
     async def transfer(self, target: api.Target, *, attended: bool) -> None:

@@ -44,7 +44,7 @@ from appliance.providers.janus.effects import (
 )
 from appliance.providers.janus.link import JanusLink
 from appliance.providers.janus.stay import Room, Stay
-from appliance.vocabulary import END_REASONS, Json, Reason
+from appliance.vocabulary import END_REASONS, Json, KeyMethod, Reason
 
 __all__ = ["CLOSE_S", "Doorkeeper", "RoomLeg"]
 
@@ -215,7 +215,7 @@ class RoomLeg(ABC, Generic[S]):
             self._line[1].require(urgent=urgent)
             self._line[1].write(text.messages(channel, payload, to, lossy=lossy))
 
-    async def press(self, digits: str, seconds: float) -> None:
+    async def press(self, digits: str, seconds: float, method: KeyMethod | None = None) -> None:
         raise Refused("only telephones take digits", code=501, sub_code="FeatureNotSupported")
 
     async def transfer(self, target: api.Target, *, attended: bool) -> None:

@@ -342,6 +342,29 @@ class Call:
         if digit is not None:
             self._on_event(Keyed(digit[1].upper()))
 
+    def inform(self, content_type: str, body: bytes, told: Callable[[int], None]) -> bool:
+        """Tell the peer something by INFO; ``told`` gets the status of its answer, 408 for none. False without a
+        call."""
+        dialog = self._dialog
+        if dialog is None or self._phase is not Phase.UP:
+            return False
+        request = dialog.request("INFO")
+        request.headers.set("Content-Type", content_type)
+        request.body = body
+
+        def answered(response: Response) -> None:
+            if response.final:
+                told(response.status)
+                if response.status in (408, 481):
+                    self._lost(response.status)
+
+        try:
+            self._agent.exchange(request, on_response=answered, on_failure=lambda _: told(408),
+                                 next_cseq=dialog.next_cseq, in_dialog=True)
+        except Malformed:
+            return False
+        return True
+
     # --- handed on --------------------------------------------------------------------------------------------------
 
     def refer(self, target: Uri, replaces: Replaces | None = None) -> bool:

@@ -19,7 +19,7 @@ from appliance.providers.facts import Facts
 from appliance.providers.sip.keying import PROMPT_S, Digits, Ears, Pause, Prompt, Step
 from appliance.providers.two import CallOfTwo
 from appliance.tasks import background, fail_loudly
-from appliance.vocabulary import END_REASONS, Json, Reason
+from appliance.vocabulary import END_REASONS, Json, KeyMethod, Reason
 
 __all__ = ["DialIn"]
 
@@ -93,8 +93,8 @@ class DialIn(CallOfTwo):
     ) -> None:
         await self._call.send(channel, payload, to=to, lossy=lossy, urgent=urgent)
 
-    async def press(self, digits: str, seconds: float) -> None:
-        await self._call.press(digits, seconds)
+    async def press(self, digits: str, seconds: float, method: KeyMethod | None = None) -> None:
+        await self._call.press(digits, seconds, method)
 
     async def transfer(self, target: api.Target, *, attended: bool) -> None:
         await self._call.transfer(target, attended=attended)

@@ -39,7 +39,7 @@ from appliance.providers.sip.reasons import header_of, reason_of, status_of
 from appliance.providers.sip.sdes import MediaProtection
 from appliance.providers.sip.uri import Uri
 from appliance.providers.two import CallOfTwo
-from appliance.vocabulary import END_REASONS, Json, Reason
+from appliance.vocabulary import END_REASONS, Json, KeyMethod, Reason
 
 __all__ = ["Ground", "SipLeg"]
 
@@ -113,6 +113,7 @@ class SipLeg(CallOfTwo):
         self._answered = False
         self._connected = False
         self._playing = False  # early media are heard
+        self._keyed_by: KeyMethod | None = None  # how the peer's keys come
         self._held_by_peer = False
         self._tried: set[str] = set()  # addresses, ours and those we were redirected to
         self._up: SessionUp | None = None
@@ -195,18 +196,37 @@ class SipLeg(CallOfTwo):
     ) -> None:
         raise Refused("telephones take no data messages", code=501, sub_code="FeatureNotSupported")
 
-    async def press(self, digits: str, seconds: float) -> None:
+    async def press(self, digits: str, seconds: float, method: KeyMethod | None = None) -> None:
         session = self._session
         if session is None or self._agreed is None:
             raise Refused("the other side has not answered yet", code=409, sub_code="notConnected")
-        if self._agreed.event is None:
-            raise Refused("the other side takes no digits (telephone-event, RFC 4733)", code=488, sub_code="noCodec",
-                          retryable=False)
+        events = self._agreed.event is not None
+        method = method or (KeyMethod.EVENTS if events else KeyMethod.INFO)
+        if method is KeyMethod.EVENTS and not events:
+            raise Refused("the other side takes no digits beside the sound (telephone-event, RFC 4733); try the method "
+                          "info or inband", code=488, sub_code="noCodec", retryable=False)
+        if method is KeyMethod.TONES and self._agreed.format.name not in ("pcma", "pcmu"):
+            raise Refused("this call's codec bends the tones of digits; take another method", code=488,
+                          sub_code="noCodec", retryable=False)
         try:
             for digit in digits:
-                await session.send_digit(digit, seconds)
+                if method is KeyMethod.INFO:
+                    await self._inform(digit.upper(), seconds)
+                else:
+                    await session.send_digit(digit, seconds, tones=method is KeyMethod.TONES)
         except ConnectionError as error:
             raise Refused("the call ended before all digits were sent", code=409, sub_code="notConnected") from error
+
+    async def _inform(self, digit: str, seconds: float) -> None:
+        """One key by INFO. Raises Refused where the other side does not take it, ConnectionError without a call."""
+        told: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        body = f"Signal={digit}\r\nDuration={round(seconds * 1000)}\r\n".encode()
+        if not self._call.inform("application/dtmf-relay", body, lambda status: _settle(told, status)):
+            raise ConnectionError("there is no call")
+        status = await told
+        if status >= 300:
+            raise Refused(f"the other side takes no digits by INFO (SIP {status}); try the method inband", code=488,
+                          sub_code="noCodec", retryable=False)
 
     @property
     def heard_energy(self) -> float:
@@ -271,7 +291,7 @@ class SipLeg(CallOfTwo):
             case said.Refused(status):
                 log.warning("the other side refuses another description (SIP %d)", status)
             case said.Keyed(digit):
-                self._pressed(digit)
+                self._pressed(digit, KeyMethod.INFO)
             case said.Moved():
                 self.on_moved(event)
             case said.Sent():
@@ -432,8 +452,8 @@ class SipLeg(CallOfTwo):
                 self._facts.put(api.Lost("media"))
             case SessionSound() if self._connected:
                 self._facts.put(api.Recovered())
-            case SessionDigit(digit):
-                self._pressed(digit)
+            case SessionDigit(digit, heard):
+                self._pressed(digit, KeyMethod.TONES if heard else KeyMethod.EVENTS)
             case SessionClosed(why) if why != "closed" and self._finishing is None:
                 key = {"oneWayMedia": "410/oneWayMedia", "internal": "500/internal"}.get(why, "410/mediaLost")
                 self._call.end(header_of(END_REASONS[key]))
@@ -441,9 +461,14 @@ class SipLeg(CallOfTwo):
             case _:
                 pass
 
-    def _pressed(self, digit: str) -> None:
+    def _pressed(self, digit: str, method: KeyMethod) -> None:
+        """Some send each key in two ways: that which came first is theirs."""
+        self._keyed_by = self._keyed_by or method
+        if method is not self._keyed_by:
+            return
         signalling = self._ground.signalling.get("signalling")
-        self._facts.put(api.Pressed(digit, signalling in ENCRYPTED and bool(self._protection.security())))
+        encrypted = signalling in ENCRYPTED and bool(self._protection.security())
+        self._facts.put(api.Pressed(digit, encrypted, method))
 
     def _timeout(self, timer: _Timer) -> None:
         match timer:
@@ -493,3 +518,8 @@ def _parameters(text: str) -> list[tuple[str, str]]:
     """``a=fmtp`` as pairs."""
     pairs = (part.partition("=") for part in text.split(";") if part.strip())
     return [(name.strip(), value.strip()) for name, _, value in pairs]
+
+
+def _settle(told: asyncio.Future[int], status: int) -> None:
+    if not told.done():
+        told.set_result(status)

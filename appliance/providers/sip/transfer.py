@@ -24,7 +24,7 @@ from appliance.providers.sip.leg import Ground, SipLeg
 from appliance.providers.sip.reasons import reason_of, status_of
 from appliance.providers.sip.refer import Asked, Replaces
 from appliance.providers.two import CallOfTwo
-from appliance.vocabulary import END_REASONS, Json, Reason
+from appliance.vocabulary import END_REASONS, Json, KeyMethod, Reason
 
 __all__ = ["TransferableLeg"]
 
@@ -105,8 +105,8 @@ class TransferableLeg(CallOfTwo):
     ) -> None:
         await self._leg.send(channel, payload, to=to, lossy=lossy, urgent=urgent)
 
-    async def press(self, digits: str, seconds: float) -> None:
-        await self._leg.press(digits, seconds)
+    async def press(self, digits: str, seconds: float, method: KeyMethod | None = None) -> None:
+        await self._leg.press(digits, seconds, method)
 
     @property
     def heard_energy(self) -> float:

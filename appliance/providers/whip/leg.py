@@ -16,7 +16,7 @@ from appliance.providers.facts import Facts
 from appliance.providers.two import CallOfTwo
 from appliance.providers.whip.choice import Choice
 from appliance.providers.whip.way import Make, Way
-from appliance.vocabulary import END_REASONS, Json, Reason
+from appliance.vocabulary import END_REASONS, Json, KeyMethod, Reason
 
 __all__ = ["Ground", "WhipLeg"]
 
@@ -98,7 +98,7 @@ class WhipLeg(CallOfTwo):
     ) -> None:
         raise Refused("media servers carry no data messages", code=501, sub_code="FeatureNotSupported")
 
-    async def press(self, digits: str, seconds: float) -> None:
+    async def press(self, digits: str, seconds: float, method: KeyMethod | None = None) -> None:
         raise Refused("a media server knows no keys", code=501, sub_code="FeatureNotSupported")
 
     async def transfer(self, target: api.Target, *, attended: bool) -> None:
