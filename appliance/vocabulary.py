@@ -656,6 +656,8 @@ EVENTS: Final[Mapping[str, str]] = {
                  "relay, rawId, result, code, subCode, message. Never the keys themselves.",
     "security.refused": "A command or peer was refused for a security reason; data: why, origin, sender, and "
                         "target where a call is refused that was to be made.",
+    "security.flood": "Others cause so many events that further ones of their kind are dropped on the way to the "
+                      "broker until it is quieter; data: kind (refusals, calls, messages), perSecond, burst.",
     "config.changed": "data: applied or errors.",
     "device.booted": "data: version, boot.",
     "device.stopping": "data: reason (asked, failed).",

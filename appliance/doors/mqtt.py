@@ -28,6 +28,7 @@ from typing import Final
 
 from appliance.bulletin import Bulletin
 from appliance.clock import Clock, RateLimit
+from appliance.doors.floods import Floods, Limit
 from appliance.errors import BadRequest, NotPermitted, StoreError
 from appliance.faces.cloudevents import cloud_event
 from appliance.faces.envelope import encode, parse, refusal, salvage_id
@@ -72,6 +73,7 @@ class MqttDoor:
         self._draining = asyncio.Lock()
         self._refusals = RateLimit(REFUSALS_PER_S, REFUSALS_BURST, clock.monotonic)
         self._security = RateLimit(SECURITY_PER_S, SECURITY_BURST, clock.monotonic)
+        self._floods = Floods(clock.monotonic, self._flooded)
         self._subscription = ExitStack()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -210,7 +212,14 @@ class MqttDoor:
 
     # --- events
 
+    def _flooded(self, kind: str, limit: Limit) -> None:
+        log.error("events about %s come faster than %g a second; further ones are not kept until it is quieter", kind,
+                  limit.per_s)
+        self._bulletin.post("security.flood", kind=kind, perSecond=limit.per_s, burst=limit.burst)
+
     def _happened(self, event: Event) -> None:
+        if not self._floods.takes(event.type):
+            return
         if len(self._events) >= EVENTS_WAITING:
             self._events.popleft()
             self._dropped_events += 1
