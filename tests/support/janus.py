@@ -37,7 +37,8 @@ def library(kind: str) -> Path:
 
 
 def command() -> list[str]:
-    """Janus, from another Debian's folder by the loader and the libraries there."""
+    """Janus, from another Debian's folder by the loader and the libraries there. Not by ``lib64``, whose link leads to
+    the loader of the host: with a C library of another version it ends in a smashed stack."""
     program = str(ROOT / "usr" / "bin" / "janus")
     if Path("/") == ROOT:
         return [shutil.which("janus") or program]
