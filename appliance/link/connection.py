@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
 import sys
 import threading
@@ -76,7 +77,8 @@ def tls_context(settings: MqttSettings) -> ssl.SSLContext:
 
 
 class _Client(paho.Client):
-    """One that a broker which heeds no limit cannot make hold more than ``largest`` bytes of one packet."""
+    """One that a broker which heeds no limit cannot make hold more than ``largest`` bytes of one packet, and that
+    leaves no socket open whose certificate it does not trust."""
 
     largest = LARGEST_PACKET
 
@@ -84,6 +86,18 @@ class _Client(paho.Client):
         if self._in_packet["remaining_length"] > self.largest:  # known before any of it is read
             raise ConnectionError(f"a packet of over {self.largest} bytes")
         return super()._sock_recv(bufsize)
+
+    def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
+        if self._ssl_context is None:
+            raise ValueError("there is no TLS context")
+        sock = self._ssl_context.wrap_socket(tcp_sock, server_hostname=self._host, do_handshake_on_connect=False)
+        try:
+            sock.settimeout(self._connect_timeout)
+            sock.do_handshake()  # which checks the host's name as well
+        except OSError:
+            sock.close()
+            raise
+        return sock
 
 
 class Connection:
