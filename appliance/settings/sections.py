@@ -352,6 +352,8 @@ class SipAccountSettings:
                                example='"credential:sip-password"')
     register: bool = setting(True, "Register, so that calls come in; false for a trunk that knows our address.",
                              restart=True)
+    keep_alive: bool = setting(True, "Ask a server that does not register us every 15 s whether it is there (OPTIONS); "
+                               "false for one that never answers that.", restart=True)
     expires_s: int = setting(600, "How long a registration is asked for; it is renewed in time.", unit="s", minimum=60,
                              maximum=86_400, restart=True)
     port: int = setting(0, "Port of ours that calls come in by; 0: any over UDP, and over TCP and TLS only the "

@@ -13,7 +13,7 @@ import pytest
 from appliance.errors import Refused
 from appliance.providers import api
 from appliance.settings import Secret, SipAccountSettings
-from tests.support.baresip import Baresip, baresip
+from tests.support.baresip import Baresip, baresip, free_udp_port
 from tests.support.kamailio import PASSWORD, WEBSOCKET, Kamailio, kamailio
 from tests.support.sip_device import SipDevice, sip_device
 from tests.support.turnserver import Authority
@@ -188,6 +188,37 @@ async def test_a_second_server_takes_over(tmp_path: Path, transport: str) -> Non
             await door.up(3)
             assert asyncio.get_running_loop().time() - begun < (3 if transport == "tcp" else 26)
             await talk(phone, door)
+
+
+async def test_a_trunk_moves_to_its_second_server(tmp_path: Path) -> None:
+    """Nothing is at the first; a call without a word tells that sooner than the signs of life."""
+    async with proxy(tmp_path, free="door") as server, phone_at(server, tmp_path) as phone:
+        gone = f"127.0.0.1:{free_udp_port('127.0.0.1')}"
+        trunk = door_at(server, "udp", tmp_path, servers=(gone, f"127.0.0.1:{server.port}"), register=False,
+                        password=Secret(), trusted=("127.0.0.0/8",))
+        async with sip_device("door", trunk, hertz=DEVICE_HERTZ) as door:
+            await door.up()
+            await door.dial("sip:phone@example.test")
+            assert await door.ended() == "480/unreachable"
+            await until(lambda: door.provider.state()["accounts"]["pbx"]["server"] == 2, "at the second", 1)
+            await door.up(1)
+            await door.dial("sip:phone@example.test")
+            await door.connected()
+            await phone.hear(DEVICE_HERTZ)
+
+
+@pytest.mark.long
+async def test_a_trunk_that_falls_silent_is_told(tmp_path: Path) -> None:
+    async with proxy(tmp_path, free="door") as server:
+        trunk = door_at(server, "udp", tmp_path, register=False, trusted=("127.0.0.0/8",))
+        async with sip_device("door", trunk) as door:
+            await door.up()
+            await server.stop()
+            await until(lambda: door.troubles.get("pbx") == "the server does not answer", "told", 25)
+            with pytest.raises(Refused, match="does not answer"):
+                await door.dial("sip:phone@example.test")
+            await server.start()
+            await door.up(20)
 
 
 @pytest.mark.parametrize("transport", ["tcp", "ws"])

@@ -27,6 +27,7 @@ def account(server: str, **more: Any) -> SipAccountSettings:
     """A trunk over UDP without a registration, which takes calls from this machine."""
     return SipAccountSettings(**{
         "name": "trunk", "address": "sip:door@127.0.0.1", "servers": (server,), "transport": "udp", "register": False,
+        "keep_alive": False,
         "trusted": ("127.0.0.0/8",), **more})
 
 

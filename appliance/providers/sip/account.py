@@ -19,6 +19,7 @@ from appliance.media.studio import Studio
 from appliance.providers.sip.agent import ENCRYPTED, Agent, Hop, Identity, hop_of
 from appliance.providers.sip.digest import Credentials
 from appliance.providers.sip.grammar import Malformed
+from appliance.providers.sip.keep_alive import KeepAlive
 from appliance.providers.sip.leg import SipLeg
 from appliance.providers.sip.listener import Listener
 from appliance.providers.sip.locate import locate
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 
 RETRIES_S: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 SERVERS: Final = 16  # of all names of an account
+SILENT: Final = "the server does not answer"
 FAREWELL_S: Final = 1.0  # for what is still to be said when the account is left
 
 
@@ -96,6 +98,8 @@ class Account:
             credentials=Credentials(settings.username or address.user, password) if password else None,
             trace=_trace)
         self._registration = Registration(self.agent, settings.expires_s, self._registration_changed)
+        self._alive = KeepAlive(self.agent, self._server_lost, self._server_heard)  # of a trunk
+        self._silent = False  # it does not answer
         self._open = False
         self._why = ""  # no connection
         self._renew = asyncio.Event()
@@ -125,6 +129,7 @@ class Account:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         self._registration.stop()
+        self._alive.stop()
         if self._open:
             await self._said()
         self.agent.close()
@@ -168,6 +173,8 @@ class Account:
             self._opened(True, "")
             if self.settings.register:
                 self._registration.start()
+            elif self.settings.keep_alive:
+                self._alive.start(0.0)
             await self._renew.wait()
 
     def _opened(self, opened: bool, why: str) -> None:
@@ -204,10 +211,35 @@ class Account:
         log.info("account %s: %s", self.settings.name, registration.state.value)
         failed = registration.state is State.LOST or (
             registration.state is State.REFUSED and registration.status >= 500)
-        if failed and len(self._servers) > 1:
+        if failed:
+            self._go_to_next()
+        self._on_change()
+
+    def _server_lost(self) -> None:
+        """A trunk does not answer: the next one is used, or the same as soon as it does."""
+        if not self._silent:
+            log.info("account %s: %s", self.settings.name, SILENT)
+        self._silent = True
+        self._go_to_next()
+        self._on_change()
+
+    def _server_heard(self) -> None:
+        if self._silent:
+            log.info("account %s: the server answers again", self.settings.name)
+            self._silent = False
+            self._on_change()
+
+    def server_silent(self) -> None:
+        """A call has had no word from it: where there is another one, the next call goes there, but not while another
+        call still goes by this one."""
+        if len(self.legs) <= 1:
+            self._go_to_next()
+
+    def _go_to_next(self) -> None:
+        if len(self._servers) > 1:
+            self._alive.stop()
             self._next_server()
             self._renew.set()
-        self._on_change()
 
     def _received(self, data: bytes, hop: Hop) -> None:
         """The boundary: whatever a message does to us, it is one message."""
@@ -221,7 +253,7 @@ class Account:
     @property
     def up(self) -> bool:
         """Whether it can be called through."""
-        return self._open and (not self.settings.register or self._registration.state is State.UP)
+        return self._open and (self._registration.state is State.UP if self.settings.register else not self._silent)
 
     @property
     def open(self) -> bool:
@@ -233,6 +265,8 @@ class Account:
         """Why it is not up, for people; empty while it is, or is about to be for the first time."""
         if not self._open:
             return self._why
+        if self._silent:
+            return SILENT
         state = self._registration.state
         if state in (State.OFF, State.TRYING, State.UP):
             return ""

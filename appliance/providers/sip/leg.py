@@ -82,6 +82,9 @@ class Ground(Protocol):
     def admit(self) -> Callable[[Uri], None]:
         """Count a call to an address. Raises Refused for one that may not be called."""
 
+    def server_silent(self) -> None:
+        """A call of ours has had no word of it."""
+
     def leg_over(self, leg: SipLeg) -> None: ...
 
 
@@ -475,6 +478,7 @@ class SipLeg(CallOfTwo):
             case _Timer.SILENT_SERVER:
                 log.warning("the server says nothing to a call within %.0f s", SILENT_SERVER_S)
                 self._call.end()
+                self._ground.server_silent()
                 self._finish(END_REASONS["480/unreachable"])
             case _Timer.LOOK if self._answered:
                 self._maybe_connected()

@@ -1,7 +1,7 @@
 """Being registered (RFC 3261 10): refreshed in time, kept alive, noticed when lost, and made again.
 
 The contact is always the same one, with the device's instance and ``reg-id`` (RFC 5626): a registrar that counts
-contacts sees one. Every 15 s an OPTIONS asks whether the registrar is there; any answer will do.
+contacts sees one. Signs of life (``keep_alive``) tell whether the registrar is there.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from typing import Final
 
 from appliance.providers.sip.agent import Agent
 from appliance.providers.sip.grammar import Malformed
+from appliance.providers.sip.keep_alive import KeepAlive
 from appliance.providers.sip.message import Request, Response
 from appliance.providers.sip.transaction import Failure, Timer
 from appliance.providers.sip.uri import NameAddr, Uri
 
 __all__ = ["Registration", "State"]
 
-KEEP_ALIVE_S: Final = 15.0
-ALIVE_WITHIN_S: Final = 8.0
-"""A registrar that dies is noticed within 23 s."""
+ANSWER_S: Final = 8.0  # a registrar that has said nothing for so long is not there
 RETRIES_S: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 DENIED_S: Final = 300.0  # a wrong password does not become right by asking often, and asking often locks accounts
 LONGEST_WAIT_S: Final = 3600.0  # of a Retry-After
@@ -56,6 +55,7 @@ class Registration:
         self._failures = 0
         self._generation = 0  # answers to what was asked before a restart mean nothing
         self._timers: dict[str, Timer] = {}
+        self._alive = KeepAlive(agent, self._lost)
         self._preset = agent.route
         self._leaving: Uri | None = None  # a contact that is still registered and leads nowhere
 
@@ -78,6 +78,7 @@ class Registration:
 
     def _again(self) -> None:
         self._generation += 1
+        self._alive.stop()
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -96,7 +97,7 @@ class Registration:
                 self._lost()
 
         self._send(self._request("REGISTER", self._expires_s), answered, failed)
-        self._timer("answer", ALIVE_WITHIN_S, self._lost)
+        self._timer("answer", ANSWER_S, self._lost)
 
     def _answered(self, response: Response) -> None:
         self._stop("answer")
@@ -121,8 +122,7 @@ class Registration:
         self._agent.route = services or self._preset
         lifetime = max(SHORTEST_S, self._granted(response))
         self._timer("register", 0.0 if moved else lifetime * FRESH, self._register)
-        if "alive" not in self._timers:
-            self._timer("alive", KEEP_ALIVE_S, self._ask_alive)
+        self._alive.start()
         self._become(State.UP)
 
     def _granted(self, response: Response) -> int:
@@ -146,25 +146,6 @@ class Registration:
         moved = self._agent.contact().uri != before
         self._leaving = before if moved else None
         return moved
-
-    def _ask_alive(self) -> None:
-        generation = self._generation
-
-        def heard(_: Response) -> None:
-            if generation == self._generation:
-                self._stop("alive answer")
-
-        def silent(_: Failure) -> None:
-            if generation == self._generation:
-                self._lost()
-
-        me = self._agent.identity.address
-        registrar = Uri("sip", host=me.host, port=me.port)
-        request = self._agent.request(
-            "OPTIONS", registrar, NameAddr(registrar), secrets.token_hex(16), secrets.token_hex(8))
-        self._send(request, heard, silent)
-        self._timer("alive answer", ALIVE_WITHIN_S, self._lost)
-        self._timer("alive", KEEP_ALIVE_S, self._ask_alive)
 
     def _lost(self) -> None:
         self._again()
