@@ -238,6 +238,28 @@ async def test_the_server_is_killed_and_comes_back(browser: Chromium, server: Me
         assert not one.of(api.Ended)
 
 
+async def test_the_next_server_takes_over_from_one_that_dies(browser: Chromium, server: MediaServer) -> None:
+    async with media_server(browser) as second:
+        settings = replace(both(server), other_publish=(second.publish,), other_play=(second.play,))
+        async with door(settings) as one:
+            await one.dial()
+            await published(server)
+            assert not second.requests
+            await server.stop()
+            await server.page.evaluate("() => Object.keys(sessions).forEach((id) => server.close(id))")
+            await until(lambda: one.of(api.Recovered), "the call goes on", 15)
+            took = one.when(api.Recovered) - one.when(api.Lost)
+            print(f"from the loss to the next server: {took:.1f} s")
+            assert took < 5.0
+            await published(second)
+            await played(one)
+            assert not one.of(api.Ended)
+            (state,) = one.provider.state()["servers"]
+            for way, url in (("publish", second.publish), ("play", second.play)):
+                found = state["ways"][way]["selectedEndpoint"]
+                assert (found["url"], found["reason"]) == (url, "failover")
+
+
 async def test_the_publisher_notices_a_dead_server_by_its_silence(
     browser: Chromium, server: MediaServer, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
