@@ -49,13 +49,15 @@ class ShownCapture(_Shown):
         on_close: Callable[[], None] = lambda: None,
     ) -> None:
         self._board = board
-        self._on_close = on_close
+        self._on_close: Callable[[], None] | None = on_close
         super().__init__(device, spec, program)
 
     def close(self) -> None:
         super().close()
-        self._board.report(Kind.CAPTURE, FaultKind.NO_SIGNAL, self._trouble.device, False)
-        self._on_close()
+        on_close, self._on_close = self._on_close, None
+        if on_close is not None:  # the second time the device may be another's
+            self._board.report(Kind.CAPTURE, FaultKind.NO_SIGNAL, self._trouble.device, False)
+            on_close()
 
     def _report(self, fault: FaultKind, active: bool, detail: str = "") -> None:
         super()._report(fault, active, detail)

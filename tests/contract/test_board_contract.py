@@ -342,7 +342,11 @@ def test_what_an_hdmi_input_receives_is_shown_beside_the_camera(
         shared.close()
         board.camera.stop()
         hands.source(Kind.CAPTURE, "pattern")
-    board.capture("hdmi0").close()  # free again
+    again = board.capture("hdmi0")  # it is free
+    shared.close()
+    with pytest.raises(DeviceBusyError, match="shown already"):  # and closing twice has not freed it again
+        board.capture("hdmi0")
+    again.close()
     assert {fault.kind for fault in faults.all()} == {Kind.CAPTURE}
 
 
