@@ -231,6 +231,7 @@ VERBS: Final[tuple[Verb, ...]] = (
             "(of AudioBridge audio:) and either",
             required=True, positional=True, minimum=1, maximum=256),
         Arg("pin", ArgType.STRING, "PIN of the room, where the settings have none", maximum=128, secret=True),
+        Arg("displayName", ArgType.STRING, "the name to stand there by (default: that of the device)", maximum=64),
         Arg("audio", ArgType.BOOLEAN, "send audio (default true)"),
         Arg("video", ArgType.BOOLEAN, "send video (default true)"),
         _LAYOUT,

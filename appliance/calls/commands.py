@@ -87,8 +87,12 @@ class CallCommands:
             if "pin" in args:
                 raise BadRequest("a meeting by telephone has its passcode in [[sip.meetings]]; leave pin out",
                                  sub_code="pin")
+            if "displayName" in args:
+                raise BadRequest("nobody has a name in a meeting by telephone; leave displayName out",
+                                 sub_code="displayName")
             return book.plan([room.uri], None, self._controller.ring_s)
-        return [Round((replace(room, pin=args.get("pin", "")),), self._controller.ring_s)]
+        room = replace(room, pin=args.get("pin", ""), shown_as=args.get("displayName", "").strip())
+        return [Round((room,), self._controller.ring_s)]
 
     def _begin_with(self, args: Mapping[str, Any]) -> None:
         """The layout that a call begins with, where it is not that of the settings."""

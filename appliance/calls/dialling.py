@@ -102,7 +102,8 @@ class Dialler:
             raise Refused(f"this device cannot call {target.scheme}: addresses", code=501,
                           sub_code="FeatureNotSupported", retryable=False)
         media = admit(self.rules, target, self.wall()).permit(active.media)
-        leg = await provider.dial(target, call_id=active.id, caller=self.me, media=media)
+        caller = replace(self.me, display_name=target.shown_as) if target.shown_as else self.me
+        leg = await provider.dial(target, call_id=active.id, caller=caller, media=media)
         if active.call.live and active.call.reason is None:
             self.adopt(active, leg)
         else:  # hung up while the provider was still reaching out

@@ -50,7 +50,8 @@ __all__ = [
 class Target:
     """Where to call: ``scheme:address`` of an address-book URI, e.g. ``device:lobby-2``, ``operator:desk``.
 
-    ``pin``: what opens a room, where it is not the one of the settings. ``emergency``: no guard of the provider stops
+    ``pin``: what opens a room, where it is not the one of the settings; ``shown_as``: our name in the room, where it is
+    not that of the device. ``emergency``: no guard of the provider stops
     it. ``plain``: nothing is encrypted, for that has failed, and the call matters more. ``digits``: what a telephone is
     told by its keys once it has answered, ``,`` a pause of 2 s and ``w`` until it has said what it says.
     """
@@ -61,6 +62,7 @@ class Target:
     emergency: bool = False
     plain: bool = False
     digits: str = field(default="", repr=False)
+    shown_as: str = ""
 
     @property
     def uri(self) -> str:

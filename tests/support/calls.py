@@ -152,6 +152,7 @@ class ScriptedProvider:
 
     def __init__(self) -> None:
         self.legs: list[ScriptedLeg] = []
+        self.callers: list[Peer] = []
         self.targets: list[Target] = []
         self.media: list[MediaWanted] = []  # as it was dialled with
         self.refusal: Refused | None = None  # of every target
@@ -179,6 +180,7 @@ class ScriptedProvider:
                           Peer(target.address, target.uri, target.address, kind, verified=True))
         self.legs.append(leg)
         self.targets.append(target)
+        self.callers.append(caller)
         self.media.append(media)
         self.dialled.set()
         return leg

@@ -53,6 +53,25 @@ async def test_a_room_is_meant_by_id_by_uri_or_by_the_address_book(tmp_path: Pat
 
 
 @virtual_time
+@pytest.mark.parametrize("given", [{}, {"displayName": " "}])
+async def test_a_room_is_joined_by_the_name_of_the_device_or_the_one_that_is_given(
+    tmp_path: Path, given: dict[str, str],
+) -> None:
+    async with House(tmp_path) as house:
+        for args in (given, {"displayName": " North gate "}):
+            house.provider.dialled.clear()
+            joining = house.giving("room.join", target="1234", **args)
+            await house.provider.dialled.wait()
+            house.provider.legs[-1].up()
+            await joining
+            await house.give("room.leave")
+            await settle()
+        own, other = house.provider.callers
+        assert other == replace(own, display_name="North gate")
+        assert own.display_name not in ("", " ", "North gate")
+
+
+@virtual_time
 async def test_what_is_no_room_is_refused(tmp_path: Path) -> None:
     async with House(tmp_path, entries=[Entry("Desk", ("operator:desk",))]) as house:
         for target in ("Desk", "room:", "audio:"):
