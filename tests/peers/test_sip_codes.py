@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from appliance.doors.codes import WRONG
 from appliance.vocabulary import Json
 from tests.peers.test_sip_kamailio import phone_at, proxy
 from tests.support.baresip import Baresip, baresip
@@ -18,7 +20,7 @@ from tests.support.waiting import until
 
 pytestmark = pytest.mark.peer
 
-PIN = "4711"
+PIN = "47110839"  # long enough to stand in no other number of a log
 RULE = '[[door.codes]]\nname = "{name}"\nrelay = "door"\nseconds = 1.0\ndirection = "both"\npeers = ["Phone"]\n{more}'
 BOOK = '[[book]]\nname = "Phone"\nuris = ["{uri}"]\n'
 
@@ -76,7 +78,7 @@ async def test_with_tls_and_srtp_the_pin_opens_and_another_one_does_not(tmp_path
         await phone.tell("dial", "sip:door@example.test")
         await running.until(lambda: running.document("call").get("state") == "Incoming")
         assert (await running.give("call.answer"))["result"] == "done"
-        await press(phone, "4712#")
+        await press(phone, "4711#")
         await running.until(lambda: of(running, "door.code"))
         (told,) = of(running, "door.code")
         assert (told["result"], told["subCode"]) == ("rejected", "wrongPin")
@@ -112,3 +114,26 @@ async def test_without_encryption_only_the_rule_that_says_so_opens(tmp_path: Pat
         await opened(running, "reception")
         await running.give("call.hangup")
         await until(lambda: "CALL_CLOSED" in phone.told, "hung up")
+
+
+async def test_whoever_guesses_is_locked_out_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    line = "<sip:phone@127.0.0.1>;regint=0;audio_codecs=PCMA/8000/1;answermode=auto"
+    async with (
+        baresip(tmp_path / "phone", line) as phone,
+        appliance(tmp_path, (
+            '[[sip.accounts]]\nname = "trunk"\naddress = "sip:door@127.0.0.1"\nregister = false\n'
+            f'servers = "127.0.0.1:{phone.port}"\ntransport = "udp"\ntrusted = ["127.0.0.0/8"]\n'
+            + BOOK.format(uri=f"sip:phone@127.0.0.1:{phone.port}")
+            + RULE.format(name="caretaker", more=pin_in(tmp_path) + "allow_plain = true\n")), encrypt=False) as running,
+    ):
+        assert (await running.give("call.dial", to="Phone"))["result"] == "done"
+        await press(phone, "0000#" * WRONG)
+        await running.until(lambda: running.raised("tamper"), 30)
+        assert "caretaker" in running.document("diag")["tamper"]["detail"]["what"]
+        await press(phone, PIN + "#")
+        await running.until(lambda: of(running, "door.code")[-1]["subCode"] == "locked")
+        assert [one["subCode"] for one in of(running, "door.code")] == ["wrongPin"] * WRONG + ["locked"]
+        assert of(running, "io.relay") == []
+        assert PIN not in caplog.text
+        await running.give("call.hangup")

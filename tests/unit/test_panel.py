@@ -296,6 +296,22 @@ async def test_a_button_asks_the_others_for_attention_and_no_longer() -> None:
 
 
 @virtual_time
+async def test_a_button_calls_the_help_point_whatever_goes_on() -> None:
+    panel = OneButton()
+    front = Front(panel, emergency_target="Help point")
+    task = asyncio.create_task(front.door.run(), name="test.panel")
+    await asyncio.sleep(0)
+    for number, state in enumerate((CallState.NONE, CallState.CONNECTED, CallState.DISCONNECTING), 1):
+        front.call(state)
+        panel.press(Press("emergency", PressKind.PRESSED))
+        command = (await front.desk.given(number))[-1]
+        assert (command.verb.name, command.args) == ("call.dial", {"to": "Help point"}), "nor are presses too many"
+        panel.press(Press("emergency", PressKind.RELEASED, 0.1))
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@virtual_time
 async def test_the_presses_are_told_as_events_and_in_the_document() -> None:
     async with standing_at() as front:
         front.call(CallState.CONNECTED)

@@ -50,6 +50,7 @@ SILENT_SERVER_S: Final = 4.0  # without any word of it the next target is tried 
 LOOK_S: Final = 0.1  # for the first sound of early media
 REDIRECTIONS: Final = 5
 ENCRYPTED: Final = ("TLS", "WSS")  # transports of signalling
+INFORM_S: Final = 5.0  # for the answer to an INFO
 OWED_S: Final = 10.0  # sound that is due after the answer (decisions D1)
 
 
@@ -226,7 +227,11 @@ class SipLeg(CallOfTwo):
         body = f"Signal={digit}\r\nDuration={round(seconds * 1000)}\r\n".encode()
         if not self._call.inform("application/dtmf-relay", body, lambda status: _settle(told, status)):
             raise ConnectionError("there is no call")
-        status = await told
+        try:
+            async with asyncio.timeout(INFORM_S):
+                status = await told
+        except TimeoutError:
+            status = 408
         if status >= 300:
             raise Refused(f"the other side takes no digits by INFO (SIP {status}); try the method inband", code=488,
                           sub_code="noCodec", retryable=False)
