@@ -49,7 +49,7 @@ class HostBoard:
             self._closers.append(self._camera.close)
             self._panel = SimPanel(options.long_press_s, self._faults)
             self._closers.append(self._panel.close)
-            self._display = SimDisplay(options.display)
+            self._display = SimDisplay(options.display, self._faults)
             self._closers.append(self._display.close)
             self._audio, self._sound_facts = self._open_sound(options)
             self._closers.append(self._audio.close if isinstance(self._audio, SimAudio) else self._audio.stop)
@@ -146,7 +146,7 @@ class HostBoard:
             *(self._audio.devices() if isinstance(self._audio, SimAudio) else ()),
             *(self._camera.devices() if isinstance(self._camera, SimCamera) else ()),
             *(self._now(fact) for fact in (*self._sound_facts, *self._camera_facts)),
-            DeviceFact(Kind.DISPLAY, "screen0", "Simulated screen", simulated=True, note="shown on the device's page"),
+            self._display.device("shown on the device's page"),
             DeviceFact(Kind.PANEL, "panel0", "Simulated panel", simulated=True, note="shown on the device's page"),
         )
 

@@ -14,6 +14,7 @@ from hw.sim.audio import EchoPath, SimAudio
 from hw.sim.camera import SimCamera
 from hw.sim.capture import SimCapture
 from hw.sim.display import SimDisplay
+from hw.sim.obstacles import obstacle_of
 from hw.sim.panel import SimPanel
 
 __all__ = ["FAULTS", "SimBoard", "SimHands"]
@@ -28,13 +29,14 @@ SOUND_FAULTS: Final = (
     "speaker.stall", "speaker.denied", "speaker.format",
 )  # fmt: skip
 HDMI_FAULTS: Final = ("hdmi.unplug", "hdmi.busy", "hdmi.noSignal")
+SCREEN_FAULTS: Final = ("screen.missing", "screen.unplug", "screen.busy", "screen.denied", "screen.format")
 HEALTH_FAULTS: Final = ("power.undervoltage", "thermal", "storage.full")
 OTHER_FAULTS: Final = (
     *HEALTH_FAULTS, "button.stuck", "echo.path", "echo.delayMs", "echo.erlDb", "echo.roomMs", "echo.moved",
     "echo.distortion",
 )  # fmt: skip
 
-FAULTS: Final = (*CAMERA_FAULTS, *SOUND_FAULTS, *HDMI_FAULTS, *OTHER_FAULTS)
+FAULTS: Final = (*CAMERA_FAULTS, *SOUND_FAULTS, *HDMI_FAULTS, *SCREEN_FAULTS, *OTHER_FAULTS)
 """Every fault of this board by the names of ``sim.fault``. Values: ``mic.noise`` level in dBFS (-20), ``thermal``
 °C (85), ``echo.path`` and ``echo.erlDb`` loss in dB (20), ``echo.delayMs`` delay in ms (100), ``echo.roomMs``
 reverberation in ms (300), ``echo.moved`` another place in that room (2), ``echo.distortion`` drive of the loudspeaker
@@ -111,6 +113,8 @@ class SimHands:
             self._camera.set_physics(key.removeprefix("camera.") for key in active if key in CAMERA_FAULTS)
         elif name in HDMI_FAULTS and self._capture is not None:
             self._capture.set_physics(key for key in active if key in HDMI_FAULTS)
+        elif name in SCREEN_FAULTS:
+            self._display.obstruct(obstacle_of("screen", active.keys()))
         elif name in SOUND_FAULTS and self._audio is not None:
             self._audio.set_physics((key for key in active if key in SOUND_FAULTS), active.get("mic.noise"))
         elif name.startswith("echo.") and self._audio is not None:
@@ -215,7 +219,7 @@ class SimBoard:
             # First: the process gets ready while the rest of the board, and of the program, is made.
             self._camera = SimCamera(options.camera, self._faults)
             self._panel = SimPanel(options.long_press_s, self._faults)
-            self._display = SimDisplay(options.display)
+            self._display = SimDisplay(options.display, self._faults)
             echo = EchoPath(options.echo_delay_ms, options.echo_loss_db)
             self._audio = SimAudio(options.microphone, options.speaker, echo, self._faults)
         except BaseException:
@@ -282,7 +286,7 @@ class SimBoard:
     def devices(self) -> Sequence[DeviceFact]:
         return [
             *self._audio.devices(), *self.camera.devices(), *self._capture.devices(),
-            DeviceFact(Kind.DISPLAY, "screen0", "Simulated screen", simulated=True),
+            self._display.device(),
             DeviceFact(Kind.PANEL, "panel0", "Simulated panel", simulated=True),
         ]
 

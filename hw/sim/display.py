@@ -13,7 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Final
 
-from hw.api import DeviceFailedError, Picture, Tile
+from hw.api import DeviceFact, DeviceFailedError, FaultKind, Kind, Picture, Tile
+from hw.blame import error_of
+from hw.faults import FaultLine
 from hw.screen import BACKGROUND, Box, Content, Words, cut, encoded, place
 
 if TYPE_CHECKING:
@@ -21,14 +23,17 @@ if TYPE_CHECKING:
 
 __all__ = ["SimDisplay"]
 
+DEVICE: Final = "screen0"
 DRAW_DEADLINE_S: Final = 5.0
 
 
 class SimDisplay:
     """Implements ``hw.api.Display``."""
 
-    def __init__(self, size: tuple[int, int]) -> None:
+    def __init__(self, size: tuple[int, int], faults: FaultLine | None = None) -> None:
         self._size = size
+        self._faults = faults
+        self._obstacle: tuple[FaultKind, str] | None = None
         self._content = Content()  # latest wins; replaced whole, so no lock
         self._brightness = 100
         self._words = Words(size)
@@ -57,7 +62,26 @@ class SimDisplay:
         """Of the times that somebody looked."""
         return self._drawn_s
 
+    def obstruct(self, obstacle: tuple[FaultKind, str] | None) -> None:
+        """What keeps it from being drawn on from now on, in words too; None: nothing."""
+        before, self._obstacle = self._obstacle, obstacle
+        if self._faults is None:
+            return
+        if before is not None and before != obstacle:
+            self._faults.report(Kind.DISPLAY, before[0], DEVICE, False)
+        if obstacle is not None:
+            self._faults.report(Kind.DISPLAY, obstacle[0], DEVICE, True, obstacle[1])
+        self._faults.devices_changed()
+
+    def device(self, note: str = "") -> DeviceFact:
+        """``note`` of one that is drawn on, for people."""
+        fault, words = self._obstacle or (None, note)
+        return DeviceFact(Kind.DISPLAY, DEVICE, "Simulated screen", fault not in (FaultKind.MISSING, FaultKind.PULLED),
+                          fault is None, simulated=True, note=words)
+
     def screenshot(self) -> bytes:
+        if self._obstacle is not None:
+            raise error_of(self._obstacle[0])(f"screen: {self._obstacle[1]}")
         return self._draw(lambda: encoded(self._render(), "PNG", compress_level=1))
 
     def jpeg(self, width: int) -> bytes:
@@ -107,7 +131,7 @@ class SimDisplay:
         from PIL import Image
 
         content = self._content
-        if content.dark:
+        if content.dark or self._obstacle is not None:
             return Image.new("RGB", self._size, (0, 0, 0))
         screen = Image.new("RGB", self._size, BACKGROUND)
         for tile in content.tiles:

@@ -27,10 +27,15 @@ OBSTACLES: Final[Mapping[str, tuple[FaultKind, str]]] = {
     "hdmi.unplug": (FaultKind.PULLED, "the HDMI capture was unplugged"),
     "hdmi.busy": (FaultKind.BUSY, f"the HDMI capture {_HELD}"),
     "camera.format": (FaultKind.FORMAT, "the camera offers Bayer pictures alone (simulated): take another"),
+    "screen.missing": (FaultKind.MISSING, "no screen is connected (simulated): check its cable"),
+    "screen.unplug": (FaultKind.PULLED, "the screen was unplugged: check its cable"),
+    "screen.busy": (FaultKind.BUSY, f"the screen {_HELD}"),
+    "screen.denied": (FaultKind.DENIED, f"the screen {_DENIED} video"),
+    "screen.format": (FaultKind.FORMAT, "the screen names no size that it can be driven in (simulated): try another"),
 }
 
 
 def obstacle_of(device: str, faults: Collection[str]) -> tuple[FaultKind, str] | None:
-    """The first of ``faults`` (``mic.busy``) that keeps ``device`` (``mic``, ``speaker``, ``camera``, ``hdmi``)
-    from opening."""
+    """The first of ``faults`` (``mic.busy``) that keeps ``device`` (``mic``, ``speaker``, ``camera``, ``hdmi``,
+    ``screen``) from opening."""
     return next((told for name, told in OBSTACLES.items() if name in faults and name.startswith(f"{device}.")), None)

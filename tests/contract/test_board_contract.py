@@ -25,13 +25,18 @@ from hw.api import (
     Board,
     BoardOptions,
     DeviceBusyError,
+    DeviceDeniedError,
     DeviceFailedError,
+    DeviceFormatError,
     DeviceMissingError,
+    DevicePulledError,
     EncodedFrame,
     EncoderKind,
     FaultKind,
+    HardwareError,
     Kind,
     Simulation,
+    Tile,
     VideoMode,
 )
 from hw.boards import open_board
@@ -376,6 +381,26 @@ def test_the_screen_shows_what_it_was_told(board: Board, hands: Simulation) -> N
     assert (jpeg.format, jpeg.width) == ("JPEG", 320)
 
 
+@pytest.mark.parametrize(("name", "error"), [
+    ("missing", DeviceMissingError), ("unplug", DevicePulledError), ("busy", DeviceBusyError),
+    ("denied", DeviceDeniedError), ("format", DeviceFormatError),
+])  # fmt: skip
+def test_a_screen_that_cannot_be_drawn_on_says_why_and_shows_the_latest_when_it_can(
+    board: Board, hands: Simulation, quiet: None, name: str, error: type[HardwareError]
+) -> None:
+    assert board.display is not None
+    hands.fault(f"screen.{name}", active=True)
+    board.display.show([Tile(None)], "Calling")
+    with pytest.raises(error, match="screen"):
+        board.display.screenshot()
+    dark = Image.open(io.BytesIO(hands.screen(320)))
+    assert max(high for _, high in dark.getextrema()) < 8
+    hands.fault(f"screen.{name}", active=False)
+    shown = Image.open(io.BytesIO(board.display.screenshot()))
+    assert max(high for _, high in shown.convert("RGB").getextrema()) > 128, "the banner"
+    board.display.blank()
+
+
 def test_a_mirrored_tile_is_mirrored_and_long_words_fit(board: Board) -> None:
     assert board.display is not None
     mirrors_a_tile_and_fits_long_words(board.display)
@@ -453,7 +478,11 @@ AT_ONCE = [
     ("camera.unplug", Kind.CAMERA, FaultKind.MISSING),
     ("camera.busy", Kind.CAMERA, FaultKind.BUSY),
     *((f"{word}.{name}", kind, fault) for name, fault in (("denied", FaultKind.DENIED), ("format", FaultKind.FORMAT))
-      for word, kind in (("mic", Kind.MICROPHONE), ("speaker", Kind.SPEAKER), ("camera", Kind.CAMERA))),
+      for word, kind in (("mic", Kind.MICROPHONE), ("speaker", Kind.SPEAKER), ("camera", Kind.CAMERA),
+                         ("screen", Kind.DISPLAY))),
+    ("screen.missing", Kind.DISPLAY, FaultKind.MISSING),
+    ("screen.unplug", Kind.DISPLAY, FaultKind.PULLED),
+    ("screen.busy", Kind.DISPLAY, FaultKind.BUSY),
 ]
 
 
@@ -467,7 +496,8 @@ def test_what_the_system_tells_is_told_also_outside_calls(
     late = Faults()
     board.on_fault(late)
     late.wait(kind, fault, active=True, seconds=1.0)
-    assert [fact.present for fact in board.devices() if fact.kind is kind] == [fault is not FaultKind.MISSING]
+    there = fault not in (FaultKind.MISSING, FaultKind.PULLED)
+    assert [fact.present for fact in board.devices() if fact.kind is kind] == [there]
     hands.fault(name, active=False)
     late.wait(kind, fault, active=False, seconds=3.0)
 

@@ -43,6 +43,13 @@ TOLD: Final = {
     "camera.format": ("cameraFormatUnsupported", "take another"),
 }
 REFUSALS: Final = ("busy", "denied", "format")
+SCREEN: Final = {
+    "missing": ("noDisplayDevicesEnumerated", "missing", "no screen is connected"),
+    "unplug": ("displayDisconnected", "pulled", "was unplugged"),
+    "busy": ("displayBusy", "busy", "held by another program"),
+    "denied": ("displayPermissionDenied", "denied", "add the user to the group video"),
+    "format": ("displayFormatUnsupported", "format", "names no size"),
+}
 IDS: Final = {"mic": "mic0", "speaker": "spk0", "camera": "cam0"}
 
 
@@ -180,6 +187,22 @@ async def test_a_call_that_begins_with_none_of_them_has_each_when_it_comes(turn:
             there.append(fault.partition(".")[0])
             await running.flows(*there)
             await running.is_well(fault)
+        assert running.goes_on()
+
+
+async def test_what_is_wrong_with_the_screen_is_told_and_the_rest_goes_on() -> None:
+    async with call() as running:
+        for fault, (name, kind, words) in SCREEN.items():
+            await running.fault(f"screen.{fault}", True)
+            await until(lambda name=name: running.diagnostics.raised(name), AGAIN_S, name)
+            told = running.bulletin.document("diag")[name]
+            assert (told["detail"]["device"], told["detail"]["fault"]) == ("screen0", kind)
+            assert words in told["detail"]["what"]
+            assert told["advice"]
+            assert running.raised == {name}
+            await running.flows("mic", "speaker", "camera")
+            await running.fault(f"screen.{fault}", False)
+            await until(lambda name=name: not running.diagnostics.raised(name), AGAIN_S, f"end of {name}")
         assert running.goes_on()
 
 
