@@ -123,6 +123,7 @@ def test_who_talks_is_told_until_it_has_been_quiet() -> None:
     assert told[-1].levels == {"2": -127.0, "3": -127.0}
     hall.tells(participants=[guest(2)])
     assert [one.id for one in hall.members if one.speaking] == ["2"]
+    assert hall.told(api.Voices)[-1].levels == {"2": -40.0, "3": -127.0}
     hall.says({"audiobridge": "stopped-talking", "room": 77, "id": 2})
     hall.says({"audiobridge": "talking", "room": 77, "id": 99})
     assert not any(one.speaking for one in hall.members)

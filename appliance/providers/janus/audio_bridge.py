@@ -114,6 +114,8 @@ class AudioBridge(Stay):
         for word in ("leaving", "kicked"):
             self._guests.pop(str(data.get(word)), None)
         effects = [*self._take_guests(data)]
+        if any(one.speaks for one in self._guests.values()):
+            effects += self._voices()  # whoever is not muted any more may have talked all along
         if isinstance(data.get("muted"), bool):
             effects += self._moderated("room", muted=data["muted"])
         return [*effects, *self._roster()]
