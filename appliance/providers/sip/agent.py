@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from appliance.providers.sip.body import SDP, description_of
 from appliance.providers.sip.digest import ROUNDS, Authenticator, Credentials
 from appliance.providers.sip.grammar import Malformed, quoted
 from appliance.providers.sip.message import Message, Request, Response, Via, parse
@@ -421,7 +422,9 @@ class Agent:
         elif required:
             self.respond(transaction, 420, ("Unsupported", ", ".join(sorted(required))))
         elif request.method == "OPTIONS":
-            self.respond(transaction, 200, ("Allow", ", ".join(ALLOWED)), ("Accept", "application/sdp"))
+            self.respond(transaction, 200, ("Allow", ", ".join(ALLOWED)), ("Accept", SDP))
+        elif request.method == "INVITE" and description_of(request) is None:
+            self.respond(transaction, 415, ("Accept", SDP), ("Accept-Encoding", "identity"))
         elif request.method == "REFER":  # only who talks with us may send us on
             self.respond(transaction, 403)
         elif isinstance(transaction, ServerInvite):

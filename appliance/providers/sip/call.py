@@ -15,6 +15,7 @@ from enum import Enum, auto
 from typing import Final, TypeVar
 
 from appliance.providers.sip.agent import ALLOWED, RELIABLE, SUPPORTED, Agent, Exchange
+from appliance.providers.sip.body import SDP, description_of, sdp_of
 from appliance.providers.sip.dialog import Dialog
 from appliance.providers.sip.events import Answered, Closed, Event, Keyed, Offered, Refused, Sent, causes_of
 from appliance.providers.sip.grammar import Malformed, quoted
@@ -25,11 +26,10 @@ from appliance.providers.sip.session_timer import SessionTimer
 from appliance.providers.sip.transaction import Failure, ServerInvite, ServerTransaction, Timer
 from appliance.providers.sip.uri import Uri
 
-__all__ = ["SDP", "Call", "Phase", "put_sdp", "sdp_of", "warning"]
+__all__ = ["Call", "Phase", "put_sdp", "warning"]
 
 M = TypeVar("M", bound=Message)
 
-SDP: Final = "application/sdp"
 ACKS: Final = 32  # that can be sent again: of every branch, and of the latest descriptions
 RETRIES: Final = 8  # of one description that the peer cannot take now
 LATER_S: Final = 10.0  # the longest a peer may put it off (RFC 3261 14.2)
@@ -193,7 +193,7 @@ class Call:
             self._session_timer.answer(asked.request, response)
         asked.respond(response)
         if isinstance(asked, ServerInvite):
-            self._send_until_acknowledged(asked, response, offers=not asked.request.body)
+            self._send_until_acknowledged(asked, response, offers=not sdp_of(asked.request))
         self._offer_now()
 
     def refuse(self, why: str = "") -> None:
@@ -284,13 +284,14 @@ class Call:
 
     def _renegotiate(self, dialog: Dialog, request: Request, transaction: ServerTransaction) -> None:
         invite = request.method == "INVITE"
-        offers = invite or bool(request.body)
+        sdp = description_of(request)
+        offers = invite or bool(sdp)
         if self._asked is not None or (invite and self._copies) or (offers and self._owes_answer(invite=invite)):
             soon = str(random.randint(0, 10))  # noqa: S311 - RFC 3261 14.2, RFC 3311 5.2
             self._agent.respond(transaction, 500, ("Retry-After", soon), tag=self._tag)
         elif offers and self._awaits_answer(request.sender.tag, invite=invite):
             self._agent.respond(transaction, 491, tag=self._tag)
-        elif request.body and request.content_type != SDP:
+        elif sdp is None:
             self._agent.respond(transaction, 415, ("Accept", SDP), tag=self._tag)
         elif (least := self._session_timer.refusal(request)) is not None:
             self._agent.respond(transaction, 422, ("Min-SE", str(least)), tag=self._tag)
@@ -298,7 +299,7 @@ class Call:
             dialog.refresh(request)
             if offers:
                 self._asked = transaction
-                self._on_event(Offered(request.body))
+                self._on_event(Offered(sdp))
             else:  # nothing but a sign of life, or another Contact
                 response = self._with_contact(request.response(200, "OK", tag=self._tag))
                 self._session_timer.answer(request, response)
@@ -477,11 +478,6 @@ class Call:
         message.headers.set("Allow", ", ".join(ALLOWED))
         message.headers.set("Supported", ", ".join(sorted(SUPPORTED)))
         return message
-
-
-def sdp_of(message: Message) -> bytes:
-    """The session description that a message carries; empty where it has none."""
-    return message.body if message.content_type in ("", SDP) else b""
 
 
 def put_sdp(message: Message, sdp: bytes) -> None:

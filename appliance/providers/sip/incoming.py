@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Final
 
 from appliance.providers.sip.agent import RELIABLE, Agent
-from appliance.providers.sip.call import Call, Phase, put_sdp, sdp_of, warning
+from appliance.providers.sip.body import sdp_of
+from appliance.providers.sip.call import Call, Phase, put_sdp, warning
 from appliance.providers.sip.dialog import Dialog
 from appliance.providers.sip.events import Answered, Closed, Event, Offered, causes_of
 from appliance.providers.sip.message import Request
@@ -32,6 +33,7 @@ class IncomingCall(Call):
         self._accepting = False  # as soon as that has come
         self._dialog = Dialog.of_request(request, self._tag)
         self.request = request
+        self._offer = sdp_of(request)
         self._takes_update = "update" in request.headers.tokens("allow")
         if RELIABLE in request.headers.tokens("require"):
             self._provisional = Provisional(agent, request.cseq.number, transaction.respond, self._unacknowledged)
@@ -40,12 +42,12 @@ class IncomingCall(Call):
 
     @property
     def offer_of_peer(self) -> bytes:
-        return self.request.body
+        return self._offer
 
     @property
     def wants_early_offer(self) -> bool:
         """Ringing must arrive (100rel is required) and carry our description, as the INVITE has none (RFC 3262 5)."""
-        return self._provisional is not None and not self.request.body and not self._offered
+        return self._provisional is not None and not self._offer and not self._offered
 
     @property
     def offered_early(self) -> bool:
@@ -85,7 +87,7 @@ class IncomingCall(Call):
             put_sdp(response, sdp)
         self._session_timer.answer(self.request, response)
         self._invite.respond(response)
-        self._send_until_acknowledged(self._invite, response, offers=not self.request.body and not self._offered)
+        self._send_until_acknowledged(self._invite, response, offers=not self._offer and not self._offered)
         if self._early_answer is not None:
             self._on_event(Answered(self._early_answer))
 
@@ -96,7 +98,7 @@ class IncomingCall(Call):
         answers = self._offered and self._early_answer is None
         if answers:
             self._early_answer = sdp_of(request)
-        if request.body and not answers and self._phase is Phase.SETUP:
+        if sdp_of(request) and not answers and self._phase is Phase.SETUP:
             self._offered_in(request, transaction)
         else:
             self._agent.respond(transaction, 200, tag=self._tag)
@@ -109,10 +111,10 @@ class IncomingCall(Call):
             self._agent.respond(transaction, 488, tag=self._tag)
         else:
             self._asked = transaction
-            self._on_event(Offered(prack.body))
+            self._on_event(Offered(sdp_of(prack)))
 
     def _owes_answer(self, *, invite: bool) -> bool:
-        return self._phase is Phase.SETUP and (invite or bool(self.request.body))
+        return self._phase is Phase.SETUP and (invite or bool(self._offer))
 
     def _awaits_answer(self, tag: str, *, invite: bool) -> bool:
         if self._phase is Phase.SETUP:

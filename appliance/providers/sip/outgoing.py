@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from appliance.providers.sip.agent import Agent, Exchange
-from appliance.providers.sip.call import Call, Phase, put_sdp, sdp_of
+from appliance.providers.sip.body import sdp_of
+from appliance.providers.sip.call import Call, Phase, put_sdp
 from appliance.providers.sip.dialog import Dialog
 from appliance.providers.sip.events import Answered, Closed, Event, Progress, causes_of
 from appliance.providers.sip.grammar import Malformed

@@ -25,6 +25,7 @@ from appliance.network import Network
 from appliance.providers import api
 from appliance.providers.sip.account import Account, Tls
 from appliance.providers.sip.agent import ANONYMOUS, ENCRYPTED, Hop
+from appliance.providers.sip.body import sdp_of
 from appliance.providers.sip.dialin import DialIn
 from appliance.providers.sip.grammar import Malformed
 from appliance.providers.sip.incoming import IncomingCall
@@ -197,10 +198,11 @@ class SipProvider:
 
     def _acceptable(self, account: Account, request: Request, transaction: ServerInvite) -> bool:
         """Whether there is anything in common; refused where not, before anything rings."""
-        if not request.body:
+        offer = sdp_of(request)
+        if not offer:
             return True
         try:
-            account.negotiation(FIRST_PORTS).answer(request.body)
+            account.negotiation(FIRST_PORTS).answer(offer)
         except (NotAcceptable, Malformed) as error:
             log.warning("a call is not taken: %s", error)
             account.agent.respond(transaction, 488)

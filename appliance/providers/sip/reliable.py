@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from appliance.providers.sip.agent import RELIABLE, Agent
+from appliance.providers.sip.body import sdp_of
 from appliance.providers.sip.dialog import Dialog
 from appliance.providers.sip.message import Request, Response
 
@@ -121,7 +122,7 @@ class Acknowledger:
             return False
         self._branches[tag] = branch
         branch.last = number
-        branch.described |= bool(response.body)
+        branch.described |= bool(sdp_of(response))
         prack = branch.dialog.request("PRACK")
         prack.headers.add("RAck", f"{number} {request.cseq.number} INVITE")
         self._agent.exchange(prack, on_response=lambda _: None, on_failure=lambda _: None,
