@@ -419,8 +419,14 @@ class House:
         self._stack.enter_context(self.bulletin.subscribed(on_event=door.on_event))
 
     def _digit_door(self) -> None:
-        if not self.settings.door.codes:
+        codes = self.settings.door.codes
+        if not codes:
             return
+        relays = () if self.board.panel is None else self.board.panel.relays
+        for code in codes:
+            if code.relay not in relays:
+                log.warning("door.codes: there is no relay %r for %s; this board has: %s", code.relay, code.name,
+                            ", ".join(relays) or "none")
         door = DigitDoor(self.intake, self.settings.door, told=lambda data: self.bulletin.post("door.code", **data),
                          refused=partial(self._refused, origin="digits"), tampered=self._guessed)
         self._stack.push_async_callback(door.stop)

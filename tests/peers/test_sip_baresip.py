@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from appliance.providers import api
+from appliance.vocabulary import KeyMethod
 from tests.support.baresip import Baresip, baresip
 from tests.support.house import house, start_of
 from tests.support.lossy_line import lossy_line
@@ -98,6 +100,15 @@ async def test_digits_go_both_ways(tmp_path: Path) -> None:
         await phone.tell("sndcode", "1")
         await phone.tell("sndcode", "#")
         await until(lambda: [one.digit for one in door.of(api.Pressed)] == ["1", "#"], "digits at the door")
+        await phone.hear(DEVICE_HERTZ)
+
+
+async def test_digits_by_sip_are_understood(tmp_path: Path) -> None:
+    async with phone_and_door(tmp_path, "PCMU/8000/1") as (phone, door):
+        await call(phone, door)
+        assert door.leg is not None
+        await door.leg.press(DIGITS, 0.1, KeyMethod.INFO)
+        await until(lambda: re.findall("received DTMF: '(.)'", "".join(phone.log)) == list(DIGITS), "all at baresip")
         await phone.hear(DEVICE_HERTZ)
 
 
