@@ -18,8 +18,8 @@ __all__ = ["Admission"]
 
 
 class Admission:
-    """``remembered`` keeps over restarts what was switched by hand; ``changed`` is called when do-not-disturb begins or
-    ends by its schedule."""
+    """``remembered`` keeps over restarts what was switched by hand; ``changed`` is called when something else holds, by
+    hand or by the schedule of do-not-disturb."""
 
     def __init__(
         self, book: AddressBook, settings: CallSettings, remembered: Remembered, local_time: Callable[[], datetime],
@@ -30,6 +30,7 @@ class Admission:
         self._book = book
         self._settings = settings
         self._remembered = remembered
+        self._changed = changed
 
     async def load(self) -> None:
         """Raises StoreError; then both are off."""
@@ -40,9 +41,16 @@ class Admission:
         self._settings = settings
         self.dnd.configure(settings.dnd)
 
+    async def do_not_disturb(self, on: bool) -> None:
+        """Switch it, over restarts too. Beside it stands the schedule of the settings."""
+        await self.dnd.switch(on)
+        self._changed()
+
     async def lock_down(self, on: bool) -> None:
-        """Holds at once, and over restarts. Raises StoreError where it does not outlive one."""
+        """Nobody but the emergency target is called, or rings; a call in progress goes on. It holds at once, and over
+        restarts. Raises StoreError where it does not outlive one."""
         self.locked_down = on
+        self._changed()
         await self._remembered.set("lockDown", "on" if on else "off")
 
     # --- calls of ours ----------------------------------------------------------------------------------------------

@@ -204,10 +204,10 @@ class CallCommands:
     # --- address book, do not disturb -------------------------------------------------------------------------------
 
     async def _dnd(self, command: Command) -> None:
-        await self._controller.do_not_disturb(command.args["on"])
+        await self._controller.admission.do_not_disturb(command.args["on"])
 
     async def _lock_down(self, command: Command) -> None:
-        await self._controller.lock_down(command.args["on"])
+        await self._controller.admission.lock_down(command.args["on"])
 
     async def _book_list(self, _: Command) -> Json:
         return {"entries": [entry.payload() for entry in self._controller.book.entries()]}

@@ -107,7 +107,7 @@ class CallController:
         """Told of every call that is over."""
         self.on_key: Callable[[KeyPress], bool] = lambda _: True
         """Told of every key that the other side presses; returns whether others may be told which one."""
-        self._admission = Admission(book, settings, records, local_time, self._publish_device)
+        self.admission = Admission(book, settings, records, local_time, self._publish_device)
         self._making_way = False  # for an emergency call
         self._active: ActiveCall | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -151,12 +151,12 @@ class CallController:
     async def start(self) -> None:
         """Load what outlived the restart and open the providers for incoming calls."""
         try:
-            await self._admission.load()
+            await self.admission.load()
             await self._ledger.load()
         except StoreError as error:
             log.warning("do-not-disturb, lock-down and past calls are not known: %s", error.message)
         self._publish_idle()
-        self._admission.dnd.follow()
+        self.admission.dnd.follow()
         for provider in self._providers:
             await provider.start(self._on_incoming)
 
@@ -177,14 +177,14 @@ class CallController:
                 log.warning("the call did not end in time at shutdown")
         for provider in self._providers:
             await provider.stop()
-        self._admission.dnd.stop()
+        self.admission.dnd.stop()
         self._disarm()
         await self._errands.stop(RECORD_S)
 
     def reconfigure(self, settings: CallSettings, entries: Sequence[Entry]) -> None:
         """Take new settings; a call in progress keeps its timers."""
         self._settings = settings
-        self._admission.configure(settings)
+        self.admission.configure(settings)
         self.book.rebase(entries)
         self._publish_device()
 
@@ -251,13 +251,13 @@ class CallController:
         """
         if self._stopping:
             raise Refused("the appliance is shutting down", code=503, sub_code="shutdown")
-        self._admission.check(plan)
-        emergency = self._admission.is_emergency(plan)
+        self.admission.check(plan)
+        emergency = self.admission.is_emergency(plan)
         if not self.idle or (self._making_way and not emergency):
             raise Refused("there is a call already; end it first", sub_code="inCall")
         self._dialler.check(plan)
         if emergency:
-            plan = self._admission.urgent(plan)
+            plan = self.admission.urgent(plan)
         first = plan[0].targets[0]
         peer = self.book.named(Peer(first.address, first.uri, first.address))
         call = Call(str(uuid.uuid4()), kind=_KIND_OF_SCHEME.get(first.scheme, CallKind.P2P))
@@ -273,7 +273,7 @@ class CallController:
 
     async def make_way(self, plan: Sequence[Round]) -> None:
         """Where ``plan`` is that of the emergency target, end the call in progress, unless it is an emergency too."""
-        if not self._admission.is_emergency(plan):
+        if not self.admission.is_emergency(plan):
             return
         self._making_way = True
         try:
@@ -286,7 +286,7 @@ class CallController:
 
     def check_callable(self, plan: Sequence[Round]) -> None:
         """Raises Refused (403/lockedDown) where nobody of the plan may be called now."""
-        self._admission.check(plan)
+        self.admission.check(plan)
 
     def current(self, call_id: str | None = None) -> ActiveCall:
         """The call in progress. Raises Refused when there is none, or another than ``call_id``."""
@@ -355,18 +355,6 @@ class CallController:
         """Take the limits that ``wish`` names, in and out of calls; returns all that hold, and what they come to."""
         return self._media.limit_video(wish)
 
-    async def do_not_disturb(self, on: bool) -> None:
-        """Switch it, over restarts too. Beside it stands the schedule of the settings."""
-        await self._admission.dnd.switch(on)
-        self._publish_device()
-
-    async def lock_down(self, on: bool) -> None:
-        """Nobody but the emergency target is called, or rings; over restarts too. A call in progress goes on."""
-        try:
-            await self._admission.lock_down(on)
-        finally:  # it holds, also where it is not kept
-            self._publish_device()
-
     async def save_book(self) -> None:
         """Write the address book and publish it."""
         await asyncio.to_thread(save, self._book_path, self.book.dump())
@@ -420,7 +408,7 @@ class CallController:
     def _refusal(self, peer: Peer, entry: Entry | None) -> Reason | None:
         if self._stopping:
             return END_REASONS["503/shutdown"]
-        return self._admission.refusal(peer, entry, busy=self._making_way or not self.idle)
+        return self.admission.refusal(peer, entry, busy=self._making_way or not self.idle)
 
     async def _auto_answer(self, active: ActiveCall) -> None:
         """The caller is let in, but never unheard: a tone first, the microphone after it."""
@@ -656,8 +644,8 @@ class CallController:
         self._publish_device()
 
     def _publish_device(self) -> None:
-        self._bulletin.merge("device", doNotDisturb=self._admission.dnd.on,
-                             doNotDisturbNow=self._admission.dnd.now, lockedDown=self._admission.locked_down,
+        self._bulletin.merge("device", doNotDisturb=self.admission.dnd.on,
+                             doNotDisturbNow=self.admission.dnd.now, lockedDown=self.admission.locked_down,
                              hardwareMuted=self._media.hardware_muted,
                              addressBook=[entry.payload() for entry in self.book.entries()[:100]])
 
