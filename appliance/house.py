@@ -342,7 +342,7 @@ class House:
             self._background.append(("calls.autoJoin", self.auto_join.run))
         self.care = BoardCare(self.board, self.choice, self.bulletin, self.diagnostics)
         self.acoustics = AcousticsCare(self.studio, self.store, self.diagnostics, idle=lambda: self.controller.idle)
-        ways_to_try = {} if self._start.safe or self.janus is None else {self.janus.name: self.janus.echo}
+        ways_to_try = {} if self._start.safe or self.janus is None else {self.janus.name: self.janus}
         self.precall = PreCall(self.bulletin, ways_to_try, idle=lambda: self.controller.idle)
         self.watch = Watch(self.bulletin, self.diagnostics, self.clock, settings.data_dir, WatchPorts(
             levels=self.studio.levels, broker=self._broker_connected,

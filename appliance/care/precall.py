@@ -6,14 +6,14 @@ Never beside a call: it is refused in one, and given up for one that comes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final
 
 from appliance.bulletin import Bulletin
 from appliance.care.quality import BAD, GOOD, POOR, grade_of, mos
 from appliance.errors import Refused
 from appliance.intake import Handler
-from appliance.providers.api import Echo, Returned
+from appliance.providers.api import Echo, Echoes, Returned
 from appliance.vocabulary import Command, Json
 
 __all__ = ["PreCall", "report_of"]
@@ -27,9 +27,7 @@ NOT_REACHED: Final = "The test did not come so far."
 class PreCall:
     """``ways``: the providers that can be tried out, by name; ``idle`` says that there is no call."""
 
-    def __init__(
-        self, bulletin: Bulletin, ways: Mapping[str, Callable[[float], Awaitable[Echo]]], *, idle: Callable[[], bool],
-    ) -> None:
+    def __init__(self, bulletin: Bulletin, ways: Mapping[str, Echoes], *, idle: Callable[[], bool]) -> None:
         self._bulletin = bulletin
         self._ways = ways
         self._idle = idle
@@ -51,14 +49,14 @@ class PreCall:
             raise Refused("a server is being tried out already; wait for its answer", sub_code="busy")
         self._running = True
         try:
-            report = report_of(provider, await self._unless_called(way(command.args.get("seconds", SECONDS))))
+            report = report_of(provider, await self._unless_called(way.echo(command.args.get("seconds", SECONDS))))
         finally:
             self._running = False
         self._bulletin.post("precall.completed", **report)
         return {"report": report}
 
-    async def _unless_called(self, test: Awaitable[Echo]) -> Echo:
-        task = asyncio.ensure_future(test)
+    async def _unless_called(self, test: Coroutine[Any, Any, Echo]) -> Echo:
+        task = asyncio.create_task(test, name="care.precall")
         try:
             while not task.done():
                 await asyncio.wait({task}, timeout=LOOK_S)

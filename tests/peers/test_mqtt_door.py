@@ -26,6 +26,7 @@ from appliance.settings import MqttSettings, Secret
 from appliance.store import Store
 from appliance.vocabulary import VERB, Command, Scope
 from tests.support.broker import Broker, Client, Relay
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.peer
 ROOT = "edgecall/v1/door-1"
@@ -350,6 +351,7 @@ async def test_a_poison_message_is_set_aside_and_the_rest_flows(tmp_path):
         await device.session.enqueue("edgecall/v1/door-2/state/x", b"not ours to write")
         await device.session.enqueue(f"{ROOT}/event/a", b"good")
         await boss.until(lambda m: m.payload == b"good")
+        await until(lambda: len(device.poisoned) == 2, "both are set aside")  # the broker hands on before it answers
         assert [topic for topic, _ in device.poisoned] == [f"{ROOT}/event/a", "edgecall/v1/door-2/state/x"]
         assert "20000 bytes" in device.poisoned[0][1] and "refused" in device.poisoned[1][1]
         assert await device.store.backlog() == (0, 2)

@@ -89,7 +89,7 @@ class World:
         bulletin = Bulletin("boot")
         self._subscription = bulletin.subscribed(on_event=self.events.append)
         self._subscription.__enter__()
-        self.care = PreCall(bulletin, {"janus": self.echo} if known else {}, idle=lambda: self.idle)
+        self.care = PreCall(bulletin, {"janus": self} if known else {}, idle=lambda: self.idle)
 
     async def echo(self, seconds: float) -> Echo:
         try:
