@@ -314,7 +314,7 @@ class Studio:
         if probe is not None:
             return probe.exchange(block)
         voice, heard = self.acoustics.voice, block.heard
-        if block is NOTHING or not self._wanted():  # which is on the loop, and nothing to clean
+        if block is NOTHING or not self._wanted():  # the loop, in place of a device, has no time to clean silence
             voice.rest()
         elif voice.active:
             heard = voice.process(heard, block.played)
