@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, Final
 
 from playwright.async_api import Page
@@ -129,15 +130,14 @@ class Operator:
             await asyncio.sleep(0.05)
         raise AssertionError(f"no test picture is shown, but {seen}")
 
-    async def rising(self) -> None:
-        """The test picture moves on: its counter and the number of decoded pictures."""
-        first, frames = (await self.sees()).mark, await self.frames()
-        for _ in range(50):
-            await asyncio.sleep(0.2)
-            if await self.frames() > frames:
-                break
-        last = (await self.sees()).mark
-        assert first is not None and last is not None and last.counter > first.counter, (first, last)
+    async def rising(self, within_s: float = 10.0) -> None:
+        """The test picture moves on, by its counter: a picture is counted as decoded before it is shown."""
+        first = last = (await self.sees()).mark
+        deadline = time.monotonic() + within_s
+        while last is None or first is None or last.counter <= first.counter:
+            assert time.monotonic() < deadline, (first, last)
+            await asyncio.sleep(0.1)
+            last = (await self.sees()).mark
 
     async def listen(self) -> None:
         await Chromium.listen(self.page, STREAM)
