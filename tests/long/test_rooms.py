@@ -1,17 +1,24 @@
-"""Rooms for long: cuts of minutes, nine who come and go a hundred times, and a day of arrivals without growth."""
+"""Rooms for long: cuts of minutes, nine who come and go a hundred times, a day of arrivals without growth, and a bad
+network for as long as EDGECALL_ROUGH_MINUTES says (3; hours before a release)."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from appliance.media.smoothness import Remedy, StallWatch
 from appliance.providers import api
+from appliance.providers.janus.effects import Effect, Send
+from appliance.providers.janus.subscription import Subscription
 from appliance.vocabulary import END_REASONS
 from hw.api import Picture, Tile
 from tests.support.appliance import Appliance
@@ -19,10 +26,12 @@ from tests.support.browser import chromium
 from tests.support.coded_video import units
 from tests.support.cycles import turn_around
 from tests.support.house import house, start_of
+from tests.support.impair import Burst, Conditions
 from tests.support.interface import changed_network, ip
 from tests.support.janus_between import between
 from tests.support.room_device import H264, ROOM, Device, device, janus, same_as_server
 from tests.support.room_page import room_page
+from tests.support.rough_way import rough_way
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.long, pytest.mark.peer, pytest.mark.timeout(3600)]
@@ -37,6 +46,24 @@ SHARE = 0.9
 STEPS = 100
 ARRIVALS = 288
 """In a day, one every five minutes."""
+ROUGH_S = 60 * float(os.environ.get("EDGECALL_ROUGH_MINUTES", "3"))
+WEATHER = {
+    "5 % lost": Conditions(loss=0.05, delay_s=0.03),
+    "15 % lost": Conditions(loss=0.15, delay_s=0.03),
+    "8 % in bursts": Conditions(loss=Burst.of(0.08, length=8), delay_s=0.03),
+    "jitter and another order": Conditions(delay_s=0.05, jitter_s=0.08, reorder=0.05),
+    "far away": Conditions(delay_s=0.3, jitter_s=0.02, loss=0.01),
+    "too narrow": Conditions(delay_s=0.03, rate_bps=300_000, queue_ms=300),
+    "dark for a moment": Conditions(dark=True),
+    "dark": Conditions(dark=True),
+}
+"""Half of the time; the other half is fair."""
+SPELL_S = {"dark for a moment": 2.0, "dark": 8.0}
+"""Seconds of each; of all others 15."""
+FAIR_S = 15.0
+AGAIN_S = 30.0
+"""In fair weather so long until every tile moves again, with a new connection in it after the dark. It takes four
+seconds where the machine has little else to do; a picture that stands for good is seen in any time."""
 WARM_UP = 60
 """Connections that are made anew before memory is looked at: the allocator goes up for some fifty of them."""
 
@@ -54,6 +81,8 @@ class Counted:
 
     def __init__(self, one: Device) -> None:
         self.shown: Counter[str] = Counter()
+        self.stood: Counter[str] = Counter()  # milliseconds at the longest, since it was cleared
+        self._at: dict[str, float] = {}
         self._last: dict[str, Picture] = {}
         show = one.board.display.show
 
@@ -69,6 +98,9 @@ class Counted:
         if tile.picture is not None and self._last.get(tile.label) is not tile.picture:
             self._last[tile.label] = tile.picture
             self.shown[tile.label] += 1
+            now = time.monotonic()
+            stood = round(1000 * (now - self._at.get(tile.label, now)))
+            self._at[tile.label], self.stood[tile.label] = now, max(stood, self.stood[tile.label])
 
 
 async def test_a_cut_of_a_minute(tmp_path: Path) -> None:
@@ -216,3 +248,92 @@ async def test_a_day_of_arrivals_leaves_nothing(tmp_path: Path, capsys: pytest.C
         words = await turn_around(ARRIVALS, cycle, door, warm_up=WARM_UP, tasks=4)
     with capsys.disabled():
         print(f"\n  {words}")
+
+
+def interventions(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """What is done in the appliance about pictures that do not come, counted from now on."""
+    counted: Counter[str] = Counter()
+    look, renew = StallWatch.look, Subscription.renew
+
+    def counted_look(watch: StallWatch, now: float, **counters: Any) -> Remedy:
+        remedy = look(watch, now, **counters)
+        counted[remedy.name] += remedy is not Remedy.NONE
+        return remedy
+
+    def counted_renew(subscription: Subscription) -> Sequence[Effect]:
+        effects = renew(subscription)
+        counted["GIVEN_BACK"] += any(
+            isinstance(one, Send) and one.message.get("body", {}).get("request") == "unsubscribe" for one in effects)
+        return effects
+
+    monkeypatch.setattr(StallWatch, "look", counted_look)
+    monkeypatch.setattr(Subscription, "renew", counted_renew)
+    return counted
+
+
+@pytest.mark.timeout(ROUGH_S + 600)
+async def test_a_bad_network_leaves_no_picture_standing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nine pictures through one network that changes all the time, while one or the other of them leaves and is back.
+    Whatever it was, in fair weather all nine move again, in one and the same call."""
+    dice = random.Random(4)
+    done = interventions(monkeypatch)
+    (tmp_path / "janus").mkdir()
+    again: Counter[str] = Counter()  # milliseconds of fair weather until all move, at the longest, by what was before
+    stood: Counter[str] = Counter()  # milliseconds that a picture of who was there stood in it
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(janus(tmp_path / "janus", {ROOM: {**H264, "publishers": 20}}))
+        way = await stack.enter_async_context(rough_way(server.url, seed=4))
+        door = await stack.enter_async_context(device(way.url, "door"))
+        counted = Counted(door)
+        others = {name: await stack.enter_async_context(
+            device(server.url, name.lower(), camera=await asyncio.to_thread(clip, tmp_path, number)))
+            for number, name in enumerate(f"P{number}" for number in range(9))}
+        await door.join()
+        await door.connected()
+        for one in others.values():
+            await one.join(media=SENDS)
+            await one.connected()
+
+        loop = asyncio.get_running_loop()
+
+        async def all_move(within_s: float, what: str) -> None:
+            before = counted.shown.copy()
+            try:
+                await until(lambda: all(counted.shown[label] > before[label] + 3 for label in others),
+                            f"every picture moves {what}", within_s)
+            except AssertionError as error:
+                moved = {label: counted.shown[label] - before[label] for label in others}
+                lost, recovered, now = door.of(api.Lost), len(door.of(api.Recovered)), loop.time()
+                told = [(round(at - now, 1), type(one).__name__) for at, one in door.told[-20:]
+                        if not isinstance(one, api.Voices)]
+                raise AssertionError(f"{error}: {moved}; lost {len(lost)} times, recovered {recovered}; {told}; "
+                                     f"{dict(done)}") from None
+
+        await all_move(30, "at the beginning")
+        begun, spells = loop.time(), 0
+        while loop.time() - begun < ROUGH_S:
+            spells += 1
+            counted.stood.clear()
+            name, label = dice.choice([*WEATHER]), dice.choice([*others])
+            way.change(WEATHER[name])
+            leg = others[label].leg
+            assert leg is not None
+            await leg.end(LEAVE)
+            await asyncio.sleep(SPELL_S.get(name, FAIR_S))
+            await others[label].join(media=SENDS)
+            await others[label].connected()
+            way.change(Conditions())
+            fair = loop.time()
+            await all_move(AGAIN_S, f"in spell {spells}, after {name}")
+            again[name] = max(again[name], round(1000 * (loop.time() - fair)))
+            stood[name] = max(stood[name], *(counted.stood[one] for one in others if one != label))
+            await asyncio.sleep(max(0.0, fair + FAIR_S - loop.time()))
+            assert not door.of(api.Ended), door.told
+            await same_as_server(server, door)
+        lost = len(door.of(api.Lost))
+    with capsys.disabled():
+        print(f"\n  {spells} spells in {loop.time() - begun:.0f} s, {sum(counted.shown.values())} pictures. Longest "
+              f"until all moved again, ms: {dict(again)}; that one stood, ms: {dict(stood)}. Done about it: "
+              f"{dict(done)}, and the room joined anew {lost} times")
