@@ -200,10 +200,25 @@ async def test_a_trunk_moves_to_its_second_server(tmp_path: Path) -> None:
             await door.up()
             await door.dial("sip:phone@example.test")
             assert await door.ended() == "480/unreachable"
-            await until(lambda: door.provider.state()["accounts"]["pbx"]["server"] == 2, "at the second", 1)
-            await door.up(1)
+            await door.dial("sip:phone@example.test")  # at once, as the next target of a plan is
+            await door.connected()
+            assert door.provider.state()["accounts"]["pbx"]["server"] == 2
+            await phone.hear(DEVICE_HERTZ)
+
+
+async def test_a_registrar_that_hangs_is_left_with_the_first_call(tmp_path: Path) -> None:
+    """It has registered us, and then says nothing: the call after that is put through the second one."""
+    async with proxy(tmp_path) as first, kamailio(tmp_path / "second") as second, phone_at(second, tmp_path) as phone:
+        servers = (f"127.0.0.1:{first.port}", f"127.0.0.1:{second.port}")
+        async with sip_device("door", door_at(first, "udp", tmp_path, servers=servers), hertz=DEVICE_HERTZ) as door:
+            await door.up()
+            await first.stop()
+            begun = asyncio.get_running_loop().time()
+            await door.dial("sip:phone@example.test")
+            assert await door.ended() == "480/unreachable"
             await door.dial("sip:phone@example.test")
             await door.connected()
+            assert asyncio.get_running_loop().time() - begun < 10
             await phone.hear(DEVICE_HERTZ)
 
 

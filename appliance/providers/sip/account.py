@@ -100,6 +100,8 @@ class Account:
         self._registration = Registration(self.agent, settings.expires_s, self._registration_changed)
         self._alive = KeepAlive(self.agent, self._server_lost, self._server_heard)  # of a trunk
         self._silent = False  # it does not answer
+        self.moving = False
+        """On its way to another server: up, or known not to be, soon."""
         self._open = False
         self._why = ""  # no connection
         self._renew = asyncio.Event()
@@ -157,6 +159,7 @@ class Account:
                     await self._find_servers()
                 await self._flow.open()
             except OSError as error:
+                self.moving = False
                 self._opened(False, _words(error))
                 self._next_server()
                 if self._at:
@@ -170,6 +173,7 @@ class Account:
                     pass
                 continue
             failures = 0
+            self.moving = self.moving and self.settings.register
             self._opened(True, "")
             if self.settings.register:
                 self._registration.start()
@@ -183,6 +187,7 @@ class Account:
             self._on_change()
 
     def _broken(self) -> None:
+        self._alive.stop()
         self._opened(False, "the server closed the connection")
         self._renew.set()
 
@@ -209,6 +214,7 @@ class Account:
     def _registration_changed(self) -> None:
         registration = self._registration
         log.info("account %s: %s", self.settings.name, registration.state.value)
+        self.moving = self.moving and registration.state is State.TRYING
         failed = registration.state is State.LOST or (
             registration.state is State.REFUSED and registration.status >= 500)
         if failed:
@@ -232,7 +238,9 @@ class Account:
     def server_silent(self) -> None:
         """A call has had no word from it: where there is another one, the next call goes there, but not while another
         call still goes by this one."""
-        if len(self.legs) <= 1:
+        if len(self.legs) <= 1 and len(self._servers) > 1:
+            self.moving = True
+            self._opened(False, "")
             self._go_to_next()
 
     def _go_to_next(self) -> None:

@@ -9,6 +9,7 @@ nobody vouches for is in no address book.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import secrets
@@ -47,6 +48,7 @@ log = logging.getLogger(__name__)
 
 CALLS_PER_MINUTE: Final = 30  # of one account: a flood must not ring for hours
 MEETING: Final = "meeting"  # scheme of targets
+MOVING_S: Final = 4.0  # for an account to be up at another server
 CALLS: Final = 2  # one call, and one that waits or rings, of each account
 FIRST_PORTS: Final = (9, 10)  # of a description that nobody gets
 
@@ -69,6 +71,7 @@ class SipProvider:
         self._troubled = troubled
         self._meetings = {one.name: one for one in settings.meetings}
         self._accounts: list[Account] = []
+        self._turn = asyncio.Event()  # set at the next change of an account
         self._unusable: dict[str, str] = {}  # accounts that cannot even begin, and why
         self._on_incoming: Callable[[api.IncomingCall], None] | None = None
         self._tolls = TollGuard(settings, number=lambda text: _number(text, country), told=refused,
@@ -111,9 +114,11 @@ class SipProvider:
         await asyncio.gather(*(account.stop() for account in accounts))
 
     def reachable(self, target: api.Target) -> bool | None:
-        return None if target.scheme in self.schemes and any(one.up for one in self._accounts) else False
+        usable = any(one.up or one.moving for one in self._accounts)
+        return None if target.scheme in self.schemes and usable else False
 
     async def dial(self, target: api.Target, *, call_id: str, caller: api.Peer, media: api.MediaWanted) -> api.Leg:
+        await self._settled()
         if target.scheme == MEETING:
             meeting = self._meetings.get(target.address)
             if meeting is None:
@@ -123,6 +128,13 @@ class SipProvider:
         if target.digits:
             return self._dial_in(target, target.uri, media, target.digits, meeting=False)
         return self._dial(target, target.uri, media)
+
+    async def _settled(self) -> None:
+        """Wait for an account that is on its way to another server, where no other one is up."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(MOVING_S):
+                while not any(one.up for one in self._accounts) and any(one.moving for one in self._accounts):
+                    await self._turn.wait()
 
     def _dial_in(
         self, number: api.Target, uri: str, media: api.MediaWanted, digits: str, *, meeting: bool,
@@ -250,6 +262,8 @@ class SipProvider:
     # --- facts ------------------------------------------------------------------------------------------------------
 
     def _changed(self) -> None:
+        turn, self._turn = self._turn, asyncio.Event()
+        turn.set()
         self._troubled(self._unusable | {one.settings.name: one.trouble for one in self._accounts if one.trouble})
 
     def network_changed(self, _before: Network, now: Network) -> None:
