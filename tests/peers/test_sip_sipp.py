@@ -143,6 +143,18 @@ async def test_ringing_that_must_arrive_is_sent_until_it_is_acknowledged(
             assert caplog.text.count("out 180") == 2, "no more of it"
 
 
+async def test_a_call_without_a_description_is_agreed_on_while_it_rings(tmp_path: Path) -> None:
+    """Ours is in the ringing, which has to arrive (RFC 3262 5); theirs comes with its PRACK, and none with the 200."""
+    async with sip_device("door", account("127.0.0.1:9")) as door:
+        await door.up()
+        async with sipp(tmp_path, "prack_answer", target=door.address.removeprefix("sip:")) as phone:
+            await until(lambda: door.rings, "it rings")
+            await door.connected()
+            await door.hears(1000)
+            await door.hang_up()
+            await phone.done()
+
+
 async def test_calls_over_a_network_that_loses(tmp_path: Path) -> None:
     """Of what each side sends and gets 5 % is lost, at the telephone."""
     calls = 25
