@@ -392,7 +392,7 @@ def test_completion_scripts_are_sound(shell: str, capsys: pytest.CaptureFixture[
     if shell == "bash":
         done = subprocess.run(["bash", "-c", f"{script}\n{complete}"], capture_output=True, text=True, timeout=10,
                               check=True)
-        assert done.stdout.split() == ["call.reject", "call.resume", "declined"]
+        assert done.stdout.split() == ["call.reject", "call.resume", "call.remove", "declined"]
 
 
 def test_verbs_and_version(capsys: pytest.CaptureFixture[str]) -> None:
