@@ -154,7 +154,7 @@ async def test_where_the_text_room_lets_nobody_in_the_call_goes_on(tmp_path: Pat
             async with server.control(TEXT) as control:
                 guarded = {"room": TALK, "secret": SECRET}
                 listed = await control.request({"request": "listparticipants", "room": TALK})
-                assert {one["username"] for one in listed["participants"]} == {*door.ids, *gate.ids}
+                assert {one["username"] for one in listed["participants"]} == {*door.names, *gate.names}
                 await control.request({"request": "kick", **guarded, "username": gate.members["Door"].id})
                 await refused_with(door, "removed")
                 await control.request({"request": "destroy", **guarded})
@@ -193,14 +193,14 @@ async def test_where_only_the_signalling_is_cut_no_ghost_is_left(tmp_path: Path)
         await way.open()
         await until(lambda: door.of(api.Recovered), "it is back", 8)
         assert any(one["janus"] == "claim" for one in way.asked)
-        await until(lambda: door.ids and gate.ids, "each sees the other")
+        await until(lambda: door.names and gate.names, "each sees the other")
         for one in (door, gate):
             one.told[:] = [(at, event) for at, event in one.told if not isinstance(event, api.DataReceived)]
         await listening(door, gate)
         for plugin, where, name in ((AUDIO_BRIDGE, HALL, "id"), (TEXT, TALK, "username")):
             async with server.control(plugin) as control:
                 listed = await control.request({"request": "listparticipants", "room": where})
-                assert {str(one[name]) for one in listed["participants"]} == {*door.ids, *gate.ids}
+                assert {str(one[name]) for one in listed["participants"]} == {*door.names, *gate.names}
 
 
 async def test_a_server_with_ids_of_text_and_who_may_only_listen(tmp_path: Path) -> None:

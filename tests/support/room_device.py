@@ -55,14 +55,15 @@ async def janus(
 async def same_as_server(
     server: JanusServer, one: Device, within_s: float = 2.0, *, room: int | str = ROOM,
 ) -> None:
-    """The roster is the server's own list, without us and what the server sends itself."""
+    """The roster is the server's own list, names and all, without us and what the server sends itself."""
     async with server.control() as control:
         deadline = asyncio.get_running_loop().time() + within_s
         while True:
-            listed = {str(entry["id"]) for entry in await control.participants(room) if not entry.get("dummy")}
-            if len(listed) == len(one.ids) + 1 and one.ids < listed:
+            listed = {str(entry["id"]): entry.get("display", "") for entry in await control.participants(room)
+                      if not entry.get("dummy")}
+            if len(listed) == len(one.names) + 1 and one.names.items() < listed.items():
                 return
-            assert asyncio.get_running_loop().time() < deadline, (listed, one.ids)
+            assert asyncio.get_running_loop().time() < deadline, (listed, one.names)
             await asyncio.sleep(0.05)
 
 
@@ -147,9 +148,10 @@ class Device:
         return {one.display_name: one for one in lists[-1].members} if lists else {}
 
     @property
-    def ids(self) -> set[str]:
+    def names(self) -> dict[str, str]:
+        """By id, as told last."""
         lists = self.of(api.Members)
-        return {one.id for one in lists[-1].members} if lists else set()
+        return {one.id: one.display_name for one in lists[-1].members} if lists else {}
 
     @property
     def tiles(self) -> dict[str, Tile]:

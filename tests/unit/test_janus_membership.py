@@ -317,6 +317,11 @@ def test_who_is_in_the_room() -> None:
     desk.says({"videoroom": "talking", "id": 2})
     assert desk.told(api.Members)[-1].members[0].speaking
     desk.says({"videoroom": "stopped-talking", "id": 2})
+    for new, shown in (("Olga P.\n", "Olga P."), (7, ""), ("Olga", "Olga")):
+        desk.says({"videoroom": "event", "id": 2, "display": new})
+        assert desk.names == [shown, "Ada"]
+    desk.says({"videoroom": "event", "id": 9, "display": "nobody here"})
+    assert desk.names == ["Olga", "Ada"]
     desk.says({"videoroom": "event", "id": 2, "mid": "0", "moderation": "muted"})
     olga = desk.told(api.Members)[-1].members[0]
     assert (olga.speaking, olga.muted) == (False, True)

@@ -191,6 +191,8 @@ class Membership(Stay):
             return self._moderation.moderated(data.get("mid"), muted=data["moderation"] == "muted")
         elif "moderation" in data:
             self._moderate(data.get("id"), data.get("mid"), muted=data["moderation"] == "muted")
+        elif "display" in data:
+            self._change(data.get("id"), name=wire.name_of(data))
         else:
             self._take_persons(data)
             self._change(data.get("unpublished"), streams=())

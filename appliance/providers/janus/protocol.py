@@ -37,6 +37,7 @@ __all__ = [
     "lines_of",
     "listed",
     "me_of",
+    "name_of",
     "new_id",
     "persons",
     "private_of",
@@ -169,6 +170,11 @@ def description_of(data: Mapping[str, Any]) -> str:
 def me_of(data: Mapping[str, Any], dialect: Dialect = VIDEO_ROOM) -> int | str | None:
     """Our id in the room that was joined; None: the server has not said that it was."""
     return _id(data.get("id")) if data.get(dialect.word) == "joined" else None
+
+
+def name_of(data: Mapping[str, Any]) -> str:
+    """What somebody is called from now on."""
+    return _text(data.get("display"))
 
 
 def private_of(data: Mapping[str, Any]) -> int | None:
