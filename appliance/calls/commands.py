@@ -10,13 +10,14 @@ from appliance.calls.active import ActiveCall
 from appliance.calls.book import Entry, Round
 from appliance.calls.controller import CallController
 from appliance.calls.machine import Signal
+from appliance.calls.messages import RESERVED
 from appliance.calls.terms import ROOMS
 from appliance.calls.transfer import hand_on
 from appliance.errors import BadRequest, Refused
 from appliance.intake import Handler
 from appliance.media.layout import Layout
 from appliance.providers.api import MediaWanted, Target
-from appliance.vocabulary import END_REASONS, CallKind, CallState, Command, Json, KeyMethod
+from appliance.vocabulary import END_REASONS, CallKind, CallState, Command, Json, KeyMethod, Origin
 
 __all__ = ["CallCommands"]
 
@@ -197,8 +198,11 @@ class CallCommands:
     async def _data_send(self, command: Command) -> None:
         active = self._the_call(command)
         args = command.args
+        channel = args.get("channel", "edgecall")
+        if channel in RESERVED and command.origin is not Origin.INTERNAL:
+            raise BadRequest(f"the channel {channel!r} is the appliance's own; take another label", sub_code="channel")
         await self._controller.messages.send(
-            active, args.get("channel", "edgecall"), args["payload"], to=args.get("to", ()),
+            active, channel, args["payload"], to=args.get("to", ()),
             lossy=args.get("reliability") == "lossy", urgent=args.get("priority") == "high")
 
     # --- address book, do not disturb -------------------------------------------------------------------------------

@@ -11,11 +11,13 @@ from appliance.calls.active import ActiveCall
 from appliance.errors import BadRequest, Refused
 from appliance.providers.api import DataReceived
 
-__all__ = ["Messages"]
+__all__ = ["RESERVED", "Messages"]
 
 log = logging.getLogger(__name__)
 
 MESSAGE_BYTES: Final = 60_000  # UTF-8
+RESERVED: Final = frozenset({"door", "state"})
+"""Channels of the appliance itself: who wrote there by hand could pass for it at the others."""
 
 
 class Messages:

@@ -197,7 +197,8 @@ VERBS: Final[tuple[Verb, ...]] = (
         _CALL,
     ), acts=True, idempotent=False, long=True),
     Verb("data.send", "Send a message over the call's data channel.", (
-        Arg("channel", ArgType.STRING, "label of the channel (default edgecall)", minimum=1, maximum=64),
+        Arg("channel", ArgType.STRING, "label of the channel (default edgecall), not door or state", minimum=1,
+            maximum=64),
         Arg("payload", ArgType.STRING, "text, at most 60 KB", required=True, positional=True, maximum=60_000),
         Arg("to", ArgType.STRINGS, "participantId or rawId of those in the roster who are meant (default all)",
             minimum=1, maximum=64),

@@ -8,7 +8,7 @@ import pytest
 
 from appliance.errors import BadRequest, Refused
 from appliance.providers.api import DataReceived, Member
-from appliance.vocabulary import VERB
+from appliance.vocabulary import VERB, Command, Origin
 from tests.support.calls import House, in_room, settle
 from tests.support.clock import virtual_time
 
@@ -69,6 +69,20 @@ async def test_one_who_floods_silences_nobody_else(tmp_path: Path) -> None:
         told = house.posted("data.received")
         assert 100 <= len(told) - 1 <= 140
         assert told[-1]["payload"] == "help"
+
+
+@virtual_time
+@pytest.mark.parametrize("channel", ["door", "state"])
+async def test_the_channels_of_the_appliance_are_its_own(tmp_path: Path, channel: str) -> None:
+    async with House(tmp_path) as house:
+        leg = await in_room(house, OLGA, OTTO)
+        by_hand = Command("1", VERB["data.send"], {"channel": channel, "payload": "{}"}, Origin.MQTT)
+        with pytest.raises(BadRequest, match="take another label") as refused:
+            await house.handlers["data.send"](by_hand)
+        assert refused.value.key == "400/channel"
+        assert leg.sent == []
+        await house.give("data.send", channel=channel, payload="{}")  # the door's own answer
+        assert leg.sent == [(channel, "{}")]
 
 
 def test_the_verb_says_what_it_takes() -> None:
