@@ -39,6 +39,9 @@ RATE_PER_S: Final = 10.0
 """Commands per second and sender."""
 BURST: Final = 20.0
 """Above MQTT's receive maximum of 16: what a broker delivers again after a restart is no flood."""
+STOP_BURST: Final = 60.0
+"""Of commands that only stop something, which have a budget of their own, at the same rate: whoever floods with others
+can still hang up. When one of these is refused, sixty were obeyed."""
 SENDERS: Final = 256  # remembered for the rate; the one seen longest ago goes first
 SETTLE_S: Final = 1.0  # for events to be kept before the answer they belong to
 CLOCK_TOLERANCE_S: Final = 2.0
@@ -113,6 +116,7 @@ class Intake:
         self._settle: list[Callable[[], Awaitable[None]]] = []
         self._running: dict[str, _Running] = {}
         self._rates = RateLimits(RATE_PER_S, BURST, clock.monotonic, most=SENDERS)
+        self._stop_rates = RateLimits(RATE_PER_S, STOP_BURST, clock.monotonic, most=SENDERS)
         self._challenges: OrderedDict[str, tuple[str, float]] = OrderedDict()  # nonce -> (what for, until)
         self._admissions: set[asyncio.Task[_Taken]] = set()
         self._unstored: OrderedDict[str, _Running] = OrderedDict()  # those of them that wait for the store alone
@@ -350,7 +354,8 @@ class Intake:
             raise Refused("The appliance is shutting down.", code=503, sub_code="shutdown")
         if command.origin is Origin.INTERNAL:
             return
-        if not self._rates.take((command.origin, command.sender)):
+        rates = self._stop_rates if command.stops else self._rates
+        if not rates.take((command.origin, command.sender)):
             raise Refused(f"More than {RATE_PER_S:g} commands a second; wait and send it again.",
                           code=429, sub_code="busy")
 

@@ -77,6 +77,8 @@ def _envelope() -> str:
         "later than `ts + ttl_s + 2 s` has expired.\n"
         "* `nonce`: while the clock is not synchronised, verbs marked *two-step* answer `401/challenge` with a nonce "
         "in `data`; the sender repeats the command with it within 5 s.\n"
+        "* Of a sender that floods commands are refused with `429/busy`. Verbs marked *stops*, and `io.set` with "
+        "`seconds` 0, have a larger budget of their own: a flood of others never holds up a hang-up.\n"
         f"* A payload has at most {MAX_PAYLOAD // 1024} KiB. Unknown fields, verbs and arguments are refused with 400 "
         "and a suggestion.\n\n"
     )
@@ -95,6 +97,8 @@ def _verb(verb: Verb) -> str:
         notes.append(f"Acts: needs `ttl_s`, at most {verb.max_ttl_s:g} s.")
     if verb.two_step:
         notes.append("Two-step while the clock is not synchronised.")
+    if verb.stops:
+        notes.append("Stops: passes in a flood of other commands.")
     if verb.long:
         notes.append("Answers `accepted` first.")
     if not verb.idempotent:

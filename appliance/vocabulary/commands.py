@@ -75,6 +75,7 @@ class Verb:
     ``idempotent``: after a crash an unfinished one is run again; the others answer ``failed/interrupted``.
     ``long``: answers ``accepted`` first and one final answer later.
     ``two_step``: while the clock is not synchronised it needs a challenge.
+    ``stops``: it only stops, mutes or ends something, and passes where a flood of others is refused.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Verb:
     idempotent: bool = True
     long: bool = False
     two_step: bool = False
+    stops: bool = False
     returns: str = ""  # what stands in the answer's ``data``
 
     def arg(self, name: str) -> Arg | None:
@@ -122,6 +124,11 @@ class Command:
     ttl_s: float | None = None
     deadline: float | None = None
     nonce: str | None = None
+
+    @property
+    def stops(self) -> bool:
+        """Whether it only stops something; also a relay that opens (``io.set`` of 0 s)."""
+        return self.verb.stops or (self.verb.name == "io.set" and self.args.get("seconds") == 0)
 
 
 class Result(StrEnum):

@@ -43,11 +43,11 @@ VERBS: Final[tuple[Verb, ...]] = (
     ), acts=True, idempotent=False, long=True, returns="callId"),
     Verb("call.reject", "Reject the incoming call.", (
         _CALL, Arg("reason", ArgType.STRING, "what the caller is told", choices=("declined", "busy")),
-    )),
+    ), stops=True),
     Verb("call.hangup", "End the call.", (
         _CALL, Arg("forEveryone", ArgType.BOOLEAN, "send everybody else out of the room too; needs the capability "
                    "hangUpForEveryOne"),
-    )),
+    ), stops=True),
     Verb("room.join", "Join a room.", (
         Arg("target", ArgType.STRING, "name in the address book or the settings, the room's id, or room: "
             "(of AudioBridge audio:) and either",
@@ -58,7 +58,7 @@ VERBS: Final[tuple[Verb, ...]] = (
         Arg("video", ArgType.BOOLEAN, "send video (default true)"),
         _LAYOUT,
     ), acts=True, idempotent=False, long=True, returns="callId"),
-    Verb("room.leave", "Leave the room.", (_CALL,)),
+    Verb("room.leave", "Leave the room.", (_CALL,), stops=True),
     Verb("token.set", "Give the token for the rooms, in place of the one before; it is kept until the settings name "
          "another one.", (
         Arg("token", ArgType.STRING, "the token", required=True, minimum=1, maximum=4096, secret=True),
@@ -66,7 +66,7 @@ VERBS: Final[tuple[Verb, ...]] = (
             maximum=31_536_000),
     ), scope=Scope.ADMIN),
     Verb("call.raiseHand", "Ask the others in the call for attention.", (_CALL,), acts=True),
-    Verb("call.lowerHand", "Ask for attention no longer.", (_CALL,)),
+    Verb("call.lowerHand", "Ask for attention no longer.", (_CALL,), stops=True),
     Verb("call.transfer", "Hand the other side of a telephone call on to another telephone; then it is over here.", (
         Arg("to", ArgType.STRING, "name in the address book, or URI (tel:, sip:)", required=True, positional=True,
             minimum=1, maximum=256),
@@ -75,21 +75,21 @@ VERBS: Final[tuple[Verb, ...]] = (
     ), acts=True, idempotent=False, long=True, returns="callId"),
     Verb("call.hold", "Hold the call: nothing of us is sent, nothing is played.", (_CALL,), acts=True),
     Verb("call.resume", "Resume the held call.", (_CALL,), acts=True),
-    Verb("call.mute", "Mute the microphone."),
+    Verb("call.mute", "Mute the microphone.", stops=True),
     Verb("call.unmute", "Unmute the microphone.", acts=True, max_ttl_s=5),
     Verb("call.muteOthers", "Mute the microphones of everybody else in the room; each opens its own again. Needs the "
          "capability muteOthers.", (
         Arg("participantId", ArgType.STRING, "this one alone, as in state/roster", maximum=128),
         _CALL,
-    )),
+    ), stops=True),
     Verb("call.remove", "Send somebody out of the room. Needs the capability removeParticipant.", (
         Arg("participantId", ArgType.STRING, "as in state/roster", required=True, positional=True, maximum=128),
         _CALL,
     ), acts=True),
-    Verb("call.muteIncoming", "Do not play what the other side says."),
+    Verb("call.muteIncoming", "Do not play what the other side says.", stops=True),
     Verb("call.unmuteIncoming", "Play what the other side says again.", acts=True),
     Verb("video.start", "Send the camera's picture.", acts=True, max_ttl_s=5),
-    Verb("video.stop", "Stop sending the camera's picture; the sensor closes."),
+    Verb("video.stop", "Stop sending the camera's picture; the sensor closes.", stops=True),
     Verb("video.constraints", "Limit the picture, live; 0 lifts a limit, what is left out stays. inForce in the answer "
          "tells what that comes to.", (
         Arg("send", ArgType.OBJECT, "limits on what is sent", fields=(
@@ -133,11 +133,11 @@ VERBS: Final[tuple[Verb, ...]] = (
             maximum=255),
         _CALL,
     ), acts=True),
-    Verb("content.stop", "Show it no longer.", (_CALL,)),
+    Verb("content.stop", "Show it no longer.", (_CALL,), stops=True),
     Verb("record.start", "Have the server of the room record everybody in it, until record.stop or the end of the call "
          "here; the others are told.", (_CALL,), acts=True, returns="isRecordingActive"),
     Verb("record.stop", "Have it record no longer.", (_CALL,), returns="isRecordingActive: by others, who alone can "
-         "stop what they began"),
+         "stop what they began", stops=True),
     Verb("devices.volume", "Loudspeaker volume, until the next start.", (
         Arg("percent", ArgType.INTEGER, "0 to 100", required=True, positional=True, minimum=0, maximum=100),
     )),
@@ -161,7 +161,7 @@ VERBS: Final[tuple[Verb, ...]] = (
         returns="report: what came of it, item by item, graded Good, Average or Bad, or Failed with the reason"),
     Verb("audio.talk", "Push to talk: hold the talk key, for 30 s unless it is given again. Refused while push to talk "
          "is not in force (audio.filters).", acts=True, max_ttl_s=5),
-    Verb("audio.listen", "Push to talk: let the talk key go."),
+    Verb("audio.listen", "Push to talk: let the talk key go.", stops=True),
     Verb("dnd.set", "Do not disturb: incoming calls are refused with 480/doNotDisturb.", (
         Arg("on", ArgType.BOOLEAN, "on or off", required=True, positional=True),
     )),

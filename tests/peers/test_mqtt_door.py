@@ -397,11 +397,14 @@ async def test_two_devices_with_one_id_do_not_fight(device, broker, tmp_path, ca
 
 async def test_a_flood_is_answered_busy_and_does_not_stop_the_rest(device, boss):
     for n in range(60):
-        await boss.publish(f"{ROOT}/cmd/call.mute", envelope(str(n)))
+        await boss.publish(f"{ROOT}/cmd/book.list", envelope(str(n)))
+    await boss.publish(f"{ROOT}/cmd/call.hangup", envelope("stop"))
     await boss.until(lambda m: b'"busy"' in m.payload)
+    stopped = await boss.until(lambda m: b'"stop"' in m.payload)
+    assert json.loads(stopped.payload)["result"] == "done", stopped.payload
     for n in range(20):  # what waits is worked off, and answers to a flood are bounded too
         await asyncio.sleep(0.5)
-        await boss.publish(f"{ROOT}/cmd/call.mute", envelope(f"after-{n}"))
+        await boss.publish(f"{ROOT}/cmd/book.list", envelope(f"after-{n}"))
         with contextlib.suppress(AssertionError):
             message = await boss.until(lambda m, n=n: f'"after-{n}"'.encode() in m.payload, 1)
             if json.loads(message.payload)["result"] == "done":

@@ -18,7 +18,7 @@ from appliance.faces.envelope import decode, encode, parse
 from appliance.intake import Intake
 from appliance.store import JournalState, Store
 from appliance.store import service as service_module
-from appliance.vocabulary import Answer, Command, Origin, Result, Scope
+from appliance.vocabulary import VERB, VERBS, Answer, Command, Origin, Result, Scope
 from hw.api import DeviceMissingError
 
 RELAY = {"relay": "door", "seconds": 3}
@@ -237,11 +237,33 @@ async def test_a_challenge_runs_out_and_a_button_needs_none(house):
 
 
 async def test_a_flood_is_refused_for_its_sender_alone(house):
-    answers = [await house.intake.submit(house.command("call.mute", str(n))) for n in range(25)]
+    answers = [await house.intake.submit(house.command("io.set", str(n), ttl_s=5, **RELAY)) for n in range(25)]
     assert [answer.sub_code for answer in answers] == [""] * 20 + ["busy"] * 5
-    assert (await house.intake.submit(house.command("call.mute", "x", sender="other"))).result is Result.DONE
+    other = await house.intake.submit(house.command("io.set", "x", sender="other", ttl_s=5, **RELAY))
+    assert other.result is Result.DONE
     house.clock.now += 0.1
-    assert (await house.intake.submit(house.command("call.mute", "24"))).result is Result.DONE
+    assert (await house.intake.submit(house.command("io.set", "24", ttl_s=5, **RELAY))).result is Result.DONE
+
+
+async def test_in_a_flood_what_only_stops_something_is_done_up_to_a_bound_of_its_own(house):
+    for n in range(25):
+        flood = await house.intake.submit(house.command("io.set", str(n), ttl_s=5, **RELAY))
+    assert (flood.code, flood.sub_code) == (429, "busy")
+    answers = [await house.intake.submit(house.command("call.mute", f"m{n}")) for n in range(59)]
+    answers.append(await house.intake.submit(house.command("io.set", "open", ttl_s=5, relay="door", seconds=0)))
+    assert {answer.result for answer in answers} == {Result.DONE}
+    over = await house.intake.submit(house.command("call.mute", "over"))
+    assert (over.code, over.sub_code) == (429, "busy")
+    house.clock.now += 0.1
+    assert (await house.intake.submit(house.command("call.mute", "over"))).result is Result.DONE
+
+
+def test_what_only_stops_something_needs_no_time_to_live():
+    stops = {verb.name for verb in VERBS if verb.stops}
+    assert stops == {
+        "call.reject", "call.hangup", "room.leave", "call.lowerHand", "call.mute", "call.muteOthers",
+        "call.muteIncoming", "video.stop", "content.stop", "record.stop", "audio.listen"}
+    assert not any(VERB[name].acts for name in stops)
 
 
 @pytest.mark.parametrize("verb, args, result, key", [
@@ -293,7 +315,8 @@ async def test_a_command_that_runs_for_another_door_is_finished_on_this_one_too(
 
 
 async def test_a_flood_over_mqtt_does_not_reach_the_flash(house):
-    answers = [await house.intake.take(house.command("call.mute", str(n)), "ack/call.mute") for n in range(22)]
+    answers = [await house.intake.take(house.command("io.set", str(n), ttl_s=5, **RELAY), "ack/io.set")
+               for n in range(22)]
     assert [answer and answer.sub_code for answer in answers] == [None] * 20 + ["busy"] * 2
 
 
