@@ -138,7 +138,8 @@ async def test_who_only_listens_hears_and_is_muted(tmp_path: Path) -> None:
 
 async def test_each_refusal_has_its_own_reason(tmp_path: Path) -> None:
     async with hall(tmp_path) as server, device(server.url, "door") as door:
-        for room, pin, key in (("99", "", "404/noSuchRoom"), ("78", "", "403/wrongPin"), ("78", "1", "403/wrongPin")):
+        for room, pin, key in (("99", "", "404/noSuchRoom"), ("nosuch", "", "404/noSuchRoom"),
+                               ("78", "", "403/wrongPin"), ("78", "1", "403/wrongPin")):
             await door.join(room, pin=pin, scheme="audio")
             assert await door.ended() == key
         await door.join(str(HALL))  # of the other plug-in there is none by this id

@@ -73,8 +73,9 @@ async def test_a_browser_and_the_device_see_and_hear_each_other_in_a_room(tmp_pa
 async def test_each_refusal_has_its_own_reason(tmp_path: Path) -> None:
     rooms = {ROOM: H264, 2: {**H264, "publishers": 1}, 3: {**H264, "pin": "4711"}}
     async with janus(tmp_path, rooms) as server, device(server.url, "door") as door, device(server.url, "gate") as gate:
-        await door.join("99")
-        assert await door.ended() == "404/noSuchRoom"
+        for room in ("99", "nosuch", "-5", "9" * 200):
+            await door.join(room)
+            assert await door.ended(2) == "404/noSuchRoom"
         await door.join("3")
         assert await door.ended() == "403/wrongPin"
         await door.join("3", pin="1111")

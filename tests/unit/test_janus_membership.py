@@ -173,7 +173,7 @@ def test_a_room_whose_number_is_refused_for_being_one_is_named_in_text_once() ->
     assert desk.asked[-1]["body"]["room"] == str(number)
     assert not desk.of(Finish)
     desk.plugin("join", malformed)
-    assert [one.reason.key for one in desk.of(Finish)] == ["503/provider"]
+    assert [one.reason.key for one in desk.of(Finish)] == ["404/noSuchRoom"]
 
 
 def test_a_full_room_says_so_when_we_publish() -> None:

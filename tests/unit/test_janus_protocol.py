@@ -21,6 +21,9 @@ JSON = st.recursive(
 
 @pytest.mark.parametrize(("error", "fault", "key"), [
     ({"error_code": 426, "error": "No such room (99)"}, Fault.REFUSED, "404/noSuchRoom"),
+    ({"error_code": 430, "error": "Invalid element type (room should be a positive integer)"}, Fault.REFUSED,
+     "404/noSuchRoom"),
+    ({"error_code": 430, "error": "Invalid element type (pin should be a string)"}, Fault.PASSING, "503/provider"),
     ({"error_code": 432, "error": "Maximum number of publishers (1) already reached"}, Fault.FULL, "403/roomFull"),
     ({"error_code": 433, "error": "Unauthorized (wrong pin)"}, Fault.REFUSED, "403/wrongPin"),
     ({"error_code": 429, "error": "Missing element (pin)"}, Fault.REFUSED, "403/wrongPin"),
@@ -40,6 +43,8 @@ def test_what_an_error_means(error: dict[str, Any], fault: Fault, key: str) -> N
 
 @pytest.mark.parametrize(("error", "fault", "key"), [
     ({"error_code": 485, "error": "No such room (99)"}, Fault.REFUSED, "404/noSuchRoom"),
+    ({"error_code": 484, "error": "Invalid element type (room should be a positive integer)"}, Fault.REFUSED,
+     "404/noSuchRoom"),
     ({"error_code": 489, "error": "Unauthorized (wrong pin)"}, Fault.REFUSED, "403/wrongPin"),
     ({"error_code": 483, "error": "Missing mandatory element (pin)"}, Fault.REFUSED, "403/wrongPin"),
     ({"error_code": 483, "error": "Missing mandatory element (room)"}, Fault.PASSING, "503/provider"),
@@ -61,6 +66,9 @@ def test_an_unknown_error_is_told_in_the_servers_words() -> None:
 
 def test_a_room_is_named_by_number_where_it_is_one() -> None:
     assert (wire.room_id("1234"), wire.room_id("lobby"), wire.room_id("\u0661")) == (1234, "lobby", "\u0661")
+    assert wire.room_id(str(2**63 - 1)) == 2**63 - 1
+    for name in ("-5", str(2**63), "9" * 200, "9" * 5000):  # a server with ids of text may have even these
+        assert wire.room_id(name) == name
 
 
 def test_people_who_publish() -> None:

@@ -200,6 +200,19 @@ def test_what_it_refuses_for_good_is_told_and_not_tried_again() -> None:
     assert any(one["janus"] == "detach" and one["handle_id"] == HANDLE for one in talk.asked)
 
 
+def test_an_id_that_its_server_takes_in_no_form_is_not_tried_again() -> None:
+    talk = Talk()
+    talk.in_room(guest(2))
+    talk.connected()
+    for form in (7, "7"):
+        assert talk.written[-1]["room"] == form
+        talk.tells_text(textroom="error", error_code=414, error="Invalid element type (room should be a string)",
+                        transaction=talk.written[-1]["transaction"])
+    with pytest.raises(Refused, match="Invalid element type"):
+        talk.text.require()
+    assert talk.run(talk.member.timeout(Timer.TEXT)) == []
+
+
 def test_what_fails_is_tried_again_ever_more_seldom_and_the_call_goes_on() -> None:
     talk = Talk()
     talk.talks(guest(2))

@@ -55,12 +55,14 @@ _SHARING: Final = re.compile(r"\s*\((content|screen|desktop|presentation|slides)
 NAME_LIMIT: Final = 128  # characters of a name that are taken
 PERSONS: Final = 1000  # of one message, and in a room
 STREAMS: Final = 16  # of one person
+LAST_ID: Final = 2**63 - 1  # a greater number makes the whole request no JSON to Janus
 LAST_SECOND: Final = 253_402_300_799  # since 1970, of the year 9999: no calendar knows a later one
 
 
 def room_id(name: str) -> int | str:
     """The id of a room as Janus wants it: a number, where the name is one; see ``as_text``."""
-    return int(name) if name.isascii() and name.isdigit() else name
+    number = name.isascii() and name.isdigit() and len(name) <= len(str(LAST_ID)) and int(name) <= LAST_ID
+    return int(name) if number else name
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------
@@ -209,6 +211,8 @@ def fault_of(error: Mapping[str, Any], dialect: Dialect = VIDEO_ROOM) -> tuple[F
         key = "403/wrongPin"
     elif key == "403/wrongPin" and "pin" not in words.lower():
         fault, key = _UNKNOWN
+    elif code == dialect.malformed and "room" in words.lower():  # its id has a form that this server has none of
+        fault, key = Fault.REFUSED, "404/noSuchRoom"
     if key == "501/noPlugin":
         return fault, replace(END_REASONS["503/provider"], code=501, sub_code="noPlugin",
                               message=f"The server has no {dialect.name} plug-in.")
