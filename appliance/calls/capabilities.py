@@ -39,8 +39,7 @@ _SECRET: Final[Mapping[str, str]] = {
     "hangUpForEveryOne": "this room cannot be ended for everyone from here; give its secret in the settings",
     "removeParticipant": "this device sends nobody out of this room; give its secret in the settings",
     "muteOthers": "this device mutes nobody in this room; give its secret in the settings",
-    "startRecording": "this room cannot be recorded from here; it takes a room with pictures, and its secret in the "
-                      "settings",
+    "startRecording": "this room cannot be recorded from here; give its secret in the settings",
 }
 """What takes the secret of the room."""
 

@@ -61,7 +61,7 @@ async def test_who_may_not_is_told_why_before_the_server_is_asked(tmp_path: Path
             await house.give("record.start")
         assert refused.value.sub_code == "noCall"
         leg = await in_room(house, OLGA)
-        with pytest.raises(Refused, match="secret") as refused:
+        with pytest.raises(Refused, match=r"from here; give its secret in the settings$") as refused:
             await house.give("record.start")
         assert refused.value.key == "403/NotCapable"
         leg.records = True
