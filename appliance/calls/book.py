@@ -19,7 +19,7 @@ from appliance.errors import BadRequest, Refused, StoreError
 from appliance.providers.api import Peer, Target
 from appliance.settings import BookSettings
 
-__all__ = ["AddressBook", "Entry", "Round", "entries_of", "parse_uri", "save"]
+__all__ = ["SCHEMES", "AddressBook", "Entry", "Round", "entries_of", "parse_uri", "save"]
 
 log = logging.getLogger(__name__)
 

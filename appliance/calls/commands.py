@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from appliance.calls.active import ActiveCall
-from appliance.calls.book import Entry, Round
+from appliance.calls.book import SCHEMES, Entry, Round
 from appliance.calls.controller import CallController
 from appliance.calls.machine import Signal
 from appliance.calls.messages import RESERVED
@@ -80,6 +80,9 @@ class CallCommands:
             targets = [one for step in book.plan([name], None, self._controller.ring_s) for one in step.targets]
         else:
             scheme, colon, address = name.partition(":")
+            if colon and scheme.lower() in SCHEMES.difference(JOINED):
+                raise BadRequest(f"{name!r} is no room; it is called with call.dial. A room of that name is joined as "
+                                 f"room:{name}", sub_code="target")
             targets = [Target(scheme, address) if colon and scheme in JOINED else Target("room", name)]
         room = next((one for one in targets if one.scheme in JOINED and one.address), None)
         if room is None:

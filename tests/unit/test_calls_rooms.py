@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +41,7 @@ async def test_joining_and_leaving_a_room(tmp_path: Path) -> None:
 @virtual_time
 @pytest.mark.parametrize(("target", "address"), [
     ("1234", "room:1234"), ("room:lobby", "room:lobby"), ("The lobby", "room:1234"), ("audio:77", "audio:77"),
-    ("hall:2", "room:hall:2")])
+    ("hall:2", "room:hall:2"), ("room:sip:a@b", "room:sip:a@b")])
 async def test_a_room_is_meant_by_id_by_uri_or_by_the_address_book(tmp_path: Path, target: str, address: str) -> None:
     async with House(tmp_path, entries=[LOBBY]) as house:
         joining = house.giving("room.join", target=target, pin="4711", video=False)
@@ -78,6 +79,11 @@ async def test_what_is_no_room_is_refused(tmp_path: Path) -> None:
             with pytest.raises(BadRequest) as caught:
                 await house.give("room.join", target=target)
             assert caught.value.key == "404/notFound"
+        for target in ("whip:studio", "sip:a@b", "SIP:a@b", "tel:+4930123456"):
+            with pytest.raises(BadRequest, match=rf"call\.dial.* room:{re.escape(target)}$") as caught:
+                await house.give("room.join", target=target)
+            assert caught.value.key == "400/target"
+        assert not house.provider.targets
         dialling = house.giving("call.dial", to="operator:desk")
         await house.provider.dialled.wait()
         house.provider.legs[0].up()
