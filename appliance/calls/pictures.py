@@ -15,7 +15,7 @@ from appliance.intake import Handler
 from appliance.media.api import Studio
 from appliance.media.layout import PEER, Layout, Quality
 from appliance.vocabulary import END_REASONS, CallKind, Command, Json
-from hw.api import Fit
+from hw.api import DeviceDeniedError, DeviceFormatError, DeviceMissingError, Fit
 
 __all__ = ["PictureCommands"]
 
@@ -60,7 +60,7 @@ class PictureCommands:
         if source.startswith(DEVICE):
             opening = self._studio.share(source.removeprefix(DEVICE), device=True)
         else:
-            opening = self._studio.share(str(await asyncio.to_thread(self._file, source)))
+            opening = self._open(await asyncio.to_thread(self._file, source))
         if active.content:  # who sends it has to begin anew; the studio closes what it opens another in place of
             self._controller.show_content(active, on=False, closing=False)
         await opening
@@ -68,6 +68,16 @@ class PictureCommands:
             self._controller.show_content(active, on=True)
         else:  # it has ended meanwhile
             await self._studio.unshare()
+
+    async def _open(self, path: Path) -> None:
+        """What is wrong with the file is no fault of a device."""
+        try:
+            await self._studio.share(str(path))
+        except DeviceMissingError as error:
+            raise _no_file(path) from error
+        except (DeviceFormatError, DeviceDeniedError) as error:
+            raise BadRequest(f"{path.name!r} cannot be shown: {error}; put a picture (PNG, JPEG) or a video in its "
+                             "place that opens elsewhere and that the appliance may read", sub_code="source") from error
 
     async def _content_stop(self, command: Command) -> None:
         active = self._controller.current(command.args.get("callId"))
@@ -88,10 +98,14 @@ class PictureCommands:
                              sub_code="source")
         path = folder / name
         if not path.is_file():
-            raise BadRequest(f"there is no file {name!r} in {folder}; put it there", code=404, sub_code="notFound")
+            raise _no_file(path)
         return path
 
     def _need_screen(self) -> None:
         if not self._studio.shows:
             raise Refused("this board has no screen, and receives no pictures", code=501,
                           sub_code="FeatureNotSupported", retryable=False)
+
+
+def _no_file(path: Path) -> BadRequest:
+    return BadRequest(f"there is no file {path.name!r} in {path.parent}; put it there", code=404, sub_code="notFound")

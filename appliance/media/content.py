@@ -9,7 +9,20 @@ from concurrent.futures import Executor
 from typing import Final
 
 from appliance.media.camera import CameraFeed
-from hw.api import DeviceFailedError, EncodedFrame, Fault, FaultKind, SharedSource, VideoMode
+from hw.api import (
+    DeviceBusyError,
+    DeviceDeniedError,
+    DeviceFailedError,
+    DeviceFormatError,
+    DeviceMissingError,
+    DevicePulledError,
+    EncodedFrame,
+    Fault,
+    FaultKind,
+    HardwareError,
+    SharedSource,
+    VideoMode,
+)
 
 __all__ = ["Content"]
 
@@ -23,6 +36,11 @@ GONE: Final = (FaultKind.MISSING, FaultKind.PULLED)
 FAILING: Final = (FaultKind.BUSY, FaultKind.DENIED, FaultKind.FORMAT, FaultKind.FAILED)
 FAILING_S: Final = 5.0
 """Its process is started anew meanwhile, and may do better."""
+
+_ERRORS: Final[dict[FaultKind, type[HardwareError]]] = {
+    FaultKind.MISSING: DeviceMissingError, FaultKind.PULLED: DevicePulledError, FaultKind.BUSY: DeviceBusyError,
+    FaultKind.DENIED: DeviceDeniedError, FaultKind.FORMAT: DeviceFormatError, FaultKind.FAILED: DeviceFailedError,
+}
 
 
 class Content:
@@ -45,7 +63,8 @@ class Content:
         self.feed = CameraFeed(source, MODE, loop, executor)
 
     async def open(self) -> None:
-        """Until there is a picture. Raises HardwareError; ``close`` is still to be called."""
+        """Until there is a picture. Raises HardwareError by what is wrong (DeviceFormatError of a file that cannot be
+        decoded); ``close`` is still to be called."""
         self._source.on_fault(self._told)
         self.feed.watch(self._on_frame)
         self.feed.start()
@@ -85,7 +104,7 @@ class Content:
         if self._over or not fault.active or fault.fault not in (*GONE, *FAILING):
             return
         if not self._first.done():
-            self._first.set_exception(DeviceFailedError(words))
+            self._first.set_exception(_ERRORS[fault.fault](words))
             return
         wait_s = 0.0 if fault.fault in GONE else FAILING_S
         self._patience[fault.fault] = self._loop.call_later(wait_s, self._lose, words)

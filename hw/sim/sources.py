@@ -142,7 +142,7 @@ class _VideoFile:
                 due = max(due, base + stamp - first)
                 yield due, frame
             if first is None:
-                raise SourceError("failed", f"camera file {self._path}: no picture in it")
+                raise SourceError("format", f"file {self._path} has no picture in it")
             if pictures == 1:  # a still: there is nothing to decode again
                 yield math.inf, frame
                 return
@@ -160,12 +160,12 @@ class _VideoFile:
                 if self._next is not None:
                     fresh = self._next[1]
                 self._next = next(self._frames)
+            if fresh is not None:
+                self._current = self._fitter.fit(fresh)
+            elif self._current is None:
+                self._current = self._fitter.fit(self._next[1])
         except av.FFmpegError as error:
-            raise SourceError("failed", f"camera file {self._path}: {error}") from error
-        if fresh is not None:
-            self._current = self._fitter.fit(fresh)
-        elif self._current is None:
-            self._current = self._fitter.fit(self._next[1])
+            raise _unreadable(self._path, error) from error
         return self._current
 
     def resize(self, mode: VideoMode) -> None:
@@ -181,19 +181,35 @@ def _open(path: str) -> av.container.InputContainer:
     try:
         container = av.open(path)
     except FileNotFoundError as error:
-        raise SourceError("missing", f"camera file {path} is not there") from error
+        raise SourceError("missing", f"file {path} is not there") from error
     except PermissionError as error:
-        raise SourceError("denied", f"camera file {path} may not be read") from error
+        raise SourceError("denied", f"file {path} may not be read") from error
     except (av.FFmpegError, OSError) as error:
-        raise SourceError("failed", f"camera file {path}: {error}") from error
-    if not container.streams.video:
+        raise _unreadable(path, error) from error
+    why = _useless(container)
+    if why:
         container.close()
-        raise SourceError("failed", f"camera file {path} holds no video")
-    context = container.streams.video[0].codec_context
-    if context.width * context.height > MOST_PIXELS:
-        container.close()
-        raise SourceError("failed", f"camera file {path} has more than {MOST_PIXELS / 1e6:.0f} million pixels")
+        raise SourceError("format", f"file {path} {why}")
     return container
+
+
+def _useless(container: av.container.InputContainer) -> str:
+    if not container.streams.video:
+        return "has no picture in it"
+    context = container.streams.video[0].codec_context
+    if cast("object", context) is None:  # PyAV, of what FFmpeg has no decoder for
+        return "is of a kind that cannot be decoded here"
+    if context.width * context.height > MOST_PIXELS:
+        return f"has more than {MOST_PIXELS / 1e6:.0f} million pixels"
+    return ""
+
+
+def _unreadable(path: str, error: Exception) -> SourceError:
+    """Of the disk, or of what stands in the file; FFmpeg's own text names its functions."""
+    words = getattr(error, "strerror", None) or str(error)
+    if isinstance(error, OSError):
+        return SourceError("failed", f"file {path} cannot be read: {words}")
+    return SourceError("format", f"file {path} is damaged, or neither picture nor video: {words}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import queue
 import struct
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from hw.api import (
     DevicePulledError,
     EncodedFrame,
     EncoderKind,
+    Fault,
     FaultKind,
     HardwareError,
     Kind,
@@ -365,11 +367,15 @@ def _grey(frames: Frames) -> float:
 
 def test_what_is_no_picture_is_told_when_it_is_shown(board: Board, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("words")
-    shared, told = board.share(str(tmp_path / "notes.txt")), threading.Event()
+    shared, told = board.share(str(tmp_path / "notes.txt")), queue.SimpleQueue[Fault]()
     try:
-        shared.on_fault(lambda fault: told.set() if fault.active else None)
+        shared.on_fault(told.put)
         shared.start(VideoMode(1280, 720, 5, 400_000), lambda _: None)
-        assert told.wait(10)
+        fault = told.get(timeout=10)
+        while not fault.active:
+            fault = told.get(timeout=10)
+        assert fault.fault is FaultKind.FORMAT
+        assert "neither picture nor video" in fault.detail
     finally:
         shared.close()
 

@@ -14,7 +14,7 @@ from playwright.async_api import Page
 
 from appliance.media.layout import Face, Layout, Quality, Seat, Source, arrange
 from appliance.providers import api
-from hw.api import DeviceFailedError, Fit, Kind
+from hw.api import DeviceFormatError, Fit, Kind
 from hw.sim import pattern
 from hw.sim.display import SimDisplay
 from tests.support.browser import chromium, wait_for
@@ -262,7 +262,7 @@ async def test_a_picture_that_the_device_shares_is_shown_to_all_beside_its_camer
         await door.share(None)
         await until(lambda: gate.stage.layout is Layout.GRID, "the layout of before")
         await wait_for(page, "() => !Object.values(people.Olga.others).includes('Door (content)')")
-        with pytest.raises(DeviceFailedError):
+        with pytest.raises(DeviceFormatError, match="damaged, or neither picture nor video"):
             await door.studio.share(str(Path(__file__)))
         await door.share(tmp_path / "plan.png")
         await until(lambda: gate.stage.layout is Layout.CONTENT, "shared again")

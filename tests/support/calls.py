@@ -39,7 +39,7 @@ from appliance.providers.api import (
 )
 from appliance.settings import CallSettings
 from appliance.vocabulary import END_REASONS, VERB, Command, Event, Json, Origin, Reason
-from hw.api import DeviceFailedError, Fit, VideoMode
+from hw.api import Fit, HardwareError, VideoMode
 
 MONDAY_NOON = datetime(2026, 11, 23, 12, 0)  # noqa: DTZ001 - the schedule of the device is in local time
 
@@ -210,7 +210,7 @@ class RememberingStudio:
         self.layout: Json = {}
         self.shares = ""
         self.on_content_lost: Callable[[str], None] = lambda _why: None
-        self.unreadable: set[str] = set()
+        self.unreadable: dict[str, HardwareError] = {}
         self.muted = False
         self.incoming_muted = False
         self.tone: Tone | None = None
@@ -237,7 +237,7 @@ class RememberingStudio:
     async def share(self, source: str, *, device: bool = False) -> None:
         await self.unshare()
         if source in self.unreadable:
-            raise DeviceFailedError(f"{source} is no picture")
+            raise self.unreadable[source]
         self.shares = f"device:{source}" if device else source
 
     async def unshare(self) -> None:

@@ -10,7 +10,7 @@ from appliance.calls.terms import Terms
 from appliance.errors import BadRequest, Refused
 from appliance.providers.api import ContentEnded
 from appliance.vocabulary import END_REASONS, Role
-from hw.api import DeviceFailedError
+from hw.api import DeviceDeniedError, DeviceFailedError, DeviceFormatError, DeviceMissingError, HardwareError
 from tests.support.calls import House, ScriptedLeg, in_room, settle
 from tests.support.clock import virtual_time
 
@@ -78,13 +78,21 @@ async def test_only_files_of_the_one_folder_are_shown(tmp_path: Path, name: str)
 
 
 @virtual_time
-async def test_a_file_that_is_no_picture_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("error", "key", "words"), [
+    (DeviceFormatError("file X is damaged"), "400/source", "'notes.txt' cannot be shown: file X is damaged; put"),
+    (DeviceDeniedError("file X may not be read"), "400/source", "may not be read; put"),
+    (DeviceMissingError("file X is not there"), "404/notFound", "put it there"),
+])
+async def test_a_file_that_cannot_be_shown_is_refused_with_what_is_wrong_and_changes_nothing(
+    tmp_path: Path, error: HardwareError, key: str, words: str,
+) -> None:
     async with House(tmp_path, rules=PRESENTER) as house:
         leg = await in_room(house)
         (tmp_path / "notes.txt").write_text("words")
-        house.studio.unreadable.add(str(tmp_path / "notes.txt"))
-        with pytest.raises(DeviceFailedError):
+        house.studio.unreadable[str(tmp_path / "notes.txt")] = error
+        with pytest.raises(BadRequest, match=words) as refused:
             await house.give("content.start", source="notes.txt")
+        assert refused.value.key == key
         await settle()
         assert (leg.media[-1].content, house.call["isContentSharingOn"]) == (False, False)
 
@@ -131,7 +139,7 @@ async def test_a_capture_device_is_shown_until_it_is_pulled(tmp_path: Path) -> N
 async def test_a_capture_device_that_cannot_be_opened_changes_nothing(tmp_path: Path) -> None:
     async with House(tmp_path, rules=PRESENTER) as house:
         leg = await in_room(house)
-        house.studio.unreadable.add("hdmi7")
+        house.studio.unreadable["hdmi7"] = DeviceFailedError("hdmi7 gives nothing")
         with pytest.raises(DeviceFailedError):
             await house.give("content.start", source="device:hdmi7")
         await settle()

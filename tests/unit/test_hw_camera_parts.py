@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import wave
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from av.video.frame import VideoFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from hw.api import FaultKind, VideoMode
 from hw.camera.watch import STALL_S, START_TIMEOUT_S, FrameWatch
@@ -230,8 +232,38 @@ def test_a_lent_picture_is_fitted_counts_for_a_second_and_garbage_counts_for_not
 
 @pytest.mark.parametrize("spec", ["webcam", "file:", "file:/proc/self/status", "clip:"])
 def test_unknown_sources_are_named(spec: str) -> None:
-    with pytest.raises(SourceError, match="camera"):
+    with pytest.raises(SourceError, match=r"camera|^file "):
         open_source(spec, MODE)
+
+
+@pytest.mark.parametrize(("name", "content", "words"), [
+    ("empty.png", b"", "is damaged, or neither picture nor video"),
+    ("words.png", b"words" * 100, "is damaged, or neither picture nor video"),
+    ("zeros.mp4", bytes(5000), "is damaged, or neither picture nor video"),
+    ("plan.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is of a kind that cannot be decoded here"),
+])
+def test_what_is_wrong_with_a_file_is_told_in_words_for_people(
+    tmp_path: Path, name: str, content: bytes, words: str,
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceError, match=words) as refused:
+        open_source(f"file:{tmp_path / name}", MODE).picture(0, 0)
+    assert refused.value.why == "format"
+    assert "Errno" not in str(refused.value)
+    assert "avcodec" not in str(refused.value)
+
+
+def test_a_picture_that_was_cut_off_and_a_file_of_sound_are_no_pictures(tmp_path: Path) -> None:
+    Image.effect_noise((640, 400), 90).save(tmp_path / "plan.png")
+    whole = (tmp_path / "plan.png").read_bytes()
+    (tmp_path / "plan.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SourceError, match="is damaged"):
+        open_source(f"file:{tmp_path / 'plan.png'}", MODE).picture(0, 0)
+    with wave.open(str(tmp_path / "bell.wav"), "wb") as out:
+        out.setparams((1, 2, 8000, 0, "NONE", ""))
+        out.writeframes(bytes(1600))
+    with pytest.raises(SourceError, match="has no picture in it"):
+        open_source(f"file:{tmp_path / 'bell.wav'}", MODE)
 
 
 def test_a_rate_that_is_asked_anew_is_judged_anew() -> None:

@@ -10,7 +10,21 @@ from typing import Any
 import pytest
 
 from appliance.media.content import FAILING_S, Content
-from hw.api import DeviceFailedError, EncodedFrame, EncoderKind, Fault, FaultKind, Kind, VideoMode
+from hw.api import (
+    DeviceBusyError,
+    DeviceDeniedError,
+    DeviceFailedError,
+    DeviceFormatError,
+    DeviceMissingError,
+    DevicePulledError,
+    EncodedFrame,
+    EncoderKind,
+    Fault,
+    FaultKind,
+    HardwareError,
+    Kind,
+    VideoMode,
+)
 from tests.support.clock import virtual_time
 
 
@@ -114,11 +128,19 @@ async def test_a_black_or_still_picture_ends_nothing(fault: FaultKind) -> None:
 
 
 @virtual_time
-async def test_what_cannot_be_opened_is_refused_and_not_told() -> None:
+@pytest.mark.parametrize(("fault", "error"), [
+    (FaultKind.BUSY, DeviceBusyError), (FaultKind.DENIED, DeviceDeniedError), (FaultKind.FORMAT, DeviceFormatError),
+    (FaultKind.MISSING, DeviceMissingError), (FaultKind.PULLED, DevicePulledError),
+    (FaultKind.FAILED, DeviceFailedError),
+])
+async def test_what_cannot_be_opened_is_refused_by_what_is_wrong_and_not_told(
+    fault: FaultKind, error: type[HardwareError],
+) -> None:
     async with Opened(HandSource(works=False)) as one:
         opening = asyncio.ensure_future(one.content.open())
         await settle()
-        one.source.fails(FaultKind.BUSY)
-        with pytest.raises(DeviceFailedError, match="words"):
+        one.source.fails(fault)
+        with pytest.raises(error, match="words") as refused:
             await opening
+        assert type(refused.value) is error
         assert one.lost == []
