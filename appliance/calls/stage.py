@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from appliance.calls.roster import Roster
 from appliance.media.api import Studio
-from appliance.media.layout import MOST, PEER, Face, Layout, Quality, Seat, Shows, Source, arrange, quality_for, spoken
+from appliance.media.layout import ALL, PEER, Face, Layout, Quality, Seat, Shows, Source, arrange, quality_for, spoken
 from appliance.vocabulary import Json, ParticipantState
 from hw.api import Fit
 
@@ -29,7 +29,7 @@ class Stage:
         self._faces: Sequence[Face] = ()
         self._order: Sequence[str] = ()
         self._asked: dict[str, Quality] = {}  # by who they are, of whom somebody has asked for a quality
-        self._most = MOST
+        self._most = ALL
         self.view: Mapping[Source, Quality] = {}
         """What is received, and how large."""
         self.on_view: Callable[[], None] = _nobody
@@ -56,7 +56,7 @@ class Stage:
         self._arrange()
 
     def limit(self, most: int) -> None:
-        """So many pictures of others at the most, from now on."""
+        """So many pictures of others at the most, content among them, from now on."""
         self._most = most
         self._arrange()
 

@@ -11,18 +11,23 @@ from enum import Enum, IntEnum, StrEnum
 from typing import Final, NamedTuple
 
 __all__ = [
-    "MOST", "PEER", "SELF", "Face", "Layout", "Quality", "Seat", "Shows", "Source", "arrange", "quality_for", "spoken",
+    "ALL", "MOST", "PEER", "SELF", "Face", "Layout", "Quality", "Seat", "Shows", "Source", "arrange", "quality_for",
+    "spoken",
 ]
 
 MOST: Final = 9
-"""Pictures of others at a time."""
+"""Pictures of people at a time."""
+
+ALL: Final = MOST + 1
+"""With the one of content."""
 
 STRIP: Final = 8
-"""Small pictures beside a large one."""
+"""Small pictures beside a large one of a person."""
 
 STRIP_SHARE: Final = 1 / 5
 CONTENT_STRIP_SHARE: Final = 1 / 8
-"""Of the screen's longer side what the strip takes; content is read, and has more."""
+"""Of the screen's longer side what the strip takes; content is read, and has more: nine beside it are smaller than
+eight, and take no more of it."""
 
 INSET_SHARE: Final = 1 / 4
 INSET_MARGIN: Final = 1 / 50
@@ -104,16 +109,18 @@ class Seat:
 
 def arrange(
     layout: Layout, faces: Sequence[Face], *, order: Sequence[str] = (), size: tuple[int, int] = (1280, 720),
-    most: int = MOST,
+    most: int = ALL,
 ) -> tuple[Seat, ...]:
     """Who sits where. ``faces`` in the order in which they came, ``order`` the feeds of those who speak or have spoken,
-    the latest first; ``most`` pictures of others at the most. Layouts for one who speaks take the first of ``order``
-    that has a picture, else the first face; the layout of content is that of the speaker while nothing is shared."""
+    the latest first; ``most`` pictures of others at the most, content among them. Layouts for one who speaks take the
+    first of ``order`` that has a picture, else the first face; the layout of content is that of the speaker while
+    nothing is shared."""
     feeds, shared = [face.feed for face in faces if face.video], _shared(faces, order)
     if layout is Layout.CONTENT and shared is not None:  # which is a picture, too
-        beside = _seated(feeds, order, min(STRIP, most - 1))
-        return _beside(Source(shared, Shows.CONTENT), beside, CONTENT_STRIP_SHARE, size)
-    people = _seated(feeds, order, most)
+        beside = _seated(feeds, order, min(MOST, most - 1))
+        share = min(CONTENT_STRIP_SHARE, 1 / max(1, len(beside)))
+        return _beside(Source(shared, Shows.CONTENT), beside, share, size)
+    people = _seated(feeds, order, min(MOST, most))
     if not people or layout is Layout.NONE:
         return ()
     first = next((feed for feed in order if feed in people), people[0])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from appliance.media.layout import MOST
+from appliance.media.layout import ALL, MOST
 from appliance.vocabulary import Json
 
 __all__ = ["Load", "OptimalCount", "Why"]
@@ -59,8 +59,7 @@ class OptimalCount:
         self._cost_s: float | None = None  # of one picture, per second
         self._changed = -math.inf
         self._turned: float | None = None  # since when another count would be right
-        self.value = MOST
-        self.why = Why.EXTERNAL_LIMIT
+        self.value = ALL  # content among them
 
     def update(self, load: Load, now: float) -> bool:
         """Whether ``value`` is another one."""
@@ -76,20 +75,21 @@ class OptimalCount:
             due = now - max(self._turned, self._changed) >= HOLD_S
         if due:
             self.value, self._changed, self._turned = affordable, now, None
-            self.why = Why.EXTERNAL_LIMIT if affordable == MOST else Why.PERFORMANCE
         return due
 
     def document(self) -> Json:
-        return {"value": self.value, "reason": self.why.value}
+        """Of people: as ACS counts."""
+        why = Why.EXTERNAL_LIMIT if self.value >= MOST else Why.PERFORMANCE
+        return {"value": min(MOST, self.value), "reason": why.value}
 
     def _affordable(self, load: Load) -> int:
         """What is not shown costs as much as what is; before anything is shown nothing speaks against the most."""
         if load.streams:
             cost = (load.decode_s + load.draw_s) / load.streams
             self._cost_s = cost if self._cost_s is None else self._cost_s + WEIGHT * (cost - self._cost_s)
-        found = MOST if not self._cost_s else int(self._budget_s / self._cost_s)
+        found = ALL if not self._cost_s else int(self._budget_s / self._cost_s)
         if load.late:
             found = min(found, load.streams - 1)
         if load.throttled:
             found = min(found, THROTTLED_MOST)
-        return max(1, min(MOST, found))
+        return max(1, min(ALL, found))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from appliance.media.layout import PEER, SELF, Face, Layout, Seat, Shows, Source, arrange
+from appliance.media.layout import MOST, PEER, SELF, Face, Layout, Seat, Shows, Source, arrange
 from appliance.vocabulary import Json
 from hw.api import Display, Fit, Picture, Tile
 
@@ -84,9 +84,8 @@ class Screen:
                                self._hint)
 
     def _everybody(self) -> Sequence[Tile]:
-        pictures = [picture for _, picture in self._pictures.values()]
-        seats = arrange(Layout.GRID, [Face(str(number)) for number in range(len(pictures))], size=self.size,
-                        most=len(pictures))
+        pictures = [picture for _, picture in self._pictures.values()][:MOST]
+        seats = arrange(Layout.GRID, [Face(str(number)) for number in range(len(pictures))], size=self.size)
         return [Tile(picture, seat.x, seat.y, seat.w, seat.h)
                 for picture, seat in zip(pictures, seats, strict=True)]
 

@@ -1,4 +1,5 @@
-"""Nine pictures on one connection, as a room sends them: each reaches its own sink, also when packets are lost."""
+"""Nine pictures and one of content on one connection, as a room sends them: each reaches its own sink, also when
+packets are lost."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from appliance.media.transmission import Transmission
 from tests.support.coded_video import Film, units
 from tests.support.media_pair import until
 
-TILES = 9
+TILES = 10
 
 
 class Gallery:
@@ -88,7 +89,7 @@ def bodies(coded: list[AccessUnit]) -> set[bytes]:
     return {unit.data.replace(b"\0\0\0\1", b"\0\0\1") for unit in coded}
 
 
-async def test_nine_pictures_reach_nine_sinks_and_none_another() -> None:
+async def test_ten_pictures_reach_ten_sinks_and_none_another() -> None:
     coded = [units(60, size=(640, 360), slope=number + 1) for number in range(TILES)]
     async with gallery([Film(film) for film in coded]) as (wall, received):
         await until(lambda: len(received.units) == TILES and all(len(tile) >= 60 for tile in received.units), 20)
@@ -98,7 +99,7 @@ async def test_nine_pictures_reach_nine_sinks_and_none_another() -> None:
         assert wall.transport_facts()["malformed"] == 0
 
 
-async def test_lost_packets_of_nine_pictures_are_repaired_each_in_its_place() -> None:
+async def test_lost_packets_of_ten_pictures_are_repaired_each_in_its_place() -> None:
     coded = [units(60, size=(640, 360), slope=number + 1) for number in range(TILES)]
     async with gallery([Film(film) for film in coded]) as (wall, received):
         await until(lambda: all(len(tile) >= 2 for tile in received.units), 20)

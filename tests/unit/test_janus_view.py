@@ -194,6 +194,17 @@ def test_of_a_feed_that_only_shares_and_belongs_to_nobody_there_is_one_who_share
     assert (board.id, board.video, board.content, board.content_receiving) == ("5", False, True, True)
 
 
+def test_nine_people_and_one_content_are_received_and_no_more() -> None:
+    everybody = [sharing(number, f"P {number}", "", "screen") for number in range(2, 14)]
+    desk = Desk()
+    desk.in_room(*everybody)
+    assert shown(desk) == {("2", Shows.CONTENT), *((str(number), Shows.PERSON) for number in range(2, 11))}
+    desk = Desk()
+    watch(desk, Source("13", Shows.CONTENT), *(Source(str(number)) for number in range(5, 14)))
+    desk.in_room(*everybody)
+    assert shown(desk) == {("13", Shows.CONTENT), *((str(number), Shows.PERSON) for number in range(5, 14))}
+
+
 def test_who_has_one_picture_shares_nothing() -> None:
     desk = Desk()
     desk.in_room(sharing(2, "Olga", ""), sharing(3, "Otto", "front camera"))

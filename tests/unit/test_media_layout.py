@@ -41,7 +41,8 @@ def test_seats_lie_on_the_screen_and_never_two_in_one_place(layout: Layout, size
         assert 0 <= seat.x < seat.x + seat.w <= 1.000001
         assert 0 <= seat.y < seat.y + seat.h <= 1.000001
     assert len({seat.source for seat in seats}) == len(seats)
-    assert sum(seat.source.shows is not Shows.SELF for seat in seats) <= MOST
+    assert sum(seat.source.shows is Shows.PERSON for seat in seats) <= MOST
+    assert sum(seat.source.shows is Shows.CONTENT for seat in seats) <= 1
     if layout is not Layout.PIP:  # an inset lies over
         for one, other in itertools.combinations(seats, 2):
             apart = (one.x + one.w <= other.x + 1e-6 or other.x + other.w <= one.x + 1e-6
@@ -90,6 +91,19 @@ def test_content_is_large_with_people_beside_and_without_it_is_the_speaker() -> 
     assert feeds(seats[1:]) == ["p0", "p1", "c"]
     assert arrange(Layout.CONTENT, faces(3)) == arrange(Layout.SPEAKER, faces(3))
     assert arrange(Layout.CONTENT, [Face("c", video=False, content=True)]) == (Seat(Source("c", Shows.CONTENT)),)
+
+
+@pytest.mark.parametrize("size", [WIDE, UPRIGHT, (800, 480), (1920, 1080)])
+def test_nine_people_sit_beside_content_that_stays_readable(size: tuple[int, int]) -> None:
+    people = [*faces(12), Face("c", content=True, video=False)]
+    seats = arrange(Layout.CONTENT, people, order=("p11",), size=size)
+    assert feeds(seats) == ["c", *(f"p{number}" for number in range(8)), "p11"]
+    assert seats[0].w * seats[0].h >= 7 / 8
+    (strip,) = {(round(seat.w * size[0]), round(seat.h * size[1])) for seat in seats[1:]}
+    assert strip[0] * strip[1] >= 0.9 * size[0] * size[1] / 81
+    assert {quality_for(seat, size) for seat in seats[1:]} == {Quality.LOW}
+    few = arrange(Layout.CONTENT, people[3:], order=("p11",), size=size, most=9)
+    assert len(few) == 9, "a board that carries nine has eight beside"
 
 
 def test_of_two_who_share_the_one_who_spoke_last_is_shown() -> None:

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from appliance.media.layout import ALL
 from appliance.media.optimal import HOLD_S, Load, OptimalCount, Why
 
 
@@ -14,7 +15,7 @@ def run(count: OptimalCount, load: Load, seconds: int, begin: int = 0) -> list[i
     found = []
     for second in range(begin, begin + seconds):
         count.update(load, float(second))
-        found.append(count.value)
+        found.append(count.document()["value"])
     return found
 
 
@@ -36,7 +37,7 @@ def test_half_of_the_processor_pays_for_pictures(
 ) -> None:
     count = OptimalCount(cores)
     assert run(count, Load(streams, decode_s, draw_s), 10)[-1] == value
-    assert count.why is (Why.EXTERNAL_LIMIT if value == 9 else Why.PERFORMANCE)
+    assert count.document()["reason"] == (Why.EXTERNAL_LIMIT if value == 9 else Why.PERFORMANCE)
 
 
 def test_a_processor_that_is_too_hot_carries_half_of_them_and_cools_down_for_ten_seconds() -> None:
@@ -52,7 +53,16 @@ def test_a_moment_of_load_changes_nothing() -> None:
     count = OptimalCount(4)
     for second in range(40):
         count.update(Load(4, 0.4, late=0 if second % 3 else 5), float(second))
-    assert count.value == 9
+    assert count.value == ALL
+
+
+def test_content_beside_nine_people_is_the_first_that_costs_one_of_them_a_seat() -> None:
+    count = OptimalCount(4)
+    assert count.value == 10
+    run(count, Load(10, 1.0, late=4), 4)
+    assert (count.value, count.document()) == (9, {"value": 9, "reason": "externalLimit"})
+    run(count, Load(9, 0.9, late=4), 4, begin=4)
+    assert (count.value, count.document()) == (8, {"value": 8, "reason": "performance"})
 
 
 def test_decoders_that_do_not_keep_up_have_one_picture_less() -> None:

@@ -26,7 +26,8 @@ from appliance.vocabulary import END_REASONS, Json
 __all__ = ["Membership"]
 
 VOICES: Final = 24
-PICTURES: Final = 9
+PICTURES: Final = 9  # of people
+SHARED: Final = 1  # beside them
 SILENT_DB: Final = -127.0
 TALKING_DB: Final = -40.0  # what somebody counts with of whom only the server says that they talk
 SENDERS: Final = 100  # of data messages: Janus has 150 channels in all for each who listens
@@ -268,7 +269,7 @@ class Membership(Stay):
         content = [(Source(person.feed, Shows.CONTENT), *shared) for person in people
                    if (shared := shares.of(person)) is not None and shared[1].codec == "h264"]
         shown = [one for one in content if self._view is None or one[0] in self._view]
-        for source, feed, one in shown[:PICTURES] if self._sees and self._shows else ():
+        for source, feed, one in shown[:SHARED] if self._sees and self._shows else ():
             found[feed, one.mid] = self._quality(source, one)
         for person in people[:SENDERS] if not self.text.exists else ():
             data = person.stream("data")
