@@ -321,6 +321,46 @@ def test_while_the_selected_one_is_away_the_best_stands_in_until_it_returns(shop
     assert taken(keeper, Kind.MICROPHONE) == "alsa:jack"
 
 
+def test_one_that_no_list_names_is_there_to_be_selected_and_is_not_gone_when_it_is_no_longer(shop: Shop) -> None:
+    line = FaultLine()
+    line.listen(shop.told)
+    keeper = Keeper(["usb:*"], ["usb:*"], 50, line, find=shop.find)
+    try:
+        shop.until(lambda: in_use(keeper, Kind.MICROPHONE) == ["usb:1-1"])
+        jack = next(fact for fact in keeper.devices() if fact.kind is Kind.MICROPHONE and fact.id == "alsa:jack")
+        assert (jack.present, jack.used) == (True, False)
+        assert "in no list" in jack.note
+        keeper.begin(48_000, 0.01)
+        keeper.select(Kind.MICROPHONE, "alsa:jack")
+        assert taken(keeper, Kind.MICROPHONE) == "alsa:jack"
+        assert in_use(keeper, Kind.MICROPHONE) == ["alsa:jack"]
+        keeper.select(Kind.MICROPHONE, "")
+        assert taken(keeper, Kind.MICROPHONE) == "usb:1-1"
+        assert in_use(keeper, Kind.MICROPHONE) == ["usb:1-1"]
+        assert shop.broken(Kind.MICROPHONE) == set()
+        assert next(fact for fact in keeper.devices() if fact.id == "alsa:jack").present
+    finally:
+        keeper.close()
+        line.close()
+
+
+def test_one_that_no_list_names_any_more_has_no_fault_left(shop: Shop) -> None:
+    line = FaultLine()
+    line.listen(shop.told)
+    keeper = Keeper(["usb:*"], ["usb:*"], 50, line, find=shop.find)
+    try:
+        keeper.begin(48_000, 0.01)
+        shop.refusals["alsa:jack"] = DeviceBusyError("held by x (7)")
+        keeper.select(Kind.MICROPHONE, "alsa:jack")
+        shop.until(lambda: ("alsa:jack", FaultKind.BUSY) in shop.broken(Kind.MICROPHONE))
+        assert in_use(keeper, Kind.MICROPHONE) == ["usb:1-1"]
+        keeper.select(Kind.MICROPHONE, "")
+        shop.until(lambda: shop.broken(Kind.MICROPHONE) == set())
+    finally:
+        keeper.close()
+        line.close()
+
+
 def test_one_that_is_selected_is_tried_at_once_whatever_it_refused_with_before(shop: Shop, keeper: Keeper) -> None:
     shop.refusals["usb:1-1"] = DeviceBusyError("held by x (7)")
     keeper.begin(48_000, 0.01)

@@ -61,7 +61,8 @@ class _Line:
     wanted: Sequence[str]
     selected: str = ""  # by command, before all that is wanted
     heeded: str = ""  # what was selected when it was looked at last
-    ranked: list[Endpoint] = field(default_factory=list)
+    found: list[Endpoint] = field(default_factory=list)  # all that are plugged in
+    ranked: list[Endpoint] = field(default_factory=list)  # of those, what may be used
     used: dict[str, Endpoint] = field(default_factory=dict)  # ever opened, by id
     current: Endpoint | None = None
     retry_at: dict[str, float] = field(default_factory=dict)
@@ -235,6 +236,7 @@ class Keeper:
         found = self._find()
         for line in self._lines.values():
             self._heed(line)
+            line.found = [one for one in found if one.kind is line.kind]
             line.ranked = rank(found, line.kind, line.wanted, line.heeded)
             self._forget(line)
             if self._rate:
@@ -285,14 +287,16 @@ class Keeper:
         self._faults.report(line.kind, fault, endpoint.id, True, str(error))
 
     def _forget(self, line: _Line) -> None:
-        """What is said of a device that is gone: that it is gone."""
-        present = {one.id for one in line.ranked}
+        """What is said of a device that is gone: that it is gone. Of one that may not be used any more nothing is."""
+        present = {one.id for one in line.found}
         current = line.current
         if current is not None and current.id not in present:
             words = f"{line.kind.value} {current.id} ({current.name}) was unplugged: plug it in again"
             self._blame(line, current, DevicePulledError(words), FaultKind.PULLED)
             self._drop(line)
-        for key in [key for key in line.notes if key not in present and key not in line.used]:
+        wanted = {one.id for one in line.ranked}
+        idle = {key for key in line.notes if key in present - wanted and (current is None or key != current.id)}
+        for key in [key for key in line.notes if key in idle or (key not in present and key not in line.used)]:
             del line.notes[key]
             for fault in (*_CURED, FaultKind.STALLED):
                 self._faults.report(line.kind, fault, key, False)
@@ -389,13 +393,23 @@ class Keeper:
                             "the mixer's volume is 0")
 
 
+_UNLISTED: Final = "in no list of the board file; used only where it is selected"
+
+
 def _facts(line: _Line, *, idle: bool) -> list[DeviceFact]:
     """While nothing is open, the best is the one that will be."""
     chosen = next(iter(line.ranked), None) if idle else line.current
-    facts = [DeviceFact(line.kind, one.id, one.name, used=chosen is not None and chosen.id == one.id,
-                        note=line.notes.get(one.id, "")) for one in line.ranked]
-    present = {fact.id for fact in facts}
+    ranked = {one.id for one in line.ranked}
+    rest = [one for one in line.found if one.id not in ranked]
+    present = ranked | {one.id for one in rest}
+
+    def fact(one: Endpoint, note: str) -> DeviceFact:
+        return DeviceFact(line.kind, one.id, one.name, used=chosen is not None and chosen.id == one.id, note=note)
+
+    facts = [fact(one, line.notes.get(one.id, "")) for one in line.ranked]
     facts += [DeviceFact(line.kind, key, one.name, present=False, used=False, note=line.notes.get(key, ""))
               for key, one in line.used.items() if key not in present]
-    return facts or [DeviceFact(line.kind, line.kind.value, line.kind.value.capitalize(), present=False, used=False,
-                                note="no such sound device that the board file names is plugged in")]
+    if not facts:
+        facts = [DeviceFact(line.kind, line.kind.value, line.kind.value.capitalize(), present=False, used=False,
+                            note="no such sound device that the board file names is plugged in")]
+    return facts + [fact(one, _UNLISTED) for one in rest]
