@@ -87,8 +87,11 @@ class Keypad:
 
     def _open(self) -> Any:
         """The device, ours alone; None, and the reason told, where there is none."""
-        import evdev
-
+        try:
+            import evdev
+        except ImportError as error:
+            self._tell(FaultKind.MISSING, f"keypad: it needs evdev: pip install evdev ({error})")
+            return None
         paths = [self._wanted] if self._wanted.startswith("/") else sorted(map(str, Path("/dev/input").glob("event*")))
         denied = ""
         for path in paths:

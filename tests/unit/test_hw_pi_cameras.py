@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -27,6 +30,7 @@ from hw.camera.trouble import CameraTrouble
 from hw.faults import FaultLine
 from hw.pi.camera import process as module
 from hw.pi.camera.config import CameraConfig, ranked
+from hw.pi.camera.csi import CSI_NODES, csi_lacks
 from hw.pi.camera.known import KnownCameras
 from hw.pi.camera.process import RealCamera
 from hw.pi.camera.usb import UsbCamera
@@ -361,3 +365,15 @@ def test_one_that_refused_and_is_gone_is_not_missed(known: Known) -> None:
     known.cameras.plugged([("b", "Side")])
     assert known.tells((FaultKind.BUSY, "a", True), (FaultKind.BUSY, "a", False))
     assert [fact.id for fact in known.facts()] == ["b"]
+
+
+def test_a_receiver_without_picamera2_is_told_as_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = tmp_path / "class/video4linux/video0"
+    node.mkdir(parents=True)
+    (node / "name").write_text(f"{CSI_NODES[0]}-image\n")
+    assert csi_lacks(str(tmp_path / "nowhere")) == ""
+    monkeypatch.setitem(sys.modules, "picamera2", None)
+    assert "picamera2" in csi_lacks(str(tmp_path))
+    assert "--system-site-packages" in csi_lacks(str(tmp_path))
+    monkeypatch.setitem(sys.modules, "picamera2", ModuleType("picamera2"))
+    assert csi_lacks(str(tmp_path)) == ""

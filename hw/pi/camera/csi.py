@@ -22,7 +22,7 @@ from hw.pi.camera.usb import CSI_NODES, UsbCamera
 from hw.pi.shot import Shot
 from hw.pi.v4l2 import Format, nodes_named
 
-__all__ = ["CSI", "SMALL_WIDTH", "CsiSensor", "csi_controls", "csi_is_there", "csi_streams", "find_csi"]
+__all__ = ["CSI", "SMALL_WIDTH", "CsiSensor", "csi_controls", "csi_is_there", "csi_lacks", "csi_streams", "find_csi"]
 
 _log = logging.getLogger("hw.camera")
 
@@ -50,15 +50,26 @@ def csi_is_there(sysfs: str = "/sys") -> bool:
     return any(name.startswith(CSI_NODES) for _, name in nodes_named(sysfs))
 
 
+def csi_lacks(sysfs: str = "/sys") -> str:
+    """Why cameras at the receiver cannot be found, and what to do; empty without a receiver, or where they can be."""
+    if not csi_is_there(sysfs):
+        return ""
+    try:
+        import picamera2  # noqa: F401
+    except ImportError as error:
+        return ("a CSI camera needs picamera2 and libcamera: apt-get install python3-libcamera, and an environment "
+                f"made with --system-site-packages ({error})")
+    return ""
+
+
 def find_csi(sysfs: str = "/sys") -> Sequence[UsbCamera]:
     """The cameras that libcamera finds, by the names of their places in the device tree."""
     if not csi_is_there(sysfs):
         return ()
     try:
         from picamera2 import Picamera2
-    except ImportError as error:
-        _log.warning("a CSI camera needs picamera2 and libcamera: apt-get install python3-picamera2, and an "
-                     "environment made with --system-site-packages (%s)", error)
+    except ImportError:
+        _log.warning("%s", csi_lacks(sysfs))
         return ()
     there = Picamera2.global_camera_info()
     return [UsbCamera(one["Id"], one["Model"], CSI) for one in there if "/usb" not in one["Id"]]

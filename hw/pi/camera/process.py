@@ -32,7 +32,7 @@ from hw.camera.light import is_dark
 from hw.camera.serve import Owner, serve
 from hw.camera.x264 import jpeg
 from hw.pi.camera.config import WHOLE, CameraConfig, config_of, ranked
-from hw.pi.camera.csi import CSI, CsiSensor, find_csi
+from hw.pi.camera.csi import CSI, CsiSensor, csi_lacks, find_csi
 from hw.pi.camera.develop import Developer
 from hw.pi.camera.own import OwnStream, OwnStreamError
 from hw.pi.camera.steer import Steering
@@ -191,6 +191,8 @@ class RealCamera:
         found = ranked(there, self._config.devices, self._selected)
         if found:
             return found
+        if lacks := csi_lacks():
+            raise DeviceMissingError(f"no camera is found: {lacks}")
         if not self._config.devices:
             raise DeviceMissingError("no camera is plugged in: check cable and power")
         others = ", ".join(camera.id for camera in there) or "none at all"
