@@ -64,6 +64,30 @@ find_janus() {
     die "there is no folder with the Janus of Debian ${suite:-bookworm}" "What mmdebstrap says of it is above."
   export EDGECALL_JANUS_ROOT
 }
+# What a real board's devices need. Sets $board_extra, and where the system has picamera2, which finds CSI cameras, also its Python
+# ($python) and $venv_options: libcamera is on no index of Python packages.
+want_board() {
+  board_extra=board
+  if LC_ALL=C apt-cache policy python3-picamera2 2>/dev/null | grep -q 'Candidate: [^(]'; then # Raspberry Pi OS
+    want python3-picamera2 /usr/bin/python3 -c 'import picamera2'
+    # shellcheck disable=SC2034 # read by install_project and by who sources this
+    python=/usr/bin/python3 venv_options=(--system-site-packages) board_extra=pi
+  fi
+  want gcc on_path gcc
+  want python3-dev has_headers
+  want pkg-config on_path pkg-config
+  want libsystemd-dev pkg-config --exists libsystemd
+  want libasound2-dev test -e /usr/include/alsa/asoundlib.h
+  if [ -n "${python:-}" ] && "$python" -c 'import sys; sys.exit(sys.version_info < (3, 13))'; then # no wheel of lgpio
+    want swig on_path swig
+    want liblgpio-dev test -e /usr/include/lgpio.h
+  fi
+  want libsdl2-2.0-0 has_library libSDL2-2.0.so.0 # and, to draw by KMSDRM:
+  want libegl1 has_library libEGL.so.1
+  want libgles2 has_library libGLESv2.so.2
+  want libgl1-mesa-dri has_library dri/swrast_dri.so
+  want fonts-dejavu-core test -e /usr/share/fonts/truetype/dejavu/DejaVuSans-Bold.ttf
+}
 has_headers() { [ -n "${python:-}" ] && "$python" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")'; }
 # Debian's own Python has gi, whatever ours is. Says whether GStreamer and its registry know an element.
 has_gst() {
