@@ -80,7 +80,7 @@ want_board() {
   want libasound2-dev test -e /usr/include/alsa/asoundlib.h
   if [ -n "${python:-}" ] && "$python" -c 'import sys; sys.exit(sys.version_info < (3, 13))'; then # no wheel of lgpio
     want swig on_path swig
-    want liblgpio-dev test -e /usr/include/lgpio.h
+    export PYPI=1 # compile the library with it: it is in no Debian
   fi
   want libsdl2-2.0-0 has_library libSDL2-2.0.so.0 # and, to draw by KMSDRM:
   want libegl1 has_library libEGL.so.1

@@ -149,6 +149,11 @@ class Line:
         rows = (await self.lobby.get("/v1/stats"))["stats"]
         return next(row for row in rows if (row["type"], row.get("kind")) == ("inbound-rtp", kind))
 
+    async def round_trip(self) -> float:
+        """Seconds from the lobby to the device and back, by the latest consent check."""
+        rows = (await self.lobby.get("/v1/stats"))["stats"]
+        return max(float(row.get("currentRoundTripTime") or 0) for row in rows if row["type"] == "candidate-pair")
+
     async def over(self) -> None:
         await self.lobby.give("call.hangup")
         await self.lobby.ended("0/local")

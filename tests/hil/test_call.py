@@ -39,6 +39,9 @@ async def test_a_call_on_a_network_that_loses_and_delays(line: Line) -> None:
     try:
         await line.connected()
         await line.flows(60)
+        await line.counts(0, 60)
+        assert await line.round_trip() > 0.07, "both ways are delayed by 50 ms, give or take 10"
+        assert (await line.received("audio"))["packetsLost"] > 0
         await line.over()
     finally:
         await line.run("tc qdisc del dev vec0 root; tc qdisc del dev vec0 ingress; tc qdisc del dev ifb0 root")
