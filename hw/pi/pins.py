@@ -18,7 +18,7 @@ from hw.pi.gpiochip import Chip, refused
 
 __all__ = ["InputPin", "load_lgpio", "pin_factory", "refusal"]
 
-INSTALL: Final = "install Debian's python3-lgpio, or lgpio>=0.2.2 with pip (PYPI=1 pip install; needs swig, gcc, python3-dev)"
+INSTALL: Final = "install Raspberry Pi OS' python3-lgpio, or by pip lgpio>=0.2.2 (PYPI=1; swig, gcc, python3-dev)"
 
 
 def load_lgpio() -> ModuleType:
