@@ -127,7 +127,7 @@ async def test_below_the_last_step_the_picture_pauses_and_comes_back() -> None:
         frames = caller.session.outgoing["video"].counters
         await until(lambda: frames.frames > 30, 10, "frames")
         between.change(left_to_right=Conditions(delay_s=0.02, rate_bps=90_000, queue_ms=250))
-        await until(lambda: caller.session.video_paused, 10, "a pause")
+        await until(lambda: caller.session.video_paused, 20, "a pause")  # after 4 to 9 s, step by step
         assert board.load.modes[-1].height == 180
         assert caller.studio.state()["video"]["paused"] == 1
         await asyncio.sleep(2)  # the queue is empty by then
