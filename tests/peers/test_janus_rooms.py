@@ -15,7 +15,7 @@ from appliance.settings import Secret
 from appliance.vocabulary import END_REASONS
 from tests.support.browser import Chromium, chromium, wait_for
 from tests.support.house import house, start_of
-from tests.support.interface import changed_network, ip
+from tests.support.interface import ADDRESS, INTERFACE, changed_network, ip
 from tests.support.janus import ADMIN
 from tests.support.janus_between import between
 from tests.support.room_device import H264, ROOM, device, janus, same_as_server
@@ -275,6 +275,30 @@ async def test_a_call_that_does_not_come_back_ends_with_a_reason(tmp_path: Path)
             assert (ended.data["reason"]["code"], ended.data["reason"]["subCode"]) == (410, "mediaLost")
             again = await running.give("room.join", target=str(ROOM))
             assert (again["result"], again["code"], again["subCode"]) == ("failed", 503, "provider"), again
+
+
+async def test_a_call_whose_network_stays_away_ends_with_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "janus").mkdir()
+    async with (
+        changed_network(), janus(tmp_path / "janus") as server, device(server.url, "gate", 880) as gate,
+    ):
+        settings = {"janus.url": server.url, "mqtt.enabled": False, "call.reconnect_s": 5}
+        await gate.join()
+        async with house(await start_of(tmp_path, settings)) as running:
+            joined = await running.give("room.join", target=str(ROOM))
+            assert joined["result"] == "done", joined
+            await gate.sees("Edgecall")
+            await running.until(lambda: running.document("roster")["participants"][0]["videoStreams"][0]["isReceiving"])
+            await ip(f"addr del {ADDRESS}/24 dev {INTERFACE}")  # as a network manager does once the cable is out
+            await ip(f"link set {INTERFACE} down")
+            await ip("link set lo down")  # nor is there a way inside the machine
+            await running.until(lambda: running.document("call")["state"] == "Reconnecting", 4)
+            lost = asyncio.get_running_loop().time()
+            await running.until(lambda: running.document("call")["state"] == "Disconnected", 8)
+            assert 4.5 < asyncio.get_running_loop().time() - lost < 7
+            (ended,) = [one for one in running.events if one.type == "call.ended"]
+            assert (ended.data["reason"]["code"], ended.data["reason"]["subCode"]) == (496, "networkLost")
+            assert not running.document("roster")["participants"]
 
 
 @pytest.mark.parametrize(("seconds", "lost"), [(2.0, False), (10.0, True)])
