@@ -12,7 +12,7 @@ import pytest
 
 from appliance.media.api import SessionSilent, SessionUp
 from appliance.providers import api
-from appliance.providers.whip import choice
+from appliance.providers.whip import choice, way
 from appliance.settings import Secret, WhipSettings
 from appliance.vocabulary import Json
 from tests.unit.test_whip_leg import LEAVE, TOKEN, Caller, ScriptedServer, caller, created, scripted, status
@@ -102,13 +102,22 @@ async def test_a_pinned_one_is_the_only_one() -> None:
         assert one.provider.probes == []
 
 
-async def test_a_server_that_dies_in_a_call_is_left_for_the_next() -> None:
+@pytest.mark.parametrize("refuses", [True, False])
+async def test_a_server_that_dies_in_a_call_is_left_for_the_next(
+    monkeypatch: pytest.MonkeyPatch, refuses: bool,
+) -> None:
+    """At once where nothing listens any more; one that says nothing is given a moment."""
+    if refuses:
+        monkeypatch.setattr(way, "HURRIED_REPAIR_S", 60.0)
     async with scripted() as second, AsyncExitStack() as alive:
         first = await alive.enter_async_context(scripted())
         first.gives("POST", created(Accept_Patch="application/trickle-ice-sdpfrag"))
         async with calls(first, second) as one:
             session = await one.connected()
-            await alive.aclose()
+            if refuses:
+                await alive.aclose()
+            else:
+                first.open.clear()
             began = asyncio.get_running_loop().time()
             session.tell(SessionSilent(3.0))
             await one.until(lambda: len(one.studio.sessions) == 2 and one.studio.sessions[-1].took)

@@ -50,16 +50,19 @@ LONGEST_WAIT_S: Final = 86_400.0
 
 class Setback(Exception):
     """The server did not do what was asked. ``status``: what it answers, None when no answer came that can be used;
-    ``final``: asking again is useless; ``wait_s``: it wants so much time."""
+    ``final``: asking again is useless; ``wait_s``: it wants so much time; ``refused``: its host is reached, and nothing
+    listens there."""
 
     def __init__(
         self, reason: Reason, *, status: int | None = None, final: bool = False, wait_s: float | None = None,
+        refused: bool = False,
     ) -> None:
         super().__init__(reason.message)
         self.reason = reason
         self.status = status
         self.final = final
         self.wait_s = wait_s
+        self.refused = refused
 
 
 # --- what a status means ----------------------------------------------------------------------------------------------
@@ -101,9 +104,9 @@ def refusal(status: int, *, plays: bool, wait_s: float | None = None) -> Setback
     return Setback(reason, status=status, final=final, wait_s=wait_s)
 
 
-def unreached(words: str, key: str = "503/provider") -> Setback:
+def unreached(words: str, key: str = "503/provider", *, refused: bool = False) -> Setback:
     """No answer came, or none that can be used."""
-    return Setback(replace(END_REASONS[key], message=words))
+    return Setback(replace(END_REASONS[key], message=words), refused=refused)
 
 
 # --- addresses --------------------------------------------------------------------------------------------------------

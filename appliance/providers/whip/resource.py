@@ -141,7 +141,10 @@ class Endpoint:
             words = f"The certificate of the media server is not trusted: {error.certificate_error}."
             raise wire.unreached(words, "495/certificate") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise wire.unreached(f"The media server is not reached: {str(error) or type(error).__name__}.") from None
+            cause = getattr(error, "os_error", error)  # aiohttp's own errors of a connection carry it
+            refused = isinstance(cause, ConnectionRefusedError)
+            raise wire.unreached(f"The media server is not reached: {str(error) or type(error).__name__}.",
+                                 refused=refused) from None
         raise wire.unreached(f"The media server redirects more than {REDIRECTS} times.")
 
     async def _once(

@@ -217,13 +217,14 @@ class Way:
         try:
             async with asyncio.timeout(HURRIED_REPAIR_S if self._choice.several else REPAIR_S):
                 fragment = await session.restart_ice()
-                answer = await _ask_until_reached(resource, wire.text_of(fragment, session.description))
+                answer = await _ask_until_reached(
+                    resource, wire.text_of(fragment, session.description), others=self._choice.several)
                 if answer is None or not await session.ice_restarted(wire.fragment_of(answer)):
                     return False
         except (Setback, SignalingError, ConnectionError, TimeoutError) as error:
             words = str(error) or "no answer in time"
             log.info("the path to the media server %s is not repaired: %s", self.name, words)
-            if isinstance(error, TimeoutError):
+            if isinstance(error, TimeoutError) or (isinstance(error, Setback) and error.refused):
                 self._choice.unreached()
             return False
         self._repaired_at = asyncio.get_running_loop().time()
@@ -291,12 +292,13 @@ _ENDS: Final = {"iceFailed": "410/iceFailed", "closed": "410/iceFailed", "dtls":
                 "oneWayMedia": "410/oneWayMedia", "internal": "500/internal"}
 
 
-async def _ask_until_reached(resource: Resource, fragment: str) -> str | None:
-    """The network that broke the path may keep the server from being asked, too."""
+async def _ask_until_reached(resource: Resource, fragment: str, *, others: bool) -> str | None:
+    """The network that broke the path may keep the server from being asked, too. Where there are others to go to, one
+    that is reached and does not listen is not waited for."""
     while True:
         try:
             return await resource.restart(fragment)
         except Setback as setback:
-            if setback.status is not None:
+            if setback.status is not None or (others and setback.refused):
                 raise
             await asyncio.sleep(AGAIN_S)
