@@ -44,12 +44,13 @@ async def joins(one: Device, room: int = HALL, **how: Any) -> None:
 async def same_as_server(server: JanusServer, one: Device) -> None:
     """The roster is the server's own list, without us, and says the same of each."""
     async with server.control(AUDIO) as control:
-        def ours(members: Any) -> set[tuple[str, bool, bool]]:
-            return {(member.id, not member.connecting, member.muted) for member in members}
+        def ours(members: Any) -> set[tuple[str, str, bool, bool]]:
+            return {(member.id, member.display_name, not member.connecting, member.muted) for member in members}
 
-        theirs: set[tuple[str, bool, bool]] = set()
+        theirs: set[tuple[str, str, bool, bool]] = set()
         for _ in range(40):
-            theirs = {(str(each["id"]), each["setup"], each["muted"]) for each in await control.participants(HALL)}
+            theirs = {(str(each["id"]), each["display"], each["setup"], each["muted"])
+                      for each in await control.participants(HALL)}
             if len(theirs) == len(one.members) + 1 and ours(one.members.values()) < theirs:
                 return
             await asyncio.sleep(0.05)
@@ -88,6 +89,10 @@ async def test_a_browser_and_the_device_hear_each_other_and_no_camera_is_opened(
         await door.leg.tell(muted=False, held=False, video=False)
         await wait_for(page, "() => !people.Olga.of('Door').muted")
         await Chromium.hears(page, 440)
+
+        await page.evaluate("() => people.Olga.configure({ display: 'Olga P.' })")
+        await until(lambda: set(door.members) == {"Olga P."}, "she has another name")
+        await same_as_server(server, door)
 
         await page.evaluate("() => exit('Olga')")
         await until(lambda: not door.members, "nobody left")
