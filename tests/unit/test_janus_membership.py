@@ -327,10 +327,10 @@ def test_who_is_in_the_room() -> None:
     assert (olga.speaking, olga.muted) == (False, True)
     desk.run(desk.member.absent(0, {"2"}))
     assert desk.told(api.Members)[-1].members[0].away
-    desk.says({"videoroom": "event", "unpublished": 2})
+    desk.says({"videoroom": "event", "unpublished": 2, "display": "Olga"})
     assert not desk.told(api.Members)[-1].members[0].video
     desk.says({"videoroom": "event", "kicked": 3})
-    desk.says({"videoroom": "event", "leaving": 2})
+    desk.says({"videoroom": "event", "leaving": 2, "display": "Olga"})
     assert desk.names == []
     before = len(desk.told(api.Members))
     desk.says({"videoroom": "event", "leaving": 2})

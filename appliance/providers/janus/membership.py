@@ -192,11 +192,11 @@ class Membership(Stay):
             return self._moderation.moderated(data.get("mid"), muted=data["moderation"] == "muted")
         elif "moderation" in data:
             self._moderate(data.get("id"), data.get("mid"), muted=data["moderation"] == "muted")
-        elif "display" in data:
-            self._change(data.get("id"), name=wire.name_of(data))
         else:
             self._take_persons(data)
             self._change(data.get("unpublished"), streams=())
+            if "id" in data and "display" in data:  # newer servers say beside what else happened whose name it was
+                self._change(data["id"], name=wire.name_of(data))
             for word in ("leaving", "kicked"):
                 self._persons.pop(str(data.get(word)), None)
         return [*self._settle(), *self._subscription.follow(), *self._roster()]
