@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -150,6 +151,21 @@ def test_the_end_of_its_connection_is_a_loss_and_the_room_is_joined_again() -> N
     hall.run(hall.member.link_up())
     hall.answer(lambda one: one["janus"] == "claim")
     assert any(one["janus"] == "detach" and one["handle_id"] == PUBLISHER for one in hall.asked)
+
+
+@pytest.mark.parametrize(("same", "key"), [(True, "0/endedForAll"), (False, "404/noSuchRoom")])
+def test_a_room_that_is_gone_after_our_connection_was_ended_unless_the_server_began_anew(same: bool, key: str) -> None:
+    hall = Hall()
+    hall.in_room(guest(2))
+    hall.run(hall.member.receive({"janus": "hangup", "sender": PUBLISHER, "reason": "Janus API"}))
+    hall.run(hall.member.link_up(same=same))
+    if same:
+        hall.answer(lambda one: one["janus"] == "claim")
+    else:
+        hall.answer(lambda one: one["janus"] == "create", data={"id": 6})
+    hall.answer(lambda one: one["janus"] == "attach", data={"id": 21})
+    hall.plugin("join", {"audiobridge": "event", "error_code": 485, "error": "No such room (77)"}, handle=21)
+    assert [one.reason.key for one in hall.of(Finish)] == [key]
 
 
 def test_everybody_else_is_sent_away() -> None:

@@ -88,6 +88,7 @@ class Stay(ABC):
         self._moderation = Moderation(self._requests, room.id, room.secret, self.DIALECT)
         self._recording = Recording(self._requests, room.id, room.secret, self.DIALECT)
         self._publisher: int | None = None  # the handle that we join with
+        self._was_in: int | None = None  # the server's session in which we have been in the room
         self._ours: dict[str, None] = {}  # our own ids, the earlier ones too: ghosts
         self._me_there: str = ""  # our id in the room
         self._accepted = False
@@ -319,6 +320,7 @@ class Stay(ABC):
 
     def _let_in(self, me: int | str, title: str) -> Sequence[Effect]:
         """We are in the room, as ``me``."""
+        self._was_in = self._requests.session
         self._me_there = str(me)
         self._know_ourselves(self._me_there)
         effects = [*self.text.begin(self.generation, self._me_there, self._door())]
@@ -379,6 +381,9 @@ class Stay(ABC):
             return self._token_refused(error, reason, asked)
         if asked is not None and asked.failed is not None:
             return asked.failed(error)
+        if reason.key == "404/noSuchRoom" and self._requests.session is not None and (
+                self._requests.session == self._was_in):  # the end of our connection overtook the word of the room's
+            return self._finish(END_REASONS["0/endedForAll"])
         if fault is Fault.STALE:
             self._requests.session = None
         if fault is Fault.REFUSED or not self._connected:
