@@ -11,6 +11,7 @@ import pytest
 from playwright.async_api import Page
 
 from appliance.handover import PeerIdentity
+from appliance.media.session import Session
 from appliance.network import DefaultRoute, Network
 from appliance.providers import api
 from appliance.vocabulary import END_REASONS, Scope
@@ -248,18 +249,25 @@ async def test_a_network_that_changes_while_a_call_is_set_up_does_not_end_it(cal
     elsewhere = PeerIdentity("olga", Scope.OPERATOR, "Olga", loopback=False, session="s1")
     before, now = Network(frozenset({ADDRESS})), Network(frozenset({ADDRESS, "10.99.0.8"}))
     async with on_duty(elsewhere) as (device, _browser, page):
+
+        def change() -> Session:
+            (first,) = device.studio._sessions
+            device.studio.network_changed(before, now)
+            return first
+
         if caller == "device":
             told = Told(await device.dial())
             await told.until(api.Ringing)
-            await page.evaluate("() => peer.answer(peer.state.call.callId)")
+            answering = asyncio.create_task(page.evaluate("() => peer.answer(peer.state.call.callId)"))
             await told.until(api.Accepted)
+            first = change()  # at once: a tenth of a second later the connection is up
+            await answering
         else:
             await page.evaluate("() => peer.call()")
             incoming = await asyncio.wait_for(device.incoming.get(), 5)
             told = Told(incoming.leg)
             await incoming.leg.accept(api.MediaWanted())
-        (first,) = device.studio._sessions
-        device.studio.network_changed(before, now)
+            first = change()
         await told.until(api.Connected)
         await state(page, "Connected")
         await until(lambda: first not in device.studio._sessions, "the first connection is closed")

@@ -103,8 +103,9 @@ async def test_a_caller_that_nobody_vouches_for_sends_us_nowhere(
         await phone.tell("dial", "sip:door@example.test")
         await door.connected()
         await phone.tell("transfer", "sip:desk@example.test")
-        await until(lambda: "out 403" in caplog.text, "refused")  # of which this baresip tells nobody
-        await door.hears(PHONE_HERTZ)
+        await until(lambda: "out 403" in caplog.text, "refused")
+        await phone.until("TRANSFER_FAILED")
+        assert await door.ended() == "0/remote", "this baresip hangs up then"
         assert not desk.rings
         assert not door.of(api.Transferred)
 
