@@ -26,9 +26,9 @@ __all__ = ["CHECK_S", "CLOSE_S", "MAX_EVENTS", "MediaLife"]
 
 log = logging.getLogger(__name__)
 
-SILENT_S: Final = 3.0
-CONNECT_S: Final = 30.0  # from both descriptions to DTLS
 CHECK_S: Final = 0.25
+SILENT_S: Final = 3.0 - CHECK_S  # looked at so often, so it is told after 3 s at the latest
+CONNECT_S: Final = 30.0  # from both descriptions to DTLS
 CLOSE_S: Final = 0.7
 MAX_EVENTS: Final = 256  # events nobody took: data messages beyond are dropped
 

@@ -292,7 +292,7 @@ async def test_a_call_whose_network_stays_away_ends_with_a_reason(tmp_path: Path
             await ip(f"addr del {ADDRESS}/24 dev {INTERFACE}")  # as a network manager does once the cable is out
             await ip(f"link set {INTERFACE} down")
             await ip("link set lo down")  # nor is there a way inside the machine
-            await running.until(lambda: running.document("call")["state"] == "Reconnecting", 4)
+            await running.until(lambda: running.document("call")["state"] == "Reconnecting", 3.3)
             lost = asyncio.get_running_loop().time()
             await running.until(lambda: running.document("call")["state"] == "Disconnected", 8)
             assert 4.5 < asyncio.get_running_loop().time() - lost < 7
@@ -319,7 +319,7 @@ async def test_a_cut_of_the_network(tmp_path: Path, seconds: float, lost: bool) 
         back = asyncio.get_running_loop().time()
         if lost:
             await until(lambda: door.of(api.Recovered) and gate.of(api.Recovered), "both are back")
-            assert 2.5 < door.when(api.Lost) - cut < 4
+            assert 2.5 < door.when(api.Lost) - cut < 3.3
             assert door.when(api.Recovered) - back < 5
         await door.sees("Gate")
         await gate.sees("Door")
