@@ -141,7 +141,7 @@ class DeviceFact:
     """One device as it is now: stable id, name for people, plugged in or not.
 
     ``used``: it is the one of its kind that runs, or would if it were started. ``note``: why it is not, as far as
-    known.
+    known. ``listed``: the board's own order has a place for it; else it is used only where it is selected.
     """
 
     kind: Kind
@@ -151,6 +151,7 @@ class DeviceFact:
     used: bool = True
     simulated: bool = False
     note: str = ""  # e.g. why it was replaced by a simulated one, with its holder
+    listed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ class Doctor:
         with self._sounding(lambda _: b""):
             end = time.monotonic() + PATIENCE_S
             time.sleep(SETTLE_S)
-            while _lacking(facts := list(self._board.devices())) and time.monotonic() < end:
+            while _lacking(facts := [one for one in self._board.devices() if one.listed]) and time.monotonic() < end:
                 time.sleep(0.1)
         with self._lock:
             faults = list(self._faults.values())

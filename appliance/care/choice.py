@@ -134,9 +134,9 @@ class DeviceChoice:
     def _why(self, kind: Kind, used: str | None, devices: Sequence[DeviceFact]) -> str:
         selected = self._selected.get(kind)
         if selected is None:
+            there = any(fact.kind is kind and fact.present and fact.listed for fact in devices)
             return ("the first of the board's own order that works" if used is not None
-                    else "none of them works" if any(fact.kind is kind and fact.present for fact in devices)
-                    else "none is there")
+                    else "none of them works" if there else "none is there")
         if used == selected.id:
             return "it is selected"
         if lost := self.away(devices).get(kind):

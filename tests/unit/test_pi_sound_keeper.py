@@ -328,7 +328,7 @@ def test_one_that_no_list_names_is_there_to_be_selected_and_is_not_gone_when_it_
     try:
         shop.until(lambda: in_use(keeper, Kind.MICROPHONE) == ["usb:1-1"])
         jack = next(fact for fact in keeper.devices() if fact.kind is Kind.MICROPHONE and fact.id == "alsa:jack")
-        assert (jack.present, jack.used) == (True, False)
+        assert (jack.present, jack.used, jack.listed) == (True, False, False)
         assert "in no list" in jack.note
         keeper.begin(48_000, 0.01)
         keeper.select(Kind.MICROPHONE, "alsa:jack")

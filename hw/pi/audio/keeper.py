@@ -403,13 +403,14 @@ def _facts(line: _Line, *, idle: bool) -> list[DeviceFact]:
     rest = [one for one in line.found if one.id not in ranked]
     present = ranked | {one.id for one in rest}
 
-    def fact(one: Endpoint, note: str) -> DeviceFact:
-        return DeviceFact(line.kind, one.id, one.name, used=chosen is not None and chosen.id == one.id, note=note)
+    def fact(one: Endpoint, note: str, *, listed: bool) -> DeviceFact:
+        used = chosen is not None and chosen.id == one.id
+        return DeviceFact(line.kind, one.id, one.name, used=used, note=note, listed=listed)
 
-    facts = [fact(one, line.notes.get(one.id, "")) for one in line.ranked]
+    facts = [fact(one, line.notes.get(one.id, ""), listed=True) for one in line.ranked]
     facts += [DeviceFact(line.kind, key, one.name, present=False, used=False, note=line.notes.get(key, ""))
               for key, one in line.used.items() if key not in present]
     if not facts:
         facts = [DeviceFact(line.kind, line.kind.value, line.kind.value.capitalize(), present=False, used=False,
                             note="no such sound device that the board file names is plugged in")]
-    return facts + [fact(one, _UNLISTED) for one in rest]
+    return facts + [fact(one, _UNLISTED, listed=False) for one in rest]
