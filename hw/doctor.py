@@ -25,8 +25,11 @@ from hw.pi.audio.cards import endpoints
 from hw.pi.board import checked_file
 from hw.pi.boardfile import BoardFileError, board_files
 from hw.pi.camera.usb import find_usb
+from hw.pi.display import connectors
+from hw.pi.encoder.probe import encoder_nodes
 from hw.pi.gpiochip import chips, keeps_outputs
 from hw.pi.health import identity
+from hw.pi.keypad import keypads
 
 __all__ = ["Doctor", "board_file_faults", "main"]
 
@@ -239,10 +242,15 @@ def _health(health: Health) -> list[str]:
     return found
 
 
-def _others(named: set[str]) -> list[str]:
+def _others(named: set[str], sysfs: str = "/sys") -> list[str]:
     """Devices of this machine beside those ``named`` by id or name."""
     found = [f"{one.kind.value} {one.id} ({one.name})" for one in endpoints() if one.id not in named]
     found += [f"camera {one.id} ({one.name})" for one in find_usb() if one.id not in named]
+    found += [f"H.264 encoder {path}" for path in encoder_nodes(sysfs)]
+    for one in connectors(f"{sysfs}/class/drm"):
+        plugged = "a screen" if one.connected else "nothing plugged in"
+        found.append(f"connector {one.name} of /dev/dri/card{one.card}: {plugged}")
+    found += [f"keypad {path} ({name})" for path, name in keypads(sysfs)]
     try:
         found += [f"GPIO chip {chip.label}, {chip.lines} lines" for chip in chips()]
     except HardwareError as error:

@@ -11,7 +11,7 @@ import select
 import struct
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from hw.api import FaultKind, Kind
 from hw.faults import FaultLine
 from hw.host.holders import holders
 
-__all__ = ["KEYS", "Keypad"]
+__all__ = ["KEYS", "Keypad", "keypads"]
 
 _log = logging.getLogger("hw.keypad")
 
@@ -31,10 +31,24 @@ KEYS: Final[Mapping[str, str]] = {
 }
 """Buttons that keys press where the board file names no other."""
 
+_KEY_1: Final = 2  # input-event-codes.h
+
 _SET_CLOCK: Final = 1 << 30 | 4 << 16 | ord("E") << 8 | 0xA0  # EVIOCSCLOCKID
 
 LOOK_S: Final = 1.0
 """A keypad that is not there is looked for this often."""
+
+
+def keypads(sysfs: str = "/sys") -> Sequence[tuple[str, str]]:
+    """Node and name of every input device that has a key for the digit 1 (also a whole keyboard), by their numbers."""
+    found = []
+    for folder in (Path(sysfs) / "class/input").glob("event*"):
+        with contextlib.suppress(OSError, ValueError):  # unplugged while we look
+            words = (folder / "device/capabilities/key").read_text().split()  # of a long each, the lowest last
+            if int(words[-1], 16) >> _KEY_1 & 1:
+                name = (folder / "device/name").read_text().strip()
+                found.append((int(folder.name.removeprefix("event")), f"/dev/input/{folder.name}", name))
+    return [(path, name) for _, path, name in sorted(found)]
 
 
 class Keypad:

@@ -103,6 +103,25 @@ def test_the_board_s_own_health_is_said(monkeypatch: pytest.MonkeyPatch, capsys:
     assert "set dtparam=strict_gpiod in config.txt\n" in said
 
 
+def test_what_else_is_here_is_said(tmp_path: Path) -> None:
+    for path, text in {
+        "video4linux/video11/name": "bcm2835-codec-encode", "video4linux/video12/name": "bcm2835-isp",
+        "drm/card1-HDMI-A-1/status": "connected", "drm/card1-HDMI-A-1/connector_id": "32",
+        "drm/card1-HDMI-A-2/status": "disconnected", "drm/card1-HDMI-A-2/connector_id": "42",
+        "input/event3/device/name": "Door keypad", "input/event3/device/capabilities/key": "1000000000 ffe",
+        "input/event0/device/name": "Power button", "input/event0/device/capabilities/key": "10000000000000 0",
+        "input/event1/device/name": "Lid", "input/event1/device/capabilities/key": "0",
+    }.items():
+        file = tmp_path / "class" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{text}\n")
+    said = doctor._others(set(), str(tmp_path))
+    assert [one for one in said if one.startswith(("H.264", "connector", "keypad"))] == [
+        "H.264 encoder /dev/video11",
+        "connector HDMI-A-1 of /dev/dri/card1: a screen", "connector HDMI-A-2 of /dev/dri/card1: nothing plugged in",
+        "keypad /dev/input/event3 (Door keypad)"]
+
+
 def test_a_kernel_that_leaves_relays_closed_is_known_by_its_driver(tmp_path: Path) -> None:
     assert not keeps_outputs(str(tmp_path))
     for driver, value in (("pinctrl_bcm2835", "N"), ("pinctrl_rp1", "Y")):
