@@ -100,7 +100,13 @@ def _typed(value: Any, hint: Any) -> Any:
     if origin is not None:  # Mapping[str, …]
         if not isinstance(value, dict):
             raise ValueError("must be a table")
-        return {key: _typed(one, arguments[1]) for key, one in value.items()}
+        typed = {}
+        for key, one in value.items():
+            try:
+                typed[key] = _typed(one, arguments[1])
+            except ValueError as error:
+                raise ValueError(f"{key} {error}") from error
+        return typed
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:

@@ -38,7 +38,7 @@ def test_a_part_is_read_by_its_types() -> None:
     ({"names": "x"}, "names: must be a list of a text in quotes"),
     ({"names": [3]}, "names: must be a text in quotes, not 3"),
     ({"pins": [3]}, "pins: must be a table"),
-    ({"pins": {"call": True}}, "pins: must be a whole number, not True"),
+    ({"pins": {"call": True}}, "pins: call must be a whole number, not True"),
     ({"second": 2.0}, "second: there is no such key; did you mean seconds"),
     ({"zzz": 2.0}, "zzz: there is no such key; there are names, pins, seconds, loud"),
     ({"seconds": 11}, r"\[audio\] seconds: 11 is above 10"),

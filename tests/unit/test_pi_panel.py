@@ -64,7 +64,7 @@ def test_lines_are_read_with_their_words() -> None:
     ({"relays": {"front door": "26"}}, "neither blanks nor colons"),
     ({"chip": "", "buttons": {"call": "17"}}, "name the GPIO chip"),
     ({"keys": {"KEY_ENTER": "call"}}, "name the keypad"),
-    ({"buttons": {"call": 17}}, r"buttons: must be a text in quotes, not 17"),
+    ({"buttons": {"call": 17}}, r"buttons: call must be a text in quotes, not 17"),
 ])
 def test_a_wrong_line_is_named(table: dict[str, Any], words: str) -> None:
     with pytest.raises(BoardFileError, match=words):
