@@ -52,10 +52,12 @@ def csi_is_there(sysfs: str = "/sys") -> bool:
 
 def csi_lacks(sysfs: str = "/sys") -> str:
     """Why cameras at the receiver cannot be found, and what to do; empty without a receiver, or where they can be."""
-    if not csi_is_there(sysfs):
-        return ""
+    return _picamera2_lacks() if csi_is_there(sysfs) else ""
+
+
+def _picamera2_lacks() -> str:
     try:
-        import picamera2  # noqa: F401
+        import picamera2  # noqa: F401 - whether it can be
     except ImportError as error:
         return ("a CSI camera needs picamera2 and libcamera: apt-get install python3-libcamera, and an environment "
                 f"made with --system-site-packages ({error})")
@@ -66,11 +68,11 @@ def find_csi(sysfs: str = "/sys") -> Sequence[UsbCamera]:
     """The cameras that libcamera finds, by the names of their places in the device tree."""
     if not csi_is_there(sysfs):
         return ()
-    try:
-        from picamera2 import Picamera2
-    except ImportError:
-        _log.warning("%s", csi_lacks(sysfs))
+    if lacks := _picamera2_lacks():
+        _log.warning("%s", lacks)
         return ()
+    from picamera2 import Picamera2
+
     there = Picamera2.global_camera_info()
     return [UsbCamera(one["Id"], one["Model"], CSI) for one in there if "/usb" not in one["Id"]]
 
