@@ -250,12 +250,14 @@ class EncoderKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class VideoMode:
-    """Size in pixels, frames per second, target in bits per second."""
+    """Size in pixels, frames per second, target in bits per second. ``slice_bytes``: the largest NAL unit, 0: any; only
+    an encoder in software keeps to it."""
 
     width: int = 1280
     height: int = 720
     fps: int = 30
     bitrate: int = 1_500_000
+    slice_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +315,17 @@ class Camera(Protocol):
         through).
         """
 
+    def preview(self, sink: Callable[[Picture], None] | None, side: int = 320) -> None:
+        """Give ``sink`` small raw pictures of what is encoded, on ``hw.camera``, while the camera runs; None ends it.
+
+        They are as they are sent (masks, zoom, rotation), in the shape of ``mode``, their longer side at most ``side``
+        pixels, and at most 15 a second; each leaves after it was encoded, so that what is sent does not wait for it.
+        May be called at any time, also stopped; another call replaces the one before, and after None no callback runs.
+        Never blocks over 200 ms. What stalls or pulls the camera ends them, and they come again by themselves. None
+        come while the pictures come encoded (``EncoderKind.CAMERA``, ``EncoderKind.RECORDED``). Raises ValueError for
+        a ``side`` below 64.
+        """
+
     def stop(self) -> None:
         """Close the sensor within 500 ms; a process that does not answer is killed."""
 
@@ -334,7 +347,7 @@ class SharedSource(Camera, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One decoded picture in planar YUV 4:2:0 (I420), rows without padding: ``width * height * 3 // 2`` bytes."""
+    """One picture in planar YUV 4:2:0 (I420), rows without padding: ``width * height * 3 // 2`` bytes."""
 
     width: int
     height: int

@@ -12,13 +12,11 @@ import logging
 import os
 import selectors
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 
 from hw.api import (
@@ -28,12 +26,14 @@ from hw.api import (
     EncoderKind,
     FaultKind,
     HardwareError,
+    Picture,
     VideoMode,
 )
 from hw.blame import error_of
+from hw.camera import wire
+from hw.camera.child import end, launch
 from hw.camera.trouble import CameraTrouble
-from hw.camera.watch import FrameWatch
-from hw.camera.wire import CONTROL, EVENT, FRAME, FRAME_HEAD, PICTURE, SNAPSHOT, Unframer, message, pack
+from hw.camera.watch import START_TIMEOUT_S, FrameWatch
 from hw.faults import FaultLine
 
 __all__ = ["ProcessCamera"]
@@ -61,6 +61,8 @@ PLUG_S: Final = 2.0
 
 HEALTHY_S: Final = 30.0
 """After this long with pictures the pauses begin at the first one again."""
+
+LEAST_SIDE: Final = 64  # pixels, of small pictures' longer side
 
 OUTBOX: Final = 4 * 1024 * 1024
 """Bytes that may wait for a process that does not read; beyond, it is taken for stuck."""
@@ -112,6 +114,7 @@ class ProcessCamera:
         """What is to be known of the camera that was opened last, for people."""
         self._physics: frozenset[str] = frozenset()
         self._start: _Start | None = None
+        self._looks: tuple[Callable[[Picture], None], int] | None = None  # who, and how large
         self._generation = 0
         self._stopped = threading.Event()
         self._stills: dict[int, _Still] = {}
@@ -120,7 +123,7 @@ class ProcessCamera:
         self._outbox: deque[bytes] = deque()
         self._process: subprocess.Popen[bytes] | None = None
         self._unsent = b""
-        self._unframer = Unframer()
+        self._unframer = wire.Unframer()
         self._ready = False
         self._kill = ""
         self._heard = self._asked = 0.0
@@ -193,6 +196,15 @@ class ProcessCamera:
         if still.error is not None:
             raise still.error
         return still.jpeg
+
+    def preview(self, sink: Callable[[Picture], None] | None, side: int = 320) -> None:
+        if side < LEAST_SIDE:
+            raise ValueError(f"camera: the longer side of small pictures has {LEAST_SIDE} pixels at least, not {side}")
+        with self._lock:
+            self._looks = None if sink is None else (sink, side)
+            self._tell(do="preview", side=0 if sink is None else side)
+        with self._delivery:
+            pass  # a callback that was running has returned
 
     def stop(self) -> None:
         with self._lock:
@@ -267,7 +279,7 @@ class ProcessCamera:
         """Queue a command; lost with the process, which is told everything again when it is started anew."""
         with self._lock:
             if self._ready:
-                self._outbox.append(message(CONTROL, fields))
+                self._outbox.append(wire.message(wire.CONTROL, fields))
         self._ring()
 
     def _tell_start(self) -> None:
@@ -289,9 +301,13 @@ class ProcessCamera:
             self._ready = True
             if self._physics:
                 self._tell(do="faults", active=sorted(self._physics))
+            if self._looks is not None:
+                self._tell(do="preview", side=self._looks[1])
             if self._start is None:
                 self._tell(do="warm", **asdict(self._warm))
             self._tell_start()
+            # not sooner: what is told of the process before is not its own fault
+            self._retry_at = time.monotonic() + max(self._pause(), START_TIMEOUT_S)
             for number in self._stills:
                 self._tell(do="snapshot", id=number)
 
@@ -313,29 +329,18 @@ class ProcessCamera:
             self._wake = -1
 
     def _spawn(self) -> None:
-        root = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
         with self._lock:
             spec = self._spec
             self._outbox.clear()
             self._unsent = b""
-            self._unframer = Unframer()
+            self._unframer = wire.Unframer()
             self._kill = ""
         try:
-            # exec, never fork: the daemon has threads and holds locks that a forked child would inherit locked.
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", self._program, spec],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": path},
-                process_group=0,  # a Ctrl-C in the terminal is the daemon's to answer
-            )
+            self._process = launch(self._program, spec)
         except OSError as error:
             self._retry_later()
             self._report(FaultKind.FAILED, True, f"camera process cannot be started: {error}")
             return
-        assert self._process.stdin is not None  # noqa: S101
-        os.set_blocking(self._process.stdin.fileno(), False)
         self._heard = self._asked = time.monotonic()
 
     def _wait(self) -> None:
@@ -372,7 +377,7 @@ class ProcessCamera:
     def _flush(self, fd: int) -> None:
         with self._lock:
             if not self._unsent and self._picture is not None:  # first: a snapshot asked after it must show it
-                self._unsent, self._picture = pack(PICTURE, self._picture), None
+                self._unsent, self._picture = wire.pack(wire.PICTURE, self._picture), None
             self._unsent += b"".join(self._outbox)
             self._outbox.clear()
             if len(self._unsent) > OUTBOX:
@@ -388,25 +393,38 @@ class ProcessCamera:
             raise OSError("the camera process died")
         self._heard = time.monotonic()
         for kind, payload in self._unframer.feed(data):
-            if kind == FRAME:
+            if kind == wire.FRAME:
                 self._deliver(payload)
-            elif kind == EVENT:
+            elif kind == wire.PREVIEW:
+                self._show(payload)
+            elif kind == wire.EVENT:
                 self._event(json.loads(payload))
-            elif kind == SNAPSHOT:
+            elif kind == wire.SNAPSHOT:
                 self._still(int.from_bytes(payload[:4], "big"), payload[4:], None)
 
     def _deliver(self, payload: bytes) -> None:
-        generation, keyframe, pts_us, dwell_us = FRAME_HEAD.unpack_from(payload)
+        generation, keyframe, pts_us, dwell_us = wire.FRAME_HEAD.unpack_from(payload)
         with self._delivery:
             start = self._start
             if start is None or start.generation != generation:
                 return
             start.watch.frame(time.monotonic())
             try:
-                start.sink(EncodedFrame(payload[FRAME_HEAD.size :], pts_us, bool(keyframe),
+                start.sink(EncodedFrame(payload[wire.FRAME_HEAD.size :], pts_us, bool(keyframe),
                                         dwell_us=None if dwell_us < 0 else dwell_us))
             except Exception:  # outermost frame of the callback: a sink never ends the camera
                 _log.exception("receiver of camera frames failed")
+
+    def _show(self, payload: bytes) -> None:
+        generation, width, height = wire.PREVIEW_HEAD.unpack_from(payload)
+        with self._delivery:
+            start, looks = self._start, self._looks
+            if start is None or looks is None or start.generation != generation:
+                return
+            try:
+                looks[0](Picture(width, height, payload[wire.PREVIEW_HEAD.size :]))
+            except Exception:  # outermost frame of the callback, as above
+                _log.exception("receiver of small pictures failed")
 
     def _event(self, event: Mapping[str, Any]) -> None:
         match event["event"]:
@@ -511,7 +529,7 @@ class ProcessCamera:
                 self._report(kind, kind in faults, words if kind is FaultKind.SLOW else "")
         if faults & {FaultKind.START_TIMED_OUT, FaultKind.STALLED}:
             self._healthy_since = None
-            if now >= self._retry_at:
+            if now >= self._retry_at and self._heard >= self._asked:
                 self._retry_later()
                 self._tell_start()  # the process answers, the sensor does not: open the sensor anew
         elif self._healthy_since is None:
@@ -554,29 +572,14 @@ class ProcessCamera:
             self._ready = False
             self._kill = ""
         self._healthy_since = None
-        if process is None:
-            return None
-        assert process.stdin is not None  # noqa: S101
-        assert process.stdout is not None  # noqa: S101
-        process.stdin.close()
-        process.stdout.close()
-        try:
-            code = process.wait(grace_s) if grace_s else None
-        except subprocess.TimeoutExpired:
-            code = None
-        if code is None:
-            process.kill()
-            try:
-                code = process.wait(1.0)
-            except subprocess.TimeoutExpired:
-                # In an uninterruptible driver call: nothing can end it. Popen's bookkeeping reaps it later.
-                _log.error("camera process %d survives SIGKILL: its driver hangs", process.pid)
-        return code
+        return None if process is None else end(process, grace_s)
+
+    def _pause(self) -> float:
+        return RETRY_S[min(self._attempts, len(RETRY_S) - 1)]
 
     def _retry_later(self) -> None:
-        pause = RETRY_S[min(self._attempts, len(RETRY_S) - 1)]
+        self._retry_at = time.monotonic() + self._pause()
         self._attempts += 1
-        self._retry_at = time.monotonic() + pause
 
     def _retry_now(self) -> None:
         """Something changed: the old pauses say nothing any more."""

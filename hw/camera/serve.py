@@ -6,16 +6,30 @@ to the *thread* that started the process, and that one may end earlier.)
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
 import signal
 import sys
+import termios
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from hw.api import EncodedFrame
-from hw.camera.wire import CONTROL, EVENT, FRAME, FRAME_HEAD, PICTURE, SNAPSHOT, Unframer, message, pack
+from hw.api import EncodedFrame, Picture
+from hw.camera.wire import (
+    CONTROL,
+    EVENT,
+    FRAME,
+    FRAME_HEAD,
+    PICTURE,
+    PREVIEW,
+    PREVIEW_HEAD,
+    SNAPSHOT,
+    Unframer,
+    message,
+    pack,
+)
 
 __all__ = ["Owner", "Served", "serve"]
 
@@ -38,6 +52,14 @@ class Owner:
         """``generation`` is the number of the start it belongs to."""
         dwell_us = -1 if frame.dwell_us is None else min(frame.dwell_us, 0x7FFFFFFF)
         self._write(pack(FRAME, FRAME_HEAD.pack(generation, frame.keyframe, frame.pts_us, dwell_us) + frame.data))
+
+    def preview(self, generation: int, picture: Picture) -> None:
+        """Left out where the board is behind with its reading: no frame is to wait for it, and a newer one follows."""
+        data = pack(PREVIEW, PREVIEW_HEAD.pack(generation, picture.width, picture.height) + picture.i420)
+        unread = int.from_bytes(fcntl.ioctl(self._output, termios.FIONREAD, bytes(4)), sys.byteorder)
+        room = fcntl.fcntl(self._output, fcntl.F_GETPIPE_SZ) * 3 // 4  # for frames, and for pages that are not full
+        if not unread or unread + len(data) <= room:
+            self._write(data)
 
     def snapshot(self, number: int, jpeg: bytes) -> None:
         self._write(pack(SNAPSHOT, number.to_bytes(4, "big") + jpeg))

@@ -2,7 +2,8 @@
 
 A message is a 4 byte big-endian length (of what follows), one type byte and the payload. ``CONTROL`` and ``EVENT``
 carry a JSON object with the key ``do`` respectively ``event``; ``FRAME`` carries FRAME_HEAD and one access unit;
-``PICTURE`` carries a JPEG, ``SNAPSHOT`` a 4 byte request number and a JPEG.
+``PREVIEW`` carries PREVIEW_HEAD and a picture in I420; ``PICTURE`` carries a JPEG, ``SNAPSHOT`` a 4 byte request
+number and a JPEG.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 __all__ = [
-    "CONTROL", "EVENT", "FRAME", "FRAME_HEAD", "MAX_MESSAGE", "PICTURE", "SNAPSHOT", "Unframer", "message", "pack",
+    "CONTROL", "EVENT", "FRAME", "FRAME_HEAD", "MAX_MESSAGE", "PICTURE", "PREVIEW", "PREVIEW_HEAD", "SNAPSHOT",
+    "Unframer", "message", "pack",
 ]  # fmt: skip
 
 CONTROL: Final = 0x01  # to the process
@@ -21,10 +23,14 @@ PICTURE: Final = 0x02  # to the process: a JPEG lent from elsewhere
 FRAME: Final = 0x11  # to the board
 EVENT: Final = 0x12
 SNAPSHOT: Final = 0x13
+PREVIEW: Final = 0x14
 
 FRAME_HEAD: Final = struct.Struct(">IBQi")
 """Number of the start it belongs to, 1 for a key frame, capture time and time in the encoder in microseconds (-1: it
 was not encoded here)."""
+
+PREVIEW_HEAD: Final = struct.Struct(">IHH")
+"""Number of the start it belongs to, width and height in pixels."""
 
 MAX_MESSAGE: Final = 8 * 1024 * 1024
 """Bytes; an intra picture of 1080p at the best quality stays far below. More means a broken stream."""

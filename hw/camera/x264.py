@@ -12,7 +12,7 @@ from av.video.frame import PictureType, VideoFrame
 
 from hw.api import EncodedFrame, VideoMode
 
-__all__ = ["MAX_BITRATE", "MIN_BITRATE", "H264Encoder", "jpeg", "level"]
+__all__ = ["MAX_BITRATE", "MIN_BITRATE", "H264Encoder", "jpeg", "least_level", "level"]
 
 MIN_BITRATE: Final = 50_000
 MAX_BITRATE: Final = 14_000_000
@@ -28,6 +28,13 @@ constant rate (ceiling and rate the same when it is opened; else it stays where 
 
 LOWEST: Final = 0.15
 """Of the ceiling: its buffer would hold more than a second of a lower rate, and key frames fill the buffer."""
+
+
+_LEVELS: Final = (
+    ("1.3", 396, 11_880, 768_000), ("2.0", 396, 11_880, 2_000_000), ("2.1", 792, 19_800, 4_000_000),
+    ("2.2", 1620, 20_250, 4_000_000), ("3.0", 1620, 40_500, 10_000_000), ("3.1", 3600, 108_000, 14_000_000),
+    ("4.0", 8192, 245_760, 20_000_000), ("4.2", 8704, 522_240, 50_000_000))
+"""Macroblocks of a picture and a second, bits per second (table A-1 of H.264)."""
 
 
 class H264Encoder:
@@ -53,10 +60,11 @@ class H264Encoder:
             "preset": "superfast",
             "tune": "zerolatency",
             "profile": "baseline",  # x264's baseline has neither FMO nor ASO: constraint_set1 is set
-            "level": level(mode),
+            "level": least_level(mode, self._ceiling),
             "maxrate": str(self._ceiling),
             "bufsize": str(self._ceiling // 4),  # half a second of the target: a key frame may be a burst, not a wall
-            "x264-params": "repeat-headers=1:annexb=1:scenecut=0:intra-refresh=0:threads=1",
+            "x264-params": "repeat-headers=1:annexb=1:scenecut=0:intra-refresh=0:threads=1"
+                           + (f":slice-max-size={mode.slice_bytes}" if mode.slice_bytes else ""),
         }
         context.open()
         context.bit_rate = self._target
@@ -104,10 +112,16 @@ def _clamp(bits_per_second: int) -> int:
 
 def level(mode: VideoMode) -> str:
     """3.1 carries 720p30 (108 000 macroblocks a second); larger modes say what they need."""
+    return max("3.1", least_level(mode, 0))
+
+
+def least_level(mode: VideoMode, ceiling: int) -> str:
+    """That which carries pictures of this mode, of ``ceiling`` bits per second: decoders of old telephones refuse what
+    says that it is more than they take."""
     blocks = -(-mode.width // 16) * -(-mode.height // 16)
-    if blocks <= 3600 and blocks * mode.fps <= 108_000:
-        return "3.1"
-    return "4.0" if blocks * mode.fps <= 245_760 else "4.2"
+    enough = (name for name, most, per_s, bits in _LEVELS
+              if blocks <= most and blocks * mode.fps <= per_s and ceiling <= bits)
+    return next(enough, _LEVELS[-1][0])
 
 
 def jpeg(picture: VideoFrame) -> bytes:

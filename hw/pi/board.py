@@ -24,7 +24,7 @@ from hw.api import (
 from hw.blame import fault_of
 from hw.faults import FaultLine
 from hw.pi.audio.device import AudioConfig, PiAudio, open_audio
-from hw.pi.boardfile import BoardFile, BoardFileError, find_board_file
+from hw.pi.boardfile import BoardFile, find_board_file
 from hw.pi.camera.captures import PiCaptures
 from hw.pi.camera.config import CameraConfig
 from hw.pi.camera.part import PiCamera, open_camera
@@ -41,14 +41,21 @@ _SHAPES: Final = {"audio": AudioConfig, "camera": CameraConfig, "display": Displ
 
 
 def checked_file(wanted: str, model: str) -> BoardFile:
-    """``find_board_file``, and every table checked. Raises BoardFileError with the faults of all of them."""
-    file = find_board_file(wanted, model)
-    file.check(_SHAPES)
-    mute, inputs = file.tables.get("audio", {}).get("mute_input"), file.part("panel", PanelConfig).inputs
-    if mute and mute not in inputs:  # one that is named and never mutes would be believed
-        raise BoardFileError(f"board file {file.path}: [audio] mute_input: the panel has no input {mute!r}; there are: "
-                             f"{', '.join(inputs) or 'none'}")
+    """``find_board_file``, and every table checked. Raises BoardFileError with all that is wrong with the file."""
+    file = find_board_file(wanted, model, judge=_faults)
+    if faults := _faults(file):
+        raise file.refusal(faults)
     return file
+
+
+def _faults(file: BoardFile) -> list[str]:
+    """Of each table, and of what one says of another."""
+    mute, inputs = file.tables.get("audio", {}).get("mute_input"), file.tables.get("panel", {}).get("inputs", {})
+    faults = file.faults(_SHAPES)
+    if isinstance(mute, str) and mute and isinstance(inputs, dict) and mute not in inputs:
+        # one that is named and never mutes would be believed
+        faults.append(f"[audio] mute_input: the panel has no input {mute!r}; there are: {', '.join(inputs) or 'none'}")
+    return faults
 
 
 class Part(Protocol):

@@ -107,7 +107,8 @@ def _fault(group: str, name: str, text: str) -> str:
     wrong = [word for word in words if word not in _WORDS[group] and not _brightness(group, word)]
     if wrong:
         more = " or a brightness like 40%" if group == "lamps" else ""
-        return f"{where}: {wrong[0]!r} is none of {', '.join(sorted(_WORDS[group]))}{more}"
+        named = f"{', '.join(map(repr, wrong))} {'is' if len(wrong) == 1 else 'are'}"
+        return f"{where}: {named} none of {', '.join(sorted(_WORDS[group]))}{more}"
     if {"high", "low"} <= set(words):
         return f"{where}: either high or low"
     return ""

@@ -46,6 +46,8 @@ __all__ = [
     "ioctl_number",
     "nodes_named",
     "refusal",
+    "set_control",
+    "stop_encoder",
     "text",
 ]  # fmt: skip
 
@@ -341,7 +343,7 @@ class Node:
         return int(asked.value)
 
     def set_control(self, control: int, value: int) -> None:
-        self.call(_S_CTRL, _Control(id=control, value=value))
+        set_control(self.file, control, value)
 
     def control_range(self, control: int) -> tuple[int, int] | None:
         """Smallest and largest value; None: this node has no such control."""
@@ -353,11 +355,21 @@ class Node:
         return None if query.flags & _DISABLED else (query.minimum, query.maximum)
 
     def stop_encoder(self) -> None:
-        """Ask for what is still inside: it ends with a buffer that has FLAG_LAST."""
-        self.call(_ENCODER_CMD, _EncoderCmd(cmd=_CMD_STOP))
+        """See ``stop_encoder``."""
+        stop_encoder(self.file)
 
     def call(self, number: int, argument: ctypes.Structure | ctypes.c_int) -> None:
         fcntl.ioctl(self.file, number, argument)
+
+
+def set_control(file: int, control: int, value: int) -> None:
+    """Of an open node. Raises OSError."""
+    fcntl.ioctl(file, _S_CTRL, _Control(id=control, value=value))
+
+
+def stop_encoder(file: int) -> None:
+    """Ask for what is still inside: it ends with a buffer that has FLAG_LAST. Raises OSError."""
+    fcntl.ioctl(file, _ENCODER_CMD, _EncoderCmd(cmd=_CMD_STOP))
 
 
 class Queue:

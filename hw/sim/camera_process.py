@@ -15,6 +15,7 @@ from av.video.frame import VideoFrame
 
 from hw.api import EncodedFrame, EncoderKind, VideoMode
 from hw.camera.light import is_dark
+from hw.camera.preview import Preview
 from hw.camera.serve import Owner, serve
 from hw.camera.x264 import H264Encoder, jpeg
 from hw.sim.obstacles import OBSTACLES, obstacle_of
@@ -41,6 +42,7 @@ class Sensor:
     def __init__(self, spec: str, owner: Owner) -> None:
         self._spec = spec
         self._owner = owner
+        self._preview = Preview(owner)
         self._wanted: tuple[int, VideoMode] | None = None  # number of the start, what the sensor is opened with
         self._asked: VideoMode | None = None  # changed to while open
         self._mode = DEFAULT_MODE  # what is made now
@@ -64,11 +66,11 @@ class Sensor:
         match fields["do"]:
             case "start":
                 self._close()
-                mode = VideoMode(fields["width"], fields["height"], fields["fps"], fields["bitrate"])
+                mode = _mode(fields)
                 self._wanted, self._asked = (fields["generation"], mode), None
                 self._open()
             case "mode":
-                self._asked = VideoMode(fields["width"], fields["height"], fields["fps"], fields["bitrate"])
+                self._asked = _mode(fields)
                 self._change_mode()
                 generation = 0 if self._wanted is None else self._wanted[0]
                 mode = self._mode
@@ -86,12 +88,14 @@ class Sensor:
                 self._reopen()
             case "faults":
                 self._set_faults(set(fields["active"]))
+            case "preview":
+                self._preview.want(int(fields["side"]))
             case "snapshot":
                 self._snapshot(int(fields["id"]))
             case "ping":
                 self._owner.tell("pong", id=fields["id"])
             case "warm":
-                self._warm_up(VideoMode(fields["width"], fields["height"], fields["fps"], fields["bitrate"]))
+                self._warm_up(_mode(fields))
             case unknown:
                 raise ValueError(f"camera process: unknown command {unknown!r}")
 
@@ -213,6 +217,9 @@ class Sensor:
         if frame is not None:
             assert self._wanted is not None  # noqa: S101 - only while open
             self._owner.frame(self._wanted[0], frame)
+            passed = self._clip is not None and not self._was_lent
+            if self._last is not None and not passed and self._preview.due(frame.pts_us):
+                self._preview.show(self._wanted[0], self._last, self._mode)
 
     def _take(self, now: int) -> EncodedFrame | None:
         lent = None if self._sees_nothing else self._lent.picture(self._mode, now)
@@ -303,6 +310,10 @@ class Sensor:
         finally:
             if source is not self._source:
                 source.close()
+
+
+def _mode(fields: Mapping[str, Any]) -> VideoMode:
+    return VideoMode(fields["width"], fields["height"], fields["fps"], fields["bitrate"], fields.get("slice_bytes", 0))
 
 
 def _black(mode: VideoMode) -> VideoFrame:

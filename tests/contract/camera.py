@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import av
@@ -19,17 +20,9 @@ import psutil
 import pytest
 from PIL import Image
 
-from hw.api import (
-    Camera,
-    DeviceBusyError,
-    EncodedFrame,
-    EncoderKind,
-    FaultKind,
-    Kind,
-    VideoMode,
-)
+from hw.api import Camera, DeviceBusyError, EncodedFrame, EncoderKind, FaultKind, Kind, VideoMode
 from hw.sim.sources import nal_units
-from tests.contract.seen import Faults, Frames, until
+from tests.contract.seen import Faults, Frames, Pictures, until
 
 __all__ = [
     "MODE",
@@ -38,7 +31,9 @@ __all__ = [
     "comes_back_after_its_process_was_killed",
     "delivers_constrained_baseline",
     "follows_the_bitrate",
+    "gives_small_pictures_of_what_is_sent",
     "is_not_held_up_by_a_process_that_hangs",
+    "shows_small_pictures_again_after_its_process_hung",
     "stops_from_within_its_sink",
     "takes_a_picture_when_it_is_stopped",
 ]
@@ -197,7 +192,68 @@ def is_not_held_up_by_a_process_that_hangs(camera: Camera, late_s: float = 0.0) 
     camera.stop()
     assert time.monotonic() - began < 0.5 + late_s
     assert until(lambda: not psutil.pid_exists(pid), 2.0 + late_s)
-    assert camera.snapshot(8.0 + late_s)  # a new one has taken its place
+    assert camera.snapshot(30.0 + late_s)  # of a new one; the faults of tests before have made the pause long
+
+
+def gives_small_pictures_of_what_is_sent(camera: Camera, late_s: float = 0.0) -> tuple[Frames, Pictures]:
+    """While they are wanted and it runs, as large as it is asked and seldom enough, after the frames that they are of.
+    The board's own test knows what is in them."""
+    frames = Frames()
+    pictures = Pictures(frames)
+    with pytest.raises(ValueError, match="64 pixels at least"):
+        camera.preview(pictures, 32)
+    _in_time(lambda: camera.preview(pictures), late_s)
+    camera.start(MODE, frames)
+    frames.wait(1, 5.0 + late_s)
+    small = pictures.more(20, 5.0 + late_s)
+    assert {(one.width, one.height) for one in small} == {(320, 180)}
+    assert {len(one.i420) for one in small} == {320 * 180 * 3 // 2}
+    count, taken = len(pictures.seen), [unit.pts_us for _, unit in frames.frames]
+    assert count <= (taken[-1] - taken[0]) / 1e6 * 15 + 4, "in this time"
+    _in_time(lambda: camera.preview(None), late_s)
+    ended = len(pictures.seen)
+    frames.wait(len(frames.frames) + 10)
+    assert len(pictures.seen) == ended, "nobody looks any more"
+    other = Pictures(frames)
+    camera.preview(other, 1000)
+    assert {(one.width, one.height) for one in other.more(3)} == {(MODE.width, MODE.height)}, "none is larger than sent"
+    camera.set_mode(VideoMode(320, 180, 15, 150_000))
+    assert until(lambda: (other.seen[-1][1].width, other.seen[-1][1].height) == (320, 180), 2.0 + late_s)
+    camera.stop()
+    count = len(other.seen)
+    camera.snapshot(2.0 + late_s)
+    assert len(other.seen) == count, "it does not run"
+    camera.start(MODE, frames)
+    other.more(2, 5.0 + late_s)
+    camera.preview(None)
+    camera.stop()
+    assert len(pictures.seen) == ended
+    return frames, pictures
+
+
+def shows_small_pictures_again_after_its_process_hung(camera: Camera, late_s: float = 0.0) -> None:
+    frames = Frames()
+    pictures = Pictures(frames)
+    camera.preview(pictures)
+    camera.start(MODE, frames)
+    pictures.more(2, 5.0 + late_s)
+    pid = getattr(camera, "pid", None)
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    _in_time(lambda: camera.preview(None), late_s)
+    count = len(pictures.seen)
+    _in_time(lambda: camera.preview(pictures), late_s)
+    assert until(lambda: not psutil.pid_exists(pid), 6.0 + late_s)
+    pictures.more(2, 8.0 + late_s)
+    assert len(pictures.seen) >= count + 2
+    camera.preview(None)
+    camera.stop()
+
+
+def _in_time(call: Callable[[], object], late_s: float) -> None:
+    began = time.monotonic()
+    call()
+    assert time.monotonic() - began < 0.2 + late_s
 
 
 def stops_from_within_its_sink(camera: Camera, late_s: float = 0.0) -> None:

@@ -6,9 +6,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from hw.api import EncodedFrame, Fault, FaultKind, Kind
+from hw.api import EncodedFrame, Fault, FaultKind, Kind, Picture
 
-__all__ = ["Faults", "Frames", "until"]
+__all__ = ["Faults", "Frames", "Pictures", "until"]
 
 
 class Faults:
@@ -56,6 +56,27 @@ class Frames:
     def wait(self, count: int, seconds: float = 5.0) -> None:
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.frames) >= count, seconds), f"{len(self.frames)} of {count}"
+
+
+class Pictures:
+    """A sink for small raw pictures that can be waited for: each with the number of ``frames`` that came before it."""
+
+    def __init__(self, frames: Frames) -> None:
+        self.seen: list[tuple[int, Picture]] = []
+        self._frames = frames
+        self._changed = threading.Condition()
+
+    def __call__(self, picture: Picture) -> None:
+        with self._changed:
+            self.seen.append((len(self._frames.frames), picture))
+            self._changed.notify_all()
+
+    def more(self, count: int, seconds: float = 5.0) -> list[Picture]:
+        """So many that come from now on."""
+        begin = len(self.seen)
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.seen) >= begin + count, seconds), f"{len(self.seen)}"
+        return [picture for _, picture in self.seen[begin:]]
 
 
 def until(condition: Callable[[], object], seconds: float) -> bool:

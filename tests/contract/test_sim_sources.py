@@ -58,6 +58,8 @@ def test_a_clip_is_passed_through_and_says_what_it_is(clip: str) -> None:
         camera, frames = board.camera, Frames()
         assert camera.snapshot(10.0)
         assert camera.encoder is EncoderKind.RECORDED
+        shown, levels = threading.Event(), []
+        camera.preview(lambda picture: (levels.append(picture.i420[320 * 90 + 160]), shown.set()))
         actual = camera.start(VideoMode(1280, 720, 30), frames)
         assert (actual.width, actual.height, actual.fps) == (320, 180, 25)
         frames.wait(5)
@@ -76,9 +78,12 @@ def test_a_clip_is_passed_through_and_says_what_it_is(clip: str) -> None:
         white = io.BytesIO()
         Image.new("RGB", (320, 180), (255, 255, 255)).save(white, "JPEG")
         count = len(frames.units)
+        assert not shown.is_set(), "a clip comes encoded"
         board.simulation.lend_picture(white.getvalue())
         frames.wait(count + 6)
         assert camera.encoder is EncoderKind.SOFTWARE  # while a picture is lent it has to be encoded
+        assert shown.wait(2.0), "and what is encoded here is raw before"
+        assert min(levels) > 200
         assert any(unit.keyframe for unit in frames.units[count : count + 4])
         camera.stop()
     finally:

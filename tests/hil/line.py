@@ -25,6 +25,7 @@ from tests.hil.conftest import Device, switched_on
 from tests.hil.scene import CALL_BUTTON, TONE_HERTZ
 from tests.support.appliance import Appliance, Json, Panel
 from tests.support.event_stream import events
+from tests.support.waiting import until_true
 
 __all__ = ["LOBBY_HERTZ", "Line", "Service", "ready_line"]
 
@@ -150,9 +151,17 @@ class Line:
         return next(row for row in rows if (row["type"], row.get("kind")) == ("inbound-rtp", kind))
 
     async def round_trip(self) -> float:
-        """Seconds from the lobby to the device and back, by the latest consent check."""
-        rows = (await self.lobby.get("/v1/stats"))["stats"]
-        return max(float(row.get("currentRoundTripTime") or 0) for row in rows if row["type"] == "candidate-pair")
+        """Seconds from the lobby to the device and back, by the latest consent check: the first one is made after some
+        seconds."""
+        found: list[float] = []
+
+        async def measured() -> bool:
+            rows = (await self.lobby.get("/v1/stats"))["stats"]
+            found[:] = [float(row["currentRoundTripTime"]) for row in rows if row.get("currentRoundTripTime")]
+            return bool(found)
+
+        await until_true(measured, "a consent check is answered", 15)
+        return max(found)
 
     async def over(self) -> None:
         await self.lobby.give("call.hangup")

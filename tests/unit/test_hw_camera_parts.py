@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
+import os
 import wave
 from fractions import Fraction
 from pathlib import Path
@@ -14,9 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hw.api import FaultKind, VideoMode
+from hw.api import EncodedFrame, FaultKind, Picture, VideoMode
+from hw.camera.preview import Preview
+from hw.camera.serve import Owner
 from hw.camera.watch import STALL_S, START_TIMEOUT_S, FrameWatch
-from hw.camera.wire import Unframer, pack
+from hw.camera.wire import FRAME, PREVIEW, PREVIEW_HEAD, Unframer, pack
 from hw.camera.x264 import MAX_BITRATE, MIN_BITRATE, H264Encoder, jpeg
 from hw.sim.pattern import read
 from hw.sim.sources import Clip, Lent, SourceError, nal_units, open_source
@@ -42,6 +46,77 @@ def test_wire_refuses_or_waits_but_never_hangs_on_garbage(garbage: bytes) -> Non
     except ValueError:
         return
     assert len(found) <= len(garbage) // 5
+
+
+def test_a_small_picture_is_left_out_while_what_came_before_is_not_read_and_no_frame_waits_for_it() -> None:
+    read_end, write_end = os.pipe()
+    room = fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 256 * 1024)
+    owner, picture = Owner(write_end), Picture(320, 180, bytes(320 * 180 * 3 // 2))
+    try:
+        for number in range(6):
+            owner.preview(7, picture)
+            owner.frame(7, EncodedFrame(b"unit", number, False))
+        messages = list(Unframer().feed(os.read(read_end, room)))
+        kinds = [kind for kind, _ in messages]
+        assert kinds.count(FRAME) == 6
+        assert kinds[:2] == [PREVIEW, FRAME]
+        assert 1 <= kinds.count(PREVIEW) <= 3
+        owner.preview(7, picture)
+        ((kind, payload),) = Unframer().feed(os.read(read_end, room))
+        assert (kind, PREVIEW_HEAD.unpack_from(payload)) == (PREVIEW, (7, 320, 180)), "it is read again"
+        assert payload[PREVIEW_HEAD.size:] == picture.i420
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+
+
+class Shown(Owner):
+    def __init__(self) -> None:
+        super().__init__(-1)
+        self.pictures: list[Picture] = []
+
+    def preview(self, generation: int, picture: Picture) -> None:
+        self.pictures.append(picture)
+
+
+@pytest.mark.parametrize(("fps", "shown"), [(10, 20), (15, 30), (20, 30), (30, 30), (60, 30)])
+def test_of_two_seconds_thirty_pictures_are_shown_at_most_and_each_once(fps: int, shown: int) -> None:
+    preview, due = Preview(Shown()), []
+    assert not preview.due(1_000_000), "nobody looks"
+    preview.want(320)
+    for number in range(2 * fps):
+        at = 1_000_000 + number * 1_000_000 // fps + number % 3 * 2_000  # sensors are not that regular
+        due += [at] if preview.due(at) else []
+        assert not preview.due(at)
+    assert abs(len(due) - shown) <= 2
+    preview.want(0)
+    assert not preview.due(9_000_000)
+
+
+@pytest.mark.parametrize(("mode", "wanted", "size"), [
+    ((1280, 720), 320, (320, 180)), ((1280, 720), 333, (332, 188)), ((720, 1280), 320, (180, 320)),
+    ((320, 180), 640, (320, 180)), ((1920, 1080), 640, (640, 360)), ((854, 480), 320, (320, 180)),
+])
+def test_a_small_picture_has_the_shape_of_what_is_sent_and_no_padding(
+    mode: tuple[int, int], wanted: int, size: tuple[int, int]
+) -> None:
+    owner, picture = Shown(), VideoFrame(*mode, "yuv420p")
+    for plane, (left, right) in zip(picture.planes, ((40, 200), (90, 160), (160, 90)), strict=True):
+        line = (bytes([left]) * (plane.width // 2)).ljust(plane.width, bytes([right]))
+        plane.update(line.ljust(plane.line_size, b"\0") * plane.height)
+    preview = Preview(owner)
+    preview.want(wanted)
+    preview.show(1, picture, VideoMode(*mode))
+    (small,) = owner.pictures
+    (width, height), at = (small.width, small.height), small.width * small.height
+    assert (width, height, len(small.i420)) == (*size, at * 3 // 2)
+    for start, line, lines, (left, right) in (
+        (0, width, height, (40, 200)), (at, width // 2, height // 2, (90, 160)),
+        (at + at // 4, width // 2, height // 2, (160, 90)),
+    ):
+        for row in (0, lines // 2, lines - 1):
+            cells = small.i420[start + row * line : start + (row + 1) * line]
+            assert (cells[2], cells[-3]) == (left, right)
 
 
 def test_watch_tells_a_late_start_and_takes_it_back() -> None:
@@ -131,7 +206,7 @@ def test_encoder_gives_key_frames_on_demand_with_parameter_sets_and_nothing_else
         if unit.keyframe:
             keys.append(number)
             sps = next(body for kind, body in nal_units(unit.data) if kind == 7)
-            assert (sps[1], sps[2] & 0x40, sps[3]) == (66, 0x40, 31)  # constrained baseline, level 3.1
+            assert (sps[1], sps[2] & 0x40, sps[3]) == (66, 0x40, 20)  # constrained baseline, level 2.0
     assert keys == [0, 7, 20]
 
 

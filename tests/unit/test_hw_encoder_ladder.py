@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from hw.api import EncodedFrame, EncoderKind, FaultKind, VideoMode
 from hw.camera.x264 import H264Encoder
 from hw.pi.encoder.ladder import CameraEncoder, affordable, measure
-from hw.pi.encoder.m2m import fill_planes, floor_of
+from hw.pi.encoder.m2m import fill_planes
 from hw.pi.encoder.probe import Found
+from hw.pi.encoder.session import floor_of
 from hw.pi.encoder.units import OTHER_PROFILE, fault_of_unit
 from hw.pi.v4l2 import Format
 

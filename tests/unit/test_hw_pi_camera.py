@@ -170,6 +170,9 @@ def test_a_sensor_that_zooms_is_not_zoomed_again() -> None:
 def test_controls_of_libcamera(config: CameraConfig, expected: dict[str, object]) -> None:
     known = ["FrameDurationLimits", "AfMode", "LensPosition", "ExposureTime", "ScalerCrop"]
     assert csi_controls(config, VideoMode(640, 360, 25), known, (8, 104, 800, 400)) == expected
+    crops = {"ScalerCrops": [expected["ScalerCrop"]] * 2} if "ScalerCrop" in expected else {}
+    assert csi_controls(config, VideoMode(640, 360, 25), [*known, "ScalerCrops"], (8, 104, 800, 400), 2) == (
+        expected | crops)
     assert csi_controls(config, VideoMode(), [], (0, 0, 0, 0)) == {}
 
 

@@ -35,6 +35,7 @@ from hw.pi.camera.known import KnownCameras
 from hw.pi.camera.process import RealCamera
 from hw.pi.camera.usb import UsbCamera
 from hw.pi.encoder.ladder import CameraEncoder
+from hw.pi.encoder.m2m import M2mEncoder
 from hw.pi.encoder.probe import Found
 from hw.pi.shot import Shot
 from tests.contract.seen import until
@@ -58,7 +59,7 @@ def test_the_selected_camera_comes_first_then_the_list(wanted: tuple[str, ...], 
 class Sensor:
     """An open camera with a picture whenever it is asked."""
 
-    zooms, steering, note, layout = False, None, "", None
+    zooms, steering, note, layout, driver = False, None, "", None, M2mEncoder
 
     def __init__(self, camera: UsbCamera) -> None:
         self.camera, self.what, self.closed = camera, camera.name, False

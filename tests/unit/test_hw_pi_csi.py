@@ -12,18 +12,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from PIL import Image
 
-from hw.api import DeviceFailedError, EncodedFrame, VideoMode
+from hw.api import DeviceFailedError, EncodedFrame, Picture, VideoMode
 from hw.camera.serve import Owner
 from hw.pi.camera import process
 from hw.pi.camera.config import CameraConfig
 from hw.pi.camera.csi import CSI, SMALL_WIDTH, CsiSensor, csi_streams
 from hw.pi.camera.process import RealCamera
 from hw.pi.camera.usb import UsbCamera
+from hw.pi.encoder.ladder import CameraEncoder
 
 CAMERA = UsbCamera("/base/soc/i2c0mux/i2c@1/imx219@10", "imx219", CSI)
 PAD = 64
@@ -77,11 +78,12 @@ class PlayedCamera:
     """``Picamera2`` with ``streams`` of the formats ``formats``."""
 
     streams, formats, files = 2, ("YUV420", "BGR888"), (70, 70, 70)
+    camera_controls: ClassVar[dict[str, Any]] = {}
     opened: list[PlayedCamera]
 
     def __init__(self, number: int = 0) -> None:
         self.pre_callback: Callable[[Request], None] | None = None
-        self.camera_controls: dict[str, Any] = {}
+        self.controls: dict[str, Any] = {}
         self.requests: list[Request] = []
         self.copied: list[str] = []
         self.running = False
@@ -112,7 +114,8 @@ class PlayedCamera:
         return self.given
 
     def set_controls(self, controls: dict[str, Any]) -> None:
-        assert not controls
+        assert set(controls) <= set(self.camera_controls)
+        self.controls = controls
 
     def start(self) -> None:
         self.running = True
@@ -139,7 +142,48 @@ def picamera2(monkeypatch: pytest.MonkeyPatch) -> type[PlayedCamera]:
         opened: list[PlayedCamera] = []  # noqa: RUF012 - of this test
 
     monkeypatch.setitem(sys.modules, "picamera2", SimpleNamespace(Picamera2=Fresh, MappedArray=Mapped))
+    monkeypatch.setitem(sys.modules, "libcamera", SimpleNamespace(controls=SimpleNamespace(ExposureTimeMode=0)))
     return Fresh
+
+
+RANGES: dict[str, Any] = {
+    "AfMode": (0, 2, 0), "LensPosition": (0.0, 32.0, 1.0), "ExposureTime": (13, 500_000, None),
+    "FrameDurationLimits": (33_333, 120_000, None),
+    # of an imx708 whose 16:9 picture leaves out the upper and lower part of what its sensor sees
+    "ScalerCrop": ((0, 0, 64, 36), (0, 0, 4608, 2952), (0, 180, 4608, 2592)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_a_zoom_is_of_the_picture_s_shape_and_in_every_stream(picamera2: type[PlayedCamera], streams: int) -> None:
+    """A board with two scalers (Raspberry Pi 5) has ScalerCrops, which goes before ScalerCrop and is the whole picture
+    unless it is set."""
+    picamera2.streams = streams
+    picamera2.camera_controls = RANGES | {"ScalerCrops": (RANGES["ScalerCrop"][2],) * 3}
+    config = CameraConfig(zoom="0.5 0.5 0.25 0.25", focus="fixed", focus_distance_m=0.5, exposure_us=8000)
+    sensor = CsiSensor(CAMERA, VideoMode(1280, 720, 25), config)
+    crop = (2304, 180 + 1296, 1152, 648)
+    assert picamera2.opened[-1].controls == {
+        "FrameDurationLimits": (40_000, 40_000), "AfMode": 0, "LensPosition": 2.0, "ExposureTime": 8000,
+        "ScalerCrop": crop, "ScalerCrops": [crop] * streams}
+    assert crop[2] * 720 == crop[3] * 1280, "not stretched"
+    assert (sensor.zooms, sensor.note) == (True, "")
+    sensor.close()
+
+
+def test_a_fixed_exposure_that_libcamera_is_too_old_for_is_told_and_the_camera_used(
+    picamera2: type[PlayedCamera], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "libcamera", SimpleNamespace(controls=SimpleNamespace()))
+    picamera2.camera_controls = RANGES
+    sensor = CsiSensor(CAMERA, VideoMode(1280, 720), CameraConfig(exposure_us=8000))
+    assert "ExposureTime" not in picamera2.opened[-1].controls
+    assert "needs libcamera 0.5" in sensor.note
+    assert picamera2.opened[-1].running
+    sensor.close()
+    automatic = CsiSensor(CAMERA, VideoMode(1280, 720), CameraConfig())
+    assert not automatic.note
+    automatic.close()
 
 
 def test_the_small_stream_is_asked_for_where_the_picture_is_larger() -> None:
@@ -231,12 +275,16 @@ class Told(Owner):
         self.events: list[dict[str, Any]] = []
         self.frames: list[EncodedFrame] = []
         self.stills: list[Image.Image] = []
+        self.small: list[Picture] = []
 
     def tell(self, event: str, **fields: Any) -> None:
         self.events.append({"event": event, **fields})
 
     def frame(self, generation: int, frame: EncodedFrame) -> None:
         self.frames.append(frame)
+
+    def preview(self, generation: int, picture: Picture) -> None:
+        self.small.append(picture)
 
     def snapshot(self, number: int, jpeg: bytes) -> None:
         self.stills.append(Image.open(io.BytesIO(jpeg)))
@@ -285,6 +333,33 @@ def test_a_snapshot_is_of_the_small_stream_with_the_same_masks(picamera2: type[P
     shoot(camera, played)
     camera.handle({"do": "snapshot", "id": 3})
     assert told.stills[2].size == (320, 180), "what is smaller than the small stream is shown itself"
+    camera.handle({"do": "stop", "generation": 1})
+    assert not any(request.held for request in played.requests)
+
+
+@pytest.mark.parametrize(("streams", "shares", "of"), [(2, True, "lores"), (1, True, "main"), (2, False, "main")])
+def test_small_pictures_are_masked_and_of_the_small_stream_where_the_other_is_not_copied_anyway(
+    picamera2: type[PlayedCamera], told: Told, monkeypatch: pytest.MonkeyPatch, streams: int, shares: bool, of: str
+) -> None:
+    picamera2.streams = streams
+    monkeypatch.setattr(CameraEncoder, "shares", shares)
+    monkeypatch.setattr(CameraEncoder, "share", lambda _, shot: shot.close())
+    camera = running(CameraConfig(masks=("0 0 0.5 1",)), told, VideoMode(1280, 720, 30, 1_000_000))
+    played = picamera2.opened[-1]
+    monkeypatch.setattr(Request, "get_metadata", lambda _: {"SensorTimestamp": len(played.requests) * 33_334_000})
+    shoot(camera, played)
+    assert not told.small, "nobody looks"
+    camera.handle({"do": "preview", "side": 320})
+    played.copied.clear()
+    for _ in range(9):
+        shoot(camera, played)
+    assert len(told.small) == 5, "the first at once, then every second"
+    assert set(played.copied) == {of}
+    assert {(one.width, one.height, len(one.i420)) for one in told.small} == {(320, 180, 320 * 180 * 3 // 2)}
+    assert [told.small[-1].i420[90 * 320 + x] for x in (80, 240)] == [16, LUMA[of]]
+    camera.handle({"do": "preview", "side": 0})
+    shoot(camera, played)
+    assert len(told.small) == 5
     camera.handle({"do": "stop", "generation": 1})
     assert not any(request.held for request in played.requests)
 

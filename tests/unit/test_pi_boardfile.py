@@ -36,9 +36,9 @@ def test_a_part_is_read_by_its_types() -> None:
     ({"seconds": "2"}, r"\[audio\] seconds: must be a number, not '2'"),
     ({"loud": 1}, "loud: must be true or false, not 1"),
     ({"names": "x"}, "names: must be a list of a text in quotes"),
-    ({"names": [3]}, "names: must be a text in quotes, not 3"),
+    ({"names": [3, "x", 4.5]}, "names: number 1 must be a text in quotes, not 3; number 3 must be .*, not 4.5"),
     ({"pins": [3]}, "pins: must be a table"),
-    ({"pins": {"call": True}}, "pins: call must be a whole number, not True"),
+    ({"pins": {"call": True, "bell": "9"}}, "pins: call must be a whole number, not True; bell must be .*, not '9'"),
     ({"second": 2.0}, "second: there is no such key; did you mean seconds"),
     ({"zzz": 2.0}, "zzz: there is no such key; there are names, pins, seconds, loud"),
     ({"seconds": 11}, r"\[audio\] seconds: 11 is above 10"),
@@ -110,6 +110,33 @@ def test_the_faults_of_all_parts_are_told_at_once(tmp_path: Path) -> None:
         "[audio] loud", "[audio] latency_ms", "[camera] masks", "[display] rotation", "[panel] lamps.call = '5 x'"]
     assert "volume: 101" in lines[1]
     assert "line 17 is given twice" in lines[4]
+
+
+def test_a_wrong_head_hides_no_fault_of_the_parts(tmp_path: Path) -> None:
+    path = tmp_path / "b.toml"
+    path.write_text('title = 3\nmodels = ["Pi", 4]\naudio = 3\n[camra]\nzoom = "1"\n[camera]\nrotation = 7\n'
+                    'zoom = "1"\n[display]\ndriver = "fb"\n[panel]\nchip = "x"\nbuttons = { call = 17, "a b" = "x" }\n')
+    with pytest.raises(BoardFileError) as refused:
+        open_board("pi", BoardOptions(file=str(path)))
+    lines = [line.removeprefix(f"board file {path}: ") for line in str(refused.value).splitlines()]
+    assert lines[:4] == ["title: must be a text in quotes, not 3", "models: number 2 must be a text in quotes, not 4",
+                         "audio: must be a table, begun by [audio]", "there is no part 'camra'; did you mean [camera]?"]
+    assert [line.split(":")[0] for line in lines[4:]] == [
+        "[camera] rotation", "[display] driver", "[panel] buttons", "[panel] buttons.a b = 'x'"]
+    assert "zoom: '1' is not LEFT TOP" in lines[4]
+
+
+@pytest.mark.parametrize("head", ["", "title = 3\n"])
+def test_a_line_that_mutes_nothing_is_told_beside_the_rest(tmp_path: Path, head: str) -> None:
+    path = tmp_path / "b.toml"
+    path.write_text(f'{head}[audio]\nmute_input = "quite"\nvolume = 101\n[panel]\nchip = "x"\n'
+                    'inputs = { quiet = "25 loud soft" }\n')
+    with pytest.raises(BoardFileError) as refused:
+        open_board("pi", BoardOptions(file=str(path)))
+    lines = [line.removeprefix(f"board file {path}: ") for line in str(refused.value).splitlines()]
+    assert [line.split(":")[0] for line in lines] == [
+        *(["title"] if head else []), "[audio] volume", "[panel] inputs.quiet = '25 loud soft'", "[audio] mute_input"]
+    assert "'loud', 'soft' are none of high, low" in lines[-2]
 
 
 def test_a_line_that_mutes_must_be_an_input_of_the_panel(tmp_path: Path) -> None:

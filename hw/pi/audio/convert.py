@@ -119,16 +119,43 @@ class _Doubler:
         pairs, size = len(self._weights), len(pcm)
         line = self._tail + pcm
         self._tail = line[-len(self._tail) :]
-        between = b""
-        for number, weight in enumerate(self._weights):
-            early, late = 4 * (pairs - 1 - number), 4 * (pairs + number)
-            both = audioop.add(line[early : early + size], line[late : late + size], 4)
-            part = audioop.mul(both, 4, weight)
-            between = audioop.add(between, part, 4) if between else part
+        between = _between(line, self._weights, size)
         out = array("i", bytes(2 * size))
         out[::2] = array("i", line[4 * (pairs - 1) : 4 * (pairs - 1) + size])
         out[1::2] = array("i", between)
         return out.tobytes()
+
+
+class _Halver:
+    """Half the rate, without what that cannot carry but for its upper third. 32 bit in and out."""
+
+    PAIRS: Final = 8
+
+    def __init__(self) -> None:
+        self._weights = _halfband(self.PAIRS)
+        self._tail = bytes(4 * (4 * self.PAIRS - 2))
+
+    def process(self, pcm: bytes) -> bytes:
+        line = array("i", self._tail + pcm)
+        whole = len(line) // 2 * 2
+        count = whole // 2 - (2 * self.PAIRS - 1)
+        self._tail = line[2 * count :].tobytes()
+        # the samples at odd places give what lies half-way between two of them, which is where the even ones are
+        between = _between(line[1:whole:2].tobytes(), self._weights, 4 * count)
+        here = line[2 * self.PAIRS : whole : 2][:count].tobytes()
+        return audioop.add(audioop.mul(here, 4, 0.5), audioop.mul(between, 4, 0.5), 4)
+
+
+def _between(line: bytes, weights: Sequence[float], size: int) -> bytes:
+    """``size`` bytes of the samples half-way between each two of ``line``, from the one after the first ``len(weights)
+    - 1`` on. 32 bit."""
+    pairs, between = len(weights), b""
+    for number, weight in enumerate(weights):
+        early, late = 4 * (pairs - 1 - number), 4 * (pairs + number)
+        both = audioop.add(line[early : early + size], line[late : late + size], 4)
+        part = audioop.mul(both, 4, weight)
+        between = audioop.add(between, part, 4) if between else part
+    return between
 
 
 class _LowPass:
@@ -152,11 +179,35 @@ class _LowPass:
         return total
 
 
+FINE: Final = 128_000
+"""The rate at least, in Hz, from which on samples are joined by straight lines."""
+
+SHARP: Final = 12
+"""Pairs of the first doubling of a rate that speech fills; of those after, and of higher rates, fewer will do."""
+
+
+def _stages(rate_in: int, rate_out: int) -> tuple[Sequence[_Halver | _LowPass | _Doubler], int]:
+    """What a stream goes through before straight lines are drawn, and the rate that it has then."""
+    stages: list[_Halver | _LowPass | _Doubler] = []
+    rate = rate_in
+    if rate_out * 3 <= rate_in:
+        stages.append(_Halver())
+        rate //= 2
+    if rate_out < rate_in:
+        stages.append(_LowPass(0.45 * rate_out / rate))
+    pairs = SHARP if rate_in < 32_000 else 6
+    while rate < FINE:
+        stages.append(_Doubler(pairs))
+        pairs = 6 if pairs > 6 else 2
+        rate *= 2
+    return stages, rate
+
+
 class Resampler:
     """A stream from one rate to another, times 1 + ``ppm`` millionths, which may change with every block.
 
-    Four times oversampled by half-band filters, then linear: what is left beside a tone of 1 kHz is below -70 dB. A
-    change of ``ppm`` bends the pitch and never breaks the wave. Mono 16 bit.
+    Oversampled by half-band filters to 128 kHz and more, then linear. A change of ``ppm`` bends the pitch and never
+    breaks the wave. Mono 16 bit.
     """
 
     UNIT: Final = 999_983
@@ -164,9 +215,8 @@ class Resampler:
     one of them the units stay the same whatever the ratio."""
 
     def __init__(self, rate_in: int, rate_out: int) -> None:
-        self._step = self.UNIT * 4 * rate_in / rate_out
-        self._low = _LowPass(0.45 * rate_out / rate_in) if rate_out < rate_in else None
-        self._first, self._second = _Doubler(6), _Doubler(2)
+        self._stages, fine = _stages(rate_in, rate_out)
+        self._step = self.UNIT * fine / rate_out
         self._state: tuple[int, tuple[tuple[int, int], ...]] | None = None
         self.ppm = 0.0
 
@@ -175,9 +225,8 @@ class Resampler:
         if not pcm:
             return b""
         line = audioop.mul(audioop.lin2lin(pcm, 2, 4), 4, 0.5)  # head room for the filters
-        if self._low is not None:
-            line = self._low.process(line)
-        line = self._second.process(self._first.process(line))
+        for stage in self._stages:
+            line = stage.process(line)
         step = round(self._step / (1 + self.ppm * 1e-6))
         step += step % self.UNIT == 0
         line, self._state = audioop.ratecv(line, 4, 1, step, self.UNIT, self._state)

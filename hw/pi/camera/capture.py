@@ -19,6 +19,7 @@ from av.video.frame import VideoFrame
 
 from hw.api import DeviceFailedError, DeviceMissingError, DevicePulledError, HardwareError, VideoMode
 from hw.blame import fault_of
+from hw.camera.preview import Preview
 from hw.camera.serve import Owner, serve
 from hw.camera.x264 import H264Encoder, jpeg
 from hw.pi.camera.config import CameraConfig
@@ -37,6 +38,7 @@ class Capture:
 
     def __init__(self, device: str, owner: Owner) -> None:
         self._device, self._owner = device, owner
+        self._preview = Preview(owner)
         self._wanted: tuple[int, VideoMode] | None = None  # number of the start, what it is opened with
         self._mode = VideoMode()
         self._sensor: UsbSensor | None = None
@@ -72,6 +74,8 @@ class Capture:
             case "bitrate":
                 self._mode = replace(self._mode, bitrate=int(fields["value"]))
                 self._encoder.set_bitrate(self._mode.bitrate)
+            case "preview":
+                self._preview.want(int(fields["side"]))
             case "snapshot":
                 self._snapshot(int(fields["id"]))
             case "ping":
@@ -197,6 +201,8 @@ class Capture:
         unit = self._encoder.encode(picture, pts_us)
         if unit is not None:
             self._owner.frame(self._wanted[0], unit)
+            if self._preview.due(pts_us):
+                self._preview.show(self._wanted[0], picture, self._mode)
 
     def _snapshot(self, number: int) -> None:
         if self._last is not None:
@@ -206,7 +212,7 @@ class Capture:
 
 
 def _mode(fields: Mapping[str, Any]) -> VideoMode:
-    return VideoMode(fields["width"], fields["height"], fields["fps"], fields["bitrate"])
+    return VideoMode(fields["width"], fields["height"], fields["fps"], fields["bitrate"], fields.get("slice_bytes", 0))
 
 
 def _black(mode: VideoMode) -> VideoFrame:

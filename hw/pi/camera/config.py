@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol, TypeVar
 __all__ = ["WHOLE", "Area", "CameraConfig", "area_of", "config_of", "ranked", "seen"]
 
 USES: Final = ("auto", "required", "none")
-ENCODERS: Final = ("auto", "hardware", "software")
+ENCODERS: Final = ("auto", "hardware", "software", "picamera2")
 TURNS: Final = (0, 90, 180, 270)
 FOCUS: Final = ("auto", "fixed")
 
@@ -46,8 +46,9 @@ class CameraConfig:
     ``use``: whether there is a camera: ``auto`` (where one is plugged in), ``required`` (a missing one is a fault from
     the start), ``none``. ``devices``: ids or names, the first that is there is taken; empty: CSI first, then USB.
     ``rotation`` clockwise in degrees. ``zoom``: the part of the picture that is used; ``masks``: what is never shown,
-    both as ``LEFT TOP WIDTH HEIGHT`` in fractions of what the sensor sees. ``encoder``: ``auto``, ``hardware`` (the
-    board has one, and it is missed where it is not there) or ``software``.
+    both as ``LEFT TOP WIDTH HEIGHT`` in fractions of the picture without zoom. ``encoder``: ``auto``, ``hardware`` (the
+    board has one, and it is missed where it is not there), ``software``, or ``picamera2``: as ``hardware``, and what
+    a CSI camera gives is encoded by picamera2's own class where it leaves as it is.
     ``focus``: ``auto``, or ``fixed`` at ``focus_distance_m`` (0: infinity). ``exposure_us``: 0 is automatic.
     """
 

@@ -19,6 +19,9 @@ from hw.api import DeviceBusyError, DeviceFailedError, HardwareError, VideoMode
 from hw.pi.camera.config import WHOLE, CameraConfig
 from hw.pi.camera.raw import picture_of
 from hw.pi.camera.usb import CSI_NODES, UsbCamera
+from hw.pi.encoder.m2m import M2mEncoder
+from hw.pi.encoder.picamera import PicameraEncoder
+from hw.pi.encoder.session import Driver
 from hw.pi.shot import Shot
 from hw.pi.v4l2 import Format, nodes_named
 
@@ -39,6 +42,9 @@ SMALL_WIDTH: Final = 640
 """Of the second stream: what snapshots are shown in. A multiple of 64, so that no line of its chroma is padded."""
 
 BUFFERS: Final = 6
+
+NO_EXPOSURE: Final = ("exposure_us is not used: it needs libcamera 0.5 or newer, and exposure is automatic; update "
+                      "python3-libcamera, or leave it out")
 
 _REFUSALS: Final = (RuntimeError, ValueError, IndexError, KeyError, AttributeError)
 """What picamera2 raises for a configuration that the camera does not do; the last where it has fewer streams, for which
@@ -78,8 +84,9 @@ def find_csi(sysfs: str = "/sys") -> Sequence[UsbCamera]:
 
 
 def csi_controls(config: CameraConfig, mode: VideoMode, known: Sequence[str], whole: tuple[int, int, int, int],
-                 ) -> dict[str, Any]:
-    """libcamera's controls for a configuration, of those that the camera knows. ``whole`` is ScalerCrop's maximum."""
+                 streams: int = 1) -> dict[str, Any]:
+    """libcamera's controls for a configuration, of those that the camera knows. ``whole`` is the crop of the picture
+    without zoom, of which ``streams`` are made."""
     period = 1_000_000 // mode.fps
     wanted: dict[str, Any] = {"FrameDurationLimits": (period, period)}
     if config.focus == "auto":
@@ -92,9 +99,18 @@ def csi_controls(config: CameraConfig, mode: VideoMode, known: Sequence[str], wh
     if config.part != WHOLE:
         left, top, width, height = whole
         part = config.part
-        wanted["ScalerCrop"] = (left + int(width * part.left), top + int(height * part.top),
-                                int(width * part.width), int(height * part.height))
+        crop = (left + int(width * part.left), top + int(height * part.top),
+                int(width * part.width), int(height * part.height))
+        # on a Raspberry Pi 5 picamera2 sets the second to the whole picture, and it goes before the first
+        wanted |= {"ScalerCrop": crop, "ScalerCrops": [crop] * streams}
     return {name: value for name, value in wanted.items() if name in known}
+
+
+def _takes_exposure() -> bool:
+    """Whether a fixed exposure may be asked for: picamera2 then names a control that libcamera has from 0.5 on."""
+    from libcamera import controls
+
+    return hasattr(controls, "ExposureTimeMode")
 
 
 def csi_streams(mode: VideoMode) -> list[dict[str, Any]]:
@@ -116,6 +132,7 @@ class CsiSensor:
         from picamera2 import Picamera2
 
         self.what = f"camera {camera.name} ({camera.id})"
+        self.driver: Driver = PicameraEncoder if config.encoder == "picamera2" else M2mEncoder
         self.file = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._lock = threading.Lock()
         self._newest: Any = None
@@ -146,9 +163,15 @@ class CsiSensor:
         self._main = _layout(given["main"])
         self._small = _layout(given["lores"]) if "lores" in wanted else None
         _log.info("%s: %s; small stream: %s", self.what, self._main, self._small or "none")
-        whole = camera.camera_controls.get("ScalerCrop", ((0, 0, 0, 0), (0, 0, 0, 0)))[1]
-        camera.set_controls(csi_controls(config, mode, list(camera.camera_controls), whole))
-        self.zooms = "ScalerCrop" in camera.camera_controls
+        known = camera.camera_controls
+        # the default keeps the shape of the picture, the most is of the sensor's: a zoom in it would be stretched
+        _, most, default = known.get("ScalerCrop", ((0, 0, 0, 0),) * 3)
+        usable = [name for name in known if name != "ExposureTime" or _takes_exposure()]
+        if config.exposure_us and "ExposureTime" in known and "ExposureTime" not in usable:
+            self.note = NO_EXPOSURE
+            _log.warning("%s: %s", self.what, NO_EXPOSURE)
+        camera.set_controls(csi_controls(config, mode, usable, default if any(default) else most, len(wanted)))
+        self.zooms = "ScalerCrop" in known
         camera.pre_callback = self._arrived
         camera.start()
 
@@ -181,7 +204,7 @@ class CsiSensor:
         return Shot(
             request.get_metadata().get("SensorTimestamp", 0) // 1000, lambda: _picture(request, "main", self._main),
             file=_file(request, "main"), give_back=request.release,
-            small=lambda: None if small is None else _picture(request, "lores", small),
+            small=lambda: None if small is None else _picture(request, "lores", small), source=request,
         )  # fmt: skip
 
     def units(self) -> list[tuple[bytes, int]]:

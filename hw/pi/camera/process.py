@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from av.video.frame import VideoFrame
 
@@ -29,13 +29,14 @@ from hw.api import (
 )
 from hw.blame import fault_of
 from hw.camera.light import is_dark
+from hw.camera.preview import Preview
 from hw.camera.serve import Owner, serve
 from hw.camera.x264 import jpeg
 from hw.pi.camera.config import WHOLE, CameraConfig, config_of, ranked
 from hw.pi.camera.csi import CSI, CsiSensor, csi_lacks, find_csi
 from hw.pi.camera.develop import Developer
 from hw.pi.camera.own import OwnStream, OwnStreamError
-from hw.pi.camera.steer import Steering
+from hw.pi.camera.sensor import Sensor
 from hw.pi.camera.usb import UsbCamera, UsbSensor, find_usb
 from hw.pi.encoder.ladder import CameraEncoder
 from hw.pi.encoder.units import key_picture
@@ -60,43 +61,18 @@ class _SettlingError(Exception):
     """A camera has just come and may not be opened yet."""
 
 
-class Sensor(Protocol):
-    """An open camera."""
-
-    zooms: bool  # by itself
-
-    @property
-    def steering(self) -> Steering | None:
-        """Of its own H.264, which it delivers where this is not None."""
-
-    @property
-    def note(self) -> str:
-        """Why its own H.264 is not used; empty: it has none."""
-
-    @property
-    def file(self) -> int: ...
-    @property
-    def what(self) -> str: ...
-    @property
-    def layout(self) -> Format | None:
-        """How its pictures lie in memory that an encoder may read; None: they have to be copied."""
-
-    def take(self) -> Shot | None: ...
-    def units(self) -> list[tuple[bytes, int]]: ...
-    def close(self) -> None: ...
-
-
 class RealCamera:
     """What the process serves."""
 
     def __init__(self, config: CameraConfig, owner: Owner) -> None:
         self._config, self._owner = config, owner
+        self._preview = Preview(owner)
         self._wanted: tuple[int, VideoMode] | None = None  # number of the start, what the sensor is opened with
         self._mode = VideoMode()  # what is asked of the encoder now
         self._told_mode = VideoMode()
         self._sensor: Sensor | None = None
         self._developer: Developer | None = None
-        self._beside: Developer | None = None  # of the small pictures, once one was wanted
+        self._beside: tuple[VideoMode, Developer] | None = None  # of small pictures, and their size
         self._last: VideoFrame | None = None
         self._shot: Shot | None = None  # the last one, where it may be looked at later
         self._due_us = 0
@@ -115,7 +91,7 @@ class RealCamera:
         self._stills: list[tuple[int, float]] = []  # snapshots that wait for its next one, with their deadlines
         self._maker = (EncoderKind.SOFTWARE, "", FaultKind.FAILED)
         self._encoder = CameraEncoder(self._tell_encoder, hardware=config.encoder != "software",
-                                      expected=config.encoder == "hardware")
+                                      expected=config.encoder in ("hardware", "picamera2"))
 
     # --- to the board
 
@@ -169,6 +145,8 @@ class RealCamera:
                 self._mode = replace(self._mode, bitrate=int(fields["value"]))
                 self._encoder.set_bitrate(self._mode.bitrate)
                 self._steer_rate()
+            case "preview":
+                self._preview.want(int(fields["side"]))
             case "snapshot":
                 self._snapshot(int(fields["id"]))
             case "ping":
@@ -276,9 +254,10 @@ class RealCamera:
         opened, mode, passed = self._wanted[1], self._mode, self._own
         self._own = None
         if sensor.steering is not None and mode == replace(opened, bitrate=mode.bitrate):
-            self._own = OwnStream(mode.bitrate)
+            self._own, made = OwnStream(mode.bitrate), mode
             self._encoder.close()
-        made = mode if self._own is not None else self._encoder.open(mode, self._as_it_lies(sensor, mode))
+        else:
+            made = self._encoder.open(mode, self._as_it_lies(sensor, mode), sensor.driver)
         self._developer, self._beside = Developer(self._config, made, zoomed=sensor.zooms), None
         if sensor.steering is not None:
             self._last = None
@@ -455,6 +434,7 @@ class RealCamera:
         if taken is not None:
             self._picture(taken)
         self._deliver()
+        self._show()
         self._prefer()
 
     def _look(self) -> None:
@@ -524,9 +504,30 @@ class RealCamera:
         if (made.width, made.height, made.fps) != (self._told_mode.width, self._told_mode.height, self._told_mode.fps):
             assert self._sensor is not None  # noqa: S101
             self._developer = Developer(self._config, made, zoomed=self._sensor.zooms)  # it fell back
+            self._beside = None
             self._tell_mode(made)
 
-    # --- snapshot
+    # --- small pictures
+
+    def _small(self, picture: VideoFrame, mode: VideoMode) -> VideoFrame:
+        """As it leaves, in the size of ``mode``."""
+        assert self._sensor is not None  # noqa: S101 - only while open
+        if self._beside is None or self._beside[0] != mode:
+            self._beside = mode, Developer(self._config, mode, zoomed=self._sensor.zooms)
+        return self._beside[1].develop(picture)
+
+    def _show(self) -> None:
+        """The last picture, for who looks, where it is its turn: of the small stream where that is large enough."""
+        shot, mode, picture = self._shot, self._told_mode, self._last
+        if shot is None or self._wanted is None or not self._preview.due(shot.pts_us):
+            return
+        if picture is None:
+            size = self._preview.mode_of(mode)
+            with suppress(HardwareError):  # of memory that is no picture: it is not shown
+                raw = shot.at_least(size.width)
+                picture = None if raw is None else self._small(raw, size)
+        if picture is not None:
+            self._preview.show(self._wanted[0], picture, mode)
 
     def _snapshot(self, number: int) -> None:
         if self._own is not None:
@@ -544,10 +545,7 @@ class RealCamera:
             return self._look_once()
         small = self._shot.small()
         if small is not None and small.width < self._told_mode.width:
-            if self._beside is None:
-                mode = replace(self._told_mode, width=small.width, height=small.height)
-                self._beside = Developer(self._config, mode, zoomed=self._sensor.zooms)
-            return self._beside.develop(small)
+            return self._small(small, replace(self._told_mode, width=small.width, height=small.height))
         self._last = self._last or self._developed()
         return self._last or self._look_once()
 
@@ -593,7 +591,7 @@ class RealCamera:
 
 
 def _mode(fields: Mapping[str, Any]) -> VideoMode:
-    return VideoMode(fields["width"], fields["height"], fields["fps"], fields["bitrate"])
+    return VideoMode(fields["width"], fields["height"], fields["fps"], fields["bitrate"], fields.get("slice_bytes", 0))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from hw.pi.camera.config import CameraConfig
 from hw.pi.camera.raw import picture_of
 from hw.pi.camera.steer import Steering, steering_of
 from hw.pi.dv import receives_hdmi
+from hw.pi.encoder.m2m import M2mEncoder
+from hw.pi.encoder.session import Driver
 from hw.pi.shot import Shot
 from hw.pi.v4l2 import (
     CAN_CAPTURE,
@@ -177,6 +179,7 @@ class UsbSensor:
         self._camera = camera
         self.steering: Steering | None = None
         self.note = ""
+        self.driver: Driver = M2mEncoder
         self._what = f"camera {camera.name} ({camera.id})"
         self._decoder: VideoCodecContext | None = None
         self._queue: Queue | None = None

@@ -14,8 +14,9 @@ from av.video.frame import VideoFrame
 
 from hw.api import EncodedFrame, EncoderKind, FaultKind, VideoMode
 from hw.camera.x264 import H264Encoder
-from hw.pi.encoder.m2m import EncoderError, M2mEncoder, MemoryRefusedError
+from hw.pi.encoder.m2m import M2mEncoder
 from hw.pi.encoder.probe import Found, find_encoder, plugged_encoders
+from hw.pi.encoder.session import Driver, EncoderError, EncoderSession, MemoryRefusedError
 from hw.pi.patience import aside, within
 from hw.pi.shot import Shot
 from hw.pi.v4l2 import Format
@@ -101,7 +102,7 @@ class CameraEncoder:
         self._seen: Set[object] = frozenset()  # encoders at the last look, while software stands in
         self._look_at = 0.0
         self._trial: Future[Found] | None = None
-        self._stuck: M2mEncoder | None = None  # the driver hangs in closing it
+        self._stuck: EncoderSession | None = None  # the driver hangs in closing it
         self._attempts = 0
         self._again_at = self._since = 0.0
         self._found = self._look() if hardware else Found()
@@ -111,7 +112,8 @@ class CameraEncoder:
             self._later()
         self._speed = speed()  # before it is needed: a fall back has no time for it
         _log.info("software encoder: %.1f million pixels a second", self._speed / 1e6)
-        self._hardware: M2mEncoder | None = None
+        self._hardware: EncoderSession | None = None
+        self._driver: Driver = M2mEncoder
         self._software: H264Encoder | None = None
         self._mode = VideoMode()
         self._asked = VideoMode()
@@ -131,13 +133,14 @@ class CameraEncoder:
         """What it makes: at most what it was opened for."""
         return self._mode
 
-    def open(self, mode: VideoMode, layout: Format | None = None) -> VideoMode:
+    def open(self, mode: VideoMode, layout: Format | None = None, driver: Driver = M2mEncoder) -> VideoMode:
         """Begin, or go on in another mode from a key frame on. Returns what it really makes.
 
-        ``layout``: how the camera's pictures lie in memory that can be shared, where they are of that mode.
+        ``layout``: how the camera's pictures lie in memory that can be shared, where they are of that mode; ``driver``
+        encodes them, and what has to be copied our own.
         """
         self._shut(drain=True)
-        self._asked, self._layout = mode, layout
+        self._asked, self._layout, self._driver = mode, layout, driver
         self._begin()
         return self._mode
 
@@ -151,10 +154,10 @@ class CameraEncoder:
         if self._hardware is None:
             self._open_software()
 
-    def _session(self, path: str) -> M2mEncoder:
+    def _session(self, path: str) -> EncoderSession:
         if self._layout is not None:
             try:
-                return M2mEncoder(path, self._asked, self._layout)
+                return self._driver(path, self._asked, self._layout)
             except MemoryRefusedError as error:
                 self._copy_from_now_on(error)
         return M2mEncoder(path, self._asked)

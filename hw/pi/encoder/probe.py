@@ -14,7 +14,8 @@ from typing import Final
 from av.video.frame import VideoFrame
 
 from hw.api import FaultKind, VideoMode
-from hw.pi.encoder.m2m import EncoderError, M2mEncoder
+from hw.pi.encoder.m2m import M2mEncoder
+from hw.pi.encoder.session import EncoderError
 from hw.pi.v4l2 import CAN_ENCODE, Node, QueueKind, nodes_named
 
 __all__ = ["Found", "encoder_nodes", "find_encoder", "plugged_encoders", "prove"]

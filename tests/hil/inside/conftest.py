@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.hil.devices import TEST_KERNEL
+from tests.hil.machine import Machine
 
 if os.environ.get("EDGECALL_HIL_INSIDE") is None:  # the suite outside sets it where it runs these
     collect_ignore_glob = ["test_*.py"]
@@ -27,3 +28,10 @@ def modules(request: pytest.FixtureRequest) -> Iterator[None]:
     for name in reversed(loaded):
         if Path(f"/sys/module/{name.replace('-', '_')}").exists():
             subprocess.run(["modprobe", "--remove", name], check=True)
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    """What judges how long something waited."""
+    with Machine() as machine:
+        yield machine

@@ -135,6 +135,16 @@ def test_size_and_rate_change_while_the_stream_goes_on(board: Board) -> None:
     camera.changes_size_and_rate(board.camera, LATE_S)
 
 
+def test_small_pictures_are_of_what_is_sent(board: Board) -> None:
+    assert board.camera is not None
+    camera.gives_small_pictures_of_what_is_sent(board.camera, LATE_S)
+
+
+def test_small_pictures_come_again_after_the_camera_process_hung(board: Board) -> None:
+    assert board.camera is not None
+    camera.shows_small_pictures_again_after_its_process_hung(board.camera, LATE_S * 6)
+
+
 def test_snapshot_of_a_stopped_camera(board: Board) -> None:
     assert board.camera is not None
     camera.takes_a_picture_when_it_is_stopped(board.camera, LATE_S)

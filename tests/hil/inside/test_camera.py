@@ -23,6 +23,7 @@ from hw.api import (
     EncoderKind,
     FaultKind,
     Kind,
+    Picture,
     VideoMode,
 )
 from hw.pi.camera.config import CameraConfig
@@ -30,6 +31,7 @@ from hw.pi.camera.part import PiCamera, open_camera
 from hw.pi.camera.usb import find_usb
 from hw.pi.encoder.ladder import AGAIN_S
 from tests.hil.devices import Bound, Encoder, camera
+from tests.hil.machine import Machine
 from tests.hil.seen import Seen, luma, pictures
 
 MODULES = ["hilenc", "vivid n_devs=1 node_types=0x1"]
@@ -40,14 +42,20 @@ BLOCKED_S = 0.2
 GUEST_S = 0.3
 """The machine under the guest may be busy with something else for as long."""
 
-PULL_S = 2.0
-BACK_S = 5.0
+PLUG_S = 2.0
+"""In which a pulled camera is told, and pictures of one that returned or from another encoder arrive."""
+SLOW_S = 20.0
+"""A machine that starves the guest may take so long; of it no more than ``PLUG_S`` may be waiting."""
 
 
 def quick(call: Callable[[], object]) -> None:
     begin = time.monotonic()
     call()
     assert time.monotonic() - begin < BLOCKED_S + GUEST_S
+
+
+def level(picture: Picture, x: float, y: float) -> int:
+    return picture.i420[int(y * picture.height) * picture.width + int(x * picture.width)]
 
 
 @pytest.fixture
@@ -178,6 +186,12 @@ def test_masks_zoom_and_rotation_are_in_the_picture_that_leaves(opened: Callable
     assert luma(shown, 0.94, 0.35) > 100  # the same bar, outside the mask
     snapshot = Image.open(io.BytesIO(masked.snapshot())).convert("L")
     assert max(snapshot.getpixel((int(640 * x), int(360 * y))) for x in (0.77, 0.97) for y in (0.03, 0.22)) <= 8
+    small: list[Picture] = []
+    masked.preview(small.append)
+    seen.until(lambda: len(small) >= 3)
+    assert {(picture.width, picture.height) for picture in small} == {(320, 180)}
+    assert max(level(small[-1], x, y) for x in (0.77, 0.87, 0.97) for y in (0.03, 0.1, 0.22)) <= 18
+    assert level(small[-1], 0.94, 0.35) > 100
     masked.close()
     begin = len(seen.frames)
     zoomed = opened(CameraConfig(zoom="0 0.75 0.125 0.125"))
@@ -190,19 +204,19 @@ def test_masks_zoom_and_rotation_are_in_the_picture_that_leaves(opened: Callable
 @pytest.mark.parametrize(("fault", "value"), [
     ("error_next", 1000), ("stall", 1), ("unplug", 1), ("corrupt_next", 1000), ("encode_us", 120_000),
 ])  # fmt: skip
-def test_an_encoder_that_fails_is_left_within_two_seconds(one: PiCamera, seen: Seen, fault: str, value: int) -> None:
+def test_an_encoder_that_fails_is_left_within_two_seconds(
+    one: PiCamera, seen: Seen, machine: Machine, fault: str, value: int
+) -> None:
     Encoder()["fill"] = 0
     one.start(MODE, seen.frame)
     seen.more(15)
+    watch = machine.stopwatch()
     Encoder()[fault] = value
-    begin = time.monotonic()
     one.request_keyframe()
-    seen.until(seen.told(FaultKind.FALLBACK, True))
+    seen.until(seen.told(FaultKind.FALLBACK, True), SLOW_S)
     count = len(seen.frames)
-    seen.until(lambda: len(seen.frames) > count)
-    lasted = time.monotonic() - begin
-    print(f"{fault}: pictures again after {lasted:.2f} s")
-    assert lasted < 2.0
+    seen.until(lambda: len(seen.frames) > count, SLOW_S)
+    watch.within(PLUG_S, f"{fault}: pictures again")
     assert one.encoder is EncoderKind.SOFTWARE
     told = next(told for told in seen.faults if told.fault is FaultKind.FALLBACK)
     assert "encoder" in told.detail
@@ -252,12 +266,14 @@ def test_one_that_the_board_should_have_is_missed_from_the_first_start_on(
     seen.until(seen.told(FaultKind.FALLBACK, True), 20.0)
 
 
-def test_pulled_in_use_and_back(one: PiCamera, seen: Seen) -> None:
+def test_pulled_in_use_and_back(one: PiCamera, seen: Seen, machine: Machine) -> None:
     one.start(MODE, seen.frame)
     seen.more(10)
     bus: Bound = camera()
+    watch = machine.stopwatch()
     bus.unplug()
-    lasted = seen.until(seen.told(FaultKind.PULLED, True), PULL_S)
+    seen.until(seen.told(FaultKind.PULLED, True), SLOW_S)
+    watch.within(PLUG_S, "told that it was pulled")
     told = next(fault for fault in seen.faults if fault.fault is FaultKind.PULLED)
     assert ("unplugged" in told.detail, told.device) == (True, "platform-vivid.0")
     quick(one.request_keyframe)
@@ -265,11 +281,11 @@ def test_pulled_in_use_and_back(one: PiCamera, seen: Seen) -> None:
     with pytest.raises(DeviceMissingError):
         one.snapshot()
     assert [fact.present for fact in one.devices()] == [False]
+    begin, watch = len(seen.frames), machine.stopwatch()
     bus.plug()
-    begin = len(seen.frames)
-    back = seen.until(lambda: len(seen.frames) >= begin + 5, BACK_S)
+    seen.until(lambda: len(seen.frames) > begin, SLOW_S)
+    watch.within(PLUG_S, "pictures of the one that returned")
     seen.until(seen.told(FaultKind.PULLED, False))
-    print(f"pulled: told after {lasted:.2f} s; plugged: pictures after {back:.2f} s")
     assert seen.frames[begin].keyframe
     assert [fact.present for fact in one.devices()] == [True]
 

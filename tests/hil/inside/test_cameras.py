@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +13,7 @@ from hw.pi.camera.config import CameraConfig
 from hw.pi.camera.part import PiCamera, open_camera
 from hw.pi.camera.usb import find_usb
 from tests.hil.devices import Encoder, H264Camera, camera
+from tests.hil.machine import Machine, Stopwatch
 from tests.hil.seen import Seen
 
 MODULES = ["hilenc", "vivid n_devs=1 node_types=0x1"]
@@ -22,8 +22,8 @@ MODE = VideoMode(640, 360, 30, 1_000_000)
 FIRST = "platform-vivid.0"
 SWITCH_S = 2.0
 """In which the next device is in (docs/hardware.md)."""
-GUEST_S = 1.0
-"""The machine under the guest may be busy with something else for as long."""
+SLOW_S = 20.0
+"""A machine that starves the guest may take so long; of it no more than ``SWITCH_S`` may be waiting."""
 
 
 @pytest.fixture
@@ -66,41 +66,42 @@ def other(one: PiCamera) -> str:
     return next(device for device, _ in one.cameras if device != FIRST)
 
 
-def pictures_of(one: PiCamera, seen: Seen, device: str, since: float, what: str) -> None:
+def pictures_of(one: PiCamera, seen: Seen, device: str, watch: Stopwatch, what: str) -> None:
     """From a key frame on, in time."""
-    seen.until(lambda: used(one) == device, SWITCH_S + GUEST_S)
-    seen.until(lambda: any(frame.keyframe for frame, at in zip(seen.frames, seen.arrived, strict=False) if at > since),
-               SWITCH_S + GUEST_S)
-    lasted = time.monotonic() - since
-    print(f"{what}: pictures of {device} after {lasted:.2f} s")
-    assert lasted < SWITCH_S + GUEST_S
+    seen.until(lambda: used(one) == device, SLOW_S)
+    seen.until(lambda: any(frame.keyframe for frame, at in zip(seen.frames, seen.arrived, strict=False)
+                           if at > watch.begin), SLOW_S)
+    watch.within(SWITCH_S, f"{what}: pictures of {device}")
 
 
-def test_what_is_selected_is_used_in_the_same_stream(one: PiCamera, seen: Seen) -> None:
+def test_what_is_selected_is_used_in_the_same_stream(one: PiCamera, seen: Seen, machine: Machine) -> None:
     assert used(one) == FIRST
     for device in (other(one), FIRST, other(one)):
-        since = time.monotonic()
+        watch = machine.stopwatch()
         one.choose(device)
-        pictures_of(one, seen, device, since, "selected")
-    since = time.monotonic()
+        pictures_of(one, seen, device, watch, "selected")
+    watch = machine.stopwatch()
     one.choose("")
-    pictures_of(one, seen, FIRST, since, "by the list again")
+    pictures_of(one, seen, FIRST, watch, "by the list again")
     assert not [fault for fault in seen.faults if fault.kind is Kind.CAMERA]
 
 
-def test_pulled_in_use_the_other_stands_in_until_it_returns(one: PiCamera, seen: Seen, second: H264Camera) -> None:
+def test_pulled_in_use_the_other_stands_in_until_it_returns(
+    one: PiCamera, seen: Seen, second: H264Camera, machine: Machine
+) -> None:
     device = other(one)
     one.choose(device)
-    seen.until(lambda: used(one) == device, SWITCH_S + GUEST_S)
-    since = time.monotonic()
-    second.unplug()
-    pictures_of(one, seen, FIRST, since, "pulled")
-    seen.until(seen.told(FaultKind.PULLED, True))
-    assert next(fault for fault in seen.faults if fault.fault is FaultKind.PULLED).device == device
-    since = time.monotonic()
-    second.plug(camera_h264=0)
-    pictures_of(one, seen, device, since, "back")
-    seen.until(seen.told(FaultKind.PULLED, False))
+    seen.until(lambda: used(one) == device, SLOW_S)
+    for _ in range(3):
+        watch = machine.stopwatch()
+        second.unplug()
+        pictures_of(one, seen, FIRST, watch, "pulled")
+        seen.until(seen.told(FaultKind.PULLED, True))
+        assert next(fault for fault in seen.faults if fault.fault is FaultKind.PULLED).device == device
+        watch = machine.stopwatch()
+        second.plug(camera_h264=0)
+        pictures_of(one, seen, device, watch, "back")
+        seen.until(seen.told(FaultKind.PULLED, False))
 
 
 def test_one_that_is_held_costs_the_other_no_picture(one: PiCamera, seen: Seen) -> None:

@@ -14,8 +14,9 @@ from av.video.frame import VideoFrame
 
 from hw.api import EncodedFrame, EncoderKind, FaultKind, VideoMode
 from hw.pi.encoder.ladder import CameraEncoder
-from hw.pi.encoder.m2m import EncoderError, M2mEncoder, floor_of
+from hw.pi.encoder.m2m import M2mEncoder
 from hw.pi.encoder.probe import encoder_nodes, find_encoder, plugged_encoders, prove
+from hw.pi.encoder.session import EncoderError, floor_of
 from hw.sim.sources import nal_units
 from tests.hil.devices import Encoder
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hw.api import DeviceFact, DeviceFormatError, EncoderKind, FaultKind, VideoMode
+from hw.api import DeviceFact, DeviceFormatError, EncoderKind, FaultKind, Picture, VideoMode
 from hw.pi.camera.config import CameraConfig
 from hw.pi.camera.part import PiCamera, open_camera
 from hw.pi.camera.usb import EXPOSURE_ABSOLUTE, EXPOSURE_AUTO, FOCUS_ABSOLUTE, FOCUS_AUTO, find_usb
@@ -129,9 +129,11 @@ def test_a_snapshot_is_of_its_key_frame(opened: Callable[..., PiCamera], seen: S
 
 
 def test_a_smaller_mode_is_decoded_and_encoded_again_and_back(opened: Callable[..., PiCamera], seen: Seen) -> None:
-    one = opened(camera_period=0)
+    one, small = opened(camera_period=0), list[Picture]()
+    one.preview(small.append)
     one.start(MODE, seen.frame)
     seen.more(10)
+    assert not small, "there are no raw pictures of what is passed through"
     begin = len(seen.frames)
     one.set_mode(VideoMode(320, 180, 15, 300_000))
     seen.until(lambda: any(frame.keyframe for frame in seen.frames[begin:]), 1.0)
@@ -139,6 +141,7 @@ def test_a_smaller_mode_is_decoded_and_encoded_again_and_back(opened: Callable[.
     seen.more(15)
     assert one.encoder is EncoderKind.HARDWARE
     assert {picture.width for picture in pictures(seen.frames[first:])} == {320}
+    seen.until(lambda: small)
     Image.open(io.BytesIO(one.snapshot()))
     begin = len(seen.frames)
     one.set_mode(MODE)
