@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from appliance import __version__
+from appliance.care.first_boot import first_boot
 from appliance.care.logs import Logs, in_journal, secrets_in
 from appliance.errors import EdgecallError, SettingsError
 from appliance.house import House, Start
@@ -60,7 +61,8 @@ def main(words: list[str] | None = None) -> int:
         print(f"edgecall: {error.path} has errors:", *error.faults, sep="\n  ", file=sys.stderr)
         return EXIT_CONFIG
     logs = Logs(loaded.settings.log.level, secrets=secrets_in(loaded.settings)).install()
-    start = Start(loaded, load, path, open_board, _announce, logs.set_level, not given.no_broker, given.safe, logs.hide)
+    start = Start(loaded, load, path, open_board, _announce, logs.set_level, not given.no_broker, given.safe, logs.hide,
+                  first_boot=first_boot(environ))
     try:
         sys.setswitchinterval(SWITCH_S)
         asyncio.run(_live(start))

@@ -59,10 +59,18 @@ class Bulletin:
 
     def post(self, event_type: str, /, **data: Any) -> Event:
         """Tell of an event of the vocabulary; returns it with its id."""
+        return self._post(event_type, uuid.uuid4(), data)
+
+    def post_again(self, event_type: str, what: str, /, **data: Any) -> Event:
+        """Tell of what a crash may make us tell twice: its id is made of ``what``, so that whoever hears it twice knows
+        (CloudEvents 1.0, 3.1)."""
+        return self._post(event_type, uuid.uuid5(uuid.NAMESPACE_OID, f"{event_type} {what}"), data)
+
+    def _post(self, event_type: str, name: uuid.UUID, data: Json) -> Event:
         if event_type not in EVENTS:
             raise KeyError(f"no event {event_type!r}")
         self._seq += 1
-        event = Event(event_type, data, time.time(), str(uuid.uuid4()), self._seq)
+        event = Event(event_type, data, time.time(), str(name), self._seq)
         for tell in tuple(self._on_event):
             tell(event)
         return event

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,17 +28,22 @@ from appliance.calls.recording import RecordCommands
 from appliance.calls.terms import rules_of
 from appliance.care.acoustics import AcousticsCare
 from appliance.care.board import BoardCare
+from appliance.care.call_lock import CallLock
 from appliance.care.call_quality import CallQuality
 from appliance.care.choice import DeviceChoice
 from appliance.care.configuration import Configuration
 from appliance.care.diagnostics import Diagnostics
 from appliance.care.duty import Duty
+from appliance.care.first_boot import NOTHING, FirstBoot
 from appliance.care.logs import secrets_in
 from appliance.care.precall import PreCall
 from appliance.care.restarts import Restarts, boot_name
 from appliance.care.sampling import Sampling, SamplingPorts
 from appliance.care.summaries import Summaries
 from appliance.care.systemd import Notifier, Watchdog
+from appliance.care.update import Update
+from appliance.care.update_commands import UpdateCommands
+from appliance.care.update_service import RootService
 from appliance.care.video_count import VideoCount
 from appliance.care.watch import Watch, WatchPorts
 from appliance.clock import RateLimit, SystemClock
@@ -51,28 +56,21 @@ from appliance.faces import openapi
 from appliance.intake import Handler, Intake
 from appliance.link.local import LocalBroker, LocalBrokerError
 from appliance.link.session import Session as MqttSession
-from appliance.media.api import IceServers
+from appliance.media.api import Tone
 from appliance.media.dscp import Marks
-from appliance.media.ice_seam import is_of_use
 from appliance.media.layout import Layout
-from appliance.media.server_watch import ServerWatch
-from appliance.media.servers import ServerPool
 from appliance.media.studio import Studio
 from appliance.network import NetworkWatch
-from appliance.providers.api import CallProvider, Peer
-from appliance.providers.direct.protocol import Party
-from appliance.providers.direct.provider import DirectProvider
+from appliance.places import UPDATE_SOCKET, call_lock_path
+from appliance.providers.api import Peer
 from appliance.settings import Loaded, MqttSettings, Settings
-from appliance.store import Store
+from appliance.store import Notes, Store
 from appliance.vocabulary import CallState, Command, Json
+from appliance.ways import Above, Ways
 from hw.api import Board, BoardOptions, Fit, HardwareError
 
-if TYPE_CHECKING:  # and where they are opened: what no server is configured for is not loaded
+if TYPE_CHECKING:  # and where it is opened
     from appliance.doors.signed import SignedDoor
-    from appliance.providers.janus.provider import JanusProvider
-    from appliance.providers.janus.token import Token
-    from appliance.providers.sip.provider import SipProvider
-    from appliance.providers.whip.provider import WhipProvider
 
 __all__ = ["House", "Start"]
 
@@ -80,6 +78,7 @@ log = logging.getLogger(__name__)
 
 REFUSALS_PER_S: Final = 1.0  # security events of signalling
 REFUSALS_BURST: Final = 10.0
+WRONG_PINS: Final = "door.codes"  # what is kept of them
 POISON_SHOWN_S: Final = 600.0  # a message set aside is trouble for as long; the log and the quarantine keep it
 BOOK_S: Final = 10.0  # to read the address book: a card that hangs does not hold the start
 SENDING_STALL_S: Final = 5.0  # of one frame in the hands of a send task, which the pacer spreads over half a second
@@ -98,7 +97,9 @@ class Start:
     set_log_level: Callable[[str], None] = lambda _: None
     local_broker: bool = True
     safe: bool = False  # no media: everything else up, and says so
-    hide: Callable[[Iterable[str]], None] = lambda _: None  # these texts from the log
+    hide: Callable[..., None] = lambda *_: None  # these texts from the log, and no longer those (``Logs.hide``)
+    update_socket: Path = UPDATE_SOCKET
+    first_boot: FirstBoot = NOTHING
 
 
 class House:
@@ -113,7 +114,6 @@ class House:
         self._broker: LocalBroker | None = None
         self._broker_fault = ""
         self.link: MqttSession | None = None
-        self.token: Token | None = None
         self._background: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = []
 
     async def __aenter__(self) -> House:
@@ -182,16 +182,14 @@ class House:
         await self.studio.open()
         self._open_link(await broker)
         self.duty = Duty(self.bulletin, self.diagnostics)
-        self.direct = DirectProvider(
-            Party(settings.device.id, settings.device.name), self.studio, self.clock, ice=_ice(settings),
-            link=self.link, peers=settings.direct.peers, accept_from=self._accept_from, refused=self._refused,
-            on_duty=self.duty.changed)
-        self.network.on_change(self.direct.network_changed)
-        self.janus = await self._open_rooms()
-        self.sip = self._open_telephony()
-        self.whip = await self._open_media_servers()
-        self._watch_servers(self.studio.servers(_ice(settings)))
+        self.ways = Ways(settings, self.studio, self.clock, self.network, self.notes, Above(
+            idle=lambda: self.controller.idle, accept_from=self._accept_from, on_duty=self.duty.changed,
+            refused=self._refused, flag=self.diagnostics.flag, hide=start.hide,
+            renewed=lambda: self.auto_join.mended("401/token")), safe=start.safe)
+        await self.ways.open(self.link)
+        self._background += self.ways.background
         await self._open_calls()
+        await self._open_update()
         await self._open_doors()
 
     def _board_options(self) -> tuple[str, BoardOptions]:
@@ -206,6 +204,8 @@ class House:
         self.store = Store(self.settings.data_dir)
         await self.store.open()
         self._stack.push_async_callback(self.store.close)
+        self.notes = Notes(self.store)
+        self._stack.push_async_callback(self.notes.close)
         self.bulletin = Bulletin(await boot_name(self.store))
         self.diagnostics = Diagnostics(self.bulletin)
         self._refusals = RateLimit(REFUSALS_PER_S, REFUSALS_BURST, self.clock.monotonic)
@@ -216,7 +216,8 @@ class House:
         self._stack.push_async_callback(restarts.end)
         self._background.append(("care.restarts", restarts.run))
         self.configuration = Configuration(self._start.loaded, self._start.path, self.bulletin, self.diagnostics,
-                                           self._start.load, self._apply)
+                                           self._start.load, self._apply,
+                                           first_boot=self._start.first_boot.faults)
 
     def _facts(self) -> None:
         device = self.settings.device
@@ -260,57 +261,6 @@ class House:
         self._stack.push_async_callback(self.link.stop)
         self.network.on_change(self.link.network_changed)
 
-    async def _open_rooms(self) -> JanusProvider | None:
-        settings = self.settings
-        if not settings.janus.url:
-            return None
-        from appliance.providers.janus.provider import JanusProvider
-        from appliance.providers.janus.token import Token
-
-        token = await asyncio.to_thread(Token, settings.janus.token, self.clock,
-                                        kept=settings.data_dir / "janus.token", key=settings.janus.token_key,
-                                        flag=self.diagnostics.flag)
-        self.token = token
-        self._start.hide([token.text])
-        rooms = await asyncio.to_thread(JanusProvider, settings.janus, self.studio, token, ice=_ice(settings),
-                                        idle=lambda: self.controller.idle, refused=self._refused)
-        if (settings.janus.other_urls or settings.janus.trusted_broker) and not self._start.safe:
-            self._background.append(("janus.probe", rooms.probe.run))
-            self.network.on_change(lambda *_: rooms.probe.soon())
-        return rooms
-
-    def _open_telephony(self) -> SipProvider | None:
-        settings = self.settings
-        if not settings.sip.accounts:
-            return None
-        from appliance.providers.sip.provider import SipProvider
-
-        sip = SipProvider(settings.sip, self.studio, self.clock, name=settings.device.name,
-                          country=settings.device.country, remember=self._remember, troubled=self._telephony_lost,
-                          refused=lambda why, target: self._refused(why, settings.device.id, "sip", target=target))
-        self.network.on_change(sip.network_changed)
-        return sip
-
-    async def _open_media_servers(self) -> WhipProvider | None:
-        settings = self.settings
-        if not settings.whip:
-            return None
-        from appliance.providers.whip.provider import WhipProvider
-
-        servers = await asyncio.to_thread(WhipProvider, settings.whip, self.studio, ice=_ice(settings),
-                                          idle=lambda: self.controller.idle)
-        for probe in () if self._start.safe else servers.probes:
-            self._background.append(("whip.probe", probe.run))
-            self.network.on_change(lambda *_, probe=probe: probe.soon())
-        return servers
-
-    def _watch_servers(self, pool: ServerPool) -> None:
-        if not pool.all or self._start.safe:
-            return
-        watch = ServerWatch(pool, lambda server: is_of_use(pool, server), self._servers_failing)
-        self.network.on_change(watch.network_changed)
-        self._background.append(("media.servers", watch.run))
-
     async def _open_calls(self) -> None:
         settings = self.settings
         features = {} if self.board.camera is not None else {"turnVideoOn": "this board has no camera"}
@@ -324,8 +274,7 @@ class House:
         except TimeoutError:
             log.error("%s cannot be read: the data folder does not answer; the entries of the settings apply", path)  # noqa: TRY400
         me = Peer(settings.device.id, f"device:{settings.device.id}", settings.device.name, "device", verified=True)
-        ways: list[CallProvider | None] = [] if self._start.safe else [self.direct, self.janus, self.sip, self.whip]
-        providers = tuple(one for one in ways if one is not None)
+        providers = self.ways.providers
         self.quality = CallQuality(self.bulletin, self.diagnostics, self._call_stats, self._replaced_stats,
                                    lambda: self.settings.call.network_quality)
         self.summaries = Summaries(self.quality, self.store.summary, self._record_so_far,
@@ -342,7 +291,8 @@ class House:
             self._background.append(("calls.autoJoin", self.auto_join.run))
         self.care = BoardCare(self.board, self.choice, self.bulletin, self.diagnostics)
         self.acoustics = AcousticsCare(self.studio, self.store, self.diagnostics, idle=lambda: self.controller.idle)
-        ways_to_try = {} if self._start.safe or self.janus is None else {self.janus.name: self.janus}
+        janus = self.ways.janus
+        ways_to_try = {} if self._start.safe or janus is None else {janus.name: janus}
         self.precall = PreCall(self.bulletin, ways_to_try, idle=lambda: self.controller.idle)
         self.watch = Watch(self.bulletin, self.diagnostics, self.clock, settings.data_dir, WatchPorts(
             levels=self.studio.levels, broker=self._broker_connected,
@@ -366,6 +316,17 @@ class House:
             self._background.append(("care.watchdog.audio", lambda: watchdog.follow(
                 "audio exchange", EXCHANGE_STALL_S, lambda: self.studio.exchange_tick)))
 
+    async def _open_update(self) -> None:
+        self.call_lock = CallLock(call_lock_path(self.settings.data_dir))
+        self._stack.callback(self.call_lock.close)
+        await self.call_lock.open()
+        self.update = Update(RootService(self._start.update_socket), self.store, self.bulletin, self.diagnostics,
+                             self.clock, self.call_lock, self.settings.update, settle=self._settle_events)
+        await self.update.recall()
+        for subscriber in (self.call_lock.on_document, self.update.on_document):
+            self._stack.enter_context(self.bulletin.subscribed(on_document=subscriber))
+        self._background.append(("care.update", self.update.run))
+
     async def _open_doors(self) -> None:
         settings = self.settings
         handlers: dict[str, Handler] = {
@@ -374,19 +335,23 @@ class House:
             **RecordCommands(self.controller).handlers(),
             **self.care.handlers(), **self.acoustics.handlers(), **self.precall.handlers(),
             **self.sampling.handlers(), **self.summaries.handlers(), **self.configuration.handlers(),
+            **UpdateCommands(self.update, device_id=settings.device.id,
+                             origins=lambda: self.settings.update.origins).handlers(),
             "state.rebirth": self._rebirth, "token.set": self._set_token}
         self.intake = Intake(self.store, handlers, self.bulletin, self.clock)
         self._stack.push_async_callback(self.intake.stop)
         self.panel = self._panel_door(handlers)
         await self._signed_door()
-        self._digit_door()
+        await self._digit_door()
         await self.controller.start()
         await self.intake.recover()
         self.http = HttpDoor(settings, self.intake, self.bulletin, ports=Ports(
-            snapshot=self.studio.snapshot, stats=self.sampling.report, report=self.sampling.document,
+            snapshot=self.studio.snapshot, preview=self.studio.preview,
+            camera_tone=lambda: self.studio.play(Tone.CAMERA),
+            stats=self.sampling.report, report=self.sampling.document,
             follow=self.sampling.following, summary=self.summaries.document,
             health=lambda: self.bulletin.document("health") or {"status": "ok"}, openapi=openapi.document,
-            attach=None if self._start.safe else self.direct.attach, simulation=self.board.simulation))
+            attach=None if self._start.safe else self.ways.direct.attach, simulation=self.board.simulation))
         await self.http.start()
         self._stack.push_async_callback(self.http.stop)
         self.mqtt: MqttDoor | None = None
@@ -401,6 +366,8 @@ class House:
         for subscriber in (self._show_status, self.duty.on_document):
             self._stack.enter_context(self.bulletin.subscribed(on_document=subscriber))
         self.bulletin.post("device.booted", version=__version__, boot=self.bulletin.boot)
+        if refused := self._start.first_boot.refused:
+            self._refused("firstBootFile", "card", "card", sections=", ".join(refused))
         await self.controller.report_interrupted_call()
         self._start.announce(self.http.address())
 
@@ -418,7 +385,7 @@ class House:
         self._stack.push_async_callback(door.stop)
         self._stack.enter_context(self.bulletin.subscribed(on_event=door.on_event))
 
-    def _digit_door(self) -> None:
+    async def _digit_door(self) -> None:
         codes = self.settings.door.codes
         if not codes:
             return
@@ -428,8 +395,10 @@ class House:
                 log.warning("door.codes: there is no relay %r for %s; this board has: %s", code.relay, code.name,
                             ", ".join(relays) or "none")
         door = DigitDoor(self.intake, self.settings.door, told=lambda data: self.bulletin.post("door.code", **data),
-                         refused=partial(self._refused, origin="digits"), tampered=self._guessed)
+                         refused=partial(self._refused, origin="digits"), tampered=self._guessed,
+                         keep=partial(self.notes.write, WRONG_PINS))
         self._stack.push_async_callback(door.stop)
+        door.recall(await self.notes.remember(WRONG_PINS, "{}"))
         self.controller.on_key = door.press
 
     def _guessed(self, seconds: float, rule: str) -> None:
@@ -458,7 +427,8 @@ class House:
         self.auto_join.configure(settings.call.auto_join)
         self._set_the_stage(settings)
         self.studio.acoustics.configure(settings.audio)
-        if self.token is not None and self.token.configure(settings.janus.token):
+        self.update.configure(settings.update)
+        if self.ways.token is not None and self.ways.token.configure(settings.janus.token):
             self.auto_join.mended("401/token")
         if self.panel is not None:
             self.panel.reconfigure(settings.call, settings.board)
@@ -475,25 +445,6 @@ class House:
     def _store_trouble(self, trouble: StoreError | None) -> None:
         self.diagnostics.flag("storageReadOnly", trouble is not None, cause="store",
                               why=None if trouble is None else trouble.message)
-
-    def _servers_failing(self, failing: Mapping[str, str]) -> None:
-        self.diagnostics.flag("networkRelaysNotReachable", bool(failing), servers=list(failing),
-                              what="; ".join(f"{server}: {why}" for server, why in failing.items()))
-
-    def _telephony_lost(self, troubled: Mapping[str, str]) -> None:
-        self.diagnostics.flag("sipRegistrationLost", bool(troubled), accounts=list(troubled),
-                              what="; ".join(f"{account}: {why}" for account, why in troubled.items()))
-
-    async def _remember(self, name: str, value: str) -> str:
-        """What is kept under a name; ``value`` from now on where there is nothing yet."""
-        try:
-            kept = await self.store.get(name)
-            if not kept:
-                await self.store.set(name, value)
-        except StoreError as error:
-            log.warning("%s is not kept over a restart: %s", name, error.message)
-            return value
-        return kept or value
 
     def _broker_ready(self) -> None:
         if self.link is not None:
@@ -530,6 +481,10 @@ class House:
     def _quality(self) -> Json:
         return {} if self.quality.quality is None else self.quality.quality.payload()
 
+    async def _settle_events(self) -> None:
+        if self.mqtt is not None:
+            await self.mqtt.keep_events()
+
     async def _publish_sample(self, sample: Json) -> None:
         if self.mqtt is not None:
             await self.mqtt.publish_quality(sample)
@@ -539,12 +494,13 @@ class House:
             await self.mqtt.keep_log(kind, document)
 
     async def _set_token(self, command: Command) -> None:
-        if self.token is None:
+        token = self.ways.token
+        if token is None:
             raise Refused("no server of rooms is configured: set janus.url", code=501, sub_code="FeatureNotSupported",
                           retryable=False)
         self._start.hide([command.args["token"]])
         try:
-            await self.token.put(command.args["token"], command.args.get("expiresIn"))
+            await token.put(command.args["token"], command.args.get("expiresIn"))
         finally:  # it holds, also where it cannot be kept
             self.auto_join.mended("401/token")
 
@@ -560,10 +516,3 @@ class House:
     def _status(self) -> str:
         state = self.bulletin.document("call").get("state", CallState.NONE.value)
         return f"call: {state}" + (" (safe mode, no media)" if self._start.safe else "")
-
-
-def _ice(settings: Settings) -> IceServers:
-    direct = settings.direct
-    return IceServers(
-        direct.stun, direct.turn, direct.turn_username, direct.turn_password.reveal(), direct.turn_ca_file,
-        direct.turn_secret.reveal())

@@ -12,11 +12,12 @@ import logging
 import socket
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Final
 
-__all__ = ["DefaultRoute", "Network", "NetworkWatch", "read_network"]
+__all__ = ["DefaultRoute", "Network", "NetworkWatch", "is_cut_off", "read_network"]
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,13 @@ class Network:
     def default(self, address: str) -> DefaultRoute | None:
         """The way out of packets from ``address``."""
         return self.ipv6 if ":" in address else self.ipv4
+
+
+def is_cut_off(address: str, addresses: Set[str]) -> bool:
+    """Whether what begins at this address of ours is cut off, where only these are left. Loopback and link-local ones,
+    which are never listed, are not."""
+    host = ip_address(address.partition("%")[0])
+    return str(host) not in addresses and not host.is_loopback and not host.is_link_local
 
 
 async def read_network() -> Network:

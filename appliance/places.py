@@ -7,9 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-__all__ = ["SOCKET", "config_path", "data_path", "socket_candidates", "socket_path"]
+__all__ = [
+    "CALL_LOCK", "SOCKET", "UPDATE_SOCKET", "call_lock_path", "config_path", "data_path", "socket_candidates",
+    "socket_path",
+]
 
 SOCKET: Final = "edgecall.sock"
+CALL_LOCK: Final = "call.lock"
+UPDATE_SOCKET: Final = Path("/run/edgecall-update/socket")
+"""Where the root service of a flashed image listens; without an image there is none."""
 SYSTEM_CONFIG: Final = Path("/etc/edgecall/edgecall.toml")
 SYSTEM_RUNTIME: Final = Path("/run/edgecall")
 
@@ -44,6 +50,11 @@ def socket_path(data_dir: Path, environ: Mapping[str, str] = os.environ) -> Path
     """Where the daemon puts its Unix socket: systemd's RuntimeDirectory, else the data folder."""
     runtime = environ.get("RUNTIME_DIRECTORY")
     return (Path(runtime.split(":")[0]) if runtime else data_dir) / SOCKET
+
+
+def call_lock_path(data_dir: Path, environ: Mapping[str, str] = os.environ) -> Path:
+    """The file that is locked while somebody calls: beside the socket."""
+    return socket_path(data_dir, environ).with_name(CALL_LOCK)
 
 
 def socket_candidates(environ: Mapping[str, str] = os.environ) -> tuple[Path, ...]:

@@ -1,4 +1,5 @@
-"""Tasks that nobody awaits: their unexpected end is told at once, instead of when they are thrown away."""
+"""Tasks that nobody awaits: their unexpected end is told at once, instead of when they are thrown away.
+And waiting for a change."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-__all__ = ["background", "fail_loudly"]
+__all__ = ["Changes", "background", "fail_loudly"]
 
 
 def background(
@@ -27,3 +28,18 @@ def background(
 def fail_loudly(error: Exception) -> None:
     """Where nobody has asked to be told: the loop's exception handler says it."""
     raise error
+
+
+class Changes:
+    """Whoever waits for something to change, to look at it then. On the loop; one before ``next`` is not told."""
+
+    def __init__(self) -> None:
+        self._coming = asyncio.Event()
+
+    def tell(self) -> None:
+        """Something is another one."""
+        told, self._coming = self._coming, asyncio.Event()
+        told.set()
+
+    async def next(self) -> None:
+        await self._coming.wait()

@@ -244,7 +244,7 @@ TYPES: Final[tuple[StatsType, ...]] = (
         _always("packetsSent", Unit.PACKETS), _always("packetsReceived", Unit.PACKETS),
         _always("bytesSent", Unit.BYTES), _always("bytesReceived", Unit.BYTES),
         _known("lastPacketSentTimestamp", Unit.MILLISECONDS), _known("lastPacketReceivedTimestamp", Unit.MILLISECONDS),
-        _known("currentRoundTripTime", Unit.SECONDS, note="by the latest consent check (RFC 7675)"),
+        _known("currentRoundTripTime", Unit.SECONDS, note="by the latest check that was answered"),
         _always("totalRoundTripTime", Unit.SECONDS),
         _known("availableOutgoingBitrate", Unit.BITS_PER_SECOND),
         _known("availableIncomingBitrate", Unit.BITS_PER_SECOND),

@@ -55,12 +55,18 @@ want_janus() {
     want mmdebstrap on_path mmdebstrap
   fi
 }
+# janus_of SUITE: prints the folder with the Janus of a Debian suite; beside that of sid is a WHIP server, of which npm has none
+janus_of() {
+  local packages=(janus)
+  [ "$1" != sid ] || packages+=(simple-whip-server)
+  tests/peers/suite "$1" "${packages[@]}"
+}
 # find_janus SUITE: the Janus of this Debian suite; of "" the one on PATH, or where there is none, that of a suite that has it. To be
 # called in the folder of the project, when all is installed.
 find_janus() {
   local suite=$1
   [ -n "$suite" ] || ! on_path janus >/dev/null || return 0
-  EDGECALL_JANUS_ROOT=$(tests/peers/janus/suite "${suite:-bookworm}") ||
+  EDGECALL_JANUS_ROOT=$(janus_of "${suite:-bookworm}") ||
     die "there is no folder with the Janus of Debian ${suite:-bookworm}" "What mmdebstrap says of it is above."
   export EDGECALL_JANUS_ROOT
 }

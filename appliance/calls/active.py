@@ -16,7 +16,7 @@ from appliance.calls.speakers import Speakers
 from appliance.calls.terms import FREE, Terms
 from appliance.clock import RateLimits, rfc3339
 from appliance.errors import EdgecallError
-from appliance.providers.api import Leg, MediaWanted, Moderated, Peer, Pressed
+from appliance.providers.api import Leg, MediaWanted, Moderated, Peer, Pictures, Pressed
 from appliance.vocabulary import (
     END_REASONS,
     CallState,
@@ -33,7 +33,7 @@ __all__ = ["TELEPHONES", "ActiveCall", "no_call"]
 
 
 TELEPHONES: Final = ("tel", "sip", "sips", "meeting")
-"""Schemes of targets that carry no pictures."""
+"""Schemes of targets that are not known to carry pictures."""
 
 DATA_PER_S: Final = 20.0  # data messages of a peer that become events, each of them written to the outbox
 DATA_BURST: Final = 100.0
@@ -62,8 +62,11 @@ class ActiveCall:
     barred: Moderated = field(default_factory=Moderated)  # what the room does not hand on of ours, whatever we do
     incoming_muted: bool = False
     content: bool = False  # a file is shown to the others
+    pictures: dict[str, Pictures] = field(default_factory=dict)  # by leg, as far as it has told
+    video_asked: bool = False  # by command, in this call
     recording: bool = False  # the other side records it by our word
     recorders_told: Set[str] = frozenset()
+    recording_heard: Set[str] = frozenset()  # who was there when it was announced
     auto_answer: bool = False
     security: Json = field(default_factory=dict)
     lost_at: float | None = None
@@ -97,18 +100,27 @@ class ActiveCall:
         return {one.id for one in self.roster if one.recording} | ({""} if self.recording else set())
 
     @property
-    def sound_alone(self) -> bool:
-        """Whoever may answer, or has, is a telephone: the camera stays closed."""
+    def carries(self) -> Pictures:
+        """Whether pictures of ours can go in this call: while nobody has answered not to telephones alone, so that the
+        camera stays closed, and to a telephone as its leg says."""
         if self.leg is not None:
-            return self.leg.peer.kind == "pstn"
+            return self.pictures.get(self.leg.id, Pictures(self.leg.peer.kind != "pstn"))
         targets = [target for one in self.plan for target in one.targets]
-        return bool(targets) and all(target.scheme in TELEPHONES for target in targets)
+        return Pictures(not targets or any(target.scheme not in TELEPHONES for target in targets))
+
+    def begin_pictures(self) -> None:
+        """The call is up: in one of sound alone only we ourselves begin to show something, whatever the other side
+        begins."""
+        if not self.carries.carried and not self.video_asked:
+            self.media = replace(self.media, send_video=False)
 
     @property
     def permitted(self) -> MediaWanted:
         """What is wanted of the media, as far as the role in the room and the way to the peer go."""
         permitted = self.terms.permit(self.media)
-        return replace(permitted, send_video=False, receive_video=False) if self.sound_alone else permitted
+        carries = self.carries
+        asked = self.video_asked and not carries.refusal
+        return permitted if carries.carried or asked else replace(permitted, send_video=False)
 
     @property
     def in_force(self) -> MediaWanted:
@@ -160,8 +172,8 @@ class ActiveCall:
 
     def standing(self, *, hardware_muted: bool, missing: Mapping[str, str]) -> Standing:
         barred = {name for name, so in (("unmuteMic", self.barred.audio), ("turnVideoOn", self.barred.video)) if so}
-        if self.sound_alone:
-            missing = {**missing, "turnVideoOn": "a telephone call carries sound alone"}
+        if refusal := self.carries.refusal:
+            missing = {**missing, "turnVideoOn": refusal}
         missing = {**missing, **self.terms.lacks}
         return Standing(self.call.kind, self.terms.role, hardware_muted,
                         self.leg is not None and self.leg.moderates,

@@ -16,6 +16,7 @@ import random
 from enum import Enum
 from typing import Final
 
+from appliance.backoff import Backoff, doubling
 from appliance.bulletin import Bulletin
 from appliance.calls.active import ActiveCall
 from appliance.calls.controller import CallController
@@ -60,7 +61,7 @@ class AutoJoin:
         self._jitter = jitter
         self._target = target
         self._armed = bool(target)
-        self._failures = 0
+        self._backoff = Backoff(doubling(FIRST_S, LONGEST_S), jitter.uniform)
         self._due = 0.0  # loop time; not before it
         self._why: str | None = None  # how the last try ended
         self._online = True
@@ -71,13 +72,15 @@ class AutoJoin:
         """Another room of the settings; the one it is in now is not left."""
         if target != self._target:
             self._target, self._armed = target, bool(target)
-            self._failures, self._due, self._why = 0, 0.0, None
+            self._backoff.succeeded()
+            self._due, self._why = 0.0, None
             self._tell()
 
     def mended(self, key: str) -> None:
         """What ended the last try, a reason with this key, is not so any more."""
         if self._target and not self._armed and self._why == key:
-            self._armed, self._failures, self._due = True, 0, 0.0
+            self._backoff.succeeded()
+            self._armed, self._due = True, 0.0
             self._tell()
             self._wake.set()
 
@@ -110,7 +113,7 @@ class AutoJoin:
     def _over(self, active: ActiveCall) -> None:
         if self._target in {target.uri for one in active.plan for target in one.targets}:
             if active.call.connected is not None:
-                self._failures = 0
+                self._backoff.succeeded()
             if active.call.reason is not None:
                 self._ended(active.call.reason)
         self._wake.set()
@@ -120,12 +123,11 @@ class AutoJoin:
         if found is Verdict.NOT:
             log.log(logging.WARNING if reason.code else logging.INFO,
                     "the room is not joined by itself any more: %s", reason.message)
-        elif self._failures == 0:
+        elif not self._backoff.failures:
             log.info("the room is joined again as soon as it can be: %s", reason.key)
         self._armed, self._why = found is not Verdict.NOT, reason.key
-        longest = LONGEST_S if found is Verdict.LATER else min(FIRST_S * 2**self._failures, LONGEST_S)
-        self._failures = min(self._failures + 1, 10)
-        self._due = self._now() + longest * (0.5 + self._jitter.random() / 2)
+        waiting = self._backoff.failed_for_long if found is Verdict.LATER else self._backoff.failed
+        self._due = self._now() + waiting()
         self._tell()
 
     def _on_document(self, name: str, document: Json, _rev: int) -> None:
@@ -134,7 +136,8 @@ class AutoJoin:
         elif name == "net":
             online = document.get("online") is not False
             if online and not self._online:
-                self._failures, self._due = 0, self._now() + NETWORK_S * self._jitter.random()
+                self._backoff.succeeded()
+                self._due = self._now() + NETWORK_S * self._jitter.random()
             self._online = online
             self._wake.set()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -239,7 +239,7 @@ class AddressBook:
         """Read ``book.json``; a missing file is an empty one. Raises StoreError. Blocking."""
         try:
             document = json.loads(path.read_text("utf-8"))
-            own = {name: _entry(name, fields) for name, fields in document["entries"].items()}
+            own = {name: _entry(name, kept) for name, kept in document["entries"].items()}
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -263,10 +263,12 @@ def save(path: Path, text: str) -> None:
                          "Check space and rights of the data folder.") from error
 
 
-def _entry(name: str, fields: Mapping[str, Any] | None) -> Entry | None:
-    if fields is None:
+def _entry(name: str, kept: Mapping[str, Any] | None) -> Entry | None:
+    """What a later version keeps beside is passed over: going back to this one must not cost the book."""
+    if kept is None:
         return None
-    return replace(Entry(**{**fields, "name": name}), uris=tuple(fields["uris"]), members=tuple(fields["members"]))
+    known = {one.name: kept[one.name] for one in fields(Entry) if one.name in kept}
+    return replace(Entry(**{**known, "name": name}), uris=tuple(kept["uris"]), members=tuple(kept["members"]))
 
 
 def _merge(opened: Sequence[Sequence[Round]]) -> list[Round]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from appliance.calls import moderation
 from appliance.calls.active import ActiveCall
 from appliance.calls.book import SCHEMES, Entry, Round
 from appliance.calls.controller import CallController
@@ -99,9 +100,11 @@ class CallCommands:
         return [Round((room,), self._controller.ring_s)]
 
     def _begin_with(self, args: Mapping[str, Any]) -> None:
-        """The layout that a call begins with, where it is not that of the settings."""
+        """The layout and the limits that a call begins with, where they are not those that hold without."""
         if "layout" in args:
             self._controller.stage.choose(Layout(args["layout"]), None, in_call=True)
+        if "constraints" in args:
+            self._controller.limits.begin_call_with(args["constraints"])
 
     async def _leave(self, command: Command) -> None:
         active = self._the_call(command)
@@ -125,7 +128,7 @@ class CallCommands:
     async def _hang_up(self, command: Command) -> None:
         active = self._the_call(command)
         if command.args.get("forEveryone"):
-            await self._controller.end_for_all(active)
+            await moderation.end_for_all(self._controller, active)
         else:
             self._controller.happen(active, Signal.HANG_UP)
 
@@ -135,10 +138,10 @@ class CallCommands:
         return {"callId": active.id}
 
     async def _remove(self, command: Command) -> None:
-        await self._controller.remove(self._the_call(command), command.args["participantId"])
+        await moderation.remove(self._controller, self._the_call(command), command.args["participantId"])
 
     async def _mute_others(self, command: Command) -> None:
-        await self._controller.mute_others(self._the_call(command), command.args.get("participantId"))
+        await moderation.mute_others(self._controller, self._the_call(command), command.args.get("participantId"))
 
     def _hand(self, *, raised: bool) -> Handler:
         async def handle(command: Command) -> None:
@@ -185,11 +188,11 @@ class CallCommands:
 
     def _video(self, command: Command, *, on: bool) -> None:
         active = self._the_call(command)
-        active.media = replace(active.media, send_video=on)
+        active.media, active.video_asked = replace(active.media, send_video=on), on
         self._controller.media_changed(active)
 
     async def _video_constraints(self, command: Command) -> Json:
-        return {"constraints": self._controller.limit_video(command.args)}
+        return {"constraints": self._controller.limits.take(command.args)}
 
     async def _dtmf(self, command: Command) -> None:
         active = self._the_call(command)

@@ -7,7 +7,6 @@ are run here. One call at a time: a second caller is told 486/busy. Everything r
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 import uuid
@@ -18,11 +17,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from appliance.bulletin import Bulletin
-from appliance.calls.active import ActiveCall, no_call
+from appliance.calls.active import ActiveCall
 from appliance.calls.admission import Admission
 from appliance.calls.attendance import Attendance
 from appliance.calls.book import AddressBook, Entry, Round, save
-from appliance.calls.capabilities import Standing
+from appliance.calls.deadlines import Deadlines
 from appliance.calls.dialling import Dialler
 from appliance.calls.errands import Errands
 from appliance.calls.ledger import Conclusion, Ledger, Records
@@ -32,6 +31,7 @@ from appliance.calls.messages import Messages
 from appliance.calls.orders import Orders
 from appliance.calls.presence import Presence
 from appliance.calls.recording import CallRecording
+from appliance.calls.telling import Telling
 from appliance.calls.terms import HouseRules, terms_of
 from appliance.errors import Refused, StoreError
 from appliance.media.api import Studio, Tone
@@ -53,6 +53,7 @@ from appliance.providers.api import (
     Moderated,
     Peer,
     PeerMedia,
+    Pictures,
     Pressed,
     Recording,
     Recovered,
@@ -78,7 +79,6 @@ log = logging.getLogger(__name__)
 
 LEAVE_S: Final = 2.0  # how long the other side may take to say goodbye; then the call is over without it
 RECORD_S: Final = 2.0  # how long the records of the last call may take to be stored at a stop
-HOURS_S: Final = 30.0  # between two looks whether the room is open still: the wall clock may be set meanwhile
 
 _KIND_OF_SCHEME: Final = {"tel": CallKind.PSTN, "meeting": CallKind.GROUP, "sip": CallKind.PSTN, "sips": CallKind.PSTN,
                          "room": CallKind.ROOM, "audio": CallKind.ROOM, "lan": CallKind.LAN}
@@ -100,23 +100,23 @@ class CallController:
         self.book = book
         self._book_path = book_path
         self._bulletin = bulletin
-        self._missing = dict(features or {})  # capability name -> why the device lacks it
         self._rules = rules or {}
-        self._wall = wall
         self.on_over: Callable[[ActiveCall], None] = lambda _: None
         """Told of every call that is over."""
         self.on_key: Callable[[KeyPress], bool] = lambda _: True
         """Told of every key that the other side presses; returns whether others may be told which one."""
-        self.admission = Admission(book, settings, records, local_time, self._publish_device)
+        self.admission = Admission(book, settings, records, local_time, self._admission_changed)
         self._making_way = False  # for an emergency call
         self._active: ActiveCall | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._errands = Errands()
         self._orders = Orders(self._errands, self._fail)
         self._ledger = Ledger(records, bulletin, self._errands, conclusion)
         self._media = CallMedia(studio, self._orders, self._errands, lambda: self._active)
-        self.stage = self._media.stage
-        self._recording = CallRecording(bulletin, self._publish)
+        self.stage, self.limits, self.preview = self._media.stage, self._media.limits, self._media.preview
+        self._telling = Telling(
+            bulletin, self.admission, book, dict(features or {}), lambda: self._media.hardware_muted)
+        self._deadlines = Deadlines(bulletin, self.happen, wall)
+        self._recording = CallRecording(bulletin, self._telling.call, lambda: studio.announce(Tone.RECORDED))
         self._attendance = Attendance(bulletin, lambda: self._active, self._attended)
         self.messages = Messages(bulletin)
         self._presence = Presence(self._attendance, self._media.is_muted)
@@ -133,16 +133,16 @@ class CallController:
             Effect.RINGBACK: lambda _: studio.play(Tone.RINGBACK),
             Effect.QUIET: lambda _: studio.play(None),
             Effect.WARM_CAMERA: self._media.keep_warm,
-            Effect.ARM_SETUP: lambda a: self._arm(a, self._setup_s(a), "408/setupTimeout"),
-            Effect.ARM_RING: lambda a: self._arm(a, self._settings.ring_s, "487/noAnswer"),
-            Effect.ARM_RECONNECT: lambda a: self._arm(a, self._settings.reconnect_s, "410/mediaLost"),
-            Effect.ARM_LEAVE: lambda a: self._arm(a, LEAVE_S, "0/local"),
-            Effect.DISARM: lambda _: self._disarm(),
+            Effect.ARM_SETUP: lambda a: self._deadlines.arm(a, self._setup_s(a), "408/setupTimeout"),
+            Effect.ARM_RING: lambda a: self._deadlines.arm(a, self._settings.ring_s, "487/noAnswer"),
+            Effect.ARM_RECONNECT: lambda a: self._deadlines.arm(a, self._settings.reconnect_s, "410/mediaLost"),
+            Effect.ARM_LEAVE: lambda a: self._deadlines.arm(a, LEAVE_S, "0/local"),
+            Effect.DISARM: lambda _: self._deadlines.disarm(),
             Effect.APPLY_MEDIA: self._media.apply,
             Effect.TELL_HOLD: self._media.tell,
             Effect.NOTE_STARTED: self._note_started,
-            Effect.NOTE_LOST: self._note_lost,
-            Effect.NOTE_BACK: self._note_back,
+            Effect.NOTE_LOST: self._telling.lost,
+            Effect.NOTE_BACK: self._telling.back,
             Effect.CLOSE: self._close,
         }
 
@@ -168,6 +168,7 @@ class CallController:
         """End the call with 503/shutdown within 3 s, then the providers; its record is stored within RECORD_S more.
         May be called twice."""
         self._stopping = True
+        self.preview.stop()
         active = self._active
         if active is not None and active.call.live:
             self.happen(active, Signal.HANG_UP, END_REASONS["503/shutdown"])
@@ -178,7 +179,7 @@ class CallController:
         for provider in self._providers:
             await provider.stop()
         self.admission.dnd.stop()
-        self._disarm()
+        self._deadlines.disarm()
         await self._errands.stop(RECORD_S)
 
     def reconfigure(self, settings: CallSettings, entries: Sequence[Entry]) -> None:
@@ -186,7 +187,7 @@ class CallController:
         self._settings = settings
         self.admission.configure(settings)
         self.book.rebase(entries)
-        self._publish_device()
+        self._telling.device()
 
     @property
     def idle(self) -> bool:
@@ -204,7 +205,7 @@ class CallController:
         if self._active is not None:
             self._media.apply(self._active)
             self._media.tell(self._active)
-            self._publish(self._active)
+            self._telling.call(self._active)
         else:
             self._studio.mute(muted)
             self._publish_idle()
@@ -228,7 +229,7 @@ class CallController:
             active = self.current(call_id)
         except Refused:
             return None
-        return self._record(active)
+        return self._telling.record(active)
 
     def note_speaking(self, speaking: bool) -> None:
         """Whether the other side is heard speaking right now (from the loudspeaker's level)."""
@@ -299,36 +300,13 @@ class CallController:
 
     def require(self, active: ActiveCall, capability: str) -> None:
         """Raises Refused (403) with the reason where the device may not do this in the call."""
-        self._standing(active).require(capability)
-
-    async def end_for_all(self, active: ActiveCall) -> None:
-        """Send everybody else away, then leave. Raises Refused (403) where that is not ours to do."""
-        self.require(active, "hangUpForEveryOne")
-        if active.leg is not None:
-            await active.leg.end_for_all()
-        if active.call.live:
-            self.happen(active, Signal.HANG_UP)
-
-    async def remove(self, active: ActiveCall, participant: str) -> None:
-        """Send one of the room away. Raises Refused (403) where that is not ours to do, BadRequest for nobody there."""
-        self.require(active, "removeParticipant")
-        self._attendance.find(active, participant)
-        if active.leg is not None:
-            await active.leg.remove(participant)
-
-    async def mute_others(self, active: ActiveCall, participant: str | None) -> None:
-        """The microphones of the room, or of one there. Raises as ``remove``."""
-        self.require(active, "muteOthers")
-        if participant is not None:
-            self._attendance.find(active, participant)
-        if active.leg is not None:
-            await active.leg.mute_others(participant)
+        self._telling.standing(active).require(capability)
 
     def media_changed(self, active: ActiveCall) -> None:
         """What is wanted of the call's media has changed: do it, tell the other side, publish."""
         self._media.apply(active)
         self._media.tell(active)
-        self._publish(active)
+        self._telling.call(active)
 
     def raise_hand(self, active: ActiveCall, *, raised: bool) -> None:
         """Ask the others for attention, or no longer. Raises Refused (403) where nothing can be said to them."""
@@ -336,7 +314,7 @@ class CallController:
             self.require(active, "raiseHand")
         active.hand_raised = raised
         active.to_say.set()
-        self._publish(active)
+        self._telling.call(active)
 
     def show_content(self, active: ActiveCall, *, on: bool, closing: bool = True) -> None:
         """What the studio shares is shown to the others, or no longer, and then it is closed, unless ``closing`` is
@@ -351,14 +329,10 @@ class CallController:
             self._bulletin.post("media.contentEnded", callId=active.id, reason=reason.payload())
             self.show_content(active, on=False)
 
-    def limit_video(self, wish: Mapping[str, Any]) -> Json:
-        """Take the limits that ``wish`` names, in and out of calls; returns all that hold, and what they come to."""
-        return self._media.limit_video(wish)
-
     async def save_book(self) -> None:
         """Write the address book and publish it."""
         await asyncio.to_thread(save, self._book_path, self.book.dump())
-        self._publish_device()
+        self._telling.device()
 
     @property
     def ring_s(self) -> int:
@@ -449,19 +423,20 @@ class CallController:
                 active.leg, active.peer = leg, self.book.named(peer)
                 active.terms = terms_of(self._rules, peer.uri)
                 if active.terms.closes is not None:
-                    self._errands.begin(self._keep_hours(active), f"call.hours[{active.id}]")
+                    self._errands.begin(self._deadlines.keep_hours(active), f"call.hours[{active.id}]")
                 active.leg_changed.set()
                 self._attendance.change(active, leg.id, raw_id=peer.identity, display_name=active.peer.display_name)
                 self.happen(active, Signal.PEER_ACCEPTS)
             case Connected(security) if ours:
                 active.security = security
+                active.begin_pictures()
                 self._attendance.change(active, leg.id, state=ParticipantState.CONNECTED, joined=time.time())
                 self.happen(active, Signal.MEDIA_UP)
             case Transferred(peer) if ours:
                 active.handed_on, active.peer = True, self.book.named(peer) if peer.verified else peer
                 self._attendance.change(active, leg.id, raw_id=peer.identity, display_name=active.peer.display_name)
                 self._bulletin.post("call.transferred", callId=active.id, peer=active.peer.payload())
-                self._publish(active)
+                self._telling.call(active)
             case Lost():
                 self._attendance.change(active, leg.id, state=ParticipantState.RECONNECTING)
                 self.happen(active, Signal.MEDIA_LOST)
@@ -470,6 +445,10 @@ class CallController:
                 self.happen(active, Signal.MEDIA_BACK)
             case PeerMedia(muted, video):
                 self._attendance.change(active, leg.id, muted=muted, video=video)
+            case Pictures():
+                active.pictures[leg.id] = event
+                if active.leg is leg:
+                    self.media_changed(active)
             case Members(members):
                 self._attendance.take(active, members)
             case Voices(levels) if ours:
@@ -504,18 +483,6 @@ class CallController:
         self._media.cast(active)
         self._recording.look(active)
 
-    async def _keep_hours(self, active: ActiveCall) -> None:
-        """The room closes while we are in it."""
-        while active.call.live:
-            reason = active.terms.closed(self._wall())
-            if reason is not None:
-                self.happen(active, Signal.HANG_UP, reason)
-                return
-            left = (active.terms.closes or 0.0) - self._wall()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(left, HOURS_S)):
-                    await active.closed.wait()
-
     def _leg_ended(self, active: ActiveCall, leg: Leg, reason: Reason) -> None:
         del active.legs[leg.id]
         active.last_leg_reason = reason
@@ -537,37 +504,20 @@ class CallController:
         after = active.call.state
         if after is not before:
             log.info("call %s -> %s", before.value, after.value, extra={"call_id": active.id, "event": signal.value})
-            if not active.idle_try:
-                self._bulletin.post("call.stateChanged", callId=active.id,
-                                    **{"from": before.value, "to": after.value})
+            self._telling.stepped(active, before)
         for effect in effects:
             self._effects[effect](active)
-        self._publish(active)
+        self._telling.call(active)
         if active.call.connected is not None and not active.connected.done():
             active.connected.set_result(None)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def _arm(self, active: ActiveCall, seconds: float, reason_key: str) -> None:
-        self._disarm()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._timed_out, active, END_REASONS[reason_key])
-
     def _setup_s(self, active: ActiveCall) -> float:
         """Until somebody has answered, every round of the plan may ring for its time."""
         ringing = sum(one.ring_s for one in active.plan) if active.leg is None else 0
         return self._settings.setup_s + ringing
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _timed_out(self, active: ActiveCall, reason: Reason) -> None:
-        self._timer = None
-        if active.call.state is CallState.RECONNECTING and self._bulletin.document("net").get("online") is False:
-            reason = END_REASONS["496/networkLost"]
-        self.happen(active, Signal.TIMEOUT, reason)
 
     def _on_leg(self, active: ActiveCall, act: Callable[[Leg], Coroutine[Any, Any, None]], what: str) -> None:
         if active.leg is not None:
@@ -597,21 +547,10 @@ class CallController:
     # --- telling ----------------------------------------------------------------------------------------------------
 
     def _note_started(self, active: ActiveCall) -> None:
-        peer = active.peer
-        self._bulletin.post("call.started", callId=active.id, direction=active.call.direction.value,
-                            peer=None if peer is None else peer.payload())
+        self._telling.started(active)
         self._ledger.begun(active)
         self._media.tell(active)
         self._errands.begin(self._presence.keep_saying(active), f"call.presence[{active.id}]")
-
-    def _note_lost(self, active: ActiveCall) -> None:
-        active.lost_at = self._now()
-        self._bulletin.post("media.reconnecting", callId=active.id, cause="media")
-
-    def _note_back(self, active: ActiveCall) -> None:
-        seconds = 0.0 if active.lost_at is None else self._now() - active.lost_at
-        active.lost_at = None
-        self._bulletin.post("media.reconnected", callId=active.id, seconds=round(seconds, 3))
 
     def _close(self, active: ActiveCall) -> None:
         reason = active.call.reason or END_REASONS["0/local"]
@@ -621,7 +560,7 @@ class CallController:
         if active.content:
             self.show_content(active, on=False)
         if not active.idle_try:
-            self._ledger.ended(active, self._record(active), reason)
+            self._ledger.ended(active, self._telling.record(active), reason)
         self._media.apply(active)
         if active.idle_try:
             self._studio.play(None)
@@ -634,31 +573,10 @@ class CallController:
         active.leg_changed.set()
         self.on_over(active)
 
-    def _publish(self, active: ActiveCall) -> None:
-        self._bulletin.set("call", self._document(active))
+    def _admission_changed(self) -> None:
+        self._telling.device()
 
     def _publish_idle(self) -> None:
-        self._bulletin.set("call", no_call(self._standing().document()))
-        self._bulletin.set("roster", {"callId": None, "participants": []})
+        self._telling.no_call()
         self._ledger.publish()
-        self._publish_device()
-
-    def _publish_device(self) -> None:
-        self._bulletin.merge("device", doNotDisturb=self.admission.dnd.on,
-                             doNotDisturbNow=self.admission.dnd.now, lockedDown=self.admission.locked_down,
-                             hardwareMuted=self._media.hardware_muted,
-                             addressBook=[entry.payload() for entry in self.book.entries()[:100]])
-
-    def _document(self, active: ActiveCall) -> Json:
-        return active.document(self._now(), hardware_muted=self._media.hardware_muted,
-                               capabilities=self._standing(active).document())
-
-    def _record(self, active: ActiveCall) -> Json:
-        record = self._document(active) | {"durationMs": active.duration_ms(self._now())}
-        del record["capabilities"]  # of the device, and of now
-        return record
-
-    def _standing(self, active: ActiveCall | None = None) -> Standing:
-        if active is None:
-            return Standing(hardware_muted=self._media.hardware_muted, missing=self._missing)
-        return active.standing(hardware_muted=self._media.hardware_muted, missing=self._missing)
+        self._telling.device()

@@ -10,13 +10,15 @@ from typing import Any
 from appliance.calls.active import ActiveCall
 from appliance.calls.errands import Errands
 from appliance.calls.orders import Orders
+from appliance.calls.preview import Preview
 from appliance.calls.stage import Stage, faces_in_room, faces_of_peer
 from appliance.media.api import Studio
+from appliance.media.ladder import Constraints
 from appliance.media.layout import PEER, Layout
 from appliance.providers.api import Leg, MediaWanted
 from appliance.vocabulary import CallKind, Json, MutedBy
 
-__all__ = ["CallMedia"]
+__all__ = ["CallMedia", "VideoLimits"]
 
 
 class CallMedia:
@@ -32,10 +34,16 @@ class CallMedia:
         self._warm = False
         self.hardware_muted = False  # by the line of the board
         self.stage = Stage(studio)
+        self.limits = VideoLimits(studio, self.stage)
+        self.preview = Preview(studio, self.stage, idle=lambda: not _live(current()))
         self.stage.on_view = self._look
 
     def apply(self, active: ActiveCall) -> None:
         over = not active.call.live
+        if not over:
+            self.preview.stop()
+        if over:
+            self.limits.call_over()
         self._studio.mute(self.hardware_muted if over else self.is_muted(active))
         self._studio.mute_incoming(not over and active.incoming_muted)
         self.keep_warm(active)
@@ -66,6 +74,8 @@ class CallMedia:
         if warm is not self._warm:
             self._warm = warm
             self._errands.begin(self._studio.warm_camera(warm), "call.warmCamera" if warm else "call.coolCamera")
+        if before and not active.unattended:
+            self.preview.stop()
 
     def show_content(self, active: ActiveCall, *, on: bool, closing: bool = True) -> None:
         """What the studio shares is shown to the others, or no longer, and then it is closed, unless ``closing`` is
@@ -73,11 +83,6 @@ class CallMedia:
         if active.content and not on and closing:
             self._errands.begin(self._studio.unshare(), "call.unshare")
         active.content = on
-
-    def limit_video(self, wish: Mapping[str, Any]) -> Json:
-        """Take the limits that ``wish`` names, in and out of calls; returns all that hold, and what they come to."""
-        self._studio.constrain(self._studio.constraints.changed(wish))
-        return self._studio.limits()
 
     def cast(self, active: ActiveCall) -> None:
         """The roster of the call has changed."""
@@ -95,3 +100,37 @@ class CallMedia:
     def _on_leg(self, active: ActiveCall, act: Callable[[Leg], Coroutine[Any, Any, None]], what: str) -> None:
         if active.leg is not None:
             self._orders.give(active.leg, act(active.leg), what)
+
+
+def _live(active: ActiveCall | None) -> bool:
+    return active is not None and active.call.live
+
+
+class VideoLimits:
+    """What the picture is limited to, in the form of ``video.constraints``: until further notice, and for one call."""
+
+    def __init__(self, studio: Studio, stage: Stage) -> None:
+        self._studio = studio
+        self._stage = stage
+        self._standing: Constraints | None = None  # what holds again after a call that has its own
+
+    def take(self, wish: Mapping[str, Any]) -> Json:
+        """Take the limits that ``wish`` names, in and out of calls; returns all that hold, and what they come to."""
+        if self._standing is not None:
+            self._standing = self._standing.changed(wish)
+        self._limit(self._studio.constraints.changed(wish))
+        return self._studio.limits()
+
+    def begin_call_with(self, wish: Mapping[str, Any]) -> None:
+        """Take them until ``call_over``."""
+        self._standing = self._standing or self._studio.constraints
+        self._limit(self._studio.constraints.changed(wish))
+
+    def call_over(self) -> None:
+        standing, self._standing = self._standing, None
+        if standing is not None:
+            self._limit(standing)
+
+    def _limit(self, constraints: Constraints) -> None:
+        self._studio.constrain(constraints)
+        self._stage.allow(constraints.receive_videos, constraints.receive_height)

@@ -35,6 +35,7 @@ class PictureCommands:
     def handlers(self) -> Mapping[str, Handler]:
         """What ``__main__`` gives to the intake."""
         return {"video.layout": self._layout, "video.subscribe": self._subscribe,
+                "preview.start": self._preview_start, "preview.stop": self._preview_stop,
                 "content.start": self._content_start, "content.stop": self._content_stop}
 
     async def _layout(self, command: Command) -> Json:
@@ -52,6 +53,12 @@ class PictureCommands:
         asked = command.args["quality"]
         feed = who if active.call.kind is CallKind.ROOM else PEER.feed
         self._controller.stage.ask(feed, None if asked == "auto" else Quality[asked.upper()])
+
+    async def _preview_start(self, _: Command) -> None:
+        await self._controller.preview.start()
+
+    async def _preview_stop(self, _: Command) -> None:
+        self._controller.preview.stop()
 
     async def _content_start(self, command: Command) -> None:
         active = self._controller.current(command.args.get("callId"))

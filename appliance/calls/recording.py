@@ -23,20 +23,31 @@ __all__ = ["CallRecording", "RecordCommands"]
 
 
 class CallRecording:
-    """Tells each change of who records the call; ``publish`` tells the call itself."""
+    """Tells each change of who records the call; ``publish`` tells the call itself, ``announce`` is heard by all."""
 
-    def __init__(self, bulletin: Bulletin, publish: Callable[[ActiveCall], None]) -> None:
+    def __init__(
+        self, bulletin: Bulletin, publish: Callable[[ActiveCall], None], announce: Callable[[], None],
+    ) -> None:
         self._bulletin = bulletin
         self._publish = publish
+        self._announce = announce
 
     def take(self, active: ActiveCall, event: Recording) -> None:
         """What the other side records by our word."""
-        active.recording = event.on
+        active.recording, active.recording_heard = event.on, frozenset()
+        if event.on:
+            self._announce()
+            active.recording_heard = frozenset(active.roster.members)
         self.look(active, event.reason)
         active.to_say.set()
 
     def look(self, active: ActiveCall, reason: Reason | None = None) -> None:
-        """Somebody records, or no longer. ``reason``: why our own recording has ended, where nobody stopped it."""
+        """The roster may be another one: somebody records, or no longer, or has come and is to hear that we do.
+        ``reason``: why our own recording has ended, where nobody stopped it."""
+        there = frozenset(active.roster.members)
+        if active.recording and not there <= active.recording_heard:
+            self._announce()
+        active.recording_heard = there
         before, now = active.recorders_told, active.recorders
         if before == now:
             return

@@ -7,7 +7,20 @@ from dataclasses import replace
 
 from appliance.calls.roster import Roster
 from appliance.media.api import Studio
-from appliance.media.layout import ALL, PEER, Face, Layout, Quality, Seat, Shows, Source, arrange, quality_for, spoken
+from appliance.media.layout import (
+    ALL,
+    PEER,
+    SELF,
+    Face,
+    Layout,
+    Quality,
+    Seat,
+    Shows,
+    Source,
+    arrange,
+    quality_for,
+    spoken,
+)
 from appliance.vocabulary import Json, ParticipantState
 from hw.api import Fit
 
@@ -29,7 +42,9 @@ class Stage:
         self._faces: Sequence[Face] = ()
         self._order: Sequence[str] = ()
         self._asked: dict[str, Quality] = {}  # by who they are, of whom somebody has asked for a quality
-        self._most = ALL
+        self._most = self._allowed = ALL
+        self._lines = 0
+        self._preview = False
         self.view: Mapping[Source, Quality] = {}
         """What is received, and how large."""
         self.on_view: Callable[[], None] = _nobody
@@ -58,6 +73,16 @@ class Stage:
     def limit(self, most: int) -> None:
         """So many pictures of others at the most, content among them, from now on."""
         self._most = most
+        self._arrange()
+
+    def allow(self, most: int, lines: int) -> None:
+        """What somebody limits it to, whatever the board carries: so many pictures, and lines of each; 0: no limit."""
+        self._allowed, self._lines = most or ALL, lines
+        self._arrange()
+
+    def preview(self, shown: bool) -> None:
+        """Ourselves alone, while there is nobody else."""
+        self._preview = shown
         self._arrange()
 
     def ask(self, feed: str, quality: Quality | None) -> None:
@@ -105,13 +130,16 @@ class Stage:
 
     def document(self) -> Json:
         """Wanted beside actual."""
-        return {"wanted": self.wanted[0].value, "actual": self.layout.value, "fit": self.wanted[1].value}
+        actual = "preview" if self._preview and not self._faces else self.layout.value
+        return {"wanted": self.wanted[0].value, "actual": actual, "fit": self.wanted[1].value}
 
     def _arrange(self) -> None:
         size = self._studio.screen_size
         faces = [replace(face, video=False, content=False) if self._asked.get(face.who) is Quality.OFF else face
                  for face in self._faces]
-        seats = arrange(self.layout, faces, order=self._order, size=size, most=self._most)
+        seats = arrange(self.layout, faces, order=self._order, size=size, most=min(self._most, self._allowed))
+        if self._preview and not faces:
+            seats = (Seat(SELF),)
         self._studio.arrange(seats, faces, self.wanted[1], self.document())
         view = {seat.source: self._quality(seat, size) for seat in seats if seat.source.shows is not Shows.SELF}
         if view != self.view:
@@ -121,7 +149,7 @@ class Stage:
     def _quality(self, seat: Seat, size: tuple[int, int]) -> Quality:
         who = next((face.who for face in self._faces if face.feed == seat.source.feed), "")
         asked = self._asked.get(who) if seat.source.shows is Shows.PERSON else None
-        return quality_for(seat, size) if asked is None else asked
+        return quality_for(seat, size, self._lines) if asked is None else asked
 
 
 def faces_in_room(roster: Roster) -> list[Face]:

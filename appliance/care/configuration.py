@@ -20,10 +20,13 @@ log = logging.getLogger(__name__)
 
 
 class Configuration:
-    """``load`` reads the file (blocking); ``apply`` gives new settings to the rooms that take them while running."""
+    """``load`` reads the file (blocking); ``apply`` gives new settings to the rooms that take them while running.
+    ``first_boot``: what an image found wrong in a first boot file; told as faults of the settings until the next start.
+    """
 
     def __init__(self, loaded: Loaded, path: Path | None, bulletin: Bulletin, diagnostics: Diagnostics,
-                 load: Callable[[], Loaded], apply: Callable[[Settings], None]) -> None:
+                 load: Callable[[], Loaded], apply: Callable[[Settings], None], *,
+                 first_boot: tuple[str, ...] = ()) -> None:
         self.settings = loaded.settings
         self._path = path
         self._bulletin = bulletin
@@ -32,6 +35,7 @@ class Configuration:
         self._apply = apply
         self._waiting: tuple[str, ...] = ()
         self._version = 1
+        self._first_boot = tuple(f"first boot file: {fault}" for fault in first_boot)
         self._tell(loaded.faults)
 
     def handlers(self) -> Mapping[str, Handler]:
@@ -67,11 +71,13 @@ class Configuration:
     async def _get(self, _: Command) -> Json:
         return {"settings": explain(self.settings)}
 
-    def _tell(self, faults: tuple[str, ...]) -> None:
+    def _tell(self, of_file: tuple[str, ...]) -> None:
+        faults = (*of_file, *self._first_boot)
         self._diagnostics.flag("configRejected", bool(faults), errors=list(faults))
         self._bulletin.set("config", {
             "path": None if self._path is None else str(self._path), "version": self._version,
             "errors": list(faults), "needRestart": list(self._waiting)})
+        if of_file:
+            log.error("the settings file was refused: %s", "; ".join(of_file))
         if faults:
-            log.error("the settings file was refused: %s", "; ".join(faults))
             self._bulletin.post("config.changed", applied=[], errors=list(faults))

@@ -120,10 +120,10 @@ class Logs(logging.Handler):
         for room in ("appliance", "hw"):
             logging.getLogger(room).setLevel(number)
 
-    def hide(self, secrets: Iterable[str]) -> None:
-        """More texts that are replaced by ``***`` in everything written from now on. Longer first: one may hold
-        another."""
-        known = {*self._secrets, *(secret for secret in secrets if len(secret) >= SHORTEST_SECRET)}
+    def hide(self, secrets: Iterable[str], no_longer: Iterable[str] = ()) -> None:
+        """More texts that are replaced by ``***`` in everything written from now on, and some that nobody may use any
+        more and need not be. Longer first: one may hold another."""
+        known = {*self._secrets, *(secret for secret in secrets if len(secret) >= SHORTEST_SECRET)} - {*no_longer}
         self._secrets = tuple(sorted(known, key=len, reverse=True))
 
     def install(self) -> Logs:

@@ -12,16 +12,16 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
-
-import ifaddr
 
 from appliance.bulletin import Bulletin
 from appliance.care.diagnostics import Diagnostics
 from appliance.care.quality import BAD, GOOD, POOR
 from appliance.clock import Clock
 from appliance.errors import StoreError
+from appliance.network import read_network
 from appliance.vocabulary import CallState, Json
 from hw.api import Health, Link
 
@@ -66,15 +66,12 @@ class WatchPorts:
     health: Callable[[], Health]  # of the board
 
 
-def addresses() -> list[str]:
-    """Own IP addresses that are not loopback or link-local. Blocking."""
-    found = []
-    for adapter in ifaddr.get_adapters():
-        for ip in adapter.ips:
-            text = ip.ip if isinstance(ip.ip, str) else ip.ip[0]
-            if not text.startswith(("127.", "169.254.", "fe80")) and text != "::1":
-                found.append(text)
-    return found
+async def addresses() -> list[str]:
+    """Own IP addresses that are not loopback or link-local, of interfaces with a carrier: an interface that is down, or
+    has no cable, keeps its addresses, and nobody is reached from them. Raises OSError."""
+    found = [ip_address(one) for one in (await read_network()).addresses]
+    return [str(one) for one in sorted(found, key=lambda one: (one.version, int(one)))
+            if not one.is_loopback and not one.is_link_local]
 
 
 class Watch:
@@ -183,7 +180,7 @@ class Watch:
                 {"name": link.name, "up": link.up, "mbps": link.mbps, "dbm": link.dbm} for link in health.links])
 
     async def _network(self) -> None:
-        own = await asyncio.to_thread(addresses)
+        own = await addresses()
         self._diagnostics.flag("noNetwork", not own)
         broker = self._ports.broker()
         now = self._clock.monotonic()

@@ -110,7 +110,7 @@ def _doctor(words: list[str]) -> int:
 def _command(words: list[str]) -> ExitCode:
     top = parser()
     asked = top.parse_args(words)
-    if asked.version:
+    if asked.own_version:
         return _version()
     if asked.command is None:
         top.print_help(sys.stderr)
@@ -449,15 +449,15 @@ class _Peer:
 
 
 def _peer(asked: Namespace) -> _Peer:
-    if asked.url:
+    if asked.own_url:
         return _remote(asked)
-    if asked.token_file or asked.ca_file:
+    if asked.own_token_file or asked.own_ca_file:
         raise _UsageError("--token-file and --ca-file go with --url")
-    if asked.socket:
-        return _Peer((Path(asked.socket),))
+    if asked.own_socket:
+        return _Peer((Path(asked.own_socket),))
     from appliance.places import socket_candidates
 
-    environ = {**os.environ, "EDGECALL_DATA": asked.data} if asked.data else os.environ
+    environ = {**os.environ, "EDGECALL_DATA": asked.own_data} if asked.own_data else os.environ
     return _Peer(socket_candidates(environ))
 
 
@@ -466,21 +466,21 @@ def _remote(asked: Namespace) -> _Peer:
     from appliance.settings.secret import read_secret
 
     try:
-        url = urlsplit(asked.url)
+        url = urlsplit(asked.own_url)
         url.port  # noqa: B018 - raises ValueError for what is no port
     except ValueError as error:
-        raise _UsageError(f"--url {asked.url}: {error}") from None
+        raise _UsageError(f"--url {asked.own_url}: {error}") from None
     if url.scheme not in {"http", "https"} or not url.hostname or url.username is not None or url.path.strip("/"):
         raise _UsageError("--url is http://HOST[:PORT] or https://HOST[:PORT]")
-    if url.scheme == "http" and asked.token_file and not is_loopback(url.hostname):
+    if url.scheme == "http" and asked.own_token_file and not is_loopback(url.hostname):
         raise _UsageError("the token would cross the network unencrypted: use https://")
     token = ""
-    if asked.token_file:
+    if asked.own_token_file:
         try:
-            token = read_secret(str(Path(asked.token_file).expanduser().absolute()), Path(), os.environ).reveal()
+            token = read_secret(str(Path(asked.own_token_file).expanduser().absolute()), Path(), os.environ).reveal()
         except ValueError as error:
             raise _UsageError(f"--token-file: {error}") from None
-    return _Peer(url=asked.url, token=token, ca_file=asked.ca_file or "")
+    return _Peer(url=asked.own_url, token=token, ca_file=asked.own_ca_file or "")
 
 
 if __name__ == "__main__":

@@ -3,12 +3,14 @@
 An entry is what is pressed without a pause of PAUSE_S. A code without a PIN acts as soon as it is complete; a PIN is
 ended by ``#``, so that a wrong one is known as that, and counted. ``*`` begins anew. WRONG wrong PINs lock their rule:
 for LOCK_S, then for twice as long each time, up to LOCKED_MOST_S, until the right one is given. While it is locked, and
-in a call that may not, no PIN is compared: nobody learns there whether it was right.
+in a call that may not, no PIN is compared: nobody learns there whether it was right. A restart forgets none of it: a
+lock begins anew then, as no clock tells how long the device was off.
 """
 
 from __future__ import annotations
 
 import hmac
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -24,6 +26,10 @@ KEYS: Final = 32  # of one entry: the longest code, the longest PIN, and what no
 WRONG: Final = 5
 LOCK_S: Final = 60.0
 LOCKED_MOST_S: Final = 3600.0
+
+_Kept = tuple[int, float, float]
+"""Of one rule: how often its PIN was wrong since it was locked, seconds of its next lock, and of the one that holds."""
+_UNTOUCHED: Final[_Kept] = (0, LOCK_S, 0.0)
 
 
 class Why(StrEnum):
@@ -51,6 +57,7 @@ class _Guard:
     rule: CodeSettings
     wrong: int = 0
     lock_s: float = LOCK_S  # next time
+    locked_s: float = 0.0  # this time
     locked_until: float = float("-inf")
     peers: frozenset[str] = field(init=False)
 
@@ -88,13 +95,22 @@ class _Guard:
         if self.wrong < WRONG:
             return 0.0
         seconds, self.wrong = self.lock_s, 0
-        self.locked_until = now + seconds
+        self.locked_s, self.locked_until = seconds, now + seconds
         self.lock_s = min(2 * seconds, LOCKED_MOST_S)
         return seconds
 
+    def kept(self, now: float) -> _Kept:
+        return self.wrong, self.lock_s, self.locked_s if now < self.locked_until else 0.0
+
+    def recall(self, kept: _Kept, now: float) -> float:
+        """Seconds for which it is locked from now on; 0 where it is not."""
+        self.wrong, self.lock_s, self.locked_s = kept
+        self.locked_until = now + self.locked_s
+        return self.locked_s
+
 
 class CodeLock:
-    """One call at a time. Wrong PINs are counted over all calls, until the next start."""
+    """One call at a time. Wrong PINs are counted over all calls, and over restarts by ``kept`` and ``recall``."""
 
     def __init__(self, rules: Sequence[CodeSettings]) -> None:
         self._guards = [_Guard(rule) for rule in rules]
@@ -102,6 +118,21 @@ class CodeLock:
         self._call = ""
         self._entry = ""
         self._at = float("-inf")
+
+    def kept(self, now: float) -> str:
+        """What a restart must not forget: JSON, by the names of the rules whose PIN was wrong."""
+        counts = {one.rule.name: one.kept(now) for one in self._guards}
+        return json.dumps({name: kept for name, kept in counts.items() if kept != _UNTOUCHED})
+
+    def recall(self, kept: str, now: float) -> Sequence[tuple[CodeSettings, float]]:
+        """Take over what was ``kept``; returns the rules that are locked, and for how many seconds. Raises ValueError,
+        and takes nothing."""
+        counts = json.loads(kept)
+        if not isinstance(counts, dict):
+            raise ValueError("these are no counts of wrong PINs")  # noqa: TRY004 - as for any other text
+        known = {name: _count_of(value) for name, value in counts.items()}
+        locked = [(one.rule, one.recall(known.get(one.rule.name, _UNTOUCHED), now)) for one in self._guards]
+        return [(rule, seconds) for rule, seconds in locked if seconds]
 
     def may_be_secret(self, key: KeyPress) -> bool:
         """Whether keys of this call may belong to a PIN, and are not to be told."""
@@ -144,3 +175,11 @@ class CodeLock:
             right[0].right()
             return Verdict(right[0].rule)
         return Verdict(able[0].rule, Why.WRONG_PIN, max(one.mistaken(now) for one in able))
+
+
+def _count_of(value: object) -> _Kept:
+    match value:
+        case [int(wrong), int() | float() as lock_s, int() | float() as locked_s]:
+            if 0 <= wrong < WRONG and LOCK_S <= lock_s <= LOCKED_MOST_S and 0 <= locked_s <= LOCKED_MOST_S:
+                return wrong, lock_s, locked_s
+    raise ValueError("this is no count of wrong PINs")

@@ -40,11 +40,12 @@ _WORDS: Final = {
 
 class DigitDoor:
     """Lives on the loop. ``told``: of each entry that came to something, the data of ``door.code``; ``refused``: why
-    and who; ``tampered``: a rule is locked, for how many seconds, and which."""
+    and who; ``tampered``: a rule is locked, for how many seconds, and which; ``keep``: what the next start is to
+    ``recall``."""
 
     def __init__(
         self, submit: Submit, settings: DoorSettings, *, told: Callable[[Json], object],
-        refused: Callable[[str, str], None], tampered: Callable[[float, str], None],
+        refused: Callable[[str, str], None], tampered: Callable[[float, str], None], keep: Callable[[str], None],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._submit = submit
@@ -52,9 +53,23 @@ class DigitDoor:
         self._told = told
         self._refused = refused
         self._tampered = tampered
+        self._keep = keep
+        self._kept = ""
+        self._unlocked: dict[str, asyncio.TimerHandle] = {}  # by rule: its lock is over
         self._monotonic = monotonic
         self._refusals = RateLimit(REFUSALS_PER_S, REFUSALS_BURST, monotonic)
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def recall(self, kept: str) -> None:
+        """What was kept before a restart, which opens no lock: each begins anew."""
+        try:
+            locked = self._lock.recall(kept, self._monotonic())
+        except ValueError:
+            log.warning("what was kept of wrong PINs (door.codes) before the restart cannot be read, and is forgotten")
+            return
+        self._kept = kept
+        for rule, seconds in locked:
+            self._locked(rule, seconds)
 
     def press(self, key: KeyPress) -> bool:
         """Take a key; returns whether it may be told to others. Tones are anybody's, and move nothing."""
@@ -66,11 +81,27 @@ class DigitDoor:
             case Verdict(rule, Why() as why, locks_s):
                 self._refuse(rule, why, key)
                 if locks_s:
-                    self._tampered(locks_s, rule.name)
+                    self._locked(rule, locks_s)
+        self._keep_count()
         return not self._lock.may_be_secret(key)
+
+    def _locked(self, rule: CodeSettings, seconds: float) -> None:
+        self._tampered(seconds, rule.name)
+        before = self._unlocked.pop(rule.name, None)
+        if before is not None:
+            before.cancel()
+        self._unlocked[rule.name] = asyncio.get_running_loop().call_later(seconds + 0.1, self._keep_count)
+
+    def _keep_count(self) -> None:
+        kept = self._lock.kept(self._monotonic())
+        if kept != self._kept:
+            self._kept = kept
+            self._keep(kept)
 
     async def stop(self) -> None:
         """May be called twice."""
+        for timer in self._unlocked.values():
+            timer.cancel()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

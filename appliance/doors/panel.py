@@ -353,6 +353,7 @@ class PanelDoor:
         self._light("status", FAST if self._failing else PULSE if raised else ON)
         media = self._bulletin.document("media")
         self._light("capture", ON if media.get("capturing") else OFF)
+        self._light("recording", ON if live and call.get("isRecordingActive") else OFF)
         if live or self._words is not None:
             self._dark = False
         elif "dark" not in self._moments and not self._dark:
@@ -389,9 +390,9 @@ class PanelDoor:
             return BANNER[state] or peer, "Emergency call" + (" · not encrypted" if clear else "")
         if state is CallState.CONNECTED and call.get("kind") == CallKind.ROOM.value and \
                 self._bulletin.document("roster").get("participants"):
-            return "", "Muted" if call.get("isMuted") else ""  # their pictures have their names
+            return "", _marks(call)  # their pictures have their names
         if state in BANNER:
-            return BANNER[state] or peer, peer if BANNER[state] else ("Muted" if call.get("isMuted") else "")
+            return BANNER[state] or peer, peer if BANNER[state] else _marks(call)
         if device.get("lockedDown"):
             return device.get("name", ""), "Locked: emergency calls only"
         if device.get("doNotDisturbNow"):
@@ -412,6 +413,12 @@ class PanelDoor:
                       for name in self._panel.lamps},
             "relays": {name: {"closed": self._panel.closed(name)} for name in self._panel.relays},
         })
+
+
+def _marks(call: Json) -> str:
+    """What people in front of the device are to know of a call besides its pictures."""
+    marks = (("isMuted", "Muted"), ("isRecordingActive", "Recorded"))
+    return " · ".join(words for name, words in marks if call.get(name))
 
 
 def without_panel() -> Mapping[str, Handler]:

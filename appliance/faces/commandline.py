@@ -137,8 +137,8 @@ def parser(prog: str = "edgecall") -> argparse.ArgumentParser:
     )
     where = top.add_argument_group("which appliance")
     for name, (metavar, words) in _WHERE.items():
-        where.add_argument(name, metavar=metavar, help=words)
-    top.add_argument("--version", action="store_true", help="show the version and end")
+        where.add_argument(name, dest=f"own_{name[2:].replace('-', '_')}", metavar=metavar, help=words)
+    top.add_argument("--version", dest="own_version", action="store_true", help="show the version and end")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for verb in VERBS:
         _add_verb(commands, verb)

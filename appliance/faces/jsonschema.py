@@ -56,6 +56,8 @@ _BOUNDS: Final[dict[ArgType, tuple[str, str]]] = {
 
 
 _TIME: Final[Json] = {"type": "string", "format": "date-time"}
+_TIME_OR_NONE: Final[Json] = {"type": ["string", "null"], "format": "date-time"}
+_KIND: Final[Json] = {"enum": ["install", "back"]}
 
 
 def pascal(name: str) -> str:
@@ -298,6 +300,31 @@ def _net() -> Json:
     })
 
 
+def _update() -> Json:
+    text: Json = {"type": ["string", "null"]}
+    return _object({
+        "supported": {"type": ["boolean", "null"],
+                      "description": "whether this system was flashed from an image; null: not known yet"},
+        "phase": {"enum": ["unknown", "idle", "waiting", "installing", "pending", "rebooting", "trial"],
+                  "description": "pending: installed; trial: the new system runs, and whether it is well is found out"},
+        "waitsFor": {"type": "array", "items": {
+            "enum": ["date", "clock", "call", "idle", "window", "commit", "service"]}},
+        "version": {**text, "description": "of the system that runs"}, "slot": {"enum": ["A", "B", None]},
+        "trial": {"type": "boolean"}, "progress": {"type": ["integer", "null"], "minimum": 0, "maximum": 100},
+        "step": {"type": "string"},
+        "other": {"type": ["object", "null"], "description": "the other system", "properties": {
+            "version": text, "state": {"enum": ["good", "bad", "unknown"]}}},
+        "job": {"type": ["object", "null"], "properties": {
+            "id": {"type": "string"}, "kind": _KIND, "url": text, "version": text,
+            "restart": {"enum": ["window", "now", "held"]}, "attempt": {"type": "integer", "minimum": 0},
+            "notBefore": _TIME_OR_NONE, "force": _TIME_OR_NONE}},
+        "last": {"type": ["object", "null"], "description": "what became of the last one", "properties": {
+            "job": {"type": "string"}, "kind": _KIND,
+            "result": {"enum": ["succeeded", "failed", "rolledBack", "cancelled"]}, "version": text, "running": text,
+            "code": {"type": "string"}, "message": {"type": "string"}, "at": _TIME}},
+    }, ("supported", "phase", "waitsFor", "job", "last"))
+
+
 def _provider() -> Json:
     """By the name of the provider. ``capabilities``: by target scheme, whether it can be called now, or why not."""
     peer = _object({"connected": {"type": "boolean"}}, ("connected",))
@@ -386,7 +413,7 @@ def state(name: str) -> Json:
         return {"type": "string", "enum": ["online", "offline"], "description": STATES[name]}
     known: dict[str, Callable[[], Json]] = {
         "call": _call, "roster": _roster, "diag": _diag, "config": _config, "health": _health,
-        "provider": _provider, "net": _net,
+        "provider": _provider, "net": _net, "update": _update,
         "media": _media, "devices": _devices, "quality": _quality,
     }
     return {"description": STATES[name], **(known[name]() if name in known else {"type": "object"})}

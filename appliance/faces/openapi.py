@@ -157,6 +157,9 @@ def _state() -> Json:
             {"200": _reply("Its summary.", _SUMMARY)}, parameters=[call, dialect])},
         "/v1/camera/snapshot": {"get": _read("snapshot", "A picture of the camera, now.", {
             "200": {"description": "The picture.", "content": {"image/jpeg": {}}}})},
+        "/v1/camera/preview": {"get": _read(
+            "preview", "What the camera sees, five pictures a second, for two minutes or until a call.",
+            {"200": {"description": "A part for each picture.", "content": {"multipart/x-mixed-replace": {}}}})},
         "/v1/openapi.json": {"get": _read("openapi", "This document.", {
             "200": _reply("OpenAPI 3.1.", {"type": "object"})})},
         "/metrics": {"get": _read("metrics", "Figures for Prometheus.", {

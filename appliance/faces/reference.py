@@ -114,8 +114,12 @@ def _verb(verb: Verb) -> str:
 
 def _rows(verb: Verb) -> list[tuple[str, Arg]]:
     """Every argument, and the members of objects behind them by their path."""
-    return [(f"{arg.name}.{field.name}" if field is not arg else arg.name, field)
-            for arg in verb.args for field in (arg, *arg.fields)]
+    return [row for arg in verb.args for row in _with_members(arg)]
+
+
+def _with_members(arg: Arg, within: str = "") -> list[tuple[str, Arg]]:
+    name = f"{within}{arg.name}"
+    return [(name, arg), *(row for field in arg.fields for row in _with_members(field, f"{name}."))]
 
 
 def _type(arg: Arg) -> str:
@@ -219,8 +223,9 @@ def configuration() -> str:
         "`edgecall check FILE` checks a file without starting anything.\n\n",
         "The whole file is checked, and all faults are told at once. A file with faults never replaces good settings: "
         "a running appliance keeps those it has; at a start the last good file is used, of which a copy "
-        "(`settings.last-good.toml`) is kept in the data folder; both raise the diagnostic `configRejected`. Without "
-        "a good copy the start ends with exit code 78 and the list of faults.\n\n",
+        "(`settings.last-good.….toml`) is kept in the data folder; both raise the diagnostic `configRejected`. Without "
+        "a good copy the start ends with exit code 78 and the list of faults. A version that knows other settings has "
+        "a copy of its own, so that going back to it is not hindered by what was set since.\n\n",
         "The data folder is `--data`, `EDGECALL_DATA`, systemd's `StateDirectory`, or `~/.local/share/edgecall`.\n\n",
         "**Secrets** never stand in this file. A key that ends in `_file` names a file with nothing but the secret, "
         "readable by the service alone (`chmod 600`; a path that begins with `./` counts from the folder of the "

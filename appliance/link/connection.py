@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Set
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Any, Final
 
 from appliance.handover import Inbox
@@ -29,6 +28,7 @@ from appliance.link.lean_paho import (
     SubscribeOptions,
     paho,
 )
+from appliance.network import is_cut_off
 from appliance.settings import MqttSettings
 
 __all__ = ["Connection", "Ending", "Will", "tls_context"]
@@ -193,10 +193,9 @@ class Connection:
         if sock is None:
             return not self._established
         try:
-            host = ip_address(sock.getsockname()[0])
+            return is_cut_off(sock.getsockname()[0], addresses)
         except OSError:  # paho's thread has just closed it
             return True
-        return str(host) not in addresses and not host.is_loopback and not host.is_link_local
 
     async def close(self, within_s: float = CONNECT_S) -> None:
         """Send DISCONNECT and wait until paho's thread is gone. May be called twice."""

@@ -1,7 +1,7 @@
 """The seam to aiortc: the peer connection, made of our own parts.
 
-Every private name of aiortc that Edgecall touches stands here or in ``dtls_seam``, ``rtp_seam``, ``routing_seam`` and
-``sctp_seam``, those of aioice in ``ice_seam``.
+Every private name of aiortc that Edgecall touches stands here or in ``dtls_seam``, ``association_seam``, ``rtp_seam``,
+``routing_seam`` and ``sctp_seam``, those of aioice in ``ice_seam``.
 
 What is used as it is: ICE checks, DTLS, SCTP, the SDP parser, the RTP and RTCP codecs. What is replaced, and why:
 
@@ -14,7 +14,8 @@ What is used as it is: ICE checks, DTLS, SCTP, the SDP parser, the RTP and RTCP 
                           transport-wide feedback (stock reads format 15 as if it were NACK), drops data for a peer
                           that is gone (stock raises in tasks that nobody waits for)
 ``Router``                FIR by its FCI, RTP by MID and RID, retransmissions of unknown sources (``routing_seam``)
-``PeerConnection``        builds all of these, bundles always, names its tasks, tells of failures
+``PeerConnection``        builds all of these, bundles always, connects what was described while it connected, names its
+                          tasks, tells of failures
 ========================  ==========================================================================================
 """
 
@@ -49,7 +50,7 @@ from appliance.media.dtls_seam import (
 from appliance.media.ice_seam import IceConnection
 from appliance.media.servers import ServerPool
 
-__all__ = ["PeerConnection", "candidate_from_sdp"]
+__all__ = ["Gatherer", "PeerConnection", "candidate_from_sdp", "path_facts"]
 
 
 def hide(thing: object, owner: type, name: str, value: object) -> None:
@@ -57,14 +58,20 @@ def hide(thing: object, owner: type, name: str, value: object) -> None:
 
 
 class Gatherer(RTCIceGatherer):
-    def __init__(self, servers: ServerPool, *, loopback: bool, marking: int, on_arrival: Callable[[], None]) -> None:
+    """``agent`` is ours. ``only``, ``beside``: see ``IceConnection``."""
+
+    def __init__(
+        self, servers: ServerPool, *, loopback: bool, marking: int, on_arrival: Callable[[], None], only: str = "",
+        beside: IceConnection | None = None,
+    ) -> None:
         super().__init__(iceServers=[])
-        self._agent = IceConnection(servers=servers, loopback=loopback, marking=marking, on_arrival=on_arrival)
-        self._connection = self._agent
+        self.agent = IceConnection(
+            servers=servers, loopback=loopback, marking=marking, on_arrival=on_arrival, only=only, beside=beside)
+        self._connection = self.agent
 
     def hand_media(self, take: Callable[[bytes], bool]) -> None:
         """``take`` is given each datagram first, and says whether it was its."""
-        self._agent.take_media = take
+        self.agent.take_media = take
 
 
 class PeerConnection(RTCPeerConnection):
@@ -92,6 +99,7 @@ class PeerConnection(RTCPeerConnection):
         self._on_error = on_error
         self._wide = wide
         self._connecting: set[asyncio.Task[Any]] = set()
+        self._one_by_one = asyncio.Lock()
 
     async def close(self) -> None:
         """Close and see the connecting tasks end; aiortc forgets them, and the transports when one line has lost its
@@ -114,7 +122,8 @@ class PeerConnection(RTCPeerConnection):
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
         try:
-            await RTCPeerConnection._RTCPeerConnection__connect(self)  # type: ignore[attr-defined]
+            async with self._one_by_one:  # aiortc passes over lines described while the DTLS of others is on its way
+                await RTCPeerConnection._RTCPeerConnection__connect(self)  # type: ignore[attr-defined]
         except Exception as error:  # aiortc would leave it in a forgotten task
             self._on_error(error)
 
@@ -142,6 +151,7 @@ class PeerConnection(RTCPeerConnection):
             dtls = transceivers[0].receiver.transport
         elif sctp:
             dtls = sctp.transport
+            sctp._bundled = True  # else its transport, which is the line's too, is stopped as one that is left over
         else:
             dtls = self._RTCPeerConnection__createDtlsTransport()
         outgoing, incoming = self._streams(kind)
@@ -164,6 +174,15 @@ class PeerConnection(RTCPeerConnection):
         dtls = self._dtls
         connection = dtls.transport._connection if dtls is not None else None
         return connection if isinstance(connection, IceConnection) else None
+
+    def ask(self) -> bool:
+        """Have the peer show that it is there; its answer is an arrival. False: there is no path to ask it by."""
+        return self._ice is not None and self._ice.ask()
+
+    @property
+    def round_trip_s(self) -> float | None:
+        """By the latest check that was answered; None before."""
+        return self._ice.checks.round_trip_s if self._ice is not None else None
 
     @property
     def state(self) -> str:
@@ -250,21 +269,28 @@ class PeerConnection(RTCPeerConnection):
         dtls, ice = self._dtls, self._ice
         if dtls is None or ice is None:
             return {}
-        facts: dict[str, Any] = {
+        return {
             "bytesSent": hidden(dtls, RTCDtlsTransport, "tx_bytes"),
             "bytesReceived": hidden(dtls, RTCDtlsTransport, "rx_bytes"),
             "packetsSent": hidden(dtls, RTCDtlsTransport, "tx_packets"),
             "packetsReceived": hidden(dtls, RTCDtlsTransport, "rx_packets"),
-            "iceRole": dtls.transport.role, "iceState": dtls.transport.state, "dtlsState": dtls.state,
-            "malformed": dtls.malformed + ice.malformed, "overflow": ice.overflow + ice.stalled, "checks": ice.checks,
-            "discardedOnSend": ice.stalled,
-            "localUsername": ice.local_username, "remoteUsername": ice.remote_username,
+            "malformed": dtls.malformed + ice.malformed, "overflow": ice.overflow + ice.stalled,
+            **path_facts(dtls, ice),
         }
-        pair = ice.selected()
-        if pair is not None:
-            facts["local"] = candidate_from_aioice(pair.local_candidate)
-            facts["remote"] = candidate_from_aioice(pair.remote_candidate)
-        return facts
+
+
+def path_facts(dtls: RTCDtlsTransport, ice: IceConnection) -> dict[str, Any]:
+    """The association and the pair of candidates that carries it, for statistics."""
+    facts: dict[str, Any] = {
+        "iceRole": dtls.transport.role, "iceState": dtls.transport.state, "dtlsState": dtls.state,
+        "checks": ice.checks, "discardedOnSend": ice.stalled,
+        "localUsername": ice.local_username, "remoteUsername": ice.remote_username,
+    }
+    pair = ice.selected()
+    if pair is not None:
+        facts["local"] = candidate_from_aioice(pair.local_candidate)
+        facts["remote"] = candidate_from_aioice(pair.remote_candidate)
+    return facts
 
 
 def _name_task(name: str) -> asyncio.Task[Any]:

@@ -35,6 +35,7 @@ __all__ = [
     "SessionClosed",
     "SessionDigit",
     "SessionEvent",
+    "SessionKeyWanted",
     "SessionSilent",
     "SessionSound",
     "SessionStranded",
@@ -117,7 +118,8 @@ class SessionUp:
 
 @dataclass(frozen=True, slots=True)
 class SessionSilent:
-    """Nothing at all (RTP, RTCP, authenticated STUN, data) arrived for 3 s on a transport where something was due."""
+    """Nothing at all (RTP, RTCP, authenticated STUN, data) arrived for 3 s on a transport where something was due, or
+    of a peer that was asked. Of a path that was there also before SessionUp: a new session may be up sooner."""
 
     seconds: float
 
@@ -148,6 +150,11 @@ class SessionDigit:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionKeyWanted:
+    """A key frame of the peer is needed, and RTCP is no way to ask it for one."""
+
+
+@dataclass(frozen=True, slots=True)
 class DataMessage:
     """``sender``: in a room, its id there, as the server says; ``to``: the ids of those who are meant, as the sender
     says; ``lost``: how many of its messages before this one have not come."""
@@ -168,7 +175,8 @@ class SessionClosed:
     detail: str = ""
 
 
-SessionEvent = SessionUp | SessionSilent | SessionSound | SessionStranded | SessionDigit | DataMessage | SessionClosed
+SessionEvent = (SessionUp | SessionSilent | SessionSound | SessionStranded | SessionDigit | SessionKeyWanted
+                | DataMessage | SessionClosed)
 
 
 class Session(Protocol):
@@ -325,6 +333,8 @@ class Tone(Enum):
     AUTO_ANSWER = "autoAnswer"  # once, before the microphone opens
     BUSY = "busy"  # three beeps
     END = "end"  # one low beep
+    CAMERA = "camera"  # a click: the camera has opened, and nobody has called
+    RECORDED = "recorded"  # two high beeps: the call is recorded
 
 
 class Studio(Protocol):
@@ -410,6 +420,9 @@ class Studio(Protocol):
     def play(self, tone: Tone | None) -> None:
         """Play a tone; None stops a repeating one."""
 
+    def announce(self, tone: Tone) -> None:
+        """Play a tone here and to everybody who is sent the microphone, muted or not."""
+
     @property
     def constraints(self) -> Constraints:
         """Limits on the picture that somebody asked for."""
@@ -426,8 +439,17 @@ class Studio(Protocol):
     async def warm_camera(self, warm: bool) -> None:
         """Open the camera before a call is answered (the visitor's picture), or let it go; sessions keep it too."""
 
+    async def look(self) -> None:
+        """Open the camera for a look at oneself, until ``look_away``. Raises HardwareError when it does not open."""
+
+    def look_away(self) -> None: ...
+
     async def snapshot(self, width: int = 640) -> bytes:
         """JPEG of the camera, which counts as open for two seconds at the least. Raises HardwareError."""
+
+    async def preview(self) -> bytes:
+        """The newest picture of the camera as JPEG, of 640 pixels at most, for who asks some times a second: it costs
+        less than a snapshot. The camera counts as open as for that. Raises HardwareError."""
 
     def levels(self) -> tuple[float, float]:
         """Level of microphone and loudspeaker over the last 100 ms, 0..1 (RMS of full scale)."""

@@ -49,6 +49,7 @@ PLEAD_LEAST_S: Final = 0.15
 GIVE_UP_RETRIES: Final = 4.5  # and so old it is not waited for any more
 GIVE_UP_LEAST_S: Final = 0.4
 GIVE_UP_MOST_S: Final = 3.0
+NEVER_RESENT_S: Final = 0.05  # where nothing is sent again: as long as packets overtake each other
 
 
 def is_key_frame(access_unit: bytes) -> bool:
@@ -104,6 +105,7 @@ class LossList:
         self._reordering = 0.0
         self._loss = 0.0
         self.round_trip_hint: float | None = None  # seconds, by RTCP: holds until an own one is measured
+        self.resent = True  # the peer sends again what it is asked for
 
     def __len__(self) -> int:
         return len(self._holes)
@@ -123,11 +125,13 @@ class LossList:
     @property
     def plead_s(self) -> float:
         """Age of a hole at which a key frame is asked for beside the packet itself."""
-        return max(PLEAD_LEAST_S, PLEAD_RETRIES * self.retry_s)
+        return max(PLEAD_LEAST_S, PLEAD_RETRIES * self.retry_s) if self.resent else NEVER_RESENT_S
 
     @property
     def give_up_s(self) -> float:
         """Age of a hole at which it is not waited for any more."""
+        if not self.resent:
+            return NEVER_RESENT_S
         return min(GIVE_UP_MOST_S, max(GIVE_UP_LEAST_S, GIVE_UP_RETRIES * self.retry_s))
 
     def seen(self) -> None:
@@ -144,6 +148,8 @@ class LossList:
 
     def overdue(self, sequence: int, now: float) -> None:
         """Nothing behind ``sequence`` came either, but it should be here by now: it is asked for at once."""
+        if not self.resent:
+            return
         self._holes.setdefault(sequence, _Hole(now, now, guessed=True))
 
     def found(self, sequence: int, now: float, *, resent: bool) -> None:
@@ -168,6 +174,8 @@ class LossList:
 
     def due(self, now: float) -> list[int]:
         """What to ask for now, as extended sequence numbers; each counts as asked."""
+        if not self.resent:
+            return []
         asking = []
         for sequence, hole in self._holes.items():
             if now < hole.due or hole.times >= hole.tries:
@@ -195,6 +203,8 @@ class LossList:
 
     def next_at(self) -> float | None:
         """When ``due`` has something again; None: nothing is missing that may be asked for."""
+        if not self.resent:
+            return None
         return min((hole.due for hole in self._holes.values() if hole.times < hole.tries), default=None)
 
     def _measure(self, hole: _Hole, now: float) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, Final
 
@@ -20,7 +21,9 @@ from appliance.handover import Inbox
 from appliance.media.congestion.allocation import Meter
 from appliance.media.fed_track import FedTrack
 from appliance.media.frame_rate import FrameRate
-from appliance.media.ladder import Constraints, Ladder, Rung
+from appliance.media.h264 import SLICE_BYTES, PictureLimit, sprop_of
+from appliance.media.ladder import Constraints, Ladder, Rung, within
+from appliance.media.looks import Looks
 from appliance.media.quality_limit import Limit, QualityLimit
 from appliance.tasks import background
 from hw.api import Camera, DeviceMissingError, EncodedFrame, EncoderKind, HardwareError, VideoMode
@@ -55,6 +58,8 @@ class CameraTrack(FedTrack):
         self._allocated: int | None = None
         self._lasting = 0
         self._paused = False
+        self.limit = PictureLimit()
+        self.sliced = False
 
     @property
     def paused(self) -> bool:
@@ -81,6 +86,12 @@ class CameraTrack(FedTrack):
         self._wants_key = True
         self._allocated, self._paused = None, False
         self._feed.changed(self)
+
+    def take_only(self, limit: PictureLimit, *, sliced: bool) -> None:
+        """What the peer takes at most; ``sliced``: and each NAL unit in a packet of its own."""
+        if (limit, sliced) != (self.limit, self.sliced):
+            self.limit, self.sliced = limit, sliced
+            self._feed.narrow()
 
     def allocate(self, bits_per_second: int | None, lasting: int | None = None) -> None:
         """What the path leaves for the picture; None: so little that it pauses, and the sound has it all. ``lasting``,
@@ -140,6 +151,7 @@ class CameraFeed:
         self, camera: Camera, mode: VideoMode, loop: asyncio.AbstractEventLoop, executor: Executor
     ) -> None:
         self._camera = camera
+        self.looks = Looks(camera, loop)
         self._wanted_mode = mode
         self._loop = loop
         self._executor = executor
@@ -154,7 +166,10 @@ class CameraFeed:
         self._key_at = -KEY_INTERVAL_S
         self._key_timer: asyncio.TimerHandle | None = None
         self.ladder = Ladder(mode)
+        self._constraints = Constraints()
         self._rung = self.ladder.rung  # what the camera was last told to do
+        self._slice_bytes = 0
+        self.sprop = ""  # of the last key frame: its parameter sets, for descriptions
         self._produced = Meter()
         self.mode: VideoMode | None = None  # what it really does, None while closed
         self.fault = ""  # why it is not open although wanted
@@ -171,6 +186,16 @@ class CameraFeed:
     @property
     def encoder(self) -> EncoderKind:
         return self._camera.encoder
+
+    @property
+    def slices(self) -> bool:
+        """Whether the encoder keeps NAL units within a size."""
+        return self._camera.encoder is EncoderKind.SOFTWARE
+
+    @property
+    def wanted_mode(self) -> VideoMode:
+        """The largest picture that it makes."""
+        return self._wanted_mode
 
     def track(self) -> CameraTrack:
         return CameraTrack(self)
@@ -217,7 +242,7 @@ class CameraFeed:
         else:
             self._tracks.discard(track)
             track.quality.stop(self._loop.time())
-            self.adapt()
+        self.narrow()
         self._nudge()
 
     def want_keyframe(self) -> None:
@@ -248,7 +273,9 @@ class CameraFeed:
             for track in self._tracks:  # both ways: what it was limited to, and back
                 track.quality.resolution_changes += track in limited or track.quality.limited
         target = max(rung.floor, int(self._narrowest([track.allocated for track in self._sending()])))
-        if rung != self._rung:
+        slice_bytes = SLICE_BYTES if any(track.sliced for track in self._tracks) else 0
+        if rung != self._rung or slice_bytes != self._slice_bytes:
+            self._slice_bytes = slice_bytes
             self._change(rung, target)
         elif abs(target - self.bitrate) > self.bitrate * BITRATE_STEP or (
             target != self.bitrate and target == self.ladder.demand
@@ -277,13 +304,26 @@ class CameraFeed:
 
     def _change(self, rung: Rung, target: int) -> None:
         self._rung, self.bitrate = rung, target
-        self._camera.set_mode(rung.mode(target))
+        self._camera.set_mode(replace(rung.mode(target), slice_bytes=self._slice_bytes))
         self.mode = self._camera.mode or self.mode
 
     def constrain(self, constraints: Constraints) -> None:
         """Other limits from now on; nothing is opened anew."""
-        self.ladder.constrain(constraints)
+        self._constraints = constraints
+        self._narrowed()
         self.adapt()
+
+    def narrow(self) -> None:
+        """What somebody who is sent pictures takes of them is another thing."""
+        self._narrowed()
+        self.adapt()
+
+    def _narrowed(self) -> None:
+        constraints = self._constraints
+        for track in self._tracks:
+            constraints = within(self._wanted_mode, constraints, track.limit)
+        if constraints != self.ladder.constraints:
+            self.ladder.constrain(constraints)
 
     @property
     def narrowest(self) -> int:
@@ -362,7 +402,7 @@ class CameraFeed:
             return False
         self._inbox, self.mode, self.fault, self._produced = inbox, mode, "", Meter()
         self.ladder = Ladder(self._wanted_mode, self.ladder.constraints)
-        self._rung, self.bitrate = Ladder(self._wanted_mode).rung, mode.bitrate
+        self._rung, self.bitrate, self._slice_bytes = Ladder(self._wanted_mode).rung, mode.bitrate, 0
         self._ask_keyframe()
         self.adapt()
         return True
@@ -381,6 +421,8 @@ class CameraFeed:
     def _deliver(self, frame: EncodedFrame) -> None:
         self.rate.frame(frame.pts_us / 1e6)
         self._produced.add(len(frame.data), time.monotonic())
+        if frame.keyframe:
+            self.sprop = sprop_of(frame.data)
         for track in list(self._tracks):
             track.push(frame)
         if self._watcher is not None:

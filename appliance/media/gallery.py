@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 OPENER: Final = "JanusDataChannel"
 ABSENT_S: Final = 2.0
 """Of a line of which nothing has come for so long nothing arrives any more."""
+HOPELESS_S: Final = 10.0
+"""After people were told that a picture stands: neither key frames nor new decoders will mend it."""
 
 
 class _Line:
@@ -52,6 +54,7 @@ class _Line:
         self.kind = kind
         self.on: OnLine | None = None
         self.since = 0.0  # monotonic time when ``on`` came onto it
+        self._fine_at = 0.0  # and when its picture was last none that people are told of
         self._screen = gallery.screen
         self._arrival = Arrival()
         self._loudspeaker = gallery.loudspeaker
@@ -98,6 +101,13 @@ class _Line:
         if self.video is not None:
             # of one who sends nothing there is nothing to repair
             self.video.look(now, due=up and self.on is not None and time.monotonic() - self.heard_at < ABSENT_S)
+        if self.video is None or not self.video.stalled:
+            self._fine_at = time.monotonic()
+
+    def still(self, moment: float) -> bool:
+        """Somebody is on it, and at monotonic ``moment`` nothing comes, or nothing that anything can be made of."""
+        return self.on is not None and (moment - max(self.since, self.heard_at) > ABSENT_S
+                                        or moment - max(self.since, self._fine_at) > HOPELESS_S)
 
     def arrived(self, now: float) -> int | None:
         """How well; None: not known."""
@@ -146,7 +156,7 @@ class Gallery(MediaLife):
         self.absent: Set[str] = frozenset()
         """Feeds of which nothing arrives."""
         self.still: Set[str] = frozenset()
-        """MIDs of the lines with somebody on them on which nothing arrives."""
+        """MIDs of the lines with somebody on them on which nothing arrives, or nothing of any use."""
         self.levels: Mapping[str, int] = {}
         """How well what people send arrives, 5 excellent to 1 bad, by feed, as far as it is known."""
         self._loopback = loopback
@@ -224,8 +234,15 @@ class Gallery(MediaLife):
         return RtpSendStream(kind, f"{self.name} line {len(self._lines)}", transmission=self.transmission), line.stream
 
     def _due(self) -> bool:
-        """Media came until nothing came at all: of those who send nothing RTCP is heard still."""
+        """Media came until nothing came at all: of those who send nothing reports are heard still, and answers."""
         return any(line.on is not None and self._heard_at - line.heard_at < ABSENT_S for line in self._lines)
+
+    def _ask(self) -> bool:
+        """A room in which nobody sends anything owes its answers alone."""
+        return self._pc.ask()
+
+    def _round_trip_s(self) -> float | None:
+        return self._pc.round_trip_s
 
     def _maybe_up(self) -> None:
         """A room may be silent: the transport is all that is owed."""
@@ -244,8 +261,7 @@ class Gallery(MediaLife):
             if line.on is not None and line.on.feed in latest:
                 latest[line.on.feed] = max(latest[line.on.feed], line.heard_at)
         absent = frozenset(feed for feed, at in latest.items() if moment - at > ABSENT_S) if self._up else frozenset()
-        still = frozenset(mid for mid, line in self._by_mid.items() if line.on is not None
-                          and moment - max(line.since, line.heard_at) > ABSENT_S) if self._up else frozenset()
+        still = frozenset(mid for mid, line in self._by_mid.items() if line.still(moment)) if self._up else frozenset()
         levels = self._levels(moment)
         if (absent, still, levels) != (self.absent, self.still, self.levels):
             self.absent, self.still, self.levels = absent, still, levels

@@ -36,8 +36,11 @@ __all__ = ["IceConnection", "is_of_use"]
 
 log = logging.getLogger(__name__)
 
+CHECK_AGAIN_S: Final = 1.0  # between two checks of a pair: aioice doubles up to 32 s, which a path that is back waits
+CHECKED_AGAIN: Final = 16  # checks that are sent again at once
 CONSENT_LIFETIME_S: Final = 30.0  # RFC 7675 5.1
 CONSENT_OUTSTANDING: Final = 8  # checks still answered for: 30 s at the fastest pace of 4 s
+QUESTIONS: Final = 16  # that may be answered still: 4 s of four a second
 DATAGRAM: Final = 1500  # bytes: more than any path carries in one piece, and all that libsrtp has room for
 RECEIVE_QUEUE: Final = 1024  # datagrams waiting for DTLS: 7 s of 720p; more means the loop stands still
 REMOTE_CANDIDATES: Final = 64  # more from one peer are ignored: each costs checks on the network
@@ -45,8 +48,8 @@ SOCKET_BUFFER: Final = 262_144  # bytes received while the loop is busy: aioice'
 RELAY_BACKLOG: Final = 128 * 1024  # bytes waiting in a TCP connection to a TURN server: 0.7 s of 720p
 
 
-class ConsentCheck:
-    """One consent check on its way (RFC 7675 5.1); stands in aioice's table of transactions until answered.
+class Check:
+    """One check of a path in use on its way (RFC 7675 5.1); stands in aioice's table of transactions until answered.
 
     ``on_answer`` is told the round trip in seconds."""
 
@@ -68,7 +71,7 @@ class PathChecks:
     consents_sent: int = 0
     answers: int = 0
     requests: int = 0  # of the peer, authenticated
-    round_trip_s: float | None = None  # of the latest answered consent check
+    round_trip_s: float | None = None  # of the latest that was answered
     round_trip_total_s: float = 0.0
     pair_changes: int = 0  # the first selection included
 
@@ -85,6 +88,9 @@ class GuardedProtocol(StunProtocol):
 
     def datagram_received(self, data: bytes | str, addr: tuple[Any, ...]) -> None:
         try:
+            if self.receiver.aimed and not self.receiver.is_aim(self, data[0], addr[:2]):
+                self.receiver.strangers += 1
+                return
             if isinstance(data, bytes) and data and 127 < data[0] < 192:  # RFC 7983: media; need not be tried as STUN
                 self.receiver.data_received(data, self.local_candidate.component)
                 return
@@ -98,23 +104,37 @@ def _nobody(_: bytes) -> bool:
 
 
 class IceConnection(Connection):
-    """aioice's Connection with consent by RFC 7675, servers with fail-over, loopback candidates and bounded queues."""
+    """aioice's Connection with consent by RFC 7675, servers with fail-over, loopback candidates and bounded queues.
+
+    ``only``: the one address of this machine that is used, for a peer that does no ICE (``aim``). ``beside``: the
+    agent of RTP, where this is that of RTCP on ports of its own (component 2): it has the same credentials, and at each
+    address the port above, where that is free.
+    """
 
     def __init__(
         self, *, servers: ServerPool, loopback: bool, on_arrival: Callable[[], None], ice_controlling: bool = False,
-        marking: int = 0,
+        marking: int = 0, only: str = "", beside: IceConnection | None = None,
     ) -> None:
         super().__init__(ice_controlling=ice_controlling)
         self._servers = servers
         self._loopback = loopback
         self._on_arrival = on_arrival
         self._marking = marking
+        self._only = only
+        self._beside = beside
+        self._renew_credentials()
+        self.aimed = False
+        self._found = False  # where the peer is that was aimed at
+        self.strangers = 0  # datagrams from where it is not
         self.overflow = 0  # datagrams thrown away because the loop did not take them
         self.stalled = 0  # datagrams thrown away because a TCP connection to a TURN server did not take them
         self.malformed = 0  # datagrams that could not be parsed
         self.take_media: Callable[[bytes], bool] = _nobody
         self.consent_lost = False
         self.checks = PathChecks()
+        self._loop = asyncio.get_running_loop()
+        self._consented_at = self._loop.time()
+        self._questions: list[tuple[dict[bytes, Any], bytes]] = []  # in whose table, by which id
         self._former: CandidatePair | None = None  # carries what is sent while a restart looks for another
         self._left: list[StunProtocol] = []  # sockets from before the restart
         self._known: list[Candidate] = []  # the peer's candidates from before it
@@ -125,7 +145,9 @@ class IceConnection(Connection):
         self, component: int, addresses: list[str], timeout: int = 0,  # noqa: ASYNC109 - aioice's signature
     ) -> list[Candidate]:
         """Host candidates, then those by STUN and TURN, for which the pool of servers has its own patience."""
-        if self._loopback or not addresses:
+        if self._only:
+            addresses = [self._only]
+        elif self._loopback or not addresses:
             addresses = [*addresses, "127.0.0.1", "::1"]
         hosts: list[StunProtocol] = []
         try:
@@ -173,6 +195,57 @@ class IceConnection(Connection):
         self._local_candidates += candidates
         return candidates
 
+    # -- without ICE
+
+    def default(self, address: str) -> Candidate | None:
+        """Of ours, for the peer that does no ICE: that at this address of the machine, or the best of its family."""
+        own = [one for one in self._local_candidates if one.type == "host" and (":" in one.host) is (":" in address)]
+        own.sort(key=lambda one: (one.host != address, -one.priority))
+        return next(iter(own), None)
+
+    def aim(self, here: Candidate, host: str, port: int) -> None:
+        """The peer does no ICE: it is at this address, or where its first packet comes from (RFC 4961), until it is
+        aimed at anew. ``connect`` has nothing to do then."""
+        self.aimed, self._found = True, False
+        protocol = next((one for one in self._protocols if one.local_candidate is here), None)
+        if protocol is not None:
+            self._hit(protocol, host, port)
+
+    def _hit(self, protocol: StunProtocol, host: str, port: int) -> None:
+        there = Candidate(foundation="aim", component=1, transport="udp", priority=1, host=host, port=port, type="host")
+        self._nominated[1] = CandidatePair(protocol, there)
+
+    def is_aim(self, protocol: StunProtocol, first_byte: int | str, addr: tuple[Any, ...]) -> bool:
+        """Whether a datagram may be the peer's. What is neither DTLS nor SRTP tells nothing of where it is."""
+        pair = self._nominated.get(1)
+        if self._found or pair is None or not isinstance(first_byte, int) or first_byte < 20:
+            return pair is not None and addr == pair.remote_addr
+        self._found = True
+        if addr != pair.remote_addr or protocol is not pair.protocol:
+            self._hit(protocol, *addr)
+        return True
+
+    # -- checks
+
+    async def connect(self) -> None:
+        """Raises ConnectionError."""
+        if self.aimed:
+            self._check_list_done = self._early_checks_done = True
+            return
+        again = asyncio.create_task(self._check_again(), name="media.checks")
+        try:
+            await super().connect()
+        finally:
+            again.cancel()
+
+    async def _check_again(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_AGAIN_S)
+            waiting = [(protocol, check) for protocol in self._protocols for check in protocol.transactions.values()
+                       if isinstance(check, stun.Transaction)]
+            for protocol, check in waiting[:CHECKED_AGAIN]:
+                protocol.send_stun(check._Transaction__request, check._Transaction__addr)  # type: ignore[attr-defined]
+
     # -- restart
 
     async def restart(self) -> list[Candidate]:
@@ -195,7 +268,7 @@ class IceConnection(Connection):
         self._nominated.clear()
         self._nominating.clear()
         self._query_consent_task = None
-        self._local_username, self._local_password = random_string(4), random_string(22)
+        self._renew_credentials()
         self.remote_username = self.remote_password = None
         addresses = get_host_addresses(use_ipv4=True, use_ipv6=True)
         self._local_candidates = await self.get_component_candidates(1, addresses)
@@ -218,6 +291,7 @@ class IceConnection(Connection):
             await protocol.close()
 
     async def close(self) -> None:
+        _forget(self._questions, 0)
         left, self._left, self._former = self._left, [], None
         await super().close()
         for protocol in left:
@@ -232,12 +306,15 @@ class IceConnection(Connection):
         return received
 
     async def _host_protocol(self, component: int, address: str) -> StunProtocol | None:
-        try:
-            transport, protocol = await asyncio.get_running_loop().create_datagram_endpoint(
-                lambda: GuardedProtocol(self), local_addr=(address, 0)
-            )
-        except OSError as error:
-            log.debug("no host candidate on an address: %s", error)
+        for port in dict.fromkeys((self._port_above(address), 0)):
+            try:
+                transport, protocol = await asyncio.get_running_loop().create_datagram_endpoint(
+                    lambda: GuardedProtocol(self), local_addr=(address, port)
+                )
+                break
+            except OSError as error:
+                log.debug("no host candidate on an address: %s", error)
+        else:
             return None
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER)
         host, port = transport.get_extra_info("sockname")[:2]
@@ -246,6 +323,19 @@ class IceConnection(Connection):
             priority=candidate_priority(component, "host"), host=host, port=port, type="host",
         )
         return protocol
+
+    def _port_above(self, address: str) -> int:
+        """That of RTP, where this is for RTCP, else 0."""
+        known = self._beside.local_candidates if self._beside is not None else []
+        return next(((one.port + 1) % 65536 for one in known if (one.host, one.type) == (address, "host")), 0)
+
+    def _renew_credentials(self) -> None:
+        beside = self._beside
+        if beside is None:
+            self._local_username, self._local_password = random_string(4), random_string(22)
+        else:
+            self._local_username, self._local_password = beside.local_username, beside.local_password
+            self._tie_breaker = beside._tie_breaker
 
     async def _reflexive(self, protocol: StunProtocol) -> Candidate | None:
         """What a STUN server sees of one of our sockets. From IPv6, which is seldom translated, only a server with such
@@ -341,44 +431,55 @@ class IceConnection(Connection):
             task.set_name("media.consent")
         if self._closing:  # closed after the last check and before connect() was resumed: it starts this all the same
             return
-        key = (self.remote_password or "").encode()
-        loop = asyncio.get_running_loop()
-        last = loop.time()
-
-        def answered(round_trip_s: float) -> None:
-            nonlocal last
-            last = loop.time()
-            self.checks.answered(round_trip_s)
-            self._on_arrival()
-
+        self._consented_at = self._loop.time()
         waiting: list[tuple[dict[bytes, Any], bytes]] = []
         try:
-            while loop.time() - last < CONSENT_LIFETIME_S:
-                waiting += [self._send_consent(pair, key, answered) for pair in list(self._nominated.values())]
-                for table, transaction in waiting[:-CONSENT_OUTSTANDING]:
-                    table.pop(transaction, None)
-                del waiting[:-CONSENT_OUTSTANDING]
+            while self._loop.time() - self._consented_at < CONSENT_LIFETIME_S:
+                waiting += [self._send_check(pair) for pair in list(self._nominated.values())]
+                self.checks.consents_sent += len(self._nominated)
+                _forget(waiting, CONSENT_OUTSTANDING)
                 await asyncio.sleep(CONSENT_INTERVAL * (0.8 + 0.4 * random.random()))  # noqa: S311 pacing
         finally:
-            for table, transaction in waiting:
-                table.pop(transaction, None)
+            _forget(waiting, 0)
         self.consent_lost = True
         self._query_consent_task = None
         await self.close()
 
-    def _send_consent(
-        self, pair: CandidatePair, key: bytes, answered: Callable[[float], None]
-    ) -> tuple[dict[bytes, Any], bytes]:
+    def ask(self) -> bool:
+        """One check more of the path in use, as those by which it was found (RFC 8445 7.2.2): checks of consent may not
+        come more often than every 4 s. Its answer is an arrival, and consent. False: there is none, or none yet after a
+        restart."""
+        pair = self.selected()
+        if pair is None or self._closing:
+            return False
+        self._questions.append(self._send_check(pair))
+        _forget(self._questions, QUESTIONS)
+        return True
+
+    def _answered(self, round_trip_s: float) -> None:
+        self._consented_at = self._loop.time()
+        self.checks.answered(round_trip_s)
+        self._on_arrival()
+
+    def _send_check(self, pair: CandidatePair) -> tuple[dict[bytes, Any], bytes]:
+        key = (self.remote_password or "").encode()
         request = self.build_request(pair, nominate=False)
         request.add_message_integrity(key)
         table: dict[bytes, Any] = pair.protocol.transactions
-        table[request.transaction_id] = ConsentCheck(key, answered)
-        self.checks.consents_sent += 1
+        table[request.transaction_id] = Check(key, self._answered)
         pair.protocol.send_stun(request, pair.remote_addr)
         return table, request.transaction_id
 
     def selected(self) -> CandidatePair | None:
         return next(iter(self._nominated.values()), None)
+
+
+def _forget(checks: list[tuple[dict[bytes, Any], bytes]], most: int) -> None:
+    """Whatever answers any but the last ``most`` of them is too late."""
+    late = max(0, len(checks) - most)
+    for table, transaction in checks[:late]:
+        table.pop(transaction, None)
+    del checks[:late]
 
 
 async def _seen_by(server: Server, protocol: StunProtocol) -> Candidate:

@@ -61,7 +61,7 @@ def _digit(window: npt.NDArray[np.float32]) -> str | None:
     power = float(np.sum((_HANN * window) ** 2)) / _ENERGY
     if power < FAINT**2:
         return None
-    found = _GAIN * np.abs(_PHASES @ window) ** 2  # the power of each tone
+    found: npt.NDArray[np.floating] = _GAIN * np.abs(_PHASES @ window) ** 2  # the power of each tone
     rows, columns = found[:4], found[4:]
     row, column = int(np.argmax(rows)), int(np.argmax(columns))
     high, low = max(rows[row], columns[column]), min(rows[row], columns[column])
@@ -71,7 +71,7 @@ def _digit(window: npt.NDArray[np.float32]) -> str | None:
     return KEYS[row][column]
 
 
-def _clear(group: npt.NDArray[np.float32], best: int) -> bool:
+def _clear(group: npt.NDArray[np.floating], best: int) -> bool:
     return bool(group[best] > CLEAR * max(np.delete(group, best)))
 
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
+from appliance.media.h264 import PictureLimit
 from appliance.vocabulary import Json
 from hw.api import VideoMode
 
-__all__ = ["Constraints", "Ladder", "Preference", "Rung"]
+__all__ = ["Constraints", "Ladder", "Preference", "Rung", "within"]
 
 HEIGHTS: Final = (1080, 720, 540, 480, 360, 240, 180)
 LEAST_30: Final = {1080: 1_200_000, 720: 500_000, 540: 320_000, 480: 270_000, 360: 180_000, 240: 110_000, 180: 80_000}
@@ -28,6 +29,7 @@ UP_FACTOR: Final = 1.25  # times the higher step's rate must be there
 UP_AFTER_S: Final = 4.0  # as long: each change costs a key frame
 UP_SURE: Final = 3.0  # times the higher step's rate: a probe has shown it, there is nothing to wait for
 UP_SURE_AFTER_S: Final = 1.0
+LEAST_FPS: Final = 15  # of a picture that a peer takes no more often: below, a smaller one is better
 RATE_POWER: Final = 0.6  # bits grow slower than the frame rate: closer frames differ less
 
 
@@ -49,6 +51,8 @@ class Constraints:
     receive_height: int = 0
     receive_bitrate: int = 0
     preference: Preference = Preference.BALANCED
+    receive_videos: int = 0
+    """Pictures of others at the same time."""
 
     @property
     def receive_limit(self) -> int:
@@ -65,7 +69,8 @@ class Constraints:
         """As ``video.constraints`` takes it."""
         return {
             "send": {"frameHeight": self.send_height, "frameRate": self.send_fps, "bitrate": self.send_bitrate},
-            "recv": {"frameHeight": self.receive_height, "maxBitrate": self.receive_bitrate},
+            "recv": {"frameHeight": self.receive_height, "maxBitrate": self.receive_bitrate,
+                     "maxVideos": self.receive_videos},
             "degradationPreference": self.preference.value,
         }
 
@@ -89,6 +94,7 @@ class Constraints:
             send.get("bitrate", self.send_bitrate), receive.get("frameHeight", self.receive_height),
             receive.get("maxBitrate", self.receive_bitrate),
             Preference(wish.get("degradationPreference", self.preference)),
+            receive.get("maxVideos", self.receive_videos),
         )
 
 
@@ -190,6 +196,28 @@ def _limited(mode: VideoMode, constraints: Constraints) -> VideoMode:
     if constraints.send_bitrate:
         limited = replace(limited, bitrate=max(LEAST_BPS, min(mode.bitrate, constraints.send_bitrate)))
     return limited
+
+
+def within(mode: VideoMode, constraints: Constraints, limit: PictureLimit) -> Constraints:
+    """``constraints`` narrowed to what a peer takes of a camera in ``mode``."""
+    heights = [mode.height, *(height for height in HEIGHTS if height < mode.height)]
+    height, fps = heights[-1], mode.fps
+    for height in heights:  # the least one where none fits
+        blocks = -(-_width(mode, height) // 16) * -(-height // 16)
+        fps = min(mode.fps, limit.blocks_per_s // blocks) if limit.blocks_per_s else mode.fps
+        if (not limit.blocks or blocks <= limit.blocks) and fps >= min(mode.fps, LEAST_FPS):
+            break
+    return replace(
+        constraints, send_height=_narrower(constraints.send_height, height, mode.height),
+        send_fps=_narrower(constraints.send_fps, max(1, fps), mode.fps),
+        send_bitrate=_narrower(constraints.send_bitrate, limit.bits_per_second, mode.bitrate))
+
+
+def _narrower(before: int, most: int, whole: int) -> int:
+    """The lesser limit of two, 0: none; ``most`` is one below ``whole`` alone."""
+    if not 0 < most < whole:
+        return before
+    return min(before, most) if before else most
 
 
 def _rungs(top: VideoMode, preference: Preference) -> tuple[Rung, ...]:

@@ -148,9 +148,10 @@ def spoken(order: Sequence[str], faces: Sequence[Face]) -> tuple[str, ...]:
             *(feed for feed in known if feed not in held and feed not in new))
 
 
-def quality_for(seat: Seat, size: tuple[int, int]) -> Quality:
-    """The least quality that fills the seat on a screen of this size."""
+def quality_for(seat: Seat, size: tuple[int, int], most_lines: int = 0) -> Quality:
+    """The least quality that fills the seat on a screen of this size, or one of ``most_lines`` (0: no limit)."""
     lines = min(seat.h * size[1], seat.w * size[0] * 9 / 16)
+    lines = min(lines, most_lines) if most_lines else lines
     return Quality.LOW if lines <= LOW_LINES else Quality.MID if lines <= MID_LINES else Quality.HIGH
 
 

@@ -18,6 +18,7 @@ from appliance.media.api import (
     SessionStranded,
     SessionUp,
 )
+from appliance.media.inquiry import Inquiry
 from appliance.media.transport import MediaTransport
 from appliance.network import Network
 from appliance.tasks import background
@@ -49,6 +50,7 @@ class MediaLife(ABC):
         self._described_at: float | None = None
         self._connected_at: float | None = None
         self._heard_at = self._loop.time()
+        self._inquiry = Inquiry()
         self._checked_at = self._heard_at
         self._up = False
         self._silent = False
@@ -80,6 +82,15 @@ class MediaLife(ABC):
     async def _end_streams(self, deadline_s: float) -> None:
         """The transport is closed: end what is left."""
 
+    def _ask(self) -> bool:
+        """Have the peer show that it is there: its answer is an arrival, and the lack of it silence, whatever is due.
+        False: it is not asked."""
+        return False
+
+    def _round_trip_s(self) -> float | None:
+        """That an answer takes, by the latest; None: not known."""
+        return None
+
     # -- events
 
     async def events(self) -> AsyncIterator[SessionEvent]:
@@ -110,9 +121,11 @@ class MediaLife(ABC):
     def on_arrival(self) -> None:
         """Of the transport: something of the peer arrived."""
         self._heard_at = self._loop.time()
+        self._inquiry.heard()
         if self._silent:
             self._silent = False
-            self._emit(SessionSound())
+            if self._up:
+                self._emit(SessionSound())
 
     def on_state(self) -> None:
         """Of the transport: it may be up, or gone."""
@@ -150,12 +163,22 @@ class MediaLife(ABC):
         if self._connected_at is None:
             if self._described_at is not None and now - self._described_at > CONNECT_S:
                 self._finish("iceFailed", f"no connection within {CONNECT_S:.0f} s")
+            else:
+                self._listen(now, owes=False)  # a handshake sends again ever more seldom, also when the path is back
         elif not self._up:
             self._maybe_up()
-        elif not self._silent and now - self._heard_at >= SILENT_S and self._due():
+        else:
+            self._listen(now, owes=self._due())
+        self._look(now)
+
+    def _listen(self, now: float, *, owes: bool) -> None:
+        """Whether it is silent; while nothing comes it is asked. ``owes``: something else than its answers."""
+        if not self._silent and now - self._heard_at >= SILENT_S and (
+                owes or self._inquiry.in_vain(now, self._round_trip_s())):
             self._silent = True
             self._emit(SessionSilent(now - self._heard_at))
-        self._look(now)
+        if self._inquiry.due(now, self._heard_at) and self._ask():
+            self._inquiry.asked(now)
 
     def _finish(self, why: str, detail: str = "") -> None:
         if self._ended:

@@ -1,26 +1,22 @@
-"""RTP and RTCP over UDP without ICE and DTLS (RFC 3550), each line on ports of its own: what telephones speak.
-
-The peer is where its description says, or where its first packet comes from: it may be behind a translator that its
-description knows nothing of. From then on its address is locked until the next description. ``Protection`` is where
-SRTP comes in (its keys are signalling's: RFC 4568).
-"""
+"""RTP and RTCP as telephones speak them (RFC 3550): each line on a ``Way`` of its own, with digits beside the sound."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol, Unpack
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
-from appliance.media import dscp
-from appliance.media.api import Directions, SessionDigit
+from appliance.media.api import Directions, IceServers, SessionDigit, SessionKeyWanted
 from appliance.media.dscp import Marks
+from appliance.media.dtls_way import DtlsWay
 from appliance.media.events import EVENT_MIME, EventPacket, EventReader, packets_of
+from appliance.media.h264 import PACKET_MODE, limit_of, parameter_sets_of
+from appliance.media.open_ways import OpenWays
 from appliance.media.packet_time import PacketTimeTrack
 from appliance.media.rtp_receive import RtpReceiveStream
 from appliance.media.rtp_seam import (
@@ -36,115 +32,57 @@ from appliance.media.rtp_seam import (
     RtpPacket,
 )
 from appliance.media.rtp_send import EncodedTrack, RtpSendStream
+from appliance.media.servers import ServerPool
 from appliance.media.session import Session, SessionParts
 from appliance.media.sound import audioop
+from appliance.media.source_gate import SourceGate
 from appliance.media.transport import StreamFormat, TransportListener
+from appliance.media.voice_codecs import NOISE
+from appliance.media.ways import CLEAR, Address, OurEnd, Place, Protection, TheirEnd, UdpWay, Way
 from appliance.tasks import background, fail_loudly
 
 if TYPE_CHECKING:
+    from appliance.media.dtls_seam import CertificateFacts
     from appliance.media.inband import ToneReader
 
-__all__ = ["CLEAR", "Line", "PlainSession", "PlainTransport", "Protection", "SourceGate"]
+__all__ = ["Line", "PlainSession", "PlainTransport"]
 
 log = logging.getLogger(__name__)
 
-DATAGRAM: Final = 1500  # bytes
 LINEAR: Final = {"audio/pcmu": audioop.ulaw2lin, "audio/pcma": audioop.alaw2lin}
 CODED: Final = {"audio/pcmu": audioop.lin2ulaw, "audio/pcma": audioop.lin2alaw}
 """Codecs whose sound carries tones as they are, by the names of their formats."""
-BIND_TRIES: Final = 64
-SEQUENTIAL: Final = 2  # packets in sequence that make a source (RFC 3550 A.1)
-CHANGE_S: Final = 1.0  # between two changes of source
-
-Address = tuple[str, int]
-
-
-class Protection(Protocol):
-    """What is done to packets on their way; ``rtcp`` tells the two kinds apart, which SRTP counts by themselves."""
-
-    def protect(self, packet: bytes, *, rtcp: bool) -> bytes: ...
-
-    def unprotect(self, packet: bytes, *, rtcp: bool) -> bytes:
-        """Raises ValueError for what is not authentic."""
-
-    def security(self) -> Mapping[str, str]: ...
-
-
-class _Clear:
-    def protect(self, packet: bytes, *, rtcp: bool) -> bytes:
-        return packet
-
-    def unprotect(self, packet: bytes, *, rtcp: bool) -> bytes:
-        return packet
-
-    def security(self) -> Mapping[str, str]:
-        return {}
-
-
-CLEAR: Final[Protection] = _Clear()
-
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What signalling agreed for one line: the format, and where the peer takes RTP and RTCP (None: one port above, or
-    the same where RTCP is multiplexed)."""
+    """What signalling agreed for one line: the format, where the peer takes RTP and RTCP (None: one port above, or the
+    same where RTCP is multiplexed), its end of the association, where there is one, which of our places it was agreed
+    for (None: that opened last), and whether RTCP goes by the port of RTP there (RFC 5761; for an association its end
+    says so)."""
 
     format: StreamFormat
     remote: Address
     remote_rtcp: Address | None = None
-
-
-class SourceGate:
-    """Which source (SSRC) speaks on a line. The first is taken at once; another after two packets in sequence and at
-    most once a second, so that stray packets do not tear the play-out to and fro. Pure."""
-
-    def __init__(self) -> None:
-        self._ssrc: int | None = None
-        self._changed_at = float("-inf")
-        self._candidate: tuple[int, int, int] | None = None  # (SSRC, next sequence number, packets in sequence)
-
-    def admit(self, ssrc: int, sequence: int, now: float) -> bool:
-        if ssrc == self._ssrc:
-            return True
-        if self._ssrc is None:
-            self._ssrc = ssrc
-            return True
-        known, due, count = self._candidate or (ssrc, sequence, 0)
-        count = count + 1 if known == ssrc and due == sequence else 1
-        self._candidate = (ssrc, sequence + 1 & 0xFFFF, count)
-        if count < SEQUENTIAL or now - self._changed_at < CHANGE_S:
-            return False
-        self._ssrc, self._changed_at, self._candidate = ssrc, now, None
-        return True
-
-
-class _Port(asyncio.DatagramProtocol):
-    def __init__(self, received: Callable[[bytes, Address], None]) -> None:
-        self._received = received
-
-    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
-        self._received(data, (str(addr[0]), int(addr[1])))
+    their_end: TheirEnd | None = None
+    place: Place | None = None
+    mux: bool = False
 
 
 class _Flow:
-    """The sockets of one line and the streams on it."""
+    """The way of one line and the streams on it."""
 
     def __init__(self, owner: PlainTransport) -> None:
         self._owner = owner
+        self.way: Way | None = None
+        self.unrouted = 0
         self.line: Line | None = None
         self.outgoing: RtpSendStream | None = None
         self.incoming: RtpReceiveStream | None = None
         self.codec: RTCRtpCodecParameters | None = None
-        self._events: RTCRtpCodecParameters | None = None
+        self._beside: list[RTCRtpCodecParameters] = []  # telephone events, comfort noise
         self._packed: PacketTimeTrack | None = None  # our voice in packets of the agreed length
         self.ssrc = secrets.randbits(32)
         self._cname = secrets.token_hex(12)  # RFC 7022 4.2
-        self._rtp: asyncio.DatagramTransport | None = None
-        self._rtcp: asyncio.DatagramTransport | None = None  # the same one where RTCP is multiplexed
-        self._to_rtp: Address | None = None
-        self._to_rtcp: Address | None = None
-        self._locked = False
-        self._locked_rtcp = False
         self._gate = SourceGate()
         self._digits = EventReader()
         self._pressing: int | None = None  # the source whose digits they are
@@ -154,34 +92,21 @@ class _Flow:
 
     # -- life
 
-    async def open(self, host: str, *, mux: bool) -> tuple[int, int]:
-        loop = asyncio.get_running_loop()
-        first, second = _bind(host, mux=mux)
-        try:
-            self._rtp, _ = await loop.create_datagram_endpoint(lambda: _Port(self._on_rtp_port), sock=first)
-        except BaseException:  # given up meanwhile: of the first one asyncio lets go itself
-            if second is not None:
-                second.close()
-            raise
-        self._rtcp = self._rtp
-        if second is not None:
-            self._rtcp, _ = await loop.create_datagram_endpoint(lambda: _Port(self._on_rtcp_port), sock=second)
-        return self._rtp.get_extra_info("sockname")[1], self._rtcp.get_extra_info("sockname")[1]
-
-    def agree(self, line: Line) -> None:
+    def agree(self, line: Line, way: Way) -> None:
         """What was agreed, at first or again: the address is learnt anew, and the streams take the formats over."""
-        self.line = line
+        self.line, self.way = line, way
         agreed = line.format
         self.codec = RTCRtpCodecParameters(
             mimeType=agreed.mime_type, clockRate=agreed.clock_rate, channels=agreed.channels,
             payloadType=agreed.payload_type, parameters=dict(agreed.parameters),
         )
-        self._events = None if agreed.event_type is None else RTCRtpCodecParameters(
-            mimeType=EVENT_MIME, clockRate=agreed.clock_rate, payloadType=agreed.event_type)
-        host, port = line.remote
-        self._to_rtp = line.remote
-        self._to_rtcp = line.remote_rtcp or (host, port if self._rtcp is self._rtp else port + 1)
-        self._locked = self._locked_rtcp = not self._owner.symmetric
+        self._beside = [
+            RTCRtpCodecParameters(mimeType=kind, clockRate=agreed.clock_rate, payloadType=number)
+            for kind, number in ((EVENT_MIME, agreed.event_type), (NOISE, agreed.noise_type)) if number is not None]
+        if isinstance(way, UdpWay):
+            way.reach(line.remote, line.remote_rtcp, mux=line.mux)
+        elif isinstance(way, DtlsWay) and line.their_end is not None:
+            way.agree(line.their_end, line.remote, line.remote_rtcp)
         if agreed.event_type is None and agreed.mime_type.lower() in LINEAR and self._learning is None:
             self._learning = background(self._learn_to_listen(), name="media.inband", failed=fail_loudly)
         if self.incoming is not None and self.outgoing is not None:
@@ -203,7 +128,7 @@ class _Flow:
             ssrc=self.ssrc, rtx_ssrc=0, parameters=self._outgoing_parameters(), send=self._owner.send, track=track)
 
     def _incoming_parameters(self) -> RTCRtpReceiveParameters:
-        codecs = [one for one in (self.codec, self._events) if one is not None]
+        codecs = [*([self.codec] if self.codec is not None else []), *self._beside]
         return RTCRtpReceiveParameters(codecs=codecs, rtcp=self._rtcp_parameters())
 
     def _outgoing_parameters(self) -> RTCRtpSendParameters:
@@ -211,7 +136,7 @@ class _Flow:
         return RTCRtpSendParameters(codecs=codecs, rtcp=self._rtcp_parameters())
 
     def _rtcp_parameters(self) -> RTCRtcpParameters:
-        return RTCRtcpParameters(cname=self._cname, mux=self._rtcp is self._rtp)
+        return RTCRtcpParameters(cname=self._cname, mux=self.way is not None and self.way.mux)
 
     async def send_digit(self, digit: str, seconds: float) -> None:
         """In the place of sound, in real time. Raises ValueError for no digit, ConnectionError when it is over."""
@@ -261,83 +186,33 @@ class _Flow:
         for stream in (self.outgoing, self.incoming):
             if stream is not None:
                 await stream.stop()  # its BYE still leaves
-        for port in (self._rtp, self._rtcp):
-            if port is not None:
-                port.close()
-
-    def mark(self, marking: int) -> None:
-        for port in (self._rtp, self._rtcp):
-            if port is not None:
-                dscp.mark(port.get_extra_info("socket"), marking)
-
-    @property
-    def address(self) -> str | None:
-        name = self._rtp.get_extra_info("sockname") if self._rtp is not None else None
-        return str(name[0]) if name else None
-
-    # -- out
-
-    def send(self, packet: bytes, *, rtcp: bool) -> None:
-        port, to = (self._rtcp, self._to_rtcp) if rtcp else (self._rtp, self._to_rtp)
-        if port is None or to is None or port.is_closing():
-            raise ConnectionError("the transport is not open")
-        port.sendto(self._owner.protection.protect(packet, rtcp=rtcp), to)
 
     # -- in
 
-    def _on_rtp_port(self, data: bytes, addr: Address) -> None:
-        rtcp = self._rtcp is self._rtp and len(data) > 1 and 192 <= data[1] <= 223  # RFC 5761 4
-        self._received(data, addr, rtcp=rtcp)
+    def knows(self, payload_type: int) -> bool:
+        return self.line is not None and payload_type in _types(self.line.format)
 
-    def _on_rtcp_port(self, data: bytes, addr: Address) -> None:
-        self._received(data, addr, rtcp=True)
-
-    def _received(self, data: bytes, addr: Address, *, rtcp: bool) -> None:
-        """The boundary: whatever a packet does to us, it is one packet."""
-        owner = self._owner
-        if self.line is None or len(data) > DATAGRAM or not self._is_peer(addr, rtcp=rtcp):
-            owner.strangers += 1
-            return
-        try:
-            clear = owner.protection.unprotect(data, rtcp=rtcp)
-            taken = self._take_rtcp(clear) if rtcp else self._take_rtp(clear)
-        except Exception:
-            owner.malformed += 1
-            return
+    def take(self, data: bytes, rtcp: bool, *, bundled: bool = False) -> bool:
+        """Whether it was of these streams; ``bundled``: RTCP of others is in it. Raises for what cannot be read."""
+        taken = self._take_rtcp(data, bundled=bundled) if rtcp else self._take_rtp(data)
         if taken:
-            self._lock(addr, rtcp=rtcp)
-            owner.arrived(len(data))
+            self._owner.arrived(len(data))
         else:
-            owner.unrouted += 1
-
-    def _is_peer(self, addr: Address, *, rtcp: bool) -> bool:
-        if rtcp and self._rtcp is not self._rtp:
-            if self._locked_rtcp:
-                return addr == self._to_rtcp
-            return not self._locked or self._to_rtp is None or addr[0] == self._to_rtp[0]
-        return not self._locked or addr == self._to_rtp
-
-    def _lock(self, addr: Address, *, rtcp: bool) -> None:
-        """Symmetric RTP (RFC 4961): from here on this is where the peer is."""
-        if rtcp and self._rtcp is not self._rtp:
-            self._to_rtcp, self._locked_rtcp = addr, True
-        elif not self._locked:
-            self._to_rtp, self._locked = addr, True
-            if self._rtcp is self._rtp:
-                self._to_rtcp = addr
+            self.unrouted += 1
+        return taken
 
     def _take_rtp(self, data: bytes) -> bool:
         line, incoming = self.line, self.incoming
         packet = RtpPacket.parse(data, self._extensions)
-        types = () if line is None else (line.format.payload_type, line.format.event_type)
-        if line is None or incoming is None or packet.payload_type not in types:
+        if line is None or incoming is None or packet.payload_type not in _types(line.format):
             return False
         if not self._gate.admit(packet.ssrc, packet.sequence_number, time.monotonic()):
             return False
         if line.format.receives:
             incoming.on_rtp(packet, int(time.time() * 1000), len(data) - len(packet.payload))
         if line.format.event_type is None:  # else they come as events, and what sounds like one is none
-            self._listen(line.format, packet.payload)
+            if packet.payload_type == line.format.payload_type:
+                self._listen(line.format, packet.payload)
         elif packet.payload_type == line.format.event_type:
             if packet.ssrc != self._pressing:  # its timestamps begin anywhere
                 self._digits, self._pressing = EventReader(), packet.ssrc
@@ -355,7 +230,7 @@ class _Flow:
     async def _learn_to_listen(self) -> None:
         self._tones = await asyncio.to_thread(_tone_reader)
 
-    def _take_rtcp(self, data: bytes) -> bool:
+    def _take_rtcp(self, data: bytes, *, bundled: bool) -> bool:
         outgoing, incoming = self.outgoing, self.incoming
         packets = RtcpPacket.parse(data)
         if outgoing is None or incoming is None:
@@ -364,54 +239,108 @@ class _Flow:
             if isinstance(packet, RtcpRtpfbPacket | RtcpPsfbPacket) and packet.media_ssrc not in (0, self.ssrc):
                 continue
             outgoing.on_rtcp(packet)
-            if isinstance(packet, RtcpSrPacket):
+            if isinstance(packet, RtcpSrPacket) and (not bundled or packet.ssrc == incoming.counters.ssrc):
                 incoming.on_rtcp(packet)
         return bool(packets)
 
 
 class PlainTransport:
-    """A ``MediaTransport``. ``open`` gives the ports for a description, ``agree`` takes the peer's, ``start`` begins.
+    """A ``MediaTransport``. ``open`` gives the ports for a description, or ``associate`` our ends of associations with
+    DTLS; ``agree`` takes the peer's, ``start`` begins. Opened again in between, the next agreement is for what is new.
 
     ``symmetric``: learn the peer's address from its first packet. ``mux``: RTCP on the port of RTP (RFC 5761).
+    ``protections``: by kind; a kind without one goes in the clear. ``servers``: for the paths of associations.
     """
 
     def __init__(
-        self, listener: TransportListener, marks: Marks, *, mux: bool = False, symmetric: bool = True,
-        protection: Protection = CLEAR,
+        self, listener: TransportListener, marks: Marks, *, name: str = "", mux: bool = False, symmetric: bool = True,
+        protections: Mapping[str, Protection] | None = None, servers: ServerPool | None = None,
     ) -> None:
         self._listener = listener
         self._marks = marks
+        self._name = name
         self._mux = mux
-        self.symmetric = symmetric
-        self.protection = protection
+        self._symmetric = symmetric
+        self._protections = protections or {}
+        self._servers = servers or ServerPool(IceServers())
         self.on_digit: Callable[[str], None] = _ignored
         self.on_tones: Callable[[str], None] = _ignored
         self._flows: dict[str, _Flow] = {}
-        self._state = "new"
-        self.malformed = 0
-        self.strangers = 0  # packets from where the peer is not
-        self.unrouted = 0  # packets of no stream: another payload type, a source that is not taken yet
+        self._open_ways = OpenWays(name)
+        self._closed = False
         self._sent = [0, 0]  # packets, bytes
         self._received = [0, 0]
 
     async def open(self, host: str, kinds: Sequence[str]) -> Mapping[str, tuple[int, int]]:
         """Bind at ``host``: the ports of RTP and RTCP of each kind. Raises OSError."""
         ports = {}
+        self._open_ways.begin()
         for kind in kinds:
-            flow = self._flows[kind] = _Flow(self)
-            ports[kind] = await flow.open(host, mux=self._mux)
-            flow.mark(self._marks.of(video=kind == "video"))
+            way = UdpWay(self._flow(kind).take, protection=self._protections.get(kind, CLEAR),
+                         symmetric=self._symmetric)
+            self._open_ways.keep(kind, way, self._ways)
+            ports[kind] = await way.open(host, mux=self._mux)
+            way.mark(self._marks.of(video=kind == "video"))
         return ports
 
+    async def associate(self, host: str, kinds: Sequence[str], *, ice: bool, mux: bool) -> Mapping[str, OurEnd]:
+        """Our ends at ``host``, by kind. ``ice``: the peer may do that. ``mux``: it is known to take RTCP on the port
+        of RTP. Raises OSError."""
+        self._open_ways.begin()
+        return {kind: await self._associate(host, kind, ice=ice, mux=mux) for kind in kinds}
+
+    async def _associate(self, host: str, kind: str, *, ice: bool, mux: bool) -> OurEnd:
+        def take(data: bytes, rtcp: bool) -> bool:
+            return self._share(way, data, rtcp)
+
+        way = DtlsWay(
+            take, name=f"{kind} {self._name}", host=host, servers=self._servers, ice=ice, mux=mux,
+            loopback=ip_address(host).is_loopback, marking=self._marks.of(video=kind == "video"),
+            on_arrival=self._listener.on_arrival, on_state=self._listener.on_state)
+        self._flow(kind)
+        self._open_ways.keep(kind, way, self._ways)
+        return await way.open()
+
+    def _share(self, way: DtlsWay, data: bytes, rtcp: bool) -> bool:
+        """In a bundle RTP is of the line that has its payload type, and RTCP may be of each (RFC 9143 9.2)."""
+        flows = [flow for flow in self._flows.values() if flow.way is way]
+        if len(flows) < 2:
+            return bool(flows) and flows[0].take(data, rtcp)
+        if rtcp:
+            taken = [flow.take(data, rtcp, bundled=True) for flow in flows]
+            return any(taken)
+        number = data[1] & 0x7F
+        return next((flow for flow in flows if flow.knows(number)), flows[0]).take(data, rtcp)
+
+    def _flow(self, kind: str) -> _Flow:
+        return self._flows.setdefault(kind, _Flow(self))
+
+    def way(self, kind: str, place: Place | None = None) -> Way | None:
+        """That in use, or to a place of ours."""
+        flow = self._flows.get(kind)
+        return self._open_ways.find(kind, place) if place is not None else flow.way if flow is not None else None
+
+    @property
+    def associations(self) -> Sequence[DtlsWay]:
+        return [way for way in self._ways if isinstance(way, DtlsWay)]
+
+    async def stay(self) -> None:
+        """What was opened since the last agreement is not needed."""
+        self._open_ways.stay(self._ways)
+
     def agree(self, kind: str, line: Line) -> None:
-        self._flows[kind].agree(line)
+        flow = self._flow(kind)
+        way = self._open_ways.find(kind, line.place) or flow.way
+        if way is None:
+            raise RuntimeError("this line is not open yet")
+        flow.agree(line, way)
+        self._open_ways.agreed(kind, way, self._ways)
 
     def start(
         self, kind: str, outgoing: RtpSendStream, incoming: RtpReceiveStream, track: EncodedTrack | None
     ) -> None:
         """Begin to send ``track`` and to hand over what comes, as agreed."""
         self._flows[kind].start(outgoing, incoming, track)
-        self._state = "connected"
 
     async def send_digit(self, digit: str, seconds: float) -> None:
         """See ``PlainSession.send_digit``."""
@@ -432,9 +361,9 @@ class PlainTransport:
         rtcp = 192 <= packet[1] <= 223
         ssrc = int.from_bytes(packet[4:8] if rtcp else packet[8:12], "big")
         flow = next((flow for flow in self._flows.values() if flow.ssrc == ssrc), None)
-        if flow is None:
+        if flow is None or flow.way is None:
             raise ConnectionError("the transport is not open")
-        flow.send(packet, rtcp=rtcp)
+        await flow.way.send(packet, rtcp=rtcp)
         self._sent = [self._sent[0] + 1, self._sent[1] + len(packet)]
 
     def arrived(self, size: int) -> None:
@@ -444,8 +373,29 @@ class PlainTransport:
     # -- MediaTransport
 
     @property
+    def _ways(self) -> Sequence[Way]:
+        """Those in use, that of the sound first."""
+        return list(dict.fromkeys(flow.way for flow in self._flows.values() if flow.way is not None))
+
+    @property
+    def malformed(self) -> int:
+        return sum(way.malformed for way in self._ways)
+
+    @property
+    def strangers(self) -> int:
+        return sum(way.strangers for way in self._ways)
+
+    @property
+    def unrouted(self) -> int:
+        """Packets of no stream: another payload type, a source that is not taken yet."""
+        return sum(flow.unrouted for flow in self._flows.values())
+
+    @property
     def state(self) -> str:
-        return self._state
+        states = {way.state for way in self._ways}
+        if self._closed or not states:
+            return "closed" if self._closed else "new"
+        return next((one for one in ("failed", "connecting") if one in states), "connected")
 
     def negotiated(self, kind: str) -> tuple[bool, bool]:
         flow = self._flows.get(kind)
@@ -460,22 +410,33 @@ class PlainTransport:
         return None
 
     def security(self) -> Mapping[str, str]:
-        return self.protection.security()
+        """Nothing where any line goes in the clear."""
+        found = [way.security() for way in self._ways]
+        return found[0] if found and all(found) else {}
 
-    def certificates(self) -> Mapping[str, Any]:
-        return {}
+    def certificates(self) -> Mapping[str, CertificateFacts]:
+        """Those of the sound."""
+        return self._ways[0].certificates() if self._ways else {}
 
     def failure(self) -> str:
-        return ""
+        return next((why for way in self._ways if (why := way.failure[0])), "")
+
+    @property
+    def trouble(self) -> str:
+        """Why it failed, for people."""
+        return next((words for way in self._ways if (words := way.failure[1])), "")
 
     def mark(self, marks: Marks, *, video: bool) -> None:
-        """Each kind has its own transport here and keeps its own mark."""
+        """Each kind has its own mark, but where they share a way."""
+        if len(self._ways) < sum(flow.way is not None for flow in self._flows.values()):
+            self._ways[0].mark(marks.of(video=video))
 
     def local_addresses(self) -> Set[str]:
-        return {flow.address for flow in self._flows.values() if flow.address is not None}
+        return {way.address for way in self._ways if way.address is not None}
 
     def transport_facts(self) -> dict[str, Any]:
         return {
+            **(self._ways[0].facts() if self._ways else {}),
             "packetsSent": self._sent[0], "bytesSent": self._sent[1],
             "packetsReceived": self._received[0], "bytesReceived": self._received[1],
             "malformed": self.malformed, "overflow": 0, "strangers": self.strangers,
@@ -483,9 +444,10 @@ class PlainTransport:
 
     async def close(self) -> None:
         flows, self._flows = list(self._flows.values()), {}
+        self._closed = True
         for flow in flows:
             await flow.close()
-        self._state = "closed"
+        await self._open_ways.close()
 
 
 class PlainSession(Session):
@@ -493,12 +455,12 @@ class PlainSession(Session):
 
     def __init__(
         self, name: str, *, wanted: Directions, mux: bool = False, symmetric: bool = True,
-        protection: Protection = CLEAR, **parts: Unpack[SessionParts],
+        protections: Mapping[str, Protection] | None = None, servers: ServerPool | None = None,
+        **parts: Unpack[SessionParts],
     ) -> None:
         super().__init__(name, wanted=wanted, **parts)
         self._transport = self._plain = PlainTransport(
-            self, parts["marks"], mux=mux, symmetric=symmetric, protection=protection
-        )
+            self, parts["marks"], name=name, mux=mux, symmetric=symmetric, protections=protections, servers=servers)
         self._plain.on_digit = self._on_digit
         self._plain.on_tones = lambda digit: self._emit(SessionDigit(digit, heard=True))
         self._pressing = asyncio.Lock()
@@ -507,20 +469,78 @@ class PlainSession(Session):
         """Bind at ``host``: the ports of RTP and RTCP of each kind, for our description. Raises OSError."""
         return await self._plain.open(host, kinds)
 
+    async def associate(
+        self, host: str, kinds: Sequence[str] = ("audio",), *, ice: bool = True, mux: bool = False,
+    ) -> Mapping[str, OurEnd]:
+        """Likewise our ends of associations with DTLS. ``ice``: the peer may find paths by ICE; without it ``host`` is
+        the address that it uses. ``mux``: it is known to take RTCP on the port of RTP; without it there is a port for
+        that until it does. Opened or associated again, what is agreed next is agreed for the new ones."""
+        return await self._plain.associate(host, kinds, ice=ice, mux=mux)
+
+    async def stay(self) -> None:
+        """What was opened since the last agreement is not needed."""
+        await self._plain.stay()
+
+    def association(self, kind: str) -> DtlsWay | None:
+        """That in use for a line; None where it has none."""
+        way = self._plain.way(kind)
+        return way if isinstance(way, DtlsWay) else None
+
+    @property
+    def associations(self) -> Sequence[DtlsWay]:
+        """Those in use, each once."""
+        return self._plain.associations
+
+    def can_agree(self, kind: str, line: Line) -> bool:
+        """Whether ``agree`` can take it: for a place of ours that is there, and no other association than there."""
+        way = self._plain.way(kind, line.place)
+        return way is not None and (
+            not isinstance(way, DtlsWay) or line.their_end is None or way.continues(line.their_end))
+
+    @property
+    def security(self) -> Mapping[str, str]:
+        """Protocol and cipher names; empty where any line goes in the clear, or as long as it is not known."""
+        return self._plain.security()
+
+    def on_state(self) -> None:
+        if self._plain.state == "failed":
+            self._finish(self._plain.failure(), self._plain.trouble)
+        else:
+            super().on_state()
+
     def agree(self, lines: Mapping[str, Line]) -> None:
         """What both descriptions agree on, by kind; again with every new one."""
         first = not self.outgoing
         for kind, line in lines.items():
             self._plain.agree(kind, line)
-            if kind not in self.outgoing:
-                track = self.microphone_track if kind == "audio" else self.camera_track
-                self._plain.start(kind, *self._streams(kind), track)
+            streams = None if kind in self.outgoing else self._streams(kind)
+            if kind == "video":
+                self._agree_pictures(line.format)
+            if streams is not None:
+                self._plain.start(kind, *streams, self.microphone_track if kind == "audio" else self.camera_track)
         if first:
             self._prepare_camera()
             self._described()
             self.on_state()
-        else:
+        elif self._connected_at is not None:
             self._apply()
+
+    def _agree_pictures(self, agreed: StreamFormat) -> None:
+        incoming = self.incoming["video"]
+        incoming.resends = "nack" in agreed.feedback
+        incoming.on_key_wanted = None if "nack pli" in agreed.feedback else self._want_key
+        self.video_in.parameter_sets = parameter_sets_of(agreed.parameters.get("sprop-parameter-sets", ""))
+        if self.camera_track is not None:
+            self.camera_track.take_only(limit_of(agreed.parameters, agreed.bandwidth),
+                                        sliced=agreed.parameters.get(PACKET_MODE) == "0")
+
+    def _want_key(self) -> None:
+        self._emit(SessionKeyWanted())
+
+    def send_key_frame(self) -> None:
+        """The peer asks for one by signalling."""
+        if self.camera_track is not None:
+            self.camera_track.keyframe_wanted()
 
     async def send_digit(
         self, digit: str, seconds: float = 0.1, pause_s: float = 0.1, *, tones: bool = False,
@@ -557,30 +577,10 @@ def _tones_of(digit: str, samples: int) -> bytes:
     return tones_of(digit, samples)
 
 
+def _types(agreed: StreamFormat) -> tuple[int | None, ...]:
+    """Payload types that the peer may send."""
+    return agreed.payload_type, agreed.event_type, agreed.noise_type
+
+
 def _is_opus(agreed: StreamFormat) -> bool:
     return agreed.mime_type.lower() == "audio/opus"
-
-
-def _bind(host: str, *, mux: bool) -> tuple[socket.socket, socket.socket | None]:
-    """One socket, or an even port for RTP and the one above for RTCP (RFC 3550 11). Raises OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for _ in range(BIND_TRIES):
-        first = _bound(family, host, 0)
-        if mux:
-            return first, None
-        port = first.getsockname()[1]
-        if port % 2 == 0:
-            with contextlib.suppress(OSError):
-                return first, _bound(family, host, port + 1)
-        first.close()
-    raise OSError(f"no two ports side by side are free at {host}")
-
-
-def _bound(family: int, host: str, port: int) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        sock.bind((host, port))
-    except OSError:
-        sock.close()
-        raise
-    return sock

@@ -37,12 +37,13 @@ class VideoSink(Protocol):
 class VideoRepair:
     """Feeds a VideoSink.
 
-    send_nack: gets 16-bit sequence numbers, ascending. round_trip: what RTCP measured, in seconds.
+    send_nack: gets 16-bit sequence numbers, ascending. round_trip: what RTCP measured, in seconds. resends: whether
+    asking for packets is of any use.
     """
 
     def __init__(
         self, sink: VideoSink, *, send_nack: Callable[[list[int]], None], send_pli: Callable[[], None],
-        round_trip: Callable[[], float | None],
+        round_trip: Callable[[], float | None], resends: bool = True,
     ) -> None:
         self.frames = 0
         self.key_frames = 0
@@ -52,6 +53,7 @@ class VideoRepair:
         self._round_trip = round_trip
         self._loop = asyncio.get_running_loop()
         self._assembler = VideoAssembler()
+        self._assembler.losses.resent = resends
         self._timer: asyncio.TimerHandle | None = None
         self._wanted = True
         self._pli_at = float("-inf")

@@ -198,6 +198,10 @@ class RtpReceiveStream:
         self.kind = kind
         self.counters = Incoming()
         self.on_failure: Callable[[Exception], None] = fail_loudly
+        self.on_key_wanted: Callable[[], None] | None = None
+        """Called in place of a PLI (RFC 4585), where the peer takes none."""
+        self.resends = True
+        """Whether the peer sends lost packets again when it is asked (generic NACK)."""
         self.reception: Reception | None = None
         self._name = name
         self._video = video
@@ -362,6 +366,7 @@ class RtpReceiveStream:
         if self._video is not None:
             self._repair = VideoRepair(
                 self._video, send_nack=self._send_nack, send_pli=self._send_pli, round_trip=self._round_trip,
+                resends=self.resends,
             )
             self._video.on_new_source()
         if self._estimator is not None:
@@ -392,6 +397,9 @@ class RtpReceiveStream:
         self._send_rtcp(nack)
 
     def _send_pli(self) -> None:
+        if self.on_key_wanted is not None:
+            self.on_key_wanted()
+            return
         self.counters.plis += 1
         self._send_rtcp(RtcpPsfbPacket(fmt=FEEDBACK["pli"], ssrc=self._rtcp_ssrc, media_ssrc=self.counters.ssrc))
 

@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 
 import av
 
+from appliance.media.h264 import PACKET_MODE, single_units
 from appliance.media.rtp_seam import (
     FEEDBACK,
     ONE_BYTE_ID,
@@ -49,6 +50,7 @@ PADDING_MAX: Final = 255  # RFC 3550 5.1: the last byte counts it
 PADDING_MIN: Final = 3
 """Janus 1.1 takes padding on the stream of retransmissions for a payload, and the first two bytes of it for a
 sequence number, which it cuts off: of a single byte it then moves minus one byte, and writes over its heap."""
+TOO_LARGE: Final = 4  # key frames that no packet takes: for longer than an encoder needs to be told
 RTT_WEIGHT: Final = 1 / 8  # RFC 6298 alpha
 
 URI_MID: Final = "urn:ietf:params:rtp-hdrext:sdes:mid"
@@ -91,6 +93,7 @@ class Outgoing:
     resent_packets: int = 0
     resent_bytes: int = 0  # payload
     not_resent: int = 0  # asked for and over the budget
+    too_large: int = 0  # pictures that packets without fragments cannot carry
     padding_packets: int = 0  # of probes: nothing but header and padding
     nacks: int = 0
     plis: int = 0
@@ -148,6 +151,7 @@ class RtpSendStream:
         self._last: tuple[int, float] | None = None  # (RTP timestamp, monotonic capture time) of the last frame
         self._report_sent: tuple[int, float] | None = None  # (middle NTP bits, monotonic time) of the last SR
         self._paused = True
+        self._pack: Callable[[bytes], list[bytes]] = h264_payloads if kind == "video" else _one_payload
         self._taken_at: float | None = None
 
     @property
@@ -181,6 +185,8 @@ class RtpSendStream:
         if codec.clockRate != self._clock_rate:
             self._last = None
         self._payload_type, self._clock_rate = codec.payloadType, codec.clockRate
+        if self.kind == "video":
+            self._pack = single_units if codec.parameters.get(PACKET_MODE) == "0" else h264_payloads
         self._rtx_type = None
         for other in parameters.codecs:
             if is_rtx(other) and other.parameters.get("apt") == codec.payloadType:
@@ -246,19 +252,31 @@ class RtpSendStream:
     # -- sending
 
     async def _run(self, track: EncodedTrack) -> None:
-        pack = h264_payloads if self.kind == "video" else _one_payload
         try:
             while True:
                 self._taken_at = None
                 packet = await track.recv()
                 self._taken_at = time.monotonic()
-                if self._enabled:
-                    await self._send_frame(self._packets(pack(bytes(packet)), packet, track), packet, track)
+                if not self._enabled:
+                    continue
+                if payloads := self._pack(bytes(packet)):
+                    await self._send_frame(self._packets(payloads, packet, track), packet, track)
+                elif self.kind == "video":
+                    self._leave_out()
         except ConnectionError:
             log.debug("%s stream ends: the transport is gone", self.kind)
         finally:
             self._taken_at = None
             track.stop()
+
+    def _leave_out(self) -> None:
+        """A picture that packets without fragments cannot carry: of an encoder that does not keep to their size (yet).
+        """
+        self.counters.too_large += 1
+        if self.counters.too_large == TOO_LARGE:
+            log.warning("the encoder's slices are too large for packets without fragments; such pictures are left out")
+        if self._feedback is not None:
+            self._feedback.lost()
 
     def _packets(self, payloads: list[bytes], packet: av.Packet[Any], track: EncodedTrack) -> list[Outbound]:
         """The RTP packets of one frame."""

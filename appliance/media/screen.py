@@ -90,9 +90,10 @@ class Screen:
                 for picture, seat in zip(pictures, seats, strict=True)]
 
     def _seated(self, seats: Sequence[Seat]) -> Sequence[Tile]:
-        """Nobody's picture has come: the words have the screen."""
+        """While nobody's picture has come the words have the screen, but for a look at oneself alone."""
         there = dict(self._pictures.values())
-        if not any(seat.source in there and seat.source != SELF for seat in seats):
+        others = [seat for seat in seats if seat.source != SELF]
+        if not any(seat.source in there for seat in others or seats):
             return ()
         return [self._tile(seat, there.get(seat.source)) for seat in seats
                 if seat.source in there or seat.source != SELF]

@@ -129,15 +129,16 @@ class Rejected:
     order: list[int] = field(default_factory=list)  # places of the sections that are taken
 
 
-def usable_candidate(text: str) -> bool:
-    """Whether a candidate line is one to check: RTP over UDP, to an address that can be a peer's.
+def usable_candidate(text: str, *, rtcp: bool = False) -> bool:
+    """Whether a candidate line is one to check: RTP over UDP, to an address that can be a peer's. ``rtcp``: or RTCP on
+    a port of its own.
 
     Raises SignalingError for what is no candidate at all.
     """
     match = _CANDIDATE.fullmatch(text.strip())
     if match is None or not 0 < int(match["port"]) < 65536 or not 0 <= int(match["priority"]) < 1 << 32:
         raise SignalingError("that is no ICE candidate", sub_code="badCandidate")
-    if match["transport"].lower() != "udp" or match["component"] != "1":
+    if match["transport"].lower() != "udp" or match["component"] not in (("1", "2") if rtcp else ("1",)):
         return False
     if match["type"] not in ("host", "srflx", "prflx", "relay"):
         return False

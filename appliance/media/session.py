@@ -350,6 +350,16 @@ class Session(MediaLife):
         return self._camera
 
     @property
+    def shows(self) -> bool:
+        """Whether there is a screen for pictures."""
+        return self._screen.present
+
+    @property
+    def receive_limit(self) -> int:
+        """See ``limit_received``."""
+        return self._receive_limit
+
+    @property
     def microphone_track(self) -> MicrophoneTrack | None:
         return self._microphone_track
 

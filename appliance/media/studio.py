@@ -10,14 +10,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from fractions import Fraction
-from io import BytesIO
 from typing import Final, TypeVar
 
-import av
-from av.video.codeccontext import VideoCodecContext
-
-from appliance.errors import EdgecallError
 from appliance.media.acoustics import Acoustics
 from appliance.media.api import SOUND_LIMIT, Directions, IceServers, SoundBlock, Tone
 from appliance.media.camera import CameraFeed
@@ -29,16 +23,20 @@ from appliance.media.gallery import Gallery
 from appliance.media.ladder import Constraints
 from appliance.media.layout import SELF, Face, Seat
 from appliance.media.life import MediaLife
+from appliance.media.looks import Glimpses
 from appliance.media.microphone import MicrophoneFeed
 from appliance.media.optimal import Load, OptimalCount
-from appliance.media.plain_rtp import CLEAR, PlainSession, Protection
+from appliance.media.plain_rtp import PlainSession
 from appliance.media.screen import Screen
 from appliance.media.self_view import SelfView
 from appliance.media.servers import ServerPool
 from appliance.media.session import Session, SessionParts
-from appliance.media.sound import BLOCK_MS, RATE, SILENCE, Loudness, mean_square
+from appliance.media.sound import BLOCK_MS, RATE, SILENCE, Loudness, audioop, mean_square
+from appliance.media.stills import scaled
 from appliance.media.taps import Tap, TapPoint
+from appliance.media.tones import TonePlayer
 from appliance.media.video_in import VideoIn
+from appliance.media.ways import Protection
 from appliance.media.webrtc import MixedSession, PlayingSession, PublishingSession, WebRtcSession
 from appliance.network import Network
 from appliance.settings import AudioSettings, VideoSettings
@@ -73,6 +71,7 @@ class Studio:
         self._leaving: TapPoint[SoundBlock] = TapPoint(lambda block: len(block.pcm))
         self._screen = Screen(board.display)
         self._self_view: SelfView | None = None
+        self._glimpses: Glimpses | None = None
         self._layout: Json = {}
         self._microphone: MicrophoneFeed | None = None
         self._camera: CameraFeed | None = None
@@ -90,6 +89,7 @@ class Studio:
         self._data_lines: set[DataLine] = set()
         self._names = itertools.count(1)
         self._muted = False
+        self._announced = TonePlayer()
         self._constraints = Constraints()
         self._running = False
         self._retry: asyncio.Task[None] | None = None
@@ -115,6 +115,7 @@ class Studio:
         if self._board.camera is not None:
             self._camera = CameraFeed(self._board.camera, self._mode, loop, self._executor)
             self._camera.start()
+            self._glimpses = Glimpses(self._camera.looks, loop, self._executor)
             if self._screen.present:
                 self._self_view = SelfView(self._camera, self._screen, loop)
 
@@ -127,6 +128,8 @@ class Studio:
             await asyncio.gather(self._retry, return_exceptions=True)
         if self._self_view is not None:
             await self._self_view.close()
+        if self._glimpses is not None:
+            self._glimpses.close()
         if self._camera is not None:
             await self._camera.close()
         if self._board.audio is not None and self._running:
@@ -179,11 +182,14 @@ class Studio:
             self._name(), wanted=wanted, servers=self.servers(ice), loopback=loopback, **self._parts()))
 
     def plain_session(
-        self, wanted: Directions, *, mux: bool = False, symmetric: bool = True, protection: Protection = CLEAR
+        self, wanted: Directions, *, mux: bool = False, symmetric: bool = True,
+        protections: Mapping[str, Protection] | None = None, ice: IceServers = IceServers(),  # noqa: B008 - frozen
     ) -> PlainSession:
-        """A session over RTP on UDP, for who signals by other means than WebRTC's; see ``plain_rtp``."""
+        """A session over RTP on UDP, for who signals by other means than WebRTC's; see ``plain_rtp``. ``ice``: for
+        associations with DTLS."""
         return self._kept(PlainSession(
-            self._name(), wanted=wanted, mux=mux, symmetric=symmetric, protection=protection, **self._parts()))
+            self._name(), wanted=wanted, mux=mux, symmetric=symmetric, protections=protections,
+            servers=self.servers(ice), **self._parts()))
 
     def publication(
         self, wanted: Directions, *, ice: IceServers, loopback: bool, data: bool = False,
@@ -266,6 +272,11 @@ class Studio:
         return self._screen.present
 
     @property
+    def sees(self) -> bool:
+        """Whether there is a camera or a screen."""
+        return self._camera is not None or self._screen.present
+
+    @property
     def screen_size(self) -> tuple[int, int]:
         return self._screen.size
 
@@ -273,7 +284,8 @@ class Studio:
         self._layout = layout
         self._screen.arrange(seats, faces, fit)
         if self._self_view is not None:
-            self._self_view.show(any(seat.source == SELF for seat in seats))
+            share = max((seat.w for seat in seats if seat.source == SELF), default=0.0)
+            self._self_view.show(round(share * self.screen_size[0]))
 
     def _name(self) -> str:
         return f"session-{next(self._names)}"
@@ -319,6 +331,9 @@ class Studio:
         elif voice.active:
             heard = voice.process(heard, block.played)
         leaving = SILENCE if self._muted else heard
+        announced = self._announced.block()
+        if announced is not None:
+            leaving = audioop.add(leaving, announced, 2)
         if self._microphone is not None:
             self._microphone.put(leaving)
         if self._leaving.active:
@@ -375,6 +390,10 @@ class Studio:
             self.acoustics.interrupt()
         self._loudspeaker.tones.play(tone)
 
+    def announce(self, tone: Tone) -> None:
+        self.play(tone)
+        self._announced.play(tone)
+
     def levels(self) -> tuple[float, float]:
         return _rms(self._heard), _rms(self._played)
 
@@ -425,6 +444,18 @@ class Studio:
             if warm:
                 await self._camera.settled()
 
+    async def look(self) -> None:
+        if self._camera is None:
+            raise DeviceMissingError("the board has no camera")
+        self._camera.hold("look", True)
+        await self._camera.settled()
+        if self._camera.mode is None:
+            raise DeviceMissingError(self._camera.fault or "the camera is closing")
+
+    def look_away(self) -> None:
+        if self._camera is not None:
+            self._camera.hold("look", False)
+
     async def snapshot(self, width: int = 640) -> bytes:
         camera, feed = self._board.camera, self._camera
         if camera is None or feed is None:
@@ -432,7 +463,13 @@ class Studio:
         loop = asyncio.get_running_loop()
         async with feed.seen():
             jpeg = await loop.run_in_executor(self._executor, camera.snapshot)
-        return await loop.run_in_executor(self._executor, _scaled, jpeg, width)
+        return await loop.run_in_executor(self._executor, scaled, jpeg, width)
+
+    async def preview(self) -> bytes:
+        if self._camera is None or self._glimpses is None:
+            raise DeviceMissingError("the board has no camera")
+        async with self._camera.seen():
+            return await self._glimpses.take() or await self.snapshot()
 
     def show(self, banner: str, hint: str = "") -> None:
         self._screen.text(banner, hint)
@@ -556,19 +593,3 @@ def _given_up(error: Exception) -> None:
 
 def _rms(squares: deque[float]) -> float:
     return float((sum(squares) / METER_BLOCKS) ** 0.5)
-
-
-def _scaled(jpeg: bytes, width: int) -> bytes:
-    """The JPEG, made smaller when it is wider than ``width``."""
-    with av.open(BytesIO(jpeg), "r", format="mjpeg") as container:
-        frame = next(container.decode(video=0))
-    if frame.width <= width:
-        return jpeg
-    height = frame.height * width // frame.width & ~1
-    small = frame.reformat(width & ~1, height, format="yuvj420p")
-    encoder = av.CodecContext.create("mjpeg", "w")
-    if not isinstance(encoder, VideoCodecContext):
-        raise EdgecallError("FFmpeg has no JPEG encoder")
-    encoder.width, encoder.height, encoder.pix_fmt = small.width, small.height, "yuvj420p"
-    encoder.time_base = frame.time_base or Fraction(1, int(av.time_base))
-    return b"".join(bytes(packet) for packet in [*encoder.encode(small), *encoder.encode(None)])

@@ -1,4 +1,4 @@
-"""Tones of the loudspeaker, made once as 48 kHz mono PCM.
+"""Tones of the loudspeaker, and to the others, made once as 48 kHz mono PCM.
 
 Ring, ringback and busy follow ETSI EN 300 001 / ITU-T E.180 in spirit (425 Hz, cadences) so that they are understood
 everywhere; the others are short and unlike them.
@@ -26,6 +26,8 @@ _SCORES: Final[dict[Tone, tuple[tuple[tuple[float, ...], float, float], ...]]] =
     Tone.AUTO_ANSWER: (((880,), 0.12, 0.4), ((), 0.06, 0), ((1320,), 0.18, 0.4)),
     Tone.BUSY: (((425,), 0.25, 0.3), ((), 0.25, 0)) * 3,
     Tone.END: (((330,), 0.25, 0.35),),
+    Tone.CAMERA: (((2400,), 0.03, 0.4),),
+    Tone.RECORDED: (((1400,), 0.3, 0.25), ((), 0.15, 0)) * 2,  # what recorders of telephones have always beeped with
 }
 
 

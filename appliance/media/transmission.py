@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from appliance.media.congestion.allocation import AUDIO_BPS, Allocation, Allocator, Meter
-from appliance.media.congestion.estimator import START_BPS, Estimator
+from appliance.media.congestion.estimator import START_BPS, UNHEARD_S, Estimator
 from appliance.media.congestion.pacer import Pacer, Priority, RetransmissionBudget
 from appliance.media.congestion.remb import RembEstimate
 from appliance.media.congestion.sent import OVERHEAD, SentLog
@@ -308,13 +308,24 @@ class Transmission:
             self._pacer.probe(cluster, now)
             self._wake()
 
+    def _find_out(self, now: float) -> None:
+        """The picture pauses, and may be all that the peer reports on, as it is to Janus: without it nothing more is
+        told, and it would pause for good."""
+        if self.reported:
+            self._probe(now)
+            self._estimator.fade(now, TICK_S)
+        else:
+            self._remb.fade(TICK_S)
+
     def _tick(self) -> None:
         self._ticking = None
         if self._closed:
             return
         now = time.monotonic()
-        self._estimator.tick(now, sending=self._sent.in_flight() > 0)
+        self._estimator.tick(now, sending=self._sent.in_flight(now - UNHEARD_S) > 0)
         self._allocate(now)
+        if self.allocation.video is None:
+            self._find_out(now)
         self._ticking = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     # -- in

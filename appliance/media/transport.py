@@ -25,7 +25,9 @@ class StreamFormat:
     """One line as agreed by signalling. ``clock_rate`` in Hz is that of the RTP timestamps (8000 for G.722 too).
 
     ``packet_time_ms``: voice in one packet sent (``a=ptime``); what is received may have any. ``event_type``: payload
-    type of telephone events (RFC 4733), None where there are none. ``parameters``: the peer's ``a=fmtp``.
+    type of telephone events (RFC 4733), ``noise_type`` of comfort noise (RFC 3389), None where there are none.
+    ``parameters``: the peer's ``a=fmtp``. ``feedback``: what of RFC 4585 it takes, as ``a=rtcp-fb`` has it (``nack``,
+    ``nack pli``, ``ccm fir``). ``bandwidth``: bits per second of payload that it takes at most, 0: any.
     """
 
     mime_type: str
@@ -34,7 +36,10 @@ class StreamFormat:
     channels: int = 1
     packet_time_ms: int = 20
     event_type: int | None = None
+    noise_type: int | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
+    feedback: frozenset[str] = frozenset()
+    bandwidth: int = 0
     sends: bool = True
     receives: bool = True
 
@@ -42,7 +47,7 @@ class StreamFormat:
         least, most = PACKET_TIMES_MS
         if not least <= self.packet_time_ms <= most:
             raise ValueError(f"a packet time is {least} to {most} ms, not {self.packet_time_ms}")
-        if not 0 <= self.payload_type < 128 or self.payload_type == self.event_type:
+        if not 0 <= self.payload_type < 128 or self.payload_type in (self.event_type, self.noise_type):
             raise ValueError(f"no payload type for a stream: {self.payload_type}")
 
     @property

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import av
@@ -17,6 +18,7 @@ from av.video.plane import VideoPlane
 
 from appliance.media.api import AccessUnit
 from appliance.media.frame_rate import FrameRate
+from appliance.media.h264 import has_parameter_sets
 from appliance.media.lipsync import Pace
 from appliance.media.smoothness import Remedy, Smoothness, StallWatch
 from appliance.media.taps import TapPoint
@@ -143,6 +145,8 @@ class VideoIn:
         )
         self.pictures: TapPoint[Picture] = TapPoint(lambda picture: len(picture.i420), on_open=self._on_tapped)
         self.size = (0, 0)
+        self.parameter_sets = b""
+        """Of the peer's description, for key frames that come without theirs."""
         self._begin_counting()
 
     def _begin_counting(self) -> None:
@@ -197,6 +201,8 @@ class VideoIn:
     def on_access_unit(self, unit: AccessUnit) -> None:
         if self._closed:
             return
+        if unit.key and self.parameter_sets and not has_parameter_sets(unit.data):
+            unit = replace(unit, data=self.parameter_sets + unit.data)
         self.encoded.put(unit)
         if not self._decodes:
             return

@@ -16,7 +16,6 @@ from appliance.media.aiortc_seam import PeerConnection, candidate_from_sdp
 from appliance.media.api import Directions, IceFragment, IceServers
 from appliance.media.life import MAX_EVENTS
 from appliance.media.messages import MESSAGE_LIMIT, Inbound, Outbound
-from appliance.media.rhythm import Rhythm
 from appliance.media.rtp_seam import codec_preferences
 from appliance.media.servers import ServerPool
 from appliance.media.session import Channel, Session, SessionParts
@@ -186,6 +185,9 @@ class WebRtcSession(Session):
         if not self._loopback:
             super().network_changed(before, now)
 
+    def _round_trip_s(self) -> float | None:
+        return self._pc.round_trip_s
+
     # -- data
 
     def _open_channels(self) -> None:
@@ -247,8 +249,7 @@ class WebRtcSession(Session):
 class PublishingSession(WebRtcSession):
     """Only sends: microphone and camera to a server, which hands them on, and data messages where it does that too.
 
-    The server owes nothing but what it has told of itself until now: once the rhythm is known in which it reports on
-    what is sent and answers checks, twice its longest pause of the last minute is silence.
+    The server owes nothing; when it is quiet it is asked (``inquiry``), whether anything is sent or not.
     """
 
     def __init__(
@@ -257,18 +258,12 @@ class PublishingSession(WebRtcSession):
     ) -> None:
         super().__init__(name, wanted=wanted, servers=servers, loopback=loopback, **parts)
         self._data = data
-        self._rhythm = Rhythm()
-
-    def on_arrival(self) -> None:
-        self._rhythm.beat(self._loop.time())
-        super().on_arrival()
-
-    def set_directions(self, wanted: Directions) -> None:
-        self._rhythm = Rhythm()
-        super().set_directions(wanted)
 
     def _due(self) -> bool:
-        return any(self.sending) and self._rhythm.missed(self._loop.time())
+        return False
+
+    def _ask(self) -> bool:
+        return self._pc.ask()
 
     async def offer(self) -> str:
         self._prepare_camera()
@@ -286,7 +281,11 @@ class PublishingSession(WebRtcSession):
 
 class MixedSession(WebRtcSession):
     """Sound alone, both ways, with a server that mixes it; without a microphone it is only received. No data channel.
+    Where it owes no sound it is asked.
     """
+
+    def _ask(self) -> bool:
+        return not (self.up and self._due()) and self._pc.ask()
 
     async def offer(self) -> str:
         self._add_line("audio")
@@ -295,7 +294,14 @@ class MixedSession(WebRtcSession):
 
 
 class PlayingSession(WebRtcSession):
-    """Only receives: what a server plays. No data channel. The server may offer, too."""
+    """Only receives: what a server plays. No data channel. The server may offer, too.
+
+    Where it owes something the lack of that is silence, also of one that is there and has nothing to play: it is asked
+    for a new resource then. Where it owes nothing it is asked whether it is there.
+    """
+
+    def _ask(self) -> bool:
+        return not (self.up and self._due()) and self._pc.ask()
 
     async def offer(self) -> str:
         self._add_line("audio")

@@ -35,6 +35,7 @@ __all__ = [
     "Moderated",
     "Peer",
     "PeerMedia",
+    "Pictures",
     "Pressed",
     "Recording",
     "Recovered",
@@ -162,6 +163,15 @@ class PeerMedia:
 
 
 @dataclass(frozen=True, slots=True)
+class Pictures:
+    """Whether pictures of ours are ``carried``, by what was said between both sides so far. Where they are not they may
+    be asked for, unless there is a ``refusal``: why they cannot be."""
+
+    carried: bool
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     """Somebody else in a room. ``id`` is the room's, and unique there. ``video``: there is a picture to be had,
     ``receiving``: it comes; ``away``: nothing of this member arrives that should; ``connecting``: nothing yet;
@@ -258,8 +268,8 @@ class Ended:
     reason: Reason
 
 
-LegEvent = (Ringing | EarlyMedia | Accepted | Connected | ContentEnded | Lost | Recovered | PeerMedia | Members
-            | Voices | Moderated | Recording | Held | DataReceived | DataSent | Pressed | Transferred | Ended)
+LegEvent = (Ringing | EarlyMedia | Accepted | Connected | ContentEnded | Lost | Recovered | PeerMedia | Pictures
+            | Members | Voices | Moderated | Recording | Held | DataReceived | DataSent | Pressed | Transferred | Ended)
 
 
 class Leg(Protocol):

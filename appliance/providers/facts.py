@@ -16,7 +16,7 @@ FACTS: Final = 256
 own state only the latest waits, and the rest come one by one with the phases of the call."""
 
 
-_STATES: Final = (api.PeerMedia, api.Held, api.Members, api.Moderated, api.Voices)
+_STATES: Final = (api.PeerMedia, api.Pictures, api.Held, api.Members, api.Moderated, api.Voices)
 
 
 class Facts:

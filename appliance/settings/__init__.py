@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from appliance.places import config_path, data_path, socket_path
 from appliance.settings.account import Changes, changes, explain
-from appliance.settings.lastgood import EXIT_CONFIG, LAST_GOOD, Loaded, load_or_last_good
+from appliance.settings.lastgood import EXIT_CONFIG, Loaded, copy_name, load_or_last_good
 from appliance.settings.loading import default_device_id, load
 from appliance.settings.schedule import Window
 from appliance.settings.secret import Secret
@@ -36,13 +36,13 @@ from appliance.settings.sections import (
     SipAccountSettings,
     SipSettings,
     TokenSettings,
+    UpdateSettings,
     VideoSettings,
     WhipSettings,
 )
 
 __all__ = [
     "EXIT_CONFIG",
-    "LAST_GOOD",
     "AudioSettings",
     "BoardSettings",
     "BookSettings",
@@ -69,11 +69,13 @@ __all__ = [
     "SipAccountSettings",
     "SipSettings",
     "TokenSettings",
+    "UpdateSettings",
     "VideoSettings",
     "WhipSettings",
     "Window",
     "changes",
     "config_path",
+    "copy_name",
     "data_path",
     "default_device_id",
     "explain",

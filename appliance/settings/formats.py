@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from appliance.settings.schedule import Window
 from appliance.vocabulary import ID_PATTERN
@@ -145,7 +145,7 @@ def _board_file(text: str) -> str:
     return text if re.fullmatch(r"[a-z0-9][a-z0-9-]*", text) else _file(text)
 
 
-def _dnd(text: str) -> str:
+def _times(text: str) -> str:
     Window.parse(text)
     return text.strip()
 
@@ -214,13 +214,38 @@ def _janus_url(text: str) -> str:
     return text
 
 
-def _whip_url(text: str) -> str:
+def _web_url(plain: str) -> Callable[[str], str]:
+    """``plain``: what would happen over ``http:``."""
+
+    def check(text: str) -> str:
+        url = _split(text, ("https", "http"))
+        if url.scheme == "http" and not is_loopback(url.hostname or ""):
+            raise ValueError(f"{plain}: use https://")
+        if url.fragment:
+            raise ValueError("must not have a fragment ('#')")
+        return text
+
+    return check
+
+
+def _update_url(text: str) -> str:
+    """Of a bundle. Nothing in it may lead out of the folder that it seems to be in."""
+    if re.fullmatch(r"[!-~]{1,2048}", text) is None:
+        raise ValueError("must be an address of at most 2048 characters of ASCII, without blanks")
     url = _split(text, ("https", "http"))
-    if url.scheme == "http" and not is_loopback(url.hostname or ""):
-        raise ValueError("the token would cross the network unencrypted, and who listens could take the media over: "
-                         "use https://")
+    if url.scheme == "http" and url.hostname not in ("127.0.0.1", "::1"):
+        raise ValueError("would cross the network unencrypted: use https://")
     if url.fragment:
         raise ValueError("must not have a fragment ('#')")
+    if any(unquote(segment) in (".", "..") for segment in url.path.split("/")) or "\\" in unquote(url.path):
+        raise ValueError("must not have '.' or '..' in its path")
+    return text
+
+
+def _origin(text: str) -> str:
+    url = urlsplit(_update_url(text))
+    if url.query or not url.path.endswith("/"):
+        raise ValueError("must end with '/': what is fetched lies below it")
     return text
 
 
@@ -373,14 +398,19 @@ BOARD_FILE: Final = Format("name of a board file, or absolute path of a readable
 PUBLIC_KEY: Final = Format("absolute path of a public key in PEM, P-256 or Ed25519", _public_key)
 PATH: Final = Format("absolute path", _path)
 URL_PATH: Final = Format("path of a URL", _url_path)
-DND: Final = Format("days and times, such as 'Mon-Fri 22:00-06:00'", _dnd)
+TIMES: Final = Format("days and times, such as 'Mon-Fri 22:00-06:00'", _times)
 MOMENT: Final = Format("time of RFC 3339 with its offset, such as '2026-12-24T18:00:00+01:00'", _moment)
 FINGERPRINT: Final = Format("SHA-256 fingerprint, 64 hexadecimal digits, colons allowed", _fingerprint)
 PEER_URL: Final = Format("https://HOST[:PORT]; http:// only on this machine", _peer_url)
 JANUS_URL: Final = Format("wss://HOST[:PORT][/PATH], or mqtts://BROKER[:PORT][/TOPICS]; ws:// and mqtt:// only on this "
                           "machine", _janus_url)
 TOPIC: Final = _matching(r"[^+#$%\s][^+#\s]{0,127}", "topic without wildcards")
-WHIP_URL: Final = Format("https://HOST[:PORT][/PATH][?QUERY]; http:// only on this machine", _whip_url)
+_WEB_URL: Final = "https://HOST[:PORT][/PATH][?QUERY]; http:// only on this machine"
+WHIP_URL: Final = Format(_WEB_URL, _web_url("the token would cross the network unencrypted, and who listens could take "
+                                            "the media over"))
+TOKEN_URL: Final = Format(_WEB_URL, _web_url("the tokens would cross the network unencrypted"))
+UPDATE_URL: Final = Format("https://HOST[:PORT]/PATH[?QUERY]; http:// only with 127.0.0.1", _update_url)
+ORIGIN: Final = Format("https://HOST[:PORT]/[FOLDER/], with the '/' at its end; http:// only with 127.0.0.1", _origin)
 STUN: Final = Format("stun:HOST[:PORT]", _ice_url("stun"))
 TURN: Final = Format("turn:HOST[:PORT][?transport=tcp] or turns:…", _ice_url("turn", "turns"))
 CODE: Final = _matching(r"(?=.{1,16}$)\*?[0-9A-D]*#?", "at most 16 keys: 0 to 9 and A to D, '*' only as the first, '#' "

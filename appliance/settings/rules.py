@@ -81,6 +81,7 @@ def _pairs(settings: Settings) -> Found:
         ("mqtt.cert_file", "mqtt.key_file", mqtt.cert_file, mqtt.key_file),
         ("http.cert_file", "http.key_file", http.cert_file, http.key_file),
         ("janus.mqtt_cert_file", "janus.mqtt_key_file", janus.mqtt_cert_file, janus.mqtt_key_file),
+        ("janus.token_cert_file", "janus.token_cert_key_file", janus.token_cert_file, janus.token_cert_key_file),
         ("direct.turn_username", "direct.turn_password_file", not direct.turn_secret and direct.turn_username,
          direct.turn_password),
     ):
@@ -106,10 +107,11 @@ def _pairs(settings: Settings) -> Found:
 
 def _janus(settings: Settings) -> Found:
     janus = settings.janus
-    if not janus.url and (janus.rooms or janus.token or janus.api_secret or janus.ca_file or janus.other_urls):
+    if not janus.url and (
+            janus.rooms or janus.token or janus.token_url or janus.api_secret or janus.ca_file or janus.other_urls):
         yield "janus.url", "is missing; nothing else of [janus] has an effect without it"
-    if janus.ca_file and janus.url.startswith(("ws://", "mqtt://")):
-        yield "janus.url", "is not encrypted; janus.ca_file is for wss:// and mqtts://"
+    if janus.ca_file and janus.url.startswith(("ws://", "mqtt://")) and not janus.token_url.startswith("https://"):
+        yield "janus.url", "is not encrypted; janus.ca_file is for wss:// and mqtts://, and https:// of janus.token_url"
     yield from _janus_by_mqtt(settings)
     for n, room in enumerate(janus.rooms, 1):
         if room.valid_from and room.valid_until:
@@ -120,6 +122,10 @@ def _janus(settings: Settings) -> Found:
         yield "janus.other_urls", "names a server twice"
     if janus.token_key and len(janus.token_key.reveal()) < SHORTEST_KEY:
         yield "janus.token_key_file", f"holds less than {SHORTEST_KEY} characters: openssl rand -hex 32 makes a key"
+    if janus.token_url and janus.token:
+        yield "janus.token_file", "has no effect beside janus.token_url; name one of them"
+    if janus.token_cert_file and not janus.token_url:
+        yield "janus.token_url", "is missing; janus.token_cert_file needs it"
     if janus.choose == "nearest" and not janus.other_urls:
         yield "janus.choose", "has one server to choose from; name others in janus.other_urls"
 
@@ -149,6 +155,8 @@ def _sip(settings: Settings) -> Found:
         if settings.sip.require_encryption and not encrypted:
             yield (f"{key}.transport", "must be tls or wss, else the keys of encrypted sound cross the network for all "
                    "to read; or set sip.require_encryption = false, and nothing is encrypted")
+        if settings.sip.require_encryption and account.encryption == "none":
+            yield f"{key}.encryption", "is none, which sip.require_encryption forbids; set one of them otherwise"
         for name, file in (("ca_file", account.ca_file), ("cert_file", account.cert_file)):
             if file and not encrypted:
                 yield f"{key}.{name}", "has no effect without transport = \"tls\" or \"wss\""
@@ -314,6 +322,12 @@ def _loops(settings: Settings) -> Found:
                 yield f"book[{n}].{key}", "leads back to this entry"
 
 
+def _update(settings: Settings) -> Found:
+    update = settings.update
+    if update.ca_file and not any(url.startswith("https:") for url in update.origins):
+        yield "update.origins", "names no server of https://, which update.ca_file is for"
+
+
 def _emergency(settings: Settings) -> Found:
     """What a public emergency service expects (location, call-back) this device does not give."""
     number = settings.call.emergency_target.removeprefix("tel:")
@@ -343,5 +357,5 @@ def _lan_targets(settings: Settings) -> Found:
 
 RULES: Final[tuple[Callable[[Settings], Found], ...]] = (
     _names_are_nobody_elses, _users_are_no_devices, _tokens_are_long_and_single, _pairs, _janus, _sip, _meetings,
-    _codes, _whip, _broker, _book, _emergency, _lan_targets,
+    _codes, _whip, _broker, _book, _update, _emergency, _lan_targets,
 )

@@ -1,4 +1,4 @@
-"""Weekly times such as ``Mon-Fri 22:00-06:00``, for do-not-disturb."""
+"""Weekly times such as ``Mon-Fri 22:00-06:00``, for do-not-disturb and updates."""
 
 from __future__ import annotations
 

@@ -38,6 +38,7 @@ __all__ = [
     "SipAccountSettings",
     "SipSettings",
     "TokenSettings",
+    "UpdateSettings",
     "VideoSettings",
 ]
 
@@ -173,7 +174,7 @@ class CallSettings:
         "direction, 3 and what those are made of.", minimum=0, maximum=3)
     allow_unknown: bool = setting(False, "Let callers ring who are not in the address book.")
     dnd: tuple[str, ...] = setting((), "When incoming calls are refused with 480/doNotDisturb.",
-                                   format=formats.DND, maximum=32,
+                                   format=formats.TIMES, maximum=32,
                                    example='["Mon-Fri 22:00-06:00", "Sat,Sun 20:00-09:00"]')
 
 
@@ -255,6 +256,13 @@ class JanusSettings:
                            restart=True, example='"/etc/edgecall/janus-ca.crt"')
     token: Secret = setting(Secret(), "Token, where the server or its rooms ask for one.",  # noqa: RUF009
                             example='"credential:janus-token"')
+    token_url: str = setting("", "Server of tokens, asked for one before the last one ends: the client credentials "
+                             "grant of OAuth 2.0 (RFC 6749, RFC 8705).", format=formats.TOKEN_URL, restart=True,
+                             example='"https://tokens.example.org/rooms"')
+    token_cert_file: str = setting("", "Certificate of this device, by which that server knows it.",
+                                   format=formats.FILE, restart=True, example='"/etc/edgecall/device.crt"')
+    token_cert_key_file: str = setting("", "Private key of that certificate.", format=formats.FILE, restart=True,
+                                       example='"/etc/edgecall/device.key"')
     token_key: Secret = setting(Secret(), "Key with which the token that token.set gives is kept encrypted; without "  # noqa: RUF009
                                 "it, it is kept for its owner alone.", restart=True,
                                 example='"credential:token-key"')
@@ -346,6 +354,10 @@ class SipAccountSettings:
     path: str = setting("/ws", "Path of the server's WebSocket.", format=formats.URL_PATH, restart=True)
     ca_file: str = setting("", "Authority of its certificate; empty: those of the system.", format=formats.FILE,
                            restart=True, example='"/etc/edgecall/sip-ca.crt"')
+    encryption: str = setting("auto", "How calls of ours offer to encrypt sound. sdes: keys in the signalling; dtls: a "
+                              "handshake beside the sound, which browsers want; none: not at all; auto: sdes where "
+                              "signalling is encrypted. Calls to us choose for themselves.",
+                              choices=("auto", "sdes", "dtls", "none"), restart=True)
     username: str = setting("", "Name to log in with; empty: the user of the address.", maximum=128, restart=True,
                             example='"1001"')
     password: Secret = setting(Secret(), "Password, where one is asked for.", restart=True,  # noqa: RUF009
@@ -369,6 +381,8 @@ class SipAccountSettings:
     trusted_names: tuple[str, ...] = setting((), "Names in certificates of those from whom calls are taken over TLS.",
                                              format=formats.HOST, maximum=32, restart=True,
                                              example='["sbc.example.org"]')
+    video: bool = setting(True, "Its calls may carry pictures (H.264); false where the provider takes offense at the "
+                          "offer.", restart=True)
     trust_caller_id: bool = setting(False, "Believe who it says is calling, for the address book and automatic answer. "
                                     "Over TLS the asserted identity is believed in any case.", restart=True)
 
@@ -491,6 +505,23 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class UpdateSettings:
+    """Updates of a device that was flashed with an image. Whatever stands here, their signature is checked against the
+    image's own keys."""
+
+    origins: tuple[str, ...] = setting((), "Where updates may come from; none: there are none.",
+                                       format=formats.ORIGIN, maximum=8,
+                                       example='["https://updates.example.org/"]')
+    window: tuple[str, ...] = setting((), "When the device may restart into an update, local time; none: whenever "
+                                      "nobody calls.", format=formats.TIMES, maximum=32, alone=True,
+                                      example='["02:00-05:00"]')
+    ca_file: str = setting("", "Authority of the certificates of these servers; empty: those of the system.",
+                           format=formats.FILE, example='"/etc/edgecall/updates-ca.crt"')
+    call_bitrate: int = setting(500_000, "How fast an update is fetched while somebody calls.", unit="bit/s",
+                                minimum=64_000, maximum=1_000_000_000)
+
+
+@dataclass(frozen=True, slots=True)
 class BookSettings:
     """An entry of the address book, as ``book.put`` takes it; an entry put there under the same name goes first."""
 
@@ -524,6 +555,7 @@ class Settings:
     video: VideoSettings = field(default_factory=VideoSettings)
     screen: ScreenSettings = field(default_factory=ScreenSettings)
     audio: AudioSettings = field(default_factory=AudioSettings)
+    update: UpdateSettings = field(default_factory=UpdateSettings)
     log: LogSettings = field(default_factory=LogSettings)
     book: tuple[BookSettings, ...] = setting((), "Entries of the address book.")
     data_dir: Path = Path("~/.local/share/edgecall")

@@ -9,7 +9,8 @@ the connection; the loop awaits. What can go wrong with a data folder is answere
 * read-only, gone, failing: everything goes on in memory and is written back when the folder works again.
 """
 
+from appliance.store.notes import Notes
 from appliance.store.service import Store
 from appliance.store.tables import Entry, Gap, JournalState, OutboxLimits, Row
 
-__all__ = ["Entry", "Gap", "JournalState", "OutboxLimits", "Row", "Store"]
+__all__ = ["Entry", "Gap", "JournalState", "Notes", "OutboxLimits", "Row", "Store"]

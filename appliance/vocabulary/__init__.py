@@ -19,6 +19,7 @@ from appliance.vocabulary.calls import (
     ParticipantState,
     Reason,
     Role,
+    calling,
 )
 from appliance.vocabulary.commands import (
     DEVICE_KINDS,
@@ -69,5 +70,5 @@ __all__ = [
     "ID_PATTERN", "KEY_METHODS", "LAYOUTS", "MAX_PAYLOAD", "QUALITIES", "ROOT", "SAMPLE_S", "STATES", "VERB",
     "VERBS", "VOLATILE", "Answer", "Arg", "ArgType", "CallKind", "CallState", "CapabilityReason", "Category",
     "Command", "Diagnostic", "DiagnosticType", "Direction", "Event", "Json", "KeyMethod", "KeyPress", "MutedBy",
-    "Origin", "ParticipantState", "Reason", "Result", "Role", "Scope", "Snapshot", "Verb", "verbs_for",
+    "Origin", "ParticipantState", "Reason", "Result", "Role", "Scope", "Snapshot", "Verb", "calling", "verbs_for",
 ]

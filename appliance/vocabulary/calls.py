@@ -11,7 +11,7 @@ from appliance.vocabulary.commands import Category, Json
 
 __all__ = [
     "END_REASONS", "CallKind", "CallState", "CapabilityReason", "Direction", "MutedBy", "ParticipantState",
-    "Reason", "Role",
+    "Reason", "Role", "calling",
 ]
 
 
@@ -31,6 +31,11 @@ class CallState(StrEnum):
     TRANSFERRING = "Transferring"  # handed to a third party
     DISCONNECTING = "Disconnecting"  # leaving, waiting for the other side's word or 2 s
     DISCONNECTED = "Disconnected"  # over; carries the reason
+
+
+def calling(call: Json) -> bool:
+    """Whether a document ``call`` is of a call that is not over."""
+    return CallState(call.get("state", CallState.NONE)) not in (CallState.NONE, CallState.DISCONNECTED)
 
 
 class Direction(StrEnum):
@@ -146,7 +151,7 @@ END_REASONS: Final[Mapping[str, Reason]] = _reasons(
      "Wait, and see who or what calls so often; sip.calls_per_hour and sip.calls_per_target set the limits."),
     (401, "credentials", _CLI, "The provider does not take name or password of the account.",
      "Check username and password_file in [[sip.accounts]]."),
-    (403, "wrongMeetingId", _EXP, "The service of the meeting hung up on its number, or on the passcode.",
+    (403, "wrongMeetingId", _EXP, "The service of the meeting did not take its number, or the passcode.",
      "Check id and passcode_file in [[sip.meetings]], and that the meeting has begun."),
     (404, "noSuchRoom", _EXP, "The server has no such room.", "Check the room's id, and that the room still exists."),
     (403, "roomFull", _EXP, "The room is full.", "Try again later, or raise the number of publishers of the room."),

@@ -131,9 +131,15 @@ DIAGNOSTICS: Final[Mapping[str, Diagnostic]] = _diagnostics(
      "Check network, name and password of the account that the detail names."),
     ("nobodyOnDuty", _F, "Nobody is on duty to answer.", "Open the operator page and go on duty."),
     ("tokenExpiring", _F, "The token for the rooms expires soon.",
-     "Give a new one with token.set, or write it to janus.token_file and reload the settings."),
+     "Give a new one with token.set, or write it to janus.token_file and reload the settings; with janus.token_url, "
+     "see why its server gives none."),
     ("tokenInvalid", _F, "The server of the rooms does not take the token, or it has expired.",
-     "Give a new one with token.set, or write it to janus.token_file and reload the settings."),
+     "Give a new one with token.set, or write it to janus.token_file and reload the settings; with janus.token_url, "
+     "see why its server gives none."),
+    ("updateFailed", _F, "The last update came to nothing; the system before it runs.",
+     "See in the detail why, and install another one; the system is as it was."),
+    ("updatePending", _F, "An installed update has waited for a day to be started.",
+     "See in the detail what it waits for; update.commit, or an update.install with force, starts it."),
     ("configRejected", _F, "The settings file has errors; the last good settings are in force.",
      "Correct the lines named in the detail."),
 )

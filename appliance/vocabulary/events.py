@@ -54,11 +54,21 @@ EVENTS: Final[Mapping[str, str]] = {
                      "the roster), lost (messages of the sender before this one that have not come).",
     "door.code": "The keys of a rule of door.codes were pressed in a call, or wrong ones for it; data: callId, rule, "
                  "relay, rawId, result, code, subCode, message. Never the keys themselves.",
-    "security.refused": "A command or peer was refused for a security reason; data: why, origin, sender, and "
-                        "target where a call is refused that was to be made.",
+    "security.refused": "A command or peer was refused for a security reason; data: why, origin, sender, "
+                        "target where a call is refused that was to be made, and sections of a first boot file that a "
+                        "device refuses which is set up (origin card).",
     "security.flood": "Others cause so many events that further ones of their kind are dropped on the way to the "
                       "broker until it is quieter; data: kind (refusals, calls, messages), perSecond, burst.",
     "config.changed": "data: applied or errors.",
+    "update.requested": "An update, or going back, is to be made; data: job, kind (install, back), version, notBefore, "
+                        "force, origin, sender.",
+    "update.started": "The update is being installed; data: job, version, attempt.",
+    "update.installed": "It is installed and waits for the restart; data: job, version, waitsFor.",
+    "update.restarting": "The device restarts into the other system; data: job, version, forced.",
+    "update.completed": "What became of an update, told by the system that runs then; data: job, kind, result "
+                        "(succeeded, failed, rolledBack, cancelled), version (of the update), running (the version "
+                        "that runs), code, message. Should a power cut make it come twice, it has the same id.",
+    "device.factoryReset": "All that is kept on the device is about to be erased; data: origin, sender.",
     "device.booted": "data: version, boot.",
     "device.stopping": "data: reason (asked, failed).",
 }
@@ -80,6 +90,7 @@ STATES: Final[Mapping[str, str]] = {
     "calls": "The last 20 calls.",
     "health": "ok, degraded or failed, with causes; clock, memory, load.",
     "config": "Version applied, errors of a refused one.",
+    "update": "Both systems of a flashed image, the update in progress, what it waits for, what became of the last.",
     "quality": "Statistics of the call and of the device, with the verdict on them; told only while somebody asks.",
 }
 

@@ -23,6 +23,30 @@ KEY_METHODS: Final = ("rfc4733", "info", "inband")
 """How keys of a telephone get to the other side (``KeyMethod``)."""
 QUALITIES: Final = ("auto", "low", "mid", "high", "off")
 _LAYOUT = Arg("layout", ArgType.STRING, "where on the screen whose picture stands, for this call", choices=LAYOUTS)
+_LIMITS: Final = (
+    Arg("send", ArgType.OBJECT, "limits on what is sent", fields=(
+        Arg("frameHeight", ArgType.INTEGER, "lines; the next lower step is taken, 180 at the least",
+            minimum=0, maximum=2160),
+        Arg("frameRate", ArgType.INTEGER, "pictures per second", minimum=0, maximum=60),
+        Arg("bitrate", ArgType.INTEGER, "bits per second; 55000 at the least, and then 180 lines", minimum=0,
+            maximum=50_000_000),
+    )),
+    Arg("recv", ArgType.OBJECT, "limits on what is received", fields=(
+        Arg("frameHeight", ArgType.INTEGER, "lines of each picture; a peer is told the bit rate that they take, of a "
+            "sender of several qualities in a room one of so many is taken", minimum=0, maximum=2160),
+        Arg("maxBitrate", ArgType.INTEGER, "bits per second that each peer is asked to send; not for the people in a "
+            "room, whose rates are the server's", minimum=0, maximum=50_000_000),
+        Arg("maxVideos", ArgType.INTEGER, "pictures of others at the same time, what one shares among them", minimum=0,
+            maximum=10),
+    )),
+    Arg("degradationPreference", ArgType.STRING, "what is kept when the network carries less",
+        choices=("balanced", "maintain-framerate", "maintain-resolution")),
+)
+_CONSTRAINTS = Arg("constraints", ArgType.OBJECT, "limits of the picture as video.constraints takes them, until the "
+                   "end of this call", fields=_LIMITS)
+
+_FORCE = Arg("force", ArgType.STRING, "time of RFC 3339; from then on it is restarted whatever the window says, and in "
+             "a call too, unless that is an emergency call", maximum=64)
 
 VERBS: Final[tuple[Verb, ...]] = (
     Verb("call.dial", "Call a target or a ring group.", (
@@ -34,12 +58,12 @@ VERBS: Final[tuple[Verb, ...]] = (
             "until it has said what it says", minimum=1, maximum=64, pattern="^[0-9*#A-Da-dw,]+$", secret=True),
         Arg("audio", ArgType.BOOLEAN, "send audio (default true)"),
         Arg("video", ArgType.BOOLEAN, "send video (default true)"),
-        _LAYOUT,
+        _LAYOUT, _CONSTRAINTS,
     ), acts=True, idempotent=False, long=True, returns="callId"),
     Verb("call.answer", "Answer the incoming call.", (
         _CALL, Arg("audio", ArgType.BOOLEAN, "send audio (default true)"),
         Arg("video", ArgType.BOOLEAN, "send video (default true)"),
-        _LAYOUT,
+        _LAYOUT, _CONSTRAINTS,
     ), acts=True, idempotent=False, long=True, returns="callId"),
     Verb("call.reject", "Reject the incoming call.", (
         _CALL, Arg("reason", ArgType.STRING, "what the caller is told", choices=("declined", "busy")),
@@ -56,7 +80,7 @@ VERBS: Final[tuple[Verb, ...]] = (
         Arg("displayName", ArgType.STRING, "the name to stand there by (default: that of the device)", maximum=64),
         Arg("audio", ArgType.BOOLEAN, "send audio (default true)"),
         Arg("video", ArgType.BOOLEAN, "send video (default true)"),
-        _LAYOUT,
+        _LAYOUT, _CONSTRAINTS,
     ), acts=True, idempotent=False, long=True, returns="callId"),
     Verb("room.leave", "Leave the room.", (_CALL,), stops=True),
     Verb("token.set", "Give the token for the rooms, in place of the one before; it is kept until the settings name "
@@ -91,21 +115,7 @@ VERBS: Final[tuple[Verb, ...]] = (
     Verb("video.start", "Send the camera's picture.", acts=True, max_ttl_s=5),
     Verb("video.stop", "Stop sending the camera's picture; the sensor closes.", stops=True),
     Verb("video.constraints", "Limit the picture, live; 0 lifts a limit, what is left out stays. inForce in the answer "
-         "tells what that comes to.", (
-        Arg("send", ArgType.OBJECT, "limits on what is sent", fields=(
-            Arg("frameHeight", ArgType.INTEGER, "lines; the next lower step is taken, 180 at the least",
-                minimum=0, maximum=2160),
-            Arg("frameRate", ArgType.INTEGER, "pictures per second", minimum=0, maximum=60),
-            Arg("bitrate", ArgType.INTEGER, "bits per second; 55000 at the least, and then 180 lines", minimum=0,
-                maximum=50_000_000),
-        )),
-        Arg("recv", ArgType.OBJECT, "limits on what each peer is asked to send", fields=(
-            Arg("frameHeight", ArgType.INTEGER, "lines; told as the bit rate that they take", minimum=0, maximum=2160),
-            Arg("maxBitrate", ArgType.INTEGER, "bits per second", minimum=0, maximum=50_000_000),
-        )),
-        Arg("degradationPreference", ArgType.STRING, "what is kept when the network carries less",
-            choices=("balanced", "maintain-framerate", "maintain-resolution")),
-    ), returns="constraints"),
+         "tells what that comes to.", _LIMITS, returns="constraints"),
     Verb("devices.select", "Use this microphone, speaker or camera, in a call too, over restarts and whenever it is "
          "plugged in; auto: the best of the board's own order.", (
         Arg("kind", ArgType.STRING, "which kind of device", required=True, positional=True,
@@ -126,6 +136,9 @@ VERBS: Final[tuple[Verb, ...]] = (
         Arg("quality", ArgType.STRING, "of senders of several: low, mid or high; auto: by the size of its place on the "
             "screen; off: not at all", required=True, positional=True, choices=QUALITIES),
     )),
+    Verb("preview.start", "Show this device's own picture on its screen, for two minutes or until a call; nothing is "
+         "sent.", acts=True, max_ttl_s=5),
+    Verb("preview.stop", "Show it no longer.", stops=True),
     Verb("content.start", "Show a picture, a video or what an HDMI capture receives to the others in the room, beside "
          "the camera; the next one takes its place.", (
         Arg("source", ArgType.STRING, "name of a file in the folder of video.content_dir; device:ID: a capture device, "
@@ -222,6 +235,30 @@ VERBS: Final[tuple[Verb, ...]] = (
     Verb("state.rebirth", "Publish every state document again."),
     Verb("config.reload", "Read the settings file again.", scope=Scope.ADMIN),
     Verb("config.get", "The settings in force, without secrets.", scope=Scope.ADMIN, returns="settings"),
+    Verb("update.install", "Install a system beside the running one, and restart into it when nobody has called for a "
+         "minute, within update.window; what becomes of it is told by update.completed, whichever system then runs.", (
+        Arg("url", ArgType.STRING, "of the signed bundle, below one of update.origins", required=True, positional=True,
+            minimum=1, maximum=2048),
+        Arg("version", ArgType.STRING, "the version it is said to hold; where that runs already nothing is done, and "
+            "another one is not started", minimum=1, maximum=64),
+        Arg("notBefore", ArgType.STRING, "time of RFC 3339 before which nothing of it begins", maximum=64),
+        _FORCE,
+        Arg("hold", ArgType.BOOLEAN, "install only, and leave the restart to update.commit"),
+    ), acts=True, max_ttl_s=3600, scope=Scope.ADMIN, returns="update"),
+    Verb("update.status", "Ask how the update and both systems are.", scope=Scope.ADMIN, returns="update"),
+    Verb("update.commit", "Restart into what is installed as soon as nobody has called for a minute, without waiting "
+         "for update.window. That it is well, the new system finds out by itself.", (_FORCE,),
+         acts=True, max_ttl_s=3600, scope=Scope.ADMIN, returns="update"),
+    Verb("update.back", "Restart into the other system, which ran before, as soon as nobody has called for a minute; "
+         "refused where it is older than what this one allows.", (_FORCE,),
+         acts=True, max_ttl_s=3600, scope=Scope.ADMIN, returns="update"),
+    Verb("update.cancel", "Give up the update that waits or is being installed.", scope=Scope.ADMIN, stops=True,
+         returns="update"),
+    Verb("device.factoryReset", "Restart, and erase all that is kept on the device: settings, keys, records, network; "
+         "both systems stay. Not in a call.", (
+        Arg("device", ArgType.STRING, "the id of this device, so that no other one is meant", required=True,
+            positional=True, maximum=40),
+    ), acts=True, max_ttl_s=30, scope=Scope.ADMIN, idempotent=False),
     Verb("sim.press", "Simulated board: press a button.", (
         Arg("button", ArgType.STRING, "name of the button", required=True, positional=True, maximum=32),
         Arg("seconds", ArgType.NUMBER, "how long it is held", minimum=0.05, maximum=60),

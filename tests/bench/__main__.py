@@ -31,7 +31,9 @@ BENCHES: Final = {
     "echo": "the echo canceller in the simulated room",
     "media": "the media engine beside stock aiortc and Chromium on a bad network",
     "rooms": "join of a room to first media",
+    "self_view": "a look at the camera itself, by its raw pictures and without",
     "sip": "SIP messages, and a call to a baresip",
+    "telephone": "CPU and memory of a telephone call beside baresip",
     "watching": "one to nine pictures of a room, decoded and shown, beside Chromium",
     "statistics": "what a report of a call costs the loop",
 }

@@ -40,7 +40,7 @@ from appliance.media.screen import Screen
 from appliance.media.servers import ServerPool
 from appliance.media.sound import Loudness
 from appliance.media.webrtc import WebRtcSession
-from hw.api import EncodedFrame, EncoderKind, VideoMode
+from hw.api import EncodedFrame, EncoderKind, Picture, VideoMode
 from tests.bench.figures import Figure, table, write
 
 FPS = 30
@@ -104,6 +104,8 @@ class ClipCamera:
 
     def snapshot(self, deadline_s: float = 2.0) -> bytes:
         return b""
+
+    def preview(self, sink: Callable[[Picture], None] | None, side: int = 320) -> None: ...
 
     def stop(self) -> None:
         self._stop.set()

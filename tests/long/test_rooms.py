@@ -6,21 +6,14 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import time
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from appliance.media.smoothness import Remedy, StallWatch
 from appliance.providers import api
-from appliance.providers.janus.effects import Effect, Send
-from appliance.providers.janus.subscription import Subscription
 from appliance.vocabulary import END_REASONS
-from hw.api import Picture, Tile
 from tests.support.appliance import Appliance
 from tests.support.browser import chromium
 from tests.support.coded_video import units
@@ -29,9 +22,10 @@ from tests.support.house import house, start_of
 from tests.support.impair import Burst, Conditions
 from tests.support.interface import changed_network, ip
 from tests.support.janus_between import between
-from tests.support.room_device import H264, ROOM, Device, device, janus, same_as_server
+from tests.support.room_device import H264, ROOM, device, janus, same_as_server
 from tests.support.room_page import room_page
-from tests.support.rough_way import rough_way
+from tests.support.room_report import RoomReport, Shown
+from tests.support.rough_way import is_media, rough_way
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.long, pytest.mark.peer, pytest.mark.timeout(3600)]
@@ -47,6 +41,8 @@ STEPS = 100
 ARRIVALS = 288
 """In a day, one every five minutes."""
 ROUGH_S = 60 * float(os.environ.get("EDGECALL_ROUGH_MINUTES", "3"))
+HALF_DEAD = "no media, though the server reports"
+STANDING = "the server stands still"
 WEATHER = {
     "5 % lost": Conditions(loss=0.05, delay_s=0.03),
     "15 % lost": Conditions(loss=0.15, delay_s=0.03),
@@ -56,9 +52,12 @@ WEATHER = {
     "too narrow": Conditions(delay_s=0.03, rate_bps=300_000, queue_ms=300),
     "dark for a moment": Conditions(dark=True),
     "dark": Conditions(dark=True),
+    "dark for long": Conditions(dark=True),
+    HALF_DEAD: Conditions(),
+    STANDING: Conditions(),
 }
 """Half of the time; the other half is fair."""
-SPELL_S = {"dark for a moment": 2.0, "dark": 8.0}
+SPELL_S = {"dark for a moment": 2.0, "dark": 8.0, "dark for long": 25.0, STANDING: 6.0}
 """Seconds of each; of all others 15."""
 FAIR_S = 15.0
 AGAIN_S = 30.0
@@ -74,33 +73,6 @@ def clip(folder: Path, number: int) -> str:
     coded = units(4 * FPS, size=(160, 96), fps=FPS, key_every=2 * FPS, slope=number + 1)
     path.write_bytes(b"".join(unit.data for unit in coded))
     return f"clip:{path}"
-
-
-class Counted:
-    """How many pictures of each label came to the screen."""
-
-    def __init__(self, one: Device) -> None:
-        self.shown: Counter[str] = Counter()
-        self.stood: Counter[str] = Counter()  # milliseconds at the longest, since it was cleared
-        self._at: dict[str, float] = {}
-        self._last: dict[str, Picture] = {}
-        show = one.board.display.show
-
-        def counting(tiles: Any, banner: str = "", hint: str = "") -> None:
-            show(tiles, banner, hint)
-            one.board.pictures.clear()  # hundreds of thousands
-            for tile in tiles:
-                self._count(tile)
-
-        one.board.display.show = counting  # type: ignore[method-assign]
-
-    def _count(self, tile: Tile) -> None:
-        if tile.picture is not None and self._last.get(tile.label) is not tile.picture:
-            self._last[tile.label] = tile.picture
-            self.shown[tile.label] += 1
-            now = time.monotonic()
-            stood = round(1000 * (now - self._at.get(tile.label, now)))
-            self._at[tile.label], self.stood[tile.label] = now, max(stood, self.stood[tile.label])
 
 
 async def test_a_cut_of_a_minute(tmp_path: Path) -> None:
@@ -154,7 +126,7 @@ async def test_nine_publishers_come_and_go_a_hundred_times(tmp_path: Path, capsy
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(janus(tmp_path / "janus", {ROOM: {**H264, "publishers": 20}}))
         door = await stack.enter_async_context(device(server.url, "door"))
-        counted = Counted(door)
+        shown = Shown(door)
         others = {name: await stack.enter_async_context(
             device(server.url, name, camera=await asyncio.to_thread(clip, tmp_path, number)))
             for number, name in enumerate(f"p{number}" for number in range(8))}
@@ -174,10 +146,10 @@ async def test_nine_publishers_come_and_go_a_hundred_times(tmp_path: Path, capsy
 
         async def shares_of(labels: set[str]) -> dict[str, float]:
             """Pictures shown, of those sent meanwhile."""
-            before, sent_before = counted.shown.copy(), {label: await sent(label) for label in labels}
+            before, sent_before = shown.count.copy(), {label: await sent(label) for label in labels}
             await asyncio.sleep(LOOK_S)
-            shown = {label: counted.shown[label] - before[label] for label in labels}
-            return {label: shown[label] / max(1, await sent(label) - sent_before[label]) for label in labels}
+            came = {label: shown.count[label] - before[label] for label in labels}
+            return {label: came[label] / max(1, await sent(label) - sent_before[label]) for label in labels}
 
         async def step(name: str) -> None:
             if name == "olga":
@@ -250,27 +222,6 @@ async def test_a_day_of_arrivals_leaves_nothing(tmp_path: Path, capsys: pytest.C
         print(f"\n  {words}")
 
 
-def interventions(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """What is done in the appliance about pictures that do not come, counted from now on."""
-    counted: Counter[str] = Counter()
-    look, renew = StallWatch.look, Subscription.renew
-
-    def counted_look(watch: StallWatch, now: float, **counters: Any) -> Remedy:
-        remedy = look(watch, now, **counters)
-        counted[remedy.name] += remedy is not Remedy.NONE
-        return remedy
-
-    def counted_renew(subscription: Subscription) -> Sequence[Effect]:
-        effects = renew(subscription)
-        counted["GIVEN_BACK"] += any(
-            isinstance(one, Send) and one.message.get("body", {}).get("request") == "unsubscribe" for one in effects)
-        return effects
-
-    monkeypatch.setattr(StallWatch, "look", counted_look)
-    monkeypatch.setattr(Subscription, "renew", counted_renew)
-    return counted
-
-
 @pytest.mark.timeout(ROUGH_S + 600)
 async def test_a_bad_network_leaves_no_picture_standing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
@@ -278,7 +229,6 @@ async def test_a_bad_network_leaves_no_picture_standing(
     """Nine pictures through one network that changes all the time, while one or the other of them leaves and is back.
     Whatever it was, in fair weather all nine move again, in one and the same call."""
     dice = random.Random(4)
-    done = interventions(monkeypatch)
     (tmp_path / "janus").mkdir()
     again: Counter[str] = Counter()  # milliseconds of fair weather until all move, at the longest, by what was before
     stood: Counter[str] = Counter()  # milliseconds that a picture of who was there stood in it
@@ -286,7 +236,9 @@ async def test_a_bad_network_leaves_no_picture_standing(
         server = await stack.enter_async_context(janus(tmp_path / "janus", {ROOM: {**H264, "publishers": 20}}))
         way = await stack.enter_async_context(rough_way(server.url, seed=4))
         door = await stack.enter_async_context(device(way.url, "door"))
-        counted = Counted(door)
+        shown = Shown(door)
+        report = RoomReport(server, way, door, shown, monkeypatch)
+        stack.callback(report.close)
         others = {name: await stack.enter_async_context(
             device(server.url, name.lower(), camera=await asyncio.to_thread(clip, tmp_path, number)))
             for number, name in enumerate(f"P{number}" for number in range(9))}
@@ -299,41 +251,45 @@ async def test_a_bad_network_leaves_no_picture_standing(
         loop = asyncio.get_running_loop()
 
         async def all_move(within_s: float, what: str) -> None:
-            before = counted.shown.copy()
+            before = shown.count.copy()
             try:
-                await until(lambda: all(counted.shown[label] > before[label] + 3 for label in others),
+                await until(lambda: all(shown.count[label] > before[label] + 3 for label in others),
                             f"every picture moves {what}", within_s)
             except AssertionError as error:
-                moved = {label: counted.shown[label] - before[label] for label in others}
-                lost, recovered, now = door.of(api.Lost), len(door.of(api.Recovered)), loop.time()
-                told = [(round(at - now, 1), type(one).__name__) for at, one in door.told[-20:]
-                        if not isinstance(one, api.Voices)]
-                raise AssertionError(f"{error}: {moved}; lost {len(lost)} times, recovered {recovered}; {told}; "
-                                     f"{dict(done)}") from None
+                moved = {label: shown.count[label] - before[label] for label in others}
+                told = await report.tell()
+                with capsys.disabled():
+                    print(f"\n  {error}: {moved}\n  {told}")
+                raise AssertionError(f"{error}: {moved}; {told}") from None
 
         await all_move(30, "at the beginning")
         begun, spells = loop.time(), 0
         while loop.time() - begun < ROUGH_S:
             spells += 1
-            counted.stood.clear()
+            shown.stood.clear()
             name, label = dice.choice([*WEATHER]), dice.choice([*others])
             way.change(WEATHER[name])
+            if name == HALF_DEAD:
+                way.drop(is_media)
+            elif name == STANDING:
+                server.pause()
             leg = others[label].leg
             assert leg is not None
             await leg.end(LEAVE)
             await asyncio.sleep(SPELL_S.get(name, FAIR_S))
+            server.go_on()
             await others[label].join(media=SENDS)
             await others[label].connected()
             way.change(Conditions())
             fair = loop.time()
             await all_move(AGAIN_S, f"in spell {spells}, after {name}")
             again[name] = max(again[name], round(1000 * (loop.time() - fair)))
-            stood[name] = max(stood[name], *(counted.stood[one] for one in others if one != label))
+            stood[name] = max(stood[name], *(shown.stood[one] for one in others if one != label))
             await asyncio.sleep(max(0.0, fair + FAIR_S - loop.time()))
             assert not door.of(api.Ended), door.told
             await same_as_server(server, door)
         lost = len(door.of(api.Lost))
     with capsys.disabled():
-        print(f"\n  {spells} spells in {loop.time() - begun:.0f} s, {sum(counted.shown.values())} pictures. Longest "
+        print(f"\n  {spells} spells in {loop.time() - begun:.0f} s, {sum(shown.count.values())} pictures. Longest "
               f"until all moved again, ms: {dict(again)}; that one stood, ms: {dict(stood)}. Done about it: "
-              f"{dict(done)}, and the room joined anew {lost} times")
+              f"{dict(report.done)}, and the room joined anew {lost} times")

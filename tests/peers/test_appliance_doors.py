@@ -322,7 +322,7 @@ async def unharmed(doors: Doors) -> AsyncIterator[None]:
     assert "Traceback" not in log and "defect" not in log, doors.door.log()
     after = await settled(doors)
     assert after.fds <= before.fds + 3 and after.threads <= before.threads + 1, (before, after)
-    assert after.pss_kib - before.pss_kib < 6 * 1024, (before, after)
+    assert after.own_kib - before.own_kib < 6 * 1024, (before, after)
     await connect(doors.door, doors.lobby, "Lobby")
     await doors.door.give("call.hangup")
     await asyncio.gather(doors.door.ended("0/local"), doors.lobby.ended("0/remote"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -14,20 +15,24 @@ from playwright.async_api import Page
 
 from appliance.media.layout import Face, Layout, Quality, Seat, Source, arrange
 from appliance.providers import api
+from appliance.vocabulary import END_REASONS
 from hw.api import DeviceFormatError, Fit, Kind
 from hw.sim import pattern
 from hw.sim.display import SimDisplay
+from hw.sim.pattern import PatternPainter
 from tests.support.browser import chromium, wait_for
+from tests.support.coded_video import units
 from tests.support.janus import JanusServer
 from tests.support.likeness import structural_similarity
 from tests.support.media_board import HandDisplay
-from tests.support.room_device import H264, ROOM, Device, device, janus
+from tests.support.room_device import H264, ROOM, Device, device, janus, same_as_server
 from tests.support.room_page import room_page
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.peer
 
 SIZE = (1280, 720)
+SENDS = api.MediaWanted(receive_audio=False, receive_video=False)
 
 
 def screen() -> SimDisplay:
@@ -119,6 +124,93 @@ async def test_the_screen_shows_the_layout_and_the_server_sends_what_is_shown(tm
         assert counter(shot, whole) is None
         door.stage.choose(Layout.SINGLE, None, in_call=True)
         await moves(door, whole)
+
+
+def marked_clip(folder: Path, number: int) -> str:
+    """Two seconds of the test picture, encoded once; its counter begins at ``number`` thousands."""
+    painter, path = PatternPainter(320, 180), folder / f"{number}.h264"
+    coded = units(50, size=(320, 180), fps=25, key_every=25,
+                  paint=lambda at: painter.paint(1000 * number + at, 40_000 * at))
+    path.write_bytes(b"".join(unit.data for unit in coded))
+    return f"clip:{path}"
+
+
+async def are_shown(one: Device, seats: Sequence[Seat], numbers: Sequence[int]) -> None:
+    """In the places, one after the other, the clips of these numbers, and each moves."""
+    seen: list[set[int]] = [set() for _ in seats]
+    assert len(seats) == len(numbers)
+    try:
+        async with asyncio.timeout(20):
+            while not all(len(counters) >= 3 for counters in seen):
+                shot = await one.shown()
+                for seat, number, counters in zip(seats, numbers, seen, strict=True):
+                    found = counter(shot, seat)
+                    if found is not None and found // 1000 == number:
+                        counters.add(found)
+                    elif found is not None:
+                        counters.clear()  # of the arrangement of before
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise AssertionError(f"of {numbers} there came {seen}") from None
+
+
+async def test_nine_people_and_what_one_of_them_shares_are_shown_and_nothing_else_is_sent(tmp_path: Path) -> None:
+    plan = Image.new("L", (1280, 720), 255)
+    draw, font = ImageDraw.Draw(plan), ImageFont.load_default(40)
+    for line in range(14):
+        draw.text((40, 30 + 48 * line), "Deliveries from 7 to 19 at gate 4, ring twice", font=font, fill=0)
+    plan.save(tmp_path / "plan.png")
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(janus(tmp_path, {ROOM: {**H264, "publishers": 20}}))
+        door = await stack.enter_async_context(device(server.url, "door", screen=screen))
+        people = [await stack.enter_async_context(
+            device(server.url, f"p{number}", camera=await asyncio.to_thread(marked_clip, tmp_path, number),
+                   screen=nothing)) for number in range(10)]
+        await door.join()
+        await door.connected()
+        for one in people[:9]:
+            await one.join(media=SENDS)
+            await one.connected()
+        await until(lambda: len(door.members) == 9, "nine others")
+        await same_as_server(server, door)
+
+        def grid() -> tuple[Seat, ...]:
+            return arrange(Layout.GRID, [Face(str(number)) for number in range(9)], size=SIZE)
+
+        await are_shown(door, grid(), range(9))
+        await sends_on(server, 9)
+
+        await people[4].share(tmp_path / "plan.png")
+        await until(lambda: door.stage.layout is Layout.CONTENT, "the layout of content")
+        content, *beside = arrange(Layout.CONTENT, [Face(str(n), content=n == 4) for n in range(9)], size=SIZE)
+        await are_shown(door, beside, range(9))
+        await likens(door, content, plan)
+        await sends_on(server, 10)
+        await same_as_server(server, door, shares={"P4 (content)"})
+        assert sum(one.receiving for one in door.members.values()) == 9
+
+        await people[9].join(media=SENDS)
+        await people[9].connected()
+        await until(lambda: len(door.members) == 10, "a tenth")
+        await same_as_server(server, door, shares={"P4 (content)"})
+        assert not door.members["P9"].receiving
+        await sends_on(server, 10)
+
+        leg = people[2].leg
+        assert leg is not None
+        await leg.end(END_REASONS["0/local"])
+        await until(lambda: "P2" not in door.members, "one has left")
+        await same_as_server(server, door, shares={"P4 (content)"})
+        await are_shown(door, beside, [0, 1, 3, 4, 5, 6, 7, 8, 9])
+        await sends_on(server, 10)
+
+        await people[4].share(None)
+        await until(lambda: door.stage.layout is Layout.GRID, "the layout of before")
+        await are_shown(door, grid(), [0, 1, 3, 4, 5, 6, 7, 8, 9])
+        await sends_on(server, 9)
+        await same_as_server(server, door)
+        assert not door.of(api.Lost)
+        assert not any(one.of(api.Lost) for one in people)
 
 
 async def test_without_a_screen_no_picture_crosses_the_network(tmp_path: Path) -> None:

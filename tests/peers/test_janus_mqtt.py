@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from appliance.providers import api
-from appliance.settings import Secret
+from appliance.settings import JanusRoomSettings, Secret
 from appliance.vocabulary import END_REASONS
 from tests.support.broker import Broker, Client, free_port
-from tests.support.janus import JanusServer
+from tests.support.janus import AUDIO, JanusServer, Rooms
 from tests.support.room_device import ROOM, Device, device, janus, same_as_server
+from tests.support.room_talk import heard, listening, lose_and_find_the_server, says
 from tests.support.turnserver import Authority
 from tests.support.waiting import until
 
@@ -26,16 +28,21 @@ NAMES = ("rooms", "door-rooms", "gate-rooms", "watcher")
 
 
 @asynccontextmanager
-async def brokered(folder: Path, more: str = "") -> AsyncIterator[tuple[Broker, JanusServer]]:
+async def brokered(
+    folder: Path, more: str = "", *, audio: Rooms | None = None, texts: Rooms | None = None,
+) -> AsyncIterator[tuple[Broker, JanusServer]]:
     """A broker with a Janus at it. The devices may ask it and hear it, and nothing else of it. ``more``: of what stands
-    in the broker's configuration."""
+    in the broker's configuration; ``audio``, ``texts``: rooms of AudioBridge and TextRoom."""
     broker = Broker(folder / "broker", devices=NAMES, extra=more)
     rights = "user rooms\ntopic readwrite rooms/#\nuser watcher\ntopic readwrite rooms/#\n" + "".join(
         f"user {name}\ntopic write rooms/to-janus\ntopic read rooms/from-janus\ntopic read rooms/status\n"
         for name in NAMES[1:3])
     await asyncio.to_thread((broker.folder / "acl").write_text, rights)
     (folder / "janus").mkdir()
-    async with broker, janus(folder / "janus", broker=broker.port) as server, Client(broker.port, "watcher") as watcher:
+    async with (
+        broker, janus(folder / "janus", broker=broker.port, audio=audio, texts=texts) as server,
+        Client(broker.port, "watcher") as watcher,
+    ):
         await watcher.subscribe("rooms/status")
         await watcher.until(lambda seen: b"true" in seen.payload)
         yield broker, server
@@ -114,6 +121,50 @@ async def test_a_device_by_the_broker_and_one_by_the_websocket_meet(tmp_path: Pa
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_room_of_sound_alone_and_its_text_room_through_the_broker(tmp_path: Path) -> None:
+    rooms = (JanusRoomSettings(name="hall", id="77", kind="audio", text_id="7"),)
+    async with (
+        brokered(tmp_path, audio={77: {"sampling_rate": 48_000}}, texts={7: {}}) as (broker, server),
+        device(url(broker), "door", 440, rooms=rooms, **login("door")) as door,
+        device(url(broker), "gate", 880, rooms=rooms, **login("gate")) as gate,
+        device(server.url, "desk", 1320, rooms=rooms) as desk,
+    ):
+        for one in (door, gate, desk):
+            await one.join("hall")
+            await one.connected()
+        desk.studio.mute(True)
+        await door.hears(880)
+        await gate.hears(440)
+        await until(lambda: set(door.members) == {"Gate", "Desk"}, "the others at the door")
+        gate.studio.mute(True)
+        assert gate.leg is not None
+        await gate.leg.set_media(replace(gate.media, send_audio=False))
+        await until(lambda: door.members["Gate"].muted, "the mute is told")
+        gate.studio.mute(False)
+        await gate.leg.set_media(gate.media)
+        await until(lambda: not door.members["Gate"].muted, "and its end")
+
+        await listening(door, gate, desk)
+        await says(door, "chat", "for the gate", to=[door.members["Gate"].id])
+        await says(door, "chat", "x" * 60_000)
+        await until(lambda: [len(one.payload) for one in heard(gate, "chat")] == [12, 60_000], "both at the gate")
+        await until(lambda: [len(one.payload) for one in heard(desk, "chat")] == [60_000], "one at the desk")
+
+        await lose_and_find_the_server(server, door, gate, desk)
+        await door.hears(880)
+
+        await broker.kill()
+        await until(lambda: door.of(api.Lost) and gate.of(api.Lost), "the broker is missed", 3)
+        await broker.start()
+        await until(lambda: door.of(api.Recovered) and gate.of(api.Recovered), "both are back", 15)
+        await listening(door, gate, desk)
+        await gate.hears(440)
+        assert not desk.of(api.Lost)
+        async with server.control(AUDIO) as control:
+            listed = await control.participants(77)
+            assert sorted(one["display"] for one in listed) == ["Desk", "Door", "Gate"], "no ghosts of ours"
 
 
 async def test_what_is_missing_is_told_apart(tmp_path: Path) -> None:

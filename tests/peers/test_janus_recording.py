@@ -22,6 +22,7 @@ from tests.support.waiting import until
 
 pytestmark = pytest.mark.peer
 
+BEEP_HERTZ = 1400
 SECRET = "s3cret"
 
 
@@ -110,6 +111,8 @@ async def test_a_presenter_has_the_room_recorded_and_all_are_told(tmp_path: Path
         assert (refused["code"], refused["subCode"]) == (403, "RoleRestricted")
         await gate.wait_for_state("roster", lambda state: state["participants"])
 
+        for one in (door, gate):
+            await one.give("call.mute")
         begun = await door.give("record.start")
         assert begun["result"] == "done", begun
         assert (await door.event("recording.stateChanged"))["data"]["state"] == "Started"
@@ -120,6 +123,7 @@ async def test_a_presenter_has_the_room_recorded_and_all_are_told(tmp_path: Path
         assert (told["state"], told["participantId"]) == ("Started", participant(gate, "Door")["participantId"])
         await files.found(lambda written: kinds(written) == ["h264", "h264", "opus", "opus"])
         await desk.join()
+        await desk.hears(BEEP_HERTZ)
         await files.found(lambda written: kinds(written) == ["h264"] * 3 + ["opus"] * 3)  # who comes later too
 
         refused = await gate.give("record.stop")

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from contextlib import AsyncExitStack
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from appliance.providers import api
 from appliance.settings import Secret
 from appliance.vocabulary import END_REASONS
+from tests.support.appliance import Appliance
 from tests.support.browser import Chromium, chromium, wait_for
-from tests.support.house import house, start_of
-from tests.support.interface import ADDRESS, INTERFACE, changed_network, ip
+from tests.support.house import Running, house, start_of
+from tests.support.impair import Conditions
+from tests.support.interface import ADDRESS, INTERFACE, changed_network, ip, watching
 from tests.support.janus import ADMIN
 from tests.support.janus_between import between
+from tests.support.lag import lateness
 from tests.support.room_device import H264, ROOM, device, janus, same_as_server
 from tests.support.room_page import room_page
+from tests.support.rough_way import rough_way
+from tests.support.turnserver import Authority
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.peer
@@ -27,6 +34,20 @@ pytestmark = pytest.mark.peer
 DEVICE_HERTZ = 440.0
 PAGE_HERTZ = 880.0
 LEAVE = END_REASONS["0/local"]
+
+
+async def cut() -> None:
+    await ip(f"link set {INTERFACE} down")
+    await ip("link set lo down")  # nor is there a way inside the machine
+
+
+async def mended() -> None:
+    await ip("link set lo up")
+    await ip(f"link set {INTERFACE} up")
+
+
+async def in_state(running: Running, state: str, within_s: float) -> None:
+    await running.until(lambda: running.document("call")["state"] == state, within_s)
 
 
 async def test_a_browser_and_the_device_see_and_hear_each_other_in_a_room(tmp_path: Path) -> None:
@@ -44,14 +65,7 @@ async def test_a_browser_and_the_device_see_and_hear_each_other_in_a_room(tmp_pa
 
         await Chromium.listen(page, "people.Olga.streams.Door")
         await Chromium.hears(page, DEVICE_HERTZ)
-        counters = []
-        for _ in range(200):
-            mark = (await Chromium.sees(page, "video#Door")).mark
-            if mark is not None and mark.counter not in counters:
-                counters.append(mark.counter)
-            if len(counters) == 4:
-                break
-        assert len(counters) == 4
+        counters = await Chromium.sees_moving(page, "video#Door")
         assert all(later > earlier for earlier, later in pairwise(counters))
 
         await door.hears(PAGE_HERTZ)
@@ -73,7 +87,7 @@ async def test_a_browser_and_the_device_see_and_hear_each_other_in_a_room(tmp_pa
 async def test_each_refusal_has_its_own_reason(tmp_path: Path) -> None:
     rooms = {ROOM: H264, 2: {**H264, "publishers": 1}, 3: {**H264, "pin": "4711"}}
     async with janus(tmp_path, rooms) as server, device(server.url, "door") as door, device(server.url, "gate") as gate:
-        for room in ("99", "nosuch", "-5", "9" * 200):
+        for room in ("99", "nosuch", "-5", "9" * 200, "003", f"0{ROOM}"):
             await door.join(room)
             assert await door.ended(2) == "404/noSuchRoom"
         await door.join("3")
@@ -116,7 +130,7 @@ async def test_a_server_whose_ids_are_text(tmp_path: Path) -> None:
     """Rooms and people have words for ids there, of which a number is one. What the server itself sends for others to
     subscribe to is nobody."""
     async with (
-        janus(tmp_path, {"lobby": H264, "7": H264}) as server, device(server.url, "door") as door,
+        janus(tmp_path, {"lobby": H264, "7": H264, "007": H264}) as server, device(server.url, "door") as door,
         device(server.url, "gate") as gate, server.control() as control,
     ):
         made = await control.request({
@@ -124,7 +138,7 @@ async def test_a_server_whose_ids_are_text(tmp_path: Path) -> None:
             "dummy_streams": [{"codec": "opus"}, {"codec": "h264", "fmtp": "profile-level-id=42e01f"}]})
         assert made["videoroom"] == "created", made
         assert [one["dummy"] for one in await control.participants("hall")] == [True]
-        for room in ("lobby", "7", "hall"):
+        for room in ("lobby", "7", "007", "hall"):
             await door.join(room)
             await gate.join(room)
             await door.sees("Gate")
@@ -136,7 +150,7 @@ async def test_a_server_whose_ids_are_text(tmp_path: Path) -> None:
                 assert one.leg is not None
                 await one.leg.end(LEAVE)
                 await one.ended()
-        for room in ("attic", "8"):
+        for room in ("attic", "8", "07"):
             await door.join(room)
             assert await door.ended() == "404/noSuchRoom"
 
@@ -151,13 +165,16 @@ async def test_the_whole_appliance_joins_and_leaves_by_command(tmp_path: Path) -
             missing = await running.give("room.join", target="99")
             assert (missing["result"], missing["code"], missing["subCode"]) == ("failed", 404, "noSuchRoom"), missing
             await running.until(lambda: running.document("call")["state"] == "Disconnected")
-            joined = await running.give("room.join", target=str(ROOM))
+            joined = await running.give("room.join", target=str(ROOM), constraints={"send": {"frameHeight": 180}})
             assert joined["result"] == "done", joined
             await running.until(lambda: running.document("roster")["participants"])
             assert running.document("call")["kind"] == "Room"
             await running.until(lambda: running.document("roster")["participants"][0]["videoStreams"][0]["isReceiving"])
             assert running.document("roster")["participants"][0]["displayName"] == "Gate"
             await gate.sees("Edgecall")
+            shown = gate.tiles["Edgecall"].picture
+            assert shown is not None
+            assert shown.height == 180
             refused = await running.give("room.join", target="99")
             assert (refused["result"], refused["subCode"]) == ("rejected", "inCall")
             left = await running.give("room.leave")
@@ -235,6 +252,55 @@ async def test_others_come_and_go_in_any_order(tmp_path: Path) -> None:
         assert not door.of(api.Ended)
 
 
+async def test_one_whose_machine_stands_still_is_reconnecting_until_the_room_drops_it(tmp_path: Path) -> None:
+    async with (
+        janus(tmp_path, general={"session_timeout": 8, "reclaim_session_timeout": 0}) as server,
+        device(server.url, "door", DEVICE_HERTZ) as door, room_page() as url, chromium(PAGE_HERTZ) as browser,
+    ):
+        await door.join()
+        page = await browser.open(url)
+        await page.evaluate("([url, room]) => enter(url, room, 'Olga')", [server.url, ROOM])
+        await door.sees("Olga")
+        browser.freeze()
+        try:
+            await until(lambda: door.members["Olga"].away, "she is reconnecting", 5)
+            await same_as_server(server, door)
+            await until(lambda: "Olga" not in door.members, "the room has dropped her", 20)
+            await same_as_server(server, door)
+        finally:
+            browser.thaw()
+        assert not door.of(api.Lost), "we are kept by our own signs of life"
+
+
+async def test_fifty_who_send_nothing_stand_in_the_roster(tmp_path: Path) -> None:
+    (tmp_path / "janus").mkdir()
+    rooms = {ROOM: {**H264, "publishers": 60}}
+    async with (
+        janus(tmp_path / "janus", rooms) as server, Appliance(tmp_path, settings={"janus.url": server.url}) as door,
+        AsyncExitStack() as stack, server.control() as control,
+    ):
+        joined = await door.give("room.join", target=str(ROOM))
+        assert joined["result"] == "done", joined
+
+        async def same_as_listed(count: int) -> None:
+            def names(state: dict[str, Any]) -> list[str]:
+                return sorted(one["displayName"] for one in state["participants"])
+
+            await door.wait_for_state("roster", lambda state: len(state["participants"]) == count)
+            listed = await control.participants(ROOM)
+            assert names(door.state("roster")) == sorted(
+                one["display"] for one in listed if one["display"].startswith("Guest"))
+
+        before = door.own_kib()
+        guests = [await stack.enter_async_context(server.control()) for _ in range(50)]
+        for number, guest in enumerate(guests):
+            await guest.say({"request": "join", "room": ROOM, "ptype": "publisher", "display": f"Guest {number}"})
+        await same_as_listed(50)
+        assert door.own_kib() - before < 20 * 1024
+        await stack.aclose()
+        await same_as_listed(0)
+
+
 async def test_a_stream_that_the_server_forgets_is_subscribed_anew(tmp_path: Path) -> None:
     async with (
         janus(tmp_path) as server, between(server.url) as way, device(way.url, "door") as door,
@@ -277,6 +343,103 @@ async def test_a_call_that_does_not_come_back_ends_with_a_reason(tmp_path: Path)
             assert (again["result"], again["code"], again["subCode"]) == ("failed", 503, "provider"), again
 
 
+@pytest.mark.parametrize("sends", [True, False])
+async def test_a_device_alone_notices_within_three_seconds_that_the_way_to_the_server_is_cut(
+    tmp_path: Path, sends: bool,
+) -> None:
+    """Its own link is there. The server, which owes nothing, is asked and does not answer."""
+    media = api.MediaWanted(send_audio=sends, send_video=sends, listens_only=not sends)
+    async with (
+        changed_network(), janus(tmp_path) as server, device(server.url, "door") as door, lateness() as late,
+    ):
+        await door.join(media=media)
+        await door.connected()
+        await asyncio.sleep(4)
+        assert not door.of(api.Lost), "it answers"
+        late_before = late()
+        await ip("link set lo down")
+        cut = asyncio.get_running_loop().time()
+        await until(lambda: door.of(api.Lost), "the loss is told", 15)
+        assert door.when(api.Lost) - cut < 3.1 + late() - late_before
+        await ip("link set lo up")
+        await until(lambda: door.of(api.Recovered), "it is back", 15)
+        await same_as_server(server, door)
+
+
+async def test_who_watches_those_who_send_nothing_notices_within_three_seconds_that_media_are_cut(
+    tmp_path: Path,
+) -> None:
+    """Nothing is due, on a slow way, and messages go on: the connection of media is asked by itself."""
+    watches = api.MediaWanted(send_audio=False, send_video=False, listens_only=True)
+    async with (
+        changed_network(), janus(tmp_path) as server, rough_way(server.url, seed=4) as way,
+        device(way.url, "door") as door, device(server.url, "gate", 880) as gate, lateness() as late,
+    ):
+        await gate.join()
+        await door.join(media=watches)
+        await door.sees("Gate")
+        assert gate.leg is not None
+        await gate.leg.set_media(api.MediaWanted(send_audio=False, send_video=False))
+        way.change(Conditions(delay_s=0.3))
+        await until(lambda: door.members["Gate"].away, "nothing comes of it")
+        await asyncio.sleep(4)
+        assert not door.of(api.Lost), "the server is there"
+        late_before, cut = late(), asyncio.get_running_loop().time()
+        way.change(Conditions(dark=True))
+        await until(lambda: door.of(api.Lost), "the loss is told", 15)
+        assert door.when(api.Lost) - cut < 3.6 + late() - late_before, "0.5 s, or 1.5 round trips, for the last answer"
+        way.change(Conditions())
+        await until(lambda: door.of(api.Recovered), "it is back", 15)
+        await gate.leg.set_media(api.MediaWanted())
+        await door.sees("Gate")
+
+
+@pytest.mark.parametrize("sends", [True, False])
+async def test_a_device_alone_knows_at_once_that_its_own_network_is_gone(tmp_path: Path, sends: bool) -> None:
+    """Nobody is there whose silence would tell, and of who only watches not even a connection of media."""
+    media = api.MediaWanted(send_audio=sends, send_video=sends, listens_only=not sends)
+    async with (
+        changed_network(), janus(tmp_path) as server, between(server.url, host=ADDRESS) as way,
+        device(way.url, "door") as door, watching(door.studio.network_changed, door.provider.network_changed),
+    ):
+        await door.join(media=media)
+        await door.connected()
+        await cut()
+        await until(lambda: door.of(api.Lost), "the loss is told", 3)
+        await mended()
+        await until(lambda: door.of(api.Recovered), "it is back", 5)
+        await same_as_server(server, door)
+        assert not door.of(api.Ended)
+
+
+async def test_the_whole_appliance_alone_in_a_room_hears_of_its_network_from_its_watch(tmp_path: Path) -> None:
+    """Its address goes, and the way by it stays: nothing but the watch of the network tells."""
+    (tmp_path / "janus").mkdir()
+    authority, gone = Authority(tmp_path), "10.99.0.5"
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(*authority.issue(gone))
+    lobby = {"name": "lobby", "id": str(ROOM), "role": "consumer"}
+    async with changed_network(), AsyncExitStack() as stack:
+        for place in (f"dev {INTERFACE}", "dev lo scope host"):  # on lo none is an address to go out by
+            await ip(f"addr add {gone}/32 {place}")
+        stack.push_async_callback(ip, f"addr del {gone}/32 dev lo")
+        server = await stack.enter_async_context(janus(tmp_path / "janus"))
+        way = await stack.enter_async_context(between(server.url, host=gone, tls=tls))
+        running = await stack.enter_async_context(house(await start_of(tmp_path, {
+            "janus.url": way.url, "janus.ca_file": authority.file, "janus.rooms": [lobby], "mqtt.enabled": False})))
+        joined = await running.give("room.join", target="lobby")
+        assert joined["result"] == "done", joined
+        before = way.connections
+        await until(lambda: running.house.network.now is not None, "the first look")
+        await ip(f"addr del {gone}/32 dev {INTERFACE}")
+        await in_state(running, "Reconnecting", 15)
+        await in_state(running, "Connected", 15)
+        assert way.connections == before + 1
+        await asyncio.sleep(4)
+        assert way.connections == before + 1, "the way is there"
+        assert running.document("call")["state"] == "Connected"
+
+
 async def test_a_call_whose_network_stays_away_ends_with_a_reason(tmp_path: Path) -> None:
     (tmp_path / "janus").mkdir()
     async with (
@@ -289,12 +452,10 @@ async def test_a_call_whose_network_stays_away_ends_with_a_reason(tmp_path: Path
             assert joined["result"] == "done", joined
             await gate.sees("Edgecall")
             await running.until(lambda: running.document("roster")["participants"][0]["videoStreams"][0]["isReceiving"])
-            await ip(f"addr del {ADDRESS}/24 dev {INTERFACE}")  # as a network manager does once the cable is out
-            await ip(f"link set {INTERFACE} down")
-            await ip("link set lo down")  # nor is there a way inside the machine
-            await running.until(lambda: running.document("call")["state"] == "Reconnecting", 3.3)
+            await cut()
+            await in_state(running, "Reconnecting", 3.3)
             lost = asyncio.get_running_loop().time()
-            await running.until(lambda: running.document("call")["state"] == "Disconnected", 8)
+            await in_state(running, "Disconnected", 8)
             assert 4.5 < asyncio.get_running_loop().time() - lost < 7
             (ended,) = [one for one in running.events if one.type == "call.ended"]
             assert (ended.data["reason"]["code"], ended.data["reason"]["subCode"]) == (496, "networkLost")

@@ -24,7 +24,7 @@ from tests.support.janus import AUDIO as AUDIO_BRIDGE
 from tests.support.janus import TEXT, JanusServer
 from tests.support.janus_between import between
 from tests.support.room_device import ROOM, Device, device, janus
-from tests.support.room_talk import heard, listening, says
+from tests.support.room_talk import heard, listening, lose_and_find_the_server, says
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.peer
@@ -167,17 +167,7 @@ async def test_where_the_text_room_lets_nobody_in_the_call_goes_on(tmp_path: Pat
 async def test_after_a_loss_messages_come_again(tmp_path: Path) -> None:
     async with world(tmp_path) as server, people(server, "door", "gate") as (door, gate):
         await listening(door, gate)
-        await server.kill()
-        await until(lambda: door.of(api.Lost) and gate.of(api.Lost), "both reconnect", 3)
-        with pytest.raises(Refused) as refused:
-            assert door.leg is not None
-            await door.leg.send("chat", "nobody hears it")
-        assert refused.value.sub_code == "noDataChannel"
-        await server.start()
-        await until(lambda: door.of(api.Recovered) and gate.of(api.Recovered), "both are back", 8)
-        for one in (door, gate):
-            one.told[:] = [(at, event) for at, event in one.told if isinstance(event, api.Members)]
-        await listening(door, gate)
+        await lose_and_find_the_server(server, door, gate)
 
 
 async def test_where_only_the_signalling_is_cut_no_ghost_is_left(tmp_path: Path) -> None:

@@ -116,24 +116,35 @@ async def test_without_encryption_only_the_rule_that_says_so_opens(tmp_path: Pat
         await until(lambda: "CALL_CLOSED" in phone.told, "hung up")
 
 
-async def test_whoever_guesses_is_locked_out_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_whoever_guesses_is_locked_out_and_told_and_a_restart_forgets_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.DEBUG)
     line = "<sip:phone@127.0.0.1>;regint=0;audio_codecs=PCMA/8000/1;answermode=auto"
-    async with (
-        baresip(tmp_path / "phone", line) as phone,
-        appliance(tmp_path, (
-            '[[sip.accounts]]\nname = "trunk"\naddress = "sip:door@127.0.0.1"\nregister = false\n'
-            f'servers = "127.0.0.1:{phone.port}"\ntransport = "udp"\ntrusted = ["127.0.0.0/8"]\n'
-            + BOOK.format(uri=f"sip:phone@127.0.0.1:{phone.port}")
-            + RULE.format(name="caretaker", more=pin_in(tmp_path) + "allow_plain = true\n")), encrypt=False) as running,
-    ):
-        assert (await running.give("call.dial", to="Phone"))["result"] == "done"
-        await press(phone, "0000#" * WRONG)
-        await running.until(lambda: running.raised("tamper"), 30)
-        assert "caretaker" in running.document("diag")["tamper"]["detail"]["what"]
-        await press(phone, PIN + "#")
-        await running.until(lambda: of(running, "door.code")[-1]["subCode"] == "locked")
-        assert [one["subCode"] for one in of(running, "door.code")] == ["wrongPin"] * WRONG + ["locked"]
-        assert of(running, "io.relay") == []
-        assert PIN not in caplog.text
-        await running.give("call.hangup")
+    async with baresip(tmp_path / "phone", line) as phone:
+        tables = ('[[sip.accounts]]\nname = "trunk"\naddress = "sip:door@127.0.0.1"\nregister = false\n'
+                  f'servers = "127.0.0.1:{phone.port}"\ntransport = "udp"\ntrusted = ["127.0.0.0/8"]\n'
+                  + BOOK.format(uri=f"sip:phone@127.0.0.1:{phone.port}")
+                  + RULE.format(name="caretaker", more=pin_in(tmp_path) + "allow_plain = true\n"))
+        async with appliance(tmp_path, tables, encrypt=False, sip__calls_per_target=2) as running:
+            assert (await running.give("call.dial", to="Phone"))["result"] == "done"
+            await press(phone, "0000#" * WRONG)
+            await running.until(lambda: running.raised("tamper"), 30)
+            assert "caretaker" in running.document("diag")["tamper"]["detail"]["what"]
+            await press(phone, PIN + "#")
+            await running.until(lambda: of(running, "door.code")[-1]["subCode"] == "locked")
+            assert [one["subCode"] for one in of(running, "door.code")] == ["wrongPin"] * WRONG + ["locked"]
+            assert of(running, "io.relay") == []
+            await running.give("call.hangup")
+        phone.events.clear()
+        async with appliance(tmp_path, tables, encrypt=False, sip__calls_per_target=2) as running:
+            await running.until(lambda: running.raised("tamper"))
+            assert (await running.give("call.dial", to="Phone"))["result"] == "done"
+            await press(phone, PIN + "#")
+            await running.until(lambda: of(running, "door.code"))
+            assert [one["subCode"] for one in of(running, "door.code")] == ["locked"]
+            assert of(running, "io.relay") == []
+            await running.give("call.hangup")
+            answer = await running.give("call.dial", to="Phone")
+            assert (answer["code"], answer["subCode"]) == (429, "callLimit"), "the third one in this hour"
+    assert PIN not in caplog.text

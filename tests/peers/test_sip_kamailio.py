@@ -83,6 +83,20 @@ async def test_registered_calls_and_called(tmp_path: Path, transport: str, algor
         assert not door.rings[-1].leg.peer.verified, "what is asserted in the clear proves nothing"
 
 
+async def test_of_two_challenges_together_the_one_that_is_known_is_answered(tmp_path: Path) -> None:
+    """The first of them is none that we have (RFC 8760 2.4: the topmost that is supported)."""
+    other = 'append_to_reply("{}: Digest realm=\\"$fd\\", nonce=\\"f00\\", algorithm={}, qop=\\"auth\\"\\r\\n");'
+    both = [other.format(name, "SHA-512") for name in ("WWW-Authenticate", "Proxy-Authenticate")]
+    async with (
+        proxy(tmp_path, algorithm="SHA-256", free="phone",
+              challenging=f"if (is_method(\"REGISTER\")) {both[0]} else {both[1]}") as server,
+        phone_at(server, tmp_path) as phone,
+        sip_device("door", door_at(server, "udp", tmp_path), hertz=DEVICE_HERTZ) as door,
+    ):
+        await door.up()
+        await talk(phone, door)
+
+
 async def test_a_number_that_is_withheld(tmp_path: Path) -> None:
     """Nobody is called who rings at the other side, whatever the server asserts."""
     async with (

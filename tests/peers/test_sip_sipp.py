@@ -49,6 +49,34 @@ async def test_of_two_that_answer_one_is_taken_and_the_other_hung_up(tmp_path: P
         await phone.done()
 
 
+async def test_a_session_that_is_not_refreshed_ends_though_its_sound_goes_on(tmp_path: Path) -> None:
+    async with (
+        sipp(tmp_path, "expires", hertz=1000) as phone,
+        sip_device("door", account(f"127.0.0.1:{phone.port}")) as door,
+    ):
+        await door.up()
+        await door.dial("sip:phone@127.0.0.1")
+        await door.connected()
+        await door.hears(1000)
+        assert await door.ended() == "410/mediaLost"
+        assert 3.5 < door.when(api.Ended) - door.when(api.Accepted) < 5.5, "a third before the six seconds are over"
+        await phone.done()
+
+
+async def test_a_session_that_is_ours_to_refresh_lives(tmp_path: Path) -> None:
+    async with (
+        sipp(tmp_path, "refreshed", hertz=1000) as phone,
+        sip_device("door", account(f"127.0.0.1:{phone.port}")) as door,
+    ):
+        await door.up()
+        await door.dial("sip:phone@127.0.0.1")
+        await door.connected()
+        await asyncio.sleep(4.5)  # the time that is refreshed
+        await door.hears(1000)
+        await door.hang_up()
+        await phone.done()
+
+
 async def test_a_cancel_that_crosses_the_answer_becomes_a_bye(tmp_path: Path) -> None:
     async with (
         sipp(tmp_path, "race") as phone, sip_device("door", account(f"127.0.0.1:{phone.port}")) as door,
@@ -99,9 +127,9 @@ async def test_digits_of_a_telephone_that_knows_no_events_are_heard_in_its_sound
         await door.hang_up()
 
 
-async def test_a_redirection_is_followed_to_the_best_of_its_contacts(tmp_path: Path) -> None:
+async def test_a_redirection_is_followed_to_the_best_of_its_contacts_and_then_to_the_others(tmp_path: Path) -> None:
     async with (
-        sipp(tmp_path, "moved", calls=2) as phone, sip_device("door", account(f"127.0.0.1:{phone.port}")) as door,
+        sipp(tmp_path, "moved", calls=3) as phone, sip_device("door", account(f"127.0.0.1:{phone.port}")) as door,
     ):
         await door.up()
         await door.dial("sip:phone@127.0.0.1")

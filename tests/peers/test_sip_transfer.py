@@ -170,3 +170,48 @@ async def test_somebody_takes_the_place_of_the_other_side(tmp_path: Path) -> Non
             assert not door.rings, "nothing rings"
             await door.hang_up()
             await other.done()
+
+
+@pytest.mark.parametrize("early_only", [False, True])
+async def test_somebody_takes_the_place_of_who_has_not_answered_yet(tmp_path: Path, early_only: bool) -> None:
+    """Only at the end that calls: whoever rings is not to be picked up by others so (RFC 3891 3)."""
+    async with house(tmp_path) as (door, desk, _):
+        desk.answers = False
+        await door.dial("sip:desk@example.test")
+        await until(lambda: door.of(api.Ringing) and desk.rings, f"it rings; {door.told}")
+        leg, rung = door.leg, desk.rings[0].leg
+        assert isinstance(leg, TransferableLeg) and isinstance(rung, TransferableLeg)
+        dialog = rung._leg.call._dialog_with(leg._leg.call.tag)
+        assert dialog is not None
+        at_desk = Replaces(dialog.call_id, dialog.local.tag, dialog.remote.tag, early_only)
+        async with sipp(tmp_path, "stranger", target=desk.address.removeprefix("sip:"),
+                        more=("-key", "replaces", str(at_desk))) as stranger:
+            await stranger.done()
+        assert not desk.of(api.Ended)
+        at_door = Replaces(dialog.call_id, dialog.remote.tag, dialog.local.tag, early_only)
+        async with sipp(tmp_path, "replaces", hertz=1300, target=door.address.removeprefix("sip:"),
+                        more=("-key", "replaces", str(at_door))) as other:
+            await door.connected()
+            told = [type(event) for _, event in door.told if not isinstance(event, api.EarlyMedia)]
+            assert told[-3:] == [api.Accepted, api.Transferred, api.Connected]
+            assert await desk.ended() == "487/cancelled"
+            await door.hears(1300)
+            await door.hang_up()
+            await other.done()
+        assert not door.provider.legs
+
+
+async def test_who_has_answered_is_not_replaced_where_only_an_early_call_is_meant(tmp_path: Path) -> None:
+    async with house(tmp_path) as (door, _, phone):
+        await door.dial("sip:phone@example.test")
+        await door.connected()
+        leg = door.leg
+        assert isinstance(leg, TransferableLeg)
+        dialog = leg._leg.call.dialog
+        assert dialog is not None
+        named = Replaces(dialog.call_id, dialog.local.tag, dialog.remote.tag, early_only=True)
+        async with sipp(tmp_path, "busy", target=door.address.removeprefix("sip:"),
+                        more=("-key", "replaces", str(named))) as other:
+            await other.done()
+        assert not door.of(api.Transferred)
+        await phone.hear(DOOR_HERTZ)

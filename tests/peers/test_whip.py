@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from appliance.media import rhythm
 from appliance.network import DefaultRoute, Network
 from appliance.providers import api
 from appliance.settings import Secret, WhipSettings
@@ -58,14 +57,7 @@ async def published(server: MediaServer) -> None:
     await wait_for(server.page, "() => window.remoteStream?.getTracks().length === 2")
     await Chromium.listen(server.page)
     await Chromium.hears(server.page, DEVICE_HERTZ)
-    seen: set[int] = set()
-    for _ in range(200):
-        mark = (await Chromium.sees(server.page, "video")).mark
-        if mark is not None:
-            seen.add(mark.counter)
-        if len(seen) == 3:
-            return
-    raise AssertionError(f"no moving picture at the server: {seen}")
+    await Chromium.sees_moving(server.page, "video")
 
 
 async def played(one: Device) -> None:
@@ -188,9 +180,8 @@ async def test_a_longer_cut_is_repaired_where_the_server_can_and_else_all_made_a
         await published(server)
         await played(one)
         assert not one.of(api.Ended)
-        played_anew, = {name for name in server.sessions if name not in before} or {""}
-        assert bool(played_anew) is not restarts
-        assert len(server.sessions) == 2, "the old one is deleted"
+        assert len(server.sessions) == 2, "the old ones are deleted"
+        assert len(before & set(server.sessions)) == (2 if restarts else 0), "both ways have noticed"
 
 
 async def test_another_default_route_is_taken_in_the_same_session_without_a_loss(
@@ -261,12 +252,9 @@ async def test_the_next_server_takes_over_from_one_that_dies(browser: Chromium, 
                 assert (found["url"], found["reason"]) == (url, "failover")
 
 
-@pytest.mark.parametrize(("way", "within_s"), [("play", 5.0), ("publish", 13.0)])
-async def test_the_next_server_takes_over_from_one_that_is_killed_without_a_word(
-    browser: Chromium, monkeypatch: pytest.MonkeyPatch, way: str, within_s: float,
-) -> None:
-    """Playing notices within 3 s; what is published is only reported on and checked, every 6 s at the latest."""
-    monkeypatch.setattr(rhythm, "KNOWN_S", 1.0)
+@pytest.mark.parametrize("way", ["play", "publish"])
+async def test_the_next_server_takes_over_from_one_that_is_killed_without_a_word(browser: Chromium, way: str) -> None:
+    """Both notice within 3 s: what does not come any more, and that nobody answers who is asked."""
     async with chromium(SERVER_HERTZ) as mortal, media_server(browser) as second, media_server(mortal) as first:
         settings = WhipSettings("studio", **{way: getattr(first, way), f"other_{way}": (getattr(second, way),)})
         async with door(settings) as one:
@@ -279,15 +267,12 @@ async def test_the_next_server_takes_over_from_one_that_is_killed_without_a_word
             await until(lambda: one.of(api.Recovered), "the call goes on", 40)
             took = one.when(api.Recovered) - killed
             print(f"{way}: {took:.1f} s from the kill to the next, noticed after {one.when(api.Lost) - killed:.1f} s")
-            assert took < within_s
+            assert took < 5.0
             await (published(second) if way == "publish" else played(one))
             assert not one.of(api.Ended)
 
 
-async def test_the_publisher_notices_a_dead_server_by_its_silence(
-    browser: Chromium, server: MediaServer, monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(rhythm, "KNOWN_S", 1.0)
+async def test_the_publisher_notices_a_dead_server_by_its_silence(browser: Chromium, server: MediaServer) -> None:
     async with door(WhipSettings("studio", publish=server.publish)) as one:
         await one.dial()
         await published(server)
@@ -299,7 +284,7 @@ async def test_the_publisher_notices_a_dead_server_by_its_silence(
             await until(lambda: one.of(api.Lost), "the call is lost", 15)
         finally:
             browser.thaw()
-        assert 2.5 < one.when(api.Lost) - frozen < 8, "long before consent runs out"
+        assert 2.5 < one.when(api.Lost) - frozen < 3.5, "long before consent runs out"
 
 
 async def test_hanging_up_while_the_answer_is_awaited(server: MediaServer) -> None:

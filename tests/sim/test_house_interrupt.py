@@ -15,9 +15,13 @@ async def test_it_ends_quietly_when_interrupted_at_the_start(tmp_path: Path, beg
     """Sent when ``begun`` appears in the data folder. On a machine that is up by then it ends as asked, with 0."""
     data, settings = tmp_path / "data", tmp_path / "edgecall.toml"
     settings.touch()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "appliance", "--data", str(data), "--config", str(settings), "--port", "0",
-        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE)
+    mine = signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs tests behind a terminal may ignore it
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "appliance", "--data", str(data), "--config", str(settings), "--port", "0",
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGINT, mine)
     try:
         async with asyncio.timeout(30):
             while not (data / begun).exists() and process.returncode is None:  # noqa: ASYNC110 - another's file

@@ -20,6 +20,7 @@ from appliance import house as house_module
 from appliance.bulletin import Bulletin
 from appliance.calls.book import AddressBook
 from appliance.care.diagnostics import Diagnostics
+from appliance.care.first_boot import FirstBoot
 from appliance.faces import jsonschema
 from appliance.faces.cloudevents import cloud_event
 from appliance.house import POISON_SHOWN_S, House
@@ -242,6 +243,22 @@ async def test_what_happened_before_the_broker_was_there_waits_for_it(tmp_path: 
     assert [one["type"] for one in told] == ["edgecall.device.booted", "edgecall.call.ended"]
     assert told[1]["data"]["callId"] == "call-9"
     assert told[1]["data"]["reason"]["subCode"] == "deviceFault.restart"
+
+
+async def test_a_first_boot_file_that_was_refused_is_a_security_event(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        settings = {"mqtt.host": "127.0.0.1", "mqtt.port": deaf.getsockname()[1]}
+        start = await start_of(tmp_path, settings, first_boot=FirstBoot((), ("mqtt", "call")))
+        async with house(start) as running:
+            came = asyncio.Event()
+            running.house.store.on_enqueue(came.set)
+            async with asyncio.timeout(10):
+                while len(rows := (await running.house.store.outbox(9))[0]) < 2:
+                    await came.wait()
+                    came.clear()
+    told = {one["type"]: one["data"] for one in map(json.loads, (row.payload for row in rows))}
+    assert told["edgecall.security.refused"] == {
+        "why": "firstBootFile", "origin": "card", "sender": "card", "sections": "mqtt, call"}
 
 
 async def test_a_background_task_that_ends_ends_the_appliance_with_its_error(tmp_path: Path) -> None:

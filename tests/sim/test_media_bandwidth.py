@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from appliance.media.api import Directions
 from appliance.media.ladder import Constraints
-from hw.api import EncodedFrame, EncoderKind, VideoMode
+from hw.api import EncodedFrame, EncoderKind, Picture, VideoMode
 from tests.support.impair import Conditions, Relay, relay
 from tests.support.media_board import HandBoard
 from tests.support.media_pair import End, pair, until
@@ -52,6 +52,8 @@ class LoadCamera:
 
     def snapshot(self, deadline_s: float = 2.0) -> bytes:
         return b""
+
+    def preview(self, sink: Callable[[Picture], None] | None, side: int = 320) -> None: ...
 
     def stop(self) -> None:
         self._stop.set()

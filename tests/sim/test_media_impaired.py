@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 
 import pytest
 
@@ -13,6 +11,7 @@ from appliance.media import ice_seam
 from appliance.media.api import SessionClosed, SessionSilent, SessionSound, SessionUp
 from appliance.media.sound import RATE
 from tests.support.impair import Conditions, relay
+from tests.support.lag import lateness
 from tests.support.media_board import HandAudio, HandBoard
 from tests.support.media_pair import End, goertzel, pair, until
 
@@ -45,26 +44,6 @@ async def measured(end: End, least: float, most: float) -> None:
                     found.add(float(entry["roundTripTime"]))
             await asyncio.sleep(0.1)
     assert all(seconds > least for seconds in found), "no answer comes before the network brings it"
-
-
-@asynccontextmanager
-async def lateness() -> AsyncIterator[Callable[[], float]]:
-    """Tells for how many seconds in all the loop was late so far: what a busy machine adds to every deadline."""
-    loop, step, late = asyncio.get_running_loop(), 0.02, 0.0
-
-    async def watch() -> None:
-        nonlocal late
-        while True:
-            due = loop.time() + step
-            await asyncio.sleep(step)
-            late += max(0.0, loop.time() - due - step)
-
-    watching = asyncio.create_task(watch())
-    try:
-        yield lambda: late
-    finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
 
 
 async def test_a_round_trip_of_600_ms_is_no_reason_to_hang_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,6 +95,25 @@ async def test_a_black_out_is_told_in_time_and_so_is_its_end() -> None:
             assert not any(isinstance(event, SessionClosed) for event in end.told)
 
 
+def losses(end: End) -> tuple[int, int]:
+    """The packets of sound that were lost so far, and those of them that were repaired from a copy."""
+    assert end.session is not None
+    reception = end.session.incoming["audio"].reception
+    assert reception is not None
+    return reception.lost, end.session.voice_in.counters.repaired * 50 // RATE
+
+
+async def repaired(end: End) -> None:
+    """From now on more than a fifth of what is lost is repaired. Only who was told of losses sends copies."""
+    then = losses(end)
+
+    def share() -> float:
+        lost, made_good = (now - before for now, before in zip(losses(end), then, strict=True))
+        return made_good / lost if lost >= 10 else 0.0
+
+    await until(lambda: share() > 0.2, 20, "sound from copies")
+
+
 async def test_ten_per_cent_of_loss_leave_the_sound_whole() -> None:
     async with relay(seed=4) as between, pair(between=between, first=talker(440), second=talker(1000)) as both:
         caller, callee = both
@@ -132,8 +130,6 @@ async def test_ten_per_cent_of_loss_leave_the_sound_whole() -> None:
                 await asyncio.sleep(2.0)  # to look is work for the loop that the call needs
                 shares.append(filled(end, hertz, 3.5))
             assert shares[-1] > 0.9 * whole[hertz], shares
-            reception = end.session.incoming["audio"].reception
-            assert reception is not None
-            assert end.session.voice_in.counters.repaired > 0.2 * reception.lost * RATE // 50, "from copies"
+            await repaired(end)
         for link in (between.left_to_right, between.right_to_left):
             assert link.counters.lost > 20

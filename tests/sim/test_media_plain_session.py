@@ -21,7 +21,8 @@ from tests.support.media_pair import goertzel, until
 
 HOST = "127.0.0.1"
 OPUS = StreamFormat("audio/opus", 96, 48_000, 2)
-H264 = StreamFormat("video/H264", 102, 90_000, parameters={"packetization-mode": "1"})
+H264 = StreamFormat("video/H264", 102, 90_000, parameters={"packetization-mode": "1"},
+                    feedback=frozenset({"nack pli"}))
 PCMU = StreamFormat("audio/PCMU", 0, 8000)
 G722 = StreamFormat("audio/G722", 9, 8000)
 

@@ -3,45 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import itertools
-import os
+import collections
 import re
-import threading
 import time
-from collections import deque
-from collections.abc import AsyncIterator
-from io import BytesIO
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any
 
-import av
-import psutil
 import pytest
 
 from appliance.errors import Refused, SignalingError
 from appliance.media import life, smoothness
 from appliance.media import session as session_module
-from appliance.media.api import (
-    DataMessage,
-    Directions,
-    IceServers,
-    SessionClosed,
-    SessionSilent,
-    SessionSound,
-    SessionUp,
-    SoundBlock,
-    Tone,
-)
+from appliance.media.api import DataMessage, Directions, SessionClosed, SessionSilent, SessionSound, SessionUp, Tone
 from appliance.media.sound import dbfs, mean_square
 from appliance.media.studio import Studio
-from appliance.media.taps import Tap
 from appliance.settings import VideoSettings
 from hw.api import DeviceBusyError
 from tests.support.media_board import HandBoard
-from tests.support.media_pair import End, connect, goertzel, pair, until
-
-T = TypeVar("T")
+from tests.support.media_pair import connect, pair, until
 
 
 def kinds(report: Any, kind: str) -> dict[str, Any]:
@@ -306,18 +285,6 @@ async def test_a_board_without_devices_still_calls() -> None:
         assert callee.studio.state()["audio"]["reason"]
 
 
-async def test_closing_one_end_tells_the_other() -> None:
-    async with pair() as (caller, callee):
-        await caller.event(SessionUp)
-        began = time.monotonic()
-        await caller.session.close()
-        await caller.session.close()
-        assert time.monotonic() - began < 1
-        assert (await caller.event(SessionClosed)).why == "closed"
-        assert (await callee.event(SessionClosed)).why == "lost"
-        assert caller.studio.state()["sessions"] == 0
-
-
 @pytest.mark.parametrize("codec", ["PCMU", "PCMA", "G722"])
 async def test_a_gateway_that_speaks_a_codec_of_telephones_is_heard_and_hears(codec: str) -> None:
     def only(description: str) -> str:
@@ -353,6 +320,17 @@ async def test_statistics_are_in_si_units_and_true() -> None:
         assert video["packetsLost"] == 0
 
 
+async def test_what_is_announced_is_heard_here_and_there_though_the_microphone_is_muted() -> None:
+    async with pair() as (caller, callee):
+        await caller.event(SessionUp)
+        caller.studio.mute(True)
+        await until(lambda: callee.strength(440) < 0.01, what="silence")
+        caller.studio.announce(Tone.RECORDED)
+        for end in (caller, callee):
+            await until(lambda end=end: end.strength(1400) > 0.1, what="the beep")
+        await until(lambda: callee.strength(1400) < 0.01, what="its end")
+
+
 async def test_tones_play_without_a_call() -> None:
     async with pair(connected=False) as (caller, _):
         caller.studio.play(Tone.RINGBACK)
@@ -361,31 +339,18 @@ async def test_tones_play_without_a_call() -> None:
         await until(lambda: caller.strength(425) < 0.001)
 
 
-@pytest.mark.parametrize("moment", ["made", "offered", "answered", "connecting"])
-async def test_closing_at_any_moment_leaves_nothing(moment: str) -> None:
-    async with pair(connected=False) as (caller, callee):
-        offer = await caller.session.offer() if moment != "made" else ""
-        if moment in ("answered", "connecting"):
-            answer = await callee.session.answer(offer)
-            if moment == "connecting":
-                await caller.session.accept_answer(answer)
-                await asyncio.sleep(0.01)
-        began = time.monotonic()
-        await caller.session.close()
-        await callee.session.close()
-        assert time.monotonic() - began < 1
-        assert [event for event in caller.told if isinstance(event, SessionClosed)] in ([], [SessionClosed("closed")])
-
-
 async def test_five_per_cent_of_loss_are_repaired() -> None:
     async with pair() as (caller, callee):
         await callee.event(SessionUp)
         connection = callee.session._pc._ice
-        real, count = connection.data_received, itertools.count(1)
+        real, counts = connection.data_received, collections.defaultdict[bytes, int](int)
 
         def lossy(data: bytes, component: int) -> None:
-            if 127 < data[0] < 192 and next(count) % 20 == 0:
-                return
+            if 127 < data[0] < 192 and not 192 <= data[1] <= 223:  # RTP, and no RTCP (RFC 5761 section 4)
+                ssrc = data[8:12]  # of each stream: one count for all may fall into step and never meet a picture
+                counts[ssrc] += 1
+                if counts[ssrc] % 20 == 0:
+                    return
             real(data, component)
 
         connection.data_received = lossy
@@ -441,70 +406,6 @@ async def test_a_picture_that_is_due_and_does_not_come_is_asked_for_and_told(mon
         assert callee.session.video_in.smoothness.freeze_count <= freezes + 1, "what was agreed on is no freeze"
 
 
-async def test_a_recording_keeps_the_picture_as_it_came() -> None:
-    async with pair() as (_, callee):
-        await callee.event(SessionUp)
-        await until(lambda: callee.session.video_in.decoded > 10)
-        callee.session.set_directions(Directions(receive_video=False))
-        decoded = callee.session.video_in.decoded
-        tap = callee.session.tap_encoded()
-        recorded = [unit async for unit in take(tap, 30)]
-        tap.close()
-        assert recorded[0].key
-        assert callee.session.video_in.decoded <= decoded + 1, "recording costs no decoding"
-        steps = {later.timestamp - earlier.timestamp & 0xFFFFFFFF for earlier, later in pairwise(recorded)}
-        assert all(1_000 < step < 90_000 for step in steps), "30 a second, on a busy machine less"
-        with av.open(BytesIO(b"".join(unit.data for unit in recorded)), format="h264") as film:
-            assert len(list(film.decode(video=0))) == 30
-
-
-async def test_sound_is_tapped_as_it_leaves_and_as_it_is_heard() -> None:
-    async with pair() as (_, callee):
-        whole = 6_000_000  # a minute: a tone that lasts is noise to the suppressor, so it is looked for from the start
-        received, microphone = callee.studio.tap_received(whole), callee.studio.tap_microphone(whole)
-        callee.studio.mute_incoming(True)
-        callee.studio.play(Tone.RINGBACK)
-        heard = await until_heard(received, 440)  # although the loudspeaker is muted
-        assert goertzel(heard, 425) < goertzel(heard, 440) / 2, "the tone is not theirs"
-        await until_heard(microphone, 1000)
-        callee.studio.mute(True)
-        async for block in microphone:
-            if not any(block.pcm):
-                break
-        last = block.at_s
-        async for block in take(microphone, 20):
-            assert len(block.pcm) == 960
-            assert block.at_s > last
-            last = block.at_s
-    assert not any([any(block.pcm) async for block in microphone]), "it ends with the studio"
-
-
-async def until_heard(tap: Tap[SoundBlock], hertz: float) -> bytes:
-    """The 200 ms in which the tone is heard for the first time."""
-    blocks: deque[bytes] = deque(maxlen=20)
-    async for block in tap:
-        blocks.append(block.pcm)
-        if goertzel(sound := b"".join(blocks), hertz) > 0.15:
-            return sound
-    raise AssertionError(f"no {hertz} Hz")
-
-
-async def test_pictures_are_tapped_while_they_are_not_shown() -> None:
-    async with pair() as (_, callee):
-        await callee.event(SessionUp)
-        callee.session.set_directions(Directions(receive_video=False))
-        tap = callee.session.tap_pictures()
-        pictures = [picture async for picture in take(tap, 5)]
-        assert all((picture.width, picture.height) == (160, 96) for picture in pictures)
-        tap.close()
-
-
-async def take(tap: Tap[T], count: int) -> AsyncIterator[T]:
-    """The first ``count`` items."""
-    for _ in range(count):
-        yield await anext(tap)
-
-
 async def test_sound_comes_when_its_device_does() -> None:
     board = HandBoard()
     assert board.audio is not None
@@ -524,64 +425,6 @@ async def test_sound_comes_when_its_device_does() -> None:
     assert studio.levels()[1] == 0.0
     await until(lambda: studio.levels()[0] > 0.1)
     await studio.close()
-
-
-async def cycle(caller: End, callee: End) -> None:
-    first = caller.studio.session(Directions(), ice=IceServers(), loopback=True)
-    second = callee.studio.session(Directions(), ice=IceServers(), loopback=True)
-    await connect(first, second)
-    await until(lambda: first.up and second.up)
-    await first.close()
-    await second.close()
-
-
-def own_threads() -> list[str]:
-    """The names of the threads but those of asyncio's pool, which grows to its fixed size when it is first needed."""
-    return sorted(thread.name for thread in threading.enumerate() if not thread.name.startswith("asyncio_"))
-
-
-async def test_ten_sessions_leave_nothing() -> None:
-    async with pair(connected=False) as (caller, callee):
-        await cycle(caller, callee)
-        await until(lambda: not caller.board.camera.running and not callee.board.camera.running)
-        process = psutil.Process(os.getpid())
-        before = (len(asyncio.all_tasks()), own_threads(), process.num_fds())
-        for _ in range(10):
-            await cycle(caller, callee)
-        await until(lambda: not caller.board.camera.running and not callee.board.camera.running)
-        gc.collect()
-        assert (len(asyncio.all_tasks()), own_threads(), process.num_fds()) == before
-
-
-async def test_every_task_of_a_session_has_a_name() -> None:
-    async with pair() as (caller, _):
-        await caller.event(SessionUp)
-        names = {task.get_name() for task in asyncio.all_tasks()}
-        ours = {name for name in names if not name.startswith(("media.", "Task-"))}
-        assert not ours
-        unnamed = [
-            task for task in asyncio.all_tasks()
-            if task.get_name().startswith("Task-") and "appliance" in repr(task.get_coro())
-        ]
-        assert not unnamed
-
-
-async def test_a_fault_in_a_send_task_ends_the_session_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    async with pair() as (caller, callee):
-        await callee.event(SessionUp)
-        await until(lambda: callee.session.outgoing["audio"].counters.frames > 5)
-        track = callee.session._microphone_track
-        assert track is not None
-
-        def captured_at(_packet: object) -> float:
-            raise ZeroDivisionError("a fault of ours")
-
-        track.captured_at = captured_at  # type: ignore[method-assign]
-        closed = await callee.event(SessionClosed, 2)
-        assert closed.why == "internal"
-        assert "ZeroDivisionError" in closed.detail
-        assert "ZeroDivisionError" in caplog.text
-        assert (await caller.event(SessionClosed, 2)).why == "lost"
 
 
 async def test_a_frame_that_is_stuck_in_sending_is_seen_by_the_watchdog() -> None:
@@ -607,38 +450,3 @@ async def test_a_frame_that_is_stuck_in_sending_is_seen_by_the_watchdog() -> Non
         assert caller.studio.sending_tick == first
         released.set()
         await until(lambda: time.monotonic() - caller.studio.sending_tick < 0.1)
-
-
-async def test_a_transport_that_is_slow_to_close_holds_nobody_up_and_is_closed_all_the_same(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    async with pair(connected=False) as (caller, _):
-        real, released, closed = caller.session._transport.close, asyncio.Event(), asyncio.Event()
-
-        async def slow() -> None:
-            await released.wait()
-            await real()
-            closed.set()
-
-        caller.session._transport.close = slow  # type: ignore[method-assign]
-        began = time.monotonic()
-        await caller.session.close()
-        assert time.monotonic() - began < 2.0
-        assert caller.studio.state()["sessions"] == 0
-        assert "takes longer than" in caplog.text
-        released.set()
-        await asyncio.wait_for(closed.wait(), 5)
-
-
-async def test_a_transport_that_fails_to_close_keeps_no_session(caplog: pytest.LogCaptureFixture) -> None:
-    async with pair(connected=False) as (caller, _):
-        real = caller.session._transport.close
-
-        async def broken() -> None:
-            await real()
-            raise OSError("gone already")
-
-        caller.session._transport.close = broken  # type: ignore[method-assign]
-        await caller.session.close()
-        assert caller.studio.state()["sessions"] == 0
-        assert "did not close as it should" in caplog.text

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from appliance.care.watch import addresses
 from appliance.link.session import Session as MqttSession
-from appliance.network import Network, NetworkWatch
+from appliance.network import Network
 from appliance.providers import api
 from appliance.settings import MqttSettings, Secret
 from appliance.store import Store
@@ -19,24 +19,11 @@ from appliance.vocabulary import END_REASONS
 from tests.sim.test_direct_media import End, call, two
 from tests.support.broker import Broker, free_port
 from tests.support.direct_parts import Told
-from tests.support.interface import ADDRESS, INTERFACE, changed_network, ip
+from tests.support.interface import ADDRESS, INTERFACE, changed_network, ip, watching
 from tests.support.media_pair import until
 
 ELSEWHERE = "10.99.5.1"
-
-
-@asynccontextmanager
-async def watching(*told: Callable[[Network, Network], None]) -> AsyncIterator[NetworkWatch]:
-    watch = NetworkWatch()
-    for one in told:
-        watch.on_change(one)
-    task = asyncio.create_task(watch.run(), name="network")
-    await until(lambda: watch.now is not None, what="the first look")
-    try:
-        yield watch
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+LINK_LOCAL = "169.254.7.1"
 
 
 def paths(end: End) -> set[str]:
@@ -62,6 +49,14 @@ async def test_the_watch_tells_of_addresses_routes_and_carriers() -> None:
         await ip(f"route replace default via {gateway}")
         await until(lambda: watch.now.ipv4 is not None and watch.now.ipv4.gateway == gateway, 2)
         assert all(before != now for before, now in told)
+
+
+async def test_an_interface_that_is_down_has_no_address_to_be_reached_at() -> None:
+    async with changed_network():
+        await ip(f"addr add {LINK_LOCAL}/16 dev {INTERFACE}")
+        assert await addresses() == [ADDRESS]
+        await ip(f"link set {INTERFACE} down")  # the kernel keeps its addresses
+        assert await addresses() == []
 
 
 async def test_a_call_moves_to_the_new_address_within_5_s() -> None:

@@ -5,29 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from appliance.errors import Refused
 from appliance.providers import api
+from appliance.providers.sip.message import Request, parse
 from appliance.vocabulary import KeyMethod
 from tests.support.baresip import free_udp_port
-from tests.support.sip_device import VOICE, SipDevice, account, sip_device
-from tests.support.waiting import until
+from tests.support.sip_device import VOICE, SipDevice, account, face_to_face, sip_device
+from tests.support.waiting import until, until_true
 
 HELD = api.MediaWanted(False, False, False, False)
 
 
 @asynccontextmanager
 async def two(*, answers: bool = True) -> AsyncIterator[tuple[SipDevice, SipDevice]]:
-    here, there = free_udp_port("127.0.0.1"), free_udp_port("127.0.0.1")
-    async with (
-        sip_device("door", account(f"127.0.0.1:{there}", port=here), hertz=440) as door,
-        sip_device("desk", account(f"127.0.0.1:{here}", port=there), hertz=1000) as desk,
-    ):
+    async with face_to_face() as (door, desk):
         desk.answers = answers
-        await door.up()
-        await desk.up()
         yield door, desk
 
 
@@ -56,8 +52,13 @@ async def test_a_call_its_digits_its_holds_and_its_end() -> None:
         await desk.hears(440)
         assert door.leg is not None
         assert desk.leg is not None
-        report = {one["type"]: one for one in await door.leg.stats()}
-        assert report["inbound-rtp"]["packetsReceived"] > 5
+        leg = door.leg
+
+        async def received() -> bool:
+            report = {one["type"]: one for one in await leg.stats()}
+            return bool(report["inbound-rtp"]["packetsReceived"] > 5)
+
+        await until_true(received, "packets in the statistics")
         await asyncio.gather(door.leg.press("12#", 0.1), desk.leg.press("*9", 0.1))
         await until(lambda: [one.digit for one in desk.of(api.Pressed)] == ["1", "2", "#"], "digits at the desk")
         await until(lambda: [one.digit for one in door.of(api.Pressed)] == ["*", "9"], "digits at the door")
@@ -143,3 +144,49 @@ async def test_two_at_once() -> None:
     async with two(answers=False) as (door, desk):
         await asyncio.gather(door.dial("sip:desk@127.0.0.1"), desk.dial("sip:door@127.0.0.1"))
         await until(lambda: door.rings and desk.rings, "both ring")
+
+
+class Busy(asyncio.DatagramProtocol):
+    """A server that takes no calls now."""
+
+    def __init__(self) -> None:
+        self.invites: set[str] = set()
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        request = parse(data)
+        assert isinstance(request, Request)
+        if request.method == "INVITE":
+            self.invites.add(request.call_id)
+            self.transport.sendto(request.response(503, "Service Unavailable", tag="busy").serialise(), addr)
+
+
+@asynccontextmanager
+async def busy_server() -> AsyncIterator[tuple[Busy, str]]:
+    transport, server = await asyncio.get_running_loop().create_datagram_endpoint(Busy, local_addr=("127.0.0.1", 0))
+    try:
+        yield server, f"127.0.0.1:{transport.get_extra_info('sockname')[1]}"
+    finally:
+        transport.close()
+
+
+async def test_a_server_that_takes_no_calls_is_passed_by() -> None:
+    """And each is asked once, where none takes any."""
+    here, there = free_udp_port("127.0.0.1"), free_udp_port("127.0.0.1")
+    async with (
+        busy_server() as (busy, address), busy_server() as (busy_too, address_too),
+        sip_device("door", account("", port=here, servers=(address, f"127.0.0.1:{there}")), hertz=440) as door,
+        sip_device("desk", account(f"127.0.0.1:{here}", port=there), hertz=1000) as desk,
+        sip_device("gate", account("", servers=(address, address_too))) as gate,
+    ):
+        await door.up()
+        await door.dial("sip:desk@127.0.0.1")
+        await door.connected()
+        await desk.hears(440)
+        assert len(busy.invites) == 1
+        await gate.up()
+        await gate.dial("sip:desk@127.0.0.1")
+        assert await gate.ended() == "503/provider"
+        assert (len(busy.invites), len(busy_too.invites)) == (2, 1)

@@ -73,7 +73,7 @@ class Counts:
     fds: int
     threads: int
     tasks: int
-    pss_kib: int
+    own_kib: int
 
 
 class Appliance:
@@ -248,22 +248,16 @@ class Appliance:
         assert tasks is not None
         here = Path(f"/proc/{self.process.pid}")
         fds = len(list((here / "fd").iterdir()))
-        return Counts(fds, len(list((here / "task").iterdir())), int(float(tasks[1])), self.pss_kib())
-
-    def pss_kib(self) -> int:
-        """Of the daemon alone: camera process and broker are not in it."""
-        return self._rollup("Pss:")
+        return Counts(fds, len(list((here / "task").iterdir())), int(float(tasks[1])), self.own_kib())
 
     def own_kib(self) -> int:
-        """What it alone wrote (anonymous pages). The pages of libraries that are in PSS too weigh more as soon as
-        another process that shares them ends: no measure of growth."""
-        return self._rollup("Pss_Anon:")
-
-    def _rollup(self, name: str) -> int:
+        """What the daemon alone wrote (anonymous pages; camera process and broker are not in it). The pages of
+        libraries that are in PSS too weigh more as soon as another process that shares them ends: no measure of
+        growth."""
         for line in Path(f"/proc/{self.process.pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith(name):
+            if line.startswith("Pss_Anon:"):
                 return int(line.split()[1])
-        raise AssertionError(f"no {name} in smaps_rollup")
+        raise AssertionError("no Pss_Anon in smaps_rollup")
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
@@ -467,6 +461,16 @@ class Panel:
         found: pattern.Mark = await self.until(fits, "the test picture on the screen", within_s)
         self.screens.clear()
         return found
+
+    async def loses_sight(self, seconds: float = 0.7, within_s: float = 10.0) -> None:
+        """For so long the screen shows no test picture; those on their way may still be shown before."""
+        async with asyncio.timeout(within_s):
+            while True:
+                self.screens.clear()
+                try:
+                    await self.sees(seconds)
+                except AssertionError:
+                    return
 
 
 def mark_on(jpeg: bytes, shape: float = 5 / 3) -> pattern.Mark | None:

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import json
 import os
+import random
 import shutil
 import socket
 import time
@@ -16,8 +17,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
+from hw.sim import pattern
 from tests.support.broker import free_port
+from tests.support.film import FPS, SIZE, grey_film
+from tests.support.spectrum import SILENCE, share_of, strongest
 from tests.support.waiting import until
 
 __all__ = ["Baresip", "baresip"]
@@ -25,23 +31,29 @@ __all__ = ["Baresip", "baresip"]
 START_S: Final = 10.0
 MODULES: Final = Path("/usr/lib/baresip/modules")
 MEDIA: Final = ("g711", "g722", "opus", "ausine", "aufile", "aubridge", "sndfile", "srtp")
+VIDEO: Final = ("avcodec", "avformat", "fakevideo", "snapshot")
+PNG_END: Final = bytes.fromhex("49454e44ae426082")
 APPS: Final = ("account", "contact", "menu", "ctrl_tcp")
 
 
 class Baresip:
-    """One user agent of ``account``, a line of its accounts file; ``hertz``: what it says; ``config``: more lines of
-    its settings."""
+    """One user agent of ``account``, a line of its accounts file; ``hertz``: what it says; ``shows``: the luma (16 to
+    235) of the picture that it sends, None: it has none; ``config``: more lines of its settings; ``modules``: of
+    sound, without ``sndfile`` nobody knows what it hears."""
 
     def __init__(
-        self, folder: Path, account: str, *, hertz: int = 1000, host: str = "127.0.0.1", config: Sequence[str] = (),
+        self, folder: Path, account: str, *, hertz: int = 1000, host: str = "127.0.0.1", shows: int | None = None,
+        config: Sequence[str] = (), modules: Sequence[str] = MEDIA,
     ) -> None:
         self.folder = folder
-        self.port = free_udp_port(host)
+        self.port = free_sip_port(host)
         self.events: list[dict[str, Any]] = []
         self.log: list[str] = []
         self._account = account
         self._hertz = hertz
+        self._shows = shows
         self._more = config
+        self._modules = modules
         self._host = host
         self._control = free_port()
         self._process: asyncio.subprocess.Process | None = None
@@ -54,6 +66,8 @@ class Baresip:
 
     async def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self._shows is not None:
+            await asyncio.to_thread(grey_film, self.folder / "film.mp4", luma=self._shows, seconds=60)
         (self.folder / "config").write_text(self._config())
         (self.folder / "accounts").write_text(self._account + "\n")
         (self.folder / "contacts").write_text("")
@@ -85,21 +99,26 @@ class Baresip:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _config(self) -> str:
-        modules = [f"module {name}.so" for name in MEDIA]
+        shows = [] if self._shows is None else [
+            f"video_source avformat,{self.folder}/film.mp4", "video_display fakevideo,nobody",
+            "video_size {}x{}".format(*SIZE), f"video_fps {FPS}", "video_bitrate 300000", "video_fullscreen no"]
+        modules = [f"module {name}.so" for name in (*self._modules, *(VIDEO if shows else ()))]
         apps = [f"module_app {name}.so" for name in APPS]
-        return "\n".join([
+        more = {line.split(" ")[0] for line in self._more} - {"module"}  # it takes the first of two lines
+        lines = [
             f"sip_listen {self._host}:{self.port}", "call_local_timeout 120", "call_max_calls 4",
             f"audio_path {self.folder}", "audio_player aubridge,nobody", f"audio_source ausine,{self._hertz}",
             "audio_alert aufile,alert.wav", "ausrc_srate 48000", "auplay_srate 48000", "ausrc_channels 2",
             "auplay_channels 2", "audio_level no", f"net_interface {self._host}", "rtp_ports 40000-49999",
             "rtcp_mux no", f"module_path {MODULES}", *modules, *apps, f"ctrl_tcp_listen 127.0.0.1:{self._control}",
-            f"snd_path {self.folder}", "opus_bitrate 32000", *self._more, ""])
+            f"snd_path {self.folder}", "opus_bitrate 32000", *shows]
+        return "\n".join([*(line for line in lines if line.split(" ")[0] not in more), *self._more, ""])
 
     async def _read_log(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
         async for line in process.stdout:
             self.log.append(line.decode(errors="replace"))
-            del self.log[:-500]
+            del self.log[:-5000]
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         """Netstrings of JSON."""
@@ -113,6 +132,11 @@ class Baresip:
                         future.set_result(message)
                 else:
                     self.events.append(message)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     # --- hands ------------------------------------------------------------------------------------------------------
 
@@ -141,20 +165,26 @@ class Baresip:
 
     def hears(self) -> tuple[float, float]:
         """Strongest frequency of the last 200 ms that it decoded of the other side, and its level in dB."""
+        samples, rate = self._heard()
+        return strongest(samples, rate) if rate else SILENCE
+
+    def hears_tone(self, hertz: float) -> float:
+        """The share of this tone in the power of the last 200 ms, 0..1."""
+        samples, rate = self._heard()
+        return share_of(hertz, samples, rate) if rate else 0.0
+
+    def _heard(self) -> tuple[npt.NDArray[np.float64], int]:
+        """The last 200 ms and their rate, 0 before there are as many."""
         dumps = sorted(self.folder.glob("dump-*-dec.wav"), key=lambda one: one.stat().st_mtime)
         if not dumps:
-            return 0.0, -120.0
+            return np.zeros(0), 0
         data = dumps[-1].read_bytes()
         rate = int.from_bytes(data[24:28], "little")
         channels = int.from_bytes(data[22:24], "little")
         count = rate * channels * 2 // 5
         usable = (len(data) - 44) // (2 * channels) * 2 * channels
         samples = np.frombuffer(data[44 : 44 + usable][-count:], dtype="<i2").astype(float)[::channels] / 32768
-        if len(samples) < rate // 5:
-            return 0.0, -120.0
-        spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
-        level = float(10 * np.log10(np.mean(samples**2) + 1e-12))
-        return float(np.argmax(spectrum) * rate / len(samples)), level
+        return samples, rate if len(samples) >= rate // 5 else 0
 
     @property
     def received(self) -> int:
@@ -166,6 +196,13 @@ class Baresip:
         """Until so many more have come."""
         due = self.told.count("CALL_RTCP") + count
         await until(lambda: self.told.count("CALL_RTCP") >= due, "reports at baresip", 15)
+
+    async def sees(self) -> tuple[pattern.Mark | None, float]:
+        """What the last picture of the other side has in its band, and its mean luma (0 to 255)."""
+        path = self.folder / f"seen-{next(self._tokens)}.png"
+        await self.tell("snapshot_recv", str(path), believed=False)
+        await until(lambda: path.exists() and path.read_bytes().endswith(PNG_END), "a snapshot of baresip", 5)
+        return await asyncio.to_thread(_read_picture, path)
 
     def stands(self) -> bool:
         """Nothing was decoded for half a second: the file of what it hears does not grow."""
@@ -186,6 +223,24 @@ async def baresip(folder: Path, account: str, **more: Any) -> AsyncIterator[Bare
         yield made
     finally:
         await made.stop()
+
+
+def free_sip_port(host: str) -> int:
+    """Where it finds UDP and TCP, and TLS on the port above: below those that the kernel deals out by itself, of which
+    one may be gone before it has started."""
+    kinds = (socket.SOCK_DGRAM, 0), (socket.SOCK_STREAM, 0), (socket.SOCK_STREAM, 1)
+    while True:
+        port = random.randrange(12_000, 30_000, 2)
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for kind, above in kinds:
+                stack.enter_context(socket.socket(socket.AF_INET, kind)).bind((host, port + above))
+            return port
+
+
+def _read_picture(path: Path) -> tuple[pattern.Mark | None, float]:
+    grey = Image.open(path).convert("L")
+    data = grey.tobytes()
+    return pattern.read(data, *grey.size), sum(data) / max(1, len(data))
 
 
 def free_udp_port(host: str) -> int:

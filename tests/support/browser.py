@@ -210,6 +210,19 @@ class Chromium:
         return Seen(width, height, mark)
 
     @staticmethod
+    async def sees_moving(page: Page, selector: str = "video#remote", within_s: float = 5.0) -> list[int]:
+        """The counters of four pictures it shows one after the other, from now on (of the device's test pattern)."""
+        loop, seen = asyncio.get_running_loop(), list[int]()
+        deadline = loop.time() + within_s
+        while len(seen) < 4:
+            mark = (await Chromium.sees(page, selector)).mark
+            if mark is not None and mark.counter not in seen:
+                seen.append(mark.counter)
+            if loop.time() > deadline:
+                raise AssertionError(f"no moving picture in {selector} within {within_s} s: {seen}")
+        return seen
+
+    @staticmethod
     async def frames_decoded(page: Page, peer: str = "window.peer") -> int:
         """Decoded pictures of the call's peer connection (W3C ``framesDecoded``)."""
         return int(

@@ -39,7 +39,7 @@ from appliance.providers.api import (
 )
 from appliance.settings import CallSettings
 from appliance.vocabulary import END_REASONS, VERB, Command, Event, Json, Origin, Reason
-from hw.api import Fit, HardwareError, VideoMode
+from hw.api import DeviceMissingError, Fit, HardwareError, VideoMode
 
 MONDAY_NOON = datetime(2026, 11, 23, 12, 0)  # noqa: DTZ001 - the schedule of the device is in local time
 
@@ -215,7 +215,9 @@ class RememberingStudio:
         self.incoming_muted = False
         self.tone: Tone | None = None
         self.tones: list[Tone] = []
-        self.warm = False
+        self.announced: list[Tone] = []
+        self.warm = self.looking = False
+        self.blind = False
         self.constraints = Constraints()
 
     def constrain(self, constraints: Constraints) -> None:
@@ -254,10 +256,24 @@ class RememberingStudio:
         if tone is not None:
             self.tones.append(tone)
 
+    def announce(self, tone: Tone) -> None:
+        self.announced.append(tone)
+
     async def warm_camera(self, warm: bool) -> None:
         self.warm = warm
 
+    async def look(self) -> None:
+        self.looking = True
+        if self.blind:
+            raise DeviceMissingError("it is unplugged")
+
+    def look_away(self) -> None:
+        self.looking = False
+
     async def snapshot(self, width: int = 640) -> bytes:
+        return b""
+
+    async def preview(self) -> bytes:
         return b""
 
     def levels(self) -> tuple[float, float]:
@@ -352,6 +368,17 @@ class House:
         return [event.data for event in self.events if event.type == event_type]
 
 
+async def connected(house: House) -> ScriptedLeg:
+    """A call from the device to the desk, answered."""
+    dialling = house.giving("call.dial", to="operator:desk")
+    await house.provider.dialled.wait()
+    leg = house.provider.legs[-1]
+    leg.peer_does(Ringing())
+    leg.up()
+    assert await dialling == {"callId": house.call["callId"]}
+    return leg
+
+
 async def in_room(house: House, *members: Member) -> ScriptedLeg:
     """A room that the device has joined, with these people in it."""
     joining = house.giving("room.join", target="1234")
@@ -372,5 +399,6 @@ async def settle() -> None:
 
 
 OPERATOR = Peer("desk", "operator:desk", "Reception", verified=True)
+OPERATORS = Entry("Operators", ("operator:*",))
 BUSY = END_REASONS["486/busy"]
 RINGS = Ringing()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -60,9 +61,9 @@ class Film(EncodedTrack):
 
 
 def units(count: int, *, size: tuple[int, int] = (160, 96), fps: int = 30, key_every: int = 1000,
-          begin: int = 0, slope: int = 0) -> list[AccessUnit]:
-    """A grey ramp that moves: ``count`` frames, the first a key frame; RTP timestamps from ``begin`` on. Films of
-    different ``slope`` have no frame in common."""
+          begin: int = 0, slope: int = 0, paint: Callable[[int], Sequence[bytes]] | None = None) -> list[AccessUnit]:
+    """A grey ramp that moves, or what ``paint`` gives (Y, U and V of each number): ``count`` frames, the first a key
+    frame; RTP timestamps from ``begin`` on. Films of different ``slope`` have no frame in common."""
     width, height = size
     encoder = av.CodecContext.create("libx264", "w")
     encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
@@ -73,9 +74,14 @@ def units(count: int, *, size: tuple[int, int] = (160, 96), fps: int = 30, key_e
     made = []
     for number in range(count):
         frame = av.VideoFrame(width, height, "yuv420p")
-        for plane in frame.planes:
-            line = bytes((column * slope + number * 7) % 256 for column in range(plane.line_size))
-            plane.update(line * plane.height)
+        if paint is None:
+            for plane in frame.planes:
+                line = bytes((column * slope + number * 7) % 256 for column in range(plane.line_size))
+                plane.update(line * plane.height)
+        else:
+            for plane, rows in zip(frame.planes, paint(number), strict=True):
+                padding = bytes(plane.line_size - plane.width)
+                plane.update(b"".join(rows[at : at + plane.width] + padding for at in range(0, len(rows), plane.width)))
         frame.pts = number
         if number % key_every == 0:
             frame.pict_type = PictureType.I

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from aiohttp import web
 
 from appliance.clock import SystemClock
@@ -40,6 +41,7 @@ from hw.api import (
 from hw.sim import pattern
 from hw.sim.board import SimBoard
 from tests.support.media_board import HandDisplay
+from tests.support.spectrum import SILENCE, share_of, strongest
 
 CONSOLE = Path(__file__).parents[2] / "appliance" / "console"
 
@@ -127,11 +129,16 @@ class SeenBoard:
 
     def hears(self) -> tuple[float, float]:
         """Strongest frequency of the last 200 ms of the loudspeaker, and its level in dB of full scale."""
-        samples = np.array(array("h", bytes(self.played[-19_200:])), dtype=float) / 32768
-        if len(samples) < 9_600:
-            return 0.0, -120.0
-        spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
-        return float(np.argmax(spectrum) * 48_000 / len(samples)), float(10 * np.log10(np.mean(samples**2) + 1e-12))
+        samples = self._heard()
+        return strongest(samples, 48_000) if len(samples) >= 9_600 else SILENCE
+
+    def hears_tone(self, hertz: float) -> float:
+        """The share of this tone in the power of the last 200 ms, 0..1."""
+        samples = self._heard()
+        return share_of(hertz, samples, 48_000) if len(samples) >= 9_600 else 0.0
+
+    def _heard(self) -> npt.NDArray[np.float64]:
+        return np.array(array("h", bytes(self.played[-19_200:])), dtype=float) / 32768
 
     @property
     def pictures(self) -> list[Picture]:

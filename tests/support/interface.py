@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
-__all__ = ["ADDRESS", "INTERFACE", "changed_network", "ip"]
+from appliance.network import Network, NetworkWatch
+from tests.support.waiting import until
+
+__all__ = ["ADDRESS", "INTERFACE", "changed_network", "ip", "watching"]
 
 INTERFACE: Final = "edge0"
 ADDRESS: Final = "10.99.0.1"
@@ -33,3 +36,18 @@ async def changed_network() -> AsyncIterator[None]:
         await ip(f"addr flush dev {INTERFACE} scope global")
         await ip(f"addr add {ADDRESS}/24 dev {INTERFACE}")
         await ip(f"route replace default via {GATEWAY}")
+
+
+@asynccontextmanager
+async def watching(*told: Callable[[Network, Network], None]) -> AsyncIterator[NetworkWatch]:
+    """The watch of the network, which has looked and tells these."""
+    watch = NetworkWatch()
+    for one in told:
+        watch.on_change(one)
+    task = asyncio.create_task(watch.run(), name="network")
+    await until(lambda: watch.now is not None, what="the first look")
+    try:
+        yield watch
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

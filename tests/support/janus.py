@@ -7,6 +7,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import signal
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Final
 
 import aiohttp
 
+from tests.support.another_debian import command_in
 from tests.support.broker import free_port
 
 __all__ = ["ADMIN", "AUDIO", "TEXT", "Control", "JanusServer", "Rooms"]
@@ -28,7 +30,7 @@ USED: Final = ("plugins/libjanus_videoroom.so", "transports/libjanus_websockets.
 
 
 ROOT: Final = Path(os.environ.get("EDGECALL_JANUS_ROOT") or "/")
-"""Where the Debian is that has Janus: this one, or the one of ``tests/peers/janus/suite``."""
+"""Where the Debian is that has Janus: this one, or the one of ``tests/peers/suite``."""
 
 
 def library(kind: str) -> Path:
@@ -37,16 +39,9 @@ def library(kind: str) -> Path:
 
 
 def command() -> list[str]:
-    """Janus, from another Debian's folder by the loader and the libraries there. Not by ``lib64``, whose link leads to
-    the loader of the host: with a C library of another version it ends in a smashed stack."""
-    program = str(ROOT / "usr" / "bin" / "janus")
-    if Path("/") == ROOT:
-        return [shutil.which("janus") or program]
-    triplet = library("plugins").parents[1].name
-    folders = [ROOT / place / triplet for place in ("lib", "usr/lib")]  # newer suites have the second alone
-    loader = next(found for folder in folders for found in folder.glob("ld-linux-*.so.*"))
-    libraries = ":".join(map(str, folders))
-    return [str(loader), "--library-path", libraries, program]
+    """Janus, that of the host or that of another Debian's folder."""
+    program = "usr/bin/janus"
+    return [shutil.which("janus") or f"/{program}"] if Path("/") == ROOT else command_in(ROOT, program)
 
 
 def without(kind: str, used: Collection[str]) -> str:
@@ -76,6 +71,11 @@ class Control:
                                   "body": dict(body)})
         data: dict[str, Any] = answer["plugindata"]["data"]
         return data
+
+    async def say(self, body: Mapping[str, Any]) -> None:
+        """One that the plug-in only acknowledges; what it says later is not read."""
+        await self._ask({"janus": "message", "session_id": self._session, "handle_id": self._handle,
+                         "body": dict(body)})
 
     async def participants(self, room: int | str) -> list[dict[str, Any]]:
         """The server's own list."""
@@ -154,6 +154,15 @@ class JanusServer:
         if self._reader is not None:
             await self._reader
         self._process = None
+
+    def pause(self) -> None:
+        """As a machine that has no time for it; ``go_on`` ends that."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     async def stop(self) -> None:
         """Raises when it has died of itself meanwhile: what we send must never do that to it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,14 +21,17 @@ PROTOCOL = "janus-protocol"
 
 
 class Between:
-    """A WebSocket relay to ``url``. ``delay_s`` each way. ``identities``: what a person says to be is handed on to the
-    others, as Janus does from 1.2 on; shared by those who are to know of one another. ``nameless``: it is kept back, as
-    earlier ones do."""
+    """A WebSocket relay to ``url``, at ``host``. ``delay_s`` each way. ``identities``: what a person says to be is
+    handed on to the others, as Janus does from 1.2 on; shared by those who are to know of one another. ``nameless``: it
+    is kept back, as earlier ones do. ``tls``: spoken to the appliance."""
 
     def __init__(
         self, url: str, *, delay_s: float = 0.0, identities: dict[int, Any] | None = None, nameless: bool = False,
+        host: str = "127.0.0.1", tls: ssl.SSLContext | None = None,
     ) -> None:
         self._target = url
+        self._host = host
+        self._tls = tls
         self._delay_s = delay_s
         self._identities = identities
         self._nameless = nameless
@@ -41,14 +45,14 @@ class Between:
 
     @property
     def url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}"
+        return f"{'ws' if self._tls is None else 'wss'}://{self._host}:{self.port}"
 
     async def open(self) -> None:
         app = web.Application()
         app.router.add_get("/", self._serve)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
+        await web.TCPSite(self._runner, self._host, self.port, ssl_context=self._tls).start()
 
     async def close(self) -> None:
         """As a server that is killed."""
@@ -122,8 +126,9 @@ class Between:
 @asynccontextmanager
 async def between(
     url: str, *, delay_s: float = 0.0, identities: dict[int, Any] | None = None, nameless: bool = False,
+    host: str = "127.0.0.1", tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Between]:
-    made = Between(url, delay_s=delay_s, identities=identities, nameless=nameless)
+    made = Between(url, delay_s=delay_s, identities=identities, nameless=nameless, host=host, tls=tls)
     await made.open()
     try:
         yield made

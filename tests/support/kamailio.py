@@ -40,29 +40,39 @@ loadmodule "pv.so"
 loadmodule "maxfwd.so"
 loadmodule "textops.so"
 loadmodule "siputils.so"
+loadmodule "sdpops.so"
 loadmodule "usrloc.so"
 loadmodule "registrar.so"
 loadmodule "auth.so"
 loadmodule "xhttp.so"
 loadmodule "websocket.so"
+loadmodule "nathelper.so"
 modparam("usrloc", "db_mode", 0)
 modparam("registrar", "use_path", 1)
 modparam("registrar", "max_contacts", 2)
 modparam("auth", "nonce_expire", {nonce_s})
 modparam("auth", "algorithm", "{algorithm}")
 modparam("rr", "enable_full_lr", 1)
+modparam("nathelper|registrar", "received_avp", "$avp(received)")
 
 request_route {{
   if (!mf_process_maxfwd_header("10")) {{ sl_send_reply("483", "Too Many Hops"); exit; }}
   if (is_method("CANCEL")) {{ if (t_check_trans()) t_relay(); exit; }}
+  if (nat_uac_test("64")) {{ # who comes by a WebSocket is found by it alone: browsers do not know their address
+    force_rport();
+    if (is_method("REGISTER")) fix_nated_register();
+    else if (is_method("INVITE|UPDATE|SUBSCRIBE")) add_contact_alias();
+  }}
+  t_on_reply("ANSWER");
   if (has_totag()) {{
-    if (loose_route()) {{ t_relay(); exit; }}
+    if (loose_route()) {{ handle_ruri_alias(); t_relay(); exit; }}
     if (is_method("ACK") && t_check_trans()) {{ t_relay(); exit; }}
     sl_send_reply("404", "Not here");
     exit;
   }}
   if (is_method("OPTIONS") && uri == myself && $rU == $null) {{ sl_send_reply("200", "OK"); exit; }}
   if (is_method("REGISTER|INVITE") && $fU != "{free}" && !pv_auth_check("$fd", "{password}", "0", "1")) {{
+{challenging}
     if (is_method("REGISTER")) www_challenge("$fd", "1"); else proxy_challenge("$fd", "1");
     exit;
   }}
@@ -70,8 +80,13 @@ request_route {{
   consume_credentials();
   record_route();
   append_hf("P-Asserted-Identity: <sip:$fU@example.test>\\r\\n");
+{passing}
   if (!lookup("location")) {{ sl_send_reply("404", "Not Found"); exit; }}
   t_relay();
+}}
+
+onreply_route[ANSWER] {{
+  if (nat_uac_test("64") && status =~ "[12][0-9][0-9]") add_contact_alias();
 }}
 
 event_route[xhttp:request] {{
@@ -85,11 +100,12 @@ event_route[xhttp:request] {{
 
 class Kamailio:
     """``tls``: certificate and key, for a port of its own. ``nonce_s``: how long a challenge holds; ``free``: a
-    user who is not asked for a password."""
+    user who is not asked for a password. ``passing``: more of its script, for requests of calls that it
+    forwards, as servers between telephones change them; ``challenging``: for those that it challenges."""
 
     def __init__(
         self, folder: Path, *, tls: tuple[Path, Path] | None = None, algorithm: str = "MD5", nonce_s: int = 300,
-        free: str = "nobody", host: str = "127.0.0.1",
+        free: str = "nobody", passing: str = "", challenging: str = "", host: str = "127.0.0.1",
     ) -> None:
         self.folder = folder
         self.host = host
@@ -99,7 +115,8 @@ class Kamailio:
         self._tls = tls
         self._values: Mapping[str, object] = {
             "host": host, "port": self.port, "path": WEBSOCKET, "algorithm": algorithm, "nonce_s": nonce_s,
-            "password": PASSWORD, "free": free}
+            "password": PASSWORD, "free": free, "passing": passing,
+            "challenging": challenging}
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
 

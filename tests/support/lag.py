@@ -8,11 +8,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Lag", "loop_lag"]
+__all__ = ["Lag", "lateness", "loop_lag"]
 
 BEAT_S: Final = 0.005
 
@@ -106,3 +106,23 @@ def _beside() -> subprocess.Popen[bytes]:
     assert process.stdout is not None
     process.stdout.readline()
     return process
+
+
+@contextlib.asynccontextmanager
+async def lateness() -> AsyncIterator[Callable[[], float]]:
+    """Tells for how many seconds in all the loop was late so far: what a busy machine adds to every deadline."""
+    loop, step, late = asyncio.get_running_loop(), 0.02, 0.0
+
+    async def watch() -> None:
+        nonlocal late
+        while True:
+            due = loop.time() + step
+            await asyncio.sleep(step)
+            late += max(0.0, loop.time() - due - step)
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield lambda: late
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)

@@ -39,7 +39,7 @@ from appliance.media.rtp_receive import Incoming, RtpReceiveStream
 from appliance.media.rtp_send import EncodedTrack, Outgoing, RtpSendStream
 from appliance.media.smoothness import Smoothness
 from appliance.media.transmission import Transmission
-from hw.api import EncodedFrame, EncoderKind, VideoMode
+from hw.api import EncodedFrame, EncoderKind, Picture, VideoMode
 from tests.support.coded_video import Film
 from tests.support.impair import Conditions, Link
 
@@ -180,6 +180,8 @@ class _Encoder:
 
     def snapshot(self, deadline_s: float = 2.0) -> bytes:
         return b""
+
+    def preview(self, sink: Callable[[Picture], None] | None, side: int = 320) -> None: ...
 
     def stop(self) -> None:
         self.mode = None

@@ -98,6 +98,8 @@ class HandCamera:
         self.starts = 0
         self.key_frames = 0
         self._force = False
+        self.looks: Callable[[Picture], None] | None = None
+        self.side = 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -131,6 +133,9 @@ class HandCamera:
         encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 1280, 720, "yuvj420p", Fraction(1, 1)
         return b"".join(bytes(p) for p in encoder.encode(av.VideoFrame(1280, 720, "yuvj420p")))
 
+    def preview(self, sink: Callable[[Picture], None] | None, side: int = 320) -> None:
+        self.looks, self.side = sink, side
+
     def stop(self) -> None:
         self._stop.set()
         if self._thread is not None:
@@ -159,6 +164,10 @@ class HandCamera:
             for packet in encoder.encode(frame):
                 self.key_frames += packet.is_keyframe
                 sink(EncodedFrame(bytes(packet), captured, packet.is_keyframe))
+            looks = self.looks
+            if looks is not None and number % 2:
+                looks(Picture(160, 96, b"".join(bytes(memoryview(plane)[:plane.width * plane.height])
+                                                for plane in frame.planes)))
 
 
 class HandDisplay:

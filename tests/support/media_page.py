@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from aiohttp import web
 from playwright.async_api import Page
 
 from tests.support.browser import Chromium
+from tests.support.loopback import served_page
 
 __all__ = ["MediaPage", "media_page"]
 
@@ -80,17 +80,7 @@ class MediaPage:
 
 @asynccontextmanager
 async def media_page(browser: Chromium) -> AsyncIterator[MediaPage]:
-    async def html(_: web.Request) -> web.Response:
-        return web.Response(text=_HTML, content_type="text/html")
-
-    app = web.Application()
-    app.router.add_get("/", html)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        page = await browser.open(f"http://127.0.0.1:{runner.addresses[0][1]}/")
+    async with served_page(_HTML) as address:
+        page = await browser.open(address)
         yield MediaPage(page)
         await page.close()
-    finally:
-        await runner.cleanup()

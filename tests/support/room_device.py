@@ -53,15 +53,19 @@ async def janus(
 
 
 async def same_as_server(
-    server: JanusServer, one: Device, within_s: float = 2.0, *, room: int | str = ROOM,
+    server: JanusServer, one: Device, within_s: float = 2.0, *, room: int | str = ROOM, shares: Collection[str] = (),
 ) -> None:
-    """The roster is the server's own list, names and all, without us and what the server sends itself."""
+    """The roster is the server's own list, names and all, without us, what the server sends itself, and the feeds of
+    these names, which are what others share."""
     async with server.control() as control:
         deadline = asyncio.get_running_loop().time() + within_s
         while True:
             listed = {str(entry["id"]): entry.get("display", "") for entry in await control.participants(room)
                       if not entry.get("dummy")}
-            if len(listed) == len(one.names) + 1 and one.names.items() < listed.items():
+            told = set(listed.values())
+            listed = {feed: name for feed, name in listed.items() if name not in shares}
+            if told.issuperset(shares) and len(listed) == len(one.names) + 1 and (
+                    one.names.items() < listed.items()):
                 return
             assert asyncio.get_running_loop().time() < deadline, (listed, one.names)
             await asyncio.sleep(0.05)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
-from aiohttp import web
+from tests.support.loopback import served_page
 
 __all__ = ["SIGNALLING", "room_page"]
 
@@ -213,20 +212,7 @@ window.exit = async (name) => { await window.people[name].leave(); delete window
 </script>"""
 
 
-@asynccontextmanager
-async def room_page(text: str = PAGE) -> AsyncIterator[str]:
+def room_page(text: str = PAGE) -> AbstractAsyncContextManager[str]:
     """The address of the page: there are ``enter(url, room, name, {simulcast, nothing, most})``, ``exit(name)`` and
     ``people[name]``. ``nothing`` is sent; ``most`` others are watched. ``text``: of another page."""
-
-    async def page(_: web.Request) -> web.Response:
-        return web.Response(text=text, content_type="text/html")
-
-    app = web.Application()
-    app.router.add_get("/", page)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
-    finally:
-        await runner.cleanup()
+    return served_page(text)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from appliance.errors import Refused
 from appliance.providers import api
+from tests.support.janus import JanusServer
 from tests.support.room_device import Device
+from tests.support.waiting import until
 
-__all__ = ["heard", "listening", "says"]
+__all__ = ["heard", "listening", "lose_and_find_the_server", "says"]
 
 
 async def says(one: Device, channel: str, payload: str, **how: Any) -> None:
@@ -41,3 +45,19 @@ async def listening(*devices: Device) -> None:
                 other.name for other in devices if other is not one} for one in devices):
             return
     raise AssertionError([heard(one, "here") for one in devices])
+
+
+async def lose_and_find_the_server(server: JanusServer, *devices: Device) -> None:
+    """It is killed and comes back: messages are refused meanwhile, and then each hears each again."""
+    await server.kill()
+    await until(lambda: all(one.of(api.Lost) for one in devices), "all reconnect", 3)
+    for one in devices:
+        assert one.leg is not None
+        with pytest.raises(Refused) as refused:
+            await one.leg.send("chat", "nobody hears it")
+        assert refused.value.sub_code == "noDataChannel"
+    await server.start()
+    await until(lambda: all(one.of(api.Recovered) for one in devices), "all are back", 8)
+    for one in devices:
+        one.told[:] = [(at, event) for at, event in one.told if isinstance(event, api.Members)]
+    await listening(*devices)

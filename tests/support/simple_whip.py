@@ -12,12 +12,11 @@ from typing import Any, Final
 
 import aiohttp
 
+from tests.support.another_debian import folder_of
 from tests.support.broker import free_port
 
 __all__ = ["SimpleWhip"]
 
-SUITE: Final = Path(__file__).resolve().parents[1] / "peers" / "janus" / "suite"
-FIND_S: Final = 30.0
 START_S: Final = 15.0
 
 
@@ -40,7 +39,7 @@ class SimpleWhip:
 
     async def start(self) -> None:
         """Until it listens; it knows no endpoint."""
-        root = await _newest()
+        root = await folder_of("sid", "janus", "simple-whip-server")
         program = root / "usr" / "share" / "simple-whip-server" / "src"
         for name in ("server.js", "whip-janus.js"):
             await asyncio.to_thread(shutil.copy, program / name, self._folder / name)
@@ -73,11 +72,3 @@ class SimpleWhip:
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-
-
-async def _newest() -> Path:
-    """The folder with what Debian sid has."""
-    finding = await asyncio.create_subprocess_exec(SUITE, "sid", stdout=asyncio.subprocess.PIPE)
-    told, _ = await asyncio.wait_for(finding.communicate(), FIND_S)
-    assert finding.returncode == 0, "there is no WHIP server: run tests/peers/janus/suite sid once"
-    return Path(told.decode().strip())

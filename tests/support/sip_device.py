@@ -9,15 +9,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from appliance.clock import SystemClock
+from appliance.media.api import IceServers
 from appliance.media.studio import Studio
 from appliance.providers import api
 from appliance.providers.sip.provider import SipProvider
 from appliance.settings import SipAccountSettings, SipSettings, VideoSettings
 from appliance.vocabulary import END_REASONS
+from tests.support.baresip import free_udp_port
 from tests.support.direct_page import SeenBoard
 from tests.support.waiting import until
 
-__all__ = ["SipDevice", "account", "sip_device"]
+__all__ = ["SipDevice", "account", "face_to_face", "sip_device"]
 
 MANY_CALLS = {"calls_per_hour": 3600, "calls_per_target": 3600}
 VOICE = api.MediaWanted(send_video=False, receive_video=False)
@@ -46,6 +48,8 @@ class SipDevice:
     refused: list[tuple[str, str]] = field(default_factory=list)
     reader: asyncio.Task[None] | None = None
     answers: bool = True
+    media: api.MediaWanted = VOICE
+    """What its calls begin with."""
 
     async def up(self, within_s: float = 5.0) -> None:
         await until(lambda: self.provider.state()["capabilities"]["sip"]["isPresent"],
@@ -57,10 +61,11 @@ class SipDevice:
         contact = self.provider._accounts[0].agent.contact()
         return str(contact.uri)
 
-    async def dial(self, uri: str, media: api.MediaWanted = VOICE) -> api.Leg:
+    async def dial(self, uri: str, media: api.MediaWanted | None = None, *, emergency: bool = False) -> api.Leg:
         me = api.Peer(self.name, f"device:{self.name}", self.name.title(), "device", True)
         scheme, _, address = uri.partition(":")
-        leg = await self.provider.dial(api.Target(scheme, address), call_id=self.name, caller=me, media=media)
+        leg = await self.provider.dial(api.Target(scheme, address, emergency=emergency), call_id=self.name, caller=me,
+                                       media=media or self.media)
         self._follow(leg)
         return leg
 
@@ -72,7 +77,7 @@ class SipDevice:
     async def _take(self, leg: api.Leg) -> None:
         await leg.ring()
         if self.answers:
-            await leg.accept(VOICE)
+            await leg.accept(self.media)
 
     def _follow(self, leg: api.Leg) -> None:
         self.leg, self.told = leg, []
@@ -105,6 +110,15 @@ class SipDevice:
         await until(lambda: abs(self.board.hears()[0] - hertz) < 8 and self.board.hears()[1] > -45,
                     f"{hertz} Hz at {self.name}", within_s)
 
+    async def sees(self, luma: float, within_s: float = 10.0) -> None:
+        """Until a picture of one grey is on the screen."""
+        def mean() -> float:
+            shown = self.board.pictures
+            return sum(shown[-1].i420[: shown[-1].width * shown[-1].height : 97]) / len(
+                range(0, shown[-1].width * shown[-1].height, 97)) if shown else 0.0
+
+        await until(lambda: abs(mean() - luma) < 6, f"luma {luma} at {self.name}, which sees {mean():.0f}", within_s)
+
     async def hears_nothing(self, within_s: float = 5.0) -> None:
         await until(lambda: self.board.hears()[1] < -60, f"silence at {self.name}", within_s)
 
@@ -130,8 +144,8 @@ async def sip_device(
 
     provider = SipProvider(
         SipSettings(require_encryption=encrypt, accounts=accounts, **{**MANY_CALLS, **(sip or {})}), studio,
-        SystemClock(), name=name.title(), country=country, remember=remember, troubled=troubled,
-        refused=lambda *what: made.refused.append(what))
+        SystemClock(), name=name.title(), country=country, remember=remember, keep=kept.__setitem__,
+        troubled=troubled, refused=lambda *what: made.refused.append(what), ice=IceServers())
     made = SipDevice(name, board, studio, provider)
     try:
         await provider.start(made.invited)
@@ -142,3 +156,19 @@ async def sip_device(
             await asyncio.wait({made.reader}, timeout=2)
         await studio.close()
         await loop.run_in_executor(None, board.close)
+
+
+@asynccontextmanager
+async def face_to_face(
+    *, door: Mapping[str, Any] | None = None, desk: Mapping[str, Any] | None = None, encrypt: bool = False,
+) -> AsyncIterator[tuple[SipDevice, SipDevice]]:
+    """A door (440 Hz) and a desk (1 kHz), each the other's server. ``door``, ``desk``: more of the account of each;
+    ``encrypt``: the door calls in no other way."""
+    here, there = free_udp_port("127.0.0.1"), free_udp_port("127.0.0.1")
+    async with (
+        sip_device("door", account(f"127.0.0.1:{there}", port=here, **(door or {})), hertz=440, encrypt=encrypt) as one,
+        sip_device("desk", account(f"127.0.0.1:{here}", port=there, **(desk or {})), hertz=1000) as other,
+    ):
+        await one.up()
+        await other.up()
+        yield one, other

@@ -5,10 +5,10 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from appliance.providers.sip.agent import Agent, Hop, Identity
+from appliance.providers.sip.agent import Agent, Hop, Identity, Seen
 from appliance.providers.sip.digest import Credentials
 from appliance.providers.sip.events import Event
 from appliance.providers.sip.incoming import IncomingCall
@@ -75,12 +75,14 @@ class Sent:
 
 
 class Network:
-    """Carries datagrams at once. ``lose``: told of each, says whether it is lost. ``taps``: ends without an agent."""
+    """Carries messages at once. ``lose``: told of each, says whether it is lost. ``taps``: ends without an agent.
+    ``deaf``: those who take no connection."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.sent: list[Sent] = []
         self.lose: Callable[[Sent], bool] = lambda _: False
+        self.deaf: set[tuple[str, int]] = set()
         self.taps: dict[tuple[str, int], Callable[[Request | Response, Hop], None]] = {}
         self._ends: dict[tuple[str, int], Callable[[bytes, Hop], None]] = {}
 
@@ -104,15 +106,24 @@ class Network:
 
 
 class _Wire:
+    """``probes``: what its agent wants to know of the way to its server, each to be told by the test."""
+
     def __init__(self, network: Network, here: Hop) -> None:
         self._network = network
         self._here = here
+        self.probes: list[tuple[float, Callable[[Seen | None], None]]] = []
+
+    def probe(self, heard: Callable[[Seen | None], None]) -> None:
+        self.probes.append((self._network.clock.time(), heard))
 
     def local(self, hop: Hop) -> tuple[str, int]:
         return self._here.host, self._here.port
 
     def send(self, data: bytes, hop: Hop, failed: Callable[[], None]) -> None:
-        self._network.carry(data, self._here, hop)
+        if hop.transport == "tcp" and (hop.host, hop.port) in self._network.deaf:
+            self._network.clock.call_later(0, failed)
+        else:
+            self._network.carry(data, replace(self._here, transport=hop.transport), hop)
 
 
 @dataclass
@@ -126,15 +137,18 @@ class End:
     trusted: bool = True
     password: str = ""
     transport: str = "udp"
+    instance: str = ""
     calls: list[IncomingCall] = field(default_factory=list)
     told: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.hop = Hop(self.transport, self.host, 5060)
         address = Uri("sip", self.name, "example.org")
+        self.wire = _Wire(self.network, self.hop)
         self.agent = Agent(
-            Identity(address, f"secret-{self.name}", self.server, trusted=lambda _: self.trusted),
-            _Wire(self.network, self.hop), self.network.clock, on_invite=self._invited,
+            Identity(address, f"secret-{self.name}", self.server, instance=self.instance,
+                     trusted=lambda _: self.trusted),
+            self.wire, self.network.clock, on_invite=self._invited,
             credentials=Credentials(self.name, self.password) if self.password else None)
         self.network.attach(self.hop, self.agent.receive)
 

@@ -25,6 +25,7 @@ from playwright.async_api import Page
 
 from tests.support.broker import free_port
 from tests.support.browser import Chromium
+from tests.support.loopback import served_page
 
 __all__ = ["MediaServer", "Request", "media_server"]
 
@@ -234,16 +235,8 @@ class MediaServer:
 async def media_server(
     browser: Chromium, host: str = "127.0.0.1", context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[MediaServer]:
-    async def html(_: web.Request) -> web.Response:
-        return web.Response(text=_HTML, content_type="text/html")
-
-    app = web.Application()
-    app.router.add_get("/", html)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        page = await browser.open(f"http://127.0.0.1:{runner.addresses[0][1]}/")
+    async with served_page(_HTML) as address:
+        page = await browser.open(address)
         server = MediaServer(page, host, context)
         await server.start()
         try:
@@ -251,5 +244,3 @@ async def media_server(
         finally:
             await server.stop()
             await server.page.close()
-    finally:
-        await runner.cleanup()

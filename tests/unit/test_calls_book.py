@@ -112,6 +112,17 @@ def test_the_file_keeps_what_was_put_and_removed(tmp_path: Path) -> None:
     assert [entry.name for entry in again.entries()] == ["Anna", "operators"]
 
 
+def test_a_file_of_a_later_version_is_read(tmp_path: Path) -> None:
+    book = AddressBook([])
+    book.put(Entry("Anna", ("device:anna-1",), 20, auto_answer=True))
+    document = json.loads(book.dump())
+    document["entries"]["Anna"]["mood"] = document["of_tomorrow"] = "good"
+    (tmp_path / "book.json").write_text(json.dumps(document))
+    again = AddressBook([])
+    again.load(tmp_path / "book.json")
+    assert again.entries() == book.entries()
+
+
 def test_a_broken_file_is_named_and_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "book.json"
     for text in ("", "{", json.dumps({"entries": {"A": {"uris": 5}}}), json.dumps([])):

@@ -3,45 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from appliance.calls.book import Entry
-from appliance.errors import EdgecallError, Refused, StoreError
+from appliance.errors import EdgecallError, Refused
 from appliance.media.api import Tone
-from appliance.media.ladder import Constraints, Preference
-from appliance.providers.api import (
-    Accepted,
-    Connected,
-    DataReceived,
-    Ended,
-    Held,
-    Lost,
-    MediaWanted,
-    Peer,
-    PeerMedia,
-    Recovered,
-    Ringing,
-)
-from appliance.vocabulary import END_REASONS, Json
-from tests.support.calls import MONDAY_NOON, OPERATOR, House, MemoryRecords, ScriptedLeg, settle
+from appliance.providers.api import Accepted, Connected, DataReceived, Ended, Lost, Recovered, Ringing
+from appliance.vocabulary import END_REASONS
+from tests.support.calls import OPERATOR, OPERATORS, House, connected, settle
 from tests.support.clock import virtual_time
-
-OPERATORS = Entry("Operators", ("operator:*",))
-
-
-async def connected(house: House) -> ScriptedLeg:
-    """A call from the device to the desk, answered."""
-    dialling = house.giving("call.dial", to="operator:desk")
-    await house.provider.dialled.wait()
-    leg = house.provider.legs[-1]
-    leg.peer_does(Ringing())
-    leg.up()
-    assert await dialling == {"callId": house.call["callId"]}
-    return leg
 
 
 @virtual_time
@@ -93,157 +66,6 @@ async def test_a_call_to_everybody_bears_the_books_name_until_somebody_answers(t
             await dialling
         record = house.bulletin.document("calls")["calls"][0]
         assert record["callerInfo"]["displayName"] == "Operators"
-
-
-@virtual_time
-async def test_an_incoming_call_rings_and_is_answered(tmp_path: Path) -> None:
-    async with House(tmp_path, entries=[OPERATORS]) as house:
-        leg = house.provider.call_in(OPERATOR)
-        await settle()
-        assert (house.call["state"], house.studio.tone, leg.rang) == ("Incoming", Tone.RING, True)
-        assert house.posted("call.incoming")[0]["callerInfo"]["displayName"] == "Reception"
-        answering = house.giving("call.answer", callId="call-1", video=False)
-        await settle()
-        assert leg.accepted == MediaWanted(send_video=False)
-        assert house.studio.tone is None
-        leg.up()
-        await answering
-        assert house.call["state"] == "Connected"
-
-
-@virtual_time
-async def test_an_incoming_call_nobody_takes_is_missed_after_the_ring_time(tmp_path: Path) -> None:
-    async with House(tmp_path, entries=[OPERATORS], ring_s=20) as house:
-        leg = house.provider.call_in(OPERATOR)
-        started = asyncio.get_running_loop().time()
-        await leg.over.wait()
-        assert asyncio.get_running_loop().time() - started == 20
-        await settle()
-        assert house.reason == "487/noAnswer"
-        assert house.posted("call.missed")[0]["callId"] == "call-1"
-
-
-@virtual_time
-async def test_rejecting_tells_the_caller(tmp_path: Path) -> None:
-    for asked, key in ((None, "603/declined"), ("busy", "486/busy")):
-        async with House(tmp_path, entries=[OPERATORS]) as house:
-            leg = house.provider.call_in(OPERATOR)
-            await house.give("call.reject", **({"reason": asked} if asked else {}))
-            await settle()
-            assert leg.ended == END_REASONS[key]
-            assert house.call["state"] == "Disconnected"
-
-
-@virtual_time
-async def test_who_may_not_call(tmp_path: Path) -> None:
-    stranger = Peer("eve", "device:eve", "Eve", verified=True)
-    async with House(tmp_path, entries=[OPERATORS, Entry("Blocked", ("device:mallory",), allowed=False)]) as house:
-        for peer in (stranger, Peer("mallory", "device:mallory", "M", verified=True)):
-            leg = house.provider.call_in(peer)
-            await settle()
-            assert leg.ended == END_REASONS["403/notAllowed"]
-        await house.give("dnd.set", on=True)
-        leg = house.provider.call_in(OPERATOR)
-        await settle()
-        assert leg.ended == END_REASONS["480/doNotDisturb"]
-        assert house.posted("call.missed")
-        assert house.call["state"] == "None"
-    async with House(tmp_path, allow_unknown=True) as house:
-        leg = house.provider.call_in(stranger)
-        await settle()
-        assert leg.ended is None
-        assert house.call["state"] == "Incoming"
-
-
-@virtual_time
-async def test_do_not_disturb_by_schedule_and_over_a_restart(tmp_path: Path) -> None:
-    async with House(tmp_path, entries=[OPERATORS], dnd=("Mon 11:00-13:00",)) as house:
-        leg = house.provider.call_in(OPERATOR)
-        await settle()
-        assert leg.ended == END_REASONS["480/doNotDisturb"]
-        await house.give("dnd.set", on=True)
-    async with House(tmp_path, entries=[OPERATORS], records=house.records) as again:
-        assert again.bulletin.document("device")["doNotDisturb"] is True
-
-
-@virtual_time
-async def test_the_schedule_is_told_when_it_begins_and_ends(tmp_path: Path) -> None:
-    async with House(tmp_path, dnd=("Mon 12:30-13:00",)) as house:
-        for later, active in ((29, False), (30, True), (59, True), (60, False)):
-            house.now = MONDAY_NOON + timedelta(minutes=later)
-            await asyncio.sleep(60)
-            assert house.bulletin.document("device")["doNotDisturbNow"] is active
-
-
-@virtual_time
-async def test_the_second_caller_hears_busy_and_the_first_call_goes_on(tmp_path: Path) -> None:
-    async with House(tmp_path, entries=[OPERATORS]) as house:
-        await connected(house)
-        second = house.provider.call_in(OPERATOR, "call-2")
-        await settle()
-        assert second.ended == END_REASONS["486/busy"]
-        assert house.call["state"] == "Connected"
-        with pytest.raises(Refused, match="a call already"):
-            await house.give("call.dial", to="operator:desk")
-
-
-@virtual_time
-async def test_auto_answer_only_for_proven_callers_and_never_without_a_tone(tmp_path: Path) -> None:
-    entry = Entry("Desk", ("operator:desk",), auto_answer=True)
-    async with House(tmp_path, entries=[entry], auto_answer_delay_s=2.0) as house:
-        leg = house.provider.call_in(OPERATOR)
-        await asyncio.sleep(1.9)
-        assert leg.accepted is None
-        assert Tone.AUTO_ANSWER in house.studio.tones
-        await asyncio.sleep(0.2)
-        assert leg.accepted is not None
-        assert house.call["isAutoAnswered"]
-    async with House(tmp_path, entries=[entry]) as house:
-        leg = house.provider.call_in(Peer("desk", "operator:desk", "claims to be the desk"))
-        await asyncio.sleep(10)
-        assert leg.accepted is None
-
-
-class Ledger:
-    """A Conclusion that writes down what it was given."""
-
-    def __init__(self) -> None:
-        self.given: list[tuple[str, list[Sequence[Json]]]] = []
-        self.told: list[Json] = []
-        self.broken = False
-
-    def media(self, call_id: str, last: Sequence[Sequence[Json]]) -> Json:
-        self.given.append((call_id, list(last)))
-        return {"metrics": ["of", call_id]}
-
-    async def tell(self, summary: Json) -> None:
-        if self.broken:
-            raise StoreError("The data folder is full.")
-        self.told.append(summary)
-
-
-@virtual_time
-async def test_a_call_that_ends_is_concluded_with_its_last_report_kept_and_told(tmp_path: Path) -> None:
-    ledger = Ledger()
-    async with House(tmp_path, entries=[OPERATORS], conclusion=ledger) as house:
-        leg = await connected(house)
-        leg.report, leg.given_up = [{"type": "inbound-rtp"}], [[{"type": "transport"}]]
-        call_id = house.call["callId"]
-        leg.peer_does(Ended(END_REASONS["0/remote"]))
-        await settle()
-        assert ledger.given == [(call_id, [[{"type": "transport"}], [{"type": "inbound-rtp"}]])]
-        (told,) = ledger.told
-        assert (told["callId"], told["endReason"]["subCode"], told["media"]) == (
-            call_id, "remote", {"metrics": ["of", call_id]})
-        assert house.records.summaries == {call_id: told}
-        assert "media" not in house.records.past[0], "the list of calls stays small"
-        ledger.broken = True
-        leg = house.provider.call_in(OPERATOR, "call-2")
-        await settle()
-        leg.peer_does(Ended(END_REASONS["487/cancelled"]))
-        await settle()
-        assert house.records.summaries["call-2"]["media"] == {"metrics": ["of", "call-2"]}
-        assert house.call["state"] == "Disconnected"
 
 
 @virtual_time
@@ -386,68 +208,6 @@ async def test_media_that_never_comes_ends_the_set_up(tmp_path: Path) -> None:
 
 
 @virtual_time
-async def test_mute_is_told_applied_and_beaten_by_the_switch_on_the_device(tmp_path: Path) -> None:
-    async with House(tmp_path) as house:
-        leg = await connected(house)
-        await house.give("call.mute")
-        await settle()
-        assert (house.studio.muted, house.call["mutedBy"], leg.told[-1]["muted"]) == (True, "local", True)
-        house.controller.hardware_mute(True)
-        assert house.call["mutedBy"] == "hardware"
-        with pytest.raises(Refused, match="switch on the device") as refusal:
-            await house.give("call.unmute")
-        assert refusal.value.key == "403/hardwareMuted"
-        house.controller.hardware_mute(False)
-        assert house.call["mutedBy"] == "local"  # wanted is kept beside actual
-        await house.give("call.unmute")
-        assert (house.studio.muted, house.call["isMuted"]) == (False, False)
-        house.controller.hardware_mute(True)
-        await house.give("call.hangup")
-        await settle()
-        assert house.studio.muted  # the switch holds outside of calls too
-
-
-@virtual_time
-async def test_hold_of_both_sides_stops_media_and_is_told(tmp_path: Path) -> None:
-    nothing = MediaWanted(False, False, False, False)
-    async with House(tmp_path) as house:
-        leg = await connected(house)
-        await house.give("call.hold")
-        await settle()
-        assert (house.call["state"], leg.media[-1], leg.told[-1]["held"]) == ("LocalHold", nothing, True)
-        leg.peer_does(Held(True))
-        await settle()
-        await house.give("call.resume")
-        await settle()
-        assert (house.call["state"], leg.media[-1]) == ("RemoteHold", nothing)
-        leg.peer_does(Held(False))
-        await settle()
-        assert (house.call["state"], leg.media[-1]) == ("Connected", MediaWanted())
-        with pytest.raises(Refused, match="not possible now"):
-            await house.give("call.answer")
-        assert house.call["state"] == "Connected"
-
-
-@virtual_time
-async def test_video_incoming_mute_data_and_the_peers_own_state(tmp_path: Path) -> None:
-    async with House(tmp_path) as house:
-        leg = await connected(house)
-        await house.give("video.stop")
-        await settle()
-        assert (leg.media[-1].send_video, house.call["isLocalVideoStarted"]) == (False, False)
-        await house.give("video.start")
-        await house.give("call.muteIncoming")
-        await house.give("data.send", payload="hello")
-        leg.peer_does(PeerMedia(muted=True, video=True), DataReceived("edgecall", "open please"))
-        await settle()
-        assert house.studio.incoming_muted
-        assert leg.sent == [("edgecall", "hello")]
-        member = house.bulletin.document("roster")["participants"][0]
-        assert (member["isMuted"], member["videoStreams"][0]["isAvailable"]) == (True, True)
-        assert house.posted("data.received")[0]["payload"] == "open please"
-
-
-@virtual_time
 async def test_a_peer_that_floods_data_does_not_flood_the_outbox(tmp_path: Path) -> None:
     async with House(tmp_path) as house:
         leg = await connected(house)
@@ -495,58 +255,12 @@ async def test_a_late_goodbye_of_the_last_call_leaves_the_roster_of_this_one_alo
 
 
 @virtual_time
-async def test_a_device_without_a_camera_refuses_video_with_the_reason(tmp_path: Path) -> None:
-    async with House(tmp_path, features={"turnVideoOn": "this board has no camera"}) as house:
-        await connected(house)
-        with pytest.raises(Refused, match="no camera") as refusal:
-            await house.give("video.start")
-        assert refusal.value.sub_code == "FeatureNotSupported"
-        assert house.call["capabilities"]["turnVideoOn"] == {"isPresent": False, "reason": "FeatureNotSupported"}
-        assert house.call["capabilities"]["blurBackground"]["isPresent"] is False
-
-
-@virtual_time
-async def test_a_telephone_call_leaves_the_camera_closed_and_says_so(tmp_path: Path) -> None:
-    async with House(tmp_path) as house:
-        dialling = house.giving("call.dial", to="tel:+4930123456")
-        await house.provider.dialled.wait()
-        assert not house.studio.warm
-        house.provider.legs[0].up()
-        await dialling
-        assert house.call["isLocalVideoStarted"] is False
-        with pytest.raises(Refused, match="a telephone call carries sound alone"):
-            await house.give("video.start")
-        assert house.call["capabilities"]["turnVideoOn"]["isPresent"] is False
-
-
-@virtual_time
-async def test_an_operator_who_answers_beside_a_telephone_is_seen(tmp_path: Path) -> None:
-    both = Entry("Both", members=("Porter", "Desk"), strategy="parallel")
-    book = [both, Entry("Porter", ("tel:+4930123456",)), Entry("Desk", ("operator:desk",))]
-    async with House(tmp_path, entries=book) as house:
-        dialling = house.giving("call.dial", to="Both")
-        await settle()
-        assert house.studio.warm
-        next(leg for leg in house.provider.legs if leg.peer.kind == "voip").up()
-        await dialling
-        assert house.call["isLocalVideoStarted"] is True
-
-
-@virtual_time
 async def test_a_late_hangup_cannot_end_the_next_call(tmp_path: Path) -> None:
     async with House(tmp_path) as house:
         await connected(house)
         with pytest.raises(Refused, match="another one is in progress"):
             await house.give("call.hangup", callId="an-older-call")
         assert house.call["state"] == "Connected"
-
-
-@virtual_time
-async def test_without_a_call_there_is_nothing_to_mute(tmp_path: Path) -> None:
-    async with House(tmp_path) as house:
-        for verb in ("call.mute", "call.hangup", "call.answer", "call.hold", "video.stop"):
-            with pytest.raises(Refused, match="there is no call"):
-                await house.give(verb)
 
 
 @virtual_time
@@ -571,63 +285,6 @@ async def test_shutting_down_ends_the_call_and_refuses_callers(tmp_path: Path) -
 
 
 @virtual_time
-async def test_a_call_cut_by_a_crash_gets_its_end_told_once(tmp_path: Path) -> None:
-    records = MemoryRecords()
-    records.values["active_call"] = "call-9"
-    async with House(tmp_path, records=records) as house:
-        assert house.posted("call.ended") == [{
-            "callId": "call-9", "reason": END_REASONS["410/deviceFault.restart"].payload(), "durationMs": None}]
-    async with House(tmp_path, records=records) as house:
-        assert house.posted("call.ended") == []
-
-
-class SlowRecords(MemoryRecords):
-    """A card that takes its time over each write, or does not answer any more."""
-
-    def __init__(self, write_s: float) -> None:
-        super().__init__()
-        self.write_s = write_s
-        self.hangs = False
-
-    async def add_call(self, record: Json) -> None:
-        await asyncio.sleep(self.write_s)
-        await super().add_call(record)
-
-    async def get(self, name: str, default: str | None = None) -> str | None:
-        if self.hangs:
-            raise StoreError("the data folder does not answer")
-        return await super().get(name, default)
-
-    async def set(self, name: str, value: str) -> None:
-        await asyncio.sleep(self.write_s)
-        await super().set(name, value)
-
-
-@virtual_time
-async def test_a_call_ended_by_a_stop_is_not_told_again_by_the_next_start(tmp_path: Path) -> None:
-    records = SlowRecords(1.5)
-    async with House(tmp_path, entries=[OPERATORS], records=records) as house:
-        await connected(house)
-        await asyncio.sleep(2)
-        assert records.values["active_call"]
-    assert [told["reason"]["subCode"] for told in house.posted("call.ended")] == ["shutdown"]
-    assert [record["endReason"]["subCode"] for record in records.past] == ["shutdown"]
-    async with House(tmp_path, records=records) as house:
-        assert house.posted("call.ended") == []
-
-
-@virtual_time
-async def test_a_card_that_hangs_holds_neither_start_nor_stop(tmp_path: Path) -> None:
-    records = SlowRecords(3600)
-    records.hangs = True
-    async with House(tmp_path, entries=[OPERATORS], records=records) as house:
-        await connected(house)
-        began = asyncio.get_running_loop().time()
-        await house.controller.stop()
-        assert asyncio.get_running_loop().time() - began <= 5
-
-
-@virtual_time
 async def test_the_address_book_is_kept(tmp_path: Path) -> None:
     async with House(tmp_path) as house:
         await house.give("book.put", name="Anna", uris=["device:anna"], autoAnswer=True)
@@ -635,17 +292,3 @@ async def test_the_address_book_is_kept(tmp_path: Path) -> None:
         assert "Anna" in (tmp_path / "book.json").read_text()
         await house.give("book.remove", name="Anna")
         assert (await house.give("book.list") or {})["entries"] == []
-
-
-@virtual_time
-async def test_limits_on_the_picture_are_taken_live_and_kept_until_lifted(tmp_path: Path) -> None:
-    async with House(tmp_path) as house:
-        answer = await house.give("video.constraints", send={"frameHeight": 360, "bitrate": 400_000},
-                                  recv={"maxBitrate": 300_000}, degradationPreference="maintain-resolution")
-        assert answer == {"constraints": {
-            "send": {"frameHeight": 360, "frameRate": 0, "bitrate": 400_000},
-            "recv": {"frameHeight": 0, "maxBitrate": 300_000}, "degradationPreference": "maintain-resolution",
-            "inForce": {"send": {"frameWidth": 640, "frameHeight": 360, "frameRate": 30, "bitrate": 400_000},
-                        "recv": {"maxBitrate": 300_000}}}}
-        await house.give("video.constraints", send={"frameHeight": 0, "frameRate": 15})
-        assert house.studio.constraints == Constraints(0, 15, 400_000, 0, 300_000, Preference.RESOLUTION)

@@ -13,12 +13,10 @@ from appliance.calls.book import Entry
 from appliance.errors import Refused
 from appliance.providers.api import Connected, Ended, Member, Peer, Ringing
 from appliance.vocabulary import END_REASONS
-from tests.support.calls import OPERATOR, House, ScriptedLeg, in_room, settle
+from tests.support.calls import OPERATOR, OPERATORS, House, ScriptedLeg, connected, in_room, settle
 from tests.support.clock import virtual_time
-from tests.unit.test_calls_controller import connected
 from tests.unit.test_settings_file import faults_of
 
-OPERATORS = Entry("Operators", ("operator:*",))
 HELP = Entry("Help point", ("tel:+4930123456",), fallback="Second")
 SECOND = Entry("Second", ("tel:+4930999999",))
 HELPER = Peer("+4930123456", "tel:+4930123456", "+4930123456", "pstn", verified=True)

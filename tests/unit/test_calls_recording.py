@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from appliance.calls.terms import Terms
 from appliance.errors import Refused
+from appliance.media.api import Tone
 from appliance.providers.api import DataReceived, Member, Members, Recording
 from appliance.vocabulary import END_REASONS, Json, Role
 from tests.support.calls import House, ScriptedLeg, in_room, settle
@@ -52,6 +54,30 @@ async def test_what_we_have_recorded_is_told_here_and_there(tmp_path: Path) -> N
         assert says(leg)[-1] == {"handRaised": False, "muted": False}
         await house.give("record.stop")
         assert told(house) == [("Started", None, None), ("Ended", None, None)]
+
+
+@virtual_time
+async def test_who_is_recorded_hears_it_and_so_does_who_comes_later(tmp_path: Path) -> None:
+    async with House(tmp_path, rules=PRESENTER) as house:
+        heard = house.studio.announced
+        leg = await in_room(house, OLGA)
+        leg.records = True
+        await house.give("record.start")
+        await settle()
+        assert heard == [Tone.RECORDED]
+        leg.peer_does(Members((replace(OLGA, muted=True),)))
+        await settle()
+        assert heard == [Tone.RECORDED], "nobody has come"
+        leg.peer_does(Members((OLGA, OTTO)))
+        await settle()
+        assert heard == [Tone.RECORDED] * 2
+        await house.give("record.stop")
+        leg.peer_does(Members((OLGA,)))
+        leg.peer_does(Members((OLGA, OTTO)))
+        await settle()
+        assert len(heard) == 2
+        await say(leg, "8", True)
+        assert len(heard) == 2, "who records says it"
 
 
 @virtual_time

@@ -39,6 +39,31 @@ async def test_joining_and_leaving_a_room(tmp_path: Path) -> None:
 
 
 @virtual_time
+async def test_the_limits_of_a_call_end_with_it_and_those_set_in_it_stay(tmp_path: Path) -> None:
+    def sends(house: House) -> tuple[int, int]:
+        return house.studio.constraints.send_height, house.studio.constraints.send_fps
+
+    async with House(tmp_path) as house:
+        await house.give("video.constraints", send={"frameHeight": 720})
+        for fps in (0, 12):
+            joining = house.giving("room.join", target="1234", constraints={"send": {"frameHeight": 180}})
+            await house.provider.dialled.wait()
+            house.provider.dialled.clear()
+            assert sends(house) == (180, fps), "before anything is sent"
+            house.provider.legs[-1].up()
+            await joining
+            answer = await house.give("video.constraints", send={"frameRate": 12})
+            assert answer is not None
+            assert answer["constraints"]["send"] == {"frameHeight": 180, "frameRate": 12, "bitrate": 0}
+            await house.give("room.leave")
+            await settle()
+            assert sends(house) == (720, 12)
+        with pytest.raises(BadRequest, match="is no room"):
+            await house.give("room.join", target="sip:a@b", constraints={"send": {"frameHeight": 180}})
+        assert sends(house) == (720, 12)
+
+
+@virtual_time
 @pytest.mark.parametrize(("target", "address"), [
     ("1234", "room:1234"), ("room:lobby", "room:lobby"), ("The lobby", "room:1234"), ("audio:77", "audio:77"),
     ("hall:2", "room:hall:2"), ("room:sip:a@b", "room:sip:a@b")])

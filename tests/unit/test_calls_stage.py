@@ -139,6 +139,26 @@ async def test_the_picture_of_one_is_asked_for_in_a_quality_or_not_at_all(tmp_pa
 
 
 @virtual_time
+async def test_fewer_pictures_and_smaller_ones_are_received_where_they_are_limited(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        leg = await in_room(house)
+        leg.peer_does(Members((OLGA, replace(OTTO, video=True), replace(OTTO, id="9", video=True))))
+        await settle()
+        assert leg.media[-1].view == dict.fromkeys((OLGA_THERE, OTTO_THERE, Source("9")), Quality.MID)
+        await house.give("video.constraints", recv={"maxVideos": 2, "frameHeight": 200})
+        await settle()
+        assert leg.media[-1].view == dict.fromkeys((OLGA_THERE, OTTO_THERE), Quality.LOW)
+        assert shown(house) == ["7", "8"]
+        house.controller.stage.limit(1)  # the board carries no more
+        await settle()
+        assert shown(house) == ["7"]
+        house.controller.stage.limit(9)
+        await house.give("video.constraints", recv={"maxVideos": 0})
+        await settle()
+        assert leg.media[-1].view == dict.fromkeys((OLGA_THERE, OTTO_THERE, Source("9")), Quality.LOW)
+
+
+@virtual_time
 async def test_what_was_asked_of_one_holds_where_the_room_is_joined_anew(tmp_path: Path) -> None:
     """Also when the server, another one perhaps, knows that one by another id now."""
     async with House(tmp_path) as house:

@@ -11,6 +11,7 @@ import pytest
 from appliance.bulletin import Bulletin
 from appliance.care.configuration import Configuration
 from appliance.care.diagnostics import Diagnostics
+from appliance.care.first_boot import FirstBoot, first_boot
 from appliance.errors import BadRequest, SettingsError
 from appliance.settings import Loaded, Settings, load_or_last_good
 from appliance.vocabulary import VERB, Command, Event, Json, Origin
@@ -126,3 +127,28 @@ async def test_the_settings_in_force_are_shown_without_secrets(scene: Scene) -> 
     assert found is not None
     assert "door-1" in str(found)
     assert "operator-token" not in str(found)
+
+
+async def test_what_an_image_found_wrong_is_told_with_the_settings_until_the_next_start(scene: Scene) -> None:
+    scene.write("")
+    Configuration(await asyncio.to_thread(scene._read), scene.file, scene.bulletin, scene.diagnostics, scene._read,
+                  scene.applied.append, first_boot=("mqtt.hosst: there is no such setting",))
+    assert scene.document["errors"] == ["first boot file: mqtt.hosst: there is no such setting"]
+    assert scene.diagnostics.raised("configRejected")
+    assert scene.events[-1].data["errors"] == scene.document["errors"]
+
+
+@pytest.mark.parametrize(("content", "found"), [
+    ('{"faults": ["a: b"], "refused": ["mqtt"]}', FirstBoot(("a: b",), ("mqtt",))),
+    ('{"faults": [], "refused": []}', FirstBoot()),
+    ('{"faults": "a", "refused": []}', FirstBoot()),
+    ("[" * 100_000, FirstBoot()),
+    ("[]", FirstBoot()),
+    (None, FirstBoot()),
+])
+def test_notices_of_an_image(tmp_path: Path, content: str | None, found: FirstBoot) -> None:
+    path = tmp_path / "notices.json"
+    if content is not None:
+        path.write_text(content)
+    assert first_boot({"EDGECALL_NOTICES": str(path)}) == found
+    assert first_boot({}) == FirstBoot()

@@ -123,7 +123,7 @@ def test_the_help_of_a_verb_names_the_members_of_an_object(say: Callable[..., Sa
     shown = " ".join(out.split())
     assert code == 0
     assert "limits on what is sent. frameHeight: lines;" in shown
-    assert "maxBitrate: bits per second (0 to 50000000)" in shown
+    assert "maxVideos: pictures of others at the same time, what one shares among them (0 to 10)" in shown
 
 
 async def test_what_the_daemon_finds_wrong_is_usage(running: Running, say: Callable[..., Said]) -> None:

@@ -17,6 +17,7 @@ from appliance.providers.api import Peer, Pressed
 from appliance.settings import CodeSettings, DoorSettings, Secret
 from appliance.vocabulary import Answer, Command, Direction, Json, KeyMethod, KeyPress, Origin, Result
 from tests.support.calls import House, settle
+from tests.support.clock import virtual_time
 from tests.unit.test_settings_file import faults_of, settings_of
 
 PIN = "4711"
@@ -38,9 +39,18 @@ class At:
         self.refused: list[tuple[str, str]] = []
         self.tampered: list[tuple[float, str]] = []
         self.answer = Answer("x", Result.DONE)
+        self.kept = ["{}"]
+        self._rules = rules
+        self.restart()
+
+    def restart(self) -> None:
+        """As the device does; its time begins anew."""
+        self.now = 50.0
         self.door = DigitDoor(
-            self, DoorSettings(codes=rules), told=self.told.append, monotonic=lambda: self.now,
-            refused=lambda *what: self.refused.append(what), tampered=lambda *what: self.tampered.append(what))
+            self, DoorSettings(codes=self._rules), told=self.told.append, monotonic=lambda: self.now,
+            refused=lambda *what: self.refused.append(what), tampered=lambda *what: self.tampered.append(what),
+            keep=self.kept.append)
+        self.door.recall(self.kept[-1])
 
     # as the intake
 
@@ -142,6 +152,64 @@ async def test_five_wrong_pins_lock_the_rule_for_ever_longer_until_the_right_one
     for _ in range(WRONG):
         await at.press("0000#")
     assert at.tampered[-1] == (LOCK_S, "caretaker"), "the right one has set it back"
+
+
+async def test_a_restart_forgets_no_wrong_pin() -> None:
+    at = At(rule(), rule("cleaner", pin=Secret("0815")))
+    await at.press("0000#" * (WRONG - 1))
+    at.restart()
+    assert (at.why.count("wrongPin"), at.tampered) == (WRONG - 1, [])
+    await at.press("0000#")
+    assert at.tampered == [(LOCK_S, "caretaker")]
+    at.now += LOCK_S - 1
+    at.restart()
+    assert at.tampered[1:] == [(LOCK_S, "caretaker"), (LOCK_S, "cleaner")], "each begins anew, and is told"
+    at.now += LOCK_S - 3
+    await at.press(PIN + "#")
+    assert (at.opened, at.why[-1]) == (0, "locked")
+    at.now += 3
+    for _ in range(WRONG):
+        await at.press("0000#")
+    assert at.tampered[-1] == (2 * LOCK_S, "caretaker"), "for longer than before the restart"
+    at.now += 2 * LOCK_S
+    await at.press(PIN + "#")
+    await at.press("0815#")
+    assert at.opened == 2
+    assert at.kept[-1] == "{}"
+    at.restart()
+    await at.press("0000#" * (WRONG - 1))
+    assert at.tampered[-1][0] == 2 * LOCK_S, "nothing has been added to it"
+
+
+@virtual_time
+async def test_a_lock_that_is_over_does_not_come_back_with_a_restart() -> None:
+    at = At(rule())
+    await at.press("0000#" * WRONG)
+    at.now += LOCK_S + 1
+    await asyncio.sleep(LOCK_S + 1)
+    at.restart()
+    assert len(at.tampered) == 1
+    await at.press("0000#" * WRONG)
+    assert at.tampered[1] == (2 * LOCK_S, "caretaker"), "nobody has given the right one meanwhile"
+    await at.door.stop()
+    await at.door.stop()
+
+
+@pytest.mark.parametrize("kept", ["", "{", "7", "[]", '{"caretaker": 3}', '{"caretaker": [-1, 60, 0]}',
+                                  '{"caretaker": [0, 60, 1e12]}', '{"caretaker": [9, 60, 0]}', '{"x": ["a", 60, 0]}'])
+async def test_what_was_kept_and_cannot_be_read_is_left_out(kept: str, caplog: pytest.LogCaptureFixture) -> None:
+    at = At(rule())
+    at.kept.append(kept)
+    at.restart()
+    assert "cannot be read" in caplog.text
+    await at.press(PIN + "#")
+    assert at.opened == 1
+
+
+async def test_keys_that_change_nothing_are_not_written() -> None:
+    at = At(rule())
+    await at.press(f"{PIN}#{PIN}#12")
+    assert (at.opened, at.kept) == (2, ["{}"])
 
 
 async def test_a_right_pin_does_not_set_back_another_rule() -> None:

@@ -85,6 +85,9 @@ def test_a_member_of_an_object_is_named_with_its_object():
     assert words({"recv": {"frameHeight": -1}}) == "'recv.frameHeight' must be at least 0."
     assert words({"send": {"bitrate": 60_000_000}}) == "'send.bitrate' must be at most 50000000."
     assert words({"send": {"frameRate": "30"}}) == "'send.frameRate' must be an integer: pictures per second."
+    args = {"target": "lobby", "constraints": {"send": {"frameRate": 61}}}
+    assert refused("room.join", {"id": "1", "ttl_s": 5, "args": args}).message == (
+        "'constraints.send.frameRate' must be at most 60.")
 
 
 def test_the_scope_is_checked_before_the_arguments():

@@ -199,7 +199,7 @@ def test_examples_of_the_default_file_are_valid() -> None:
         if line.startswith("["):
             section = line
         key, _, value = line.removeprefix("# e.g. ").partition(" = ")
-        needs = key in ("turn", "turn_username", "other_urls", "mqtt_username")
+        needs = key in ("turn", "turn_username", "other_urls", "mqtt_username", "token_url")
         if not line.startswith("# e.g. ") or key.endswith("_file") or needs:
             continue
         _load(f"{section}\n{key} = {value}")

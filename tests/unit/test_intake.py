@@ -20,6 +20,7 @@ from appliance.store import JournalState, Store
 from appliance.store import service as service_module
 from appliance.vocabulary import VERB, VERBS, Answer, Command, Origin, Result, Scope
 from hw.api import DeviceMissingError
+from tests.support.waiting import until_true
 
 RELAY = {"relay": "door", "seconds": 3}
 
@@ -262,7 +263,8 @@ def test_what_only_stops_something_needs_no_time_to_live():
     stops = {verb.name for verb in VERBS if verb.stops}
     assert stops == {
         "call.reject", "call.hangup", "room.leave", "call.lowerHand", "call.mute", "call.muteOthers",
-        "call.muteIncoming", "video.stop", "content.stop", "record.stop", "audio.listen"}
+        "call.muteIncoming", "video.stop", "content.stop", "record.stop", "audio.listen",
+        "preview.stop", "update.cancel"}
     assert not any(VERB[name].acts for name in stops)
 
 
@@ -297,17 +299,22 @@ async def test_answers_for_the_outbox_are_committed_with_the_journal(house):
     assert encode(answers[1]) == encode(answers[2]) and house.told == []
 
 
+async def _has(house: House, messages: int) -> bool:
+    return len(await house.outbox()) >= messages
+
+
 @pytest.mark.parametrize("verb, args", [("call.dial", {"to": "a"}), ("call.mute", {})])
 async def test_a_command_that_runs_for_another_door_is_finished_on_this_one_too(house, verb, args):
     house.gate.clear()
     by_http = asyncio.create_task(house.intake.submit(house.command(verb, ttl_s=30, origin=Origin.HTTP, **args)))
-    await asyncio.sleep(0.1)
+    await until(lambda: house.waiting)
     for _ in range(2):
         assert await house.intake.take(house.command(verb, ttl_s=30, **args), "ack/x") is None
     house.gate.set()
     first = await by_http
     final = first if first.result.final else await house.intake.final("1", 5)
-    await asyncio.sleep(0.1)
+    await until_true(lambda: _has(house, 3), "the answer on the other door")
+    await house.intake.stop()
     told = [(topic, json.loads(payload)["result"]) for topic, payload in await house.outbox()]
     assert told == [("ack/x", "accepted"), ("ack/x", "accepted"), ("ack/x", "done")]
     assert (await house.outbox())[-1][1] == encode(final)

@@ -16,13 +16,16 @@ from appliance.errors import Refused, SignalingError
 from appliance.media.api import DataLine, Directions, Gallery, Session, SessionClosed, SessionEvent, SessionUp
 from appliance.providers import api
 from appliance.providers.endpoints import Endpoints
+from appliance.providers.janus.effects import Effect, Timer
 from appliance.providers.janus.leg import JanusLeg
 from appliance.providers.janus.link import JanusLink
-from appliance.providers.janus.stay import Room
+from appliance.providers.janus.room_leg import JOB_S
+from appliance.providers.janus.stay import KEEPALIVE_S, Room
 from appliance.providers.janus.websocket import WebSockets
 from appliance.vocabulary import END_REASONS, Json
 from tests.support.clock import virtual_time
-from tests.support.janus_desk import ME, OFFER, PUBLISHER
+from tests.support.janus_desk import ME, OFFER, PUBLISHER, person
+from tests.support.loopback import served
 from tests.support.waiting import until
 
 
@@ -66,8 +69,8 @@ class Publication:
 class Link:
     """A JanusLink whose server is in the test's hand."""
 
-    def __init__(self, on_up: Any, on_message: Any, on_down: Any) -> None:
-        self.on_up, self.on_message, self.on_down = on_up, on_message, on_down
+    def __init__(self, on_up: Any, on_message: Any, on_down: Any, alone: Any) -> None:
+        self.on_up, self.on_message, self.on_down, self.alone = on_up, on_message, on_down, alone
         self.opened = asyncio.Event()
         self.asked: list[Json] = []
 
@@ -104,10 +107,22 @@ class Line:
         self.closed.set()
 
 
+class Watching(Publication):
+    """A Gallery that answers when the test lets it."""
+
+    absent, still, levels = frozenset[str](), frozenset[str](), dict[str, int]()
+
+    def set_wanted(self, *, audio: bool, video: bool) -> None: ...
+
+    async def answer(self, offer: str, lines: Json) -> str:
+        return await self.offer()
+
+
 class Ground:
     """What the provider gives."""
 
     def __init__(self) -> None:
+        self.galleries: list[Watching] = []
         self.lines: list[Line] = []
         self.publications: list[Publication] = []
         self.shares: list[Publication] = []
@@ -126,7 +141,8 @@ class Ground:
         return self.lines[-1]  # type: ignore[return-value]
 
     def gallery(self) -> Gallery:
-        raise AssertionError("nobody is there")
+        self.galleries.append(Watching())
+        return self.galleries[-1]  # type: ignore[return-value]
 
     def link(self, name: str, **hooks: Callable[..., None]) -> JanusLink:
         self.links.append(Link(**hooks))
@@ -155,13 +171,8 @@ async def serving() -> AsyncIterator[str]:
     app = web.Application()
     app.router.add_get("/", serve)
     app.router.add_get("/elsewhere", redirect)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"ws://127.0.0.1:{runner.addresses[0][1]}/"
-    finally:
-        await runner.cleanup()
+    async with served(app) as port:
+        yield f"ws://127.0.0.1:{port}/"
 
 
 async def enter(link: Link) -> None:
@@ -194,6 +205,23 @@ async def connected() -> tuple[JanusLeg, Ground, Link]:
 
 
 @virtual_time
+async def test_the_link_is_alone_where_the_room_is_joined_and_there_is_no_media() -> None:
+    ground = Ground()
+    leg = JanusLeg("leg-1", Room(1234, "lobby"), ground, me=ME, media=api.MediaWanted(listens_only=True), shows=True)
+    leg.join()
+    link = ground.links[0]
+    assert not link.alone(), "a request that is not answered tells"
+    await enter(link)
+    assert link.alone()
+    link.on_down("gone", False)
+    assert not link.alone()
+    await leg.end(END_REASONS["0/local"])
+    leg, _, link = await connected()
+    assert not link.alone(), "what is published tells"
+    await leg.end(END_REASONS["0/local"])
+
+
+@virtual_time
 async def test_what_was_let_go_before_its_turn_came_is_not_offered() -> None:
     """The network flaps while an offer gathers: the next ones wait behind it, and are given up meanwhile."""
     leg, ground, link = await connected()
@@ -208,6 +236,71 @@ async def test_what_was_let_go_before_its_turn_came_is_not_offered() -> None:
     last.may_offer.set()
     await asyncio.sleep(0)
     assert not leg._stay.over
+    await leg.end(END_REASONS["0/local"])
+
+
+@virtual_time
+async def test_media_that_hang_over_a_description_do_not_hold_up_the_next_one() -> None:
+    leg, ground, link = await connected()
+    link.on_down("gone", False)
+    await enter(link)
+    begun = asyncio.get_running_loop().time()
+    await ground.publications[1].asked.wait()  # and never let go
+    await link.opened.wait()
+    assert asyncio.get_running_loop().time() - begun == pytest.approx(JOB_S + 0.5)
+    await enter(link)
+    await ground.publications[2].asked.wait()
+    assert not leg._stay.over
+    await leg.end(END_REASONS["0/local"])
+
+
+@virtual_time
+async def test_a_timer_that_fails_leaves_nothing_unwatched(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:
+    leg, ground, link = await connected()
+
+    def broken(_: Timer) -> Sequence[Effect]:
+        raise KeyError("x")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(leg._stay, "timeout", broken)
+        await until(lambda: "this is a defect" in caplog.text, "the keep-alive fails", KEEPALIVE_S + 1)
+    await until(link.opened.is_set, "the room is joined again")
+    await enter(link)
+    await ground.publications[1].asked.wait()
+    await leg.end(END_REASONS["0/local"])
+
+
+@virtual_time
+async def test_a_connection_that_is_made_anew_is_no_loss_and_one_that_is_lost_is() -> None:
+    leg, ground, link = await connected()
+
+    async def watch(handle: int) -> Watching:
+        before = len(ground.galleries)
+        link.asked[:] = [one for one in link.asked if one["janus"] == "attach"]
+        link.answer(data={"id": handle})
+        lines = [{"type": "audio", "mid": "0", "feed_id": 2, "feed_mid": "0"}]
+        link.answer(janus="event", sender=handle, plugindata={"data": {"videoroom": "attached", "streams": lines}},
+                    jsep={"type": "offer", "sdp": "offer"})
+        await until(lambda: len(ground.galleries) > before, "another connection")
+        await ground.galleries[-1].asked.wait()
+        ground.galleries[-1].may_offer.set()
+        await until(lambda: any("jsep" in one for one in link.asked), "the answer is given")
+        return ground.galleries[-1]
+
+    link.on_message({"janus": "event", "sender": PUBLISHER, "plugindata": {"data": {
+        "videoroom": "event", "publishers": [person(2)]}}})
+    first = await watch(12)
+    link.on_message({"janus": "event", "sender": 12, "transaction": link.asked.pop()["transaction"],
+                     "plugindata": {"data": {"videoroom": "event", "started": "ok"}}})
+    leg._carry_out(leg._stay._subscription.hung_up())
+    assert [one["janus"] for one in link.asked[-2:]] == ["detach", "attach"]
+    second = await watch(22)
+    assert first.closed and second is not first
+    assert not link.opened.is_set(), "the call goes on"
+    second.tell(SessionClosed("lost"))
+    await link.opened.wait()
     await leg.end(END_REASONS["0/local"])
 
 
@@ -265,7 +358,8 @@ async def test_a_fault_of_ours_leaves_the_connection_and_says_so(caplog: pytest.
     sockets = WebSockets(None)
     async with serving() as url:
         link = JanusLink(sockets.connect, Endpoints([url], "order", monotonic=lambda: 0.0), "test",
-                         on_up=lambda _: None, on_message=broken, on_down=lambda words, _: down.put_nowait(words))
+                         on_up=lambda _: None, on_message=broken, on_down=lambda words, _: down.put_nowait(words),
+                         alone=lambda: False)
         link.open()
         async with asyncio.timeout(5):
             assert "fault here" in await down.get()

@@ -9,6 +9,7 @@ import pytest
 from appliance.media.api import SessionClosed, SessionSilent, SessionStranded, SessionUp
 from appliance.providers import api
 from appliance.providers.janus.effects import (
+    CancelTimer,
     Drop,
     Effect,
     Finish,
@@ -17,6 +18,7 @@ from appliance.providers.janus.effects import (
     StartTimer,
     Timer,
     TokenJudged,
+    Unwatch,
 )
 from appliance.providers.janus.stay import Room
 from appliance.vocabulary import END_REASONS
@@ -72,6 +74,21 @@ def test_what_is_lost_is_made_anew(cause: str, lose: Callable[[Desk], Sequence[E
     assert desk.names == []
     assert StartTimer(Timer.RETRY, 0.2) in desk.done
     assert desk.run(desk.member.timeout(Timer.RETRY)) == [Open()]
+    assert not desk.of(Finish)
+
+
+def test_a_room_that_is_not_reached_yet_is_given_time_and_one_that_was_is_joined_anew() -> None:
+    desk = Desk()
+    desk.opened()
+    desk.joined()
+    desk.published()
+    desk.run(desk.member.session(0, SessionSilent(3.0), watching=False))
+    assert not desk.of(Finish)
+    desk.run(desk.member.session(0, SessionUp({}), watching=False))
+    desk.run(desk.member.session(0, SessionSilent(3.0), watching=False))
+    desk.run(desk.member.timeout(Timer.RETRY))
+    desk.run(desk.member.session(1, SessionSilent(3.0), watching=False))  # in its handshake
+    assert desk.of(Drop) == [Drop(0), Drop(1)]
     assert not desk.of(Finish)
 
 
@@ -215,3 +232,111 @@ def test_of_one_muted_by_a_moderator_nothing_is_expected() -> None:
     desk.run(desk.member.absent(0, {"2"}, {str(desk.lines[1]["mid"])}))
     desk.run(desk.member.timeout(Timer.RENEW))
     assert not [one for one in desk.asked if one.get("handle_id") == WATCHER]
+
+
+def mids(desk: Desk, *feeds: int) -> set[str]:
+    return {str(one["mid"]) for one in desk.lines if one["feed_id"] in feeds}
+
+
+def watching(desk: Desk) -> list[str]:
+    """What is asked about the subscription and waits."""
+    return [one.get("body", {}).get("request", one["janus"]) for one in desk.asked]
+
+
+def look(desk: Desk, still: set[str]) -> list[str]:
+    """Nothing comes on these lines for another while; what is asked then."""
+    desk.asked.clear()
+    desk.run(desk.member.absent(0, set(), still))
+    desk.run(desk.member.timeout(Timer.RENEW))
+    return watching(desk)
+
+
+def test_where_nothing_comes_of_anybody_the_connection_is_made_anew_without_end() -> None:
+    desk = Desk()
+    desk.in_room(person(2), person(3))
+    anew, handle = [], WATCHER
+    for number in range(1, 125):
+        if look(desk, mids(desk, 2, 3)):
+            assert watching(desk) == ["detach", "attach"]
+            assert desk.asked[0]["handle_id"] == handle
+            anew.append(number)
+            handle += 10
+            desk.attached(handle)
+            assert sorted(one.feed for one in desk.carried()) == ["2", "2", "3", "3"]
+    assert anew == [1, 3, 7, 15, 31, 60, 120]
+    assert desk.of(Unwatch) == [Unwatch(0)] * len(anew)
+    assert not desk.told(api.Lost)
+
+
+def test_nobody_who_is_seen_is_disturbed_for_one_who_is_not() -> None:
+    desk = Desk()
+    desk.in_room(person(2), person(3))
+    asked = []
+    for _ in range(70):
+        asked += look(desk, mids(desk, 2))
+        desk.subscribed()
+    assert asked == ["unsubscribe"] * 6
+    assert not desk.of(Unwatch)
+
+
+def test_of_the_only_one_the_lines_are_tried_first() -> None:
+    desk = Desk()
+    desk.in_room(person(2))
+    assert look(desk, mids(desk, 2)) == ["unsubscribe"]
+    desk.subscribed()
+    assert look(desk, mids(desk, 2)) == []
+    assert look(desk, mids(desk, 2)) == ["detach", "attach"]
+
+
+def test_an_offer_that_the_server_owes_and_does_not_make_is_a_loss() -> None:
+    """It says so where another negotiation is under way. With it lost, nobody who came later was ever seen."""
+    desk = Desk()
+    desk.in_room(person(2))
+    desk.says({"videoroom": "event", "publishers": [person(3)]})
+    desk.plugin("subscribe", {"videoroom": "updated", "streams": desk.lines}, handle=WATCHER)
+    assert desk.done[-1] == StartTimer(Timer.OFFER, 10.0)
+    desk.run(desk.member.timeout(Timer.OFFER))
+    assert desk.told(api.Lost) == [api.Lost("signalling")]
+
+
+def test_an_offer_that_is_made_later_is_none() -> None:
+    desk = Desk()
+    desk.in_room(person(2))
+    desk.says({"videoroom": "event", "publishers": [person(3)]})
+    desk.plugin("subscribe", {"videoroom": "updated", "streams": desk.lines}, handle=WATCHER)
+    desk.says({"videoroom": "updated", "streams": desk.lines}, handle=WATCHER, jsep={"type": "offer", "sdp": "x"})
+    desk.start()
+    assert desk.of(CancelTimer)[-2:] == [CancelTimer(Timer.OFFER), CancelTimer(Timer.ANSWER)]
+    desk.run(desk.member.timeout(Timer.OFFER))
+    assert not desk.told(api.Lost)
+
+
+def test_an_offer_that_we_do_not_answer_is_a_loss() -> None:
+    desk = Desk()
+    desk.in_room(person(2))
+    desk.says({"videoroom": "updated", "streams": desk.lines}, handle=WATCHER, jsep={"type": "offer", "sdp": "x"})
+    desk.run(desk.member.timeout(Timer.OFFER))
+    assert desk.told(api.Lost) == [api.Lost("signalling")]
+
+
+def test_what_the_server_did_not_give_is_asked_for_again() -> None:
+    desk = Desk()
+    desk.in_room(person(2))
+    desk.says({"videoroom": "event", "publishers": [person(3)]})
+    desk.plugin("subscribe", {"videoroom": "event", "error_code": 428, "error": "No such feed"}, handle=WATCHER)
+    assert desk.of(StartTimer)[-1] == StartTimer(Timer.FORGIVE, 30.0)
+    assert not desk.asked
+    desk.run(desk.member.timeout(Timer.FORGIVE))
+    desk.subscribed()
+    assert {one.feed for one in desk.carried()} == {"2", "3"}
+
+
+def test_a_server_for_which_nothing_changes_is_asked_from_the_beginning() -> None:
+    """It has another subscription of ours than we believe: asked for the same again it would say the same again."""
+    desk = Desk()
+    desk.in_room(person(2))
+    desk.says({"videoroom": "event", "publishers": [person(3)]})
+    desk.plugin("subscribe", {"videoroom": "updated", "room": 1234}, handle=WATCHER)
+    assert watching(desk) == ["detach", "attach"]
+    desk.attached(22)
+    assert {one.feed for one in desk.carried()} == {"2", "3"}

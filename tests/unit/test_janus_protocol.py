@@ -67,7 +67,8 @@ def test_an_unknown_error_is_told_in_the_servers_words() -> None:
 def test_a_room_is_named_by_number_where_it_is_one() -> None:
     assert (wire.room_id("1234"), wire.room_id("lobby"), wire.room_id("\u0661")) == (1234, "lobby", "\u0661")
     assert wire.room_id(str(2**63 - 1)) == 2**63 - 1
-    for name in ("-5", str(2**63), "9" * 200, "9" * 5000):  # a server with ids of text may have even these
+    assert wire.room_id("0") == 0
+    for name in ("007", "00", "-5", str(2**63), "9" * 200, "9" * 5000):  # a server with ids of text may have even these
         assert wire.room_id(name) == name
 
 

@@ -30,7 +30,7 @@ from appliance.media.aiortc_seam import candidate_from_sdp
 from appliance.media.api import DataMessage
 from appliance.media.messages import Inbound
 from tests.support.mutation import mutated
-from tests.unit.test_media_seam import connection, peer_connection
+from tests.support.seams import connection, peer_connection
 
 CANDIDATE = "candidate:1 1 udp 2130706431 192.0.2.1 5000 typ srflx raddr 10.0.0.1 rport 9 generation 0 ufrag abcd"
 

@@ -23,6 +23,7 @@ from hw.api import (
     FaultKind,
     HardwareError,
     Kind,
+    Picture,
     VideoMode,
 )
 from tests.support.clock import virtual_time
@@ -59,6 +60,8 @@ class HandSource:
 
     def snapshot(self, deadline_s: float = 2.0) -> bytes:
         return b""
+
+    def preview(self, sink: Callable[[Picture], None] | None, side: int = 320) -> None: ...
 
     def stop(self) -> None:
         self.mode = None

@@ -311,7 +311,8 @@ async def test_the_same_path_twice_is_one() -> None:
 
 async def test_what_looks_like_a_path_only_once_is_none() -> None:
     """Speech into the microphone of a board without a path: a delay, but each time another."""
-    blocks = [chirp()[at : at + BLOCK_BYTES] for at in range(0, len(chirp()), BLOCK_BYTES)]
+    sound = chirp()
+    blocks = [sound[at : at + BLOCK_BYTES] for at in range(0, len(sound), BLOCK_BYTES)]
     begins = (7, 170 + 31)
 
     def voice(number: int, _: bytes) -> bytes:

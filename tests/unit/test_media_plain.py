@@ -15,12 +15,19 @@ import pylibsrtp
 import pytest
 
 from appliance.media.dscp import Marks
+from appliance.media.inband import tones_of
 from appliance.media.opus import OpusDecoder, OpusEncoder
 from appliance.media.packet_time import PacketTimeTrack, join_opus
-from appliance.media.plain_rtp import CLEAR, Line, PlainTransport, Protection, SourceGate
+from appliance.media.plain_rtp import Line, PlainTransport
 from appliance.media.rtp_receive import RtpReceiveStream
 from appliance.media.rtp_send import EncodedTrack, RtpSendStream
+from appliance.media.sound import audioop
+from appliance.media.source_gate import SourceGate
 from appliance.media.transport import StreamFormat
+from appliance.media.voice_codecs import Noise
+from appliance.media.ways import CLEAR, Protection
+from appliance.providers.sip.offer import Negotiation
+from appliance.providers.sip.sdes import MediaProtection
 from tests.support.media_pair import until
 
 VOICE = StreamFormat("audio/PCMU", 0, 8000)
@@ -221,6 +228,30 @@ async def test_digits_of_another_source_are_digits_whatever_its_timestamps() -> 
         assert pressed == ["1", "2", "3"], "the first packet of a new source is not believed yet"
 
 
+async def test_comfort_noise_is_taken_as_that_and_no_tone_is_looked_for_in_it() -> None:
+    line = Line(StreamFormat("audio/PCMU", 0, 8000, noise_type=13), ("127.0.0.1", 9))
+    async with receiving(line) as (heard, transport, (port, _)), peers(1) as (peer,):
+        tones: list[str] = []
+        transport.on_tones = tones.append
+        peer.sendto(rtp(1), ("127.0.0.1", port))
+        peer.sendto(rtp(2, payload_type=13, payload=b"\x32\x80"), ("127.0.0.1", port))
+        await settled(heard, transport, 2)
+        assert [(type(data), bytes(data)) for _, data in heard.packets] == [
+            (bytes, b"\xff" * 160), (Noise, b"\x32\x80")]
+        await until(lambda: transport._flows["audio"]._tones is not None, 5, "ears for tones")
+        digit = audioop.lin2ulaw(tones_of("5", 8 * 160), 2)
+        for number in range(8):  # by the type of noise the very tones of a digit are no digit
+            peer.sendto(rtp(3 + number, payload_type=13, payload=digit[number * 160 : number * 160 + 160]),
+                        ("127.0.0.1", port))
+        await settled(heard, transport, 10)
+        assert not tones
+        for number in range(16):
+            voice = digit[number * 160 : number * 160 + 160] if number < 8 else b"\xff" * 160
+            peer.sendto(rtp(11 + number, payload=voice), ("127.0.0.1", port))
+        await settled(heard, transport, 26)
+        assert tones == ["5"]
+
+
 @pytest.mark.parametrize("mux", [True, False])
 async def test_reports_arrive_on_their_port(mux: bool) -> None:
     async with receiving(mux=mux) as (heard, transport, (_, port)), peers(1) as (peer,):
@@ -229,6 +260,24 @@ async def test_reports_arrive_on_their_port(mux: bool) -> None:
         incoming = transport._flows["audio"].incoming
         assert incoming is not None
         assert incoming.counters.reports == 1
+
+
+async def test_reports_go_by_the_port_of_the_sound_where_that_is_agreed() -> None:
+    async with peers(2) as (peer, idle):
+        line = Line(VOICE, peer.getsockname(), idle.getsockname(), mux=True)
+        async with receiving(line) as (_, transport, (port, _)):
+            report = struct.pack("!BBHLQLLL", 0x80, 200, 6, 7, 1 << 32, 160, 1, 160)
+            peer.sendto(report, ("127.0.0.1", port))
+            flow = transport._flows["audio"]
+            assert flow.incoming is not None
+            counters = flow.incoming.counters
+            await until(lambda: counters.reports == 1, 2, "a report")
+            ours = struct.pack("!BBHL", 0x80, 201, 1, flow.ssrc)
+            await transport.send(ours)
+            assert await asyncio.get_running_loop().sock_recv(peer, 2000) == ours
+            transport.agree("audio", Line(VOICE, peer.getsockname(), idle.getsockname()))  # and no longer
+            await transport.send(ours)
+            assert await asyncio.get_running_loop().sock_recv(idle, 2000) == ours
 
 
 async def test_what_is_no_packet_of_the_line_is_only_counted() -> None:
@@ -271,7 +320,9 @@ class Srtp(Protection):
 
 async def test_a_protection_stands_between_the_line_and_the_wire() -> None:
     keys = bytes(range(30)), bytes(range(30, 60))
-    async with receiving(protection=Srtp(*keys)) as (heard, transport, (port, _)), peers(2) as (peer, stranger):
+    async with (
+        receiving(protections={"audio": Srtp(*keys)}) as (heard, transport, (port, _)), peers(2) as (peer, stranger),
+    ):
         assert transport.security() == {"srtpCipher": "SRTP_AES128_CM_SHA1_80"}
         stranger.sendto(rtp(1), ("127.0.0.1", port))
         await settled(heard, transport, 1)
@@ -286,3 +337,42 @@ async def test_a_protection_stands_between_the_line_and_the_wire() -> None:
         assert wire != own
         assert other.unprotect(wire, rtcp=False) == own
     assert CLEAR.security() == {}
+
+
+async def test_another_key_and_another_source_in_the_call() -> None:
+    """As after a transfer behind an exchange (RFC 3264 8): both descriptions and keys anew, on the same ports."""
+    here = MediaProtection()
+    async with (
+        receiving(protections={"audio": here}) as (heard, transport, (port, _)), peers(1) as (peer,),
+    ):
+        mine = Negotiation("127.0.0.1", {"audio": (port, port + 1)}, insist=True)
+
+        def agree() -> MediaProtection:
+            """What the other side protects with from now on."""
+            theirs = Negotiation("127.0.0.1", {"audio": peer.getsockname()[1:] * 2}, secure=True)
+            answer, agreed = mine.answer(theirs.offer())
+            here.agree(agreed["audio"].keys)
+            made = MediaProtection()
+            made.agree(theirs.take_answer(answer)["audio"].keys)
+            transport.agree("audio", Line(VOICE, peer.getsockname()))
+            return made
+
+        async def exchanged(protection: MediaProtection, ssrc: int, sequence: int, heard_then: int) -> None:
+            before = heard.arrivals + transport.malformed + transport.unrouted
+            for number in range(3):
+                packet = rtp(sequence + number, ssrc)
+                peer.sendto(protection.protect(packet, rtcp=False), ("127.0.0.1", port))
+            await settled(heard, transport, before + 3)
+            assert len(heard.packets) == heard_then
+            own = rtp(sequence, transport._flows["audio"].ssrc)
+            await transport.send(own)
+            wire = await asyncio.get_running_loop().sock_recv(peer, 2000)
+            assert protection.unprotect(wire, rtcp=False) == own
+
+        there = agree()
+        await exchanged(there, 7, 65_000, 3)
+        former, there = there, agree()
+        peer.sendto(former.protect(rtp(65_003), rtcp=False), ("127.0.0.1", port))
+        await settled(heard, transport, 4)
+        assert (transport.malformed, len(heard.packets)) == (1, 3), "the former key opens nothing any more"
+        await exchanged(there, 8, 100, 5)  # the first packet of a new source is not believed yet

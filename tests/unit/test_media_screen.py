@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from appliance.media.layout import PEER, SELF, Face, Layout, Shows, Source, arrange
+from appliance.media.layout import PEER, SELF, Face, Layout, Seat, Shows, Source, arrange
 from appliance.media.screen import Screen
 from hw.api import Fit, Picture
 from tests.support.media_board import HandDisplay
@@ -57,6 +57,16 @@ def test_of_oneself_there_is_a_mirrored_inset_while_there_is_a_picture() -> None
     assert [(tile.picture, tile.mirrored) for tile in display.tiles] == [(picture(2), False), (picture(1), True)]
     screen.picture("self", None)
     assert [tile.picture for tile in display.tiles] == [picture(2)]
+
+
+def test_of_a_look_at_oneself_there_is_nothing_else() -> None:
+    display = HandDisplay()
+    screen = Screen(display)
+    screen.arrange((Seat(SELF),), (), Fit.FIT)
+    assert display.tiles == ()
+    screen.picture("self view", picture(1), SELF)
+    (tile,) = display.tiles
+    assert (tile.picture, tile.mirrored) == (picture(1), True)
 
 
 def test_of_content_nothing_is_cut_off() -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import re
 import struct
-from pathlib import Path
 from typing import Any
 
 import pylibsrtp
 import pytest
-from aioice import ice, stun
-from aioice.candidate import Candidate
+from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection
 from aiortc.codecs import get_capabilities
 from aiortc.rtcdtlstransport import SRTP_PROFILES, RTCCertificate, RTCDtlsTransport, RtpRouter, State
 from aiortc.rtcicetransport import RTCIceTransport
@@ -32,11 +31,9 @@ from OpenSSL import SSL
 
 from appliance.media import aiortc_seam as seam
 from appliance.media import dtls_seam, ice_seam, routing_seam, rtp_seam
-from appliance.media.api import IceServers
 from appliance.media.congestion.transport_cc import URI, TransportFeedback
 from appliance.media.rtp_receive import RtpReceiveStream
-from appliance.media.rtp_send import RtpSendStream
-from appliance.media.servers import ServerPool
+from tests.support.seams import peer_connection
 
 
 class Named:
@@ -192,231 +189,6 @@ def test_rsa_peers_find_a_cipher() -> None:
     assert any("ECDHE-RSA" in cipher for cipher in ciphers(dtls_seam.Certificate.generateCertificate()))
 
 
-def connection(**more: Any) -> ice_seam.IceConnection:
-    return ice_seam.IceConnection(**{
-        "servers": ServerPool(IceServers()), "loopback": False, "on_arrival": lambda: None, "ice_controlling": True,
-        **more})
-
-
-async def gathered(agent: ice.Connection, addresses: list[str]) -> set[str]:
-    try:
-        return {candidate.host for candidate in await agent.get_component_candidates(1, addresses)}
-    finally:
-        await agent.close()
-
-
-async def test_loopback_is_gathered_when_asked_and_when_there_is_nothing_else() -> None:
-    assert await gathered(ice.Connection(ice_controlling=True), []) == set()
-    assert "127.0.0.1" in await gathered(connection(), [])
-    assert "127.0.0.1" in await gathered(connection(loopback=True), [])
-
-
-def sockets() -> set[Path]:
-    return set(Path("/proc/self/fd").iterdir())
-
-
-@pytest.mark.parametrize("closed_first", [False, True])
-async def test_gathering_cut_short_at_any_step_leaves_no_socket(*, closed_first: bool) -> None:
-    before = sockets()
-    opened, steps = 0, 0
-    while True:
-        agent = connection(loopback=True)
-        gathering = asyncio.create_task(agent.gather_candidates())
-        for _ in range(steps):
-            await asyncio.sleep(0)
-        opened = max(opened, len(sockets() - before))
-        over = gathering.done()
-        if closed_first:
-            closing = asyncio.create_task(agent.close())
-            await asyncio.sleep(0)
-        gathering.cancel()
-        await asyncio.gather(gathering, return_exceptions=True)
-        await (closing if closed_first else agent.close())
-        await asyncio.sleep(0)  # a socket is closed by the loop's next turn
-        await asyncio.sleep(0)
-        assert sockets() <= before, f"after {steps} steps"
-        if over:
-            break
-        steps += 1
-    assert steps > 2
-    assert opened > 1
-
-
-async def test_datagrams_that_nobody_takes_are_bounded() -> None:
-    agent = connection()
-    for _ in range(ice_seam.RECEIVE_QUEUE + 10):
-        agent.data_received(b"x", 1)
-    assert agent._queue.qsize() == ice_seam.RECEIVE_QUEUE
-    assert agent.overflow == 10
-    agent.data_received(b"", 1)  # would end RTCDtlsTransport with an IndexError
-    await agent.close()
-
-
-@pytest.mark.parametrize("protocol_type", [ice.StunProtocol, ice_seam.GuardedProtocol])
-async def test_a_check_that_breaks_aioice_is_only_counted(protocol_type: type[ice.StunProtocol]) -> None:
-    agent = connection()
-    agent.remote_username, agent.remote_password = "user", "p" * 22
-    agent._early_checks_done = True
-    protocol = protocol_type(agent)
-    protocol.transport = Nowhere()  # type: ignore[assignment]
-    protocol.local_candidate = Candidate("1", 1, "udp", 1, "192.0.2.9", 9, "host")
-    check = stun.Message(message_method=stun.Method.BINDING, message_class=stun.Class.REQUEST)
-    check.attributes["USERNAME"] = f"{agent.local_username}:user"  # authentic, and without its PRIORITY
-    check.add_message_integrity(agent.local_password.encode())
-    if protocol_type is ice.StunProtocol:
-        with pytest.raises(KeyError):
-            protocol.datagram_received(bytes(check), ("192.0.2.1", 1))
-    else:
-        protocol.datagram_received(bytes(check), ("192.0.2.1", 1))
-        assert agent.malformed == 1
-    await agent.close()
-
-
-class Nowhere:
-    def sendto(self, data: bytes, addr: tuple[str, int]) -> None: ...
-
-
-async def test_a_stream_to_a_turn_server_that_stalls_holds_no_old_packets() -> None:
-    agent, sent = connection(), []
-
-    class Stream(asyncio.Transport):
-        def get_write_buffer_size(self) -> int:
-            return ice_seam.RELAY_BACKLOG + len(sent)
-
-    class Relayed(Wire):
-        transport = Stream()
-
-        async def send_data(self, data: bytes, addr: tuple[str, int]) -> None:
-            sent.append(data)
-
-    agent._nominated[1] = Pair(Relayed())  # type: ignore[assignment]
-    await agent.send(b"first")
-    await agent.send(b"second")
-    assert (sent, agent.stalled) == ([b"first"], 1)
-    agent._nominated.clear()
-
-
-class Wire:
-    """A StunProtocol that goes nowhere; answers with the key when told to."""
-
-    def __init__(self) -> None:
-        self.transactions: dict[bytes, Any] = {}
-        self.sent: list[stun.Message] = []
-
-    def send_stun(self, message: stun.Message, addr: tuple[str, int]) -> None:
-        self.sent.append(message)
-
-    async def close(self) -> None: ...
-
-    def answer(self, key: bytes, number: int = -1) -> None:
-        request = self.sent[number]
-        waiting = self.transactions.get(request.transaction_id)
-        response = stun.Message(
-            message_method=stun.Method.BINDING, message_class=stun.Class.RESPONSE,
-            transaction_id=request.transaction_id,
-        )
-        response.add_message_integrity(key)
-        if waiting is not None:
-            waiting.response_received(stun.parse_message(bytes(response)), ("192.0.2.1", 1))
-
-
-class Pair:
-    component = 1
-    remote_addr = ("192.0.2.1", 1)
-
-    def __init__(self, protocol: Wire) -> None:
-        self.protocol = protocol
-
-
-class Hours:
-    """Replaces asyncio.sleep and loop.time inside the consent loop: time passes by sleeping alone."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, each: Any) -> None:
-        self.now = 1000.0
-        loop = asyncio.get_running_loop()
-        real = asyncio.sleep
-
-        async def sleep(seconds: float) -> None:
-            self.now += seconds
-            each(self.now)
-            await real(0)
-
-        monkeypatch.setattr(loop, "time", lambda: self.now)
-        monkeypatch.setattr(ice_seam.asyncio, "sleep", sleep)
-
-
-async def consent(
-    monkeypatch: pytest.MonkeyPatch, each: Any
-) -> tuple[ice_seam.IceConnection, Wire, float, list[float]]:
-    arrivals: list[float] = []
-    agent = connection(on_arrival=lambda: arrivals.append(1))
-    agent.remote_username, agent.remote_password = "user", "p" * 22
-    wire = Wire()
-    agent._nominated[1] = Pair(wire)  # type: ignore[assignment]
-    with monkeypatch.context() as patch:
-        hours = Hours(patch, lambda now: each(wire, now))
-        task = asyncio.create_task(agent.query_consent())
-        await task
-    return agent, wire, hours.now - 1000.0, arrivals
-
-
-async def test_consent_ends_30_s_after_the_last_valid_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    key = b"p" * 22
-
-    def each(wire: Wire, now: float) -> None:
-        if now < 1100:
-            wire.answer(key)
-        wire.answer(b"q" * 22)  # of somebody else: no consent
-
-    agent, wire, lasted, arrivals = await consent(monkeypatch, each)
-    assert 124 < lasted < 138
-    assert agent.consent_lost
-    assert arrivals
-    assert not wire.transactions, "transactions are left in aioice's table"
-
-
-async def test_an_answer_may_take_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stock aioice counts an answer after 500 ms as lost and closes a call with that round trip after 30 s."""
-
-    def each(wire: Wire, now: float) -> None:
-        if now < 1600 and len(wire.sent) > 1:
-            wire.answer(b"p" * 22, -2)  # of the check before: 4 to 6 s late
-
-    _, _, lasted, _ = await consent(monkeypatch, each)
-    assert lasted > 600
-
-
-async def test_consent_checks_measure_the_round_trip(monkeypatch: pytest.MonkeyPatch) -> None:
-    def each(wire: Wire, now: float) -> None:
-        if now < 1020 and len(wire.sent) > 1:
-            wire.answer(b"p" * 22, -2)
-
-    agent, wire, _, _ = await consent(monkeypatch, each)
-    checks = agent.checks
-    assert checks.consents_sent == len(wire.sent)
-    assert 2 <= checks.answers <= 4
-    assert checks.round_trip_s is not None
-    assert 8 <= checks.round_trip_s <= 12, "answered when two more checks were due"
-    assert checks.round_trip_total_s == pytest.approx(checks.round_trip_s * checks.answers, rel=0.3)
-
-
-async def test_a_change_of_the_selected_pair_is_counted() -> None:
-    agent = connection()
-    pairs = []
-    for port in (1, 2):
-        candidate = ice.Candidate("1", 1, "udp", port, "192.0.2.1", port, "host")
-        wire = Wire()
-        wire.local_candidate = candidate  # type: ignore[attr-defined]
-        pair = ice.CandidatePair(wire, candidate)  # type: ignore[arg-type]
-        pair.state, pair.nominated = ice.CandidatePair.State.SUCCEEDED, True
-        pairs.append(pair)
-    for pair in (pairs[0], pairs[0], pairs[1]):
-        agent.check_complete(pair)
-    assert agent.checks.pair_changes == 2
-    assert agent.selected() is pairs[1]
-    await agent.close()
-
-
 async def test_a_bye_does_not_end_a_stream_and_nothing_is_joined() -> None:
     peer = peer_connection()
     transceiver = peer.addTransceiver("video")
@@ -428,14 +200,6 @@ async def test_a_bye_does_not_end_a_stream_and_nothing_is_joined() -> None:
     assert receiver._running
     receiver._running = False
     await peer.close()
-
-
-def peer_connection(wide: dtls_seam.TransportWide | None = None) -> seam.PeerConnection:
-    return seam.PeerConnection(
-        ServerPool(IceServers()), loopback=True, name="test", wide=wide,
-        streams=lambda kind: (RtpSendStream(kind, "test"), RtpReceiveStream(kind, "test")),
-        on_arrival=lambda: None, on_error=lambda error: None,
-    )
 
 
 async def test_all_lines_share_one_transport_with_our_parts() -> None:
@@ -450,6 +214,84 @@ async def test_all_lines_share_one_transport_with_our_parts() -> None:
     assert isinstance(dtls.transport._connection, ice_seam.IceConnection)
     assert dtls.transport._connection.stun_server is None, "a default STUN server"
     await peer.close()
+
+
+async def negotiated(offering: RTCPeerConnection, answering: RTCPeerConnection) -> None:
+    await offering.setLocalDescription(await offering.createOffer())
+    await answering.setRemoteDescription(offering.localDescription)
+    await answering.setLocalDescription(await answering.createAnswer())
+    await offering.setRemoteDescription(answering.localDescription)
+
+
+async def connects(*peers: RTCPeerConnection, within_s: float = 10.0) -> bool:
+    """Whether all of them do; 1 s is plenty on loopback, where it is about those that never will."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            while not all(peer.connectionState == "connected" for peer in peers):  # noqa: ASYNC110 - aiortc emits it
+                await asyncio.sleep(0.01)
+            return True
+    return False
+
+
+@pytest.mark.parametrize("stock", [False, True])
+async def test_a_second_line_of_a_kind_has_the_transport_of_the_first(stock: bool) -> None:
+    """Stock balances: what it discards is the transport of the second picture."""
+    offering = peer_connection()
+    answering = RTCPeerConnection(RTCConfiguration(iceServers=[])) if stock else peer_connection()
+    for kind in ("audio", "video", "video"):
+        offering.addTransceiver(kind)
+    await offering.setLocalDescription(await offering.createOffer())
+    await answering.setRemoteDescription(offering.localDescription)
+    transports = {line.receiver.transport for line in answering.getTransceivers()}
+    assert len(transports) == (2 if stock else 1)
+    await answering.close()
+    await offering.close()
+
+
+@pytest.mark.parametrize("stock", [False, True])
+async def test_data_before_the_first_line_connects(stock: bool) -> None:
+    """Stock stops the transport of both as left over, as soon as it is told that they are bundled."""
+    bundling = RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
+    offering = RTCPeerConnection(bundling) if stock else peer_connection()
+    answering = peer_connection()
+    offering.createDataChannel("edgecall")
+    offering.addTransceiver("audio")
+    await negotiated(offering, answering)
+    assert await connects(offering, answering, within_s=1.0 if stock else 10.0) is not stock
+    await offering.close()
+    await answering.close()
+
+
+@pytest.mark.parametrize("stock", [False, True])
+async def test_a_line_described_while_data_alone_connects_begins(monkeypatch: pytest.MonkeyPatch, stock: bool) -> None:
+    """A room in which nobody had a picture until now: the second offer comes in the handshake of the first."""
+    if stock:
+        monkeypatch.delattr(seam.PeerConnection, "_RTCPeerConnection__connect")
+    greeting, described, write = asyncio.Semaphore(0), asyncio.Event(), RTCDtlsTransport._write_ssl
+
+    async def later(transport: RTCDtlsTransport) -> None:
+        greeting.release()
+        await described.wait()
+        await write(transport)
+
+    monkeypatch.setattr(RTCDtlsTransport, "_write_ssl", later)
+    offering, answering = peer_connection(), peer_connection()
+    offering.createDataChannel("edgecall")
+    await negotiated(offering, answering)
+    for _ in (offering, answering):
+        await greeting.acquire()
+    line = offering.addTransceiver("video")
+    await negotiated(offering, answering)
+    described.set()
+    assert await connects(offering, answering)
+    ends: list[Any] = [line.sender, answering.getTransceivers()[0].receiver]
+    for _ in range(10 if stock else 500):
+        if all(end._running for end in ends):
+            break
+        await asyncio.sleep(0.02)
+    assert [end._running for end in ends] == [not stock] * 2
+    await offering.close()
+    await answering.close()
 
 
 async def test_the_transport_is_closed_although_a_line_has_lost_its_own() -> None:

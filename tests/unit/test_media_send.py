@@ -25,6 +25,7 @@ from tests.support.media_pair import until
 
 H264 = RTCRtpCodecParameters("video/H264", 90_000, payloadType=97)
 RTX = RTCRtpCodecParameters("video/rtx", 90_000, payloadType=98, parameters={"apt": 97})
+OPUS = RTCRtpCodecParameters("audio/opus", 48_000, channels=2, payloadType=111)
 MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
 
 
@@ -47,6 +48,51 @@ class OnePicture(EncodedTrack):
 
     def captured_at(self, packet: av.Packet[Any]) -> float:
         return time.monotonic()
+
+
+class Talk(EncodedTrack):
+    """Voice that comes when it is ``said``."""
+
+    kind = "audio"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said = asyncio.Queue[int]()
+        self._number = 0
+
+    def say(self, packets: int) -> None:
+        for _ in range(packets):
+            self._said.put_nowait(self._number)
+            self._number += 1
+
+    async def recv(self) -> av.Packet[Any]:
+        packet = av.Packet(b"voice")
+        packet.pts, packet.time_base = 960 * await self._said.get(), Fraction(1, 48_000)
+        return packet
+
+    def captured_at(self, packet: av.Packet[Any]) -> float:
+        return time.monotonic()
+
+
+async def test_voice_is_marked_where_it_begins_and_begins_again() -> None:
+    """RFC 3551 4.1. aiortc marks each packet of sound, so that gateways take each for a new spurt of talk."""
+    sent: list[bytes] = []
+
+    async def send(packet: bytes) -> None:
+        sent.append(packet)
+
+    transmission, talk = Transmission("test"), Talk()
+    stream = RtpSendStream("audio", "test", transmission=transmission)
+    stream.start(ssrc=1, rtx_ssrc=2, parameters=RTCRtpSendParameters(codecs=[OPUS]), send=send, track=talk)
+    talk.say(3)
+    await until(lambda: len(sent) == 3)
+    stream.paused()
+    talk.say(2)
+    await until(lambda: len(sent) == 5)
+    await stream.stop()
+    await transmission.close()
+    voice = [RtpPacket.parse(packet) for packet in sent if packet[1] & 0x7F == OPUS.payloadType]
+    assert [packet.marker for packet in voice] == [1, 0, 0, 1, 0]
 
 
 async def test_a_packet_named_often_in_one_request_is_sent_again_once() -> None:
@@ -106,3 +152,61 @@ def test_extensions_that_only_the_two_byte_form_could_hold_are_left_out() -> Non
     assert stream._extensions(None) == b""
     stream.negotiate(negotiated(14))
     assert stream._extensions(None) == bytes.fromhex("bede0001") + b"\xe00\0\0"
+
+
+class Pictures(EncodedTrack):
+    """Access units that are given to it."""
+
+    kind = "video"
+
+    def __init__(self, *units: bytes) -> None:
+        super().__init__()
+        self._units = list(units)
+
+    async def recv(self) -> av.Packet[Any]:
+        if not self._units:
+            await asyncio.Event().wait()
+        packet = av.Packet(self._units.pop(0))
+        packet.pts, packet.time_base = 0, Fraction(1, 90_000)
+        return packet
+
+    def captured_at(self, packet: av.Packet[Any]) -> float:
+        return time.monotonic()
+
+
+class Asking:
+    """A Feedback."""
+
+    def __init__(self) -> None:
+        self.losses = 0
+
+    def keyframe_wanted(self) -> None: ...
+
+    def lost(self) -> None:
+        self.losses += 1
+
+
+async def test_without_fragments_each_unit_goes_alone_and_what_is_too_large_is_left_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sent: list[bytes] = []
+
+    async def send(packet: bytes) -> None:
+        sent.append(packet)
+
+    start, asking = b"\0\0\0\1", Asking()
+    large = start + b"\x65" + b"\x11" * 3000
+    small = start + b"\x67\x42\x01" + start + b"\x65" + b"\x11" * 1200 + start + b"\x65" + b"\x12" * 900
+    transmission = Transmission("test")
+    stream = RtpSendStream("video", "test", asking, transmission)
+    codec = RTCRtpCodecParameters("video/H264", 90_000, payloadType=96, parameters={"packetization-mode": "0"})
+    stream.start(ssrc=1, rtx_ssrc=0, parameters=RTCRtpSendParameters(codecs=[codec], rtcp=RTCRtcpParameters("test")),
+                 send=send, track=Pictures(*[large] * 5, small))
+    await until(lambda: len(sent) == 3)
+    await stream.stop()
+    await transmission.close()
+    assert [packet[12] & 0x1F for packet in sent[:3]] == [7, 5, 5]
+    assert [len(packet) for packet in sent[:3]] == [15, 1213, 913]
+    assert [packet[1] >> 7 for packet in sent[:3]] == [0, 0, 1], "the marker is on the last one"
+    assert (asking.losses, stream.counters.too_large, stream.counters.frames) == (5, 5, 1)
+    assert caplog.text.count("too large for packets without fragments") == 1

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
+from PIL import Image
 
 from appliance.media import camera as camera_module
 from appliance.media.acoustics import Override
 from appliance.media.api import Directions, IceServers
 from appliance.media.canceller import NoiseSuppression
 from appliance.media.ladder import Constraints
+from appliance.media.layout import SELF, Seat
 from appliance.media.studio import Studio
 from appliance.settings import VideoSettings
 from hw.api import (
@@ -19,6 +23,7 @@ from hw.api import (
     DeviceFact,
     DeviceMissingError,
     EncoderKind,
+    Fit,
     HardwareError,
     Kind,
     VideoMode,
@@ -72,6 +77,30 @@ async def test_who_polls_snapshots_keeps_the_camera_told_as_open(
     assert not board.camera.running, "the end of the appliance waits for no lamp"
     with pytest.raises(HardwareError):
         await studio.snapshot()
+
+
+async def test_a_stream_of_pictures_is_of_raw_ones_and_of_snapshots_where_there_are_none(
+        board: HandBoard, studio: Studio) -> None:
+    camera = board.camera
+    assert camera is not None
+    assert Image.open(io.BytesIO(await studio.preview())).size == (160, 96)
+    assert _open(studio), "told as a look"
+    camera.encoder = EncoderKind.CAMERA
+    assert Image.open(io.BytesIO(await studio.preview())).size == (640, 360)
+
+
+async def test_oneself_is_asked_for_as_large_as_it_is_on_the_screen(board: HandBoard, studio: Studio) -> None:
+    camera, whole = board.camera, Seat(SELF)
+    assert camera is not None
+    await studio.warm_camera(True)
+    for seats, side in (([replace(whole, w=0.25, h=0.25)], 320), ([whole], 640), ([], 320)):
+        studio.arrange(seats, [], Fit.FIT, {})
+        assert (camera.looks is not None, camera.side) == (bool(seats), side)
+    studio.arrange([whole], [], Fit.FIT, {})
+    assert board.display is not None
+    seen = board.display.pictures
+    await until(lambda: len(seen) >= 3)
+    assert {(picture.width, picture.height) for picture in seen} == {(160, 96)}
 
 
 class _Busy(HandCamera):

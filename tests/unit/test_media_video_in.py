@@ -15,6 +15,7 @@ import pytest
 
 from appliance.media import video_in
 from appliance.media.api import AccessUnit
+from appliance.media.h264 import has_parameter_sets, parameter_sets_of, sprop_of, units_of
 from appliance.media.smoothness import RESTART_S
 from appliance.media.video_in import HELD_BYTES, SPACED, SPACING_S, STUCK, UNIT_BYTES, UNITS, VideoIn
 from hw.api import Picture
@@ -304,3 +305,18 @@ async def test_three_pictures_in_a_row_are_shown_and_not_all_of_a_fast_source() 
     await world.decode(units(60, begin=9_000))
     assert len(world.pictures) < 3 + 60
     await world.video.close()
+
+
+async def test_key_frames_without_parameter_sets_are_decoded_with_those_of_the_description() -> None:
+    """As some door stations send them (RFC 6184 8.1, sprop-parameter-sets)."""
+    world = World()
+    coded = units(3)
+    world.video.parameter_sets = parameter_sets_of(sprop_of(coded[0].data))
+    slices = b"".join(b"\0\0\0\1" + unit for unit in units_of(coded[0].data) if unit[0] & 0x1F not in (7, 8))
+    tap = world.video.encoded.open(1_000_000)
+    await world.decode([replace(coded[0], data=slices), *coded[1:]])
+    assert world.video.decoded == 3
+    assert not world.video.undecodable
+    await world.video.close()
+    recorded = [unit async for unit in tap]
+    assert has_parameter_sets(recorded[0].data), "a recording has them, too"

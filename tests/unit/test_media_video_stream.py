@@ -218,3 +218,38 @@ async def test_what_is_no_h264_is_counted_and_not_asked_for() -> None:
     await asyncio.sleep(0.1)
     assert not world.nacks()
     await world.stream.stop()
+
+
+@virtual_time
+async def test_where_nothing_is_sent_again_a_key_frame_is_asked_for_and_nothing_waits() -> None:
+    """No NACK is agreed (RFC 4585): a hole is given up as soon as packets can have overtaken each other."""
+    world = World()
+    world.stream.resends = False
+    coded = units(8, size=(640, 480))
+    sent = packets(coded)
+    hole = next(at for at, packet in enumerate(sent) if packet.timestamp == coded[2].timestamp)
+    for at, packet in enumerate(sent):
+        if at != hole:
+            world.take(packet)
+        if packet.marker:
+            await asyncio.sleep(1 / 30)
+    assert world.nacks() == []
+    assert len(world.plis()) >= 1
+    assert len(world.sink.units) == 2
+    world.take(packets(units(1, begin=coded[-1].timestamp + 3000), sequence=100 + len(sent))[0])
+    assert len(world.sink.units) == 3, "the next key frame is shown at once"
+    await world.stream.stop()
+
+
+@virtual_time
+async def test_a_key_frame_is_asked_for_by_signalling_where_there_is_no_feedback() -> None:
+    world = World()
+    asked: list[float] = []
+    world.stream.on_key_wanted = lambda: asked.append(world.loop.time())
+    for packet in packets(units(2)):
+        world.take(packet)
+    world.stream.need_keyframe()
+    await asyncio.sleep(0)
+    assert len(asked) == 1
+    assert world.plis() == []
+    await world.stream.stop()

@@ -437,6 +437,8 @@ async def test_the_screen_says_what_is_going_on_and_what_to_press() -> None:
         assert front.screen[-1] == ("Lena", "")
         front.call(CallState.CONNECTED, isMuted=True)
         assert front.screen[-1] == ("Lena", "Muted")
+        front.call(CallState.CONNECTED, isMuted=True, isRecordingActive=True)
+        assert front.screen[-1] == ("Lena", "Muted · Recorded")
         front.call(CallState.RECONNECTING)
         assert front.screen[-1] == ("Reconnecting …", "Lena")
 

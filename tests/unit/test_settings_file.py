@@ -93,6 +93,15 @@ def test_all_faults_are_told_at_once() -> None:
     ("[http]\ntokens = 3", "must be a list of sections: write [[http.tokens]]"),
     ("[http]\ntokens = []", "must be a list of sections"),
     ("[call]\nring_s = true", "must be a whole number"),
+    ("[update]\norigins = ['https://updates.example.org']", "must end with '/'"),
+    ("[update]\norigins = ['https://updates.example.org/a/?b/']", "must end with '/'"),
+    ("[update]\norigins = ['http://updates.example.org/']", "use https://"),
+    ("[update]\norigins = ['http://localhost/']", "use https://"),
+    ("[update]\norigins = ['https://boss@updates.example.org/']", "does not belong in an address"),
+    ("[update]\norigins = ['https://updates.example.org/%2E%2e/']", "must not have '.' or '..'"),
+    ("[update]\norigins = ['file:///srv/']", "must begin with https://"),
+    ("[update]\nwindow = '2-5'", "write it as"),
+    ("[update]\nca_file = '/etc/hostname'", "update.origins: names no server of https://"),
     ("[call]\nring_s = 30.0", "must be a whole number, without point or exponent"),
     ("[video]\nbitrate = 9_000_000", "must be 100000 to 8000000 bit/s"),
     ("[call]\nauto_answer_delay_s = nan", "must be 0 to 30 s"),
@@ -106,7 +115,7 @@ def test_all_faults_are_told_at_once() -> None:
     ("[[book]]\nname = 'Studio'\nuris = ['whip:studio']", "book[1].uris: 'studio' is no name of [[whip]]"),
     ("[[whip]]\nname = 'studio'", "whip[1].publish: is missing, and so is play"),
     ("[[whip]]\npublish = 'https://a.example/whip'", "whip[1].name: is missing"),
-    ("[[whip]]\nname = 'studio'\npublish = 'http://a.example/whip'", "use https://"),
+    ("[[whip]]\nname = 'studio'\npublish = 'http://a.example/whip'", "could take the media over: use https://"),
     ("[[whip]]\nname = 'studio'\npublish = 'https://a.example/whip#x'", "must not have a fragment"),
     ("[[whip]]\nname = 'studio'\npublish = 'https://u:p@a.example/whip'", "does not belong in an address"),
     ("[[whip]]\nname = 'studio'\nplay = 'http://127.0.0.1/'\nca_file = '/etc/hostname'", "not encrypted"),
@@ -136,6 +145,10 @@ def test_all_faults_are_told_at_once() -> None:
     ("[direct]\nturn = 'turn:a.example'", "direct.turn_username: is missing; a TURN server relays for nobody"),
     ("[janus]\nother_urls = ['wss://b.example']", "janus.url: is missing"),
     ("[janus]\nurl = 'wss://a.example'\nother_urls = ['wss://a.example']", "janus.other_urls: names a server twice"),
+    ("[janus]\nurl = 'wss://a.example'\ntoken_url = 'http://a.example'",
+     "the tokens would cross the network unencrypted: use https://"),
+    ("[janus]\nurl = 'wss://a.example'\ntoken_url = 'https://a.example/#x'", "must not have a fragment"),
+    ("[janus]\nurl = 'ws://127.0.0.1'\nca_file = '/etc/hostname'", "janus.url: is not encrypted"),
     ("[janus]\nurl = 'mqtts://a.example'", "janus.trusted_broker: must be true"),
     ("[janus]\nurl = 'mqtt://a.example'\ntrusted_broker = true", "cross the network unencrypted: use mqtts://"),
     ("[janus]\nurl = 'mqtts://a.example/x+y'\ntrusted_broker = true", "must not have '+', '%' or '$'"),
@@ -220,6 +233,10 @@ def test_one_server_may_stand_alone_as_a_text(login: str) -> None:
     assert settings_of("[direct]\nstun = ''").direct.stun == ()
 
 
+def test_an_authority_may_be_for_the_server_of_tokens_alone() -> None:
+    assert settings_of("[janus]\nurl = 'ws://127.0.0.1'\nca_file = '/etc/hostname'\ntoken_url = 'https://a.example'").janus.ca_file
+
+
 def test_a_national_number_needs_its_country() -> None:
     book = "[[book]]\nname = 'Flat'\nuris = ['tel:030123456']\n"
     assert "'tel:030123456' is a national number" in faults_of(book)[0]
@@ -244,6 +261,13 @@ def test_groups_and_fallbacks_that_lead_back_are_refused() -> None:
 ])
 def test_addresses_of_every_scheme_are_taken(uri: str) -> None:
     assert settings_of(f'[[book]]\nname = "A"\nuris = ["{uri}"]').book[0].uris == (uri,)
+
+
+def test_updates_may_come_from_several_places_at_one_time_or_another() -> None:
+    update = settings_of("[update]\norigins = ['https://a.example/', 'http://127.0.0.1:8000/x/']\n"
+                         "window = '02:00-05:00'").update
+    assert update.origins == ("https://a.example/", "http://127.0.0.1:8000/x/")
+    assert update.window == ("02:00-05:00",)
 
 
 @pytest.mark.parametrize("uri", ["room:lobby", "audio:77"])

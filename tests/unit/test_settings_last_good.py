@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from appliance.errors import SettingsError
-from appliance.settings import LAST_GOOD, Loaded, load_or_last_good
+from appliance.settings import Loaded, Settings, copy_name, lastgood, load_or_last_good
+from appliance.settings.fields import setting
+from appliance.settings.loading import Source
 
 GOOD = '[device]\nid = "front-door"\n[call]\nring_s = 40\n'
 BAD = '[device]\nid = "front-door"\n[call]\nring_s = 4000\nrung_s = 1\n'
@@ -20,7 +24,7 @@ class Place:
         self.file = folder / "etc" / "edgecall.toml"
         self.file.parent.mkdir()
         self.data = folder / "data"
-        self.copy = self.data / LAST_GOOD
+        self.copy = self.data / copy_name()
 
     def load(self, overrides: Mapping[str, object] | None = None) -> Loaded:
         return load_or_last_good(self.file, self.data, overrides=overrides, environ={"HOME": "/nowhere"})
@@ -37,7 +41,7 @@ def test_a_good_file_is_kept_and_a_bad_one_falls_back_to_it(place: Place) -> Non
     assert (settings.call.ring_s, faults) == (40, ())
     assert place.copy.read_text() == GOOD
     assert place.copy.stat().st_mode & 0o777 == 0o600
-    assert [path.name for path in place.data.iterdir()] == [LAST_GOOD]  # nothing half written beside it
+    assert [path.name for path in place.data.iterdir()] == [copy_name()]  # nothing half written beside it
 
     place.file.write_text(BAD)
     settings, faults = place.load()
@@ -115,14 +119,85 @@ def test_the_folder_is_synced_after_the_rename(place: Place, monkeypatch: pytest
     monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(str(Path(f"/proc/self/fd/{fd}").readlink())), real(fd)))
     place.file.write_text(GOOD)
     place.load()
-    assert synced == [str(place.data / f".{LAST_GOOD}.new"), str(place.data)]
+    assert synced == [str(place.data / f".{copy_name()}.new"), str(place.data)]
 
 
 def test_no_file_at_all_forgets_the_copy(tmp_path: Path) -> None:
     environ = {"HOME": str(tmp_path)}
     data = tmp_path / "data"
     data.mkdir()
-    (data / LAST_GOOD).write_text(GOOD)
+    (data / copy_name()).write_text(GOOD)
     settings, faults = load_or_last_good(None, data, environ=environ)
     assert (settings.call.ring_s, faults) == (30, ())
-    assert not (data / LAST_GOOD).exists()
+    assert not (data / copy_name()).exists()
+
+
+class Versions:
+    """The same device under the version before, which knows no ``ring_s``, and this one."""
+
+    def __init__(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._place = place
+        self._monkeypatch = monkeypatch
+
+    def load(self, version: str) -> Loaded:
+        with self._monkeypatch.context() as patched:
+            if version != "this":
+                real = lastgood.parse
+
+                def parse(source: Source, **rest: Any) -> Settings:
+                    if "ring_s" in (source.text or ""):
+                        raise SettingsError(str(source.path), ["line 4: call.ring_s is no setting"])
+                    return real(source, **rest)
+
+                patched.setattr(lastgood, "parse", parse)
+                patched.setattr(lastgood, "copy_name", lambda: f"settings.last-good.{version}.toml")
+            return self._place.load()
+
+
+def test_going_back_finds_what_that_version_took_for_good(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Versions(place, monkeypatch)
+    place.file.write_text('[device]\nid = "front-door"\n')
+    assert device.load("before").faults == ()
+    assert device.load("this").faults == ()
+    place.file.write_text(GOOD)  # with a setting that is new in this version
+    assert device.load("this").settings.call.ring_s == 40
+    settings, faults = device.load("before")
+    assert settings.device.id == "front-door"
+    assert faults == ("line 4: call.ring_s is no setting",)
+    assert device.load("this") == Loaded(device.load("this").settings, ())  # forth again
+
+
+def test_a_version_without_a_copy_takes_that_of_the_one_before(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Versions(place, monkeypatch)
+    place.file.write_text('[device]\nid = "front-door"\n')
+    device.load("before")
+    place.file.write_text(BAD)
+    assert device.load("this").settings.device.id == "front-door"
+
+
+def test_the_copies_of_long_ago_go(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Versions(place, monkeypatch)
+    place.file.write_text('[device]\nid = "front-door"\n')
+    for age, version in ((30, "long-ago"), (20, "before")):
+        device.load(version)
+        kept = place.data / f"settings.last-good.{version}.toml"
+        os.utime(kept, (1000 - age, 1000 - age))
+    device.load("this")
+    assert {path.name for path in place.data.iterdir()} == {"settings.last-good.before.toml", copy_name()}
+
+
+def test_the_name_of_the_copy_follows_what_settings_there_are() -> None:
+    @dataclass(frozen=True)
+    class Section:
+        one: int = setting(1, "One.", minimum=0, maximum=9)
+
+    @dataclass(frozen=True)
+    class Wider:
+        one: int = setting(1, "Another word for it.", minimum=0, maximum=10)
+
+    @dataclass(frozen=True)
+    class Reworded:
+        one: int = setting(2, "Another word for it.", minimum=0, maximum=9)
+
+    assert lastgood._known(Section) == lastgood._known(Reworded) != lastgood._known(Wider)
+    assert lastgood._known(Settings)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from appliance.providers.sip.agent import Hop
+from appliance.providers.sip.agent import FROM_ONE, TRANSACTIONS, Hop
 from appliance.providers.sip.events import Answered, Closed, Keyed, Offered, Progress, Refused
 from appliance.providers.sip.message import Headers, Request, Response
 from appliance.providers.sip.uri import NameAddr, Uri
@@ -187,6 +187,21 @@ def test_requests_in_the_dialog_go_by_the_recorded_route(scripted: Script) -> No
     for one in near:
         assert one.headers.all("route") == ["<sip:near.example;lr>", "<sip:far.example;lr>"]
         assert one.target == f"sip:x@{PROXY.host}"
+
+
+def test_a_router_of_before_rfc_3261_gets_what_is_addressed_to_it(scripted: Script) -> None:
+    world = scripted.world
+    (invite,) = scripted.requests("INVITE")
+    near: list[Any] = []
+    world.network.taps["near.example", 5060] = lambda message, _: near.append(message)
+    scripted.say(invite, 200, "x", ("Record-Route", "<sip:far.example;lr>"), ("Record-Route", "<sip:near.example>"),
+                 body=ANSWER)
+    world.call.end()
+    world.clock.pass_time(0.01)
+    assert [one.method for one in near] == ["ACK", "BYE"]
+    for one in near:
+        assert one.target == "sip:near.example"
+        assert one.headers.all("route") == ["<sip:far.example;lr>", f"<sip:x@{PROXY.host}>"]
 
 
 def test_provisional_responses_that_must_arrive_are_acknowledged_in_order(scripted: Script) -> None:
@@ -421,9 +436,9 @@ def test_a_call_to_our_own_contact_is_taken_from_anywhere() -> None:
 
 def test_what_is_no_sip_is_counted_and_nothing_else() -> None:
     world = World()
-    for data in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 500, b"SIP/2.0 200 OK\r\n\r\n"):
+    for data in (b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 500, b"SIP/2.0 200 OK\r\n\r\n"):
         world.bob.agent.receive(data, A)
-    assert world.bob.agent.malformed == 4
+    assert world.bob.agent.malformed == 3
     world.connect()
     assert world.of(Answered)
 
@@ -431,6 +446,7 @@ def test_what_is_no_sip_is_counted_and_nothing_else() -> None:
 @pytest.mark.parametrize(("method", "change", "status"), [
     ("OPTIONS", lambda one: None, 200), ("REGISTER", lambda one: None, 405), ("BYE", lambda one: None, 481),
     ("INVITE", lambda one: one.headers.add("Require", "precondition"), 420),
+    ("INVITE", lambda one: None, 400), ("INVITE", lambda one: one.headers.add("Contact", "<sip\">"), 400),
     ("OPTIONS", lambda one: setattr(one, "target", "urn:service:sos"), 416),
     ("BYE", lambda one: one.headers.set("To", "<sip:bob@example.org>;tag=gone"), 481)])
 def test_what_is_answered_outside_dialogs(method: str, change: Callable[[Request], None], status: int) -> None:
@@ -441,6 +457,46 @@ def test_what_is_answered_outside_dialogs(method: str, change: Callable[[Request
     world.anna.agent.exchange(request, on_response=lambda one: answers.append(one.status), on_failure=lambda _: None)
     world.clock.pass_time(0.01)
     assert answers == [status]
+    world.nothing_left()
+
+
+def test_a_flood_of_strangers_is_not_even_read() -> None:
+    world = World()
+    world.bob.trusted = False
+    invite = world.anna.agent.request("INVITE", TO, NameAddr(TO), "c1", "t1")
+    for number in range(1000):
+        invite.headers.set("Via", f"SIP/2.0/UDP 203.0.113.9;branch=z9hG4bK{number}")
+        world.bob.agent.receive(invite.serialise() if number % 2 else b"\xff" * 1400, Hop("udp", "203.0.113.9", 5060))
+    agent = world.bob.agent
+    assert (agent.unwanted, agent.malformed, agent.busy) == (1000, 0, 0)
+    assert not world.network.sent
+
+
+def test_a_flood_of_one_leaves_the_others_room_and_is_over_with_it() -> None:
+    world = World()
+    bob = world.bob
+    for number in range(300):
+        ask = world.anna.agent.request("OPTIONS", TO, NameAddr(TO), f"flood{number}", "t1")
+        ask.headers.add("Via", f"SIP/2.0/UDP 203.0.113.9;branch=z9hG4bKflood{number}")
+        bob.agent.receive(ask.serialise(), Hop("udp", "203.0.113.9", 5060))
+    assert bob.agent.busy == FROM_ONE
+    assert bob.agent.flooded == 300 - FROM_ONE
+    for number in range(600):  # and many peers together
+        ask.headers.set("Via", f"SIP/2.0/UDP 203.0.113.9;branch=z9hG4bKmany{number}")
+        ask.headers.set("Call-ID", f"many{number}")
+        bob.agent.receive(ask.serialise(), Hop("udp", f"198.51.100.{number % 250}", 5060))
+    assert bob.agent.busy == TRANSACTIONS
+    world.clock.pass_time(33)
+    assert bob.agent.busy == 0
+    world.connect()
+    assert world.of(Answered)
+
+
+def test_keep_alives_are_nothing() -> None:
+    world = World()
+    for data in (b"\r\n\r\n", b"\r\n", b"\0\0\0\0", b" "):
+        world.bob.agent.receive(data, A)
+    assert (world.bob.agent.malformed, world.bob.agent.unwanted) == (0, 0)
 
 
 def test_the_same_request_by_two_ways_is_a_loop() -> None:

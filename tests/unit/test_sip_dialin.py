@@ -12,7 +12,7 @@ import pytest
 from appliance.calls.book import Entry
 from appliance.errors import BadRequest, Refused
 from appliance.providers import api
-from appliance.providers.sip.dialin import ENTERED_S, DialIn
+from appliance.providers.sip.dialin import ENTERED_S, WATCHED_S, DialIn
 from appliance.providers.sip.keying import PAUSE_S, PROMPT_S, Digits, Ears, Pause, Prompt, sequence_of, steps_of
 from appliance.settings import MeetingSettings, Secret
 from appliance.vocabulary import END_REASONS, KeyMethod
@@ -174,6 +174,102 @@ async def test_the_second_try_may_enter() -> None:
     await at.leg.end(END_REASONS["0/local"])
     assert await at.over() == "0/local"
     assert machine.ended == END_REASONS["0/local"]
+
+
+async def say(machine: Machine, *seconds: float) -> None:
+    """Sound and silence, in turns."""
+    for number, part in enumerate(seconds):
+        machine.speaks(number % 2 == 0)
+        await asyncio.sleep(part)
+    machine.speaks(False)
+
+
+ASKS, WELCOMES = (1.0, 0.4, 0.7, 0.3, 1.2), (0.5, 0.4, 1.7, 0.3, 0.4, 0.2, 0.3)
+
+
+@virtual_time
+async def test_a_service_that_asks_again_is_not_a_meeting() -> None:
+    """Its words are pressed once more, and then it is over; the call is not answered."""
+    at = At("w123#")
+    machine = await at.answers()
+    for tries in (1, 2):
+        await say(machine, *ASKS)
+        await at.until(lambda tries=tries: machine.keys == "123#" * tries, 3)
+        await asyncio.sleep(0.5)
+    await say(machine, 0.4, 0.6, *ASKS)
+    assert await at.over() == "403/wrongMeetingId"
+    assert machine.keys == "123#123#"
+    assert machine.ended == END_REASONS["403/wrongMeetingId"]
+    assert at.kinds() == [api.EarlyMedia, api.Ended]
+    assert len(at.machines) == 1
+
+
+@virtual_time
+async def test_one_that_asks_again_may_take_the_second_try() -> None:
+    at = At("w123#")
+    machine = await at.answers()
+    for tries in (1, 2):
+        await say(machine, *ASKS)
+        await at.until(lambda tries=tries: machine.keys == "123#" * tries, 3)
+    await say(machine, *WELCOMES)
+    await at.until(lambda: api.Connected in at.kinds(), 10)
+    assert machine.keys == "123#123#"
+    await at.leg.end(END_REASONS["0/local"])
+    await at.over()
+
+
+@virtual_time
+async def test_of_several_questions_that_is_answered_which_is_asked_again() -> None:
+    at = At("w123#w77#")
+    machine = await at.answers()
+    await say(machine, *ASKS)
+    await at.until(lambda: machine.keys == "123#", 3)
+    await say(machine, *WELCOMES)
+    await at.until(lambda: machine.keys == "123#77#", 3)
+    await say(machine, 0.4, 0.5, *WELCOMES)
+    await at.until(lambda: machine.keys == "123#77#77#", 10)
+    await at.until(lambda: api.Connected in at.kinds(), 20)
+    await at.leg.end(END_REASONS["0/local"])
+    await at.over()
+
+
+@virtual_time
+async def test_without_a_prompt_in_the_sequence_it_is_known_all_the_same() -> None:
+    at = At(",,,123#")
+    machine = await at.answers()
+    await say(machine, *ASKS)
+    await at.until(lambda: machine.keys == "123#", 8)
+    await say(machine, *ASKS)
+    await at.until(lambda: machine.keys == "123#123#", 10)
+    await at.leg.end(END_REASONS["0/local"])
+    await at.over()
+
+
+@virtual_time
+async def test_people_who_talk_all_the_time_do_not_keep_us_outside() -> None:
+    at = At("w123#")
+    machine = await at.answers()
+    await say(machine, *ASKS)
+    await at.until(lambda: machine.keys == "123#", 3)
+    machine.speaks(True)
+    began = asyncio.get_running_loop().time()
+    await at.until(lambda: api.Connected in at.kinds(), 30)
+    assert asyncio.get_running_loop().time() - began == pytest.approx(WATCHED_S, abs=0.3)
+    await at.leg.end(END_REASONS["0/local"])
+    await at.over()
+
+
+@virtual_time
+async def test_in_a_call_that_is_no_meeting_nothing_is_pressed_twice() -> None:
+    at = At("w21", meeting=False)
+    machine = await at.answers()
+    await say(machine, *ASKS)
+    await at.until(lambda: machine.keys == "21", 3)
+    await say(machine, *ASKS)
+    await asyncio.sleep(20)
+    assert machine.keys == "21"
+    await at.leg.end(END_REASONS["0/local"])
+    await at.over()
 
 
 @pytest.mark.parametrize("key", ["486/busy", "480/unreachable", "410/oneWayMedia"])

@@ -17,20 +17,31 @@ HERE, REGISTRAR = Hop("udp", "192.0.2.1", 5060), Hop("udp", "192.0.2.9", 5060)
 
 
 class Registrar:
-    """Answers as it is told; ``dead``: not at all."""
+    """Answers as it is told; ``dead``: not at all. ``flows``: how often another way to it was wanted; there is one
+    where ``renews``."""
 
-    def __init__(self, *, password: str = "") -> None:
+    def __init__(self, *, password: str = "", instance: str = "", renews: bool = False, transport: str = "udp") -> None:
         self.clock = Clock()
         self.network = Network(self.clock)
-        self.end = End(self.network, "door", HERE.host, REGISTRAR, password=password)
+        server = Hop(transport, REGISTRAR.host, REGISTRAR.port)
+        self.end = End(self.network, "door", HERE.host, server, password=password, instance=instance,
+                       transport=transport)
         self.states: list[State] = []
+        self.flows: list[float] = []
+        self._renews = renews
         self.registration = Registration(
-            self.end.agent, 600, lambda: self.states.append(self.registration.state))
+            self.end.agent, 600, lambda: self.states.append(self.registration.state), renew=self._renew)
         self.dead = False
         self.answer: Callable[[Request], Response] = self.ok
         self.got: list[tuple[float, Request]] = []
         self.fields: list[tuple[str, str]] = []
         self.network.taps[REGISTRAR.host, REGISTRAR.port] = self._receive
+
+    def _renew(self) -> bool:
+        self.flows.append(self.clock.time() - 1000)
+        if self._renews:
+            self.registration.start()
+        return self._renews
 
     def _receive(self, message: Any, source: Hop) -> None:
         self.got.append((self.clock.time(), message))
@@ -132,7 +143,7 @@ def test_after_a_loss_the_pauses_grow() -> None:
     begun = sorted(branches.values())
     pauses = [later - earlier for earlier, later in pairwise(begun)]
     assert pauses[0] < 10
-    assert 45 < pauses[-1] < 70
+    assert all(38 <= pause <= 68 for pause in pauses[-2:]), "8 s of patience, and half to all of a minute"
     assert rig.states == [State.TRYING, State.LOST]
 
 
@@ -207,3 +218,150 @@ def test_another_start_is_another_registration_and_old_answers_mean_nothing() ->
     assert rig.states == [State.TRYING, State.UP]
     rig.clock.pass_time(481)
     assert len({one.via.branch for one in rig.registers()}) == 3
+
+
+# --- flows (RFC 5626) ------------------------------------------------------------------------------------------------
+
+KEPT = [("Require", "outbound")]
+
+
+def kept(*, transport: str = "udp", **more: Any) -> Registrar:
+    """Registered at one that says it answers keep-alives."""
+    rig = Registrar(instance="urn:uuid:1", renews=True, transport=transport, **more)
+    rig.fields = [*KEPT]
+    rig.start()
+    assert rig.states == [State.TRYING, State.UP]
+    return rig
+
+
+def answer_probes(rig: Registrar, seconds: int, seen: tuple[str, int] | None = None) -> None:
+    for _ in range(seconds):
+        rig.clock.pass_time(1)
+        for _, heard in rig.end.wire.probes[-1:]:
+            heard(seen)
+
+
+def test_the_registrar_is_told_which_flow_it_is_and_calls_come_by_it() -> None:
+    rig = kept()
+    (first,) = rig.registers()
+    (contact,) = first.addresses("contact")
+    assert (contact.params["+sip.instance"], contact.params["reg-id"]) == ("<urn:uuid:1>", "1")
+    assert "ob" not in contact.uri.params
+    assert "outbound" in first.headers.tokens("supported")
+    assert first.via.params["keep"] == ""
+    assert rig.end.agent.contact().uri.params == {"ob": ""}, "of requests that make a dialog"
+    rig.fields = []
+    rig.clock.pass_time(490)
+    assert rig.end.agent.contact().uri.params == {}, "this one knows of no flows any more"
+
+
+@pytest.mark.parametrize(("transport", "shortest", "longest"), [("udp", 23.2, 29.0), ("tcp", 96.0, 120.0)])
+def test_keep_alives_are_sent_as_often_as_is_usual(transport: str, shortest: float, longest: float) -> None:
+    rig = kept(transport=transport)
+    answer_probes(rig, 700)
+    times = [at for at, _ in rig.end.wire.probes]
+    pauses = [later - earlier for earlier, later in pairwise(times)]
+    assert pauses
+    assert all(shortest <= pause <= longest + 1 for pause in pauses)
+    assert rig.states == [State.TRYING, State.UP]
+
+
+@pytest.mark.parametrize("way", ["flow-timer", "keep"])
+def test_or_as_the_registrar_says(way: str) -> None:
+    rig = Registrar(instance="urn:uuid:1")
+    if way == "flow-timer":
+        rig.fields = [("Flow-Timer", "50")]
+    else:
+        plain = rig.ok
+
+        def keeping(request: Request) -> Response:
+            response = plain(request)
+            response.headers.set("Via", str(request.via).replace(";keep", ";keep=50"))
+            return response
+
+        rig.answer = keeping
+    rig.start()
+    rig.clock.pass_time(51)
+    (at,) = [at - 1000 for at, _ in rig.end.wire.probes]
+    assert 40 <= at <= 50
+
+
+def test_without_a_word_of_it_none_are_sent() -> None:
+    rig = Registrar(instance="urn:uuid:1")
+    rig.start()
+    rig.clock.pass_time(1000)
+    assert rig.end.wire.probes == []
+
+
+def test_a_keep_alive_without_an_answer_for_10_s_is_the_end_of_the_flow() -> None:
+    """Though the registrar answers all that reaches it by another way."""
+    rig = kept(transport="tcp")
+    rig.clock.pass_time(121)
+    ((at, _),) = rig.end.wire.probes
+    rig.clock.pass_time(at + 9.9 - rig.clock.time())
+    assert rig.states[-1] is State.UP
+    rig.clock.pass_time(0.2)
+    assert rig.states[2:] == [State.LOST, State.UP]
+    assert rig.flows == [pytest.approx(at + 10 - 1000)], "at once: it was good before"
+    first, *_, last = rig.registers()
+    assert last.addresses("contact")[0].params["reg-id"] == first.addresses("contact")[0].params["reg-id"] == "1"
+
+
+def test_a_translator_that_has_forgotten_us_is_noticed_by_another_address() -> None:
+    rig = kept()
+    answer_probes(rig, 40, ("203.0.113.5", 40000))
+    assert rig.states[-1] is State.UP
+    answer_probes(rig, 40, ("203.0.113.5", 40001))
+    assert rig.states[2:4] == [State.LOST, State.UP]
+
+
+def test_old_answers_say_nothing_of_a_new_flow() -> None:
+    rig = kept(transport="tcp")
+    rig.clock.pass_time(131)
+    assert rig.states[2:] == [State.LOST, State.UP]
+    ((_, late),) = rig.end.wire.probes
+    late(None)
+    rig.clock.pass_time(120)
+    assert len(rig.end.wire.probes) == 2
+    late(None)
+    rig.clock.pass_time(10.1)
+    assert rig.states[4:] == [State.LOST, State.UP]
+
+
+def test_flows_that_fail_one_after_the_other_are_made_ever_more_slowly() -> None:
+    rig = kept(transport="tcp")
+    rig.clock.pass_time(16)
+    rig.dead = True
+    rig.clock.pass_time(400)
+    pauses = [later - earlier - 8 for earlier, later in pairwise(rig.flows)]
+    for number, pause in enumerate(pauses, 1):
+        longest = min(60.0, 2.0**number)
+        assert longest / 2 <= pause <= longest + 0.01
+    assert len(pauses) > 6
+    rig.dead = False
+    rig.clock.pass_time(70)
+    assert rig.states == [State.TRYING, State.UP, State.LOST, State.UP]
+
+
+def test_a_flow_that_the_proxy_has_lost_is_made_anew() -> None:
+    rig = kept(transport="tcp")
+    rig.clock.pass_time(16)
+    rig.refuse(430)
+    rig.clock.pass_time(470)
+    assert rig.states[2:] == [State.LOST]
+    assert rig.flows
+    rig.answer = rig.ok
+    rig.clock.pass_time(70)
+    assert rig.states[-1] is State.UP
+
+
+def test_a_proxy_that_knows_of_no_flows_is_told_of_none() -> None:
+    rig = Registrar(instance="urn:uuid:1")
+    rig.refuse(439)
+    refusal = rig.answer
+    rig.answer = lambda one: refusal(one) if "outbound" in one.headers.tokens("supported") else rig.ok(one)
+    rig.start()
+    assert rig.states == [State.TRYING, State.UP]
+    (contact,) = rig.registers()[-1].addresses("contact")
+    assert contact.params["+sip.instance"] == "<urn:uuid:1>"
+    assert "reg-id" not in contact.params

@@ -31,6 +31,8 @@ def test_servers_may_be_one_or_several(servers: str) -> None:
     (ACCOUNT + "transport = 'ws'\n", "transport: must be tls or wss"),
     (ACCOUNT + "transport = 'wss'\nport = 5061\n", "port: has no effect over a WebSocket"),
     (ACCOUNT + "path = 'ws'\n", "path"),
+    (ACCOUNT + "encryption = 'none'\n", "encryption: is none, which sip.require_encryption forbids"),
+    (ACCOUNT + "encryption = 'zrtp'\n", "encryption"),
     (ACCOUNT + "transport = 'carrier pigeon'\n", "transport"),
     (ACCOUNT + "servers = 'sip:sbc.example.org'\n", "must be HOST[:PORT]"),
     (ACCOUNT + "servers = 'sbc.example.org:99999'\n", "must be HOST[:PORT]"),

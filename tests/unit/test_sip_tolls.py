@@ -9,7 +9,7 @@ import pytest
 
 from appliance.errors import Refused
 from appliance.providers.sip.provider import _number
-from appliance.providers.sip.tolls import HOUR_S, TARGETS, TollGuard
+from appliance.providers.sip.tolls import HOUR_S, TARGET, TollGuard
 from appliance.providers.sip.uri import Uri
 from appliance.settings import SipSettings
 from tests.unit.test_settings_file import faults_of
@@ -21,9 +21,19 @@ class At:
     def __init__(self, **settings: Any) -> None:
         self.now = 100.0
         self.told: list[tuple[str, str]] = []
+        self.kept = "[]"
+        self._settings = settings
+        self.restart()
+
+    def restart(self) -> None:
+        """As the device does; its time begins anew."""
         self.guard = TollGuard(
-            SipSettings(**settings), number=partial(_number, country="DE"), monotonic=lambda: self.now,
-            told=lambda *what: self.told.append(what))
+            SipSettings(**self._settings), number=partial(_number, country="DE"), monotonic=lambda: self.now,
+            told=lambda *what: self.told.append(what), keep=self._keep)
+        self.guard.recall(self.kept)
+
+    def _keep(self, kept: str) -> None:
+        self.kept = kept
 
     def call(self, uri: str) -> str:
         """Why not; empty for a call that goes out."""
@@ -83,10 +93,37 @@ def test_a_refused_call_is_not_counted() -> None:
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    at = At(calls_per_hour=3600)
-    for number in range(2 * TARGETS):
-        at.call(f"sip:user{number}@pbx.test")
-    assert len(at.guard._targets) == TARGETS
+    at = At(calls_per_hour=50)
+    for number in range(100):
+        at.call(f"sip:{'x' * 5000}{number}@pbx.test")
+        at.now += 100
+    assert len(at.kept) < 50 * (TARGET + 20)
+
+
+def test_a_restart_forgets_no_call() -> None:
+    at = At(calls_per_hour=3, calls_per_target=2)
+    for _ in range(2):
+        assert at.call("tel:+4930123456") == ""
+        at.now += 600
+    at.now = 5.0
+    at.restart()
+    assert at.call("tel:+4930123456") == "429/callLimit"
+    assert at.call("tel:+4930123457") == ""
+    assert at.call("tel:+4930123458") == "429/callLimit"
+    at.restart()
+    at.now += HOUR_S - 600.5
+    assert at.call("tel:+4930123458") == "429/callLimit", "the time that it was off does not count"
+    at.now += 601
+    assert at.call("tel:+4930123458") == ""
+
+
+@pytest.mark.parametrize("kept", ["", "{", "7", "[1]", '[[1]]', '[["a", "b"]]', '[[-1, "b"]]', "[[1e9, 2]]", "null"])
+def test_what_was_kept_and_cannot_be_read_is_left_out(kept: str, caplog: pytest.LogCaptureFixture) -> None:
+    at = At(calls_per_hour=1)
+    at.kept = kept
+    at.restart()
+    assert "cannot be read" in caplog.text
+    assert at.call("tel:+4930123456") == ""
 
 
 @pytest.mark.parametrize(("text", "fault"), [

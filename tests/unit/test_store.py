@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from appliance.errors import StoreError
-from appliance.store import Entry, JournalState, OutboxLimits, Store
+from appliance.store import Entry, JournalState, Notes, OutboxLimits, Store
 from appliance.store import disk as disk_module
 from appliance.store import service as service_module
 from appliance.store import tables as tables_module
@@ -337,3 +337,40 @@ async def test_the_thread_is_named_and_gone_after_close(store):
     assert "store" not in {thread.name for thread in threading.enumerate()}
     with pytest.raises(StoreError, match="not open"):
         await store.count("boot")
+
+
+async def test_notes_are_there_after_a_restart_and_the_latest_holds(store, tmp_path, monkeypatch):
+    written = []
+    keep = Store.set
+
+    async def watched(self, name, value):
+        written.append((name, value))
+        await keep(self, name, value)
+
+    monkeypatch.setattr(Store, "set", watched)
+    notes = Notes(store)
+    assert await notes.remember("a", "first") == "first"
+    assert await notes.remember("a", "other") == "first"
+    for number in range(100):
+        notes.write("a", str(number))
+        notes.write("b", str(-number))
+    await notes.close()
+    await notes.close()
+    assert written == [("a", "first"), ("a", "99"), ("b", "-99")], "what came in between costs no write"
+    again = await reopened(store, tmp_path / "data")
+    assert (await again.get("a"), await again.get("b")) == ("99", "-99")
+    await again.close()
+
+
+async def test_notes_that_cannot_be_kept_are_told_and_nobody_waits(store, monkeypatch, caplog):
+    async def broken(self, name, value=None):
+        raise StoreError("the card is gone")
+
+    monkeypatch.setattr(Store, "set", broken)
+    monkeypatch.setattr(Store, "get", broken)
+    notes = Notes(store)
+    assert await notes.remember("a", "made") == "made"
+    notes.write("a", "1")
+    notes.write("b", "2")
+    await notes.close()
+    assert caplog.text.count("is not kept over a restart: the card is gone") == 3

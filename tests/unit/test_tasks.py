@@ -1,10 +1,10 @@
-"""Tasks that nobody awaits tell of their unexpected end."""
+"""Tasks that nobody awaits tell of their unexpected end; changes are told to all who wait."""
 
 from __future__ import annotations
 
 import asyncio
 
-from appliance.tasks import background
+from appliance.tasks import Changes, background
 
 
 async def fails() -> None:
@@ -20,3 +20,17 @@ async def test_an_exception_is_told_and_cancelling_is_not() -> None:
     await asyncio.wait([waiting])
     assert [repr(error) for error in told] == ["KeyError('slot')"]
     assert failing.get_name() == "test.fails"
+
+
+async def test_a_change_is_told_to_all_who_wait_and_once() -> None:
+    changes = Changes()
+    changes.tell()
+    waiting = [asyncio.create_task(changes.next()) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert not any(one.done() for one in waiting), "what was before is seen by looking"
+    changes.tell()
+    await asyncio.gather(*waiting)
+    later = asyncio.create_task(changes.next())
+    await asyncio.sleep(0)
+    assert not later.done()
+    later.cancel()

@@ -15,7 +15,7 @@ from appliance.providers import api
 from appliance.providers.whip import choice, way
 from appliance.settings import Secret, WhipSettings
 from appliance.vocabulary import Json
-from tests.unit.test_whip_leg import LEAVE, TOKEN, Caller, ScriptedServer, caller, created, scripted, status
+from tests.support.scripted_whip import LEAVE, TOKEN, Caller, ScriptedServer, caller, created, scripted, status
 
 
 @asynccontextmanager

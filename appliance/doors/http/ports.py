@@ -43,6 +43,8 @@ class Ports:
     """Callables and Protocols; every one runs on the loop.
 
     ``snapshot``: JPEG of the camera; raises HardwareError or FileNotFoundError when there is none.
+    ``preview``: the same, for who asks some times a second.
+    ``camera_tone``: sounds at the device, for whoever stands before the camera.
     ``stats``: W3C webrtc-stats dictionaries of the running call, if there is one, and ``x-device``.
     ``report``: a sample, now, in a dialect of ``DIALECTS``: what ``GET /v1/stats`` and ``/v1/state/quality`` answer.
     ``follow``: seconds and dialect; samples are told to the bulletin's subscribers for the duration of the block.
@@ -54,6 +56,8 @@ class Ports:
     """
 
     snapshot: Callable[[], Awaitable[bytes]] = _no_picture
+    preview: Callable[[], Awaitable[bytes]] = _no_picture
+    camera_tone: Callable[[], None] = lambda: None
     stats: Callable[[], Awaitable[Sequence[Json]]] = _no_stats
     report: Callable[[str], Awaitable[Json]] = _no_report
     follow: Callable[[int, str], AbstractContextManager[None]] = _nothing_to_follow

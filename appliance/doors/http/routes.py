@@ -13,6 +13,7 @@ from aiohttp import web
 
 from appliance.bulletin import Bulletin
 from appliance.doors.http.auth import Caller, Grant, Proof, Session
+from appliance.doors.http.camera import CameraStream
 from appliance.doors.http.commands import Commands, read_body, read_object
 from appliance.doors.http.events import EventStreams
 from appliance.doors.http.gate import Gate
@@ -66,6 +67,7 @@ class Routes:
     commands: Commands
     events: EventStreams
     peers: PeerSockets
+    camera: CameraStream
     sim: SimStream
     metrics: Metrics
     address: Callable[[Grant, str], str]
@@ -88,6 +90,7 @@ class Routes:
             web.get("/v1/stats", self._gated(operator, self._stats, "dialect")),
             web.get("/v1/calls/{call}/summary", self._gated(operator, self._summary, "dialect")),
             web.get("/v1/camera/snapshot", self._gated(operator, self._snapshot), allow_head=False),
+            web.get("/v1/camera/preview", self._gated(operator, self._preview), allow_head=False),
             web.get("/v1/openapi.json", self._gated(operator, self._openapi)),
             web.get("/metrics", self._gated(operator, self._metrics)),
             web.get("/v1/peer", self._gated(operator, self._peer, "page", devices=True), allow_head=False),
@@ -161,6 +164,7 @@ class Routes:
         await self.keep_sessions()
         await self.peers.close(caller.session, "signed out")
         await self.sim.close(caller.session, "signed out")
+        self.camera.close(caller.session)
         response = json_reply({})
         response.del_cookie(self.gate.cookie, path="/", secure=self.gate.tls, httponly=True, samesite="Strict")
         return response
@@ -231,10 +235,8 @@ class Routes:
         return json_reply(await self.ports.summary(None if call_id == "last" else call_id, _dialect(request)))
 
     async def _snapshot(self, _request: web.Request, _caller: Caller) -> web.StreamResponse:
-        try:
+        with _a_camera():
             picture = await self.ports.snapshot()
-        except FileNotFoundError as error:
-            raise Refused(str(error) or "There is no camera.", code=503, sub_code="noCamera") from error
         return web.Response(body=picture, content_type="image/jpeg", headers={"Cache-Control": "no-store"})
 
     async def _openapi(self, _request: web.Request, _caller: Caller) -> web.StreamResponse:
@@ -243,7 +245,8 @@ class Routes:
         return web.Response(text=json.dumps(self.ports.openapi(), indent=2), content_type="application/json")
 
     async def _metrics(self, _request: web.Request, _caller: Caller) -> web.StreamResponse:
-        streams = {"events": len(self.events), "peers": len(self.peers), "panels": len(self.sim)}
+        streams = {"events": len(self.events), "peers": len(self.peers), "panels": len(self.sim),
+                   "cameras": len(self.camera)}
         text = await self.metrics.text(self.ports.health(), await self.ports.stats(), streams)
         return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
 
@@ -252,6 +255,10 @@ class Routes:
     async def _peer(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         with self._lease(request, caller):
             return await self.peers.serve(request, caller)
+
+    async def _preview(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        with self._lease(request, caller), _a_camera():
+            return await self.camera.serve(request, caller.session)
 
     async def _sim(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         with self._lease(request, caller):
@@ -270,6 +277,14 @@ class Routes:
         finally:
             session.leases -= 1
             session.used = self.gate.sessions.now()
+
+
+@contextmanager
+def _a_camera() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise Refused(str(error) or "There is no camera.", code=503, sub_code="noCamera") from error
 
 
 def _check_query(request: web.Request, known: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from aiohttp import web
 from appliance import places
 from appliance.bulletin import Bulletin
 from appliance.doors.http.auth import Grant, Sessions
+from appliance.doors.http.camera import CameraStream
 from appliance.doors.http.commands import Commands
 from appliance.doors.http.events import EventStreams
 from appliance.doors.http.gate import Gate, is_loopback
@@ -87,10 +88,11 @@ class HttpDoor:
         self._events = EventStreams(bulletin, settings.device.id)
         self._peers = PeerSockets(ports.attach)
         self._sim = SimStream(ports.simulation)
+        self._camera = CameraStream(ports, bulletin)
         self._metrics = Metrics(bulletin, settings.device.id)
         self._routes = Routes(
             settings.device, bulletin, ports, self._gate, self._pages, Commands(submit, bulletin), self._events,
-            self._peers, self._sim, self._metrics, self._address, self._keep_sessions)
+            self._peers, self._camera, self._sim, self._metrics, self._address, self._keep_sessions)
         self._runner: web.AppRunner | None = None
         self._counting = contextlib.ExitStack()
         self._port = settings.http.port
@@ -166,6 +168,7 @@ class HttpDoor:
         if self._tcp is not None:
             self._tcp.close()
         self._events.close()
+        self._camera.close()
         await asyncio.gather(self._peers.close(), self._sim.close())
         await runner.cleanup()
         if self._tending is not None:

@@ -9,10 +9,10 @@ from typing import Final
 
 from appliance.media.congestion.delay import DelayDetector, Usage
 from appliance.media.congestion.probing import Cluster, Prober
-from appliance.media.congestion.rates import AcknowledgedRate, DelayBound, LossBound
+from appliance.media.congestion.rates import GROWTH_PER_S, AcknowledgedRate, DelayBound, LossBound
 from appliance.media.congestion.sent import SentPacket
 
-__all__ = ["FLOOR_BPS", "START_BPS", "Estimator"]
+__all__ = ["FLOOR_BPS", "START_BPS", "UNHEARD_S", "Estimator"]
 
 START_BPS: Final = 800_000
 FLOOR_BPS: Final = 40_000  # sound with its headers; less is no call
@@ -23,6 +23,8 @@ LIMITED_S: Final = 0.5
 ROOM: Final = 0.85  # of the estimate at most, for whoever wants to send what is not strictly needed
 UNHEARD_S: Final = 1.0  # without any report although packets left
 UNHEARD_CUT: Final = 0.7
+STALE_S: Final = 2.0  # without any report: what was known of the queue is history
+FADES_S: Final = 10.0  # and what was known of the rate is from then on: several probes have told nothing
 MAX_BPS: Final = 30_000_000
 CLOCK_JUMP_S: Final = 3.0  # from one packet to the next: no queue grows so fast, the peer's clock was set (libwebrtc)
 BASE_DELAY_S: Final = 10.0  # the least delay of so long is the path's own
@@ -180,12 +182,23 @@ class Estimator:
 
     def tick(self, now: float, *, sending: bool) -> None:
         """A few times a second: without any report although we send, the rate goes down (a dead path, a full queue)."""
+        if self._heard_at is not None and now - self._heard_at >= STALE_S and self._detector.usage is not Usage.NORMAL:
+            self._detector = DelayDetector()  # or no probe would ever leave, where probes alone are reported on
+            self._delays.clear()
+            self.queue_s = 0.0
         if not sending or self._heard_at is None:
             self._cut_at = now
         elif now - self._cut_at >= UNHEARD_S:
             self._cut_at = now
             self._delay.value = max(FLOOR_BPS, self._delay.value * UNHEARD_CUT)
             self._prober.disturbed(now)
+
+    def fade(self, now: float, seconds: float) -> None:
+        """Nothing is sent that the peer would report on, and no probe can be: for so long more what is known of the
+        path holds less."""
+        if self._heard_at is not None and now - self._heard_at >= FADES_S:
+            self._delay.raise_to(min(START_BPS, self._delay.value * GROWTH_PER_S**seconds), now)
+            self._loss.value *= GROWTH_PER_S**seconds
 
     def probe(self, now: float, demand: float) -> Cluster | None:
         """A cluster to send now, when more is wanted than the estimate; ``demand`` is the most that could be used."""

@@ -10,7 +10,7 @@ from typing import Final
 
 from appliance.media.congestion.delay import Usage
 
-__all__ = ["AcknowledgedRate", "DelayBound", "LossBound"]
+__all__ = ["GROWTH_PER_S", "AcknowledgedRate", "DelayBound", "LossBound"]
 
 RATE_WINDOW_S: Final = 0.15
 FIRST_WINDOW_S: Final = 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from appliance.media.congestion.rates import LossBound
+from appliance.media.congestion.rates import GROWTH_PER_S, LossBound
 
 __all__ = ["RembEstimate"]
 
@@ -44,6 +44,12 @@ class RembEstimate:
             limit = min(self._bound, HEADROOM * sent)
             lost = round(packets * fraction_lost)
             self._loss.update(packets, lost, sent * since, limit, sent * (1 - fraction_lost), now)
+
+    def fade(self, seconds: float) -> None:
+        """Nothing is sent that the peer would report on: for so long more what was told holds less."""
+        grown = GROWTH_PER_S**seconds
+        self._bound *= grown
+        self._loss.value *= grown
 
     @property
     def bits_per_second(self) -> float:

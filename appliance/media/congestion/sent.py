@@ -76,6 +76,8 @@ class SentLog:
             self.highest_reported = max(self.highest_reported, sequence)
         return told
 
-    def in_flight(self) -> int:
-        """Bytes sent after the last packet reported on."""
-        return sum(packet.size for packet in self._waiting.values() if packet.sequence > self.highest_reported)
+    def in_flight(self, since: float) -> int:
+        """Bytes sent after the last packet reported on, and after ``since``: of what left before it, and is all there
+        is, a report may never have been owed (the rest of a picture that pauses since then)."""
+        return sum(packet.size for packet in self._waiting.values()
+                   if packet.sequence > self.highest_reported and packet.sent_at > since)

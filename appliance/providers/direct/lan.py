@@ -11,15 +11,16 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-import random
 from collections.abc import Sequence, Set
 from typing import Final
 
 import aiohttp
 from yarl import URL
 
+from appliance.backoff import Backoff, doubling
 from appliance.clock import Clock
 from appliance.errors import Refused
+from appliance.network import is_cut_off
 from appliance.providers.api import Peer
 from appliance.providers.direct import protocol as wire
 from appliance.providers.direct.endpoint import Endpoint, Switchboard
@@ -35,8 +36,8 @@ SEND_S: Final = 5.0
 CLOSE_S: Final = 1.0  # for the other side's word at the end
 IDLE_S: Final = 10.0
 HEARTBEAT_S: Final = 5.0
-BACK_OFF_S: Final = (0.5, 1.0, 2.0, 4.0)
-"""Seconds between attempts while a call lives, each times 0.5 to 1; the last one repeats."""
+BACK_OFF_S: Final = doubling(0.5, 4.0)
+"""Between attempts while a call lives."""
 
 
 class _Client:
@@ -87,8 +88,7 @@ class _LanPeer:
         self._try_now.set()
         if self._socket is None or (name := self._socket.get_extra_info("sockname")) is None:
             return
-        host = ipaddress.ip_address(name[0])
-        if str(host) not in addresses and not host.is_loopback and not host.is_link_local and self._leaving is None:
+        if is_cut_off(name[0], addresses) and self._leaving is None:
             self._leaving = asyncio.create_task(self._leave(self._socket), name=f"direct.lan.leave.{self.endpoint.key}")
 
     async def _leave(self, socket: aiohttp.ClientWebSocketResponse) -> None:
@@ -107,25 +107,23 @@ class _LanPeer:
         await self.endpoint.close()
 
     async def _run(self) -> None:
-        attempt = 0
+        backoff = Backoff(BACK_OFF_S)
         async with aiohttp.ClientSession() as http:
             while True:
                 try:
                     await self._talk(http)
-                    attempt = 0
+                    backoff.succeeded()
                 except aiohttp.WSServerHandshakeError as error:
                     log.warning("the appliance %s refuses the connection: status %d", self._settings.name, error.status)
                     if error.status in (401, 403):
                         self.endpoint.gone(left=False, reason=END_REASONS["401/token"])
                 except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                    if attempt == 0:
+                    if not backoff.failures:
                         log.warning("the appliance %s is not reached: %s", self._settings.name, error)
                 if not self.endpoint.calls and not self.endpoint.waiting:
                     return
-                pause = BACK_OFF_S[min(attempt, len(BACK_OFF_S) - 1)]
-                attempt += 1
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause * random.uniform(0.5, 1.0)):  # noqa: S311 - jitter is no secret
+                    async with asyncio.timeout(backoff.failed()):
                         await self._try_now.wait()
                 self._try_now.clear()
 

@@ -46,6 +46,8 @@ class Timer(Enum):
     KEEPALIVE = "tell the server that we are there"
     RETRY = "join again"
     RENEW = "subscribe anew to what should come and does not"
+    OFFER = "the server offers what it owes us, and we answer it"
+    FORGIVE = "ask again for what the server did not give"
     INSIST = "ask for a quality again"
     TAKE_OVER = "an identity may change hands again"
     VOICES = "tell again who talks"

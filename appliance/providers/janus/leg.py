@@ -3,19 +3,21 @@ others, and what is shared."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from functools import partial
 from typing import Protocol
 
 from appliance.errors import Refused, SignalingError
 from appliance.media.api import DataLine, Directions, Gallery, Session, SessionClosed, SessionStranded
 from appliance.providers import api
+from appliance.providers.endings import last_report
 from appliance.providers.janus.effects import Carry, Effect, Share, ShareAnswer, Trickle, Unshare, Unwatch, Watch
 from appliance.providers.janus.membership import Membership
-from appliance.providers.janus.room_leg import Doorkeeper, RoomLeg
+from appliance.providers.janus.room_leg import JOB_S, Doorkeeper, RoomLeg
 from appliance.providers.janus.stay import Room
 
 __all__ = ["Ground", "JanusLeg"]
@@ -102,7 +104,8 @@ class JanusLeg(RoomLeg[Membership]):
             gallery.on_absence = lambda: self._carry_out(self._stay.absent(
                 watch.generation, gallery.absent, gallery.still, gallery.levels))
             self._gallery = watch.generation, gallery
-            self._listen(watch.generation, gallery.events(), watching=True)
+            self._listen(watch.generation, gallery.events(), watching=True,
+                         in_use=lambda: self._gallery is not None and self._gallery[1] is gallery)
         await self._attempt(watch.generation, self._answer(self._gallery[1], watch))
 
     async def _carry(self, carry: Carry) -> None:
@@ -124,7 +127,9 @@ class JanusLeg(RoomLeg[Membership]):
 
     def _unwatch(self, generation: int) -> None:
         if self._gallery is not None and self._gallery[0] == generation:
+            log.info("what the room sends is to come by another connection")
             gallery, self._gallery = self._gallery[1], None
+            self._given_up.add(last_report(gallery), f"janus.stats.watching.{generation}")
             self._chores.spawn(gallery.close(), f"janus.close.{self._id[:12]}")
 
     # --- what is shared
@@ -145,16 +150,22 @@ class JanusLeg(RoomLeg[Membership]):
         self._chores.do(partial(self._offer_share, generation, session))
 
     async def _offer_share(self, generation: int, session: Session) -> None:
-        if self._shared is not None and self._shared[1] is session:
+        async def offer() -> None:
             self._carry_out(self._stay.shared(generation, await session.offer()))
 
+        if self._shared is not None and self._shared[1] is session:
+            await self._try_to_share(generation, offer())
+
     async def _take_share_answer(self, generation: int, sdp: str) -> None:
-        if self._shared is None or self._shared[0] != generation:
-            return
+        if self._shared is not None and self._shared[0] == generation:
+            await self._try_to_share(generation, self._shared[1].accept_answer(sdp))
+
+    async def _try_to_share(self, generation: int, work: Awaitable[None]) -> None:
         try:
-            await self._shared[1].accept_answer(sdp)
-        except (SignalingError, Refused) as error:
-            log.warning("nothing can be shared: %s", error.message)
+            async with asyncio.timeout(JOB_S):
+                await work
+        except (SignalingError, Refused, TimeoutError) as error:
+            log.warning("nothing can be shared: %s", str(error) or "media took too long over a description")
             self._carry_out(self._stay.sharing_lost(generation))
 
     def _unshare(self) -> None:

@@ -9,7 +9,9 @@ from collections.abc import Callable, Set
 from typing import Final
 
 from appliance.providers.endpoints import Endpoints
+from appliance.providers.janus.pulse import Pulse
 from appliance.providers.janus.transport import CLOSE_S, Channel, Connect
+from appliance.tasks import background
 from appliance.vocabulary import Json
 
 __all__ = ["JanusLink"]
@@ -26,11 +28,12 @@ class JanusLink:
 
     Called on the loop, never for a connection that was shut: ``on_up`` (whether it is the server of the last time),
     ``on_message``, and ``on_down`` (with words for people, and whether another server has not been tried yet).
+    ``alone`` says whether this connection is the only one that could tell that the server is gone.
     """
 
     def __init__(
         self, connect: Connect, endpoints: Endpoints, name: str, *, on_up: Callable[[bool], None],
-        on_message: Callable[[Json], None], on_down: Callable[[str, bool], None],
+        on_message: Callable[[Json], None], on_down: Callable[[str, bool], None], alone: Callable[[], bool],
     ) -> None:
         self._connect = connect
         self._endpoints = endpoints
@@ -38,8 +41,10 @@ class JanusLink:
         self._on_up = on_up
         self._on_message = on_message
         self._on_down = on_down
+        self._alone = alone
         self._outbox: asyncio.Queue[Json | None] = asyncio.Queue(WAITING)
         self._task: asyncio.Task[None] | None = None
+        self._channel: Channel | None = None  # of the task
         self._left: set[asyncio.Task[None]] = set()
         self._url = ""  # of the server that was connected to last
         self._tried: set[str] = set()  # in vain, since the last connection
@@ -63,8 +68,15 @@ class JanusLink:
         self.shut()
         self._not_reached(self._url, words)
 
+    def network_changed(self, addresses: Set[str]) -> None:
+        """A connection that begins at none of these addresses any more is over: it would be silent for long."""
+        if self._channel is not None and self._channel.is_cut_off(addresses):
+            self.shut()
+            self._on_down("the network it went through is gone", False)
+
     def shut(self) -> None:
         """Leave the connection at once; its socket closes behind us."""
+        self._channel = None
         if self._task is not None:
             self._task.cancel()
             self._left.add(self._task)
@@ -88,7 +100,7 @@ class JanusLink:
         except Exception:
             log.exception("the connection to the room server failed; this is a defect")
             if self._task is asyncio.current_task():
-                self._task = None
+                self._task = self._channel = None
                 self._on_down("it was left because of a fault here", False)
 
     async def _talk(self, url: str, outbox: asyncio.Queue[Json | None]) -> None:
@@ -105,24 +117,34 @@ class JanusLink:
             same, self._url = url == self._url, url
             self._tried.clear()
             self._endpoints.worked(url)
-            writer = asyncio.create_task(self._write(channel, outbox), name=f"janus.link.write.{self._name}")
+            self._channel = channel
+            pulse = Pulse(self.send, self._alone)
+            beside = [asyncio.create_task(self._write(channel, outbox), name=f"janus.link.write.{self._name}"),
+                      background(self._feel(pulse), name=f"janus.link.pulse.{self._name}", failed=_defect)]
             try:
                 self._on_up(same)
-                words = await self._read(channel)
+                words = await self._read(channel, pulse)
             finally:
-                writer.cancel()
-                await asyncio.gather(writer, return_exceptions=True)
-        self._task = None
+                for task in beside:
+                    task.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
+        self._task = self._channel = None
         self._on_down(words, False)
 
-    async def _read(self, channel: Channel) -> str:
+    async def _read(self, channel: Channel, pulse: Pulse) -> str:
         """Until it is over; returns why."""
         while True:
             try:
                 message = await channel.receive()
             except ConnectionError as error:
                 return str(error)
-            self._on_message(message)
+            if not pulse.heard(message):
+                self._on_message(message)
+
+    async def _feel(self, pulse: Pulse) -> None:
+        await pulse.stopped()
+        self.shut()
+        self._on_down("it does not answer", False)
 
     async def _write(self, channel: Channel, outbox: asyncio.Queue[Json | None]) -> None:
         with contextlib.suppress(ConnectionError):
@@ -140,6 +162,10 @@ class JanusLink:
         elsewhere = bool(self._untried(url))
         self._tried = self._tried | {url} if elsewhere else set()
         self._on_down(words, elsewhere)
+
+
+def _defect(error: Exception) -> None:
+    log.error("the end of a connection to the room server was not told; this is a defect", exc_info=error)
 
 
 class _Closing:

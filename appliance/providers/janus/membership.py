@@ -105,7 +105,11 @@ class Membership(Stay):
             return []
         match timer:
             case Timer.RENEW:
-                return self._subscription.renew()
+                return [*self._subscription.renew(), *self._roster()]
+            case Timer.OFFER:
+                return self._subscription.overdue()
+            case Timer.FORGIVE:
+                return self._subscription.forgive()
             case Timer.INSIST:
                 return self._subscription.insist()
             case Timer.TAKE_OVER:

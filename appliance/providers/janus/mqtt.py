@@ -16,7 +16,7 @@ import logging
 import secrets
 import ssl
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -135,6 +135,9 @@ class _ByTopics:
             self._ready.clear()
             await self._ready.wait()
         return self._told.popleft()
+
+    def is_cut_off(self, addresses: Set[str]) -> bool:
+        return self._connection.is_cut_off(addresses)
 
     async def close(self) -> None:
         if self._closing is None:

@@ -60,9 +60,10 @@ LAST_SECOND: Final = 253_402_300_799  # since 1970, of the year 9999: no calenda
 
 
 def room_id(name: str) -> int | str:
-    """The id of a room as Janus wants it: a number, where the name is one; see ``as_text``."""
+    """The id of a room as Janus wants it: a number, where the name is one as it is written; see ``as_text``. ``007`` is
+    none, for it would be that of room 7; servers whose ids are text may have both."""
     number = name.isascii() and name.isdigit() and len(name) <= len(str(LAST_ID)) and int(name) <= LAST_ID
-    return int(name) if number else name
+    return int(name) if number and str(int(name)) == name else name
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from yarl import URL
 
 from appliance.errors import Refused
 from appliance.media.api import DataLine, Directions, Gallery, IceServers, Session, Studio
+from appliance.network import Network
 from appliance.providers import api
 from appliance.providers.endpoints import Endpoints
 from appliance.providers.janus import protocol as wire
@@ -86,6 +87,12 @@ class JanusProvider:
         await asyncio.gather(*(leg.end(END_REASONS["503/shutdown"]) for leg in tuple(self._legs)))
         self._token.stop()
         await self._sockets.close()
+
+    def network_changed(self, _before: Network, now: Network) -> None:
+        """Whoever is in a room by an address that is gone is told at once: of one who is there alone nothing else is
+        missed for long."""
+        for leg in tuple(self._legs):
+            leg.network_changed(now.addresses)
 
     def reachable(self, target: api.Target) -> bool | None:
         return None if target.scheme in self.schemes else False
@@ -164,9 +171,10 @@ class JanusProvider:
 
     def link(
         self, name: str, *, on_up: Callable[[bool], None], on_message: Callable[[Json], None],
-        on_down: Callable[[str, bool], None],
+        on_down: Callable[[str, bool], None], alone: Callable[[], bool],
     ) -> JanusLink:
-        return JanusLink(self._connect, self._endpoints, name, on_up=on_up, on_message=on_message, on_down=on_down)
+        return JanusLink(self._connect, self._endpoints, name, on_up=on_up, on_message=on_message, on_down=on_down,
+                         alone=alone)
 
     def token_judged(self, refused: str) -> None:
         self._token.judged(refused)

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Set
 from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -46,7 +46,7 @@ from appliance.providers.janus.link import JanusLink
 from appliance.providers.janus.stay import Room, Stay
 from appliance.vocabulary import END_REASONS, Json, KeyMethod, Reason
 
-__all__ = ["CLOSE_S", "Doorkeeper", "RoomLeg"]
+__all__ = ["CLOSE_S", "JOB_S", "Doorkeeper", "RoomLeg"]
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,7 @@ CLOSE_S: Final = 1.0
 ORDER_S: Final = 5.0
 RECORD_S: Final = 5.0
 STOP_RECORDING_S: Final = 0.5  # of the two seconds that an end may take
+JOB_S: Final = 10.0  # for an offer, an answer or a candidate: servers for media are asked for less than that
 
 
 class Doorkeeper(Protocol):
@@ -61,7 +62,7 @@ class Doorkeeper(Protocol):
 
     def link(
         self, name: str, *, on_up: Callable[[bool], None], on_message: Callable[[Json], None],
-        on_down: Callable[[str, bool], None],
+        on_down: Callable[[str, bool], None], alone: Callable[[], bool],
     ) -> JanusLink: ...
 
     def data_line(self) -> DataLine: ...
@@ -88,7 +89,8 @@ class RoomLeg(ABC, Generic[S]):
         self._link = ground.link(
             leg_id[:12], on_up=lambda same: self._carry_out(stay.link_up(same=same)),
             on_message=lambda message: self._carry_out(stay.receive(message)),
-            on_down=lambda words, elsewhere: self._carry_out(stay.link_down(words, elsewhere=elsewhere)))
+            on_down=lambda words, elsewhere: self._carry_out(stay.link_down(words, elsewhere=elsewhere)),
+            alone=lambda: bool(stay.me_there) and not self._parts())
         self._publication: tuple[int, Session] | None = None
         self._line: tuple[int, DataLine] | None = None
         self._facts = Facts()
@@ -120,6 +122,10 @@ class RoomLeg(ABC, Generic[S]):
 
     def token_renewed(self) -> None:
         self._carry_out(self._stay.token_renewed())
+
+    def network_changed(self, addresses: Set[str]) -> None:
+        """``addresses``: those of ours that are left."""
+        self._link.network_changed(addresses)
 
     async def ring(self) -> None:
         """Nobody is called by a room."""
@@ -288,7 +294,11 @@ class RoomLeg(ABC, Generic[S]):
         self._facts.put(event)
 
     def _timeout(self, timer: Timer) -> None:
-        self._carry_out(self._stay.timeout(timer))
+        try:
+            self._carry_out(self._stay.timeout(timer))
+        except Exception:  # it is not started again then, and what it watches over would stand for good
+            log.exception("a timer of a room failed; this is a defect, and the room is joined again")
+            self._carry_out(self._stay.media_failed(self._stay.generation, END_REASONS["500/internal"]))
 
     # --- media ------------------------------------------------------------------------------------------------------
 
@@ -307,7 +317,10 @@ class RoomLeg(ABC, Generic[S]):
 
     async def _offer(self, generation: int, session: Session) -> None:
         if self._publication is not None and self._publication[1] is session:  # or it was let go while this job waited
-            self._carry_out(self._stay.offered(generation, await session.offer()))
+            await self._attempt(generation, self._offer_now(generation, session))
+
+    async def _offer_now(self, generation: int, session: Session) -> None:
+        self._carry_out(self._stay.offered(generation, await session.offer()))
 
     async def _take_answer(self, generation: int, sdp: str) -> None:
         if self._publication is not None and self._publication[0] == generation:
@@ -315,9 +328,12 @@ class RoomLeg(ABC, Generic[S]):
 
     async def _trickle(self, one: Trickle) -> None:
         try:
-            await self._take_candidate(one)
+            async with asyncio.timeout(JOB_S):
+                await self._take_candidate(one)
         except SignalingError as error:
             log.info("a candidate was refused: %s", error.message)
+        except TimeoutError:
+            log.warning("a candidate was not taken within %.0f s", JOB_S)
 
     async def _take_candidate(self, one: Trickle) -> None:
         """Raises SignalingError."""
@@ -325,19 +341,28 @@ class RoomLeg(ABC, Generic[S]):
             await self._publication[1].add_candidate(one.candidate, one.mid, one.line)
 
     async def _attempt(self, generation: int, work: Awaitable[None]) -> None:
+        """Whatever hangs here would hold up all that comes after it, of a later generation too."""
         try:
-            await work
+            async with asyncio.timeout(JOB_S):
+                await work
         except (SignalingError, Refused) as error:
             log.warning("no peer connection with the room: %s", error.message)
             self._carry_out(self._stay.media_failed(generation, reason_of(error)))
+        except TimeoutError:
+            log.warning("media took more than %.0f s over a description; the room is joined again", JOB_S)
+            self._carry_out(self._stay.media_failed(generation, END_REASONS["410/mediaLost"]))
 
-    def _listen(self, generation: int, events: AsyncIterator[SessionEvent], *, watching: bool) -> None:
+    def _listen(
+        self, generation: int, events: AsyncIterator[SessionEvent], *, watching: bool,
+        in_use: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """``in_use``: the end of a connection that is not any more is no loss."""
         async def listen() -> None:
             async for event in events:
                 if isinstance(event, DataMessage):
                     self._receive(event)
-                    continue
-                self._carry_out(self._stay.session(generation, event, watching=watching))
+                elif in_use():
+                    self._carry_out(self._stay.session(generation, event, watching=watching))
 
         self._chores.spawn(listen(), f"janus.{'gallery' if watching else 'publication'}.{self._id[:12]}")
 
@@ -366,9 +391,11 @@ class RoomLeg(ABC, Generic[S]):
             if self._line is None or self._line[1] is not line:
                 return
             try:
-                self._carry_out(text.answered(generation, await line.answer(effect.sdp)))
-            except (SignalingError, Refused) as error:
-                log.warning("no connection with the TextRoom: %s", error.message)
+                async with asyncio.timeout(JOB_S):
+                    said = await line.answer(effect.sdp)
+                self._carry_out(text.answered(generation, said))
+            except (SignalingError, Refused, TimeoutError) as error:
+                log.warning("no connection with the TextRoom: %s", str(error) or "its offer took media too long")
                 self._carry_out(text.session(generation, SessionClosed("badSdp")))
 
         self._chores.spawn(listen(), f"janus.text.{self._id[:12]}")

@@ -169,6 +169,8 @@ class Stay(ABC):
         match event:
             case SessionUp(security):
                 return [] if watching else self._up(security)
+            case SessionSilent() if not self._connected:  # a room that was never reached is given time
+                return []
             case SessionSilent() | SessionStranded():
                 return self._lose("media", END_REASONS["410/mediaLost"])
             case SessionClosed(why):

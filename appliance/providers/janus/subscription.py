@@ -1,8 +1,8 @@
 """What we receive of a room, as a state machine without I/O: one handle for the sound and pictures of all.
 
 One negotiation runs at a time: the server answers a request that comes during another one later, by its own offer. A
-stream of which nothing comes though it should is given back and subscribed anew, ever more seldom: whoever sends
-nothing for long means it.
+stream of which nothing comes though it should is given back and subscribed anew; where nothing comes of anybody the
+connection itself is made anew. Both ever more seldom and without end: whoever sends nothing for long may mean it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 from appliance.media.api import OnLine
 from appliance.media.layout import Quality
 from appliance.providers.janus import protocol as wire
-from appliance.providers.janus.effects import Carry, Effect, StartTimer, Timer, Unwatch, Watch
+from appliance.providers.janus.effects import CancelTimer, Carry, Effect, StartTimer, Timer, Unwatch, Watch
 from appliance.providers.janus.protocol import Person
 from appliance.providers.janus.requests import Answer, Requests, nothing
 from appliance.vocabulary import Json
@@ -21,8 +21,13 @@ from appliance.vocabulary import Json
 __all__ = ["Subscription"]
 
 RENEW_S: Final = 5.0  # of silence before it is looked whether a stream is to be subscribed anew
-RENEWED_AT: Final = frozenset({1, 3, 7, 15})
-"""Looks at a silent stream that have it subscribed anew: after 5, 15, 35 and 75 s."""
+RENEWED_AT: Final = frozenset({1, 3, 7, 15, 31})
+"""Looks at a silent stream that have it subscribed anew: after 5, 15, 35, 75 and 155 s."""
+RENEWED_EVERY: Final = 60
+"""Looks between two later ones: five minutes."""
+
+OFFER_S: Final = 10.0  # for an offer that the server owes us, and for our answer to one
+FORGIVE_S: Final = 30.0  # until what the server did not give is asked for again
 
 INSIST_S: Final = 1.0
 INSISTED: Final = 4
@@ -39,7 +44,7 @@ class Subscription:
     """Of one membership, for each generation of it anew (``begin``).
 
     persons: those in the room by feed; seen: as who or what a stream is heard or shown; wanted: what is to be received
-    now, with the quality where its sender has several; lost: the server made no handle.
+    now, with the quality where its sender has several; lost: the server made no handle, or owes us an offer.
     """
 
     def __init__(
@@ -62,11 +67,13 @@ class Subscription:
         self._insisting: dict[Stream, int] = {}  # times that it was asked for again
         self._switches = True  # the server puts another person on a line without a negotiation
         self._fed: set[Stream] = set()  # those whose data messages come: all on one line
-        self._unusable: set[Stream] = set()  # not to be had, until the person is told of again
+        self._unusable: set[Stream] = set()  # not to be had, until the person is told of again or time has passed
         self._singly = False  # one person at a time: of several the server has refused one, and says not which
         self._still: Set[str] = frozenset()  # our MIDs of which nothing comes
         self._looks: dict[Stream, int] = {}  # at a stream that was silent each time
         self._renewing: set[Stream] = set()  # to be given back
+        self._owed = False  # the server has still to make the offer with our last change in it
+        self._unanswered = False  # it has made one, of which media have still to make an answer
         self.handle: int | None = None
 
     @property
@@ -82,17 +89,21 @@ class Subscription:
     def forget(self) -> None:
         """We are not in the room any more. The handle may be claimed."""
         self._door = None
-        self._negotiating = self._attached = self._singly = False
+        self._clear()
+        self._unusable.clear()
+        self._looks.clear()
+        self._switches = True
+
+    def _clear(self) -> None:
+        """There is no subscription of ours."""
+        self._negotiating = self._attached = self._singly = self._owed = self._unanswered = False
         self._mids.clear()
         self._pictures.clear()
         self._given.clear()
         self._insisting.clear()
         self._fed.clear()
-        self._unusable.clear()
         self._still = frozenset()
-        self._looks.clear()
         self._renewing.clear()
-        self._switches = True
 
     def token_renewed(self) -> Sequence[Effect]:
         """Qualities that were refused for the old one are asked for again."""
@@ -136,17 +147,41 @@ class Subscription:
         return [StartTimer(Timer.RENEW, RENEW_S)] if mids and first else []
 
     def renew(self) -> Sequence[Effect]:
-        """Look at the silent ones again."""
+        """Look at the silent ones again. Where nothing comes of several at once, or still not of the only one, it may
+        be the connection; another disturbs nobody then."""
         flowing = {stream for stream, mid in self._mids.items() if mid not in self._still}
         self._looks = {stream: looks for stream, looks in self._looks.items()
                        if stream not in flowing and stream[0] in self._persons}
+        due = set()
         for stream, mid in self._mids.items():
             if mid in self._still and not self._muted(stream):
                 looks = self._looks[stream] = self._looks.get(stream, 0) + 1
-                if looks in RENEWED_AT:
-                    self._renewing.add(stream)
+                if looks in RENEWED_AT or looks % RENEWED_EVERY == 0:
+                    due.add(stream)
+        several = len({feed for feed, _ in due}) > 1
+        if due and not flowing and not self._negotiating and (several or max(map(self._looks.__getitem__, due)) > 1):
+            return self._anew()
+        self._renewing |= due
         again = [StartTimer(Timer.RENEW, RENEW_S)] if self._still or self._renewing else []
         return [*again, *self.follow()]
+
+    def overdue(self) -> Sequence[Effect]:
+        """The server made no offer that it owes us, or we made no answer to one."""
+        return self._lost() if self._owed or self._unanswered else []
+
+    def forgive(self) -> Sequence[Effect]:
+        """What the server did not give may be to be had now."""
+        self._unusable.clear()
+        return self.follow()
+
+    def _anew(self) -> Sequence[Effect]:
+        """By another handle, and so by another connection."""
+        effects: list[Effect] = [Unwatch(self._generation), CancelTimer(Timer.OFFER)]
+        if self.handle is not None:
+            effects += self._requests.ask({"janus": "detach", "handle_id": self.handle}, nothing, nothing)
+        self.handle = None
+        self._clear()
+        return [*effects, *self.follow()]
 
     def insist(self) -> Sequence[Effect]:
         """Ask again for the qualities that were asked for last; of one that is there the server does nothing."""
@@ -161,24 +196,20 @@ class Subscription:
         """Our answer to the server's offer."""
         if generation != self._generation or self._door is None or self.handle is None:
             return []
-        return self._requests.tell_plugin(self.handle, {"request": "start"}, self._started,
-                                          jsep={"type": "answer", "sdp": sdp})
+        self._unanswered = False
+        in_time: Sequence[Effect] = [] if self._owed else [CancelTimer(Timer.OFFER)]
+        return [*in_time, *self._requests.tell_plugin(self.handle, {"request": "start"}, self._started,
+                                                      jsep={"type": "answer", "sdp": sdp})]
 
     def taken_off(self, message: Json) -> Sequence[Effect]:
         """Not of our asking: who is not on a line any more has left, as the room will tell in a moment."""
         before = set(self._mids)
         effects = self._changed(message)
-        self._unusable |= before - set(self._mids)
-        return effects
+        return [*self._not_to_be_had(before - set(self._mids)), *effects]
 
     def hung_up(self) -> Sequence[Effect]:
         """The server closed the connection, on which nobody was."""
-        effects: list[Effect] = [Unwatch(self._generation)]
-        if self.handle is not None:
-            effects += self._requests.ask({"janus": "detach", "handle_id": self.handle}, nothing, nothing)
-        self.handle, self._attached, self._negotiating = None, False, False
-        self._fed.clear()
-        return [*effects, *self.follow()]
+        return self._anew()
 
     # --- steps ------------------------------------------------------------------------------------------------------
 
@@ -214,8 +245,13 @@ class Subscription:
     def _given_now(self, streams: set[Stream]) -> Answer:
         """The server's answer, which does not name those whose data messages are added to the line of others."""
 
+        fed = {one for one in streams if self._kind(one) == "data"}
+
         def done(message: Json) -> Sequence[Effect]:
-            self._fed |= {one for one in streams if self._kind(one) == "data"}
+            self._fed |= fed
+            data = wire.data_of(message)
+            if not fed and data.get("videoroom") == "updated" and "streams" not in data:
+                return self._anew()  # nothing changed for it: what it has of us is not what we believe
             return self._changed(message)
 
         return done
@@ -301,12 +337,13 @@ class Subscription:
         lines = wire.lines_of(data)
         self._take_lines(lines)
         sdp = wire.sdp_of(message, "offer")
+        self._owed = sdp is None
+        self._negotiating = self._unanswered = sdp is not None
+        in_time = StartTimer(Timer.OFFER, OFFER_S)
         if sdp is None:  # another offer is still under way; the next one has this change in it
-            self._negotiating = False
-            return []
-        self._negotiating = True
+            return [in_time]
         on = {line.mid: self._seen((line.feed, line.feed_mid)) for line in lines}
-        return [Watch(self._generation, sdp, on)]
+        return [in_time, Watch(self._generation, sdp, on)]
 
     def _started(self, _: Json) -> Sequence[Effect]:
         self._negotiating = False
@@ -316,14 +353,20 @@ class Subscription:
         """Who was to be subscribed has just left, or is not to be had: the others are."""
 
         def failed(_: Json) -> Sequence[Effect]:
+            effects: Sequence[Effect] = []
             if len({feed for feed, _ in streams}) > 1:
                 self._singly = True
             else:
-                self._unusable |= streams
+                effects = self._not_to_be_had(streams)
             self._negotiating = False
-            return self.follow()
+            return [*effects, *self.follow()]
 
         return failed
+
+    def _not_to_be_had(self, streams: set[Stream]) -> Sequence[Effect]:
+        first = streams and not self._unusable
+        self._unusable |= streams
+        return [StartTimer(Timer.FORGIVE, FORGIVE_S)] if first else []
 
 
 def _settled(_: Json) -> Sequence[Effect]:

@@ -1,7 +1,8 @@
 """The token for server and rooms: which one holds, how long it is good, and what is told of that.
 
 It comes from the settings, or from ``token.set``, which is kept in a file beside the data and holds until the settings
-name another one. A signed token of Janus says itself when it ends; of another, whoever gives it may say so.
+name another one, or from a server of tokens (``token_server``), and is then in memory alone. A signed token of Janus
+says itself when it ends; of another, whoever gives it may say so.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 EXPIRING_S: Final = 600.0
 EXPIRING_SHARE: Final = 0.2
 """Of its life, where that is less than EXPIRING_S: so is a new one asked for."""
+OVERDUE_SHARE: Final = 0.1
+"""And of one that is fetched: by then the next one should have been here."""
 PURPOSE: Final = "janus.token"
 NO_KEY: Final = Secret()
 LOOK_S: Final = 30.0  # the wall clock may be set meanwhile
@@ -47,17 +50,22 @@ class _Held:
 
 class Token:
     """Construction reads ``kept``, the file of what ``token.set`` gave (None: it is not kept), and encrypts it where it
-    is not and there is a ``key``. The rest on the loop. ``flag`` is that of the diagnostics."""
+    is not and there is a ``key``. The rest on the loop. ``flag`` is that of the diagnostics; ``fetched``: a server of
+    tokens has to give one."""
 
     def __init__(
         self, configured: Secret, clock: Clock, *, kept: Path | None, flag: Callable[..., None],
-        key: Secret = NO_KEY,
+        key: Secret = NO_KEY, fetched: bool = False,
     ) -> None:
         self._clock = clock
         self._kept = kept
         self._flag = flag
         self._configured = configured
         self._refused = ""
+        self._fetched = fetched
+        self._unfetched = ""
+        self.wanted = asyncio.Event()
+        """The server has refused the one in force."""
         self._timer: asyncio.TimerHandle | None = None
         self._key = key
         self._held = _read(kept, key, configured) or self._of_settings()
@@ -69,9 +77,9 @@ class Token:
 
     @property
     def expired(self) -> bool:
-        """Never while the clock is not known to be right: the server judges then."""
+        """Or not there yet. Never while the clock is not known to be right: the server judges then."""
         left = self._left()
-        return left is not None and left <= 0
+        return (left is not None and left <= 0) or (self._fetched and not self._held.text)
 
     def start(self) -> None:
         """Begin to tell."""
@@ -103,8 +111,23 @@ class Token:
             raise StoreError(f"the token is in force but will not outlive a restart: {self._kept.parent} cannot be "
                              f"written ({error.strerror})") from error
 
+    def hold(self, text: str, life_s: float | None) -> float | None:
+        """One that was fetched, for so long as it or its server says; returns that in seconds, None: nobody knows."""
+        now = self._clock.wall()
+        ends = token_end(text) if life_s is None else now + life_s
+        self._unfetched = ""
+        self._take(_Held(text, ends, now, _digest(self._configured)))
+        return None if ends is None else max(0.0, ends - now)
+
+    def unfetched(self, why: str) -> None:
+        """There is none to be had: the one in force is good until it ends."""
+        self._unfetched = why
+        self._look()
+
     def judged(self, refused: str) -> None:
         """The server has taken it (``""``), or refused it in these words."""
+        if refused:
+            self.wanted.set()
         if refused != self._refused:
             self._refused = refused
             self._look()
@@ -133,14 +156,18 @@ class Token:
         left, ends = self._left(), self._held.ends
         expiring = False
         if left is not None and ends is not None:
-            early = min(EXPIRING_S, EXPIRING_SHARE * max(0.0, ends - self._held.taken))
+            share = OVERDUE_SHARE if self._fetched else EXPIRING_SHARE
+            early = min(EXPIRING_S, share * max(0.0, ends - self._held.taken))
             expiring = 0 < left <= early
             edge = left - early if left > early else left
             if edge > 0:
                 self._again(min(LOOK_S, edge))
         elif ends is not None:
             self._again(LOOK_S)
-        words = "it has expired" if self.expired else self._refused and f"the server says: {self._refused}"
+        words = self._refused and f"the server says: {self._refused}"
+        if self.expired:
+            words = "it has expired" if self._held.text else "there is none yet"
+            words += self._unfetched and f", and janus.token_url gave none: {self._unfetched}"
         self._flag("tokenExpiring", expiring, what=None if ends is None else f"on {rfc3339(ends)}")
         self._flag("tokenInvalid", bool(words), what=words)
 

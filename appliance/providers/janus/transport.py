@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from typing import Any, Final, Protocol
 
 from appliance.vocabulary import Json
@@ -24,6 +24,9 @@ class Channel(Protocol):
     async def receive(self) -> Json:
         """The next one; what is no JSON object is left out. Raises ConnectionError, with words for people, when it is
         over."""
+
+    def is_cut_off(self, addresses: Set[str]) -> bool:
+        """Whether it begins at none of these addresses of this machine any more."""
 
     async def close(self) -> None:
         """Send what was given, then leave. May be called twice."""

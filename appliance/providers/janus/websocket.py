@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import ssl
+from collections.abc import Set
 from typing import Any, Final
 
 import aiohttp
 
+from appliance.network import is_cut_off
 from appliance.providers.janus.transport import CLOSE_S, HEARTBEAT_S, MAX_MESSAGE, Channel, parsed
 from appliance.vocabulary import Json
 
@@ -74,6 +76,10 @@ class _WebSocket:
                 return told
             log.warning("a message of the room server is no JSON object; it is left out")
         raise ConnectionError("it closed the connection")
+
+    def is_cut_off(self, addresses: Set[str]) -> bool:
+        name = self._socket.get_extra_info("sockname")
+        return name is not None and is_cut_off(name[0], addresses)
 
     async def close(self) -> None:
         await self._socket.close()

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from typing import Final
 
 from appliance.errors import Refused
-from appliance.media.api import Directions
-from appliance.media.plain_rtp import PlainSession, Protection
+from appliance.media.api import Directions, IceServers
+from appliance.media.plain_rtp import PlainSession
 from appliance.media.studio import Studio
+from appliance.media.ways import Place, Protection
 from appliance.providers.sip.agent import ENCRYPTED, Agent, Hop, Identity, hop_of
 from appliance.providers.sip.digest import Credentials
 from appliance.providers.sip.grammar import Malformed
@@ -24,22 +26,24 @@ from appliance.providers.sip.leg import SipLeg
 from appliance.providers.sip.listener import Listener
 from appliance.providers.sip.locate import locate
 from appliance.providers.sip.message import Message, Request
-from appliance.providers.sip.offer import Negotiation
-from appliance.providers.sip.registration import Registration, State
+from appliance.providers.sip.offer import Carrier, Negotiation
+from appliance.providers.sip.registration import FlowBackoff, Registration, State
 from appliance.providers.sip.transaction import ServerInvite
 from appliance.providers.sip.transport import Flow, StreamFlow, UdpFlow
 from appliance.providers.sip.uri import Uri
+from appliance.providers.sip.video_line import Pictures
 from appliance.providers.sip.websocket import WebSocketFlow
 from appliance.settings import SipAccountSettings
+from appliance.tasks import Changes
 from appliance.vocabulary import Json
 
-__all__ = ["Account", "Tls"]
+__all__ = ["MOVING_S", "Account", "Tls"]
 
 log = logging.getLogger(__name__)
 
-RETRIES_S: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 SERVERS: Final = 16  # of all names of an account
 SILENT: Final = "the server does not answer"
+MOVING_S: Final = 4.0  # for it to be up at another server
 FAREWELL_S: Final = 1.0  # for what is still to be said when the account is left
 
 
@@ -67,21 +71,24 @@ class Tls:
 
 class Account:
     """A ``leg.Ground``. ``contact_user``: the secret half of our contact, the same for ever; ``instance``: URN of this
-    device. ``on_invite``: somebody calls; ``on_change``: ``up`` or ``trouble`` is another one; ``admit``
-    raises Refused for who may not be called."""
+    device. ``on_invite``: somebody calls; ``on_change``: ``up`` or ``trouble`` is another one; ``admit`` raises
+    Refused for who may not be called; ``ice``: servers for paths with DTLS; ``impostor`` is told in whose place
+    somebody else has answered."""
 
     def __init__(
         self, settings: SipAccountSettings, studio: Studio, tls: Tls, *, name: str,
         contact_user: str, instance: str, encrypt: bool,
         on_invite: Callable[[Account, Request, ServerInvite, Hop], None], on_change: Callable[[], None],
-        admit: Callable[[Uri], None],
+        admit: Callable[[Uri], None], ice: IceServers, impostor: Callable[[str], None],
     ) -> None:
         self.settings = settings
         self.legs: set[SipLeg] = set()
         self._studio = studio
         self._encrypt = encrypt
         self._on_change = on_change
+        self._ice = ice
         self.admit = admit
+        self.impostor = impostor
         address = Uri.parse(settings.address)
         self._named = [Uri.parse(f"sip:{one}") for one in settings.servers] or [address]
         self._servers = [hop_of(one, settings.transport) for one in self._named]
@@ -97,14 +104,22 @@ class Account:
             self._flow, loop, on_invite=lambda *invite: on_invite(self, *invite),
             credentials=Credentials(settings.username or address.user, password) if password else None,
             trace=_trace)
-        self._registration = Registration(self.agent, settings.expires_s, self._registration_changed)
+        self._backoff = FlowBackoff()
+        self._registration = Registration(
+            self.agent, settings.expires_s, self._registration_changed, on_failure=self._failed_over,
+            renew=self._renew_flow, backoff=self._backoff)
         self._alive = KeepAlive(self.agent, self._server_lost, self._server_heard)  # of a trunk
+        if not settings.register:
+            self.agent.on_flow_failed = self._server_lost
         self._silent = False  # it does not answer
         self.moving = False
         """On its way to another server: up, or known not to be, soon."""
         self._open = False
+        self._changes = Changes()
         self._why = ""  # no connection
         self._renew = asyncio.Event()
+        self._pause_s = 0.0  # before that
+        self._pausing = False
         self._task: asyncio.Task[None] | None = None
 
     def _make_flow(self, server: Hop, tls: Tls) -> Flow:
@@ -151,28 +166,17 @@ class Account:
 
     async def _run(self) -> None:
         """Open the way to the server, again whenever it is broken."""
-        failures = 0
         while True:
-            self._renew.clear()
+            await self._patience()
             try:
                 if self._at == 0:
                     await self._find_servers()
                 await self._flow.open()
             except OSError as error:
-                self.moving = False
                 self._opened(False, _words(error))
-                self._next_server()
-                if self._at:
-                    continue
-                pause = RETRIES_S[min(failures, len(RETRIES_S) - 1)]
-                failures += 1
-                try:
-                    async with asyncio.timeout(pause):
-                        await self._renew.wait()
-                except TimeoutError:
-                    pass
+                if not self._failed_over():
+                    self._pause_s = self._backoff.failed()
                 continue
-            failures = 0
             self.moving = self.moving and self.settings.register
             self._opened(True, "")
             if self.settings.register:
@@ -181,14 +185,35 @@ class Account:
                 self._alive.start(0.0)
             await self._renew.wait()
 
+    async def _patience(self) -> None:
+        """Wait as long as is due, unless something else is wanted meanwhile."""
+        pause, self._pause_s = self._pause_s, 0.0
+        self._renew.clear()
+        if pause:
+            self._pausing = True
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._renew.wait()
+            self._pausing = False
+            self._renew.clear()
+
+    def hurry(self) -> None:
+        """Somebody needs help: the way that would be tried after a pause is tried now."""
+        if not self._open:
+            self.moving = True
+            if self._pausing:
+                self._renew.set()
+
     def _opened(self, opened: bool, why: str) -> None:
         if (opened, why) != (self._open, self._why):
             self._open, self._why = opened, why
-            self._on_change()
+            self._changed()
 
     def _broken(self) -> None:
         self._alive.stop()
+        self._registration.suspend()
         self._opened(False, "the server closed the connection")
+        self._pause_s = self._backoff.lost()
         self._renew.set()
 
     def network_changed(self, addresses: frozenset[str]) -> None:
@@ -211,37 +236,67 @@ class Account:
         self._flow.server = server = self._servers[self._at]
         self.agent.identity = replace(self.agent.identity, server=server)
 
+    def _changed(self) -> None:
+        self._changes.tell()
+        self._on_change()
+
     def _registration_changed(self) -> None:
         registration = self._registration
         log.info("account %s: %s", self.settings.name, registration.state.value)
         self.moving = self.moving and registration.state is State.TRYING
-        failed = registration.state is State.LOST or (
-            registration.state is State.REFUSED and registration.status >= 500)
-        if failed:
-            self._go_to_next()
-        self._on_change()
+        self._changed()
+
+    def _failed_over(self) -> bool:
+        """The server in use is not there: whether another one is tried at once, which is so but after the last one."""
+        self._next_server()
+        if self._at:
+            self._renew.set()
+        elif self.moving:
+            self.moving = False
+            self._changed()
+        return bool(self._at)
+
+    def _renew_flow(self) -> bool:
+        """Over UDP the way to the same server is as good as another one."""
+        if self.settings.transport == "udp" and len(self._servers) == 1:
+            return False
+        self._renew.set()
+        return True
 
     def _server_lost(self) -> None:
         """A trunk does not answer: the next one is used, or the same as soon as it does."""
         if not self._silent:
             log.info("account %s: %s", self.settings.name, SILENT)
         self._silent = True
-        self._go_to_next()
-        self._on_change()
+        pause = self._backoff.lost()
+        if self._renew_flow():
+            self._alive.stop()
+            if not self._failed_over():
+                self._pause_s = pause
+        self._changed()
 
     def _server_heard(self) -> None:
+        self._backoff.heard()
         if self._silent:
             log.info("account %s: the server answers again", self.settings.name)
             self._silent = False
-            self._on_change()
+            self._changed()
 
     def server_silent(self) -> None:
-        """A call has had no word from it: where there is another one, the next call goes there, but not while another
-        call still goes by this one."""
+        """It takes no call, or says no word to one: where there is another one, what comes next goes there, but not
+        while another call still goes by this one."""
         if len(self.legs) <= 1 and len(self._servers) > 1:
             self.moving = True
             self._opened(False, "")
             self._go_to_next()
+
+    async def settled(self) -> bool:
+        """Wait while it is on its way to another server, for MOVING_S at the most; returns whether it is up."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(MOVING_S):
+                while self.moving and not self.up:
+                    await self._changes.next()
+        return self.up
 
     def _go_to_next(self) -> None:
         if len(self._servers) > 1:
@@ -283,7 +338,8 @@ class Account:
     def document(self) -> Json:
         state = "connected" if not self.settings.register and self._open else self._registration.state.value
         return {"address": self.settings.address, "server": self._at + 1, "up": self.up, "state": self.trouble or state,
-                "calls": len(self.legs), "strangers": self.agent.unwanted, "malformed": self.agent.malformed}
+                "calls": len(self.legs), "strangers": self.agent.unwanted, "malformed": self.agent.malformed,
+                "flooded": self.agent.flooded}
 
     @property
     def domain(self) -> str:
@@ -303,12 +359,25 @@ class Account:
     def signalling(self) -> Json:
         return {"signalling": self.settings.transport.upper()}
 
-    def negotiation(self, ports: tuple[int, int], *, plain: bool = False) -> Negotiation:
-        return Negotiation(self.media_host, ports, secure=self.settings.transport in ENCRYPTED and not plain,
-                           insist=self._encrypt and not plain)
+    @property
+    def carrier(self) -> Carrier:
+        return Carrier.ICE if self.settings.encryption == "dtls" else Carrier.PORTS
 
-    def session(self, wanted: Directions, protection: Protection) -> PlainSession:
-        return self._studio.plain_session(wanted, protection=protection)
+    @property
+    def pictures(self) -> bool:
+        return self.settings.video
+
+    def negotiation(
+        self, places: Mapping[str, Place], pictures: Pictures | None, *, sending: bool = False, asked: bool = False,
+        plain: bool = False,
+    ) -> Negotiation:
+        wish = self.settings.encryption
+        secure = wish == "sdes" or (wish == "auto" and self.settings.transport in ENCRYPTED)
+        return Negotiation(self.media_host, places, secure=secure and not plain, insist=self._encrypt and not plain,
+                           pictures=pictures, sending=sending, asked=asked)
+
+    def session(self, wanted: Directions, protections: Mapping[str, Protection]) -> PlainSession:
+        return self._studio.plain_session(wanted, protections=protections, ice=self._ice)
 
     def address(self, uri: str) -> Uri:
         try:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from appliance.providers.sip.body import SDP, description_of
@@ -34,8 +35,8 @@ from appliance.providers.sip.transaction import (
 from appliance.providers.sip.uri import NameAddr, Uri
 
 __all__ = [
-    "ALLOWED", "ANONYMOUS", "ENCRYPTED", "RELIABLE", "SUPPORTED", "Agent", "Exchange", "Hop", "Identity", "Session",
-    "Wire", "hop_of", "phrase_of", "reason_header",
+    "ALLOWED", "ANONYMOUS", "ENCRYPTED", "RELIABLE", "SUPPORTED", "Agent", "Exchange", "Hop", "Identity", "Seen",
+    "Session", "Wire", "hop_of", "phrase_of", "reason_header",
 ]
 
 log = logging.getLogger(__name__)
@@ -44,9 +45,15 @@ ALLOWED: Final = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "INFO", "UPDATE",
 RELIABLE: Final = "100rel"
 SUPPORTED: Final = frozenset({"timer", RELIABLE, "replaces", "norefersub"})
 TRANSACTIONS: Final = 512  # of theirs at a time; more is a flood, and is dropped
+FROM_ONE: Final = 128  # of these of one peer: a flood of it leaves the others room
 PORTS: Final = {"udp": 5060, "tcp": 5060, "tls": 5061, "ws": 80, "wss": 443}
 ENCRYPTED: Final = ("tls", "wss")
+DATAGRAM: Final = 1300  # bytes of a request that still go by UDP on a path nobody has measured (RFC 3261 18.1.1)
+VIA: Final = 120  # bytes of the header field that says so
+REFUSED_S: Final = 600.0  # for so long who took no connection is sent datagrams, in fragments
+REFUSED: Final = 64
 AGENT: Final = "Edgecall"
+FLOW_FAILED: Final = 430
 ANONYMOUS: Final = NameAddr(Uri("sip", "anonymous", "anonymous.invalid"), "Anonymous")
 
 _PHRASES: Final = {
@@ -92,6 +99,10 @@ def hop_of(uri: Uri, transport: str) -> Hop:
     return Hop(chosen, host.strip("[]"), uri.port or PORTS[chosen])
 
 
+Seen = tuple[str, int]
+"""Address and port that a server sees us at."""
+
+
 class Wire(Protocol):
     """The network as the agent needs it."""
 
@@ -100,6 +111,9 @@ class Wire(Protocol):
 
     def send(self, data: bytes, hop: Hop, failed: Callable[[], None]) -> None:
         """In order. ``failed`` is called, never from within, when it certainly does not arrive."""
+
+    def probe(self, heard: Callable[[Seen | None], None]) -> None:
+        """See ``Flow``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +159,7 @@ class Exchange:
         self.request = request
         self._agent = agent
         self._hop = hop
+        self._way = hop
         self._on_response = on_response
         self._on_failure = on_failure
         self._next_cseq = next_cseq or (lambda: self.request.cseq.number + 1)
@@ -155,7 +170,8 @@ class Exchange:
         self.transaction = self._begin()
 
     def _begin(self) -> ClientTransaction:
-        return self._agent.begin(self.request, self._hop, self._response, self._failure)
+        self._way = self._agent.way_of(self.request, self._hop)
+        return self._agent.begin(self.request, self._way, self._response, self._failure)
 
     def start(self) -> None:
         self.transaction.start()
@@ -163,6 +179,8 @@ class Exchange:
     def _response(self, response: Response) -> None:
         if response.status in (401, 407) and self._answer(response):
             return
+        if response.status == FLOW_FAILED:
+            self._agent.on_flow_failed()
         self._over = self._over or response.final
         if not response.final and not self._heard:
             self._heard = True
@@ -179,14 +197,21 @@ class Exchange:
         if not authenticator.retry(again, response):
             return False
         self._rounds += 1
-        again.headers.drop("via")
         again.headers.set("CSeq", f"{self._next_cseq()} {again.method}")
-        self.request, self._heard = again, False
-        self.transaction = self._begin()
-        self.transaction.start()
+        self._send_again(again)
         return True
 
+    def _send_again(self, request: Request) -> None:
+        request.headers.drop("via")
+        self.request, self._heard = request, False
+        self.transaction = self._begin()
+        self.transaction.start()
+
     def _failure(self, failure: Failure) -> None:
+        if failure is Failure.TRANSPORT and self._way != self._hop and self._cancelled is None:
+            self._agent.refused(self._way)
+            self._send_again(self.request.copy())
+            return
         self._over = True
         self._on_failure(failure)
 
@@ -208,7 +233,7 @@ class Exchange:
         cancel.headers.add("CSeq", f"{request.cseq.number} CANCEL")
         if reason:
             cancel.headers.add("Reason", reason)
-        self._agent.begin(cancel, self._hop, lambda _: None, lambda _: None, stamped=True).start()
+        self._agent.begin(cancel, self._way, lambda _: None, lambda _: None, stamped=True).start()
         self._agent.clock.call_later(self._agent.timings.patience, self._given_up)
 
     def _given_up(self) -> None:
@@ -229,10 +254,14 @@ class Agent:
         self.timings = timings or Timings()
         self.authenticator = Authenticator(credentials) if credentials is not None else None
         self.route: Sequence[NameAddr] = ()  # of requests outside dialogs: Service-Route, outbound proxy
-        self.public: tuple[str, int] | None = None  # where the server sees us, if that is another address than ours
+        self.public: Seen | None = None  # if that is another address than ours
+        self.outbound = True  # the registrar may be told which of our flows this is (RFC 5626)
+        self.keeps_flow = False  # it knows them: who calls us in a dialog comes by this one
+        self.on_flow_failed: Callable[[], None] = lambda: None  # a proxy has lost it
         self.on_said: Callable[[], None] = lambda: None  # no request of ours is without an answer
         self.malformed = 0
         self.unwanted = 0  # requests of strangers
+        self.flooded = 0  # requests of those who have too many under way
         self._wire = wire
         self._on_invite = on_invite
         self._trace = trace
@@ -240,6 +269,9 @@ class Agent:
         self._servers: dict[tuple[str, ...], ServerTransaction] = {}
         self._sessions: dict[tuple[str, str], Session] = {}
         self._inviting: dict[ServerTransaction, Session] = {}
+        self._refused: dict[Hop, float] = {}  # who took no connection, until when that counts
+        self._peers: Counter[str] = Counter()  # how many of ``_servers`` are of each address
+        self._secret = identity.contact_user.encode()
 
     # --- out --------------------------------------------------------------------------------------------------------
 
@@ -298,13 +330,37 @@ class Agent:
     def send_ack(self, request: Request) -> Callable[[], None]:
         """Send the ACK of a 2xx (13.2.2.4), and return what sends it again. Raises Malformed."""
         hop = self._next_hop(request, in_dialog=True)
-        self._stamp(request, hop)
+        way = self.way_of(request, hop)
+        self._stamp(request, way)
 
         def send() -> None:
-            self._send(request, hop, lambda: None)
+            self._send(request, way, failed)
+
+        def failed() -> None:
+            nonlocal way
+            if way != hop:
+                self.refused(way)
+                way = hop
+                request.headers.drop_first("via")
+                self._stamp(request, way)
+                send()
 
         send()
         return send
+
+    def way_of(self, request: Request, hop: Hop) -> Hop:
+        """The hop by a connection, where a request might not fit into one packet (RFC 3261 18.1.1)."""
+        if hop.reliable or len(request.serialise()) + VIA <= DATAGRAM:
+            return hop
+        way = replace(hop, transport="tcp")
+        return way if self.clock.time() >= self._refused.get(way, 0.0) else hop
+
+    def refused(self, way: Hop) -> None:
+        """There is no connection to be had: what is too large goes there as a datagram, for now."""
+        log.debug("%s:%d takes no connection: what is large goes as a datagram", way.host, way.port)
+        if len(self._refused) >= REFUSED:
+            self._refused.clear()
+        self._refused[way] = self.clock.time() + REFUSED_S
 
     def contact(self, hop: Hop | None = None, *, registered: bool = False) -> NameAddr:
         """Where we are reached. ``registered``: with what tells a registrar that it is the same one again."""
@@ -312,14 +368,20 @@ class Agent:
         host, port = self.public or self._wire.local(hop)
         told = "ws" if hop.transport == "wss" else hop.transport
         params = {} if told == "udp" else {"transport": told}
+        if self.keeps_flow and not registered:
+            params["ob"] = ""
         uri = Uri("sip", self.identity.contact_user, f"[{host}]" if ":" in host else host, port, params)
         instance = self.identity.instance if registered else ""
-        return NameAddr(uri, "", {"+sip.instance": f"<{instance}>", "reg-id": "1"} if instance else {})
+        flow = {"reg-id": "1"} if self.outbound else {}
+        return NameAddr(uri, "", {"+sip.instance": f"<{instance}>", **flow} if instance else {})
+
+    def probe(self, heard: Callable[[Seen | None], None]) -> None:
+        self._wire.probe(heard)
 
     def _next_hop(self, request: Request, *, in_dialog: bool) -> Hop:
         routes = request.addresses("route") if in_dialog else list(self.route)
         server = self.identity.server
-        if routes:
+        if routes and not request.strict:
             return hop_of(routes[0].uri, server.transport)
         return hop_of(request.uri, server.transport) if in_dialog else server
 
@@ -327,6 +389,8 @@ class Agent:
         host, port = self._wire.local(hop)
         branch = COOKIE + secrets.token_hex(12)
         params = {"rport": "", "branch": branch} if hop.transport == "udp" else {"branch": branch}
+        if request.method == "REGISTER":
+            params["keep"] = ""  # we would keep the flow alive (RFC 6223)
         via = Via(hop.transport.upper(), f"[{host}]" if ":" in host else host, port, params)
         request.headers.prepend("Via", str(via))
 
@@ -338,6 +402,13 @@ class Agent:
 
     def receive(self, data: bytes, hop: Hop) -> None:
         """Whatever arrived from there."""
+        words = data.lstrip(b"\r\n\0 ")
+        if not words:  # a keep-alive
+            return
+        # what is neither a response nor names our contact is a stranger's: it costs next to nothing
+        if not words.startswith(b"SIP/") and self._secret not in words and not self.identity.trusted(hop):
+            self.unwanted += 1
+            return
         try:
             message = parse(data)
             if isinstance(message, Response):
@@ -371,16 +442,21 @@ class Agent:
         if session is None and not self._admitted(request, hop):
             self.unwanted += 1
             return
-        if len(self._servers) >= TRANSACTIONS:
+        if len(self._servers) >= TRANSACTIONS or self._peers[hop.host] >= FROM_ONE:
+            self.flooded += 1
             return
         self._trace("in", request, hop)
         transaction = self._serve(request, hop, via, key)
-        if request.method == "CANCEL":
-            self._cancel(request, transaction)
-        elif session is not None:
-            session.receive(request, transaction)
-        else:
-            self._outside(request, transaction, hop)
+        try:
+            if request.method == "CANCEL":
+                self._cancel(request, transaction)
+            elif session is not None:
+                session.receive(request, transaction)
+            else:
+                self._outside(request, transaction, hop)
+        except Malformed:
+            self.respond(transaction, 400)  # a transaction without a final response has no end
+            raise
 
     def _admitted(self, request: Request, hop: Hop) -> bool:
         return request.uri.user == self.identity.contact_user or self.identity.trusted(hop)
@@ -391,10 +467,14 @@ class Agent:
         made = kind(request, self.clock, self.timings, reliable=hop.reliable,
                     send=lambda message: self._send(message, back, lambda: None))
         self._servers[key] = made
+        self._peers[hop.host] += 1
 
         def ended() -> None:
-            self._servers.pop(key, None)
             self._inviting.pop(made, None)
+            if self._servers.pop(key, None) is not None:
+                self._peers[hop.host] -= 1
+                if not self._peers[hop.host]:
+                    del self._peers[hop.host]
 
         made.on_end = ended
         return made
@@ -422,7 +502,8 @@ class Agent:
         elif required:
             self.respond(transaction, 420, ("Unsupported", ", ".join(sorted(required))))
         elif request.method == "OPTIONS":
-            self.respond(transaction, 200, ("Allow", ", ".join(ALLOWED)), ("Accept", SDP))
+            self.respond(transaction, 200, ("Allow", ", ".join(ALLOWED)), ("Accept", SDP),
+                         ("Supported", ", ".join(sorted(SUPPORTED))))
         elif request.method == "INVITE" and description_of(request) is None:
             self.respond(transaction, 415, ("Accept", SDP), ("Accept-Encoding", "identity"))
         elif request.method == "REFER":  # only who talks with us may send us on

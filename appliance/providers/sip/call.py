@@ -17,7 +17,17 @@ from typing import Final, TypeVar
 from appliance.providers.sip.agent import ALLOWED, RELIABLE, SUPPORTED, Agent, Exchange
 from appliance.providers.sip.body import SDP, description_of, sdp_of
 from appliance.providers.sip.dialog import Dialog
-from appliance.providers.sip.events import Answered, Closed, Event, Keyed, Offered, Refused, Sent, causes_of
+from appliance.providers.sip.events import (
+    Answered,
+    Closed,
+    Event,
+    Keyed,
+    KeyFrameWanted,
+    Offered,
+    Refused,
+    Sent,
+    causes_of,
+)
 from appliance.providers.sip.grammar import Malformed, quoted
 from appliance.providers.sip.message import Message, Request, Response
 from appliance.providers.sip.refer import Asked, Handover, Replaces
@@ -26,13 +36,18 @@ from appliance.providers.sip.session_timer import SessionTimer
 from appliance.providers.sip.transaction import Failure, ServerInvite, ServerTransaction, Timer
 from appliance.providers.sip.uri import Uri
 
-__all__ = ["Call", "Phase", "put_sdp", "warning"]
+__all__ = ["FAST_UPDATE", "MEDIA_CONTROL", "Call", "Phase", "put_sdp", "warning"]
 
 M = TypeVar("M", bound=Message)
 
 ACKS: Final = 32  # that can be sent again: of every branch, and of the latest descriptions
 RETRIES: Final = 8  # of one description that the peer cannot take now
 LATER_S: Final = 10.0  # the longest a peer may put it off (RFC 3261 14.2)
+MEDIA_CONTROL: Final = "application/media_control+xml"  # RFC 5168
+MEDIA_CONTROL_BYTES: Final = 4096  # of one that are looked at
+FAST_UPDATE: Final = (b'<?xml version="1.0" encoding="utf-8"?>\r\n<media_control><vc_primitive><to_encoder>'
+                      b"<picture_fast_update/></to_encoder></vc_primitive></media_control>\r\n")
+_FAST_UPDATE: Final = re.compile(rb"<\s*(?:\w+:)?picture_fast_update[\s/>]")
 _DIGIT: Final = re.compile(r"(?:signal\s*=\s*)?([0-9*#A-D])(?![0-9A-Z])", re.IGNORECASE)
 
 
@@ -342,6 +357,8 @@ class Call:
         self._agent.respond(transaction, 200, tag=self._tag)
         if digit is not None:
             self._on_event(Keyed(digit[1].upper()))
+        elif request.content_type == MEDIA_CONTROL and _FAST_UPDATE.search(request.body[:MEDIA_CONTROL_BYTES]):
+            self._on_event(KeyFrameWanted())
 
     def inform(self, content_type: str, body: bytes, told: Callable[[int], None]) -> bool:
         """Tell the peer something by INFO; ``told`` gets the status of its answer, 408 for none. False without a
@@ -398,7 +415,12 @@ class Call:
 
     def is_meant(self, replaces: Replaces) -> bool:
         """Whether it is this call that another one is to take the place of."""
-        return self._phase is Phase.UP and self._dialog is not None and replaces.names(self._dialog)
+        return self._phase is Phase.UP and self._dialog is not None and replaces.names(*self._dialog.key)
+
+    @property
+    def is_early(self) -> bool:
+        """Not answered yet."""
+        return self._phase is Phase.SETUP
 
     def cancelled(self, request: Request) -> None:
         """A CANCEL that comes too late changes nothing; what it can still reach is in ``incoming``."""

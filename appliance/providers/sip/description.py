@@ -10,7 +10,7 @@ from typing import Final
 
 from appliance.providers.sip.grammar import Malformed
 
-__all__ = ["DIRECTIONS", "Description", "Format", "Media", "is_address"]
+__all__ = ["DIRECTIONS", "Description", "Format", "Media", "NotAcceptable", "is_address"]
 
 MAX_BYTES: Final = 32 * 1024
 MAX_LINES: Final = 1024
@@ -20,8 +20,14 @@ DIRECTIONS: Final = ("sendrecv", "sendonly", "recvonly", "inactive")
 _MEDIA: Final = re.compile(r"([A-Za-z0-9_\-]{1,32}) (\d{1,5})(?:/\d{1,5})? ([A-Za-z0-9/.+\-]{1,64})((?: \S{1,32})*) *")
 _CONNECTION: Final = re.compile(r"IN IP[46] ([A-Za-z0-9.:_\-]{1,255})(?:/\d{1,3}){0,2} *", re.IGNORECASE)
 _RTPMAP: Final = re.compile(r"(\d{1,3}) +([A-Za-z0-9_.+\-]{1,64})/(\d{1,6})(?:/(\d{1,2}))? *")
-_SPELT: Final = {"pcmu": "PCMU", "pcma": "PCMA", "g722": "G722"}
+_SPELT: Final = {"pcmu": "PCMU", "pcma": "PCMA", "g722": "G722", "cn": "CN", "h264": "H264"}
+_BANDWIDTH: Final = re.compile(r"(AS|TIAS|CT):(\d{1,9})", re.IGNORECASE)
+_OVERHEAD: Final = 0.07  # of headers, which AS counts and TIAS does not (RFC 3890)
 _STATIC: Final = {0: ("pcmu", 8000), 8: ("pcma", 8000), 9: ("g722", 8000), 13: ("cn", 8000), 18: ("g729", 8000)}
+
+
+class NotAcceptable(Exception):
+    """The peer's description and ours have nothing in common: 488. The words say what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,8 @@ class Format:
 
 @dataclass(slots=True)
 class Media:
-    """One media line. ``address``: of its own ``c=``, else empty. Attributes as (name, value) in order."""
+    """One media line. ``address``: of its own ``c=``, else empty. ``bandwidth``: bits per second of payload that its
+    writer takes, 0: any. Attributes as (name, value) in order."""
 
     kind: str
     port: int
@@ -61,6 +68,7 @@ class Media:
     formats: list[str]
     address: str = ""
     attributes: list[tuple[str, str]] = field(default_factory=list)
+    bandwidth: int = 0
 
     def attribute(self, name: str) -> str | None:
         return next((value for key, value in self.attributes if key == name), None)
@@ -81,15 +89,16 @@ class Media:
 
     def rejected(self) -> Media:
         """The same line refused (RFC 3264 6)."""
-        return Media(self.kind, 0, self.proto, self.formats[:1] or ["0"])
+        names = [("mid", mid)] if (mid := self.attribute("mid")) else []
+        return Media(self.kind, 0, self.proto, self.formats[:1] or ["0"], attributes=names)
 
 
 @dataclass(slots=True)
 class Description:
-    """``address``: of the session's ``c=``; ``direction``: of the session, for lines that have none."""
+    """``address``: of the session's ``c=``; ``attributes``: of the session, for lines that have none of their own."""
 
     address: str = ""
-    direction: str = ""
+    attributes: list[tuple[str, str]] = field(default_factory=list)
     origin: str = ""
     media: list[Media] = field(default_factory=list)
 
@@ -121,15 +130,14 @@ class Description:
                     self.media[-1].address = match[1]
                 else:
                     self.address = match[1]
+            case "b=" if self.media:
+                self.media[-1].bandwidth = _bandwidth(value) or self.media[-1].bandwidth
             case "o=":
                 self.origin = value
             case "a=":
                 name, _, text = value.partition(":")
-                name = name.strip().lower()
-                if self.media:
-                    self.media[-1].attributes.append((name, text.strip()))
-                elif name in DIRECTIONS:
-                    self.direction = name
+                kept = self.media[-1].attributes if self.media else self.attributes
+                kept.append((name.strip().lower(), text.strip()))
             case _:
                 pass
 
@@ -137,10 +145,23 @@ class Description:
         """The address of a line."""
         return media.address or self.address
 
-    def direction_of(self, media: Media) -> str:
-        """Seen from who wrote it. An address of nowhere is how hold was told before RFC 3264."""
-        told = next((name for name, _ in media.attributes if name in DIRECTIONS), self.direction or "sendrecv")
-        if self.where(media) in ("0.0.0.0", "::"):  # noqa: S104 - read, not bound
+    def all_of(self, media: Media, name: str) -> list[str]:
+        """Values of an attribute of the line, or of the session where the line has none."""
+        return media.all(name) or [value for key, value in self.attributes if key == name]
+
+    def first_of(self, media: Media, name: str) -> str | None:
+        return next(iter(self.all_of(media, name)), None)
+
+    def bundles(self, *mids: str) -> bool:
+        """Whether these lines are in one bundle (RFC 9143)."""
+        groups = [value.split() for name, value in self.attributes if name == "group"]
+        return all(mids) and any(one[0].upper() == "BUNDLE" and set(mids) <= set(one[1:]) for one in groups if one)
+
+    def direction_of(self, media: Media, *, ice: bool = False) -> str:
+        """Seen from who wrote it. An address of nowhere is how hold was told before RFC 3264; with ``ice`` it only
+        means that no path is known yet."""
+        told = next((name for name, _ in (*media.attributes, *self.attributes) if name in DIRECTIONS), "sendrecv")
+        if not ice and self.where(media) in ("0.0.0.0", "::"):  # noqa: S104 - read, not bound
             return {"sendrecv": "sendonly", "recvonly": "inactive"}.get(told, told)
         return told
 
@@ -149,10 +170,24 @@ class Description:
         family = "IP6" if ":" in self.address else "IP4"
         here = f"IN {family} {self.address}"
         lines = ["v=0", f"o=- {self.origin} {here}", "s=-", f"c={here}", "t=0 0"]
+        lines += [f"a={name}:{value}" for name, value in self.attributes]
         for media in self.media:
             lines.append(f"m={media.kind} {media.port} {media.proto} {' '.join(media.formats)}")
+            if media.address not in ("", self.address):
+                lines.append(f"c=IN {'IP6' if ':' in media.address else 'IP4'} {media.address}")
+            if media.bandwidth:
+                whole = -(-media.bandwidth // round(1000 * (1 - _OVERHEAD)))
+                lines += [f"b=AS:{whole}", f"b=TIAS:{media.bandwidth}"]
             lines += [f"a={name}:{value}" if value else f"a={name}" for name, value in media.attributes]
         return ("\r\n".join(lines) + "\r\n").encode()
+
+
+def _bandwidth(value: str) -> int:
+    """Bits per second of payload; 0 for what is not known."""
+    match = _BANDWIDTH.fullmatch(value.strip())
+    if match is None:
+        return 0
+    return int(match[2]) if match[1].upper() == "TIAS" else round(int(match[2]) * 1000 * (1 - _OVERHEAD))
 
 
 def is_address(text: str) -> bool:

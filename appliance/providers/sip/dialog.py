@@ -51,14 +51,14 @@ class Dialog:
 
     def request(self, method: str, cseq: int | None = None) -> Request:
         """A request within the dialog (12.2.1.1), without Via. ``cseq``: of an ACK, that of its INVITE."""
-        route, target = self.route, str(self.target)
+        route, target, strict = self.route, str(self.target), False
         if route and "lr" not in route[0].uri.params:  # a strict router of before RFC 3261: its address is the target
-            target, route = str(route[0].uri), [*route[1:], NameAddr(self.target)]
+            target, route, strict = str(route[0].uri), [*route[1:], NameAddr(self.target)], True
         headers = Headers([("Max-Forwards", "70"), ("From", str(self.local)), ("To", str(self.remote)),
                            ("Call-ID", self.call_id), ("CSeq", f"{cseq or self.next_cseq()} {method}")])
         for one in route:
             headers.add("Route", str(one))
-        return Request(headers, b"", method, target)
+        return Request(headers, b"", method, target, strict)
 
     def in_order(self, request: Request) -> bool:
         """Whether a request of the peer comes after those that were taken; then it is (12.2.2)."""

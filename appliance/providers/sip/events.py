@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from appliance.providers.sip.refer import Asked
 
 __all__ = [
-    "Answered", "Cause", "Closed", "Event", "Keyed", "Moved", "Offered", "Progress", "Refused", "Sent", "causes_of",
+    "Answered", "Cause", "Closed", "Event", "KeyFrameWanted", "Keyed", "Moved", "Offered", "Progress", "Refused",
+    "Sent", "causes_of",
 ]
 
 
@@ -68,6 +69,11 @@ class Keyed:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyFrameWanted:
+    """The peer needs a key frame, told by INFO (RFC 5168)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Moved:
     """Of our wish that the peer call somebody else: how that goes, by the status of its call. ``final``: the last of
     it; 2xx: it has worked."""
@@ -94,7 +100,7 @@ class Closed:
     contacts: tuple[Uri, ...] = ()
 
 
-Event = Progress | Answered | Offered | Refused | Keyed | Moved | Sent | Closed
+Event = Progress | Answered | Offered | Refused | Keyed | KeyFrameWanted | Moved | Sent | Closed
 
 
 def causes_of(message: Message) -> tuple[Cause, ...]:

@@ -8,13 +8,15 @@ And the texts of services that let telephones into a meeting. They ask for its n
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from appliance.settings import MeetingSettings
 
-__all__ = ["PAUSE_S", "PROMPT_S", "Digits", "Ears", "Pause", "Prompt", "Step", "sequence_of", "steps_of"]
+__all__ = ["PAUSE_S", "PROMPT_S", "SOUND_DB", "Digits", "Ears", "Pause", "Prompt", "Step", "Turn", "sequence_of",
+           "steps_of", "turns_of"]
 
 PAUSE_S: Final = 2.0
 SOUND_DB: Final = -45.0  # dBFS; above it somebody speaks, or a tone is played
@@ -40,6 +42,14 @@ class Prompt(Enum):
 Step = Digits | Pause | Prompt
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What is waited for, and the keys that are pressed then: none of the last turn."""
+
+    waits: tuple[Pause | Prompt, ...]
+    keys: str
+
+
 def steps_of(text: str) -> tuple[Step, ...]:
     """``text`` has been checked by its door, or the settings."""
     steps: list[Step] = []
@@ -51,6 +61,18 @@ def steps_of(text: str) -> tuple[Step, ...]:
         else:
             steps.append(Digits(part))
     return tuple(steps)
+
+
+def turns_of(steps: Sequence[Step]) -> Sequence[Turn]:
+    turns: list[Turn] = []
+    waits: list[Pause | Prompt] = []
+    for step in steps:
+        if isinstance(step, Digits):
+            turns.append(Turn(tuple(waits), step.keys))
+            waits.clear()
+        else:
+            waits.append(step)
+    return [*turns, Turn(tuple(waits), "")]
 
 
 def sequence_of(meeting: MeetingSettings) -> str:
@@ -68,7 +90,7 @@ def sequence_of(meeting: MeetingSettings) -> str:
 
 
 class Ears:
-    """Whether an announcement has been and is over, by the loudness of what comes."""
+    """Whether an announcement has been and is over, by the loudness of what comes; told once of each."""
 
     def __init__(self) -> None:
         self._spoke_s = 0.0
@@ -81,4 +103,12 @@ class Ears:
             self._quiet_s = 0.0
         else:
             self._quiet_s += seconds
-        return self._spoke_s >= SPEECH_S and self._quiet_s >= QUIET_S
+        over = self._spoke_s >= SPEECH_S and self.hears_nothing
+        if over:
+            self._spoke_s = 0.0
+        return over
+
+    @property
+    def hears_nothing(self) -> bool:
+        """For long enough that nothing is being said."""
+        return self._quiet_s >= QUIET_S

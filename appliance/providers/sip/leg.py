@@ -7,41 +7,41 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from enum import Enum
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 from appliance.errors import Refused
 from appliance.media.api import (
-    Directions,
     SessionClosed,
     SessionDigit,
     SessionEvent,
+    SessionKeyWanted,
     SessionSilent,
     SessionSound,
     SessionUp,
 )
-from appliance.media.plain_rtp import Line, PlainSession, Protection
-from appliance.media.transport import StreamFormat
+from appliance.media.ways import STRANGER, Place
 from appliance.providers import api
 from appliance.providers.chores import Chores
-from appliance.providers.endings import last_report
 from appliance.providers.endings import reason_of as reason_of_error
 from appliance.providers.facts import Facts
 from appliance.providers.sip import events as said
-from appliance.providers.sip.agent import Agent
+from appliance.providers.sip.agent import Hop
+from appliance.providers.sip.call import FAST_UPDATE, MEDIA_CONTROL
 from appliance.providers.sip.grammar import Malformed
+from appliance.providers.sip.ground import Ground
 from appliance.providers.sip.incoming import IncomingCall
+from appliance.providers.sip.leg_media import LegMedia, Move
 from appliance.providers.sip.offer import Agreed, Negotiation, NotAcceptable
 from appliance.providers.sip.outgoing import OutgoingCall
-from appliance.providers.sip.reasons import header_of, reason_of, status_of
-from appliance.providers.sip.sdes import MediaProtection
+from appliance.providers.sip.reasons import header_of, reason_of, reason_of_media, status_of
 from appliance.providers.sip.uri import Uri
 from appliance.providers.two import CallOfTwo
 from appliance.vocabulary import END_REASONS, Json, KeyMethod, Reason
 
-__all__ = ["Ground", "SipLeg"]
+__all__ = ["SipLeg"]
 
 log = logging.getLogger(__name__)
 
@@ -54,41 +54,6 @@ INFORM_S: Final = 5.0  # for the answer to an INFO
 OWED_S: Final = 10.0  # sound that is due after the answer (decisions D1)
 
 
-class Ground(Protocol):
-    """What an account gives its legs."""
-
-    @property
-    def agent(self) -> Agent: ...
-
-    @property
-    def signalling(self) -> Json:
-        """How signalling is protected, for ``state/call``."""
-
-    def negotiation(self, ports: tuple[int, int], *, plain: bool = False) -> Negotiation:
-        """``plain``: nothing is encrypted, whatever the settings say."""
-
-    def session(self, wanted: Directions, protection: Protection) -> PlainSession: ...
-
-    @property
-    def media_host(self) -> str: ...
-
-    @property
-    def legs(self) -> set[SipLeg]:
-        """Those that are not over; who makes one puts it there."""
-
-    def address(self, uri: str) -> Uri:
-        """Where a target is called. Raises Refused."""
-
-    @property
-    def admit(self) -> Callable[[Uri], None]:
-        """Count a call to an address. Raises Refused for one that may not be called."""
-
-    def server_silent(self) -> None:
-        """A call of ours has had no word of it."""
-
-    def leg_over(self, leg: SipLeg) -> None: ...
-
-
 class _Timer(Enum):
     SILENT_SERVER = "nobody says anything"
     LOOK = "see whether sound has come"
@@ -96,22 +61,19 @@ class _Timer(Enum):
 
 
 class SipLeg(CallOfTwo):
-    """One SIP call of a leg (``transfer``). ``call`` is given for one that comes in; ``dial`` begins one of ours."""
+    """One SIP call of a leg (``transfer``). ``call`` is given for one that comes in, and ``shows`` where it has
+    pictures; ``dial`` begins one of ours."""
 
     def __init__(
         self, leg_id: str, ground: Ground, peer: api.Peer, media: api.MediaWanted, *,
-        call: IncomingCall | None = None,
+        call: IncomingCall | None = None, shows: bool = False,
     ) -> None:
         self._id = leg_id
         self._ground = ground
         self._peer = peer
-        self._media = media
+        self._media = LegMedia(ground, media)
         self._incoming = call
         self._call: IncomingCall | OutgoingCall = call or OutgoingCall(ground.agent, self._event)
-        self._protection = MediaProtection()
-        self._session: PlainSession | None = None
-        self._negotiation: Negotiation | None = None
-        self._agreed: Agreed | None = None
         self.emergency = False  # no guard of ours stops it
         self._plain = False
         self._answered = False
@@ -119,10 +81,15 @@ class SipLeg(CallOfTwo):
         self._playing = False  # early media are heard
         self._keyed_by: KeyMethod | None = None  # how the peer's keys come
         self._held_by_peer = False
+        self._pictures = api.Pictures(False)
+        self._peer_shows = False
+        self._asking_key = False
+        self._no_fast_update = False
         self._tried: set[str] = set()  # addresses, ours and those we were redirected to
+        self._elsewhere: list[Uri] = []  # where else to try, best first
+        self._servers: set[Hop] = set()  # those that it was tried by
         self._up: SessionUp | None = None
         self._facts = Facts()
-        self._last_stats: Sequence[Json] = ()
         self._chores: Chores[_Timer] = Chores(f"sip.media.{leg_id[:12]}", self._defect)
         self._finishing: asyncio.Task[None] | None = None
         self.on_sent: Callable[[said.Sent], None] = lambda sent: sent.asked.refuse(603)
@@ -132,6 +99,9 @@ class SipLeg(CallOfTwo):
         self._fields: Sequence[tuple[str, str]] = ()  # more of the INVITE
         if call is not None:
             call.listen(self._event)
+        if shows:
+            self._pictures = api.Pictures(True)
+            self._facts.put(self._pictures)
 
     # --- Leg --------------------------------------------------------------------------------------------------------
 
@@ -145,6 +115,16 @@ class SipLeg(CallOfTwo):
 
     def events(self) -> AsyncIterator[api.LegEvent]:
         return self._facts.read()
+
+    @property
+    def pictures(self) -> api.Pictures:
+        """As told last."""
+        return self._pictures
+
+    @property
+    def peer_shows(self) -> bool:
+        """Whether the peer sends pictures, as told last."""
+        return self._peer_shows
 
     @property
     def call(self) -> IncomingCall | OutgoingCall:
@@ -168,7 +148,7 @@ class SipLeg(CallOfTwo):
             self._incoming.ring()
 
     async def accept(self, media: api.MediaWanted) -> None:
-        self._media = media
+        self._media.accept(media)
         if self._incoming is not None and not self._answered and self._finishing is None:
             self._answered = True
             self._chores.do(self._accept)
@@ -184,16 +164,13 @@ class SipLeg(CallOfTwo):
             await asyncio.shield(self._finishing)
 
     async def set_media(self, media: api.MediaWanted) -> None:
-        self._media = media
-        if self._session is not None:
-            self._session.set_directions(self._directions())
+        self._media.want(media)
 
     async def tell(self, *, muted: bool, held: bool, video: bool) -> None:
-        """Of these three telephones know only hold."""
-        negotiation = self._negotiation
-        if negotiation is not None and negotiation.held is not held and self._answered:
-            negotiation.held = held
-            self._call.offer(negotiation.offer)
+        """A telephone is told hold and pictures by another description, and nothing of mute."""
+        due = self._media.tell(held=held, video=video)
+        if due and self._answered and self._media.negotiation is not None:
+            self._call.offer(self._media.negotiation.offer)
 
     async def send(
         self, channel: str, payload: str, *, to: Sequence[str] = (), lossy: bool = False, urgent: bool = False,
@@ -201,15 +178,15 @@ class SipLeg(CallOfTwo):
         raise Refused("telephones take no data messages", code=501, sub_code="FeatureNotSupported")
 
     async def press(self, digits: str, seconds: float, method: KeyMethod | None = None) -> None:
-        session = self._session
-        if session is None or self._agreed is None:
+        session, agreed = self._media.session, self._media.agreed
+        if session is None or agreed is None:
             raise Refused("the other side has not answered yet", code=409, sub_code="notConnected")
-        events = self._agreed.event is not None
+        events = agreed.event is not None
         method = method or (KeyMethod.EVENTS if events else KeyMethod.INFO)
         if method is KeyMethod.EVENTS and not events:
             raise Refused("the other side takes no digits beside the sound (telephone-event, RFC 4733); try the method "
                           "info or inband", code=488, sub_code="noCodec", retryable=False)
-        if method is KeyMethod.TONES and self._agreed.format.name not in ("pcma", "pcmu"):
+        if method is KeyMethod.TONES and agreed.format.name not in ("pcma", "pcmu"):
             raise Refused("this call's codec bends the tones of digits; take another method", code=488,
                           sub_code="noCodec", retryable=False)
         try:
@@ -239,10 +216,10 @@ class SipLeg(CallOfTwo):
     @property
     def heard_energy(self) -> float:
         """Of all that was heard of the other side so far (W3C totalAudioEnergy)."""
-        return 0.0 if self._session is None else self._session.voice_in.counters.energy
+        return self._media.heard_energy
 
     async def stats(self) -> Sequence[Json]:
-        return await self._session.stats() if self._session is not None else self._last_stats
+        return await self._media.stats()
 
     async def replaced(self) -> Sequence[Sequence[Json]]:
         return ()
@@ -257,6 +234,7 @@ class SipLeg(CallOfTwo):
 
     def _start(self, call: OutgoingCall, target: Uri, negotiation: Negotiation) -> None:
         self._tried.add(str(target))
+        self._servers.add(self._ground.agent.identity.server)
         try:
             call.start(target, negotiation.offer(), *self._fields)
         except Malformed as error:
@@ -271,7 +249,7 @@ class SipLeg(CallOfTwo):
             call.ring(negotiation.offer())
 
     async def _accept(self) -> None:
-        negotiation = self._negotiation or await self._open()
+        negotiation = self._media.negotiation or await self._open()
         call = self._incoming
         if negotiation is None or call is None or self._finishing is not None:
             return
@@ -298,41 +276,83 @@ class SipLeg(CallOfTwo):
                 self._take_offer(sdp)
             case said.Refused(status):
                 log.warning("the other side refuses another description (SIP %d)", status)
+            case said.KeyFrameWanted():
+                self._media.send_key_frame()
             case said.Keyed(digit):
                 self._pressed(digit, KeyMethod.INFO)
             case said.Moved():
                 self.on_moved(event)
             case said.Sent():
                 self.on_sent(event)
-            case said.Closed(by_peer=True) if self._goes_on_elsewhere(event.contacts):
+            case said.Closed(488, by_peer=True) if self._goes_by_another_profile():
+                pass
+            case said.Closed(by_peer=True) if self._goes_on_elsewhere(event):
+                pass
+            case said.Closed(503, by_peer=True) if self._goes_by_another_server():
                 pass
             case said.Closed(by_peer=True):
                 self._finish(reason_of(event, answered=self._answered, incoming=self._incoming is not None))
 
-    def _goes_on_elsewhere(self, contacts: Sequence[Uri]) -> bool:
-        """Redirected (RFC 3261 8.1.3.4): through the same account, which knows the way."""
-        negotiation = self._negotiation
-        untried = [one for one in contacts if str(one) not in self._tried and one.scheme in ("sip", "sips", "tel")]
-        if negotiation is None or self._answered or not untried or len(self._tried) >= REDIRECTIONS:
+    def _goes_on_elsewhere(self, closed: said.Closed) -> bool:
+        """Redirected (RFC 3261 8.1.3.4): through the same account, which knows the way; one contact after the other,
+        until there is one where nobody wants the call anywhere (6xx)."""
+        negotiation = self._media.negotiation
+        told = {str(one): one for one in (*closed.contacts, *self._elsewhere) if one.scheme in ("sip", "sips", "tel")}
+        self._elsewhere = [one for text, one in told.items() if text not in self._tried]
+        spent = len(self._tried) >= REDIRECTIONS or closed.status >= 600
+        if negotiation is None or self._answered or not self._elsewhere or spent:
             return False
         try:
+            target = self._elsewhere.pop(0)
             if not self.emergency:
-                self._ground.admit(untried[0])
+                self._ground.admit(target)
         except Refused as error:
             log.warning("a call is not sent on: %s", error.message)
             self._finish(reason_of_error(error))
             return True
-        negotiation.agreed = None
+        self._start_anew(target, negotiation)
+        return True
+
+    def _start_anew(self, target: Uri, negotiation: Negotiation) -> None:
+        negotiation.forget()
         self._call = OutgoingCall(self._ground.agent, self._event)
         self._call.describe = negotiation.offer
-        self._start(self._call, untried[0], negotiation)
+        self._start(self._call, target, negotiation)
+
+    def _goes_by_another_server(self) -> bool:
+        """The one in use takes no calls now: each other one is asked once (RFC 3263 4.3)."""
+        call = self._call
+        if not isinstance(call, OutgoingCall) or call.target is None or self._answered:
+            return False
+        self._ground.server_silent()
+        if self._ground.agent.identity.server in self._servers:
+            return False
+        self._chores.do(partial(self._invite_by_another_server, call.target))
         return True
+
+    def _goes_by_another_profile(self) -> bool:
+        """Older exchanges take DTLS in descriptions that name no feedback alone (RFC 5764 8; RFC 3261 8.1.3.5)."""
+        negotiation, call = self._media.negotiation, self._call
+        if negotiation is None or not isinstance(call, OutgoingCall) or call.target is None or self._answered:
+            return False
+        if plainer := negotiation.leave_feedback():
+            self._start_anew(call.target, negotiation)
+        return plainer
+
+    async def _invite_by_another_server(self, target: Uri) -> None:
+        usable, negotiation = await self._ground.settled(), self._media.negotiation
+        if self._finishing is not None:
+            return
+        if usable and negotiation is not None:
+            self._start_anew(target, negotiation)
+        else:
+            self._finish(END_REASONS["480/unreachable"])
 
     def _progress(self, status: int, sdp: bytes) -> None:
         self._chores.cancel_timer(_Timer.SILENT_SERVER)
-        if sdp and self._negotiation is not None:
+        if sdp and self._media.negotiation is not None:
             try:
-                agreed = self._negotiation.take_answer(sdp)
+                agreed = self._media.negotiation.take_answer(sdp)
             except (NotAcceptable, Malformed) as error:
                 log.info("early media cannot be used: %s", error)
             else:
@@ -343,112 +363,156 @@ class SipLeg(CallOfTwo):
 
     def _take_answer(self, sdp: bytes) -> None:
         self._chores.cancel_timer(_Timer.SILENT_SERVER)
-        if self._negotiation is None:
+        negotiation = self._media.negotiation
+        if negotiation is None:
             return
         first = not self._answered
         if first:
             self._answered = True
             self._facts.put(api.Accepted(self._peer))
-        if not sdp and self._agreed is not None:  # it was said before the answer, and holds
-            self._agree(self._agreed)
+        if not sdp and negotiation.agreed:  # it was said before the answer, and holds
+            self._agree(negotiation.agreed)
             return
         try:
-            self._agree(self._negotiation.take_answer(sdp))
+            self._agree(negotiation.take_answer(sdp))
         except (NotAcceptable, Malformed) as error:
-            if first or self._agreed is None:
+            if first or not negotiation.agreed:
                 self._not_acceptable(error)
             else:
                 log.warning("another description of the other side cannot be used: %s", error)
 
     def _take_offer(self, sdp: bytes) -> None:
         """A description of the peer in the call: hold, resume, another address or codec."""
-        if self._negotiation is None:
+        negotiation = self._media.negotiation
+        if negotiation is None:
             self._call.refuse()
             return
         if not sdp:
-            self._call.answer(self._negotiation.offer())
+            self._call.answer(negotiation.offer())
             return
+        wanted = self._media.wanted_move(sdp)
+        if wanted is Move.NOTHING:
+            self._answer(negotiation, sdp)
+        else:
+            self._chores.do(partial(self._answer_moved, negotiation, wanted, sdp))
+
+    def _answer(self, negotiation: Negotiation, sdp: bytes) -> bool:
+        """Whether it could be answered."""
         try:
-            answer, agreed = self._negotiation.answer(sdp)
+            answer, agreed = negotiation.answer(sdp)
         except (NotAcceptable, Malformed) as error:
             log.info("another description of the other side is refused: %s", error)
             self._call.refuse(str(error))
-            return
+            return False
         self._call.answer(answer)
         self._agree(agreed)
+        return True
+
+    async def _answer_moved(self, negotiation: Negotiation, wanted: Move, sdp: bytes) -> None:
+        """After our side has moved, which takes time."""
+        before = negotiation.places
+        try:
+            await self._media.move(wanted, sdp)
+        except OSError as error:
+            log.warning("no ports for media: %s", error)
+            self._call.refuse("no ports for media")
+            return
+        if self._finishing is None and not self._answer(negotiation, sdp):
+            negotiation.move(before)
+            await self._media.stay()
+
+    async def _offer_moved(self, negotiation: Negotiation, left: Mapping[str, Place]) -> None:
+        """Another one answers than was heard before the answer, or the other side has another certificate: our places
+        are in use for the former, and take nobody else."""
+        if negotiation.places != left:  # done already
+            return
+        try:
+            await self._media.move(Move.ANEW)
+        except OSError as error:
+            log.warning("no ports for media: %s", error)  # the call ends as no sound comes
+            return
+        self._call.offer(negotiation.offer)
 
     def _not_acceptable(self, error: Exception) -> None:
         log.warning("no call: %s", error)
         known = END_REASONS["488/noCodec"]
-        if self._incoming is not None and self._agreed is None:
+        if self._incoming is not None and self._media.agreed is None:
             self._incoming.reject(488, str(error))
         self._call.end(header_of(known))
         self._finish(Reason(known.code, known.sub_code, known.category, f"{known.message} ({error})", known.advice))
 
     # --- media ------------------------------------------------------------------------------------------------------
 
-    def _directions(self) -> Directions:
-        media = self._media
-        return Directions(media.send_audio, send_video=False, receive_audio=media.receive_audio, receive_video=False)
-
     async def _open(self) -> Negotiation | None:
         """The session with its ports; None where the machine gives none, and the leg ends."""
-        session = self._ground.session(self._directions(), self._protection)
-        self._session = session
+        offer = self._incoming.offer_of_peer if self._incoming is not None else b""
         try:
-            ports = (await session.open(self._ground.media_host))["audio"]
+            events = await self._media.open(plain=self._plain, offer=offer)
+        except Malformed as error:
+            self._not_acceptable(error)
+            return None
         except OSError as error:
             log.warning("no ports for media: %s", error)
             self._call.end()
             self._finish(END_REASONS["503/provider"])
             return None
-        self._chores.spawn(self._listen(session), f"sip.session.{self._id[:12]}")
-        self._negotiation = self._ground.negotiation(ports, plain=self._plain)
-        self._call.describe = self._negotiation.offer
-        return self._negotiation
+        self._chores.spawn(self._listen(events), f"sip.session.{self._id[:12]}")
+        negotiation = self._media.negotiation
+        self._call.describe = negotiation.offer if negotiation is not None else None
+        return negotiation
 
-    def _agree(self, agreed: Agreed) -> None:
-        session = self._session
-        if session is None or self._finishing is not None:
+    def _agree(self, agreed: Mapping[str, Agreed]) -> None:
+        if self._media.session is None or self._finishing is not None:
             return
-        self._agreed = agreed
-        self._protection.agree(agreed.keys)
-        session.peer_sends(audio=agreed.receives and self._answered, video=False)
-        chosen = agreed.format
-        session.agree({"audio": Line(
-            StreamFormat(
-                f"audio/{chosen.spelt}", chosen.payload_type, chosen.clock_rate, chosen.channels, agreed.packet_time_ms,
-                agreed.event, dict(_parameters(chosen.parameters)), sends=agreed.sends, receives=agreed.receives),
-            (agreed.host, agreed.port), None if agreed.rtcp is None else (agreed.host, agreed.rtcp))})
+        usable = self._media.agree(agreed, answered=self._answered)
+        self._note_pictures()
         if not self._answered:
             return
+        if not usable and self._media.negotiation is not None:
+            negotiation = self._media.negotiation
+            self._chores.do(partial(self._offer_moved, negotiation, negotiation.places))
         if not self._connected:
             self._chores.start_timer(_Timer.OWED, OWED_S, self._timeout)
             self._maybe_connected()
-        self._note_hold(not agreed.sends)
+        self._note_hold(not agreed["audio"].sends)
+
+    def _note_pictures(self) -> None:
+        pictures, shows = self._media.pictures, self._media.peer_shows and self._answered
+        if pictures != self._pictures:
+            self._pictures = pictures
+            self._facts.put(pictures)
+        if shows is not self._peer_shows:
+            self._peer_shows = shows
+            self._facts.put(api.PeerMedia(video=shows))
+
+    def _ask_key_frame(self) -> None:
+        """By INFO (RFC 5168), one at a time, and not where the peer does not know it."""
+        if self._asking_key or self._no_fast_update:
+            return
+        self._asking_key = self._call.inform(MEDIA_CONTROL, FAST_UPDATE, self._key_frame_asked)
+
+    def _key_frame_asked(self, status: int) -> None:
+        self._asking_key, self._no_fast_update = False, status >= 300
 
     def _note_hold(self, held: bool) -> None:
         if held is not self._held_by_peer:
             self._held_by_peer = held
             self._facts.put(api.Held(held))
 
-    def _sound_has_come(self) -> bool:
-        stream = self._session.incoming.get("audio") if self._session is not None else None
-        return stream is not None and bool(stream.counters.packets or stream.counters.reports)
-
     def _maybe_connected(self) -> None:
         """Answered, and what is due has shown itself; early media may have been here before."""
-        if self._connected or not self._answered or self._up is None or self._agreed is None:
+        agreed = self._media.agreed
+        if self._connected or not self._answered or self._up is None or agreed is None:
             return
-        if self._agreed.receives and not self._sound_has_come():
+        if agreed.receives and not self._media.sound_has_come:
             self._chores.start_timer(_Timer.LOOK, LOOK_S, self._timeout)
             return
         self._connected = True
         self._chores.cancel_timer(_Timer.OWED)
         self._facts.put(api.Connected({**self._up.security, **self._ground.signalling}))
 
-    async def _listen(self, session: PlainSession) -> None:
-        async for event in session.events():
+    async def _listen(self, events: AsyncIterator[SessionEvent]) -> None:
+        async for event in events:
             self._session_event(event)
 
     def _session_event(self, event: SessionEvent) -> None:
@@ -460,14 +524,21 @@ class SipLeg(CallOfTwo):
                 self._facts.put(api.Lost("media"))
             case SessionSound() if self._connected:
                 self._facts.put(api.Recovered())
+            case SessionKeyWanted():
+                self._ask_key_frame()
             case SessionDigit(digit, heard):
                 self._pressed(digit, KeyMethod.TONES if heard else KeyMethod.EVENTS)
-            case SessionClosed(why) if why != "closed" and self._finishing is None:
-                key = {"oneWayMedia": "410/oneWayMedia", "internal": "500/internal"}.get(why, "410/mediaLost")
-                self._call.end(header_of(END_REASONS[key]))
-                self._finish(END_REASONS[key])
+            case SessionClosed(why, detail) if why != "closed" and self._finishing is None:
+                self._media_closed(why, detail)
             case _:
                 pass
+
+    def _media_closed(self, why: str, detail: str) -> None:
+        reason = reason_of_media(why, detail)
+        self._call.end(header_of(reason))
+        if detail == STRANGER:
+            self._ground.impostor(self._peer.identity)
+        self._finish(reason)
 
     def _pressed(self, digit: str, method: KeyMethod) -> None:
         """Some send each key in two ways: that which came first is theirs."""
@@ -475,7 +546,7 @@ class SipLeg(CallOfTwo):
         if method is not self._keyed_by:
             return
         signalling = self._ground.signalling.get("signalling")
-        encrypted = signalling in ENCRYPTED and bool(self._protection.security())
+        encrypted = signalling in ENCRYPTED and self._media.sound_encrypted
         self._facts.put(api.Pressed(digit, encrypted, method))
 
     def _timeout(self, timer: _Timer) -> None:
@@ -487,7 +558,7 @@ class SipLeg(CallOfTwo):
                 self._finish(END_REASONS["480/unreachable"])
             case _Timer.LOOK if self._answered:
                 self._maybe_connected()
-            case _Timer.LOOK if self._sound_has_come():
+            case _Timer.LOOK if self._media.sound_has_come:
                 self._playing = True
                 self._facts.put(api.EarlyMedia())
             case _Timer.LOOK if self._finishing is None:
@@ -512,21 +583,11 @@ class SipLeg(CallOfTwo):
         for timer in _Timer:
             self._chores.cancel_timer(timer)
         await self._chores.stop_jobs(CLOSE_S)
-        session, self._session = self._session, None
-        closes: list[asyncio.Task[None]] = []
-        if session is not None:
-            self._last_stats = await last_report(session)
-            closes.append(asyncio.create_task(session.close(), name="sip.close"))
-            await asyncio.wait(closes, timeout=CLOSE_S)
-        await self._chores.cancel(closes)
+        closing = asyncio.create_task(self._media.close(), name="sip.close")
+        await asyncio.wait([closing], timeout=CLOSE_S)
+        await self._chores.cancel([closing])
         self._facts.put(api.Ended(reason))
         self._ground.leg_over(self)
-
-
-def _parameters(text: str) -> list[tuple[str, str]]:
-    """``a=fmtp`` as pairs."""
-    pairs = (part.partition("=") for part in text.split(";") if part.strip())
-    return [(name.strip(), value.strip()) for name, _, value in pairs]
 
 
 def _settle(told: asyncio.Future[int], status: int) -> None:

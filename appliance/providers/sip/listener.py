@@ -30,17 +30,21 @@ Received = Callable[[bytes, Hop], None]
 
 async def read_messages(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, take: Callable[[bytes], None],
+    answered: Callable[[], None] = lambda: None,
 ) -> None:
     """Give each message to ``take`` and answer keep-alives, until the stream ends or cannot be cut; then it is
-    closed."""
+    closed. ``answered``: a keep-alive of ours was."""
     framer = Framer()
     try:
         while data := await reader.read(MAX_MESSAGE):
             for message in framer.feed(data):
                 if message == PING:
                     writer.write(PONG)
+                if message in (PING, PONG):  # two answers, one after the other, look like a PING
+                    answered()
                 else:
                     take(message)
+            await writer.drain()  # who asks and does not listen is not read any further
     except (OSError, Malformed) as error:
         log.debug("the connection ends: %s", error)
     writer.close()

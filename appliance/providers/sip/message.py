@@ -223,6 +223,8 @@ class Request(Message):
     method: str = ""
     target: str = ""
     """The Request-URI as written."""
+    strict: bool = False
+    """Of ours: the Request-URI is that of a router of before RFC 3261, which gets it, whatever Route says."""
 
     @property
     def first_line(self) -> str:
@@ -233,7 +235,7 @@ class Request(Message):
         return Uri.parse(self.target)
 
     def copy(self) -> Request:
-        return Request(self.headers.copy(), self.body, self.method, self.target)
+        return Request(self.headers.copy(), self.body, self.method, self.target, self.strict)
 
     def response(self, status: int, phrase: str, *, tag: str = "") -> Response:
         """A response to it, to be completed (RFC 3261 8.2.6). ``tag``: ours, where the request has none in To."""
@@ -343,11 +345,12 @@ class Framer:
     """Cuts a stream into messages by Content-Length (RFC 3261 18.3)."""
 
     def __init__(self) -> None:
+        self._half = False  # a PONG has been told that may become a PING
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Whole messages, in order; ``PING`` for a keep-alive that wants an answer. Raises Malformed where the stream
-        cannot be cut any further: then the connection is of no use any more."""
+        """Whole messages, in order; ``PING`` for a keep-alive that wants an answer, ``PONG`` for that. Raises Malformed
+        where the stream cannot be cut any further: then the connection is of no use any more."""
         self._buffer += data
         found = []
         while (one := self._next()) is not None:
@@ -357,12 +360,17 @@ class Framer:
     def _next(self) -> bytes | None:
         buffer = self._buffer
         while buffer.startswith((b"\r", b"\n")):
+            half, self._half = self._half, False
             if buffer.startswith(PING):
                 del buffer[: len(PING)]
                 return PING
             if PING.startswith(buffer):  # a pong, or what may become a ping
-                return None
-            del buffer[: len(PONG) if buffer.startswith(PONG) else 1]
+                self._half = buffer.startswith(PONG)
+                return PONG if self._half and not half else None
+            pong = buffer.startswith(PONG)
+            del buffer[: len(PONG) if pong else 1]
+            if pong and not half:
+                return PONG
         end = _HEAD_END.search(buffer, 0, MAX_HEAD + 4)
         if end is None:
             if len(buffer) > MAX_HEAD:

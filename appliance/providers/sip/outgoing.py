@@ -13,6 +13,7 @@ from appliance.providers.sip.dialog import Dialog
 from appliance.providers.sip.events import Answered, Closed, Event, Progress, causes_of
 from appliance.providers.sip.grammar import Malformed
 from appliance.providers.sip.message import Request, Response
+from appliance.providers.sip.refer import Replaces
 from appliance.providers.sip.reliable import Acknowledger
 from appliance.providers.sip.transaction import Failure
 from appliance.providers.sip.uri import NameAddr, Uri
@@ -29,12 +30,16 @@ class OutgoingCall(Call):
 
     def __init__(self, agent: Agent, on_event: Callable[[Event], None]) -> None:
         super().__init__(agent, secrets.token_hex(16), secrets.token_hex(8), on_event)
+        self.target: Uri | None = None
+        """Who is called, from ``start`` on."""
         self._invite: Exchange | None = None
         self._early = Acknowledger(agent)
+        self._heard: set[str] = set()  # tags of who has said something, the ends of early dialogs
         self._losers: dict[str, Dialog] = {}  # branches that answered too, by their tag
 
     def start(self, target: Uri, sdp: bytes, *fields: tuple[str, str]) -> None:
         """Call. Raises Malformed where the address leads nowhere."""
+        self.target = target
         self._agent.adopt(self, self._call_id, self._tag)
         try:
             self._ask(target, sdp, fields, 1)
@@ -62,6 +67,8 @@ class OutgoingCall(Call):
         if response.status == 100:
             return
         if not response.final:
+            if response.to.tag and len(self._heard) < FORKS:
+                self._heard.add(response.to.tag)
             if self._phase is Phase.SETUP and self._is_news(response):
                 self._on_event(Progress(response.status, sdp_of(response)))
         elif response.status < 300:
@@ -113,6 +120,12 @@ class OutgoingCall(Call):
         if self._phase is Phase.SETUP:
             return self._early.dialog(tag)
         return super()._dialog_with(tag)
+
+    def is_meant(self, replaces: Replaces) -> bool:
+        """One of our early dialogs, too (RFC 3891 3)."""
+        if self._phase is Phase.SETUP:
+            return any(replaces.names(self._call_id, self._tag, tag) for tag in self._heard)
+        return super().is_meant(replaces)
 
     def _hung_up(self, request: Request) -> None:
         """One branch of a fork may give up; the call is over when its INVITE is answered."""

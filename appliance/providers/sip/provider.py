@@ -14,17 +14,18 @@ import logging
 import re
 import secrets
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from appliance.clock import Clock, RateLimits
 from appliance.errors import Refused
+from appliance.media.api import IceServers
 from appliance.media.studio import Studio
 from appliance.network import Network
 from appliance.providers import api
-from appliance.providers.sip.account import Account, Tls
+from appliance.providers.sip.account import MOVING_S, Account, Tls
 from appliance.providers.sip.agent import ANONYMOUS, ENCRYPTED, Hop
 from appliance.providers.sip.body import sdp_of
 from appliance.providers.sip.dialin import DialIn
@@ -33,13 +34,15 @@ from appliance.providers.sip.incoming import IncomingCall
 from appliance.providers.sip.keying import sequence_of, steps_of
 from appliance.providers.sip.leg import SipLeg
 from appliance.providers.sip.message import Request
-from appliance.providers.sip.offer import NotAcceptable
+from appliance.providers.sip.offer import Carrier, NotAcceptable
 from appliance.providers.sip.refer import Replaces
 from appliance.providers.sip.tolls import TollGuard
 from appliance.providers.sip.transaction import ServerInvite
 from appliance.providers.sip.transfer import TransferableLeg
 from appliance.providers.sip.uri import NameAddr, Uri
+from appliance.providers.sip.video_line import Pictures
 from appliance.settings import MeetingSettings, SipSettings
+from appliance.tasks import Changes
 from appliance.vocabulary import END_REASONS, CallKind, Json
 
 __all__ = ["SipProvider"]
@@ -47,21 +50,21 @@ __all__ = ["SipProvider"]
 log = logging.getLogger(__name__)
 
 CALLS_PER_MINUTE: Final = 30  # of one account: a flood must not ring for hours
+LAST_CALLS: Final = "sip.calls"  # what is kept of those of the last hour
 MEETING: Final = "meeting"  # scheme of targets
-MOVING_S: Final = 4.0  # for an account to be up at another server
 CALLS: Final = 2  # one call, and one that waits or rings, of each account
-FIRST_PORTS: Final = (9, 10)  # of a description that nobody gets
 
 
 class SipProvider:
     """A CallProvider (``providers.api``). ``remember``: the value that is kept under a name, made at the first time by
-    its second argument. ``troubled`` is told of accounts that are not up, by name, at every change; ``refused`` of
-    calls that the guards do not let out: why, and to whom."""
+    its second argument; ``keep``: another one from now on. ``troubled`` is told of accounts that are not up, by name,
+    at every change; ``refused`` of calls that the guards do not let out, or that somebody stands in for the other side
+    of: why, and to whom. ``ice``: servers for paths with DTLS."""
 
     def __init__(
         self, settings: SipSettings, studio: Studio, clock: Clock, *, name: str, country: str,
-        remember: Callable[[str, str], Awaitable[str]], troubled: Callable[[dict[str, str]], None],
-        refused: Callable[[str, str], None],
+        remember: Callable[[str, str], Awaitable[str]], keep: Callable[[str, str], None],
+        troubled: Callable[[dict[str, str]], None], refused: Callable[[str, str], None], ice: IceServers,
     ) -> None:
         self._settings = settings
         self._studio = studio
@@ -69,13 +72,15 @@ class SipProvider:
         self._country = country
         self._remember = remember
         self._troubled = troubled
+        self._refused = refused
+        self._ice = ice
         self._meetings = {one.name: one for one in settings.meetings}
         self._accounts: list[Account] = []
-        self._turn = asyncio.Event()  # set at the next change of an account
+        self._changes = Changes()  # of the accounts
         self._unusable: dict[str, str] = {}  # accounts that cannot even begin, and why
         self._on_incoming: Callable[[api.IncomingCall], None] | None = None
         self._tolls = TollGuard(settings, number=lambda text: _number(text, country), told=refused,
-                                monotonic=clock.monotonic)
+                                monotonic=clock.monotonic, keep=partial(keep, LAST_CALLS))
         self._limits = RateLimits(CALLS_PER_MINUTE / 60, CALLS_PER_MINUTE, clock.monotonic, most=8)
 
     # --- CallProvider -----------------------------------------------------------------------------------------------
@@ -90,6 +95,7 @@ class SipProvider:
 
     async def start(self, on_incoming: Callable[[api.IncomingCall], None]) -> None:
         self._on_incoming = on_incoming
+        self._tolls.recall(await self._remember(LAST_CALLS, "[]"))
         instance = await self._remember("sip.instance", uuid.uuid4().urn)
         for one in self._settings.accounts:
             contact = await self._remember(f"sip.contact.{one.name}", secrets.token_hex(16))
@@ -101,7 +107,8 @@ class SipProvider:
                 continue
             account = Account(one, self._studio, tls, name=self._name, contact_user=contact, instance=instance,
                               encrypt=self._settings.require_encryption, on_invite=self._invited,
-                              on_change=self._changed, admit=self._tolls.admit)
+                              on_change=self._changed, admit=self._tolls.admit, ice=self._ice,
+                              impostor=partial(self._refused, "wrongFingerprint"))
             self._accounts.append(account)
             account.start()
         if self._unusable:
@@ -118,23 +125,31 @@ class SipProvider:
         return None if target.scheme in self.schemes and usable else False
 
     async def dial(self, target: api.Target, *, call_id: str, caller: api.Peer, media: api.MediaWanted) -> api.Leg:
-        await self._settled()
+        await self._settled(emergency=target.emergency)
         if target.scheme == MEETING:
             meeting = self._meetings.get(target.address)
             if meeting is None:
                 raise Refused(f"{target.address!r} is no name of [[sip.meetings]].", code=404, sub_code="notFound")
-            return self._dial_in(self._number_of(meeting, target), target.uri, media, sequence_of(meeting),
+            sound = replace(media, send_video=False, receive_video=False)
+            return self._dial_in(self._number_of(meeting, target), target.uri, sound, sequence_of(meeting),
                                  meeting=True)
         if target.digits:
             return self._dial_in(target, target.uri, media, target.digits, meeting=False)
         return self._dial(target, target.uri, media)
 
-    async def _settled(self) -> None:
-        """Wait for an account that is on its way to another server, where no other one is up."""
+    async def _settled(self, *, emergency: bool) -> None:
+        """Wait for an account that is on its way to a server, where no other one can be used; an emergency sends all of
+        them on their way."""
+        def usable() -> bool:
+            return any(one.up or (emergency and one.open) for one in self._accounts)
+
+        if emergency and not usable():
+            for account in self._accounts:
+                account.hurry()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(MOVING_S):
-                while not any(one.up for one in self._accounts) and any(one.moving for one in self._accounts):
-                    await self._turn.wait()
+                while not usable() and any(one.moving for one in self._accounts):
+                    await self._changes.next()
 
     def _dial_in(
         self, number: api.Target, uri: str, media: api.MediaWanted, digits: str, *, meeting: bool,
@@ -150,6 +165,8 @@ class SipProvider:
     def _dial(self, target: api.Target, known_as: str, media: api.MediaWanted) -> TransferableLeg:
         """One call, to whom the address book knows by the URI ``known_as``."""
         uri, account = self._way(target)
+        if target.scheme == "tel":  # the telephone network has none, and not every gateway bears to be asked
+            media = replace(media, send_video=False, receive_video=False)
         if not target.emergency:
             self._tolls.admit(uri)
         peer = api.Peer(uri.identity, known_as, uri.identity, "pstn", verified=False)
@@ -202,35 +219,38 @@ class SipProvider:
         if len(account.legs) >= CALLS or not self._limits.take(account.settings.name):
             agent.respond(transaction, 486)
             return
-        if not self._acceptable(account, request, transaction):
+        if (kinds := self._acceptable(account, request, transaction)) is None:
             return
-        leg = self._incoming(account, request, transaction, api.MediaWanted())
+        leg = self._incoming(account, request, transaction, api.MediaWanted(), shows="video" in kinds)
         whole = TransferableLeg(leg, account, called=False)
         self._on_incoming(api.IncomingCall(str(uuid.uuid4()), whole, CallKind.PSTN, {"account": account.settings.name}))
 
-    def _acceptable(self, account: Account, request: Request, transaction: ServerInvite) -> bool:
-        """Whether there is anything in common; refused where not, before anything rings."""
+    def _acceptable(self, account: Account, request: Request, transaction: ServerInvite) -> Set[str] | None:
+        """The kinds of media that there are in common, none where nothing is said of them yet; None where it is refused
+        before anything rings."""
         offer = sdp_of(request)
         if not offer:
-            return True
+            return frozenset()
+        pictures = Pictures() if account.pictures and self._studio.sees else None
         try:
-            account.negotiation(FIRST_PORTS).answer(offer)
+            _, agreed = account.negotiation(Carrier.of(offer).stand_in, pictures).answer(offer)
         except (NotAcceptable, Malformed) as error:
             log.warning("a call is not taken: %s", error)
             account.agent.respond(transaction, 488)
-            return False
-        return True
+            return None
+        return agreed.keys()
 
     def _incoming(
-        self, account: Account, request: Request, transaction: ServerInvite, media: api.MediaWanted,
+        self, account: Account, request: Request, transaction: ServerInvite, media: api.MediaWanted, *,
+        shows: bool = False,
     ) -> SipLeg:
         call = IncomingCall(account.agent, request, transaction)
-        leg = SipLeg(uuid.uuid4().hex, account, self._caller(account, request), media, call=call)
+        leg = SipLeg(uuid.uuid4().hex, account, self._caller(account, request), media, call=call, shows=shows)
         account.legs.add(leg)
         return leg
 
     def _take_over(self, account: Account, request: Request, transaction: ServerInvite) -> None:
-        """Somebody calls in place of one we talk with (RFC 3891 3)."""
+        """Somebody calls in place of one we talk with, or whom we call (RFC 3891 3)."""
         try:
             (told,) = request.headers.all("replaces")
             replaces = Replaces.parse(told)
@@ -240,9 +260,9 @@ class SipProvider:
         leg = next((one for one in account.legs if one.call.is_meant(replaces)), None)
         if leg is None:
             account.agent.respond(transaction, 481)
-        elif replaces.early_only:
+        elif replaces.early_only and not leg.call.is_early:
             account.agent.respond(transaction, 486)
-        elif self._acceptable(account, request, transaction) and not leg.taken_over(
+        elif self._acceptable(account, request, transaction) is not None and not leg.taken_over(
                 lambda media: self._incoming(account, request, transaction, media)):
             account.agent.respond(transaction, 491)
 
@@ -262,8 +282,7 @@ class SipProvider:
     # --- facts ------------------------------------------------------------------------------------------------------
 
     def _changed(self) -> None:
-        turn, self._turn = self._turn, asyncio.Event()
-        turn.set()
+        self._changes.tell()
         self._troubled(self._unusable | {one.settings.name: one.trouble for one in self._accounts if one.trouble})
 
     def network_changed(self, _before: Network, now: Network) -> None:

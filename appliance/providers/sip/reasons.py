@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from appliance.media.ways import STRANGER
 from appliance.providers.sip.agent import reason_header
 from appliance.providers.sip.events import Closed
 from appliance.vocabulary import END_REASONS, Reason
 
-__all__ = ["header_of", "reason_of", "status_of"]
+__all__ = ["header_of", "reason_of", "reason_of_media", "status_of"]
 
 _BY_STATUS: Final[Mapping[int, str]] = {
     **dict.fromkeys((401, 407), "401/credentials"), 403: "403/forbidden",
@@ -22,6 +23,10 @@ _BY_REASON: Final[Mapping[str, int]] = {
     "486/busy": 486, "603/declined": 603, "480/doNotDisturb": 480, "480/unreachable": 480, "403/notAllowed": 403,
     "487/noAnswer": 480, "503/shutdown": 503, "488/noCodec": 488, "500/internal": 500,
 }
+_BY_MEDIA: Final[Mapping[str, str]] = {
+    "oneWayMedia": "410/oneWayMedia", "internal": "500/internal", "dtls": "488/dtls", "iceFailed": "410/iceFailed"}
+_IMPOSTOR: Final = ("Somebody may listen in between: check the PBX and what stands before it; one that changes "
+                    "descriptions has to take part in the encryption.")
 
 
 def reason_of(closed: Closed, *, answered: bool, incoming: bool) -> Reason:
@@ -33,6 +38,14 @@ def reason_of(closed: Closed, *, answered: bool, incoming: bool) -> Reason:
         return _told(END_REASONS["0/remote" if closed.status in (200, 481) else "410/mediaLost"], closed)
     key = _BY_STATUS.get(closed.status, "503/provider")
     return _told(END_REASONS[key], closed)
+
+
+def reason_of_media(why: str, detail: str) -> Reason:
+    """Why a call ended whose media did, in the words of ``SessionClosed``."""
+    known = END_REASONS[_BY_MEDIA.get(why, "410/mediaLost")]
+    if detail != STRANGER:
+        return known
+    return replace(known, message=f"{known.message} ({detail})", advice=_IMPOSTOR)
 
 
 def _told(known: Reason, closed: Closed) -> Reason:

@@ -49,8 +49,8 @@ class Replaces:
         """That which our peer in this dialog is to give up."""
         return cls(dialog.call_id, dialog.remote.tag, dialog.local.tag)
 
-    def names(self, dialog: Dialog) -> bool:
-        return (self.call_id, self.to_tag, self.from_tag) == (dialog.call_id, dialog.local.tag, dialog.remote.tag)
+    def names(self, call_id: str, local_tag: str, remote_tag: str) -> bool:
+        return (self.call_id, self.to_tag, self.from_tag) == (call_id, local_tag, remote_tag)
 
     def __str__(self) -> str:
         early = ";early-only" if self.early_only else ""

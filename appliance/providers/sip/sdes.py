@@ -59,7 +59,7 @@ def parse_crypto(value: str) -> tuple[int, Key] | None:
 
 
 class MediaProtection:
-    """A ``plain_rtp.Protection`` as signalling agrees it: SRTP with its keys, or none. Before, nothing passes."""
+    """A ``ways.Protection`` as signalling agrees it: SRTP with its keys, or none. Before, nothing passes."""
 
     def __init__(self) -> None:
         self._agreed = False

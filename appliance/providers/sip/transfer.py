@@ -20,7 +20,8 @@ from appliance.providers import api
 from appliance.providers.endings import GivenUp, raised
 from appliance.providers.facts import Facts
 from appliance.providers.sip import events as said
-from appliance.providers.sip.leg import Ground, SipLeg
+from appliance.providers.sip.ground import Ground
+from appliance.providers.sip.leg import SipLeg
 from appliance.providers.sip.reasons import reason_of, status_of
 from appliance.providers.sip.refer import Asked, Replaces
 from appliance.providers.two import CallOfTwo
@@ -51,6 +52,7 @@ class TransferableLeg(CallOfTwo):
         self._ground = ground
         self._leg = first
         self._called = called
+        self._accepted = False
         self._other: SipLeg | None = None
         self._purpose = _Purpose.SENT
         self._asked: Asked | None = None  # by whom the other one is wanted
@@ -238,6 +240,8 @@ class TransferableLeg(CallOfTwo):
                 else:
                     self._settle(487)
                     self._not_reached(reason)
+            case api.Accepted():
+                self._accepted = True
             case api.Held(held):
                 self._held = held
             case api.Lost():
@@ -258,6 +262,9 @@ class TransferableLeg(CallOfTwo):
                 self._answer_asked(200)
                 self._go_on_with(leg)
             case api.Connected() if self._purpose is _Purpose.TAKEN:
+                if self._called and not self._accepted:  # before whom we call has answered
+                    self._accepted = True
+                    self._facts.put(api.Accepted(leg.peer))
                 self._go_on_with(leg)
                 self._facts.put(event)
             case api.Ended(reason):
@@ -286,6 +293,10 @@ class TransferableLeg(CallOfTwo):
         if self._lost:
             self._lost = False
             self._facts.put(api.Recovered())
+        if leg.pictures != before.pictures:
+            self._facts.put(leg.pictures)
+        if leg.peer_shows is not before.peer_shows:
+            self._facts.put(api.PeerMedia(video=leg.peer_shows))
         self._facts.put(api.Transferred(leg.peer))
         self._spawn(self._say_how_it_is(leg), "tell")
 

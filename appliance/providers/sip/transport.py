@@ -1,5 +1,6 @@
 """The network of one account: a UDP socket, or one connection over TCP or TLS, which calls come in by too (RFC 5626).
 
+Beside the UDP socket there are connections for what is too large for a datagram (RFC 3261 18.1.1).
 Over a connection everything goes to the server at its other end, which knows the way on; a device behind a translator
 could not be reached otherwise. Only who has made a connection to us (``listener``) is answered by that. TLS checks the
 server's certificate and its name.
@@ -10,15 +11,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 import socket
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Final
 
-from appliance.providers.sip.agent import Hop
+from appliance.providers.sip.agent import Hop, Seen
 from appliance.providers.sip.description import is_address
 from appliance.providers.sip.listener import Listener, read_messages
+from appliance.providers.sip.message import PING
+from appliance.providers.sip.stun import TRANSACTION, binding_request, is_stun, seen_address
 
 __all__ = ["CLOSE_S", "CONNECT_S", "WAITING", "Flow", "Received", "StreamFlow", "UdpFlow"]
 
@@ -31,6 +35,11 @@ CLOSE_S: Final = 0.5
 NAME_KEPT_S: Final = 60.0
 NAMES: Final = 64
 WAITING: Final = 256  # messages that wait for a name, or for a connection that does not take them
+PROBES_S: Final = (0.0, 0.5, 1.5, 3.5, 7.5)
+"""When a STUN request is sent, and again (RFC 8489 6.2.1)."""
+LARGE_S: Final = 2.0
+"""For a connection beside a UDP socket. Many servers that listen to UDP alone do not say so, and the call waits."""
+LARGE_WAYS: Final = 8
 BACKLOG: Final = 256 * 1024  # bytes that a connection has not taken: the server hangs
 
 Received = Callable[[bytes, Hop], None]
@@ -57,16 +66,29 @@ class Flow(ABC):
     def send(self, data: bytes, hop: Hop, failed: Callable[[], None]) -> None: ...
 
     @abstractmethod
+    def probe(self, heard: Callable[[Seen | None], None]) -> None:
+        """Ask what is next on the way for a sign of life; ``heard`` is told where it saw us, None where it does not
+        say. The latest one counts."""
+
+    @abstractmethod
     async def close(self) -> None:
         """What was sent still leaves; may be called twice."""
 
 
 class _Datagrams(asyncio.DatagramProtocol):
-    def __init__(self, received: Received) -> None:
+    def __init__(self, received: Received, probed: Callable[[bytes], None]) -> None:
         self._received = received
+        self._probed = probed
+        self.gone = asyncio.Event()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.gone.set()
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
-        self._received(data, Hop("udp", str(addr[0]).partition("%")[0], int(addr[1])))
+        if is_stun(data):
+            self._probed(data)
+        else:
+            self._received(data, Hop("udp", str(addr[0]).partition("%")[0], int(addr[1])))
 
     def error_received(self, exc: Exception) -> None:
         log.debug("the network refuses a message: %s", exc)  # what is not answered is sent again, and then given up
@@ -79,20 +101,27 @@ class UdpFlow(Flow):
         super().__init__(server, received, on_broken)
         self._port = port
         self._transport: asyncio.DatagramTransport | None = None
+        self._datagrams = _Datagrams(received, self._probed)
+        self._large = _Connections(received)
         self._names: dict[str, tuple[str, float]] = {}
         self._waiting = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._probe: tuple[bytes, Callable[[Seen | None], None]] = b"", _nobody  # the latest: its id, who wants to know
+        self._probes: list[asyncio.TimerHandle] = []
 
     async def open(self) -> None:
         await self.close()
         loop = asyncio.get_running_loop()
         own = await _own_address(self.server)
-        self._transport, _ = await loop.create_datagram_endpoint(
-            lambda: _Datagrams(self._received), local_addr=(own, self._port))
+        self._transport, self._datagrams = await loop.create_datagram_endpoint(
+            lambda: _Datagrams(self._received, self._probed), local_addr=(own, self._port))
         self._address = own, int(self._transport.get_extra_info("sockname")[1])
 
     def send(self, data: bytes, hop: Hop, failed: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
+        if hop.transport == "tcp" and self._transport is not None:
+            self._large.send(data, hop, failed)
+            return
         known = hop.host if is_address(hop.host) else self._known(hop.host, loop.time())
         if hop.transport != "udp" or self._waiting >= WAITING:
             loop.call_soon(failed)
@@ -129,13 +158,39 @@ class UdpFlow(Flow):
         self._names[hop.host] = address, asyncio.get_running_loop().time()
         self._send(data, (address, hop.port), failed)
 
+    def probe(self, heard: Callable[[Seen | None], None]) -> None:
+        self._end_probe()
+        loop = asyncio.get_running_loop()
+        transaction = secrets.token_bytes(TRANSACTION)
+        self._probe = transaction, heard
+        request = binding_request(transaction)
+        self._probes = [loop.call_later(after, self.send, request, self.server, lambda: None) for after in PROBES_S]
+
+    def _probed(self, data: bytes) -> None:
+        transaction, heard = self._probe
+        seen = seen_address(data, transaction)
+        if seen is not None:
+            self._end_probe()
+            heard(seen)
+
+    def _end_probe(self) -> None:
+        self._probe = b"", _nobody
+        for timer in self._probes:
+            timer.cancel()
+        self._probes.clear()
+
     async def close(self) -> None:
+        self._end_probe()
         transport, self._transport = self._transport, None
-        if transport is not None:
-            transport.close()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._large.close()
+        if transport is not None:
+            transport.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await self._datagrams.gone.wait()  # or a port of ours is still in use when it is opened again
 
 
 class StreamFlow(Flow):
@@ -150,6 +205,7 @@ class StreamFlow(Flow):
         self._listener = listener
         self._writer: asyncio.StreamWriter | None = None
         self._reader: asyncio.Task[None] | None = None
+        self._heard: Callable[[Seen | None], None] = _nobody
 
     async def open(self) -> None:
         await self._hang_up()
@@ -171,7 +227,7 @@ class StreamFlow(Flow):
         self._reader = asyncio.create_task(self._read(reader, writer, hop), name="sip.connection")
 
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, hop: Hop) -> None:
-        await read_messages(reader, writer, lambda message: self._received(message, hop))
+        await read_messages(reader, writer, lambda message: self._received(message, hop), lambda: self._heard(None))
         if self._writer is writer:
             self._writer = None
             self._on_broken()
@@ -182,6 +238,11 @@ class StreamFlow(Flow):
             asyncio.get_running_loop().call_soon(failed)
         else:
             writer.write(data)
+
+    def probe(self, heard: Callable[[Seen | None], None]) -> None:
+        self._heard = heard
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(PING)
 
     def _way(self, hop: Hop) -> asyncio.StreamWriter | None:
         to_server = (hop.host, hop.port) == (self.server.host, self.server.port) and self._writer is not None
@@ -196,6 +257,7 @@ class StreamFlow(Flow):
 
     async def _hang_up(self) -> None:
         """What was written is still sent."""
+        self._heard = _nobody
         writer, self._writer = self._writer, None
         reader, self._reader = self._reader, None
         if reader is not None:
@@ -206,6 +268,72 @@ class StreamFlow(Flow):
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(CLOSE_S):
                     await writer.wait_closed()
+
+
+class _Connections:
+    """By TCP, each made for the first message to its hop and kept until the peer closes it, or newer ones are too
+    many. What the peer says by one is received; an answer to it goes back by the same."""
+
+    def __init__(self, received: Received) -> None:
+        self._received = received
+        self._ways: dict[Hop, tuple[StreamFlow, asyncio.Task[None]]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def send(self, data: bytes, hop: Hop, failed: Callable[[], None]) -> None:
+        """In order; see ``Wire``."""
+        flow, opened = self._ways.get(hop) or self._open(hop)
+
+        def ready(_: asyncio.Task[None]) -> None:
+            if opened.cancelled() or opened.exception() is not None:
+                failed()
+            else:
+                flow.send(data, hop, failed)
+
+        opened.add_done_callback(ready)
+
+    def _open(self, hop: Hop) -> tuple[StreamFlow, asyncio.Task[None]]:
+        while len(self._ways) >= LARGE_WAYS:
+            self._end(next(iter(self._ways)))
+        flow = StreamFlow(hop, None, self._received, lambda: self._end(hop))
+        opened = asyncio.create_task(self._opened(flow, hop), name="sip.large")
+        self._ways[hop] = flow, opened
+        return flow, opened
+
+    async def _opened(self, flow: StreamFlow, hop: Hop) -> None:
+        try:
+            address = await _resolve(hop.host)
+            async with asyncio.timeout(LARGE_S):
+                await flow.open()
+        except OSError as error:
+            log.debug("no connection for a large message: %s", error)
+            self._forget(hop)
+            raise
+        self._ways.setdefault(Hop(hop.transport, address, hop.port), self._ways[hop])  # what comes by it is from there
+
+    def _forget(self, hop: Hop) -> tuple[StreamFlow, asyncio.Task[None]] | None:
+        way = self._ways.get(hop)
+        for other in [one for one, same in self._ways.items() if same is way]:
+            del self._ways[other]
+        return way
+
+    def _end(self, hop: Hop) -> None:
+        way = self._forget(hop)
+        if way is not None:
+            way[1].cancel()
+            task = asyncio.create_task(way[0].close(), name="sip.large.close")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """May be called twice."""
+        opening = [opened for _, opened in self._ways.values()]
+        for hop in tuple(self._ways):
+            self._end(hop)
+        await asyncio.gather(*opening, *self._closing, return_exceptions=True)
+
+
+def _nobody(_: Seen | None) -> None:
+    return None
 
 
 async def _own_address(server: Hop) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from appliance.providers.sip.agent import Hop
+from appliance.providers.sip.agent import Hop, Seen
 from appliance.providers.sip.message import MAX_MESSAGE
 from appliance.providers.sip.transport import CLOSE_S, CONNECT_S, WAITING, Flow, Received
 
@@ -96,6 +96,9 @@ class WebSocketFlow(Flow):
             asyncio.get_running_loop().call_soon(failed)
         else:
             self._out.put_nowait(data)
+
+    def probe(self, heard: Callable[[Seen | None], None]) -> None:
+        """Nothing: pings of the WebSocket's own, every HEARTBEAT_S, do it (RFC 7118 6)."""
 
     async def close(self) -> None:
         socket, self._socket = self._socket, None

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
+from appliance.backoff import Backoff
 from appliance.errors import Refused, SignalingError
 from appliance.media.api import (
     Directions,
@@ -37,7 +37,7 @@ __all__ = ["Way"]
 log = logging.getLogger(__name__)
 
 BACK_OFF_S: Final = (0.2, 0.5, 1.0, 2.0, 4.0)
-"""Seconds before a new resource is asked for, each times 0.5 to 1; the last one repeats."""
+"""Before a new resource is asked for."""
 FIRST_WAIT_S: Final = 20.0  # that a server may ask for before there ever was a connection, all together
 LEAST_WAIT_S: Final = 0.5  # where a server says that it wants none
 FAREWELL_S: Final = 1.0  # of an old resource, before a new one is asked for: many servers take one publisher at a time
@@ -78,7 +78,7 @@ class Way:
         self._was_up = False
         self._repaired_at = -FRESH_S
         self._knew_servers = False  # those that the media server names, in the last attempt
-        self._attempt = 0
+        self._backoff = Backoff(BACK_OFF_S)
         self._ghosts: deque[Resource] = deque(maxlen=GHOSTS)
 
     @property
@@ -116,10 +116,10 @@ class Way:
             unused = reason.key == "410/iceFailed" and self._servers is not None and not self._knew_servers
             if not self._was_up and not unused:
                 return reason
-            if self._attempt == 0:
+            if not self._backoff.failures:
                 log.info("the media server %s is lost: %s", self.name, reason.message)
             self._lose()
-            await self._let_go(max(self._pause(), wait_s or 0.0))
+            await self._let_go(max(self._backoff.failed(), wait_s or 0.0))
 
     async def _attempt_once(self) -> Reason:
         """A new resource and a session with it, until that is lost."""
@@ -191,6 +191,8 @@ class Way:
                     self._come_up(self.security)
                 case SessionStranded() if not session.connected:
                     raise Setback(END_REASONS["410/mediaLost"], wait_s=0.0)
+                case SessionSilent() if not (session.connected or self._was_up):
+                    pass  # a server that was never reached is given time
                 case SessionSilent() | SessionStranded():
                     if isinstance(event, SessionSilent) or event.gone:
                         self._lose()
@@ -231,21 +233,17 @@ class Way:
         return True
 
     def _come_up(self, security: Json) -> None:
-        if self._attempt:
+        if self._backoff.failures:
             log.info("the media server %s is there again", self.name)
         self.up = self._was_up = True
-        self.security, self._attempt = security, 0
+        self.security = security
+        self._backoff.succeeded()
         self._on_change()
 
     def _lose(self) -> None:
         if self.up:
             self.up = False
             self._on_change()
-
-    def _pause(self) -> float:
-        pause = BACK_OFF_S[min(self._attempt, len(BACK_OFF_S) - 1)]
-        self._attempt += 1
-        return pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter is no secret
 
     # --- end ----------------------------------------------------------------------------------------------------------
 
