@@ -14,10 +14,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NAMED_OTHERWISE = {
-    "alsaaudio": "pyalsaaudio", "attr": "attrs", "audioop": "audioop-lts", "dns": "dnspython", "jwt": "pyjwt",
-    "openssl": "pyopenssl", "paho": "paho-mqtt", "pil": "pillow",
-    "sdl2": "pysdl2", "systemd": "systemd-python",
+    "alsaaudio": "pyalsaaudio", "attr": "attrs", "audioop": "audioop-lts", "cyclonedx": "cyclonedx-python-lib",
+    "dns": "dnspython", "jwt": "pyjwt", "openssl": "pyopenssl", "packageurl": "packageurl-python",
+    "paho": "paho-mqtt", "pil": "pillow", "sdl2": "pysdl2", "systemd": "systemd-python",
 }
+OURS = {"appliance", "hw", "tests", "edgecall_image", "edgecall_build"}
 OF_DEBIAN = {"gi", "libcamera"}
 """In programs that run under the system's own Python: scripts/test installs python3-gi, and the guest's Debian 13 has
 python3-libcamera, which no index has."""
@@ -38,7 +39,7 @@ def imported(source: str) -> Iterator[str]:
             names = [node.module]
         for name in names:
             top = name.partition(".")[0]
-            if top not in sys.stdlib_module_names and top not in {"appliance", "hw", "tests"}:
+            if top not in sys.stdlib_module_names and top not in OURS:
                 yield NAMED_OTHERWISE.get(top.lower(), top.lower()).replace("_", "-")
 
 
@@ -52,6 +53,11 @@ def test_what_is_imported_is_declared(folder: str) -> None:
         if name not in declared | OF_DEBIAN
     }
     assert missing == set()
+
+
+def test_what_an_image_runs_as_root_needs_the_standard_library_alone() -> None:
+    package = ROOT / "image" / "edgecall_image"
+    assert [(path.name, name) for path in package.rglob("*.py") for name in imported(path.read_text())] == []
 
 
 def test_every_kind_of_file_that_the_packages_hold_is_package_data() -> None:

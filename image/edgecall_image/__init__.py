@@ -1,0 +1,1 @@
+"""What an Edgecall image runs as root beside the daemon: slots, updates, first boot. Standard library only."""

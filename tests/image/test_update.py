@@ -1,0 +1,133 @@
+"""Updates of an appliance over its network, from the wish to what the system that then runs tells of it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.image.appliance import ask, edgecall, installing, ready, restarted, result_of, status, told_of, watching
+from tests.image.board import Board
+from tests.image.call import calling
+from tests.image.conftest import Made
+from tests.image.firmware import Choice, Firmware
+from tests.image.server import Server
+
+IDLE_S = 60.0
+"""For so long nobody has called before it restarts."""
+GATE_S = 300.0
+"""By then the health gate has decided; over a minute is what it watches."""
+INSTALL_S = 600.0
+"""On a machine with other work, in a call; under a minute where there is neither."""
+
+
+def _default(board: Board) -> Choice:
+    """What a board would boot whose power was cut now."""
+    return Firmware(board.card).choose()
+
+
+def test_an_update_waits_for_the_end_of_a_call_is_tried_and_stays(board: Board, made: Made, server: Server) -> None:
+    """Through the daemon's own door, fetched during a call."""
+    before = board.switch_on()
+    ready(before)
+    assert status(before)["slot"] == "A"
+    with calling(before) as hang_up:
+        with watching(before) as until:
+            asked = time.monotonic()
+            answer = edgecall(before, "update.install", server.url(made.bundles["good"]),
+                              "--version", made.versions["good"])
+            assert answer["result"] in ("accepted", "done"), answer
+            pending = until(lambda state: state["phase"] == "pending", "the update is installed", INSTALL_S)
+        served = server.take_counts()
+        print(f"installed after {time.monotonic() - asked:.1f} s, in a call; {served.octets / 1e6:.1f} MB in "
+              f"{served.requests} requests")
+        assert pending["slot"] == "A"
+        refused = ask(before, "reboot")
+        assert refused["error"]["code"] == "busy", refused
+        assert edgecall(before, "state", "call")["state"] == "Connected"
+        assert not before.over
+        hang_up()
+        hung_up = time.monotonic()
+    trial = board.after(before, IDLE_S + 120)
+    assert trial.began - hung_up >= IDLE_S, "it restarted though the call was just over"
+    assert (trial.slot, trial.choice.tried) == ("B", True)
+    ready(trial)
+    assert _default(board).partition == 2, "not before the new system is found to be well"
+    job = str(status(trial)["job"])
+    result = result_of(trial, job, GATE_S)
+    print(f"a whole update, without the call and the wait after it: {time.monotonic() - hung_up - IDLE_S:.1f} s "
+          f"after the restart began")
+    assert (result["state"], result["version"]) == ("succeeded", made.versions["good"])
+    assert _default(board) == Choice(3, False, trial.choice.cmdline)
+    told = told_of(trial, job)
+    assert (told["last"]["result"], told["version"]) == ("succeeded", made.versions["good"]), told
+    assert told["other"] == {"version": made.versions["flashed"], "state": "good"}, told
+
+
+def test_a_sick_update_undoes_itself_and_says_why(board: Board, made: Made, server: Server) -> None:
+    before = board.switch_on()
+    ready(before)
+    with installing(before, server.url(made.bundles["sick"]), "sick-1") as until:
+        until(lambda state: state["phase"] == "pending", "the update is installed", INSTALL_S)
+    trial = restarted(board, before)
+    assert (trial.slot, trial.choice.tried) == ("B", True)
+    back = board.after(trial, GATE_S + 120)
+    assert (back.slot, back.choice.tried) == ("A", False)
+    ready(back)
+    result = result_of(back, "sick-1")
+    assert result["state"] == "rolledBack", result
+    assert result["message"], "what was missing"
+    print(result)
+    state = status(back)
+    assert (state["phase"], state["version"], state["other"]["state"]) == ("idle", made.versions["flashed"], "bad")
+    assert _default(board).partition == 2
+    told = told_of(back, "sick-1")
+    assert (told["last"]["result"], told["version"]) == ("rolledBack", made.versions["flashed"]), told
+
+
+def test_what_may_not_be_installed_is_refused_and_changes_nothing(board: Board, made: Made, server: Server) -> None:
+    boot = board.switch_on()
+    ready(boot)
+    good = server.url(made.bundles["good"])
+
+    def refused(job: str, url: str) -> str:
+        answer = ask(boot, "install", url=url, id=job, rateLimit=None)
+        if not answer["ok"]:
+            return str(answer["error"]["code"])
+        result = result_of(boot, job)
+        assert result["state"] == "failed", result
+        assert result["message"]
+        return str(result["code"])
+
+    assert refused("foreign", server.url(made.bundles["foreign"])) == "signature"
+    assert refused("old", server.url(made.bundles["old"])) == "tooOld"
+    assert refused("whole", server.url(made.bundles["good"], ranges=False)) == "noRange"
+    assert refused("nothing", f"{server.origin}nothing.raucb") == "network"
+    assert refused("elsewhere", "https://10.98.0.1:9443/good.raucb") == "notAllowed"
+    boot.run("fallocate -l $(($(stat -f -c '%f * %S' /data))) /data/full || cat /dev/zero >/data/full || true", 120)
+    assert refused("full", good) == "noSpace"
+    boot.run("rm /data/full")
+    state = status(boot)
+    assert (state["phase"], state["slot"], state["version"]) == ("idle", "A", made.versions["flashed"])
+    assert _default(board).partition == 2
+    assert edgecall(boot, "health", check=False), "the daemon is up"
+    with installing(boot, good, "at last") as until:
+        until(lambda state: state["phase"] == "pending", "a good one is installed after all that", INSTALL_S)
+
+
+@pytest.mark.long
+def test_an_update_that_does_not_boot_is_given_up(board: Board, made: Made, server: Server) -> None:
+    """Its kernel panics: nothing of it leaves a mark. It may have been the wish for a trial that was lost, so it is
+    asked for again, twice at most."""
+    before = board.switch_on()
+    ready(before)
+    with installing(before, server.url(made.bundles["dead"]), "dead-1") as until:
+        until(lambda state: state["phase"] == "pending", "the update is installed", INSTALL_S)
+    boot = restarted(board, before)
+    while (status(boot)["result"] or {}).get("id") != "dead-1":
+        boot = board.after(boot, 240)
+    assert boot.slot == "A"
+    ready(boot)
+    trials = [one for one in board.boots if one.choice.tried]
+    assert 1 <= len(trials) <= 3, [str(one) for one in board.boots]
+    assert status(boot)["result"]["state"] == "rolledBack"

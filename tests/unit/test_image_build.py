@@ -1,0 +1,311 @@
+"""What `image/build` does in Python, and what can be said of its files without building: tables, locks, keys."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgecall_build import disk, lock
+from edgecall_image import layout
+
+IMAGE = Path(__file__).parents[2] / "image"
+TARGETS = sorted(path.name for path in (IMAGE / "target").iterdir())
+MIB = 1 << 20
+
+
+# -- Partition table ---------------------------------------------------------------------------------------------------
+
+
+def entry(kind: int, start: int, size: int, *, active: bool = False) -> bytes:
+    """``start`` and ``size`` in MiB."""
+    return struct.pack("<B3xB3xII", 0x80 if active else 0, kind, start * MIB // 512, size * MIB // 512)
+
+
+def sector(*entries: bytes, label: int = 0) -> bytes:
+    return (b"\0" * 440 + struct.pack("<IH", label, 0) + b"".join(entries).ljust(64, b"\0") + b"\x55\xaa").ljust(512)
+
+
+def write_card(path: Path, link: int = 5, label: int = 0xEDCA1101, root_b: int = 1536, boot_b_at: int = 196) -> None:
+    """A disk as genimage makes it of layout/mbr.cfg: 4 MiB, selector, two boot slots, and three logical partitions."""
+    parts = [entry(0x0C, 4, 64, active=True), entry(0x0C, 68, 128), entry(0x0C, boot_b_at, 128), entry(link, 324, 3331)]
+    with path.open("wb") as found:
+        found.write(sector(*parts, label=label))
+        for at, size, following in ((324, 1536, 1537), (1861, root_b, 3074), (3398, 256, 0)):
+            found.seek(at * MIB)
+            more = [entry(link, following, 1537)] if following else []
+            found.write(sector(entry(0x83, 1, size), *more))
+
+
+def test_the_table_of_genimage_is_mended_to_what_the_firmware_follows(tmp_path: Path) -> None:
+    write_card(tmp_path / "disk", link=0x0F)
+    with (tmp_path / "disk").open("r+b") as found:
+        assert disk.mend(found) == 3  # the extended partition, and two links
+        assert disk.mend(found) == 0
+        table = disk.read(found)
+    disk.check(table)
+    assert [part.number for part in table.partitions] == [1, 2, 3, 4, 5, 6, 7]
+    assert [part.start // MIB for part in table.partitions] == [4, 68, 196, 324, 325, 1862, 3399]
+    assert table.label == layout.LABEL_ID
+
+
+@pytest.mark.parametrize(("changed", "words"), [
+    ({"link": 0x0F}, "partition 4 is of type 0x0f, not 0x05"),
+    ({"label": 1}, "the label id is 00000001, not edca1101"),
+    ({"root_b": 1024}, "partition 6 has 1073741824 bytes, not 1536 MiB"),
+    ({"boot_b_at": 100}, "partitions 2 and 3 overlap"),
+])
+def test_a_table_that_is_not_the_layouts_is_told_by_what_differs(
+    changed: dict[str, int], words: str, tmp_path: Path
+) -> None:
+    write_card(tmp_path / "disk", **changed)
+    with (tmp_path / "disk").open("rb") as found:
+        table = disk.read(found)
+    with pytest.raises(disk.WrongTable, match=words):
+        disk.check(table)
+
+
+@given(st.binary(max_size=2048))
+def test_what_is_no_table_is_never_taken_for_one(content: bytes) -> None:
+    try:
+        disk.check(disk.read(io.BytesIO(content)))
+    except disk.WrongTable:
+        return
+    pytest.fail("random bytes passed as the table of the layout")
+
+
+def test_a_chain_that_leads_in_a_circle_ends(tmp_path: Path) -> None:
+    write_card(tmp_path / "disk")
+    with (tmp_path / "disk").open("r+b") as found:
+        found.seek(1861 * MIB)
+        found.write(sector(entry(0x83, 1, 1536), entry(5, 1537, 1537)))  # from the second link to itself
+        with pytest.raises(disk.WrongTable, match="more than 16 links"):
+            disk.read(found)
+
+
+def test_the_layout_file_has_the_sizes_that_are_checked() -> None:
+    text = re.sub(r"#.*", "", (IMAGE / "layout/mbr.cfg").read_text())
+    parts = re.findall(r"partition (\w+) \{(.*?)\}", text, re.DOTALL)
+    assert [name for name, _ in parts] == ["selector", "boot_a", "boot_b", "root_a", "root_b", "data"]
+    sizes = [int(size) for _, body in parts for size in re.findall(r"size = (\d+)M", body)]
+    assert sizes[:5] == list(disk.SIZES_MIB.values())
+    assert f"disk-signature = {layout.LABEL_ID:#x}" in text
+    slot_mib = re.search(r"SLOT_MIB=(\d+)", (IMAGE / "build").read_text())
+    assert slot_mib is not None
+    assert int(slot_mib[1]) == disk.SIZES_MIB[layout.ROOT_PARTITION["A"]]
+
+
+# -- Targets -----------------------------------------------------------------------------------------------------------
+
+
+def shell(script: str, *arguments: object) -> str:
+    words = ["bash", "-euc", script, "bash", *map(str, arguments)]
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
+
+def packages(name: str) -> list[str]:
+    lines = (IMAGE / "packages" / f"{name}.list").read_text().splitlines()
+    return [word for line in lines if (word := line.split("#")[0].strip())]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_target_names_what_there_is(target: str) -> None:
+    told = shell('. "$1"; echo "$architecture $compatible $kernel $compress $compressed_limit"; echo "${lists[*]}"',
+                 IMAGE / "target" / target).splitlines()
+    architecture, compatible, kernel, compress, limit = told[0].split()
+    assert architecture in {"amd64", "arm64"}
+    assert re.fullmatch(rf"edgecall-[a-z]+-{architecture}", compatible)
+    assert kernel in {"none", "debian", "vendor"}
+    assert (compress == "yes") == (int(limit) > 0)
+    names = [name for chosen in told[1].split() for name in packages(chosen)]
+    assert len(names) == len(set(names)), "a package stands in two lists"
+    assert all(re.fullmatch(r"[a-z0-9][a-z0-9.+-]+", name) for name in names)
+    assert ("linux-image-rpi-v8" in names) == (kernel == "vendor")
+    assert not {"openssh-server", "dropbear-bin", "sudo"} & set(names)
+
+
+def test_an_image_holds_what_the_daemons_package_asks_for() -> None:
+    """Its recommended packages too, which an image's apt leaves out; what every Debian has need not be listed."""
+    control = re.sub(r"\n ", " ", (IMAGE / "deb/control.in").read_text())
+    asked = re.findall(r"^(?:Depends|Recommends): (.*)$", control, re.MULTILINE)
+    present = {"init-system-helpers", "libc6", "libgcc-s1", "libstdc++6", "passwd", "zlib1g"}
+    listed = set(packages("common")) | present
+    missing = [
+        one for line in asked for one in line.split(",")
+        if not {re.split(r"[ (]", word.strip())[0] for word in one.split("|")} & listed
+    ]
+    assert len(asked) == 2
+    assert missing == []
+
+
+def test_of_a_later_suite_only_rauc_is_taken_in_the_version_that_was_looked_at() -> None:
+    text = (IMAGE / "apt/rauc.pref").read_text()
+    assert "Package: *\nPin: release n=forky\nPin-Priority: -1\n" in text
+    assert "Package: rauc rauc-service\nPin: version 1.15.2-*\n" in text
+    for path in (IMAGE / "lock").glob("*.lock"):
+        versions = {package.name: package.version for package in lock.read(path)}
+        assert versions["rauc"].startswith("1.15.2-")
+        assert versions["rauc-service"] == versions["rauc"]
+
+
+def test_targets_have_a_name_of_their_own_for_rauc() -> None:
+    names = [shell('. "$1"; echo "$compatible"', IMAGE / "target" / target) for target in TARGETS]
+    assert len(set(names)) == len(TARGETS) == 3
+
+
+def test_the_command_line_is_one_line_that_names_root_slot_and_the_first_process() -> None:
+    text = (IMAGE / "boot/cmdline.txt").read_text()
+    assert text.count("\n") == 1
+    words = text.split()
+    for word in (f"root=PARTUUID={layout.LABEL_ID:08x}-@ROOT@", "rauc.slot=@SLOT@", "ro", "rootfstype=ext4",
+                 "init=/usr/lib/edgecall-image/init"):
+        assert word in words
+    assert any(re.fullmatch(r"panic=[1-9]\d*", word) for word in words), "after a panic the other slot has its turn"
+
+
+def test_the_firmware_settings_are_within_what_it_reads() -> None:
+    lines = [line for line in (IMAGE / "boot/config.txt").read_text().splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z0-9_]+=[a-z0-9=,-]+", line) and len(line) <= 98 for line in lines)
+    for line in ("arm_64bit=1", "auto_initramfs=1", "camera_auto_detect=1", "dtoverlay=vc4-kms-v3d"):
+        assert line in lines
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["nonsense"], "there is no target 'nonsense'"),
+    (["uml-amd64", "--version", "1.2"], "'1.2' is no version of semantic versioning"),
+    (["uml-amd64", "--min-version", "01.2.3"], "'01.2.3' is no version"),
+    (["uml-amd64", "--version", "1.0.0"], "whose"),
+    (["uml-amd64", "--frobnicate"], "there is no option '--frobnicate'"),
+    (["uml-amd64", "--out"], "--out wants a value"),
+    (["uml-amd64", "--test-keys", "--snapshot", "yesterday"], "'yesterday' is no date"),
+    (["uml-amd64", "--test-keys", "--snapshot", "20261115T000000Z"], "--snapshot needs --mirror"),
+    (["uml-amd64", "--test-keys", "--debug-ssh", "/dev/null"], "no public key"),
+    (["uml-amd64", "--test-keys", "--relock", "--debug-ssh", "key.pub"], "a lock is of what is released"),
+    (["uml-amd64", "--test-keys", "--deb", "/nowhere/x.deb"], "there is no file /nowhere/x.deb"),
+])
+def test_what_cannot_be_built_is_told_before_anything_is_made(arguments: list[str], words: str, tmp_path: Path) -> None:
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run([IMAGE / "build", *arguments], check=False, cwd=tmp_path, env=environment,
+                          capture_output=True, text=True)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("mirror", "keyring", "words"), [
+    ("", "", "pi needs the archive of Raspberry Pi: name it with --vendor-mirror"),
+    ("http://127.0.0.1:9/debian", "", "the keys of the vendor's archive cannot be read"),
+    ("http://127.0.0.1:9/debian", __file__, "cannot be reached at http://127.0.0.1:9/debian, and pi cannot be built"),
+])
+def test_pi_ends_with_one_clear_line_where_its_vendors_archive_is_out_of_reach(
+    mirror: str, keyring: str, words: str, tmp_path: Path
+) -> None:
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(tmp_path), "EDGECALL_VENDOR_MIRROR": mirror,
+                   "EDGECALL_VENDOR_KEYRING": keyring}
+    done = subprocess.run([IMAGE / "base", "--check", "pi"], check=False, env=environment,
+                          capture_output=True, text=True)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- Keys --------------------------------------------------------------------------------------------------------------
+
+
+def keys(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([IMAGE / "keys", *map(str, arguments)], check=False, capture_output=True, text=True)
+
+
+def test_a_release_takes_its_own_keys_and_no_throw_away_ones(tmp_path: Path) -> None:
+    real, thrown = tmp_path / "real", tmp_path / "thrown"
+    assert keys(real).returncode == keys("--test", thrown).returncode == 0
+    assert keys("--check-release", real).returncode == 0
+    refused = keys("--check-release", thrown)
+    assert refused.returncode == 1
+    assert "throw-away authority" in refused.stderr
+    assert keys("--renew", thrown).returncode == 0
+    assert keys("--check-release", thrown).returncode == 1, "a new certificate does not make it another authority"
+
+
+def test_an_authority_is_never_overwritten(tmp_path: Path) -> None:
+    assert keys(tmp_path).returncode == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert set(before) == {"ca.key", "ca.pem", "release.key", "release.pem"}
+    assert keys(tmp_path).returncode == 1
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert {path.stat().st_mode & 0o077 for path in tmp_path.iterdir()} == {0}
+
+
+def test_a_release_certificate_is_renewed_by_the_same_authority(tmp_path: Path) -> None:
+    keys(tmp_path)
+    authority, before = (tmp_path / "ca.pem").read_bytes(), (tmp_path / "release.pem").read_bytes()
+    assert keys("--renew", tmp_path).returncode == 0
+    assert (tmp_path / "ca.pem").read_bytes() == authority
+    assert (tmp_path / "release.pem").read_bytes() != before
+    assert keys("--check-release", tmp_path).returncode == 0
+    (tmp_path / "ca.key").unlink()
+    assert keys("--check-release", tmp_path).returncode == 0, "a release does not need the authority's key"
+    refused = keys("--renew", tmp_path)
+    assert refused.returncode == 1
+    assert "no ca.key" in refused.stderr
+
+
+def test_keys_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+    ours, others = tmp_path / "ours", tmp_path / "others"
+    keys(ours)
+    keys(others)
+    (ours / "release.key").write_bytes((others / "release.key").read_bytes())
+    assert "is not the key of release.pem" in keys("--check-release", ours).stderr
+    (ours / "release.pem").write_bytes((others / "release.pem").read_bytes())
+    assert "is not from" in keys("--check-release", ours).stderr
+    (ours / "release.pem").unlink()
+    assert "has no release.pem" in keys("--check-release", ours).stderr
+
+
+# -- Locks -------------------------------------------------------------------------------------------------------------
+
+REVIEWED = """\
+# Debian's
+base-files amd64 13.8 base-files 13.8
+rauc amd64 1.15.2-1 rauc 1.15.2-1
+zlib1g amd64 1:1.3-1 zlib 1:1.3-1
+"""
+
+
+def test_a_lock_tells_what_came_what_went_and_what_has_another_version(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "lock").write_text(REVIEWED)
+    (tmp_path / "found").write_text(REVIEWED.replace("1.15.2-1", "1.16-1").replace("base-files", "acl"))
+    assert lock.main([str(tmp_path / "lock"), str(tmp_path / "lock")]) == 0
+    assert capsys.readouterr().out == ""
+    assert lock.main([str(tmp_path / "found"), str(tmp_path / "lock")]) == 3
+    assert capsys.readouterr().out.splitlines() == [
+        "acl:amd64 was not there -> 13.8", "base-files:amd64 13.8 -> is gone", "rauc:amd64 1.15.2-1 -> 1.16-1"]
+
+
+def test_a_lock_that_is_written_is_equal_to_what_was_found(tmp_path: Path) -> None:
+    found = tmp_path / "found"
+    found.write_text("\n".join(reversed(REVIEWED.splitlines())))
+    assert lock.main([str(found), str(tmp_path / "lock"), "--write", "Debian's"]) == 0
+    assert (tmp_path / "lock").read_text() == REVIEWED
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("rauc amd64 1.15\n", "line 1"), ("# nothing\n", "names no package"), (None, "No such"),
+])
+def test_what_is_no_lock_is_told_by_file_and_line(
+    text: str | None, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if text is not None:
+        (tmp_path / "lock").write_text(text)
+    assert lock.main([str(tmp_path / "lock"), str(tmp_path / "lock")]) == 1
+    told = capsys.readouterr().err
+    assert words in told
+    assert str(tmp_path / "lock") in told

@@ -1,0 +1,392 @@
+"""The health gate, on a clock of its own: what is well is committed, what is not goes back, and nothing in between."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgecall_image import gate as gate_module
+from edgecall_image.daemon import CallLock, Condition, broker_address, broker_answers, condition
+from edgecall_image.errors import ImageError
+from edgecall_image.gate import LIMIT_S, OFFLINE_AFTER_S, Gate, Unit, judge
+from edgecall_image.rauc import Rauc, RaucError
+from edgecall_image.record import Job, Record
+from edgecall_image.updater import FREE_BYTES
+from tests.support.appliance_socket import ApplianceSocket, somebody_calls
+from tests.support.fake_rauc import install_fake_rauc
+from tests.support.slot_card import Card
+
+READY = Unit("active", 0, 30.0, 30.0)
+DEVICES = {"camera": 1, "microphone": 1, "speaker": 1}
+
+
+class World:
+    """A device on trial whose parts come up when the test says: each attribute may be a value or a function of the
+    seconds since the trial began."""
+
+    def __init__(self, **parts: Any) -> None:
+        self.now = 1_000.0
+        self.told: list[str] = []
+        self.broker_asked = 0
+        self.parts: dict[str, Any] = {
+            "unit": lambda t: replace(READY, fed_at=20.0 + t) if t >= 10 else Unit("activating", 0, 0, 0),
+            "condition": Condition(DEVICES, broker=True), "before": Condition(DEVICES, broker=True),
+            "broker": True, "free": FREE_BYTES, **parts}
+
+    def part(self, name: str) -> Any:
+        part = self.parts[name]
+        return part(self.now - 1_000.0) if callable(part) else part
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def broker(self) -> bool | None:
+        self.broker_asked += 1
+        answer: bool | None = self.part("broker")
+        return answer
+
+    def run(self) -> tuple[str, float]:
+        """What is missing, and after how many seconds."""
+        gate = Gate(self.part("before"), lambda: self.part("unit"), lambda: self.part("condition"), self.broker,
+                    lambda: self.part("free"), self.told.append, clock=lambda: self.now, sleep=self.sleep)
+        return gate.run(), self.now - 1_000.0
+
+
+def test_what_is_well_for_a_minute_passes_at_once() -> None:
+    missing, after = World().run()
+    assert missing == ""
+    assert 70 <= after <= 72
+
+
+def test_the_watchdog_must_be_fed_and_not_only_live() -> None:
+    missing, after = World(unit=replace(READY, fed_at=30.0 + 59)).run()
+    assert "watchdog is fed for 60 s" in missing
+    assert after == LIMIT_S
+
+
+def test_a_restart_begins_the_minute_anew() -> None:
+    def unit(t: float) -> Unit:
+        return Unit("active", 1 if t > 50 else 0, 60.0 if t > 50 else 10.0, 10.0 + t)
+
+    missing, after = World(unit=unit).run()
+    assert missing == ""
+    assert after >= 110
+
+
+@pytest.mark.parametrize(("unit", "words"), [
+    (Unit("failed", 6, 0, 0), "failed for good"), (Unit("activating", 3, 0, 0), "crashed 3 times")])
+def test_what_cannot_become_well_is_not_waited_for(unit: Unit, words: str) -> None:
+    missing, after = World(unit=unit).run()
+    assert words in missing
+    assert after == 0
+
+
+def test_a_daemon_that_never_gets_ready_runs_out_of_time() -> None:
+    missing, after = World(unit=Unit("activating", 0, 0, 0)).run()
+    assert "it is activating" in missing
+    assert after == LIMIT_S
+
+
+def test_devices_that_were_there_must_be_there_again() -> None:
+    missing, _ = World(condition=Condition({"camera": 1, "microphone": 1}, broker=True)).run()
+    assert missing == "speaker: 0 of 1 that were there"
+
+
+def test_devices_may_take_their_time_and_be_more() -> None:
+    def told(t: float) -> Condition:
+        return Condition({**DEVICES, "screen": 1} if t > 200 else {"microphone": 1}, broker=True)
+
+    world = World(condition=told)
+    missing, after = world.run()
+    assert missing == ""
+    assert 200 < after < 205
+    assert any("camera" in words for words in world.told)
+    assert len(world.told) == len(set(world.told)), "each is told once"
+
+
+def test_a_daemon_that_says_it_has_failed_is_not_well_unless_it_was_so_before() -> None:
+    failed = Condition(DEVICES, broker=True, failed=True)
+    assert "by its own account" in World(condition=failed).run()[0]
+    assert World(condition=failed, before=failed).run()[0] == ""
+
+
+def test_a_silent_daemon_is_not_well() -> None:
+    assert "tells its state" in World(condition=None).run()[0]
+
+
+def test_room_on_data_is_needed() -> None:
+    assert "MiB are free" in World(free=FREE_BYTES - 1).run()[0]
+    assert "data partition can be used" in World(free=None).run()[0]
+
+
+# --- the broker
+
+
+def test_a_broker_that_others_reach_must_be_reached() -> None:
+    missing, after = World(condition=Condition(DEVICES, broker=False)).run()
+    assert missing == "the broker is reached"
+    assert after == LIMIT_S
+
+
+def test_a_broker_that_nobody_reaches_is_no_fault_of_the_new_system() -> None:
+    missing, after = World(condition=Condition(DEVICES, broker=False), broker=False).run()
+    assert missing == ""
+    assert after >= OFFLINE_AFTER_S, "the network may still come up"
+
+
+def test_the_daemons_own_broker_must_be_reached() -> None:
+    assert World(condition=Condition(DEVICES, broker=False), broker=None).run()[0] == "the broker is reached"
+
+
+def test_a_broker_that_was_not_reached_before_is_not_asked_for() -> None:
+    world = World(condition=Condition(DEVICES, broker=False), before=Condition(DEVICES, broker=False))
+    assert world.run()[0] == ""
+    assert world.broker_asked == 0
+
+
+def test_without_knowing_what_was_before_the_broker_is_asked_for() -> None:
+    assert World(condition=Condition(DEVICES, broker=False), before=None).run()[0] == "the broker is reached"
+    assert World(condition=Condition({}, broker=None), before=None).run()[0] == ""
+
+
+def test_the_brokers_address_is_the_settings_and_a_connection_the_proof(tmp_path: Path) -> None:
+    path = tmp_path / "edgecall.toml"
+    assert broker_address(path) is None
+    path.write_text("[mqtt]\nport = 1883\n")
+    assert broker_address(path) is None
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        path.write_text(f"[mqtt]\nhost = '127.0.0.1'\nport = {listener.getsockname()[1]}\n")
+        address = broker_address(path)
+        assert address is not None
+        assert broker_answers(address)
+    assert not broker_answers(address)
+    for fault in ("[mqtt", "mqtt = 3", "[mqtt]\nhost = 3", "[mqtt]\nhost = 'a'\nport = 99999"):
+        path.write_text(fault)
+        assert broker_address(path) is None
+
+
+# --- what systemd and the daemon say
+
+
+def test_the_unit_is_read_from_what_systemctl_shows() -> None:
+    assert Unit.parse("ActiveState=active\nNRestarts=1\nActiveEnterTimestampMonotonic=21500000\n"
+                      "WatchdogTimestampMonotonic=86250000\n") == Unit("active", 1, 21.5, 86.25)
+    assert Unit.parse("") == Unit("unknown", 0, 0.0, 0.0)
+    assert Unit.parse("ActiveState=failed\nNRestarts=x\nActiveEnterTimestampMonotonic=\n") == Unit("failed", 0, 0, 0)
+
+
+def test_systemctl_itself_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "systemctl"
+    program.write_text('#!/bin/sh\n[ "$1" = show ] && [ "$3" = edgecall.service ] && echo ActiveState=active\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert Unit.look().state == "active"
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    assert Unit.look().state == "unknown"
+
+
+@pytest.fixture
+def appliance(tmp_path: Path) -> Iterator[ApplianceSocket]:
+    with ApplianceSocket(tmp_path / "edgecall.sock", {"camera": 2, "microphone": 1}, broker=False) as appliance:
+        yield appliance
+
+
+def test_the_daemon_tells_what_is_plugged_in(tmp_path: Path, appliance: ApplianceSocket) -> None:
+    found = condition(tmp_path / "edgecall.sock")
+    assert found == Condition({"camera": 2, "microphone": 1}, broker=False)
+    assert found is not None
+    assert Condition.of(found.document()) == found
+    appliance.documents["/v1/health"] = {"status": "failed", "causes": ["safeMode"]}
+    failed = condition(tmp_path / "edgecall.sock")
+    assert failed is not None
+    assert failed.failed
+
+
+@pytest.mark.parametrize("answer", [b"", b"{", b"[]", b"\xff", b'{"devices": 3}', b" " * (5 << 20), None])
+def test_a_daemon_that_talks_nonsense_is_no_trouble(
+        tmp_path: Path, appliance: ApplianceSocket, answer: bytes | None) -> None:
+    appliance.documents["/v1/state/devices"] = answer
+    found = condition(tmp_path / "edgecall.sock")
+    assert found is None or found.devices == {}
+
+
+def test_no_daemon_tells_nothing(tmp_path: Path) -> None:
+    assert condition(tmp_path / "edgecall.sock") is None
+    for document in ({}, {"devices": 3, "broker": None, "failed": False},
+                     {"devices": {}, "broker": 3, "failed": False}):
+        assert Condition.of(document) is None
+
+
+# --- calls
+
+
+def test_the_lock_of_a_call_is_respected(tmp_path: Path) -> None:
+    lock = tmp_path / "call.lock"
+    absent = CallLock.take(lock)
+    assert absent is not None, "no daemon, no call"
+    with somebody_calls(lock):
+        assert CallLock.take(lock) is None
+    held = CallLock.take(lock)
+    assert held is not None
+    with pytest.raises(BlockingIOError), somebody_calls(lock):
+        pass
+    held.close()
+    held.close()
+    with somebody_calls(lock):
+        pass
+
+
+def test_what_lies_in_the_locks_place_is_not_followed(tmp_path: Path) -> None:
+    lock = tmp_path / "call.lock"
+    os.mkfifo(lock)
+    fifo = CallLock.take(lock, wait=True)
+    assert fifo is not None, "and it did not wait for a writer"
+    lock.unlink()
+    (tmp_path / "elsewhere").write_text("")
+    lock.symlink_to(tmp_path / "elsewhere")
+    link = CallLock.take(lock)
+    assert link is not None
+    with somebody_calls(tmp_path / "elsewhere"):
+        pass
+
+
+def test_going_back_waits_for_the_end_of_a_call_and_not_for_ever(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = tmp_path / "call.lock"
+    taken: list[CallLock | None] = []
+
+    class Here(CallLock):
+        @classmethod
+        def take(cls, path: Path = lock, *, wait: bool = False) -> Any:
+            taken.append(super().take(path, wait=wait))
+            return taken[-1]
+
+    monkeypatch.setattr(gate_module, "CallLock", Here)
+    before = signal.getsignal(signal.SIGALRM)
+    over = threading.Event()
+
+    def call() -> None:
+        with somebody_calls(lock):
+            begun.set()
+            over.wait(10)
+
+    begun = threading.Event()
+    caller = threading.Thread(target=call)
+    caller.start()
+    assert begun.wait(10)
+    monkeypatch.setattr(gate_module, "CALL_S", 0.2)
+    gate_module._calls_end()
+    assert taken == [], "the call goes on, and so does the restart"
+    monkeypatch.setattr(gate_module, "CALL_S", 3600.0)
+    ends = threading.Timer(0.2, over.set)
+    ends.start()
+    gate_module._calls_end()
+    caller.join()
+    ends.join()
+    assert len(taken) == 1
+    assert taken[0] is not None
+    taken[0].close()
+    assert signal.getsignal(signal.SIGALRM) == before
+
+
+# --- the judgement
+
+
+class Trial:
+    """Slot B is up and on trial."""
+
+    def __init__(self, folder: Path) -> None:
+        self.card = Card(folder)
+        self.record = Record(self.card.place.marks)
+        self.program = install_fake_rauc(folder, self.card.place)
+        self.card.slots.make_primary("B")
+        assert self.card.reboot() == "B"
+        self.card.slots.settle()
+        self.record.set_job(Job("j-1", "B", "rebooting", version="1.1.0"))
+        self.done: list[str] = []
+
+    def judge(self, world: World, rauc: Rauc | None = None) -> bool:
+        ticks = itertools.count()
+        gate = Gate(world.part("before"), lambda: world.part("unit"), lambda: world.part("condition"), world.broker,
+                    lambda: world.part("free"), world.told.append, clock=lambda: world.now + next(ticks),
+                    sleep=world.sleep)
+        return judge(gate, self.card.slots, rauc or Rauc(str(self.program)), self.record, "1.1.0",
+                     calls_end=lambda: self.done.append("calls"), reboot=lambda: self.done.append("reboot"))
+
+
+@pytest.fixture
+def trial(tmp_path: Path) -> Trial:
+    return Trial(tmp_path)
+
+
+def test_a_system_that_is_well_becomes_the_default(trial: Trial) -> None:
+    assert trial.judge(World())
+    assert (trial.card.chosen(), trial.done) == ("B", [])
+    result = trial.record.result()
+    assert result is not None
+    assert (result.id, result.state, result.version) == ("j-1", "succeeded", "1.1.0")
+    assert trial.record.open_job() is None
+
+
+def test_one_that_is_not_goes_back_after_the_last_call(trial: Trial) -> None:
+    assert not trial.judge(World(condition=None))
+    assert trial.done == ["calls", "reboot"]
+    assert trial.card.reboot() == "A"
+    assert trial.card.slots.settle() == "nothing", "the gate has said it all"
+    assert trial.card.slots.is_bad("B")
+    result = trial.record.result()
+    assert result is not None
+    assert (result.state, result.code) == ("rolledBack", "unhealthy")
+    assert "tells its state" in result.message
+
+
+class Broken(Rauc):
+    """RAUC whose service is gone."""
+
+    async def mark(self, state: str, slot: str = "booted") -> None:
+        raise RaucError("failed", f"no {state} today")
+
+
+def test_a_commit_that_fails_goes_back(trial: Trial) -> None:
+    assert not trial.judge(World(), Broken())
+    assert trial.done == ["calls", "reboot"]
+    assert trial.card.reboot() == "A"
+    assert trial.card.slots.settle() == "failed", "and the next boot marks what could not be marked"
+    result = trial.record.result()
+    assert result is not None
+    assert "no good today" in result.message
+
+
+def test_what_the_selector_says_counts_whatever_rauc_says(trial: Trial) -> None:
+    class Late(Rauc):
+        async def mark(self, state: str, slot: str = "booted") -> None:
+            trial.card.slots.mark_good("B")
+            raise RaucError("failed", "no answer")
+
+    assert trial.judge(World(), Late())
+    assert trial.card.chosen() == "B"
+
+
+def test_where_it_cannot_be_judged_the_unit_restarts_the_device(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate_module, "Slots", lambda: trial.card.slots)
+    monkeypatch.setattr(gate_module, "Record", lambda: trial.record)
+
+    def not_now(*_arguments: object, **_named: object) -> bool:
+        raise ImageError("the selector cannot be read")
+
+    monkeypatch.setattr(gate_module, "judge", not_now)
+    assert gate_module.main([]) == 1
+    trial.card.slots.mark_good("B")
+    assert gate_module.main([]) == 0, "nothing is on trial"
+    assert gate_module.main(["now"]) == 2

@@ -1,0 +1,193 @@
+"""What `image/build` does with the options of a release and of mirrors, up to the tools that it runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+IMAGE: Final = Path(__file__).parents[2] / "image"
+PROGRAMS: Final = {
+    "id": "echo 0",
+    "df": "echo Avail; echo 99999M",
+    "mmdebstrap": """
+printf '%s\\n' "$@" >"$ASKED/$$"
+[ -e "$ASKED/../reachable" ] || { echo 'E: Unable to connect to the mirror'; exit 1; }
+for word; do
+  case $word in */base.tar) : >"$word"; : >"${word%/*}/packages" ;; esac
+done""",
+}
+"""Root on a machine with much room, where mmdebstrap writes down what it is asked for, and finds a mirror or none."""
+
+
+class Machine:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("bin", "asked", "home", "work"):
+            (folder / name).mkdir()
+        for name, text in PROGRAMS.items():
+            (folder / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+            (folder / "bin" / name).chmod(0o755)
+        (folder / "some.deb").touch()
+
+    def run(self, program: str, *words: object, **environ: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [IMAGE / program, *map(str, words)], check=False, capture_output=True, text=True, cwd=self.folder / "work",
+            env={"PATH": f"{self.folder}/bin:{os.environ['PATH']}", "HOME": str(self.folder / "home"),
+                 "ASKED": str(self.folder / "asked"), "SOURCE_DATE_EPOCH": "1764460800"} | environ)
+
+    def build(self, *words: object) -> subprocess.CompletedProcess[str]:
+        return self.run("build", "uml-amd64", "--deb", self.folder / "some.deb", *words)
+
+    def asked(self, for_what: str = "/base.tar") -> list[list[str]]:
+        """What mmdebstrap was asked for, each time that it was to make this."""
+        times = [path.read_text().splitlines() for path in (self.folder / "asked").iterdir()]
+        return [words for words in times if any(word.endswith(for_what) for word in words)]
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The keys of a release."""
+    return made_keys(tmp_path_factory.mktemp("keys") / "real")
+
+
+def made_keys(folder: Path, *words: str) -> Path:
+    subprocess.run([IMAGE / "keys", *words, folder], check=True, capture_output=True)
+    return folder
+
+
+# -- Mirrors -----------------------------------------------------------------------------------------------------------
+
+
+def sources(words: list[str]) -> list[str]:
+    return [word for word in words if word.startswith("deb ")]
+
+
+@pytest.mark.parametrize("mirror", ["http://mirror.example/debian", "http://mirror.example/debian/"])
+def test_all_of_an_image_comes_from_the_mirror_that_is_named(mirror: str, machine: Machine) -> None:
+    done = machine.build("--test-keys", "--mirror", mirror)
+    assert done.returncode == 1
+    assert "a mirror of Debian cannot be reached" in done.stderr
+    words, = machine.asked()
+    assert sources(words) == [
+        "deb http://mirror.example/debian trixie main non-free-firmware",
+        "deb http://mirror.example/debian trixie-updates main non-free-firmware",
+        "deb http://mirror.example/debian-security trixie-security main non-free-firmware",
+        "deb [check-valid-until=no] http://mirror.example/debian forky main",
+    ]
+    assert "--keyring=/usr/share/keyrings/debian-archive-keyring.gpg" in words
+    assert not any("Check-Valid-Until" in word or "llow" in word or "trusted" in word for word in words)
+
+
+@pytest.mark.parametrize(("mirror", "ours", "security"), [
+    ("https://archive.example/debian/@DATE@", "debian/20261115T000000Z", "debian-security/20261115T000000Z"),
+    ("https://archive.example/@DATE@/debian", "20261115T000000Z/debian", "20261115T000000Z/debian-security"),
+])
+def test_a_snapshot_is_of_one_day_in_all_suites(mirror: str, ours: str, security: str, machine: Machine) -> None:
+    machine.build("--test-keys", "--snapshot", "20261115T000000Z", "--mirror", mirror)
+    words, = machine.asked()
+    assert [line.split("https://archive.example/")[1] for line in sources(words)] == [
+        f"{ours} trixie main non-free-firmware", f"{ours} trixie-updates main non-free-firmware",
+        f"{security} trixie-security main non-free-firmware", f"{ours} forky main"]
+    assert '--aptopt=Acquire::Check-Valid-Until "false"' in words, "what was valid then is over now"
+    assert "--keyring=/usr/share/keyrings/debian-archive-keyring.gpg" in words, "signed it has to be all the same"
+
+
+def test_the_debian_of_one_day_is_not_taken_for_that_of_another(machine: Machine) -> None:
+    (machine.folder / "reachable").touch()
+    days = [{}, {"EDGECALL_MIRROR": "http://mirror.example/debian"}] + [
+        {"EDGECALL_MIRROR": f"https://archive.example/debian/{day}", "EDGECALL_SNAPSHOT": day}
+        for day in ("20261115T000000Z", "20261116T000000Z")]
+    made = [machine.run("base", "uml-amd64", **day).stdout for day in days]
+    assert len(set(made)) == len(days) == len(machine.asked())
+    assert machine.run("base", "uml-amd64", **days[-1]).stdout == made[-1]
+    assert len(machine.asked()) == len(days), "made once"
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    (["--mirror", "mirror.example/debian"], "'mirror.example/debian' is no address of a mirror"),
+    (["--mirror", "http://mirror.example/other"], "no address of a mirror that has its security updates beside it"),
+    (["--mirror", "http://mirror.example/debian/@DATE@"], "--snapshot does not say which"),
+    (["--snapshot", "20261115T000000Z", "--mirror", "http://mirror.example/debian"], "@DATE@ in it"),
+    (["--min-version", "1.5.0", "--version", "1.4.9"], "would refuse its own bundle"),
+    (["--min-version", "1.5.0", "--version", "1.5.0-rc.1"], "would refuse its own bundle"),
+    (["--locked", "--relock"], "--relock takes any"),
+])
+def test_options_that_do_not_go_together_are_told_before_anything_is_made(
+    options: list[str], words: str, machine: Machine
+) -> None:
+    done = machine.build("--test-keys", *options)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert machine.asked() == []
+    assert list((machine.folder / "work").iterdir()) == list((machine.folder / "home").iterdir()) == []
+
+
+# -- Releases ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_release_is_built_with_its_keys(machine: Machine, real: Path) -> None:
+    """As far as to Debian."""
+    done = machine.build("--keys", real, "--version", "1.4.0+build.5", "--min-version", "1.4.0-rc.1")
+    assert "a mirror of Debian cannot be reached" in done.stderr
+    assert len(machine.asked()) == 1
+
+
+def refused(machine: Machine, *words: object) -> str:
+    done = machine.build(*words)
+    assert done.returncode == 1
+    assert machine.asked() == []
+    assert list((machine.folder / "home").iterdir()) == [], "nothing is made for it"
+    return done.stderr
+
+
+def test_a_release_takes_no_throw_away_authority(machine: Machine, real: Path) -> None:
+    """Not among others either: a device trusts each certificate of the file."""
+    thrown = made_keys(machine.folder / "thrown", "--test")
+    assert "throw-away authority" in refused(machine, "--keys", thrown)
+    for name in ("release.key", "release.pem"):
+        (thrown / name).write_bytes((real / name).read_bytes())
+    (thrown / "ca.pem").write_bytes((real / "ca.pem").read_bytes() + (thrown / "ca.pem").read_bytes())
+    assert "throw-away authority" in refused(machine, "--keys", thrown)
+    (thrown / "ca.pem").write_text("nothing\n")
+    assert "ca.pem" in refused(machine, "--keys", thrown)
+
+
+def test_a_release_has_one_authority(machine: Machine, real: Path) -> None:
+    assert "one authority" in refused(machine, "--keys", real, "--test-keys")
+
+
+def test_a_release_is_made_of_packages_that_were_reviewed_before(machine: Machine, real: Path) -> None:
+    assert "--relock takes any" in refused(machine, "--keys", real, "--relock")
+    done = machine.run("build", "pi", "--keys", real)
+    assert done.returncode == 1
+    assert "there is no image/lock/pi.lock" in done.stderr
+    assert "image/build pi --test-keys --relock" in done.stderr
+
+
+@pytest.mark.parametrize(("changed", "code", "words"), [
+    ({"--keys": "nowhere"}, 1, "the file nowhere/release.key cannot be read"),
+    ({"--root": "nowhere"}, 1, "the file nowhere cannot be read"),
+    ({"--block-size": "16"}, 1, "'16' is no size of blocks"),
+    ({"--frobnicate": "x"}, 1, "there is no option '--frobnicate'"),
+    ({"--version": ""}, 2, "image/bundle --root FILE"),
+])
+def test_a_bundle_that_cannot_be_made_is_told_by_what_is_wrong(
+    changed: dict[str, str], code: int, words: str, machine: Machine, real: Path
+) -> None:
+    file = machine.folder / "some.deb"
+    options = {"--root": file, "--boot": file, "--compatible": "edgecall-uml-amd64", "--version": "1.0", "--keys": real}
+    given = [word for option in (options | changed).items() for word in option]
+    done = machine.run("bundle", *given, "out.raucb")
+    assert done.returncode == code
+    assert words in done.stderr
+    assert machine.asked("") == []
+    assert list((machine.folder / "work").iterdir()) == []
