@@ -10,10 +10,8 @@ import pytest
 
 from edgecall_image import boot
 from edgecall_image.slots import ASKS, Settled
+from tests.support.overlay import OVERLAY, UNITS, links
 from tests.support.slot_card import Card
-
-OVERLAY = Path(__file__).parents[2] / "image" / "overlay" / "common"
-UNITS = OVERLAY / "usr" / "lib" / "systemd" / "system"
 
 
 @pytest.fixture
@@ -87,9 +85,8 @@ def test_it_takes_no_arguments(card: Card, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_the_unit_runs_at_every_boot_before_what_could_fail() -> None:
-    wanted = UNITS / "sysinit.target.wants" / "edgecall-slot.service"
-    assert wanted.resolve() == UNITS / "edgecall-slot.service"
-    text = wanted.read_text()
+    assert links()["sysinit.target.wants/edgecall-slot.service"] == "../edgecall-slot.service"
+    text = (UNITS / "edgecall-slot.service").read_text()
     assert re.search(r"^ExecStart=/usr/bin/python3 -I /usr/lib/edgecall-image/run boot$", text, re.MULTILINE)
     before = " ".join(re.findall(r"^Before=(.*)$", text, re.MULTILINE)).split()
     assert {"sysinit.target", "rauc.service", "edgecall.service"} <= set(before)

@@ -12,18 +12,16 @@ import pytest
 from edgecall_image import firewall, layout
 from edgecall_image.firstfile import SYSTEM
 from edgecall_image.network import NETWORK
+from tests.support.overlay import OVERLAY, UNITS, links
 
 ROOT = Path(__file__).parents[2]
-OVERLAY = ROOT / "image" / "overlay" / "common"
-UNITS = OVERLAY / "usr" / "lib" / "systemd" / "system"
 OF_DEBIAN = {"iwd.service", "nftables.service", "systemd-networkd.service", "systemd-resolved.service",
              "systemd-timesyncd.service"}
 RUN = "/usr/bin/python3 -I /usr/lib/edgecall-image/run "
 
 
 def _texts() -> dict[str, str]:
-    return {str(path.relative_to(OVERLAY)): path.read_text() for path in sorted(OVERLAY.rglob("*"))
-            if path.is_file() and not path.is_symlink()}
+    return {str(path.relative_to(OVERLAY)): path.read_text() for path in sorted(OVERLAY.rglob("*")) if path.is_file()}
 
 
 def test_what_is_started_by_name_is_a_module_with_a_main() -> None:
@@ -34,11 +32,16 @@ def test_what_is_started_by_name_is_a_module_with_a_main() -> None:
 
 
 def test_units_that_are_wanted_are_there() -> None:
-    wanted = {link.name: link for link in UNITS.glob("*.wants/*")}
+    wanted = {link.partition("/")[2]: target for link, target in links().items()}
     assert wanted
-    for name, link in wanted.items():
-        assert link.is_symlink()
+    for name, target in wanted.items():
+        assert target == f"../{name}"
         assert (UNITS / name).is_file() or name in OF_DEBIAN, name
+
+
+def test_no_file_of_the_overlay_is_a_link() -> None:
+    """What carries a repository by its files alone, as an archive, makes a file of a link."""
+    assert [path for path in OVERLAY.parent.rglob("*") if path.is_symlink()] == []
 
 
 def test_programs_are_executable_and_begin_as_programs_do() -> None:
@@ -94,11 +97,11 @@ def test_the_sets_that_are_filled_are_in_the_rules() -> None:
 
 
 def test_masked_units_are_none_of_ours() -> None:
-    masked = [link for link in (OVERLAY / "etc/systemd/system").iterdir() if link.is_symlink()]
-    assert "systemd-machine-id-commit.service" in {link.name for link in masked}
-    for link in masked:
-        assert str(link.readlink()) == "/dev/null"
-        assert not (UNITS / link.name).exists()
+    masked = links("etc/systemd/system")
+    assert "systemd-machine-id-commit.service" in masked
+    for name, target in masked.items():
+        assert target == "/dev/null"
+        assert not (UNITS / name).exists()
 
 
 @pytest.mark.parametrize("unit", sorted(path.name for path in UNITS.glob("*.service")))

@@ -12,9 +12,8 @@ import pytest
 
 from edgecall_image.gate import CALL_S, LIMIT_S
 from edgecall_image.layout import MARKS, SOCKET
+from tests.support.overlay import OVERLAY, UNITS, links
 
-OVERLAY = Path(__file__).parents[2] / "image" / "overlay" / "common"
-UNITS = OVERLAY / "usr" / "lib" / "systemd" / "system"
 OURS = sorted(path for pattern in ("edgecall-update*", "edgecall-health*", "edgecall-trial*")
               for path in UNITS.glob(pattern) if path.is_file())
 EXPOSURE = {"edgecall-update.service": 29, "edgecall-health.service": 25}  # tenths, by systemd 252
@@ -50,9 +49,7 @@ def test_they_are_no_more_exposed_than_promised(name: str) -> None:
     ("sockets", "edgecall-update.socket"), ("multi-user", "edgecall-health.service"),
     ("timers", "edgecall-trial-failed.timer")])
 def test_they_are_enabled(target: str, name: str) -> None:
-    wish = UNITS / f"{target}.target.wants" / name
-    assert wish.is_symlink()
-    assert wish.resolve() == UNITS / name
+    assert links()[f"{target}.target.wants/{name}"] == f"../{name}"
     assert read(name)["Install"]["WantedBy"] == f"{target}.target"
 
 
