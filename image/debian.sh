@@ -3,23 +3,22 @@
 
 # No file of a root is younger, whatever day it was made: Debian 13's release. So a release changes the files that it changes.
 base_epoch=1754697600
+# shellcheck source=image/mirror.sh
+. "$image/mirror.sh"
 more_sources=() # lines of sources.list beside Debian's
 
-# Which mirror apt has on this machine; EDGECALL_MIRROR, or build's --mirror, stands above it.
+# Which mirror apt has on this machine, else Debian's own; EDGECALL_MIRROR, or build's --mirror, stands above it.
 debian_mirror() {
   local found=${EDGECALL_MIRROR:-}
-  # shellcheck disable=SC2016  # apt's own variable
-  [ -n "$found" ] || found=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | grep -m 1 '/debian/*$') ||
-    die "apt on this machine names no mirror of Debian (an address that ends in /debian)" "Name one with --mirror URL."
+  found=${found:-$(apt_mirror /debian)}
+  found=${found:-http://deb.debian.org/debian}
   printf '%s\n' "${found%/}"
 }
 # The mirror of its security updates, beside the other unless apt knows one.
 security_mirror() {
   local found=""
-  # shellcheck disable=SC2016
-  [ -n "${EDGECALL_MIRROR:-}" ] ||
-    found=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | grep -m 1 '/debian-security/*$') || true
-  if [ -n "$found" ]; then printf '%s\n' "${found%/}"; else debian_mirror | sed 's|/debian\(/[^/]*\)\{0,1\}$|/debian-security\1|'; fi
+  [ -n "${EDGECALL_MIRROR:-}" ] || found=$(apt_mirror /debian-security)
+  if [ -n "$found" ]; then printf '%s\n' "$found"; else debian_mirror | sed 's|/debian\(/[^/]*\)\{0,1\}$|/debian-security\1|'; fi
 }
 
 # debian ARCHITECTURE PACKAGES OUT [OPTION...]: a Debian 13 with these packages (separated by commas), RAUC from the suite that has it.
@@ -29,8 +28,7 @@ debian() {
   shift 3
   mirror=$(debian_mirror)
   security=$(security_mirror)
-  # the way to the mirror is this machine's too
-  mapfile -t own < <(apt-config dump Acquire | sed -n 's/^\(Acquire::https\{0,1\}::[Pp]roxy.* ".*"\);$/--aptopt=\1/p')
+  mapfile -t own < <(apt_way)
   [ -z "${EDGECALL_SNAPSHOT:-}" ] || own+=(--aptopt='Acquire::Check-Valid-Until "false"') # what was valid then
   # RAUC's suite is not finished, and a mirror may hold an index of it that is over: which versions are taken is written in the
   # preferences, and whose signature they have is looked at all the same.
@@ -46,7 +44,7 @@ debian() {
     "deb $security trixie-security main non-free-firmware" \
     "deb [check-valid-until=no] $mirror forky main" "${more_sources[@]}" >"$log" 2>&1; then
     grep -v '^$' "$log" | tail -n 12 >&2
-    if grep -qE 'Temporary failure|Could not (resolve|connect)|Unable to connect|Network is unreachable' "$log"; then
+    if grep -qE 'Temporary failure|Could not (resolve|connect)|Unable to connect|Connection (failed|timed out)|Network is unreachable' "$log"; then
       die "a mirror of Debian cannot be reached" "Check the network, or name another with --mirror URL. Full log: $log"
     elif grep -qE 'rauc.*(not going to be installed|is not installable)|Version.*for .rauc. was not found' "$log"; then
       die "the mirror no longer has RAUC in the versions of image/apt/rauc.pref" \

@@ -13,6 +13,8 @@ IMAGE: Final = Path(__file__).parents[2] / "image"
 PROGRAMS: Final = {
     "id": "echo 0",
     "df": "echo Avail; echo 99999M",
+    "apt-get": '[ "$1" = indextargets ] && cat "$ASKED/../mirrors"',
+    "apt-config": '[ "$*" = "dump Acquire" ] && cat "$ASKED/../acquire"',
     "mmdebstrap": """
 printf '%s\\n' "$@" >"$ASKED/$$"
 [ -e "$ASKED/../reachable" ] || { echo 'E: Unable to connect to the mirror'; exit 1; }
@@ -20,7 +22,15 @@ for word; do
   case $word in */base.tar) : >"$word"; : >"${word%/*}/packages" ;; esac
 done""",
 }
-"""Root on a machine with much room, where mmdebstrap writes down what it is asked for, and finds a mirror or none."""
+"""Root on a machine with much room, whose apt has what the test says, and where mmdebstrap writes down what it is asked
+for, and finds a mirror or none."""
+ACQUIRE: Final = """\
+Acquire "";
+Acquire::http "";
+Acquire::IndexTargets::deb::Packages::Optional "0";
+Acquire::Languages:: "none";
+"""
+"""Of apt's own settings, some that say nothing of the way to a mirror."""
 
 
 class Machine:
@@ -32,6 +42,8 @@ class Machine:
             (folder / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
             (folder / "bin" / name).chmod(0o755)
         (folder / "some.deb").touch()
+        (folder / "mirrors").write_text("http://mirror.here/debian/\nhttp://mirror.here/debian/\n")
+        (folder / "acquire").write_text(ACQUIRE)
 
     def run(self, program: str, *words: object, **environ: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -85,6 +97,35 @@ def test_all_of_an_image_comes_from_the_mirror_that_is_named(mirror: str, machin
     ]
     assert "--keyring=/usr/share/keyrings/debian-archive-keyring.gpg" in words
     assert not any("Check-Valid-Until" in word or "llow" in word or "trusted" in word for word in words)
+
+
+@pytest.mark.parametrize(("mirrors", "ours", "security"), [
+    (["http://mirror.here/debian"], "http://mirror.here/debian", "http://mirror.here/debian-security"),
+    (["http://other.here/tools", "http://safe.here/debian-security/", "https://mirror.here/debian/"],
+     "https://mirror.here/debian", "http://safe.here/debian-security"),
+    ([f"http://mirror.here/{number}/debian" for number in range(5000)],
+     "http://mirror.here/0/debian", "http://mirror.here/0/debian-security"),
+    (["mirror+file:/etc/apt/mirrors.list"], "http://deb.debian.org/debian", "http://deb.debian.org/debian-security"),
+    ([], "http://deb.debian.org/debian", "http://deb.debian.org/debian-security"),
+], ids=["one", "others beside it", "very many", "no address", "none"])
+def test_else_it_comes_from_where_this_machine_has_its_packages(
+    mirrors: list[str], ours: str, security: str, machine: Machine,
+) -> None:
+    (machine.folder / "mirrors").write_text("".join(f"{mirror}\n" for mirror in mirrors))
+    machine.build("--test-keys")
+    words, = machine.asked()
+    assert [line.replace("[check-valid-until=no] ", "").split()[1] for line in sources(words)] == [
+        ours, ours, security, ours]
+
+
+def test_the_way_to_a_mirror_is_that_of_this_machine(machine: Machine) -> None:
+    said = ['Acquire::http::Proxy "http://proxy.here:3128";', 'Acquire::https::CAInfo "/etc/ssl/ours.pem";',
+            'Acquire::http::Proxy::mirror.here "DIRECT";', 'Acquire::Check-Date "false";']
+    (machine.folder / "acquire").write_text(ACQUIRE + "".join(f"{line}\n" for line in said))
+    machine.build("--test-keys")
+    words, = machine.asked()
+    assert [word for word in words if word.startswith("--aptopt=Acquire::") and "Languages" not in word
+            and "Retries" not in word] == [f"--aptopt={line.removesuffix(';')}" for line in said]
 
 
 @pytest.mark.parametrize(("mirror", "ours", "security"), [
