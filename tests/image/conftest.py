@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import json
 import os
@@ -19,6 +18,7 @@ import pytest
 
 from tests.image.appliance import journal, ready
 from tests.image.board import Board
+from tests.image.cable import TAP, Cable
 from tests.image.firmware import Card
 from tests.image.first_file import HERE, NAME, UPDATE_AUTHORITY, first_file
 from tests.image.machines import UserModeLinux
@@ -28,10 +28,8 @@ MADE: Final = "EDGECALL_IMAGE"
 """The folder of what ``tests/image/make`` has made."""
 RUN: Final = "EDGECALL_IMAGE_RUN"
 """A folder for what the workers of this run share."""
-TAP: Final = "rig0"
 CARD_BYTES: Final = 6 << 30
 """The card is larger than the image, as cards are; sparse."""
-CLONE_NEWNET: Final = 0x40000000
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -108,15 +106,15 @@ def chance() -> Callable[[str], random.Random]:
 
 
 @pytest.fixture(scope="session")
-def cable() -> str:
-    """This process's end of the network cable, in a namespace of its own: all workers have the same addresses."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), "a network namespace needs root")
-    for words in ("link set lo up", f"tuntap add {TAP} mode tap", f"address add {HERE}/24 dev {TAP}",
-                  f"link set {TAP} up"):
-        subprocess.run(["ip", *words.split()], check=True)
-    return TAP
+def network() -> Cable:
+    return Cable()
+
+
+@pytest.fixture
+def cable(network: Cable) -> Iterator[str]:
+    """Plugged in for this test: the next one may build something, and fetch packages for it."""
+    with network.plugged():
+        yield TAP
 
 
 def _once(name: str, make: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
@@ -149,13 +147,13 @@ def authority() -> Path:
 
 
 @pytest.fixture(scope="session")
-def prepared(made: Made, cable: str, authority: Path) -> Prepared:
+def prepared(made: Made, network: Cable, authority: Path) -> Prepared:
     """An appliance after its first boot, switched off."""
     def make(folder: Path) -> dict[str, Any]:
         card = folder / "card.img"
         copy_card(made.image, card)
         put_first_file(Card(card), authority)
-        with Board(card, folder, UserModeLinux(made.kernel, cable)) as board:
+        with network.plugged(), Board(card, folder, UserModeLinux(made.kernel, TAP)) as board:
             boot = board.switch_on()
             took = ready(boot)
             with boot.follow("systemctl poweroff"):

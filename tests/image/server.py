@@ -118,6 +118,7 @@ class Server:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 60.0
+    disable_nagle_algorithm = True  # or the end of each range waits until RAUC acknowledges its head: 40 ms
     server_of: Server
 
     def do_HEAD(self) -> None:

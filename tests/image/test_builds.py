@@ -141,9 +141,9 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@pytest.mark.long
-def test_an_update_of_the_daemon_alone_fetches_little(board: Board, made: Made, server: Server, tmp_path: Path) -> None:
-    """Each of its files is another one."""
+@pytest.fixture
+def another_daemon(made: Made, tmp_path: Path) -> Path:
+    """A bundle, of a release in which each file of the daemon is another one."""
     changed = tmp_path / "checkout"
     subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", ROOM, changed], check=True)
     for path in (changed / "appliance").rglob("*.py"):
@@ -151,11 +151,15 @@ def test_an_update_of_the_daemon_alone_fetches_little(board: Board, made: Made, 
     subprocess.run([changed / "image/deb/build", "amd64", "--version", "9.0.0", "--out", tmp_path], check=True,
                    timeout=BUILD_S)
     package, = tmp_path.glob("*.deb")
-    image = _built("uml-amd64", made, tmp_path / "out", "--deb", str(package), version="3.0.0")
+    return _built("uml-amd64", made, tmp_path / "out", "--deb", str(package), version="3.0.0").with_suffix(".raucb")
+
+
+@pytest.mark.long
+def test_an_update_of_the_daemon_alone_fetches_little(another_daemon: Path, board: Board, server: Server) -> None:
     boot = board.switch_on()
     ready(boot)
     server.take_counts()
-    with installing(boot, server.url(image.with_suffix(".raucb")), "daemon-1") as until:
+    with installing(boot, server.url(another_daemon), "daemon-1") as until:
         until(lambda state: state["phase"] == "pending", "the update is installed", EMULATED_S)
     served = server.take_counts()
     print(f"an update of the daemon alone: {served.octets / 1e6:.1f} MB in {served.requests} requests")
