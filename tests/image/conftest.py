@@ -21,7 +21,7 @@ from tests.image.board import Board
 from tests.image.cable import TAP, Cable
 from tests.image.firmware import Card
 from tests.image.first_file import HERE, NAME, UPDATE_AUTHORITY, first_file
-from tests.image.machines import UserModeLinux
+from tests.image.machines import UserModeLinux, allow_mappings
 from tests.image.server import AUTHORITY, CERTIFICATE, Server, make_authority
 
 MADE: Final = "EDGECALL_IMAGE"
@@ -75,6 +75,7 @@ class Prepared:
 
 @pytest.fixture(scope="session")
 def made() -> Made:
+    allow_mappings()
     folder = Path(os.environ[MADE])
     told = json.loads((folder / "made.json").read_text())
     return Made(folder / told["image"], {name: folder / file for name, file in told["bundles"].items()},

@@ -7,7 +7,7 @@ adds to a boot, and no file of an image knows of them.
 from __future__ import annotations
 
 import base64
-import shutil
+import os
 import tempfile
 import zlib
 from collections.abc import Sequence
@@ -17,9 +17,10 @@ from typing import Final, Protocol
 
 from tests.image.firmware import Card, Choice, Unbootable
 
-__all__ = ["Machine", "UserModeLinux", "Virt", "memory_folder"]
+__all__ = ["Machine", "UserModeLinux", "Virt", "allow_mappings", "memory_folder"]
 
 MEMORY_MIB: Final = 640
+MAPPINGS: Final = 1 << 20
 COMMAND_LINE: Final = 4000
 """Bytes; the kernel of User Mode Linux cuts off what comes after 4096."""
 UNIT: Final = "a.service"
@@ -47,9 +48,27 @@ def _credentials(before: Sequence[str] = ()) -> dict[str, bytes]:
     return {"agent": agent, f"systemd.extra-unit.{UNIT}": unit.encode()}
 
 
-def memory_folder() -> str:
-    """A folder for a guest's memory, which is a file that is gone at once: where it is not written to a disk."""
-    return "/dev/shm" if shutil.disk_usage("/dev/shm").free > 4 * MEMORY_MIB << 20 else tempfile.gettempdir()  # noqa: S108
+def memory_folder(shared: Path = Path("/dev/shm")) -> str:  # noqa: S108
+    """A folder for a guest's memory, which is a file that is gone at once and holds programs: where it is not written
+    to a disk. A container may have a ``shared`` of 64 MiB, or without the right to run what lies there."""
+    try:
+        found = os.statvfs(shared)
+    except OSError:
+        return tempfile.gettempdir()
+    roomy = found.f_bavail * found.f_frsize > 4 * MEMORY_MIB << 20
+    return str(shared) if roomy and not found.f_flag & os.ST_NOEXEC else tempfile.gettempdir()
+
+
+def allow_mappings() -> None:
+    """Each resident page of a guest's program is a mapping of its own here: with the usual 65530 one that has 256 MiB
+    dies by SIGSEGV."""
+    limit = Path("/proc/sys/vm/max_map_count")
+    if (now := int(limit.read_text())) < MAPPINGS:
+        try:
+            limit.write_text(f"{MAPPINGS}")
+        except OSError as error:
+            raise OSError(f"vm.max_map_count is {now}, which guests outgrow: as root, run sysctl "
+                          f"vm.max_map_count={MAPPINGS}") from error
 
 
 class Machine(Protocol):
