@@ -39,10 +39,6 @@ FIRST_PASSED: Final = 3
 ROOT: Final = 0
 
 
-_KEEPS_SOCKET: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
-"""Python 3.13 would remove the path of a server that closes; ours is systemd's, which goes on listening there."""
-
-
 class Service:
     """``allowed``: user ids; ``root``: that of the health gate, which alone may say that it has judged. ``serve`` until
     it is cancelled, or nobody needs it."""
@@ -56,7 +52,8 @@ class Service:
 
     async def serve(self, listener: socket.socket) -> None:
         await self._updater.start()
-        server = await asyncio.start_unix_server(self._connected, sock=listener, limit=LINE_LIMIT, **_KEEPS_SOCKET)
+        # not start_unix_server, which removes the path as it closes (Python 3.13): systemd goes on listening there
+        server = await asyncio.start_server(self._connected, sock=listener, limit=LINE_LIMIT)
         try:
             await self._until_rest()
         finally:

@@ -8,7 +8,7 @@ import contextlib
 import fcntl
 import json
 import os
-import sys
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,6 @@ from typing import Any
 from appliance.vocabulary import Json
 
 __all__ = ["FakeRootService", "taken_by_a_call"]
-
-_KEEPS_SOCKET: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}  # as systemd's stays
 
 AT = "2026-11-30T02:00:{:02}Z"
 
@@ -42,7 +40,10 @@ class FakeRootService:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        self._server = await asyncio.start_unix_server(self._connected, self.path, **_KEEPS_SOCKET)
+        self.path.unlink(missing_ok=True)  # it stays when we stop, as systemd's does
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(self.path))
+        self._server = await asyncio.start_server(self._connected, sock=listener)
 
     async def stop(self) -> None:
         """As when it is killed: the socket is there, and nobody behind it."""
