@@ -20,7 +20,7 @@ from appliance.media.api import IceFragment
 from appliance.media.ways import OurEnd
 from appliance.providers.sip.grammar import Malformed
 from appliance.providers.sip.message import Framer, Request, parse
-from appliance.providers.sip.offer import Carrier, Negotiation, NotAcceptable
+from appliance.providers.sip.offer import Negotiation, NotAcceptable, Outline
 from appliance.providers.sip.sdes import SUITES, Key, MediaProtection, parse_crypto
 from tests.support.mutation import mutated
 from tests.support.sip_messages import BROKEN, INVITE, STRANGE
@@ -97,7 +97,7 @@ def _sdp(data: bytes) -> None:
                 continue
             negotiation.offer()
     try:
-        Carrier.of(data)
+        Outline.of(data)
     except Malformed:
         return
 

@@ -12,7 +12,7 @@ from appliance.media.api import IceFragment
 from appliance.media.ways import OurEnd
 from appliance.providers.sip.description import Description
 from appliance.providers.sip.grammar import Malformed
-from appliance.providers.sip.offer import Agreed, Carrier, Negotiation, NotAcceptable, bundles_all, muxes_all
+from appliance.providers.sip.offer import Agreed, Carrier, Negotiation, NotAcceptable, Outline
 from appliance.providers.sip.video_line import Pictures
 
 PRINT = ":".join(["AB"] * 32)
@@ -192,7 +192,7 @@ def test_dtls_is_encryption_where_that_is_required() -> None:
     (theirs("a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:" + "A" * 40, media="audio 4000 RTP/SAVPF 0"), Carrier.PORTS),
     (theirs(media="audio 4000 RTP/SAVPF 0", mark=""), Carrier.PORTS)])
 def test_what_an_offer_asks_for(sdp: bytes, carrier: Carrier) -> None:
-    assert Carrier.of(sdp) is carrier
+    assert Outline.of(sdp).carrier is carrier
     negotiation = Negotiation("192.0.2.9", carrier.stand_in)
     if carrier is not Carrier.PORTS:
         assert negotiation.answer(sdp)[1]["audio"].end is not None
@@ -210,7 +210,7 @@ def test_any_description_is_answered_refused_or_malformed() -> None:
             data[at : at + dice.randint(0, 5)] = dice.choice(bits)
         negotiation = dice.choice((ours, apart))()
         negotiation.offer()
-        for step in (negotiation.take_answer, negotiation.answer, negotiation.ends, Carrier.of):
+        for step in (negotiation.take_answer, negotiation.answer, negotiation.ends, Outline.of):
             try:
                 step(bytes(data))
             except (Malformed, NotAcceptable):
@@ -310,11 +310,11 @@ def test_another_association_leaves_it_to_the_other_side_again() -> None:
 
 
 def test_whether_all_lines_of_an_offer_have_it() -> None:
-    assert muxes_all(theirs())
-    assert not muxes_all(theirs(mux=False))
+    assert Outline.of(theirs()).mux
+    assert not Outline.of(theirs(mux=False)).mux
     other = "m=video %d UDP/TLS/RTP/SAVPF 96\r\n"
-    assert not muxes_all(theirs() + (other % 4002).encode())
-    assert muxes_all(theirs() + (other % 0).encode()), "a line that is none has no port either"
+    assert not Outline.of(theirs() + (other % 4002).encode()).mux
+    assert Outline.of(theirs() + (other % 0).encode()).mux, "a line that is none has no port either"
 
 
 # --- pictures, in a bundle with the sound ----------------------------------------------------------------------------
@@ -392,4 +392,4 @@ def test_pictures_on_a_path_of_their_own_are_refused_where_there_is_none() -> No
     (pictured(), True), (pictured(bundled=False), False), (theirs("a=mid:0"), False),
     (theirs("a=mid:0", session=("a=group:BUNDLE 0",)), True)])
 def test_whether_an_offer_bundles_all(sdp: bytes, bundles: bool) -> None:
-    assert bundles_all(sdp) is bundles
+    assert Outline.of(sdp).bundled is bundles

@@ -11,8 +11,8 @@ from appliance.providers.sip.call import FAST_UPDATE
 from appliance.providers.sip.description import Description, Media, NotAcceptable
 from appliance.providers.sip.grammar import Malformed
 from appliance.providers.sip.line import Agreed
-from appliance.providers.sip.offer import Negotiation
-from appliance.providers.sip.video_line import Pictures, has_pictures, parameters_of
+from appliance.providers.sip.offer import Negotiation, Outline
+from appliance.providers.sip.video_line import Pictures, parameters_of
 
 HERE = "192.0.2.1"
 PORTS = {"audio": (30_000, 30_001), "video": (30_002, 30_003)}
@@ -50,7 +50,7 @@ def test_both_sides_of_ours_agree_on_fragments() -> None:
     line = video_of(offer)
     assert (line.port, line.proto, line.formats, direction(line)) == (30_002, "RTP/AVP", ["102", "103"], "sendrecv")
     assert line.all("rtcp-fb") == ["* nack pli", "* ccm fir"]
-    assert has_pictures(offer)
+    assert Outline.of(offer).pictures
     answer, told = there.answer(offer)
     found = here.take_answer(answer)["video"]
     assert (found.format.payload_type, found.host, found.port, found.sends, found.receives) == (
@@ -136,7 +136,7 @@ def test_without_slices_packets_without_fragments_are_taken_and_not_sent() -> No
 
 def test_pictures_begin_rest_and_end_by_new_descriptions() -> None:
     negotiation = ours(asked=False, sending=False)
-    assert not has_pictures(negotiation.offer())
+    assert not Outline.of(negotiation.offer()).pictures
     negotiation.take_answer(theirs())
     assert negotiation.video is not None
     assert not negotiation.outdated

@@ -18,9 +18,9 @@ from appliance.media.ways import Place, Protection
 from appliance.providers import api
 from appliance.providers.endings import last_report
 from appliance.providers.sip.grammar import Malformed
-from appliance.providers.sip.offer import Agreed, Carrier, Negotiation, NotAcceptable, bundles_all, muxes_all
+from appliance.providers.sip.offer import Agreed, Carrier, Negotiation, NotAcceptable, Outline
 from appliance.providers.sip.sdes import MediaProtection
-from appliance.providers.sip.video_line import MODE, Pictures, has_pictures, parameters_of
+from appliance.providers.sip.video_line import MODE, Pictures, parameters_of
 from appliance.vocabulary import Json
 
 __all__ = ["LegMedia", "MediaGround", "Move"]
@@ -84,15 +84,15 @@ class LegMedia:
     async def open(self, *, plain: bool, offer: bytes = b"") -> AsyncIterator[SessionEvent]:
         """Make the session, with its ports; returns its facts. ``offer``: of the peer, where it has made one. Raises
         OSError where the machine gives none, Malformed."""
-        carrier = Carrier.of(offer) if offer else Carrier.PORTS if plain else self._ground.carrier
+        asked = self._wanted.send_video or self._wanted.receive_video
+        outline = Outline.of(offer) if offer else Outline(
+            Carrier.PORTS if plain else self._ground.carrier, pictures=asked)
         session = self._session = self._ground.session(self._directions(), self._protections)
-        wanted, pictures = self._wanted, _able(session) if self._ground.pictures else None
-        asked = wanted.send_video or wanted.receive_video
-        shown = has_pictures(offer) if offer else asked
+        pictures = _able(session) if self._ground.pictures else None
         if pictures is None:
             self._kinds = KINDS[:1]
-        bundled = not shown or (bool(offer) and bundles_all(offer))
-        places = await self._places(session, carrier, bundled=bundled, mux=bool(offer) and muxes_all(offer))
+        bundled = outline.bundled or not outline.pictures
+        places = await self._places(session, outline.carrier, bundled=bundled, mux=outline.mux)
         self.negotiation = self._ground.negotiation(
             places, pictures, sending=self._sending, asked=asked, plain=plain)
         return session.events()
@@ -124,7 +124,7 @@ class LegMedia:
         if session is None or negotiation is None:
             return Move.NOTHING
         try:
-            if Carrier.of(offer) is not self._carrier:
+            if Outline.of(offer).carrier is not self._carrier:
                 return Move.ANEW
             ends = negotiation.ends(offer)
         except (Malformed, NotAcceptable):
@@ -149,9 +149,10 @@ class LegMedia:
         if session is None or negotiation is None:
             return
         if wanted is Move.ANEW:
-            carrier = Carrier.of(offer) if offer else self._carrier if self.agreed else self._ground.carrier
-            bundled, mux = bool(offer) and bundles_all(offer), bool(offer) and muxes_all(offer)
-            negotiation.move(await self._places(session, carrier, bundled=bundled, mux=mux))
+            outline = Outline.of(offer) if offer else Outline(
+                self._carrier if self.agreed else self._ground.carrier)
+            negotiation.move(await self._places(
+                session, outline.carrier, bundled=outline.bundled, mux=outline.mux))
         elif wanted is Move.PATH:
             places = dict(negotiation.places)
             for way in session.associations:

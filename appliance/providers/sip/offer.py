@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 
 from appliance.media.ways import OurEnd, Place, TheirEnd
@@ -17,7 +18,7 @@ from appliance.providers.sip.grammar import Malformed
 from appliance.providers.sip.line import AUDIO, Agreed, MediaLine
 from appliance.providers.sip.video_line import Pictures, VideoLine
 
-__all__ = ["AUDIO", "Agreed", "Carrier", "Negotiation", "NotAcceptable", "bundles_all", "muxes_all"]
+__all__ = ["AUDIO", "Agreed", "Carrier", "Negotiation", "NotAcceptable", "Outline"]
 
 
 class Carrier(Enum):
@@ -28,9 +29,8 @@ class Carrier(Enum):
     ICE = "an association with DTLS, on a path that ICE finds"
 
     @classmethod
-    def of(cls, offer: bytes) -> Carrier:
-        """What an offer of the peer asks for. Raises Malformed."""
-        theirs = Description.parse(offer)
+    def of(cls, theirs: Description) -> Carrier:
+        """What an offer of the peer asks for."""
         line = next((one for one in theirs.media if one.kind == "audio" and one.port and has_dtls(theirs, one)), None)
         if line is None:
             return cls.PORTS
@@ -41,6 +41,28 @@ class Carrier(Enum):
         """Places for a description that nobody gets."""
         ends = [OurEnd(("192.0.2.1", port), "", "", None, port + 1) for port in (9, 11)]
         return dict(zip(("audio", "video"), ((9, 10), (11, 12)) if self is Carrier.PORTS else ends, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What places an offer of the peer needs of us. ``pictures``: it has some; ``bundled``: its first sound and its
+    first pictures are in one bundle; ``mux``: RTCP goes by the port of RTP in all its lines (RFC 5761)."""
+
+    carrier: Carrier
+    pictures: bool = False
+    bundled: bool = False
+    mux: bool = False
+
+    @classmethod
+    def of(cls, offer: bytes) -> Outline:
+        """Raises Malformed."""
+        theirs = Description.parse(offer)
+        lines = [one for one in theirs.media if one.kind in ("audio", "video")]
+        firsts = {one.kind: one for one in reversed(lines)}
+        return cls(
+            Carrier.of(theirs), any(one.kind == "video" and one.port for one in lines),
+            theirs.bundles(*(one.attribute("mid") or "" for one in firsts.values())),
+            all(does_mux(one) for one in lines if one.port))
 
 
 class Negotiation:
@@ -188,18 +210,6 @@ class Negotiation:
         rest = [one for one in self._ours[1:] if one.at is not None and self._lines[one.at].port and one.mid
                 and (one.lead is not None or not answers)]
         return [("group", " ".join(["BUNDLE", self._voice.mid, *(one.mid for one in rest)]))]
-
-
-def bundles_all(offer: bytes) -> bool:
-    """Whether an offer puts its first sound and its first pictures into one bundle. Raises Malformed."""
-    theirs = Description.parse(offer)
-    firsts = [next((one for one in theirs.media if one.kind == kind), None) for kind in ("audio", "video")]
-    return theirs.bundles(*((one.attribute("mid") or "") for one in firsts if one is not None))
-
-
-def muxes_all(offer: bytes) -> bool:
-    """Whether its writer takes RTCP on the port of RTP in all lines (RFC 5761). Raises Malformed."""
-    return all(does_mux(one) for one in Description.parse(offer).media if one.kind in ("audio", "video") and one.port)
 
 
 def _line(theirs: Description, at: int) -> Media:

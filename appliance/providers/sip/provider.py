@@ -34,7 +34,7 @@ from appliance.providers.sip.incoming import IncomingCall
 from appliance.providers.sip.keying import sequence_of, steps_of
 from appliance.providers.sip.leg import SipLeg
 from appliance.providers.sip.message import Request
-from appliance.providers.sip.offer import Carrier, NotAcceptable
+from appliance.providers.sip.offer import NotAcceptable, Outline
 from appliance.providers.sip.refer import Replaces
 from appliance.providers.sip.tolls import TollGuard
 from appliance.providers.sip.transaction import ServerInvite
@@ -233,7 +233,7 @@ class SipProvider:
             return frozenset()
         pictures = Pictures() if account.pictures and self._studio.sees else None
         try:
-            _, agreed = account.negotiation(Carrier.of(offer).stand_in, pictures).answer(offer)
+            _, agreed = account.negotiation(Outline.of(offer).carrier.stand_in, pictures).answer(offer)
         except (NotAcceptable, Malformed) as error:
             log.warning("a call is not taken: %s", error)
             account.agent.respond(transaction, 488)

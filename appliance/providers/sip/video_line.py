@@ -15,7 +15,7 @@ from appliance.providers.sip.description import Description, Format, Media, NotA
 from appliance.providers.sip.line import Agreed, Chosen, MediaLine, direction
 from appliance.providers.sip.sdes import Key
 
-__all__ = ["MODE", "Pictures", "VideoLine", "has_pictures", "parameters_of"]
+__all__ = ["MODE", "Pictures", "VideoLine", "parameters_of"]
 
 NAME: Final = "h264"
 MODE: Final = "packetization-mode"
@@ -147,11 +147,6 @@ class VideoLine(MediaLine):
 
     def _more(self) -> Sequence[tuple[str, str]]:
         return [("rtcp-fb", f"* {what}") for what in FEEDBACK]
-
-
-def has_pictures(offer: bytes) -> bool:
-    """Whether an offer has any. Raises Malformed."""
-    return any(one.kind == VideoLine.kind and one.port for one in Description.parse(offer).media)
 
 
 def parameters_of(one: Format) -> dict[str, str]:
