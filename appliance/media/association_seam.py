@@ -108,6 +108,7 @@ class Association:
         self._remote: Address | None = None
         self._here: Candidate | None = None
         self._connecting: set[asyncio.Task[None]] = set()
+        self._naming: asyncio.Task[None] | None = None  # of the paths that they may be reached by
         self._broken = ""  # by a fault of ours, or of what the peer says
         self._closed = False
 
@@ -141,7 +142,10 @@ class Association:
         return found
 
     async def restart_ice(self) -> OurEnd:
-        """Other credentials and candidates of ours, for a peer that looks for another path; the association stays."""
+        """Other credentials and candidates of ours, for a peer that looks for another path; the association stays. So
+        does one whose first path is not found yet: it comes by the next."""
+        if self._naming is not None:  # a name of the local network that is found now is of a path that is given up
+            self._naming.cancel()
         await self._agent.restart()
         return self._our_end()
 
@@ -174,12 +178,13 @@ class Association:
         if first:
             self._begin("dtls", self._connect(theirs))
         elif restarts and theirs.ice is not None:
-            self._begin("ice", self._reconnect(theirs.ice))
+            self._naming = self._begin("ice", self._reconnect(theirs.ice))
 
-    def _begin(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, what: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = background(work, name=f"media.{what} {self._name}", failed=self._failed)
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
+        return task
 
     async def _connect(self, theirs: TheirEnd) -> None:
         fragment = theirs.ice
@@ -190,9 +195,10 @@ class Association:
                 self._agent.ice_controlling = False
             parameters = RTCIceParameters(fragment.username, fragment.password, fragment.lite)
         self._dtls._set_role("server" if theirs.client else "client")
-        # beside each other: a name of the local network may take long to be found, or never be
-        await asyncio.gather(
-            self._tell([] if fragment is None else self._candidates(fragment)), self._ice.start(parameters))
+        # beside the checks: a name of the local network may take long to be found, or never be
+        candidates = [] if fragment is None else self._candidates(fragment)
+        self._naming = self._begin("candidates", self._tell(candidates))
+        await self._ice.start(parameters)
         if self._ice.state == "completed":
             await self._dtls.start(RTCDtlsParameters([RTCDtlsFingerprint(*one) for one in theirs.fingerprints]))
 

@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 CHECK_AGAIN_S: Final = 1.0  # between two checks of a pair: aioice doubles up to 32 s, which a path that is back waits
 CHECKED_AGAIN: Final = 16  # checks that are sent again at once
+FOLLOWED_S: Final = 30.0  # from a restart to the peer's new credentials: else the search it has ended was the last
 CONSENT_LIFETIME_S: Final = 30.0  # RFC 7675 5.1
 CONSENT_OUTSTANDING: Final = 8  # checks still answered for: 30 s at the fastest pace of 4 s
 QUESTIONS: Final = 16  # that may be answered still: 4 s of four a second
@@ -135,6 +136,8 @@ class IceConnection(Connection):
         self._loop = asyncio.get_running_loop()
         self._consented_at = self._loop.time()
         self._questions: list[tuple[dict[bytes, Any], bytes]] = []  # in whose table, by which id
+        self._search: asyncio.Task[None] | None = None  # for a path
+        self._searches = asyncio.Condition()
         self._former: CandidatePair | None = None  # carries what is sent while a restart looks for another
         self._left: list[StunProtocol] = []  # sockets from before the restart
         self._known: list[Candidate] = []  # the peer's candidates from before it
@@ -228,10 +231,33 @@ class IceConnection(Connection):
     # -- checks
 
     async def connect(self) -> None:
-        """Raises ConnectionError."""
+        """Raises ConnectionError. A restart meanwhile ends this search; what comes of the next one counts."""
         if self.aimed:
             self._check_list_done = self._early_checks_done = True
             return
+        search = own = asyncio.create_task(self._look_for_path(), name="media.search")
+        async with self._searches:
+            self._search = own
+            self._searches.notify_all()
+        try:
+            await asyncio.wait({search})
+            while search.cancelled():
+                search = await self._search_after(search)
+                await asyncio.wait({search})
+        finally:
+            own.cancel()
+        search.result()
+
+    async def _search_after(self, search: asyncio.Task[None]) -> asyncio.Task[None]:
+        """Raises ConnectionError where none is begun."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FOLLOWED_S), self._searches:
+                await self._searches.wait_for(lambda: self._closing or self._search is not search)
+        if self._search is None or self._search is search:
+            raise ConnectionError("ICE was restarted, and the other side did not follow")
+        return self._search
+
+    async def _look_for_path(self) -> None:
         again = asyncio.create_task(self._check_again(), name="media.checks")
         try:
             await super().connect()
@@ -252,8 +278,7 @@ class IceConnection(Connection):
         """Begin anew: other credentials, sockets and candidates of ours, nothing of the peer's. What is sent goes by
         the pair that was in use until ``reconnect`` has found another; what arrives is taken from all."""
         tasks = [pair.task for pair in self._check_list if pair.task is not None]
-        if self._query_consent_task is not None:
-            tasks.append(self._query_consent_task)
+        tasks += [one for one in (self._query_consent_task, self._search) if one is not None and not one.done()]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -294,6 +319,8 @@ class IceConnection(Connection):
         _forget(self._questions, 0)
         left, self._left, self._former = self._left, [], None
         await super().close()
+        async with self._searches:
+            self._searches.notify_all()
         for protocol in left:
             await protocol.close()
 

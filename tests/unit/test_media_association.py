@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from aioice.ice import CandidatePair
 
-from appliance.media import dtls_way
+from appliance.media import dtls_way, ice_seam
 from appliance.media.api import IceServers
 from appliance.media.association_seam import Association
 from appliance.media.dtls_way import DtlsWay
@@ -202,6 +202,51 @@ async def test_another_path_of_the_same_association() -> None:
         await there.way.send(rtp(3), rtcp=False)
         await until(lambda: here.got == [(rtp(3), False)], 5, "it goes on")
         assert here.way.certificates() == certificates
+
+
+def lost(end: OurEnd) -> OurEnd:
+    """As one that is told to be where nobody is."""
+    assert end.ice is not None
+    return replace(end, ice=replace(end.ice, candidates=(f"candidate:1 1 udp 1 {HOST} 9 typ host",)))
+
+
+async def looks(end: End) -> None:
+    """For a path, in vain."""
+    agent = end.way._media._agent
+    await until(lambda: any(pair.state is CandidatePair.State.IN_PROGRESS for pair in agent._check_list), 5,
+                f"{end.name} looks for a path")
+    assert end.way.state == "connecting"
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+async def test_a_path_that_is_looked_for_in_vain_is_found_after_a_restart(restarts: int) -> None:
+    async with ends(ice=True, only=HOST) as (here, there, ours, theirs):
+        here.way.agree(seen(lost(theirs), client=True, controlling=True), theirs.address)
+        there.way.agree(seen(lost(ours), client=False), ours.address)
+        for left in range(restarts, 0, -1):
+            await looks(here)
+            await looks(there)
+            told = [await one.way.restart_ice() for one in (here, there)]
+            new_ours, new_theirs = told if left == 1 else map(lost, told)
+            here.way.agree(seen(new_theirs, client=True, controlling=True), new_theirs.address)
+            there.way.agree(seen(new_ours, client=False), new_ours.address)
+        await connected(here, there)
+        for sender, taker in ((here, there), (there, here)):
+            await sender.way.send(rtp(1), rtcp=False)
+            await all_come(taker, 1)
+
+
+async def test_a_restart_that_the_other_side_does_not_follow_ends_a_search_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ice_seam, "FOLLOWED_S", 0.2)
+    async with ends(ice=True, only=HOST) as (here, _, _, theirs):
+        here.way.agree(seen(lost(theirs), client=True, controlling=True), theirs.address)
+        await looks(here)
+        await here.way.restart_ice()
+        assert here.way.state == "connecting"
+        await until(lambda: here.way.state == "failed", 5, "it is given up")
+        assert here.way.failure[0] == "iceFailed"
 
 
 async def test_packets_that_cannot_be_read_are_counted() -> None:
