@@ -22,7 +22,6 @@ from appliance.media.api import (
     Directions,
     IceServers,
     SessionClosed,
-    SessionEvent,
     SessionSilent,
     SessionSound,
     SessionUp,
@@ -33,6 +32,7 @@ from appliance.providers.direct import protocol as wire
 from appliance.providers.direct.provider import DirectProvider
 from appliance.settings import PeerSettings
 from appliance.vocabulary import Json, Scope
+from tests.support.told_session import ToldSession
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(2000)
 
@@ -159,10 +159,11 @@ class MemoryLink:
 # --- media ----------------------------------------------------------------------------------------------------------
 
 
-class ScriptedSession:
-    """A ``media.api.Session``; hands: ``silent``, ``sound``, ``fail``."""
+class ScriptedSession(ToldSession):
+    """A ``media.api.Session``; hands: ``silent``, ``sound``, ``tell``."""
 
     def __init__(self, studio: ScriptedStudio, number: int, wanted: Directions, loopback: bool) -> None:
+        super().__init__()
         self.studio = studio
         self.name = f"{studio.name}-{number}"
         self.wanted = wanted
@@ -173,7 +174,6 @@ class ScriptedSession:
         self.received: list[Json] = []  # of what the peer sent, in the statistics
         self.peer_says = (True, True)
         self.sent: list[tuple[str, str]] = []
-        self._events: asyncio.Queue[SessionEvent] = asyncio.Queue()
         studio.world[self.name] = self
 
     async def offer(self) -> str:
@@ -200,13 +200,6 @@ class ScriptedSession:
     async def add_candidate(self, candidate: str, mid: str | None, line: int | None) -> None:
         self.candidates.append(candidate)
 
-    async def events(self) -> AsyncIterator[SessionEvent]:
-        while True:
-            event = await self._events.get()
-            yield event
-            if isinstance(event, SessionClosed):
-                return
-
     def set_directions(self, wanted: Directions) -> None:
         self.wanted = wanted
 
@@ -227,9 +220,6 @@ class ScriptedSession:
         if not self.closed:
             self.closed = True
             self.tell(SessionClosed("closed"))
-
-    def tell(self, event: SessionEvent) -> None:
-        self._events.put_nowait(event)
 
     def silent(self) -> None:
         self.tell(SessionSilent(3.0))

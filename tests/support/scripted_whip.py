@@ -13,12 +13,13 @@ from typing import Any
 from aiohttp import web
 
 from appliance.errors import SignalingError
-from appliance.media.api import Directions, IceFragment, IceServers, SessionClosed, SessionEvent, SessionUp
+from appliance.media.api import Directions, IceFragment, IceServers, SessionClosed, SessionUp
 from appliance.providers import api
 from appliance.providers.whip.provider import WhipProvider
 from appliance.settings import Secret, WhipSettings
 from appliance.vocabulary import END_REASONS, Json
 from tests.support.loopback import served
+from tests.support.told_session import ToldSession
 
 __all__ = [
     "ANSWER", "LEAVE", "ME", "OFFER", "OURS", "SDP", "THEIRS", "TOKEN", "Asked", "Caller", "Reply", "ScriptedServer",
@@ -35,34 +36,26 @@ THEIRS = f"a=ice-ufrag:theirs\r\na=ice-pwd:{'q' * 24}\r\n"
 SDP = "application/sdp"
 
 
-class ScriptedSession:
+class ScriptedSession(ToldSession):
     """A ServerSession whose facts the test tells."""
 
     def __init__(self, wanted: Directions, ice: IceServers) -> None:
+        super().__init__()
         self.wanted = wanted
         self.ice = ice
-        self.connected = False
         self.closed = False
         self.took: list[str] = []
         self.restarted: list[IceFragment] = []
         self.finds_path = True
         self.description = OFFER
-        self._events: asyncio.Queue[SessionEvent] = asyncio.Queue()
 
-    def tell(self, event: SessionEvent) -> None:
-        self.connected = isinstance(event, SessionUp) or (self.connected and not isinstance(event, SessionClosed))
-        self._events.put_nowait(event)
+    @property
+    def connected(self) -> bool:
+        return self.up
 
     def heeded(self) -> bool:
         """Nothing that was told is still to be taken."""
         return self._events.empty()
-
-    async def events(self) -> AsyncIterator[SessionEvent]:
-        while True:
-            event = await self._events.get()
-            yield event
-            if isinstance(event, SessionClosed):
-                return
 
     async def offer(self) -> str:
         return OFFER
