@@ -182,6 +182,10 @@ SessionEvent = (SessionUp | SessionSilent | SessionSound | SessionStranded | Ses
 class Session(Protocol):
     """One peer connection, H.264 passed through from the board, voice both ways, one data channel ``edgecall``."""
 
+    @property
+    def up(self) -> bool:
+        """SessionUp has been told, and SessionClosed has not: from here on silence is told."""
+
     async def offer(self) -> str:
         """Create and set the local offer; SDP with all candidates (they are gathered within 300 ms without STUN)."""
 
@@ -306,6 +310,10 @@ class Gallery(Protocol):
 
     def set_wanted(self, *, audio: bool, video: bool) -> None:
         """Play and show what is received, or not; at once."""
+
+    @property
+    def up(self) -> bool:
+        """As of a session."""
 
     @property
     def levels(self) -> Mapping[str, int]:

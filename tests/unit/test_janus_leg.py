@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence, Set
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,31 +22,24 @@ from appliance.providers.janus.leg import JanusLeg
 from appliance.providers.janus.link import JanusLink
 from appliance.providers.janus.room_leg import JOB_S
 from appliance.providers.janus.stay import KEEPALIVE_S, Room
+from appliance.providers.janus.transport import Channel
 from appliance.providers.janus.websocket import WebSockets
 from appliance.vocabulary import END_REASONS, Json
 from tests.support.clock import virtual_time
 from tests.support.janus_desk import ME, OFFER, PUBLISHER, person
 from tests.support.loopback import served
+from tests.support.told_session import ToldSession
 from tests.support.waiting import until
 
 
-class Publication:
+class Publication(ToldSession):
     """A Session that offers when the test lets it, and as aiortc does not once it is closed."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.may_offer = asyncio.Event()
         self.asked = asyncio.Event()
         self.closed = False
-        self._events: asyncio.Queue[SessionEvent] = asyncio.Queue()
-
-    def tell(self, event: SessionEvent) -> None:
-        self._events.put_nowait(event)
-
-    async def events(self) -> AsyncIterator[SessionEvent]:
-        while True:
-            yield (event := await self._events.get())
-            if isinstance(event, SessionClosed):
-                return
 
     async def offer(self) -> str:
         if self.closed:
@@ -116,6 +110,45 @@ class Watching(Publication):
 
     async def answer(self, offer: str, lines: Json) -> str:
         return await self.offer()
+
+
+class Hall:
+    """A Channel to a server with one person in its room, until it is ``cut``."""
+
+    def __init__(self) -> None:
+        self.cut = False
+        self.pings = 0
+        self._handles = itertools.count(PUBLISHER)
+        self._said: asyncio.Queue[Json] = asyncio.Queue()
+
+    async def send(self, message: Json) -> None:
+        self.pings += message["janus"] == "ping"
+        if not self.cut:
+            self._said.put_nowait({"transaction": message["transaction"], **self._answer(message)})
+
+    def _answer(self, message: Json) -> Json:
+        lines = [{"type": "audio", "mid": "0", "feed_id": 2, "feed_mid": "0"}]
+        match message["janus"], message.get("body", {}).get("ptype"):
+            case "create", _:
+                return {"janus": "success", "data": {"id": 5}}
+            case "attach", _:
+                return {"janus": "success", "data": {"id": next(self._handles)}}
+            case _, "publisher":
+                return {"janus": "event", "plugindata": {"data": {
+                    "videoroom": "joined", "id": 1, "publishers": [person(2)]}}}
+            case _, "subscriber":
+                return {"janus": "event", "plugindata": {"data": {"videoroom": "attached", "streams": lines}},
+                        "jsep": {"type": "offer", "sdp": "offer"}}
+            case _:
+                return {"janus": "success"}
+
+    async def receive(self) -> Json:
+        return await self._said.get()
+
+    def is_cut_off(self, addresses: Set[str]) -> bool:
+        return False
+
+    async def close(self) -> None: ...
 
 
 class Ground:
@@ -218,6 +251,62 @@ async def test_the_link_is_alone_where_the_room_is_joined_and_there_is_no_media(
     await leg.end(END_REASONS["0/local"])
     leg, _, link = await connected()
     assert not link.alone(), "what is published tells"
+    await leg.end(END_REASONS["0/local"])
+
+
+@virtual_time
+async def test_a_watchers_way_that_is_cut_is_noticed_within_three_seconds_also_while_a_path_for_media_is_searched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop, halls, ground = asyncio.get_running_loop(), list[Hall](), Ground()
+
+    async def connect(_: str) -> Channel:
+        halls.append(Hall())
+        return halls[-1]
+
+    def link(name: str, **hooks: Any) -> JanusLink:
+        return JanusLink(connect, Endpoints(["wss://rooms.example.org"], "order", monotonic=loop.time), name, **hooks)
+
+    monkeypatch.setattr(ground, "link", link)
+    leg = JanusLeg("leg-1", Room(1234, "lobby"), ground, me=ME, media=api.MediaWanted(listens_only=True), shows=True)
+    lost = asyncio.Event()
+
+    async def listen() -> None:
+        async for event in leg.events():
+            if isinstance(event, api.Lost):
+                lost.set()
+
+    listening = asyncio.create_task(listen())
+    leg.join()
+    for number, search_s in enumerate((5.0, 12.3)):
+        await until(lambda: len(ground.galleries) > number, "somebody is to be seen")  # noqa: B023
+        ground.galleries[-1].may_offer.set()
+        await asyncio.sleep(search_s)
+        assert not lost.is_set(), "the server is there"
+        cut, halls[-1].cut = loop.time(), True
+        await lost.wait()
+        lost.clear()
+        assert loop.time() - cut <= 3.0
+    await until(lambda: len(ground.galleries) == 3, "the room is joined again")
+    ground.galleries[-1].may_offer.set()
+    ground.galleries[-1].tell(SessionUp({}))
+    await asyncio.sleep(5)
+    asked, halls[-1].cut = halls[-1].pings, True
+    await asyncio.sleep(10)
+    assert (halls[-1].pings, lost.is_set()) == (asked, False), "media that are up tell of it"
+    await leg.end(END_REASONS["0/local"])
+    await listening
+
+
+@virtual_time
+async def test_a_room_that_was_never_reached_is_given_time() -> None:
+    ground = Ground()
+    leg = JanusLeg("leg-1", Room(1234, "lobby"), ground, me=ME, media=api.MediaWanted(), shows=True)
+    leg.join()
+    link = ground.links[0]
+    await enter(link)
+    await ground.publications[0].asked.wait()
+    assert not link.alone()
     await leg.end(END_REASONS["0/local"])
 
 

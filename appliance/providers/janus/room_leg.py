@@ -90,7 +90,7 @@ class RoomLeg(ABC, Generic[S]):
             leg_id[:12], on_up=lambda same: self._carry_out(stay.link_up(same=same)),
             on_message=lambda message: self._carry_out(stay.receive(message)),
             on_down=lambda words, elsewhere: self._carry_out(stay.link_down(words, elsewhere=elsewhere)),
-            alone=lambda: bool(stay.me_there) and not self._parts())
+            alone=self._link_is_alone)
         self._publication: tuple[int, Session] | None = None
         self._line: tuple[int, DataLine] | None = None
         self._facts = Facts()
@@ -292,6 +292,10 @@ class RoomLeg(ABC, Generic[S]):
         if isinstance(event, api.Accepted):
             self._peer = event.peer
         self._facts.put(event)
+
+    def _link_is_alone(self) -> bool:
+        """Nothing but the link would tell that the server is gone. A room that was never reached is given time."""
+        return self._stay.reached and bool(self._stay.me_there) and not any(one.up for one in self._parts())
 
     def _timeout(self, timer: Timer) -> None:
         try:

@@ -180,6 +180,11 @@ class Stay(ABC):
                 return []
 
     @property
+    def reached(self) -> bool:
+        """The call has been connected once: what is lost from then on is looked for again."""
+        return self._connected
+
+    @property
     def me_there(self) -> str:
         """Our id in the room; empty while we are not."""
         return self._me_there
