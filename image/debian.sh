@@ -7,11 +7,11 @@ base_epoch=1754697600
 . "$image/mirror.sh"
 more_sources=() # lines of sources.list beside Debian's
 
-# Which mirror apt has on this machine, else Debian's own; EDGECALL_MIRROR, or build's --mirror, stands above it.
+# Which mirror apt has on this machine; EDGECALL_MIRROR, or build's --mirror, stands above it.
 debian_mirror() {
   local found=${EDGECALL_MIRROR:-}
   found=${found:-$(apt_mirror /debian)}
-  found=${found:-http://deb.debian.org/debian}
+  [ -n "$found" ] || die "apt on this machine names no mirror of Debian (an address that ends in /debian)" "Name one with --mirror URL."
   printf '%s\n' "${found%/}"
 }
 # The mirror of its security updates, beside the other unless apt knows one.

@@ -105,9 +105,7 @@ def test_all_of_an_image_comes_from_the_mirror_that_is_named(mirror: str, machin
      "https://mirror.here/debian", "http://safe.here/debian-security"),
     ([f"http://mirror.here/{number}/debian" for number in range(5000)],
      "http://mirror.here/0/debian", "http://mirror.here/0/debian-security"),
-    (["mirror+file:/etc/apt/mirrors.list"], "http://deb.debian.org/debian", "http://deb.debian.org/debian-security"),
-    ([], "http://deb.debian.org/debian", "http://deb.debian.org/debian-security"),
-], ids=["one", "others beside it", "very many", "no address", "none"])
+], ids=["one", "others beside it", "very many"])
 def test_else_it_comes_from_where_this_machine_has_its_packages(
     mirrors: list[str], ours: str, security: str, machine: Machine,
 ) -> None:
@@ -116,6 +114,16 @@ def test_else_it_comes_from_where_this_machine_has_its_packages(
     words, = machine.asked()
     assert [line.replace("[check-valid-until=no] ", "").split()[1] for line in sources(words)] == [
         ours, ours, security, ours]
+
+
+@pytest.mark.parametrize("mirrors", ["", "mirror+file:/etc/apt/mirrors.list\n"], ids=["none", "no address"])
+def test_a_machine_that_knows_no_mirror_is_told_to_name_one(mirrors: str, machine: Machine) -> None:
+    (machine.folder / "mirrors").write_text(mirrors)
+    done = machine.build("--test-keys")
+    assert done.returncode == 1
+    assert "names no mirror of Debian" in done.stderr
+    assert "--mirror URL" in done.stderr
+    assert not machine.asked()
 
 
 def test_the_way_to_a_mirror_is_that_of_this_machine(machine: Machine) -> None:
