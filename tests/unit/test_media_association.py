@@ -218,14 +218,17 @@ async def looks(end: End) -> None:
     assert end.way.state == "connecting"
 
 
+@pytest.mark.parametrize("search_s", [0.0, 0.1])
 @pytest.mark.parametrize("restarts", [1, 2])
-async def test_a_path_that_is_looked_for_in_vain_is_found_after_a_restart(restarts: int) -> None:
+async def test_a_path_that_is_looked_for_in_vain_is_found_after_a_restart(restarts: int, search_s: float) -> None:
+    """Whether checks are still begun or only awaited; and nothing is looked for any more then."""
     async with ends(ice=True, only=HOST) as (here, there, ours, theirs):
         here.way.agree(seen(lost(theirs), client=True, controlling=True), theirs.address)
         there.way.agree(seen(lost(ours), client=False), ours.address)
         for left in range(restarts, 0, -1):
             await looks(here)
             await looks(there)
+            await asyncio.sleep(search_s)
             told = [await one.way.restart_ice() for one in (here, there)]
             new_ours, new_theirs = told if left == 1 else map(lost, told)
             here.way.agree(seen(new_theirs, client=True, controlling=True), new_theirs.address)
@@ -234,6 +237,7 @@ async def test_a_path_that_is_looked_for_in_vain_is_found_after_a_restart(restar
         for sender, taker in ((here, there), (there, here)):
             await sender.way.send(rtp(1), rtcp=False)
             await all_come(taker, 1)
+            await until(lambda: not sender.way._media._connecting, 2, "no search is left")  # noqa: B023
 
 
 async def test_a_restart_that_the_other_side_does_not_follow_ends_a_search_all_the_same(
