@@ -14,8 +14,9 @@ import pytest
 from appliance.providers import api
 from appliance.settings import JanusRoomSettings, Secret
 from appliance.vocabulary import END_REASONS
-from tests.support.broker import Broker, Client, free_port
+from tests.support.broker import Broker, Client, Relay, free_port
 from tests.support.janus import AUDIO, JanusServer, Rooms
+from tests.support.lag import lateness
 from tests.support.room_device import ROOM, Device, device, janus, same_as_server
 from tests.support.room_talk import heard, listening, lose_and_find_the_server, says
 from tests.support.turnserver import Authority
@@ -97,6 +98,26 @@ async def test_a_call_whose_server_and_whose_broker_are_killed(tmp_path: Path) -
             while await control.participants(ROOM):
                 assert asyncio.get_running_loop().time() < deadline
                 await asyncio.sleep(0.05)
+
+
+async def test_a_watcher_alone_notices_within_three_seconds_that_the_way_to_the_broker_is_cut(tmp_path: Path) -> None:
+    """Its own link is there, and so are broker and server: nobody tells, and nothing is due."""
+    watches = api.MediaWanted(send_audio=False, send_video=False, listens_only=True)
+    async with (
+        brokered(tmp_path) as (broker, server), Relay(broker.port).running() as way,
+        device(f"mqtt://127.0.0.1:{way.port}/rooms", "door", **login("door")) as door, lateness() as late,
+    ):
+        await door.join(media=watches)
+        await door.connected()
+        await asyncio.sleep(4)
+        assert not door.of(api.Lost), "it answers"
+        late_before, cut = late(), asyncio.get_running_loop().time()
+        way.stall()
+        await until(lambda: door.of(api.Lost), "the loss is told", 15)
+        assert door.when(api.Lost) - cut < 3.1 + late() - late_before
+        way.flow()
+        await until(lambda: door.of(api.Recovered), "it is back", 15)
+        await same_as_server(server, door)
 
 
 async def test_a_device_by_the_broker_and_one_by_the_websocket_meet(tmp_path: Path) -> None:
