@@ -35,10 +35,12 @@ __all__ = [
     "SessionClosed",
     "SessionDigit",
     "SessionEvent",
+    "SessionHeard",
     "SessionKeyWanted",
     "SessionSilent",
     "SessionSound",
     "SessionStranded",
+    "SessionUnheard",
     "SessionUp",
     "SoundBlock",
     "Studio",
@@ -130,6 +132,19 @@ class SessionSound:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionUnheard:
+    """Of a connection to a server that is there: for 5 s nothing has come to it of what is sent, by its reports.
+    ``reported``: there have been some on this connection; without any it may be one that never reports."""
+
+    reported: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SessionHeard:
+    """Something comes to the server, by its reports: for the first time, or again after SessionUnheard."""
+
+
+@dataclass(frozen=True, slots=True)
 class SessionStranded:
     """The network of this machine is another one, and only a new session can use it (there is no ICE restart).
 
@@ -175,8 +190,8 @@ class SessionClosed:
     detail: str = ""
 
 
-SessionEvent = (SessionUp | SessionSilent | SessionSound | SessionStranded | SessionDigit | SessionKeyWanted
-                | DataMessage | SessionClosed)
+SessionEvent = (SessionUp | SessionSilent | SessionSound | SessionUnheard | SessionHeard | SessionStranded
+                | SessionDigit | SessionKeyWanted | DataMessage | SessionClosed)
 
 
 class Session(Protocol):

@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 import av
 
 from appliance.media.h264 import PACKET_MODE, single_units
+from appliance.media.hearing import Hearing
 from appliance.media.rtp_seam import (
     FEEDBACK,
     ONE_BYTE_ID,
@@ -124,6 +125,7 @@ class RtpSendStream:
     ) -> None:
         self.kind = kind
         self.counters = Outgoing()
+        self.hearing = Hearing()
         self.on_failure: Callable[[Exception], None] = fail_loudly
         self.on_loss: Callable[[float], None] = _ignored
         """Called with the share lost, 0..1, of every receiver report of the peer."""
@@ -305,6 +307,7 @@ class RtpSendStream:
             counters.header_bytes += len(header)
         counters.frames += 1
         counters.key_frames += packet.is_keyframe and self.kind == "video"
+        self.hearing.begin(time.monotonic())
         self._last = (timestamp, track.captured_at(packet))
         return packets
 
@@ -467,6 +470,7 @@ class RtpSendStream:
         expected = report.highest_sequence - self._first_sequence + 1
         counters.packets_come = max(0, min(expected, counters.packets) - report.packets_lost)
         counters.jitter_s = report.jitter / self._clock_rate
+        self.hearing.report(report.highest_sequence, counters.packets, time.monotonic())
         self.on_loss(counters.fraction_lost)
         if self.kind == "video":
             self._transmission.on_report(report.highest_sequence, counters.fraction_lost)

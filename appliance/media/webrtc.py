@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar, Unpack
@@ -13,7 +14,8 @@ from aiortc import RTCDataChannel, RTCSessionDescription
 from appliance.errors import EdgecallError, Refused, SignalingError
 from appliance.media import sdp, stats
 from appliance.media.aiortc_seam import PeerConnection, candidate_from_sdp
-from appliance.media.api import Directions, IceFragment, IceServers
+from appliance.media.api import Directions, IceFragment, IceServers, SessionHeard, SessionUnheard
+from appliance.media.hearing import unheard
 from appliance.media.life import MAX_EVENTS
 from appliance.media.messages import MESSAGE_LIMIT, Inbound, Outbound
 from appliance.media.rtp_seam import codec_preferences
@@ -246,7 +248,23 @@ class WebRtcSession(Session):
         return self._channels
 
 
-class PublishingSession(WebRtcSession):
+class _ToServer(WebRtcSession):
+    """Sends to a server, which may be there and get nothing of it, and tells so only by its reports."""
+
+    _heard: bool | None = None  # as told last
+
+    def _look(self, now: float) -> None:
+        super()._look(now)
+        hearings, moment = [one.hearing for one in self.outgoing.values()], time.monotonic()
+        if self._heard is not True and any(one.heard(moment) for one in hearings):
+            self._heard = True
+            self._emit(SessionHeard())
+        elif self._heard is not False and self._up and not self._silent and unheard(hearings, moment):
+            self._heard = False
+            self._emit(SessionUnheard(reported=any(one.heard_at is not None for one in hearings)))
+
+
+class PublishingSession(_ToServer):
     """Only sends: microphone and camera to a server, which hands them on, and data messages where it does that too.
 
     The server owes nothing; when it is quiet it is asked (``inquiry``), whether anything is sent or not.
@@ -279,7 +297,7 @@ class PublishingSession(WebRtcSession):
         return self._pc.localDescription.sdp
 
 
-class MixedSession(WebRtcSession):
+class MixedSession(_ToServer):
     """Sound alone, both ways, with a server that mixes it; without a microphone it is only received. No data channel.
     Where it owes no sound it is asked.
     """

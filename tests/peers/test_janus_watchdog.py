@@ -77,6 +77,29 @@ async def test_a_picture_that_stands_is_fetched_anew_and_all_of_them_by_another_
         assert not door.of(api.Lost)
 
 
+async def test_who_is_not_heard_though_the_server_answers_and_reports_joins_again(tmp_path: Path) -> None:
+    """Whoever receives can do nothing about it."""
+    async with (
+        janus(tmp_path) as server, rough_way(server.url, seed=1) as way, device(way.url, "gate", 880) as gate,
+        device(server.url, "door") as door,
+    ):
+        for one in (door, gate):
+            await one.join()
+            await one.connected()
+        await door.sees("Gate")
+        before = way.publisher
+        way.drop_sent(is_media)
+        await stands(door, "Gate")
+        await until(lambda: door.members["Gate"].away, "it is told to be away")
+        await until(lambda: way.publisher != before, "another connection", ANEW_S)
+        await until(lambda: gate.of(api.Recovered), "it is back")
+        await door.sees("Gate", within_s=5)
+        await door.hears(880)
+        await same_as_server(server, door)
+        assert len(gate.of(api.Lost)) == 1
+        assert not door.of(api.Lost)
+
+
 async def test_a_picture_that_pauses_on_a_thin_path_is_sent_again_when_it_is_wide(tmp_path: Path) -> None:
     """Janus reports on pictures alone: with nothing sent, nothing more was ever known of the path."""
     async with (

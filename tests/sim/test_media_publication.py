@@ -7,21 +7,35 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from appliance.media.api import Directions, IceServers, SessionClosed, SessionSilent, SessionSound, SessionUp
+from appliance.media.api import (
+    Directions,
+    IceServers,
+    SessionClosed,
+    SessionHeard,
+    SessionSilent,
+    SessionSound,
+    SessionUnheard,
+    SessionUp,
+)
+from appliance.media.hearing import UNHEARD_S
 from appliance.media.studio import Studio
 from appliance.settings import VideoSettings
 from tests.support.impair import Conditions, Relay, relay
 from tests.support.lag import lateness
 from tests.support.media_board import HandBoard
 from tests.support.media_pair import End, connect
+from tests.support.rough_way import is_media
 
 SENDS = Directions(receive_audio=False, receive_video=False)
 RECEIVES = Directions(send_audio=False, send_video=False)
 
 
 @asynccontextmanager
-async def publishing(between: Relay, *, plays: bool = False) -> AsyncIterator[tuple[End, End]]:
-    """Who publishes, or only plays, and a server that answers checks, and says nothing else from then on."""
+async def publishing(
+    between: Relay, *, plays: bool = False, reports: bool = False,
+) -> AsyncIterator[tuple[End, End]]:
+    """Who publishes, or only plays, and a server that answers checks, and says nothing else from then on, unless it
+    ``reports``."""
     board, other = HandBoard(440), HandBoard(1000)
     studio, server = Studio(board, VideoSettings()), Studio(other, VideoSettings())
     await studio.open()
@@ -41,9 +55,10 @@ async def publishing(between: Relay, *, plays: bool = False) -> AsyncIterator[tu
 
         async def nothing(data: bytes, component: int) -> None: ...
 
-        ice.sendto = nothing  # type: ignore[method-assign]
-        assert ice._query_consent_task is not None
-        ice._query_consent_task.cancel()  # nor does it check our consent
+        if not reports:
+            ice.sendto = nothing  # type: ignore[method-assign]
+            assert ice._query_consent_task is not None
+            ice._query_consent_task.cancel()  # nor does it check our consent
         yield here, there
     finally:
         await studio.close()
@@ -73,6 +88,26 @@ async def test_its_end_is_known_within_three_seconds_and_its_return_at_once() ->
         assert time.monotonic() - began < 3.3 + late() - late_before
         between.change(Conditions())
         await here.event(SessionSound, 1)
+
+
+async def test_that_nothing_of_what_is_sent_comes_is_told_though_the_server_reports() -> None:
+    """And its end; a path that carries little but something is none of these."""
+    async with relay(seed=5) as between, publishing(between, reports=True) as (here, _):
+        await here.event(SessionHeard)
+        here.told.clear()
+        link, passes = between.left_to_right, between.left_to_right.send
+        link.send = lambda now, packet: None if is_media(packet) else passes(now, packet)  # type: ignore[method-assign]
+        began = time.monotonic()
+        event = await here.event(SessionUnheard, 15)
+        assert event == SessionUnheard(reported=True)
+        assert time.monotonic() - began > UNHEARD_S - 2
+        assert not any(isinstance(event, SessionSilent | SessionHeard) for event in here.told), here.told
+        link.send = passes  # type: ignore[method-assign]
+        await here.event(SessionHeard, 10)
+        here.told.clear()
+        between.change(Conditions(loss=0.3))
+        await asyncio.sleep(UNHEARD_S + 2)
+        assert not any(isinstance(event, SessionUnheard) for event in here.told), here.told
 
 
 async def test_who_sends_nothing_asks_as_well() -> None:

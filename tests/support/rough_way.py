@@ -78,9 +78,22 @@ class RoughWay(Between):
         """What the server offered on it last."""
         return next(one for one in reversed(self.told) if one.get("sender") == self.subscriber and "jsep" in one)
 
+    @property
+    def publisher(self) -> int:
+        """The handle by which the appliance sends now."""
+        return next(one["handle_id"] for one in reversed(self.asked)
+                    if one.get("body", {}).get("request") == "publish")
+
     def drop(self, which: Callable[[bytes], bool]) -> None:
-        """Of what comes by the connection of that handle, for good."""
-        link = self._used[self.subscriber].right_to_left
+        """Of what comes by the connection on which others are received, for good."""
+        self._drop(self._used[self.subscriber].right_to_left, which)
+
+    def drop_sent(self, which: Callable[[bytes], bool]) -> None:
+        """Of what goes by the connection on which the appliance sends, for good."""
+        self._drop(self._used[self.publisher].left_to_right, which)
+
+    @staticmethod
+    def _drop(link: Link, which: Callable[[bytes], bool]) -> None:
         send = link.send
 
         def some(now: float, packet: bytes) -> None:

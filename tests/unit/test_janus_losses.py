@@ -6,7 +6,15 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from appliance.media.api import SessionClosed, SessionSilent, SessionStranded, SessionUp
+from appliance.media.api import (
+    SessionClosed,
+    SessionEvent,
+    SessionHeard,
+    SessionSilent,
+    SessionStranded,
+    SessionUnheard,
+    SessionUp,
+)
 from appliance.providers import api
 from appliance.providers.janus.effects import (
     CancelTimer,
@@ -90,6 +98,34 @@ def test_a_room_that_is_not_reached_yet_is_given_time_and_one_that_was_is_joined
     desk.run(desk.member.session(1, SessionSilent(3.0), watching=False))  # in its handshake
     assert desk.of(Drop) == [Drop(0), Drop(1)]
     assert not desk.of(Finish)
+
+
+def tell(desk: Desk, event: SessionEvent) -> list[float]:
+    """How long is waited until the room is joined again because of it."""
+    effects = desk.run(desk.member.session(desk.member.generation, event, watching=False))
+    return [one.seconds for one in effects if isinstance(one, StartTimer) and one.timer is Timer.UNHEARD]
+
+
+def test_where_nothing_of_ours_comes_the_room_is_joined_again_ever_more_seldom() -> None:
+    desk = Desk()
+    desk.in_room(person(2))
+    pauses = tell(desk, SessionUnheard(reported=True))
+    for _ in range(7):
+        desk.run(desk.member.timeout(Timer.UNHEARD))
+        assert desk.of(Drop)[-1].generation == desk.member.generation - 1
+        pauses += tell(desk, SessionUnheard(reported=False))  # where nothing has come there are no reports either
+    assert pauses == [0.0, 4.0, 14.0, 34.0, 74.0, 294.0, 294.0, 294.0]
+    assert desk.told(api.Lost) == [api.Lost("media")]
+    assert not desk.of(Finish)
+    desk.run(desk.member.session(desk.member.generation, SessionHeard(), watching=False))
+    assert desk.done[-1] == CancelTimer(Timer.UNHEARD)
+    assert tell(desk, SessionUnheard(reported=True)) == [0.0]
+
+
+def test_a_server_that_never_reports_is_let_be() -> None:
+    desk = Desk()
+    desk.in_room(person(2))
+    assert tell(desk, SessionUnheard(reported=False)) == []
 
 
 def test_the_old_session_is_claimed_and_its_handles_let_go() -> None:

@@ -15,7 +15,15 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final
 
-from appliance.media.api import SessionClosed, SessionEvent, SessionSilent, SessionStranded, SessionUp
+from appliance.media.api import (
+    SessionClosed,
+    SessionEvent,
+    SessionHeard,
+    SessionSilent,
+    SessionStranded,
+    SessionUnheard,
+    SessionUp,
+)
 from appliance.providers import api
 from appliance.providers.janus import protocol as wire
 from appliance.providers.janus.effects import (
@@ -47,6 +55,9 @@ __all__ = ["Room", "Stay"]
 KEEPALIVE_S: Final = 20.0  # a session that says nothing for 60 s is ended by the server
 BACK_OFF_S: Final = (0.2, 0.5, 1.0, 2.0)
 """Seconds before the room is joined again; the last one repeats: a network that is back is used within it."""
+UNHEARD_S: Final = (0.0, 4.0, 14.0, 34.0, 74.0, 294.0)
+"""Seconds from the word that nothing of ours comes at the server, which takes some 6 s on each connection, until the
+room is joined again; the last one repeats: where the network is to blame, another connection is no better."""
 GHOSTS: Final = 64  # ids of ours that are remembered: the server keeps one that is lost for a minute
 
 
@@ -95,6 +106,7 @@ class Stay(ABC):
         self._connected = False  # once
         self._lost = False
         self._attempt = 0
+        self._unheard = 0  # connections in a row on which nothing of ours came
         self.generation = 0
         self._told: tuple[api.Member, ...] = ()
         self.text = TextRoom(self._requests, room.text, me, new_word=new_transaction, monotonic=monotonic,
@@ -173,6 +185,12 @@ class Stay(ABC):
                 return []
             case SessionSilent() | SessionStranded():
                 return self._lose("media", END_REASONS["410/mediaLost"])
+            case SessionUnheard(reported) if reported or self._unheard:  # else it may be a server that never reports
+                pause = UNHEARD_S[min(self._unheard, len(UNHEARD_S) - 1)]
+                return [StartTimer(Timer.UNHEARD, pause)]
+            case SessionHeard():
+                self._unheard = 0
+                return [CancelTimer(Timer.UNHEARD)]
             case SessionClosed(why):
                 key = {"iceFailed": "410/iceFailed", "dtls": "488/dtls"}.get(why, "410/mediaLost")
                 return self._lose("media", END_REASONS[key])
@@ -247,6 +265,9 @@ class Stay(ABC):
                 return [GiveUp("it does not answer")]
             case Timer.RETRY:
                 return [Open()]
+            case Timer.UNHEARD:
+                self._unheard += 1
+                return self._lose("media", END_REASONS["410/mediaLost"])
             case Timer.TEXT:
                 return self.text.retry()
             case Timer.KEEPALIVE if self._requests.session is not None:
