@@ -66,7 +66,8 @@ class ActiveCall:
     video_asked: bool = False  # by command, in this call
     recording: bool = False  # the other side records it by our word
     recorders_told: Set[str] = frozenset()
-    recording_heard: Set[str] = frozenset()  # who was there when it was announced
+    recording_heard: frozenset[str] = frozenset()  # who could hear that it was announced
+    arrival_awaited: bool = False  # to announce it to somebody who has come
     auto_answer: bool = False
     security: Json = field(default_factory=dict)
     lost_at: float | None = None

@@ -6,8 +6,9 @@ of every recording that is known, its own and those of others.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Set
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from appliance.bulletin import Bulletin
 from appliance.calls.active import ActiveCall
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from appliance.calls.controller import CallController
 
 __all__ = ["CallRecording", "RecordCommands"]
+
+ARRIVAL_S: Final = 2.0  # from coming into the room to hearing us: it is subscribed, and ICE and DTLS are through
 
 
 class CallRecording:
@@ -44,10 +47,7 @@ class CallRecording:
     def look(self, active: ActiveCall, reason: Reason | None = None) -> None:
         """The roster may be another one: somebody records, or no longer, or has come and is to hear that we do.
         ``reason``: why our own recording has ended, where nobody stopped it."""
-        there = frozenset(active.roster.members)
-        if active.recording and not there <= active.recording_heard:
-            self._announce()
-        active.recording_heard = there
+        self._await_arrival(active)
         before, now = active.recorders_told, active.recorders
         if before == now:
             return
@@ -55,6 +55,21 @@ class CallRecording:
         for state, who in (("Ended", before - now), ("Started", now - before)):
             self._tell(active, state, who, reason)
         self._publish(active)
+
+    def _await_arrival(self, active: ActiveCall) -> None:
+        """Announce it to who has come when they can hear it."""
+        there = frozenset(active.roster.members)
+        active.recording_heard &= there
+        if active.recording and not there <= active.recording_heard and not active.arrival_awaited:
+            active.arrival_awaited = True
+            asyncio.get_running_loop().call_later(ARRIVAL_S, self._arrived, active, there)
+
+    def _arrived(self, active: ActiveCall, there: Set[str]) -> None:
+        active.arrival_awaited = False
+        if active.recording and active.roster.members.keys() & there - active.recording_heard:
+            self._announce()
+            active.recording_heard |= there
+        self._await_arrival(active)
 
     def _tell(self, active: ActiveCall, state: str, who: Set[str], reason: Reason | None) -> None:
         for one in sorted(who):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.calls.recording import ARRIVAL_S
 from appliance.calls.terms import Terms
 from appliance.errors import Refused
 from appliance.media.api import Tone
@@ -69,15 +70,44 @@ async def test_who_is_recorded_hears_it_and_so_does_who_comes_later(tmp_path: Pa
         await settle()
         assert heard == [Tone.RECORDED], "nobody has come"
         leg.peer_does(Members((OLGA, OTTO)))
-        await settle()
+        await asyncio.sleep(ARRIVAL_S / 2)
+        assert len(heard) == 1, "no sound of ours arrives at who has just come"
+        await asyncio.sleep(ARRIVAL_S)
         assert heard == [Tone.RECORDED] * 2
         await house.give("record.stop")
         leg.peer_does(Members((OLGA,)))
         leg.peer_does(Members((OLGA, OTTO)))
-        await settle()
+        await asyncio.sleep(2 * ARRIVAL_S)
         assert len(heard) == 2
         await say(leg, "8", True)
         assert len(heard) == 2, "who records says it"
+
+
+@virtual_time
+async def test_who_comes_one_after_the_other_or_again_hears_it_each(tmp_path: Path) -> None:
+    async with House(tmp_path, rules=PRESENTER) as house:
+        heard = house.studio.announced
+        leg = await in_room(house)
+        leg.records = True
+        await house.give("record.start")
+        leg.peer_does(Members((OLGA,)))
+        await asyncio.sleep(0.75 * ARRIVAL_S)
+        leg.peer_does(Members((OLGA, OTTO)))
+        await asyncio.sleep(0.5 * ARRIVAL_S)
+        assert len(heard) == 2, "Olga's time is over, Otto's is not"
+        await asyncio.sleep(ARRIVAL_S)
+        assert len(heard) == 3
+        leg.peer_does(Members((OLGA,)))
+        await asyncio.sleep(2 * ARRIVAL_S)
+        assert len(heard) == 3, "to nobody is anything announced"
+        leg.peer_does(Members((OLGA, OTTO)))
+        await asyncio.sleep(0.5 * ARRIVAL_S)
+        leg.peer_does(Members((OLGA,)))
+        await asyncio.sleep(2 * ARRIVAL_S)
+        assert len(heard) == 3, "he has left before"
+        leg.peer_does(Members((OLGA, OTTO)))
+        await asyncio.sleep(2 * ARRIVAL_S)
+        assert len(heard) == 4
 
 
 @virtual_time
