@@ -30,7 +30,7 @@ from playwright.async_api import Browser, BrowserContext, Page, Playwright, asyn
 
 from hw.sim import pattern
 
-__all__ = ["Chromium", "Heard", "Seen", "chromium", "tone_wav", "wait_for"]
+__all__ = ["EARS", "Chromium", "Heard", "Seen", "chromium", "tone_wav", "wait_for"]
 
 RATE: Final = 48_000
 WIDTH: Final = 320
@@ -47,24 +47,39 @@ FLAGS: Final = (
     "--disable-backgrounding-occluded-windows",
 )
 
-_EARS: Final = """
-(stream) => {
+EARS: Final = """
+(find, size) => {
   const context = window.edgecallEars ??= new AudioContext({sampleRate: 48000});
   const analyser = context.createAnalyser();
-  analyser.fftSize = 16384;
+  analyser.fftSize = size;
   analyser.smoothingTimeConstant = 0;
-  context.createMediaStreamSource(stream).connect(analyser);
+  let track = null, source = null;  // which the browser throws away while its context starts, if nothing refers to it
   return () => {
-    const samples = new Float32Array(4800), bins = new Float32Array(analyser.frequencyBinCount);
-    const all = new Float32Array(analyser.fftSize);
-    analyser.getFloatTimeDomainData(all);
-    samples.set(all.subarray(all.length - 4800));
-    analyser.getFloatFrequencyData(bins);
-    let best = 1;
-    for (let n = 1; n < bins.length; n++) if (bins[n] > bins[best]) best = n;
-    const power = samples.reduce((sum, value) => sum + value * value, 0) / samples.length;
-    return {hertz: best * 48000 / analyser.fftSize, dbfs: 10 * Math.log10(power + 1e-12)};
+    const now = find()?.getAudioTracks()[0] ?? null;
+    if (now && now !== track) {
+      source?.disconnect();
+      track = now;
+      source = context.createMediaStreamSource(new MediaStream([now]));
+      source.connect(analyser);
+    }
+    return analyser;
   };
+}
+"""
+"""Ears on the sound of the stream that ``find`` finds, also where another one takes its place: gives an analyser."""
+
+_HEAR: Final = """
+(ears) => () => {
+  const analyser = ears();
+  const samples = new Float32Array(4800), bins = new Float32Array(analyser.frequencyBinCount);
+  const all = new Float32Array(analyser.fftSize);
+  analyser.getFloatTimeDomainData(all);
+  samples.set(all.subarray(all.length - 4800));
+  analyser.getFloatFrequencyData(bins);
+  let best = 1;
+  for (let n = 1; n < bins.length; n++) if (bins[n] > bins[best]) best = n;
+  const power = samples.reduce((sum, value) => sum + value * value, 0) / samples.length;
+  return {hertz: best * 48000 / analyser.fftSize, dbfs: 10 * Math.log10(power + 1e-12)};
 }
 """
 
@@ -161,7 +176,8 @@ class Chromium:
     @staticmethod
     async def listen(page: Page, stream: str = "window.remoteStream") -> None:
         """Begin to listen to a stream of the page; ``heard`` measures from then on."""
-        await page.evaluate(f"() => {{ window.edgecallHear = ({_EARS})({stream}); }}")
+        await page.evaluate(f"() => {{ window.edgecallHear = ({_HEAR})(({EARS})(() => {stream}, 16384));"
+                            "window.edgecallHear(); }")
 
     @staticmethod
     async def heard(page: Page) -> Heard:
@@ -180,7 +196,7 @@ class Chromium:
             await asyncio.sleep(0.05)
 
     @classmethod
-    async def hears_silence(cls, page: Page, within_s: float = 5.0, dbfs: float = -70.0) -> Heard:
+    async def hears_silence(cls, page: Page, within_s: float = 10.0, dbfs: float = -70.0) -> Heard:
         deadline = asyncio.get_running_loop().time() + within_s
         while (heard := await cls.heard(page)).dbfs > dbfs:
             if asyncio.get_running_loop().time() > deadline:
@@ -210,7 +226,7 @@ class Chromium:
         return Seen(width, height, mark)
 
     @staticmethod
-    async def sees_moving(page: Page, selector: str = "video#remote", within_s: float = 5.0) -> list[int]:
+    async def sees_moving(page: Page, selector: str = "video#remote", within_s: float = 10.0) -> list[int]:
         """The counters of four pictures it shows one after the other, from now on (of the device's test pattern)."""
         loop, seen = asyncio.get_running_loop(), list[int]()
         deadline = loop.time() + within_s

@@ -9,7 +9,7 @@ from typing import Any, Final
 from playwright.async_api import Page
 
 from tests.support.appliance import Appliance
-from tests.support.browser import Chromium, Heard, Seen
+from tests.support.browser import EARS, Chromium, Heard, Seen
 
 __all__ = ["STREAM", "Operator"]
 
@@ -26,15 +26,11 @@ _WAIT: Final = """async (ms) => {{
   return null;
 }}"""
 
-_RECORD: Final = """(stream) => {
-  const context = window.edgecallEars ??= new AudioContext({sampleRate: 48000});
-  const analyser = context.createAnalyser();
-  analyser.fftSize = 512;
-  context.createMediaStreamSource(stream).connect(analyser);
+_RECORD: Final = """(ears) => {
   const samples = new Float32Array(512);
   window.edgecallLoud = {loud: 0, silent: 0, first: 0};
   setInterval(() => {
-    analyser.getFloatTimeDomainData(samples);
+    ears().getFloatTimeDomainData(samples);
     const power = samples.reduce((sum, value) => sum + value * value, 0) / samples.length;
     const now = performance.timeOrigin + performance.now();
     if (power > 1e-5) {
@@ -141,7 +137,7 @@ class Operator:
 
     async def listen(self) -> None:
         await Chromium.listen(self.page, STREAM)
-        await self.page.evaluate(f"() => ({_RECORD})({STREAM})")
+        await self.page.evaluate(f"() => ({_RECORD})(({EARS})(() => {STREAM}, 512))")
 
     async def hears(self, hertz: float, within_s: float = 10.0) -> Heard:
         return await Chromium.hears(self.page, hertz, within_s)
