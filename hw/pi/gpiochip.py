@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from hw.api import DeviceBusyError, DeviceDeniedError, DeviceFailedError, DeviceMissingError, HardwareError
+from hw.pi.settling import is_settling
 
-__all__ = ["Chip", "LineInfo", "chips", "find_chip", "keeps_outputs", "line_info", "refused"]
+__all__ = ["Chip", "LineInfo", "chip_settles", "chips", "find_chip", "keeps_outputs", "line_info", "refused"]
 
 _CHIP_INFO: Final = struct.Struct("32s32sI")
 _LINE_INFO: Final = struct.Struct("32s32sIIQ160x16x")
@@ -80,6 +81,11 @@ def chips(folder: str = "/dev") -> Sequence[Chip]:
     if denied and not found:
         raise DeviceDeniedError(f"GPIO: {', '.join(denied)} may not be opened: add the user to the group gpio")
     return found
+
+
+def chip_settles(folder: str = "/dev") -> bool:
+    """Whether a chip has come so lately that one which may not be opened may be ours in a moment."""
+    return any(is_settling(str(path)) for path in Path(folder).glob("gpiochip[0-9]*"))
 
 
 def find_chip(wanted: str, folder: str = "/dev") -> Chip:

@@ -26,7 +26,7 @@ from hw.api import (
 )
 from hw.faults import FaultLine
 from hw.panel import PIN_ERRORS, Line, PinPanel, Wiring
-from hw.pi.gpiochip import Chip, find_chip, line_info
+from hw.pi.gpiochip import Chip, chip_settles, find_chip, line_info
 from hw.pi.keypad import KEYS, Keypad
 from hw.pi.pins import load_lgpio, pin_factory, refusal
 from hw.pi.relays import GuardedRelays
@@ -251,7 +251,8 @@ class PiPanel(PinPanel):
                     raise refusal(chip, error) from error
                 raise
         except HardwareError as error:
-            self._tell_chip(error)
+            if not (isinstance(error, DeviceDeniedError) and chip_settles()):  # else the next look takes it
+                self._tell_chip(error)
             return
         with self._lock:
             self._chip, self._factory = chip, factory

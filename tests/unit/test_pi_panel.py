@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import sys
 import threading
@@ -30,8 +31,9 @@ from hw.api import (
 from hw.contacts import DEBOUNCE_S, STUCK_S, Button
 from hw.faults import FaultLine
 from hw.panel import Line, PinPanel, Wiring
+from hw.pi import panel as pi_panel
 from hw.pi.boardfile import BoardFile, BoardFileError, board_files, load_board_file
-from hw.pi.gpiochip import Chip, find_chip
+from hw.pi.gpiochip import Chip, chip_settles, find_chip
 from hw.pi.panel import PanelConfig, open_panel
 from hw.pi.pins import load_lgpio, refusal
 from hw.pi.relays import GuardedRelays
@@ -347,3 +349,37 @@ def test_a_missing_chip_is_a_fault_and_the_panel_opens() -> None:
         panel.switch("door", 1.0)
     panel.close()
     faults.close()
+
+
+def test_a_chip_that_returned_just_now_is_not_told_as_denied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """udev gives its node to our group a moment after the kernel has made it; until then it is still gone."""
+    looks: list[Exception] = [DeviceMissingError("none"), *2 * [DeviceDeniedError("new")], DeviceDeniedError("old")]
+    asked: list[str] = []
+
+    def find(_: str) -> Chip:
+        error = looks.pop(0) if len(looks) > 1 else looks[0]
+        asked.append(str(error))
+        raise error
+
+    monkeypatch.setattr(pi_panel, "LOOK_S", 0.01)
+    monkeypatch.setattr(pi_panel, "find_chip", find)
+    monkeypatch.setattr(pi_panel, "chip_settles", lambda: asked[-1] == "new")
+    faults = FaultLine()
+    told: queue.Queue[Fault] = queue.Queue()
+    faults.listen(told.put)
+    panel = open_panel(PanelConfig(chip="pinctrl-rp1", lamps={"call": "5"}), faults, 1.0)
+    heard = [told.get(timeout=3) for _ in range(3)]
+    panel.close()
+    faults.close()
+    assert [(fault.fault, fault.active, fault.detail) for fault in heard] == [
+        (FaultKind.MISSING, True, "none"), (FaultKind.MISSING, False, ""), (FaultKind.DENIED, True, "old")]
+    assert asked[:4] == ["none", "new", "new", "old"]
+
+
+def test_only_a_chip_that_came_lately_settles(tmp_path: Path) -> None:
+    assert not chip_settles(str(tmp_path))
+    node = tmp_path / "gpiochip0"
+    node.touch()
+    assert chip_settles(str(tmp_path))
+    os.utime(node, (0, time.time() - 60))
+    assert not chip_settles(str(tmp_path))
