@@ -34,6 +34,7 @@ pytestmark = pytest.mark.peer
 DEVICE_HERTZ = 440.0
 PAGE_HERTZ = 880.0
 LEAVE = END_REASONS["0/local"]
+SENDS = api.MediaWanted(receive_audio=False, receive_video=False)
 
 
 async def cut() -> None:
@@ -240,7 +241,7 @@ async def test_others_come_and_go_in_any_order(tmp_path: Path) -> None:
                 await other.leg.end(LEAVE)
                 inside.discard(other.name)
             else:
-                await other.join()
+                await other.join(media=SENDS)
                 await other.connected()
                 inside.add(other.name)
             labels = {name.title() for name in inside}
