@@ -49,7 +49,7 @@ from tests.bench.process import cpu_s, memory
 from tests.hil.devices import TEST_KERNEL
 from tests.hil.rig import SimulatedHeader
 from tests.support.appliance import Appliance
-from tests.support.broker import free_port
+from tests.support.ports import free_port
 
 STAGES: Final = {
     "encoderDwell": "picture in the encoder",

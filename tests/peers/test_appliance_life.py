@@ -16,10 +16,11 @@ import pytest
 
 from appliance.vocabulary import ROOT, Scope
 from tests.support.appliance import ROOM, TONE_HERTZ, Appliance, Json, alive, envelope
-from tests.support.broker import Broker, Client, User, free_port
+from tests.support.broker import Broker, Client, User
 from tests.support.browser import chromium
 from tests.support.operator_page import Operator
 from tests.support.pair import connect, online
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.peer
 

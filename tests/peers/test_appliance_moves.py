@@ -12,10 +12,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from tests.support.appliance import Appliance, Panel
-from tests.support.broker import Broker, free_port
+from tests.support.broker import Broker
 from tests.support.elsewhere import Machine, elsewhere
 from tests.support.interface import ADDRESS
 from tests.support.pair import connect, online
+from tests.support.ports import free_port
 from tests.support.turnserver import Authority
 
 pytestmark = [pytest.mark.peer, pytest.mark.timeout(120)]

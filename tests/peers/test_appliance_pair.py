@@ -17,8 +17,9 @@ import pytest_asyncio
 from appliance.faces.acl import User
 from appliance.vocabulary import ROOT, Scope
 from tests.support.appliance import Appliance, Json, Panel
-from tests.support.broker import Broker, Client, Relay, Seen, free_port
+from tests.support.broker import Broker, Client, Relay, Seen
 from tests.support.pair import connect, online
+from tests.support.ports import free_port
 from tests.support.reports import faults
 
 pytestmark = [pytest.mark.peer, pytest.mark.asyncio(loop_scope="module")]

@@ -20,7 +20,7 @@ import pytest
 from appliance.link.local import find_mosquitto
 from appliance.vocabulary import ROOT
 from tests.support.appliance import Appliance, envelope
-from tests.support.broker import free_port
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.peer
 

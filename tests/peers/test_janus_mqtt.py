@@ -14,9 +14,10 @@ import pytest
 from appliance.providers import api
 from appliance.settings import JanusRoomSettings, Secret
 from appliance.vocabulary import END_REASONS
-from tests.support.broker import Broker, Client, Relay, free_port
+from tests.support.broker import Broker, Client, Relay
 from tests.support.janus import AUDIO, JanusServer, Rooms
 from tests.support.lag import lateness
+from tests.support.ports import free_port
 from tests.support.room_device import ROOM, Device, device, janus, same_as_server
 from tests.support.room_talk import heard, listening, lose_and_find_the_server, says
 from tests.support.turnserver import Authority

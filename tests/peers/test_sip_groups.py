@@ -13,8 +13,8 @@ import pytest
 from tests.peers.test_sip_codes import encrypted_account
 from tests.peers.test_sip_kamailio import phone_at, proxy
 from tests.support.baresip import Baresip
-from tests.support.broker import free_port
 from tests.support.house import Running, house, start_of
+from tests.support.ports import free_port
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.peer

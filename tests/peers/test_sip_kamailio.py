@@ -13,8 +13,9 @@ import pytest
 from appliance.errors import Refused
 from appliance.providers import api
 from appliance.settings import Secret, SipAccountSettings
-from tests.support.baresip import Baresip, baresip, free_udp_port
+from tests.support.baresip import Baresip, baresip
 from tests.support.kamailio import PASSWORD, WEBSOCKET, Kamailio, kamailio
+from tests.support.ports import free_port
 from tests.support.sip_device import SipDevice, sip_device
 from tests.support.turnserver import Authority
 from tests.support.waiting import until
@@ -207,7 +208,7 @@ async def test_a_second_server_takes_over(tmp_path: Path, transport: str) -> Non
 async def test_a_trunk_moves_to_its_second_server(tmp_path: Path) -> None:
     """Nothing is at the first; a call without a word tells that sooner than the signs of life."""
     async with proxy(tmp_path, free="door") as server, phone_at(server, tmp_path) as phone:
-        gone = f"127.0.0.1:{free_udp_port('127.0.0.1')}"
+        gone = f"127.0.0.1:{free_port()}"
         trunk = door_at(server, "udp", tmp_path, servers=(gone, f"127.0.0.1:{server.port}"), register=False,
                         password=Secret(), trusted=("127.0.0.0/8",))
         async with sip_device("door", trunk, hertz=DEVICE_HERTZ) as door:

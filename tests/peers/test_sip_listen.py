@@ -11,7 +11,7 @@ import pytest
 from appliance.providers import api
 from appliance.settings import SipAccountSettings
 from tests.support.baresip import Baresip, baresip
-from tests.support.broker import free_port
+from tests.support.ports import free_port
 from tests.support.sip_device import account, sip_device
 from tests.support.sipp import sipp
 from tests.support.turnserver import Authority

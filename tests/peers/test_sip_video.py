@@ -13,10 +13,11 @@ import pytest
 from appliance.media.plain_rtp import PlainSession
 from appliance.providers import api
 from appliance.providers.sip.call import FAST_UPDATE, MEDIA_CONTROL
-from tests.support.baresip import Baresip, baresip, free_udp_port
+from tests.support.baresip import Baresip, baresip
 from tests.support.film import grey_film, sprop_of_film
 from tests.support.gstreamer import SYSTEM_PYTHON
 from tests.support.house import house, start_of
+from tests.support.ports import free_port
 from tests.support.sip_device import SipDevice, account, sip_device
 from tests.support.sipp import sipp
 from tests.support.waiting import until, until_true
@@ -209,7 +210,7 @@ async def test_a_door_station_of_the_old_kind_shows_its_pictures(tmp_path: Path)
     """Its parameter sets stand in the description alone, it takes no fragments, says no feedback, and asks by INFO."""
     film = await asyncio.to_thread(grey_film, tmp_path / "film.mp4", 320, 240, luma=GREY, seconds=60)
     sets = await asyncio.to_thread(sprop_of_film, film)
-    own = free_udp_port("127.0.0.1")
+    own = free_port()
     async with sip_device("door", account("127.0.0.1:9", trust_caller_id=True)) as door:
         door.media = BOTH
         await door.up()

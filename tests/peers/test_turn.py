@@ -21,10 +21,10 @@ from appliance.media.servers import DOWN_S, ServerPool, why
 from appliance.media.studio import Studio
 from appliance.media.webrtc import WebRtcSession
 from appliance.settings import VideoSettings
-from tests.support.broker import free_port
 from tests.support.interface import ADDRESS, INTERFACE, changed_network, ip
 from tests.support.media_board import HandBoard
 from tests.support.media_pair import End, until
+from tests.support.ports import free_port
 from tests.support.turnserver import PASSWORD, USERNAME, Authority, TurnServer
 
 pytestmark = pytest.mark.peer

@@ -17,10 +17,11 @@ from appliance.settings import MqttSettings, Secret
 from appliance.store import Store
 from appliance.vocabulary import END_REASONS
 from tests.sim.test_direct_media import End, call, two
-from tests.support.broker import Broker, free_port
+from tests.support.broker import Broker
 from tests.support.direct_parts import Told
 from tests.support.interface import ADDRESS, INTERFACE, changed_network, ip, watching
 from tests.support.media_pair import until
+from tests.support.ports import free_port
 
 ELSEWHERE = "10.99.5.1"
 LINK_LOCAL = "169.254.7.1"

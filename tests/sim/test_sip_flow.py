@@ -17,7 +17,7 @@ from appliance.providers.sip.message import PING, PONG, Framer, Request, parse
 from appliance.providers.sip.registration import FlowBackoff
 from appliance.providers.sip.stun import is_stun
 from appliance.vocabulary import END_REASONS
-from tests.support.baresip import free_sip_port
+from tests.support.ports import free_port
 from tests.support.sip_device import SipDevice, account, sip_device
 from tests.support.waiting import until
 
@@ -163,7 +163,7 @@ async def test_over_udp_a_translator_that_has_forgotten_us_is_noticed_at_once() 
 
 async def test_an_emergency_waits_for_no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FlowBackoff, "failed", lambda _: 600.0)
-    port, registrar = free_sip_port("127.0.0.1"), Registrar()
+    port, registrar = free_port(), Registrar()
     async with sip_device("door", account(f"127.0.0.1:{port}", transport="tcp", register=True)) as door:
         await until(lambda: door.troubles, "nobody is there")
         with pytest.raises(Refused, match="not reached"):

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from appliance.providers.sip.agent import Hop
 from appliance.providers.sip.listener import CONNECTIONS, Listener
-from tests.support.broker import free_port
+from tests.support.ports import free_port
 from tests.support.waiting import until
 
 HOST = "127.0.0.1"

@@ -13,7 +13,7 @@ from appliance.errors import Refused
 from appliance.providers import api
 from appliance.providers.sip.message import Request, parse
 from appliance.vocabulary import KeyMethod
-from tests.support.baresip import free_udp_port
+from tests.support.ports import free_port
 from tests.support.sip_device import VOICE, SipDevice, account, face_to_face, sip_device
 from tests.support.waiting import until, until_true
 
@@ -128,7 +128,7 @@ async def test_a_second_call_waits_and_a_third_is_busy() -> None:
 
 
 async def test_nobody_there() -> None:
-    port = free_udp_port("127.0.0.1")
+    port = free_port()
     async with sip_device("door", account(f"127.0.0.1:{port}")) as door:
         await door.up()
         begun = asyncio.get_running_loop().time()
@@ -174,7 +174,7 @@ async def busy_server() -> AsyncIterator[tuple[Busy, str]]:
 
 async def test_a_server_that_takes_no_calls_is_passed_by() -> None:
     """And each is asked once, where none takes any."""
-    here, there = free_udp_port("127.0.0.1"), free_udp_port("127.0.0.1")
+    here, there = free_port(), free_port()
     async with (
         busy_server() as (busy, address), busy_server() as (busy_too, address_too),
         sip_device("door", account("", port=here, servers=(address, f"127.0.0.1:{there}")), hertz=440) as door,

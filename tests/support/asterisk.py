@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.support.another_debian import command_in, folder_of, libraries_in
-from tests.support.broker import free_port
+from tests.support.ports import free_port
 from tests.support.waiting import until
 
 __all__ = ["ASKS_HERTZ", "DIGITS", "PASSWORD", "PIN", "PLAIN_DTLS", "SAYS_HERTZ", "WEBRTC", "Asterisk", "asterisk"]

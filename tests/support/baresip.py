@@ -7,9 +7,7 @@ import contextlib
 import itertools
 import json
 import os
-import random
 import shutil
-import socket
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -21,8 +19,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from hw.sim import pattern
-from tests.support.broker import free_port
 from tests.support.film import FPS, SIZE, grey_film
+from tests.support.ports import free_port
 from tests.support.spectrum import SILENCE, share_of, strongest
 from tests.support.waiting import until
 
@@ -46,7 +44,7 @@ class Baresip:
         config: Sequence[str] = (), modules: Sequence[str] = MEDIA,
     ) -> None:
         self.folder = folder
-        self.port = free_sip_port(host)
+        self.port = free_port(host, with_next=True)  # TLS has the one above
         self.events: list[dict[str, Any]] = []
         self.log: list[str] = []
         self._account = account
@@ -225,25 +223,7 @@ async def baresip(folder: Path, account: str, **more: Any) -> AsyncIterator[Bare
         await made.stop()
 
 
-def free_sip_port(host: str) -> int:
-    """Where it finds UDP and TCP, and TLS on the port above: below those that the kernel deals out by itself, of which
-    one may be gone before it has started."""
-    kinds = (socket.SOCK_DGRAM, 0), (socket.SOCK_STREAM, 0), (socket.SOCK_STREAM, 1)
-    while True:
-        port = random.randrange(12_000, 30_000, 2)
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for kind, above in kinds:
-                stack.enter_context(socket.socket(socket.AF_INET, kind)).bind((host, port + above))
-            return port
-
-
 def _read_picture(path: Path) -> tuple[pattern.Mark | None, float]:
     grey = Image.open(path).convert("L")
     data = grey.tobytes()
     return pattern.read(data, *grey.size), sum(data) / max(1, len(data))
-
-
-def free_udp_port(host: str) -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])

@@ -7,7 +7,6 @@ import contextlib
 import os
 import pwd
 import signal
-import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,18 +19,13 @@ from paho.mqtt.properties import Properties
 
 from appliance.faces.acl import User, access_list
 from appliance.link.local import find_mosquitto, password_line
+from tests.support.ports import free_port
 
-__all__ = ["Broker", "Client", "Relay", "Seen", "free_port"]
+__all__ = ["Broker", "Client", "Relay", "Seen"]
 
 START_S: Final = 10.0
 STOP_S: Final = 10.0
 SESSION_S: Final = 3600
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Broker:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import aiohttp
 
 from tests.support.another_debian import command_in
-from tests.support.broker import free_port
+from tests.support.ports import free_port
 
 __all__ = ["ADMIN", "AUDIO", "TEXT", "Control", "JanusServer", "Rooms"]
 

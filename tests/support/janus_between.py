@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from tests.support.broker import free_port
+from tests.support.ports import free_port
 
 __all__ = ["Between", "between"]
 

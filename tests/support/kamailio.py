@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.support.broker import free_port
+from tests.support.ports import free_port
 
 __all__ = ["WEBSOCKET", "Kamailio", "kamailio"]
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import aiohttp
 
 from tests.support.another_debian import folder_of
-from tests.support.broker import free_port
+from tests.support.ports import free_port
 
 __all__ = ["SimpleWhip"]
 

@@ -15,8 +15,8 @@ from appliance.providers import api
 from appliance.providers.sip.provider import SipProvider
 from appliance.settings import SipAccountSettings, SipSettings, VideoSettings
 from appliance.vocabulary import END_REASONS
-from tests.support.baresip import free_udp_port
 from tests.support.direct_page import SeenBoard
+from tests.support.ports import free_port
 from tests.support.waiting import until
 
 __all__ = ["SipDevice", "account", "face_to_face", "sip_device"]
@@ -164,7 +164,7 @@ async def face_to_face(
 ) -> AsyncIterator[tuple[SipDevice, SipDevice]]:
     """A door (440 Hz) and a desk (1 kHz), each the other's server. ``door``, ``desk``: more of the account of each;
     ``encrypt``: the door calls in no other way."""
-    here, there = free_udp_port("127.0.0.1"), free_udp_port("127.0.0.1")
+    here, there = free_port(), free_port()
     async with (
         sip_device("door", account(f"127.0.0.1:{there}", port=here, **(door or {})), hertz=440, encrypt=encrypt) as one,
         sip_device("desk", account(f"127.0.0.1:{here}", port=there, **(desk or {})), hertz=1000) as other,

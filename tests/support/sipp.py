@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from appliance.media.sound import audioop
-from tests.support.baresip import free_udp_port
+from tests.support.ports import free_port
+from tests.support.waiting import until
 
 __all__ = ["Sipp", "sipp"]
 
@@ -49,7 +50,7 @@ async def sipp(
     user, _, host = target.rpartition("@")
     calling = ["-s", user, host] if target else []
     await asyncio.to_thread(_write_sound, folder, _digits(keys) if keys else _tone(hertz))
-    port = free_udp_port(HOST)
+    port = free_port(HOST)
     process = await asyncio.create_subprocess_exec(
         shutil.which("sipp") or "/usr/bin/sipp", "-sf", str(SCENARIOS / f"{scenario}.xml"), "-i", HOST, "-mi", HOST,
         "-p", str(port), "-m", str(calls), "-nostdin", "-trace_err", "-timeout", "30", "-timeout_error",

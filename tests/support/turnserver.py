@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.support.broker import free_port
+from tests.support.ports import free_port
 
 __all__ = ["PASSWORD", "USERNAME", "Authority", "TurnServer"]
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from tests.support.broker import free_port
+from tests.support.ports import free_port
 
 __all__ = ["WhepServer"]
 

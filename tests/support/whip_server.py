@@ -23,9 +23,9 @@ from typing import Any, Final
 from aiohttp import web
 from playwright.async_api import Page
 
-from tests.support.broker import free_port
 from tests.support.browser import Chromium
 from tests.support.loopback import served_page
+from tests.support.ports import free_port
 
 __all__ = ["MediaServer", "Request", "media_server"]
 
