@@ -46,6 +46,11 @@ async def page_and_door(
             raise
 
 
+async def does(page: Page, what: str) -> None:
+    """Which it refuses while what it asked for before is not through."""
+    await wait_for(page, f"phone.session.{what}")
+
+
 async def both_hear(page: Page, door: SipDevice) -> None:
     await Chromium.listen(page)
     await door.hears(PAGE_HERTZ)
@@ -62,10 +67,10 @@ async def test_we_call_the_browser_it_holds_and_presses_keys_and_we_hang_up(tmp_
         association = await page.evaluate("phone.fingerprints()")
         assert len(association) == 2
 
-        await page.evaluate("phone.session.hold()")
+        await does(page, "hold()")
         await until(lambda: [one.held for one in door.of(api.Held)] == [True], "held by the browser")
         await Chromium.hears_silence(page)
-        await wait_for(page, "phone.session.unhold()")  # refused until the hold is through
+        await does(page, "unhold()")
         await until(lambda: [one.held for one in door.of(api.Held)] == [True, False], "resumed by the browser")
         await both_hear(page, door)
         assert await page.evaluate("phone.fingerprints()") == association, "no handshake but the first"
@@ -87,8 +92,8 @@ async def test_the_browser_calls_finds_another_path_and_hangs_up(tmp_path: Path)
         assert (ring.leg.peer.uri, ring.leg.peer.verified) == ("sip:phone@example.test", True)
         await both_hear(page, door)
         association, port = await page.evaluate("phone.fingerprints()"), await page.evaluate("phone.port()")
-        await page.evaluate("phone.session.renegotiate({rtcOfferConstraints: {iceRestart: true}})")
-        await wait_for(page, "async (before) => (await phone.port()) !== before", arg=port)
+        await does(page, "renegotiate({rtcOfferConstraints: {iceRestart: true}})")
+        await wait_for(page, "async (before) => ![undefined, before].includes(await phone.port())", arg=port)
         await both_hear(page, door)
         assert await page.evaluate("phone.fingerprints()") == association, "ICE is restarted, DTLS is not"
         await page.evaluate("phone.session.sendDTMF('7', {transportType: 'INFO'})")
@@ -137,12 +142,12 @@ async def test_the_browser_calls_with_pictures_on_one_path(tmp_path: Path, polic
         await both_hear(page, door)
         await both_see(page, door)
         assert await page.evaluate("phone.transports()") == 1, "sound and pictures are a bundle"
-        await page.evaluate("phone.session.hold()")
+        await does(page, "hold()")
         await until(lambda: [one.held for one in door.of(api.Held)] == [True], "held by the browser")
-        await wait_for(page, "phone.session.unhold()")  # refused until the hold is through
+        await does(page, "unhold()")
         await both_hear(page, door)
         await both_see(page, door)
-        await page.evaluate("phone.session.renegotiate({rtcOfferConstraints: {iceRestart: true}})")
+        await does(page, "renegotiate({rtcOfferConstraints: {iceRestart: true}})")
         await both_hear(page, door)
         await both_see(page, door)
         await page.evaluate("phone.session.terminate()")

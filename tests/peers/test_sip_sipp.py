@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -26,12 +27,11 @@ async def test_early_media_are_heard_before_the_answer(tmp_path: Path) -> None:
         await door.up()
         await door.dial("sip:phone@127.0.0.1")
         await until(lambda: door.of(api.EarlyMedia), f"early media; {door.told}")
-        await door.hears(1000, 2)
+        await door.hears(1000)
         assert not door.of(api.Accepted)
         await door.connected()
-        assert 1.5 < door.when(api.Accepted) - door.when(api.EarlyMedia) < 2.5
         await asyncio.sleep(1)
-        await door.hears(1000, 1)
+        await door.hears(1000)
         assert not door.of(api.Lost), "no gap"
         await door.hang_up()
         await phone.done()
@@ -63,7 +63,8 @@ async def test_a_session_that_is_not_refreshed_ends_though_its_sound_goes_on(tmp
         await phone.done()
 
 
-async def test_a_session_that_is_ours_to_refresh_lives(tmp_path: Path) -> None:
+async def test_a_session_that_is_ours_to_refresh_lives(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "appliance.providers.sip.account")
     async with (
         sipp(tmp_path, "refreshed", hertz=1000) as phone,
         sip_device("door", account(f"127.0.0.1:{phone.port}")) as door,
@@ -71,7 +72,7 @@ async def test_a_session_that_is_ours_to_refresh_lives(tmp_path: Path) -> None:
         await door.up()
         await door.dial("sip:phone@127.0.0.1")
         await door.connected()
-        await asyncio.sleep(4.5)  # the time that is refreshed
+        await until(lambda: len(re.findall(r"in 200 of \d+ UPDATE", caplog.text)) == 2, "refreshed twice")
         await door.hears(1000)
         await door.hang_up()
         await phone.done()

@@ -52,7 +52,7 @@ async def phone_and_door(
         yield phone, made
 
 
-async def sees_the_door(phone: Baresip, within_s: float = 10.0) -> None:
+async def sees_the_door(phone: Baresip, within_s: float = 15.0) -> None:
     """A picture of now, and a later one after it."""
     async with asyncio.timeout(within_s):
         counters: set[int] = set()
@@ -85,7 +85,7 @@ async def of_video(door: SipDevice, kind: str) -> dict[str, Any]:
     return next((one for one in report if one["type"] == kind and one.get("kind") == "video"), {})
 
 
-async def grows(door: SipDevice, kind: str, name: str, by: int = 1, within_s: float = 5.0) -> None:
+async def grows(door: SipDevice, kind: str, name: str, by: int = 1, within_s: float = 10.0) -> None:
     before = (await of_video(door, kind)).get(name, 0)
 
     async def grown() -> bool:

@@ -199,7 +199,7 @@ class Baresip:
         """What the last picture of the other side has in its band, and its mean luma (0 to 255)."""
         path = self.folder / f"seen-{next(self._tokens)}.png"
         await self.tell("snapshot_recv", str(path), believed=False)
-        await until(lambda: path.exists() and path.read_bytes().endswith(PNG_END), "a snapshot of baresip", 5)
+        await until(lambda: path.exists() and path.read_bytes().endswith(PNG_END), "a snapshot of baresip")
         return await asyncio.to_thread(_read_picture, path)
 
     def stands(self) -> bool:

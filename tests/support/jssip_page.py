@@ -64,7 +64,7 @@ phone.port = async () => { // where the path in use begins
   const report = await phone.session.connection.getStats();
   const transport = [...report.values()].find((one) => one.type === "transport");
   const pair = report.get(transport.selectedCandidatePairId);
-  return pair && report.get(pair.remoteCandidateId).port;
+  return pair && report.get(pair.remoteCandidateId)?.port;
 };
 phone.fingerprints = async () => {
   const report = await phone.session.connection.getStats();

@@ -57,11 +57,19 @@ async def sipp(
         *more, *calling, cwd=folder, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL)
     try:
+        if not target:
+            await until(lambda: port in _udp_ports() or process.returncode is not None, "SIPp listens")
         yield Sipp(folder, process, port)
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
+
+
+def _udp_ports() -> set[int]:
+    """That somebody has in this network namespace."""
+    lines = Path("/proc/self/net/udp").read_text().splitlines()[1:]
+    return {int(line.split()[1].partition(":")[2], 16) for line in lines}
 
 
 def _write_sound(folder: Path, samples: array[int]) -> None:
