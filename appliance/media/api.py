@@ -32,15 +32,15 @@ __all__ = [
     "OnLine",
     "ServerSession",
     "Session",
+    "SessionBlocked",
     "SessionClosed",
     "SessionDigit",
     "SessionEvent",
-    "SessionHeard",
     "SessionKeyWanted",
+    "SessionPassed",
     "SessionSilent",
     "SessionSound",
     "SessionStranded",
-    "SessionUnheard",
     "SessionUp",
     "SoundBlock",
     "Studio",
@@ -132,16 +132,17 @@ class SessionSound:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionUnheard:
-    """Of a connection to a server that is there: for 5 s nothing has come to it of what is sent, by its reports.
-    ``reported``: there have been some on this connection; without any it may be one that never reports."""
+class SessionBlocked:
+    """Of a connection to a server that is there and reports: for 5 s no media have passed. Nothing comes to it of what
+    is sent, by its reports; or here nothing of sound that it owes without a pause. ``before``: on this connection some
+    have; without that it may be a server that never reports, or has nothing to send."""
 
-    reported: bool
+    before: bool
 
 
 @dataclass(frozen=True, slots=True)
-class SessionHeard:
-    """Something comes to the server, by its reports: for the first time, or again after SessionUnheard."""
+class SessionPassed:
+    """Media pass: for the first time, or again after SessionBlocked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +191,7 @@ class SessionClosed:
     detail: str = ""
 
 
-SessionEvent = (SessionUp | SessionSilent | SessionSound | SessionUnheard | SessionHeard | SessionStranded
+SessionEvent = (SessionUp | SessionSilent | SessionSound | SessionBlocked | SessionPassed | SessionStranded
                 | SessionDigit | SessionKeyWanted | DataMessage | SessionClosed)
 
 

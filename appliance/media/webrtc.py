@@ -14,8 +14,8 @@ from aiortc import RTCDataChannel, RTCSessionDescription
 from appliance.errors import EdgecallError, Refused, SignalingError
 from appliance.media import sdp, stats
 from appliance.media.aiortc_seam import PeerConnection, candidate_from_sdp
-from appliance.media.api import Directions, IceFragment, IceServers, SessionHeard, SessionUnheard
-from appliance.media.hearing import unheard
+from appliance.media.api import Directions, IceFragment, IceServers, SessionBlocked, SessionPassed
+from appliance.media.hearing import UNHEARD_S, Hearing, unheard
 from appliance.media.life import MAX_EVENTS
 from appliance.media.messages import MESSAGE_LIMIT, Inbound, Outbound
 from appliance.media.rtp_seam import codec_preferences
@@ -249,19 +249,36 @@ class WebRtcSession(Session):
 
 
 class _ToServer(WebRtcSession):
-    """Sends to a server, which may be there and get nothing of it, and tells so only by its reports."""
+    """With a server that may be there, answer and report, though no media pass."""
 
-    _heard: bool | None = None  # as told last
+    _passing: SessionBlocked | SessionPassed | None = None  # as told last
 
     def _look(self, now: float) -> None:
         super()._look(now)
-        hearings, moment = [one.hearing for one in self.outgoing.values()], time.monotonic()
-        if self._heard is not True and any(one.heard(moment) for one in hearings):
-            self._heard = True
-            self._emit(SessionHeard())
-        elif self._heard is not False and self._up and not self._silent and unheard(hearings, moment):
-            self._heard = False
-            self._emit(SessionUnheard(reported=any(one.heard_at is not None for one in hearings)))
+        if not self._up or self._silent:
+            return
+        moment = time.monotonic()
+        obstacles = self._obstacles(moment)
+        told: SessionBlocked | SessionPassed | None = SessionPassed() if self._passes(moment) else None
+        if obstacles:
+            told = SessionBlocked(any(obstacles))
+        if told is not None and told != self._passing:
+            self._passing = told
+            self._emit(told)
+
+    @property
+    def _hearings(self) -> Sequence[Hearing]:
+        return [one.hearing for one in self.outgoing.values()]
+
+    def _obstacles(self, moment: float) -> Sequence[bool]:
+        """For each way that media do not pass, whether they have passed it before."""
+        if not unheard(self._hearings, moment):
+            return []
+        return [any(one.heard_at is not None for one in self._hearings)]
+
+    def _passes(self, moment: float) -> bool:
+        """Media have passed lately; while none are sent nothing is known of it."""
+        return any(one.heard(moment) for one in self._hearings)
 
 
 class PublishingSession(_ToServer):
@@ -304,6 +321,23 @@ class MixedSession(_ToServer):
 
     def _ask(self) -> bool:
         return not (self.up and self._due()) and self._pc.ask()
+
+    def _quiet_s(self, moment: float) -> float:
+        """Since sound has come that the server owes; it mixes it without a pause."""
+        stream = self.incoming.get("audio")
+        if stream is None or self._connected_at is None or not self._owed("audio"):
+            return 0.0
+        return moment - max(stream.counters.last_at, self._connected_at)
+
+    def _obstacles(self, moment: float) -> Sequence[bool]:
+        found = [*super()._obstacles(moment)]
+        if self._quiet_s(moment) >= UNHEARD_S:
+            found.append(self.incoming["audio"].counters.packets > 0)
+        return found
+
+    def _passes(self, moment: float) -> bool:
+        sends = any(one.begun_at is not None for one in self._hearings)
+        return bool(self.incoming["audio"].counters.packets) and (super()._passes(moment) or not sends)
 
     async def offer(self) -> str:
         self._add_line("audio")

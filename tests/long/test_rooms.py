@@ -270,7 +270,7 @@ async def test_a_bad_network_leaves_no_picture_standing(
             name, label = dice.choice([*WEATHER]), dice.choice([*others])
             way.change(WEATHER[name])
             if name == HALF_DEAD:
-                way.drop(is_media)
+                way.drop(way.subscriber, is_media)
             elif name == STANDING:
                 server.pause()
             leg = others[label].leg

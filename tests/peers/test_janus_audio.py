@@ -18,6 +18,7 @@ from tests.support.browser import Chromium, chromium, wait_for
 from tests.support.house import house, start_of
 from tests.support.janus import AUDIO, JanusServer
 from tests.support.room_device import Device, device, janus
+from tests.support.rough_way import is_media, rough_way
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.peer
@@ -99,6 +100,30 @@ async def test_a_browser_and_the_device_hear_each_other_and_no_camera_is_opened(
         assert not door.of(api.Lost)
         await door.leg.end(END_REASONS["0/local"])
         assert await door.ended() == "0/local"
+
+
+@pytest.mark.parametrize("sent", [True, False])
+async def test_who_is_not_heard_or_hears_nothing_though_the_server_is_there_joins_again(
+    tmp_path: Path, sent: bool,
+) -> None:
+    async with (
+        hall(tmp_path) as server, rough_way(server.url, seed=6) as way, device(way.url, "door", 440) as door,
+        device(server.url, "gate", 880) as gate,
+    ):
+        await joins(door)
+        await joins(gate)
+        await door.hears(880)
+        await gate.hears(440)
+        before, ear = way.publisher, gate if sent else door
+        way.drop(before, is_media, sent=sent)
+        await until(lambda: ear.board.hears()[1] < -60, "nothing is heard")
+        await until(lambda: way.publisher != before, "another connection")
+        await until(lambda: door.of(api.Recovered), "it is back")
+        await gate.hears(440)
+        await door.hears(880)
+        await same_as_server(server, door)
+        assert len(door.of(api.Lost)) == 1
+        assert not gate.of(api.Lost)
 
 
 async def test_a_server_whose_ids_are_text(tmp_path: Path) -> None:

@@ -59,14 +59,14 @@ async def test_a_picture_that_stands_is_fetched_anew_and_all_of_them_by_another_
     async with seen(tmp_path) as (server, way, door):
         first, gone = way.subscriber, sources(way.offered, "Gate")
         assert len(gone) == 2, "the picture, and what is sent again of it"
-        way.drop(lambda packet: is_media(packet) and packet[8:12] in gone)
+        way.drop(first, lambda packet: is_media(packet) and packet[8:12] in gone)
         await stands(door, "Gate")
         await door.sees("Yard", within_s=1)
         await door.sees("Gate", within_s=ANEW_S)
         await door.sees("Yard", within_s=1)
         assert way.subscriber == first, "nobody else was disturbed"
 
-        way.drop(is_media)  # ICE and RTCP go on: nobody tells of a loss
+        way.drop(first, is_media)  # ICE and RTCP go on: nobody tells of a loss
         await stands(door, "Gate", "Yard")
         await until(lambda: {one.away for one in door.members.values()} == {True}, "both are told to be away")
         await until(lambda: way.subscriber != first, "another connection", ANEW_S)
@@ -88,7 +88,7 @@ async def test_who_is_not_heard_though_the_server_answers_and_reports_joins_agai
             await one.connected()
         await door.sees("Gate")
         before = way.publisher
-        way.drop_sent(is_media)
+        way.drop(before, is_media, sent=True)
         await stands(door, "Gate")
         await until(lambda: door.members["Gate"].away, "it is told to be away")
         await until(lambda: way.publisher != before, "another connection", ANEW_S)

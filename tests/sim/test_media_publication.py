@@ -7,14 +7,16 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from appliance.media.api import (
     Directions,
     IceServers,
+    SessionBlocked,
     SessionClosed,
-    SessionHeard,
+    SessionPassed,
     SessionSilent,
     SessionSound,
-    SessionUnheard,
     SessionUp,
 )
 from appliance.media.hearing import UNHEARD_S
@@ -28,23 +30,25 @@ from tests.support.rough_way import is_media
 
 SENDS = Directions(receive_audio=False, receive_video=False)
 RECEIVES = Directions(send_audio=False, send_video=False)
+SOUND = Directions(send_video=False, receive_video=False)
 
 
 @asynccontextmanager
 async def publishing(
-    between: Relay, *, plays: bool = False, reports: bool = False,
+    between: Relay, *, plays: bool = False, mixes: bool = False, reports: bool = False,
 ) -> AsyncIterator[tuple[End, End]]:
-    """Who publishes, or only plays, and a server that answers checks, and says nothing else from then on, unless it
-    ``reports``."""
+    """Who publishes, or only plays, or does both with a server that ``mixes`` sound; the server answers checks, and
+    says nothing else from then on, unless it ``reports``."""
     board, other = HandBoard(440), HandBoard(1000)
     studio, server = Studio(board, VideoSettings()), Studio(other, VideoSettings())
     await studio.open()
     await server.open()
-    session = (studio.playback if plays else studio.publication)(
-        RECEIVES if plays else SENDS, ice=IceServers(), loopback=True)
+    wanted, theirs = (SOUND, SOUND) if mixes else (RECEIVES, SENDS) if plays else (SENDS, RECEIVES)
+    session = studio.conversation(wanted, ice=IceServers(), loopback=True, speaks=True) if mixes else (
+        studio.playback if plays else studio.publication)(wanted, ice=IceServers(), loopback=True)
     assert session is not None
     here = End(board, studio, session)
-    there = End(other, server, server.session(SENDS if plays else RECEIVES, ice=IceServers(), loopback=True))
+    there = End(other, server, server.session(theirs, ice=IceServers(), loopback=True))
     listening = [asyncio.create_task(end.listen()) for end in (here, there)]
     try:
         await connect(here.session, there.session, between)
@@ -90,24 +94,25 @@ async def test_its_end_is_known_within_three_seconds_and_its_return_at_once() ->
         await here.event(SessionSound, 1)
 
 
-async def test_that_nothing_of_what_is_sent_comes_is_told_though_the_server_reports() -> None:
-    """And its end; a path that carries little but something is none of these."""
-    async with relay(seed=5) as between, publishing(between, reports=True) as (here, _):
-        await here.event(SessionHeard)
+@pytest.mark.parametrize(("mixes", "sent"), [(False, True), (True, True), (True, False)])
+async def test_that_no_media_pass_is_told_though_the_server_reports(mixes: bool, sent: bool) -> None:
+    """And that they do again. A path that carries a part of them is no such one."""
+    async with relay(seed=5) as between, publishing(between, mixes=mixes, reports=True) as (here, _):
+        await here.event(SessionPassed)
         here.told.clear()
-        link, passes = between.left_to_right, between.left_to_right.send
+        link = between.left_to_right if sent else between.right_to_left
+        passes = link.send
         link.send = lambda now, packet: None if is_media(packet) else passes(now, packet)  # type: ignore[method-assign]
         began = time.monotonic()
-        event = await here.event(SessionUnheard, 15)
-        assert event == SessionUnheard(reported=True)
+        assert await here.event(SessionBlocked, 15) == SessionBlocked(before=True)
         assert time.monotonic() - began > UNHEARD_S - 2
-        assert not any(isinstance(event, SessionSilent | SessionHeard) for event in here.told), here.told
+        assert not any(isinstance(event, SessionSilent | SessionPassed) for event in here.told), here.told
         link.send = passes  # type: ignore[method-assign]
-        await here.event(SessionHeard, 10)
+        await here.event(SessionPassed, 10)
         here.told.clear()
         between.change(Conditions(loss=0.3))
         await asyncio.sleep(UNHEARD_S + 2)
-        assert not any(isinstance(event, SessionUnheard) for event in here.told), here.told
+        assert not any(isinstance(event, SessionBlocked) for event in here.told), here.told
 
 
 async def test_who_sends_nothing_asks_as_well() -> None:

@@ -80,20 +80,12 @@ class RoughWay(Between):
 
     @property
     def publisher(self) -> int:
-        """The handle by which the appliance sends now."""
-        return next(one["handle_id"] for one in reversed(self.asked)
-                    if one.get("body", {}).get("request") == "publish")
+        """The handle on which the appliance sends now."""
+        return next(one["handle_id"] for one in reversed(self.asked) if one.get("jsep", {}).get("type") == "offer")
 
-    def drop(self, which: Callable[[bytes], bool]) -> None:
-        """Of what comes by the connection on which others are received, for good."""
-        self._drop(self._used[self.subscriber].right_to_left, which)
-
-    def drop_sent(self, which: Callable[[bytes], bool]) -> None:
-        """Of what goes by the connection on which the appliance sends, for good."""
-        self._drop(self._used[self.publisher].left_to_right, which)
-
-    @staticmethod
-    def _drop(link: Link, which: Callable[[bytes], bool]) -> None:
+    def drop(self, handle: int, which: Callable[[bytes], bool], *, sent: bool = False) -> None:
+        """Of what comes by the connection of this handle, or is ``sent`` by it, for good."""
+        link = self._used[handle].left_to_right if sent else self._used[handle].right_to_left
         send = link.send
 
         def some(now: float, packet: bytes) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.media.api import SessionUp
+from appliance.media.api import SessionBlocked, SessionUp
 from appliance.providers import api
 from appliance.providers.janus.audio_bridge import QUIET
 from appliance.providers.janus.effects import CancelTimer, Finish, Ordered, Publish, StartTimer, TakeAnswer, Timer
@@ -103,6 +103,23 @@ def test_what_a_moderator_mutes_is_told_and_what_is_let_go_stays_as_we_want_it()
     hall.run(hall.member.link_down("gone"))
     assert hall.told(api.Moderated)[-1] == api.Moderated()
     assert [one.id for one in hall.told(api.Members)[-2].members] == ["2"]  # we ourselves stand in no roster
+
+
+def test_whom_a_moderator_suspends_does_not_miss_what_is_not_sent() -> None:
+    hall = Hall()
+    hall.in_room(guest(2))
+    us = guest(1, "Front door")
+
+    def joins_again() -> bool:
+        blocked = hall.member.session(hall.member.generation, SessionBlocked(before=True), watching=False)
+        return StartTimer(Timer.BLOCKED, 0.0) in hall.run(blocked)
+
+    assert joins_again()
+    hall.run(hall.member.mute(True))
+    hall.tells(participants=[{**us, "suspended": True}])
+    assert not joins_again()
+    hall.tells(participants=[us])
+    assert joins_again()
 
 
 def test_who_talks_is_told_until_it_has_been_quiet() -> None:

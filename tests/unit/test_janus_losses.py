@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from appliance.media.api import (
+    SessionBlocked,
     SessionClosed,
     SessionEvent,
-    SessionHeard,
+    SessionPassed,
     SessionSilent,
     SessionStranded,
-    SessionUnheard,
     SessionUp,
 )
 from appliance.providers import api
@@ -103,29 +103,29 @@ def test_a_room_that_is_not_reached_yet_is_given_time_and_one_that_was_is_joined
 def tell(desk: Desk, event: SessionEvent) -> list[float]:
     """How long is waited until the room is joined again because of it."""
     effects = desk.run(desk.member.session(desk.member.generation, event, watching=False))
-    return [one.seconds for one in effects if isinstance(one, StartTimer) and one.timer is Timer.UNHEARD]
+    return [one.seconds for one in effects if isinstance(one, StartTimer) and one.timer is Timer.BLOCKED]
 
 
-def test_where_nothing_of_ours_comes_the_room_is_joined_again_ever_more_seldom() -> None:
+def test_where_no_media_pass_the_room_is_joined_again_ever_more_seldom() -> None:
     desk = Desk()
     desk.in_room(person(2))
-    pauses = tell(desk, SessionUnheard(reported=True))
+    pauses = tell(desk, SessionBlocked(before=True))
     for _ in range(7):
-        desk.run(desk.member.timeout(Timer.UNHEARD))
+        desk.run(desk.member.timeout(Timer.BLOCKED))
         assert desk.of(Drop)[-1].generation == desk.member.generation - 1
-        pauses += tell(desk, SessionUnheard(reported=False))  # where nothing has come there are no reports either
+        pauses += tell(desk, SessionBlocked(before=False))  # of what never comes there are no reports either
     assert pauses == [0.0, 4.0, 14.0, 34.0, 74.0, 294.0, 294.0, 294.0]
     assert desk.told(api.Lost) == [api.Lost("media")]
     assert not desk.of(Finish)
-    desk.run(desk.member.session(desk.member.generation, SessionHeard(), watching=False))
-    assert desk.done[-1] == CancelTimer(Timer.UNHEARD)
-    assert tell(desk, SessionUnheard(reported=True)) == [0.0]
+    desk.run(desk.member.session(desk.member.generation, SessionPassed(), watching=False))
+    assert desk.done[-1] == CancelTimer(Timer.BLOCKED)
+    assert tell(desk, SessionBlocked(before=True)) == [0.0]
 
 
 def test_a_server_that_never_reports_is_let_be() -> None:
     desk = Desk()
     desk.in_room(person(2))
-    assert tell(desk, SessionUnheard(reported=False)) == []
+    assert tell(desk, SessionBlocked(before=False)) == []
 
 
 def test_the_old_session_is_claimed_and_its_handles_let_go() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from appliance.media.api import SessionBlocked, SessionEvent
 from appliance.providers import api
 from appliance.providers.janus import protocol as wire
 from appliance.providers.janus.effects import Effect, Publish, StartTimer, Tell, Timer
@@ -40,6 +41,7 @@ class AudioBridge(Stay):
         self._muted = False  # as we want it
         self._said: bool | None = None  # as the server was told; None: it was not yet
         self._barred = {"alone": False, "room": False}  # what a moderator has muted: us, and everybody
+        self._suspended = False  # by a moderator: nothing is to come
         self._quiet = QUIET
 
     def mute(self, muted: bool) -> Sequence[Effect]:
@@ -56,6 +58,11 @@ class AudioBridge(Stay):
         return self.text.exists and super().may_record
 
     # --- in and out -------------------------------------------------------------------------------------------------
+
+    def session(self, generation: int, event: SessionEvent, *, watching: bool) -> Sequence[Effect]:
+        if isinstance(event, SessionBlocked) and self._suspended:
+            return []
+        return super().session(generation, event, watching=watching)
 
     def _join(self, handle: int) -> Sequence[Effect]:
         return self._requests.tell_plugin(handle, {
@@ -86,6 +93,7 @@ class AudioBridge(Stay):
         self._guests.clear()
         self._said = None
         self._barred = dict.fromkeys(self._barred, False)
+        self._suspended = False
         self._quiet = QUIET
 
     # --- what the server tells --------------------------------------------------------------------------------------
@@ -126,6 +134,7 @@ class AudioBridge(Stay):
         for guest in wire.guests(data):
             known = self._guests.get(guest.feed)
             if guest.feed == self._me_there:
+                self._suspended = guest.suspended
                 effects += self._moderated("alone", muted=guest.muted)
             elif guest.feed not in self._ours and (known is not None or len(self._guests) < wire.PERSONS):
                 talking = known is not None and known.talking if guest.talking is None else guest.talking

@@ -45,7 +45,7 @@ class Timer(Enum):
     ANSWER = "the server answers"
     KEEPALIVE = "tell the server that we are there"
     RETRY = "join again"
-    UNHEARD = "join again where nothing of ours comes"
+    BLOCKED = "join again where media do not pass"
     RENEW = "subscribe anew to what should come and does not"
     OFFER = "the server offers what it owes us, and we answer it"
     FORGIVE = "ask again for what the server did not give"

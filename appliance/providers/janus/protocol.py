@@ -310,13 +310,15 @@ def attendees(data: Mapping[str, Any]) -> Iterator[Person]:
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """Somebody in a room that is mixed. ``ready``: the connection is there; ``talking``: None where it is not told."""
+    """Somebody in a room that is mixed. ``ready``: the connection is there; ``talking``: None where it is not told;
+    ``suspended``: by a moderator, and neither heard nor sent anything."""
 
     id: int | str
     name: str = ""
     ready: bool = False
     muted: bool = False
     talking: bool | None = None
+    suspended: bool = False
 
     @property
     def feed(self) -> str:
@@ -333,9 +335,10 @@ def guests(data: Mapping[str, Any]) -> Iterator[Guest]:
     for entry in _dicts(data.get("participants"), PERSONS):
         who, talking = _id(entry.get("id")), entry.get("talking")
         if who is not None:
+            suspended = entry.get("suspended") is True
             yield Guest(who, _text(entry.get("display")), entry.get("setup") is True,
-                        entry.get("muted") is True or entry.get("suspended") is True,
-                        talking if isinstance(talking, bool) else None)
+                        suspended or entry.get("muted") is True, talking if isinstance(talking, bool) else None,
+                        suspended)
 
 
 def lines_of(data: Mapping[str, Any]) -> Sequence[Line]:

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final
 
 from appliance.media.api import (
+    SessionBlocked,
     SessionClosed,
     SessionEvent,
-    SessionHeard,
+    SessionPassed,
     SessionSilent,
     SessionStranded,
-    SessionUnheard,
     SessionUp,
 )
 from appliance.providers import api
@@ -55,9 +55,9 @@ __all__ = ["Room", "Stay"]
 KEEPALIVE_S: Final = 20.0  # a session that says nothing for 60 s is ended by the server
 BACK_OFF_S: Final = (0.2, 0.5, 1.0, 2.0)
 """Seconds before the room is joined again; the last one repeats: a network that is back is used within it."""
-UNHEARD_S: Final = (0.0, 4.0, 14.0, 34.0, 74.0, 294.0)
-"""Seconds from the word that nothing of ours comes at the server, which takes some 6 s on each connection, until the
-room is joined again; the last one repeats: where the network is to blame, another connection is no better."""
+BLOCKED_S: Final = (0.0, 4.0, 14.0, 34.0, 74.0, 294.0)
+"""Seconds from the word that no media pass, which takes some 6 s on each connection, until the room is joined again;
+the last one repeats: where the network is to blame, another connection is no better."""
 GHOSTS: Final = 64  # ids of ours that are remembered: the server keeps one that is lost for a minute
 
 
@@ -106,7 +106,7 @@ class Stay(ABC):
         self._connected = False  # once
         self._lost = False
         self._attempt = 0
-        self._unheard = 0  # connections in a row on which nothing of ours came
+        self._blocked = 0  # connections in a row that were given up because no media passed
         self.generation = 0
         self._told: tuple[api.Member, ...] = ()
         self.text = TextRoom(self._requests, room.text, me, new_word=new_transaction, monotonic=monotonic,
@@ -185,12 +185,12 @@ class Stay(ABC):
                 return []
             case SessionSilent() | SessionStranded():
                 return self._lose("media", END_REASONS["410/mediaLost"])
-            case SessionUnheard(reported) if reported or self._unheard:  # else it may be a server that never reports
-                pause = UNHEARD_S[min(self._unheard, len(UNHEARD_S) - 1)]
-                return [StartTimer(Timer.UNHEARD, pause)]
-            case SessionHeard():
-                self._unheard = 0
-                return [CancelTimer(Timer.UNHEARD)]
+            case SessionBlocked(before) if before or self._blocked:  # else it may be none that reports
+                pause = BLOCKED_S[min(self._blocked, len(BLOCKED_S) - 1)]
+                return [StartTimer(Timer.BLOCKED, pause)]
+            case SessionPassed():
+                self._blocked = 0
+                return [CancelTimer(Timer.BLOCKED)]
             case SessionClosed(why):
                 key = {"iceFailed": "410/iceFailed", "dtls": "488/dtls"}.get(why, "410/mediaLost")
                 return self._lose("media", END_REASONS[key])
@@ -265,8 +265,8 @@ class Stay(ABC):
                 return [GiveUp("it does not answer")]
             case Timer.RETRY:
                 return [Open()]
-            case Timer.UNHEARD:
-                self._unheard += 1
+            case Timer.BLOCKED:
+                self._blocked += 1
                 return self._lose("media", END_REASONS["410/mediaLost"])
             case Timer.TEXT:
                 return self.text.retry()
