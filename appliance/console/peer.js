@@ -431,6 +431,9 @@ class Call {
 
   get over() { return this.#state === "Disconnected"; }
 
+  /** The generation whose connection is in use. */
+  get #carrying() { return [...this.#attempts].find(([, attempt]) => attempt === this.#active)?.[0] ?? -1; }
+
   /** The invitation still waits for the WebSocket. */
   get unsent() { return !this.#invited && this.direction === "Outgoing"; }
 
@@ -568,7 +571,7 @@ class Call {
         break;
       case "settle": this.#settle(message.generation); break;
       case "lost":
-        if (this.#offers && this.#state === "Connected") this.#lost();
+        if (this.#offers && this.#state === "Connected" && message.generation >= this.#carrying) this.#lost();
         break;
       case "move": this.#move(message.generation); break;
       case "resume": this.#resumed(); break;
@@ -635,7 +638,10 @@ class Call {
     if (generation === 0) {
       this.#say("answer", { sdp });
       this.#repeat();
-    } else this.#say("reanswer", { generation, sdp });
+    } else {
+      this.#say("reanswer", { generation, sdp });
+      if (this.#state === "Reconnecting") this.#again(ATTEMPT_MS); // asked again sooner it would give up what is up there
+    }
     attempt.trickle();
   }
 

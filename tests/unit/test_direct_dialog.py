@@ -184,7 +184,9 @@ def test_the_other_side_asks_for_an_offer_and_takes_it() -> None:
     assert posted(effects) == [wire.MediaLost(CALL, 0)]
     effects = door.receive("olga", wire.Reoffer(CALL, 1, "offer-1"))
     assert of(effects, MakeAnswer) == [MakeAnswer(1, "offer-1")]
-    assert posted(door.answered(1, "answer-1")) == [wire.Reanswer(CALL, 1, "answer-1")]
+    effects = door.answered(1, "answer-1")
+    assert posted(effects) == [wire.Reanswer(CALL, 1, "answer-1")]
+    assert [e.seconds for e in of(effects, StartTimer)] == [6.0], "it is not asked again meanwhile"
     assert told(door.session(1, SessionUp())) == [api.Recovered()]
 
 

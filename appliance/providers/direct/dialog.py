@@ -384,8 +384,10 @@ class Dialog:
             return []
         if generation == 0:
             return [Post(self._to, wire.Answer(self.call_id, sdp)), *self._repeat()]
-        again = self._repeat() if self.phase is Phase.JOINING else []
-        return [Post(self._to, wire.Reanswer(self.call_id, generation, sdp)), *again]
+        reanswer = Post(self._to, wire.Reanswer(self.call_id, generation, sdp))
+        if self.phase is Phase.LOST:  # asked again sooner the peer would give up what it has up already
+            return [reanswer, StartTimer(Timer.REPAIR, self._timings.attempt_s)]
+        return [reanswer, *(self._repeat() if self.phase is Phase.JOINING else [])]
 
     def failed(self, generation: int, reason: Reason) -> list[Effect]:
         """No peer connection can be made of what the peer sent."""
