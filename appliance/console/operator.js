@@ -127,9 +127,18 @@ $("devices-again").addEventListener("click", async () => {
   await goOnDuty();
 });
 
-// After a reload duty goes on without a click, but browsers play no sound before one.
+// After a reload duty goes on without a click, and a call too, but browsers play and measure no sound before one.
 for (const kind of ["pointerdown", "keydown"]) {
-  document.addEventListener(kind, () => sounds.unlock().then(show), { once: true, capture: true });
+  document.addEventListener(kind, async () => {
+    if (page.remoteStream && $("remote").paused) playRemote();
+    const begun = !sounds.context;
+    await sounds.unlock();
+    if (begun) {
+      microphoneMeter.watch(sounds.context, page.localStream);
+      remoteMeter.watch(sounds.context, page.remoteStream);
+    }
+    show();
+  }, { once: true, capture: true });
 }
 
 // --- the call -------------------------------------------------------------------------------------------------------
@@ -454,11 +463,15 @@ peer.addEventListener("remotestream", ({ detail }) => {
   page.remoteStream = detail;
   $("remote").srcObject = detail;
   remoteMeter.watch(sounds.context, detail);
-  if (detail) $("remote").play().catch((error) => {
-    if (error.name === "NotAllowedError") toast("The browser blocked the sound. Click anywhere on the page.", "bad");
-  });
+  if (detail) playRemote();
   show();
 });
+
+function playRemote() {
+  $("remote").play().catch((error) => {
+    if (error.name === "NotAllowedError") toast("The browser blocked the sound. Click anywhere on the page.", "bad");
+  });
+}
 
 function levels() {
   const now = call();

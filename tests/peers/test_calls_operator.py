@@ -487,6 +487,12 @@ async def test_a_reloaded_page_comes_back_to_its_call(house: House, operator: Op
     await operator.listen()
     await operator.hears(TONE_HERTZ)
     await house.panel.hears(PAGE_HERTZ)
+    # as in a browser that plays nothing before somebody has pressed something
+    await operator.page.evaluate("() => document.getElementById('remote').pause()")
+    await operator.page.keyboard.press("Shift")
+    await operator.until("return !document.getElementById('remote').paused && "
+                         "document.getElementById('meter-remote').style.getPropertyValue('--level') > 0",
+                         "played and measured after a key was pressed")
 
 
 async def test_a_closed_tab_ends_the_call(house: House, operator: Operator, capsys) -> None:
