@@ -7,7 +7,7 @@ import json
 import os
 import random
 import subprocess
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +28,11 @@ MADE: Final = "EDGECALL_IMAGE"
 """The folder of what ``tests/image/make`` has made."""
 RUN: Final = "EDGECALL_IMAGE_RUN"
 """A folder for what the workers of this run share."""
+LONGEST: Final = (
+    "test_an_update_waits_for_the_end_of_a_call_is_tried_and_stays", "test_a_cut_in_the_install_and_in_the_trial",
+    "test_what_may_not_be_installed_is_refused_and_changes_nothing", "test_a_sick_update_undoes_itself_and_says_why",
+    "test_a_factory_reset_forgets_everything_but_the_slots")
+"""Tests of minutes, the longest first."""
 CARD_BYTES: Final = 6 << 30
 """The card is larger than the image, as cards are; sparse."""
 
@@ -38,10 +43,25 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if beside and MADE not in os.environ else None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.parent == Path(__file__).parent and item.get_closest_marker("timeout") is None:
+@pytest.hookimpl(trylast=True)  # of what -m and -k have left
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    ours = [item for item in items if item.path.parent == Path(__file__).parent]
+    for item in ours:
+        if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(900))
+    if len(ours) == len(items):
+        ours.sort(key=lambda item: LONGEST.index(item.name) if item.name in LONGEST else len(LONGEST))
+        items[:] = _dealt(ours, getattr(config, "workerinput", {}).get("workercount", 1))
+
+
+def _dealt(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item]:
+    """Each worker gets a part of the list, the last ones may get one more, and takes it in order: each part begins with
+    one of the first, and the longer that lasts the shorter is what follows."""
+    hands: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    for number, item in enumerate(items):
+        row, place = divmod(number, workers)
+        hands[place if row % 2 == 0 else workers - 1 - place].append(item)
+    return [item for hand in sorted(hands, key=len) for item in hand]
 
 
 @pytest.hookimpl(wrapper=True)
