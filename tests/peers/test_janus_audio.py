@@ -329,10 +329,10 @@ async def test_who_talks_has_the_floor(tmp_path: Path) -> None:
             for name in ("One", "Two", "One"):
                 others[name].studio.mute(False)
                 await running.until(
-                    lambda name=name: names(running.document("roster").get("dominantSpeakers", ()))[:1] == [name], 5)
-                await running.until(lambda name=name: speaking() == {name}, 5)  # type: ignore[misc]
+                    lambda name=name: names(running.document("roster").get("dominantSpeakers", ()))[:1] == [name])
+                await running.until(lambda name=name: speaking() == {name})  # type: ignore[misc]
                 others[name].studio.mute(True)
-                await running.until(lambda: not speaking(), 5)
+                await running.until(lambda: not speaking())
 
 
 async def test_a_presenter_with_the_secret_ends_it_for_everyone(tmp_path: Path) -> None:

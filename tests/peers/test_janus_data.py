@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from appliance.providers import api
 from appliance.vocabulary import END_REASONS
 from tests.support.house import Running, house, start_of
+from tests.support.lag import lateness
 from tests.support.room_device import ROOM, Device, device, janus
 from tests.support.room_talk import heard, listening, lose_and_find_the_server, says
 from tests.support.waiting import until
@@ -74,9 +76,9 @@ async def test_after_a_loss_messages_come_again(tmp_path: Path) -> None:
         await lose_and_find_the_server(server, door, gate)
 
 
-async def shown(running: Running, gate: Device, *, raised: bool) -> float:
-    """Seconds from the command until the gate has the message."""
-    seen, begun = len(gate.told), asyncio.get_running_loop().time()
+async def shown(running: Running, gate: Device, late: Callable[[], float], *, raised: bool) -> float:
+    """Seconds from the command until the gate has the message, without those for which the loop was late."""
+    seen, begun, late_before = len(gate.told), asyncio.get_running_loop().time(), late()
 
     def arrived() -> list[float]:
         return [at for at, event in gate.told[seen:] if isinstance(event, api.DataReceived)
@@ -84,8 +86,8 @@ async def shown(running: Running, gate: Device, *, raised: bool) -> float:
 
     answer = await running.give("call.raiseHand" if raised else "call.lowerHand")
     assert answer["result"] == "done", answer
-    await until(arrived, "the gate is told", 5.0)
-    return arrived()[0] - begun
+    await until(arrived, "the gate is told")
+    return arrived()[0] - begun - (late() - late_before)
 
 
 async def test_a_raised_hand_and_a_mute_are_known_to_the_others_and_to_who_comes_later(tmp_path: Path) -> None:
@@ -99,7 +101,10 @@ async def test_a_raised_hand_and_a_mute_are_known_to_the_others_and_to_who_comes
 
         await gate.join()
         await gate.connected()
-        async with house(await start_of(tmp_path, {"janus.url": server.url, "mqtt.enabled": False})) as running:
+        async with (
+            house(await start_of(tmp_path, {"janus.url": server.url, "mqtt.enabled": False})) as running,
+            lateness() as late,
+        ):
             joined = await running.give("room.join", target=str(ROOM))
             assert joined["result"] == "done", joined
             await running.until(lambda: running.document("roster")["participants"])
@@ -112,7 +117,7 @@ async def test_a_raised_hand_and_a_mute_are_known_to_the_others_and_to_who_comes
                     await asyncio.sleep(0.2)
 
             await hears("the channel is open")
-            took = [await shown(running, gate, raised=raised) for raised in (True, False, True, False, True)]
+            took = [await shown(running, gate, late, raised=raised) for raised in (True, False, True, False, True)]
             print(f"from the command to the message: median {statistics.median(took) * 1000:.0f} ms, "
                   f"at the most {max(took) * 1000:.0f} ms")
             assert statistics.median(took) < HAND_S
@@ -145,18 +150,22 @@ async def test_the_door_is_opened_from_the_room_by_a_signature_and_by_nothing_el
             assert joined["result"] == "done", joined
             await until(lambda: "Edgecall" in gate.members, "the appliance is there")
 
-            async def asks(body: dict[str, Any]) -> dict[str, Any]:
-                before = len(heard(gate, "door"))
-                for _ in range(20):
-                    await says(gate, "door", json.dumps(body))
-                    for _ in range(20):
-                        if len(heard(gate, "door")) > before:
-                            reply: dict[str, Any] = json.loads(heard(gate, "door")[-1].payload)
-                            return reply
-                        await asyncio.sleep(0.05)
-                raise AssertionError("the door says nothing")
+            def replies(kind: str) -> list[dict[str, Any]]:
+                return [reply for message in heard(gate, "door")
+                        if (reply := json.loads(message.payload))["type"] == kind]
 
-            nonce = await asks({"type": "challenge"})
+            async def asks(body: dict[str, Any]) -> dict[str, Any]:
+                before = len(replies("result"))
+                await says(gate, "door", json.dumps(body))
+                await until(lambda: len(replies("result")) > before, "the door answers")
+                return replies("result")[-1]
+
+            deadline = asyncio.get_running_loop().time() + 20
+            while not replies("nonce"):
+                assert asyncio.get_running_loop().time() < deadline
+                await says(gate, "door", json.dumps({"type": "challenge"}))
+                await asyncio.sleep(1)  # the other channel, by which the appliance hears it, may not be open yet
+            nonce = replies("nonce")[-1]
             assert not running.document("io")["relays"]["door"]["closed"]
             unsigned = await asks({"type": "open", "relay": "door"})
             assert (unsigned["code"], unsigned["subCode"]) == (401, "unsigned")

@@ -80,8 +80,7 @@ async def test_a_token_that_is_wrong_and_a_server_that_dies_meanwhile(tmp_path: 
         assert "token" in report["items"][1]["reason"]
         await server.admin("add_token", token="wrong", plugins=["janus.plugin.echotest"])
         test = asyncio.create_task(door.provider.echo(20.0))
-        await until(lambda: door.studio.state()["audio"]["actual"]["sending"], "the test is under way")
-        await asyncio.sleep(0.5)
+        await until(lambda: any(one.up for one in door.studio._sessions), "the test is under way")
         await server.kill()
         report = report_of("janus", await asyncio.wait_for(test, 5))
         assert results(report)["audio"] == "Failed"

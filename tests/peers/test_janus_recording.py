@@ -106,7 +106,8 @@ async def test_a_presenter_has_the_room_recorded_and_all_are_told(tmp_path: Path
         for one in (door, gate):
             joined = await one.give("room.join", target="lobby")
             assert joined["result"] == "done", joined
-        assert door.state("call")["capabilities"]["startRecording"] == {"isPresent": True, "reason": "Capable"}
+        await door.wait_for_state("call", lambda state: state["capabilities"]["startRecording"] == {
+            "isPresent": True, "reason": "Capable"})
         refused = await gate.give("record.start")
         assert (refused["code"], refused["subCode"]) == (403, "RoleRestricted")
         await gate.wait_for_state("roster", lambda state: state["participants"])
@@ -118,7 +119,7 @@ async def test_a_presenter_has_the_room_recorded_and_all_are_told(tmp_path: Path
         assert (await door.event("recording.stateChanged"))["data"]["state"] == "Started"
         await door.wait_for_state("call", lambda state: state["isRecordingActive"])
         await gate.wait_for_state("call", lambda state: state["isRecordingActive"])
-        assert participant(gate, "Door")["isRecording"]
+        await gate.wait_for_state("roster", lambda _: participant(gate, "Door")["isRecording"])
         told = (await gate.event("recording.stateChanged"))["data"]
         assert (told["state"], told["participantId"]) == ("Started", participant(gate, "Door")["participantId"])
         await files.found(lambda written: kinds(written) == ["h264", "h264", "opus", "opus"])

@@ -29,9 +29,12 @@ from tests.support.janus import JanusServer, Rooms
 from tests.support.media_board import HandDisplay
 from tests.support.waiting import until
 
-__all__ = ["H264", "ROOM", "Device", "device", "janus", "same_as_server"]
+__all__ = ["ANEW_S", "H264", "ROOM", "Device", "device", "janus", "same_as_server"]
 
 ROOM = 1234
+ANEW_S = 15.0
+"""For a picture that stands: silence is noticed after 2 s and looked at every 5; then come two negotiations and a key
+frame."""
 H264: Mapping[str, Any] = {
     "description": "Lobby", "publishers": 12, "bitrate": 1_000_000, "audiocodec": "opus", "videocodec": "h264",
     "notify_joining": True,

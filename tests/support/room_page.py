@@ -33,7 +33,7 @@ SIGNALLING = """class Janus {
   async begin() {
     await this.open;
     this.session = (await this.ask({ janus: "create" })).data.id;
-    this.alive = setInterval(() => this.ask({ janus: "keepalive" }), 15000);
+    this.alive = setInterval(() => this.ask({ janus: "keepalive" }), 3000);
   }
   async attach(take, plugin = "janus.plugin.videoroom") {
     const handle = (await this.ask({ janus: "attach", plugin })).data.id;
