@@ -17,6 +17,7 @@ from typing import Final
 
 import pytest
 
+from appliance.media.microphone import VOICE_QUEUE
 from appliance.providers import api
 from appliance.providers.sip.sdes import SUITES
 from appliance.settings import Secret, SipAccountSettings
@@ -34,8 +35,8 @@ DEVICE_HERTZ: Final = 440
 PURE: Final = 0.9  # of the power is the tone's
 PACKETS: Final = 15  # are counted
 WHOLE: Final = 0.84  # of the bytes of full packets: a machine that was late cuts one short
-IN_TIME: Final = 0.6  # of the sound leaves on a machine that has no time; packets twice as long were half as many
-ON_ITS_WAY_MS: Final = 60  # of the microphone's sound at most, from the card to the encoder
+FRAME_MS: Final = 20  # of Opus, as it is encoded
+ON_ITS_WAY_MS: Final = VOICE_QUEUE * FRAME_MS  # at most, of what is encoded and in no packet yet
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,8 @@ class Lane:
             await door.connected()
             security = door.of(api.Connected)[0].security
             assert security.get("srtpCipher", "") == self.protection.cipher
-            begun = await self._reports()
             await self._hear_each_other(phone, hertz)
-            await self._packets(voice, begun)
+            await self._packets(voice)
             await door.hang_up()
             await door.ended()
             await phone.until("CALL_CLOSED")
@@ -139,8 +139,9 @@ class Lane:
         assert self.door.leg is not None
         return {str(one["type"]): one for one in await self.door.leg.stats()}
 
-    async def _packets(self, voice: Voice, begun: dict[str, Json]) -> None:
-        """As long as was asked for, by their bytes; of Opus, so many are sent of so many samples."""
+    async def _packets(self, voice: Voice) -> None:
+        """As long as was asked for, by their bytes; of Opus, as many as the frames that they hold make up."""
+        begun, encoded = await self._reports(), self._encoded()
         packets = 0
         async with asyncio.timeout(10):
             while packets < PACKETS:
@@ -150,14 +151,18 @@ class Lane:
         sent, came = ended["outbound-rtp"], ended["inbound-rtp"]
         assert came["packetsLost"] == 0
         if voice.codec.startswith("opus"):
-            due_ms = 1000 * (
-                ended["media-source"]["totalSamplesDuration"] - begun["media-source"]["totalSamplesDuration"])
-            sent_ms = packets * voice.sent_ms
-            assert due_ms * IN_TIME < sent_ms < due_ms + voice.sent_ms + ON_ITS_WAY_MS, f"{packets} of {due_ms} ms"
+            due_ms, sent_ms = (self._encoded() - encoded) * FRAME_MS, packets * voice.sent_ms
+            assert abs(due_ms - sent_ms) <= ON_ITS_WAY_MS + voice.sent_ms, f"{packets} packets of {due_ms} ms"
             return
         for milliseconds in (sent["bytesSent"] / 8 / sent["packetsSent"],
                              came["bytesReceived"] / 8 / came["packetsReceived"]):
             assert voice.sent_ms * WHOLE < milliseconds <= voice.sent_ms
+
+    def _encoded(self) -> int:
+        """Frames of the microphone so far."""
+        feed = self.door.studio._microphone
+        assert feed is not None
+        return feed.encoded
 
 
 @asynccontextmanager
