@@ -16,6 +16,7 @@ from appliance.vocabulary import END_REASONS
 from tests.support.browser import Chromium, chromium, wait_for
 from tests.support.interface import changed_network, ip
 from tests.support.janus import JanusServer
+from tests.support.lag import lateness
 from tests.support.room_device import ROOM, janus
 from tests.support.room_page import room_page
 from tests.support.simple_whip import SimpleWhip
@@ -117,7 +118,10 @@ async def test_a_cut_is_repaired_in_the_same_session(tmp_path: Path, strict: boo
             before = await control.participants(ROOM)
         await asyncio.sleep(2.0)
         await ip("link set lo down")
-        await until(lambda: one.of(api.Lost), "the call is lost", 3.5)
+        cut = asyncio.get_running_loop().time()
+        async with lateness() as late:
+            await until(lambda: one.of(api.Lost), "the call is lost", 15)
+        assert one.when(api.Lost) - cut < 3.5 + late()
         await asyncio.sleep(1.0)
         await ip("link set lo up")
         await until(lambda: one.of(api.Recovered), "the call is back", 15)
