@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from edgecall_image.layout import Slot
 
-__all__ = ["Rauc", "RaucError", "SlotReport", "cause_of"]
+__all__ = ["Rauc", "RaucError", "SlotReport", "cause_of", "ended"]
 
 ANSWER_S: Final = 60.0
 """For marks and the status: RAUC's service is started by D-Bus, on a slow card."""
@@ -81,7 +81,7 @@ class Rauc:
                         both.create_task(said.follow(stream), name="rauc.said")
             status = await process.wait()
         finally:
-            await _ended(process)
+            await ended(process)
         if status == 0:
             return
         if said.error:
@@ -113,7 +113,7 @@ class Rauc:
         except TimeoutError:
             raise RaucError("failed", f"rauc {words[1]} gave no answer within {ANSWER_S:g} s") from None
         finally:
-            await _ended(process)
+            await ended(process)
         if process.returncode:
             message = err.decode("utf-8", "replace").strip() or out.decode("utf-8", "replace").strip()
             raise RaucError(cause_of(message), message[:1000] or f"rauc ended with status {process.returncode}")
@@ -157,7 +157,7 @@ class _Said:
             self.last = line[:1000]
 
 
-async def _ended(process: asyncio.subprocess.Process) -> None:
+async def ended(process: asyncio.subprocess.Process) -> None:
     """Whatever happened: no child is left."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):

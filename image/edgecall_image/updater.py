@@ -24,7 +24,7 @@ from edgecall_image.installation import NOBODY, RELAY, Installation
 from edgecall_image.layout import CALL_LOCK, DATA, MARKS, SETTINGS, VERSION_FILE, Slot, other
 from edgecall_image.marks import Verdict
 from edgecall_image.origins import Origins, OriginsError
-from edgecall_image.rauc import Rauc, RaucError
+from edgecall_image.rauc import Rauc, RaucError, ended
 from edgecall_image.record import Job, Record, Result
 from edgecall_image.slots import Slots
 from edgecall_image.versions import SYSTEM_CONF, Version, minimum_version, own_version
@@ -536,9 +536,9 @@ async def _run_to_end(command: Sequence[str]) -> None:
         async with asyncio.timeout(COMMAND_S):
             _, said = await process.communicate()
     except TimeoutError:
-        process.kill()
-        await process.wait()
         raise RaucError("failed", f"{' '.join(command)} did not end within {COMMAND_S:g} s") from None
+    finally:
+        await ended(process)
     if process.returncode:
         raise RaucError("failed", f"{' '.join(command)}: {said.decode('utf-8', 'replace').strip()[:500]}")
 

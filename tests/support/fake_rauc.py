@@ -39,13 +39,20 @@ def install_fake_rauc(folder: Path, place: Place, **scenario: Any) -> Path:
     ``silent``: it hangs there."""
     program, conf = folder / "rauc", folder / "rauc.json"
     (folder / "slots").mkdir(exist_ok=True)
-    conf.write_text(json.dumps({"place": [str(path) for path in place], "slots": str(folder / "slots"),
-                                "minimum": "1.0.0", **scenario}))
-    program.write_text(f"#!{sys.executable} -I\nimport sys\nsys.path[:0] = {[str(ROOT), str(ROOT / 'image')]!r}\n"
-                       "from tests.support.fake_rauc import main\n"
-                       f"sys.exit(main({str(conf)!r}, sys.argv[1:]))\n")
-    program.chmod(0o755)
+    _put(conf, json.dumps({"place": [str(path) for path in place], "slots": str(folder / "slots"),
+                           "minimum": "1.0.0", **scenario}))
+    _put(program, f"#!{sys.executable} -I\nimport sys\nsys.path[:0] = {[str(ROOT), str(ROOT / 'image')]!r}\n"
+                  "from tests.support.fake_rauc import main\n"
+                  f"sys.exit(main({str(conf)!r}, sys.argv[1:]))\n")
     return program
+
+
+def _put(path: Path, text: str) -> None:
+    """At once: a program of before may be starting just now."""
+    made = path.with_name(f".{path.name}")
+    made.write_text(text)
+    made.chmod(0o755)
+    made.replace(path)
 
 
 class _Trouble(Exception):

@@ -58,6 +58,7 @@ async def test_a_device_at_rest(device: Device) -> None:
 
 async def test_an_update_from_request_to_commit(
         device: Device, server: BundleServer, appliance: ApplianceSocket) -> None:
+    device.rauc(wait_for=str(go := device.folder / "go"))
     async with device.up():
         seen = []
         async with device.watched() as told:
@@ -66,6 +67,8 @@ async def test_an_update_from_request_to_commit(
             await device.ask("install", url=server.url, id="j-1", rateLimit=None)
             async for status in told:
                 seen.append(status)
+                if "Verifying signature" in status["step"]:  # who watches is told the latest alone
+                    go.touch()
                 if status["phase"] == "pending":
                     break
         assert {one["phase"] for one in seen} == {"installing", "pending"}
