@@ -324,8 +324,7 @@ async def test_a_token_that_has_run_out_meanwhile_ends_it() -> None:
         assert (await one.ended()).key == "401/token"
 
 
-async def test_an_old_resource_is_deleted_as_soon_as_the_server_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(way, "FAREWELL_S", 0.05)
+async def test_an_old_resource_is_deleted_as_soon_as_the_server_can_be_told() -> None:
     async with scripted() as server, caller(publishing(server)) as one:
         session = await one.connected()
         server.gives("POST", status(409), created())
@@ -393,8 +392,13 @@ async def test_with_a_path_no_server_is_asked(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(way, "TRICKLE_AFTER_S", 0.05)
     async with scripted() as server, caller(publishing(server)) as one:
         server.gives("POST", created(Link=LINK))
-        session = await one.connected()
-        await one.until(lambda: "candidate ''" in session.took)
+        server.open.clear()
+        await one.dial()
+        await one.until(lambda: server.of("POST"))
+        session, = one.studio.sessions
+        session.tell(SessionUp())  # before the answer, from which on it is given that long
+        server.open.set()
+        await one.until(lambda: "candidate ''" in session.took and one.of(api.Connected))
         assert not server.of("PATCH")
 
 

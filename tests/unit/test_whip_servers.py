@@ -52,7 +52,8 @@ async def test_the_first_that_is_reached_is_used_and_gets_the_token() -> None:
         assert TOKEN not in str(state)
 
 
-async def test_one_that_says_nothing_is_passed_over_in_time() -> None:
+async def test_one_that_says_nothing_is_passed_over_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "HURRY_S", 1.0)
     async with scripted() as first, scripted() as second, calls(first, second) as one:
         first.open.clear()
         began = asyncio.get_running_loop().time()
@@ -107,8 +108,7 @@ async def test_a_server_that_dies_in_a_call_is_left_for_the_next(
     monkeypatch: pytest.MonkeyPatch, refuses: bool,
 ) -> None:
     """At once where nothing listens any more; one that says nothing is given a moment."""
-    if refuses:
-        monkeypatch.setattr(way, "HURRIED_REPAIR_S", 60.0)
+    monkeypatch.setattr(way, "HURRIED_REPAIR_S", 60.0 if refuses else 0.5)
     async with scripted() as second, AsyncExitStack() as alive:
         first = await alive.enter_async_context(scripted())
         first.gives("POST", created(Accept_Patch="application/trickle-ice-sdpfrag"))
