@@ -121,8 +121,7 @@ async def test_a_camera_that_cannot_be_opened_gives_no_picture(board: HandBoard)
 
 async def test_the_meter_hears_the_microphone_while_it_is_muted(studio: Studio) -> None:
     studio.mute(True)
-    await asyncio.sleep(0.25)  # the meter covers the last 100 ms
-    assert studio.levels()[0] > 0.1
+    await until(lambda: studio.levels()[0] > 0.1, what="the microphone")
     assert studio.state()["audio"]["actual"]["sending"] is False
 
 
