@@ -438,7 +438,6 @@ async def test_the_panel_stream_shows_plays_and_lends(tmp_path: Path) -> None:
 
 async def test_a_panel_that_takes_nothing_is_cut_off_to_connect_anew(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("appliance.doors.http.sim.SEND_S", 0.2)
     panel = Hands()
     picture = bytes(8 << 20)  # more than the buffers of a connection
     monkeypatch.setattr(panel, "screen", lambda _width: picture)
@@ -451,7 +450,9 @@ async def test_a_panel_that_takes_nothing_is_cut_off_to_connect_anew(
         words = b'{"watch": true, "lend": true}'
         writer.write(bytes([0x81, 0x80 | len(words), 0, 0, 0, 0]) + words)  # masked with 0 (RFC 6455 5.3)
         async with asyncio.timeout(10):
-            with contextlib.suppress(ConnectionError):  # the page stalls, then reads on: what is left, and the end
+            # the page stalls, then reads on: what is left, and the end
+            with contextlib.suppress(ConnectionError), monkeypatch.context() as impatient:
+                impatient.setattr("appliance.doors.http.sim.SEND_S", 0.2)
                 await until(lambda: len(at.door._sim) == 1)
                 await until(lambda: len(at.door._sim) == 0, 8, "the stalled page is forgotten")
                 while await reader.read(1 << 16):

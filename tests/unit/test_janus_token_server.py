@@ -274,7 +274,7 @@ async def test_a_server_of_another_authority_is_told_nothing(tmp_path: Path) -> 
     (302, b"", {"Location": "https://elsewhere.example/"}, "status 302", 0.0),
     (503, b"", {"Retry-After": "17"}, "status 503", 17.0),
     (429, b"", {"Retry-After": "99999999"}, "status 429", MOST_S),
-    (429, b"", {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, "status 429", 0.0),
+    (429, b"", {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, "status 429", 0.0),
 ])
 async def test_what_it_may_answer_else(
     tmp_path: Path, status: int, body: bytes, fields: dict[str, str], why: str, wait_s: float,
