@@ -57,6 +57,16 @@ class Frames:
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.frames) >= count, seconds), f"{len(self.frames)} of {count}"
 
+    def first(self, wanted: Callable[[EncodedFrame], bool], seconds: float = 5.0) -> EncodedFrame:
+        def found() -> EncodedFrame | None:
+            return next((frame for _, frame in self.frames if wanted(frame)), None)
+
+        with self._changed:
+            self._changed.wait_for(found, seconds)
+        result = found()
+        assert result is not None, f"not among {len(self.frames)}"
+        return result
+
 
 class Pictures:
     """A sink for small raw pictures that can be waited for: each with the number of ``frames`` that came before it."""

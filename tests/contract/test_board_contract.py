@@ -31,7 +31,7 @@ from tests.contract.board import (
     tells_its_health,
     uses_what_is_selected,
 )
-from tests.contract.boards import BOARDS, OPTIONS, once
+from tests.contract.boards import BOARDS, LATE_S, OPTIONS, once
 from tests.contract.camera import MODE
 from tests.contract.display import (
     fills_a_tile_with_bars_cut_off_or_stretched,
@@ -55,12 +55,12 @@ def test_every_device_is_told(board: Board) -> None:
 
 
 def test_the_board_tells_its_health(board: Board) -> None:
-    tells_its_health(board)
+    tells_its_health(board, LATE_S)
 
 
 @pytest.mark.parametrize("name", BOARDS)
 def test_closing_at_any_moment_leaves_nothing(name: str) -> None:
-    leaves_nothing_when_closed_at_any_moment(lambda: open_board(name, OPTIONS))
+    leaves_nothing_when_closed_at_any_moment(lambda: open_board(name, OPTIONS), LATE_S)
 
 
 def test_what_is_selected_is_used(board: Board, hands: Simulation, quiet: None) -> None:
@@ -116,7 +116,7 @@ def test_brightness_is_bounded(board: Board) -> None:
 
 def test_presses_are_told_short_and_long(board: Board, hands: Simulation, quiet: None) -> None:
     assert board.panel is not None
-    tells_presses_short_and_long(board.panel, hands, OPTIONS.long_press_s)
+    tells_presses_short_and_long(board.panel, hands, OPTIONS.long_press_s, LATE_S)
     for wrong in (lambda: hands.press("bell", 1.0), lambda: hands.set_input("bell", closed=True)):
         with pytest.raises(KeyError):
             wrong()
@@ -124,17 +124,17 @@ def test_presses_are_told_short_and_long(board: Board, hands: Simulation, quiet:
 
 def test_lamps_keep_their_rhythm(board: Board) -> None:
     assert board.panel is not None
-    keeps_lamps_in_their_rhythm(board.panel)
+    keeps_lamps_in_their_rhythm(board.panel, LATE_S)
 
 
 def test_a_relay_opens_by_itself_and_at_once_when_told(board: Board) -> None:
     assert board.panel is not None
-    opens_a_relay_by_itself_and_when_told(board.panel)
+    opens_a_relay_by_itself_and_when_told(board.panel, LATE_S)
 
 
 def test_a_slow_listener_keeps_no_relay_closed(board: Board, hands: Simulation) -> None:
     assert board.panel is not None
-    lets_no_listener_keep_a_relay_closed(board.panel, hands)
+    lets_no_listener_keep_a_relay_closed(board.panel, hands, LATE_S)
 
 
 def test_two_boards_share_no_pin(board: Board) -> None:
@@ -221,8 +221,8 @@ def test_slow_faults_of_camera_and_microphone_side_by_side(board: Board, hands: 
         began = time.monotonic()
         hands.fault(camera_name, active=True)
         hands.fault(sound_name, active=True)
-        faults.wait(Kind.CAMERA, camera_fault, active=True, seconds=camera_s, since=began)
-        faults.wait(sound_kind, sound_fault, active=True, seconds=max(0.1, sound_s), since=began)
+        faults.wait(Kind.CAMERA, camera_fault, active=True, seconds=camera_s + LATE_S, since=began)
+        faults.wait(sound_kind, sound_fault, active=True, seconds=sound_s + LATE_S, since=began)
         ended = time.monotonic()
         hands.fault(camera_name, active=False)
         hands.fault(sound_name, active=False)

@@ -27,7 +27,7 @@ from hw.api import (
     VideoMode,
 )
 from hw.sim.pattern import Mark, read
-from tests.contract.boards import once
+from tests.contract.boards import LATE_S, once
 from tests.contract.camera import (
     MODE,
     changes_size_and_rate,
@@ -52,7 +52,7 @@ def _decoded(units: list[EncodedFrame]) -> list[Mark | None]:
 
 def test_frames_are_constrained_baseline_decodable_and_stamped_with_their_capture(board: Board, quiet: None) -> None:
     assert board.camera is not None
-    seen = delivers_constrained_baseline(board.camera, EncoderKind.SOFTWARE)
+    seen = delivers_constrained_baseline(board.camera, EncoderKind.SOFTWARE, LATE_S)
     marks = _decoded(seen.units)
     assert [mark.clock_ms if mark else None for mark in marks] == [(unit.pts_us // 1000) % 2**32 for unit in seen.units]
     counters = [mark.counter for mark in marks if mark]
@@ -64,7 +64,7 @@ def test_frames_are_constrained_baseline_decodable_and_stamped_with_their_captur
 
 def test_small_pictures_are_of_what_is_sent(board: Board, quiet: None) -> None:
     assert board.camera is not None
-    frames, pictures = gives_small_pictures_of_what_is_sent(board.camera)
+    frames, pictures = gives_small_pictures_of_what_is_sent(board.camera, LATE_S)
     sent = _decoded([unit for _, unit in frames.frames[:pictures.seen[-1][0]]])
     for before, picture in pictures.seen:
         mark, newest = read(picture.i420, picture.width, picture.height), sent[before - 1]
@@ -99,37 +99,37 @@ def test_small_pictures_end_with_what_ails_the_camera_and_come_again(
 @once
 def test_bitrate_follows_while_the_stream_goes_on(board: Board, quiet: None) -> None:
     assert board.camera is not None
-    follows_the_bitrate(board.camera)
+    follows_the_bitrate(board.camera, LATE_S)
 
 
 @once
 def test_size_and_rate_change_while_the_stream_goes_on(board: Board, quiet: None) -> None:
     assert board.camera is not None
-    changes_size_and_rate(board.camera)
+    changes_size_and_rate(board.camera, LATE_S)
 
 
 def test_snapshot_of_a_stopped_camera(board: Board, quiet: None) -> None:
     assert board.camera is not None
-    takes_a_picture_when_it_is_stopped(board.camera)
+    takes_a_picture_when_it_is_stopped(board.camera, LATE_S)
 
 
 def test_a_killed_camera_process_is_a_fault_and_the_pictures_come_back(fresh_board: Board) -> None:
     faults = Faults()
     fresh_board.on_fault(faults)
     assert fresh_board.camera is not None
-    comes_back_after_its_process_was_killed(fresh_board.camera, faults)
+    comes_back_after_its_process_was_killed(fresh_board.camera, faults, LATE_S)
 
 
 @pytest.mark.parametrize("fresh_board", ["sim"], indirect=True)
 def test_a_camera_process_that_hangs_does_not_hold_up_stop(fresh_board: Board) -> None:
     assert fresh_board.camera is not None
-    is_not_held_up_by_a_process_that_hangs(fresh_board.camera)
+    is_not_held_up_by_a_process_that_hangs(fresh_board.camera, LATE_S)
 
 
 @pytest.mark.parametrize("fresh_board", ["sim"], indirect=True)
 def test_small_pictures_come_again_after_the_camera_process_hung(fresh_board: Board) -> None:
     assert fresh_board.camera is not None
-    shows_small_pictures_again_after_its_process_hung(fresh_board.camera)
+    shows_small_pictures_again_after_its_process_hung(fresh_board.camera, LATE_S)
 
 
 def test_the_camera_process_dies_with_the_daemon() -> None:
@@ -151,7 +151,7 @@ def test_the_camera_process_dies_with_the_daemon() -> None:
 
 def test_stop_from_within_the_sink(board: Board, quiet: None) -> None:
     assert board.camera is not None
-    stops_from_within_its_sink(board.camera)
+    stops_from_within_its_sink(board.camera, LATE_S)
 
 
 # --- in the place of a camera
