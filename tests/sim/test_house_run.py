@@ -252,11 +252,15 @@ async def test_a_first_boot_file_that_was_refused_is_a_security_event(tmp_path: 
         async with house(start) as running:
             came = asyncio.Event()
             running.house.store.on_enqueue(came.set)
+
+            async def outbox() -> dict[str, Any]:
+                rows, _ = await running.house.store.outbox(9)
+                return {one["type"]: one["data"] for one in map(json.loads, (row.payload for row in rows))}
+
             async with asyncio.timeout(10):
-                while len(rows := (await running.house.store.outbox(9))[0]) < 2:
+                while "edgecall.security.refused" not in (told := await outbox()):
                     await came.wait()
                     came.clear()
-    told = {one["type"]: one["data"] for one in map(json.loads, (row.payload for row in rows))}
     assert told["edgecall.security.refused"] == {
         "why": "firstBootFile", "origin": "card", "sender": "card", "sections": "mqtt, call"}
 

@@ -19,6 +19,7 @@ from appliance.media.sound import dbfs, mean_square
 from appliance.media.studio import Studio
 from appliance.settings import VideoSettings
 from hw.api import DeviceBusyError
+from tests.support.lag import lateness
 from tests.support.media_board import HandBoard
 from tests.support.media_pair import connect, pair, until
 
@@ -90,23 +91,26 @@ async def test_every_packet_both_ways_is_reported_on_by_the_peer() -> None:
         await until(lambda: sent.reports_received > 20 and reported.reports_received > 20, what="reports")
         assert sent.reports_malformed == reported.reports_malformed == 0
         assert sent.packets_lost == 0
-        packets = sum(stream.counters.packets for stream in caller.session.outgoing.values())
-        assert packets - 60 < sent.packets_arrived <= packets + 60, "sound and picture, up to what is under way"
+
+        def under_way() -> int:
+            return sum(stream.counters.packets for stream in caller.session.outgoing.values()) - sent.packets_arrived
+
+        await until(lambda: -60 <= under_way() < 60, what="sound and picture, up to what is under way")
         assert callee.session.incoming["video"].counters.packets > 0
         assert caller.session.outgoing["video"].counters.estimate is None, "no REMB beside it"
 
 
 async def test_silence_is_told_and_sound_again() -> None:
-    async with pair() as (_, callee):
+    async with lateness() as late, pair() as (_, callee):
         await callee.event(SessionUp)
         connection = callee.session._pc._ice
         real = connection.data_received
         connection.data_received = lambda data, component: None  # nothing of the network arrives any more
         connection.request_received = lambda *args: None
-        began = time.monotonic()
-        silent = await callee.event(SessionSilent, 5)
-        assert 2.7 <= silent.seconds < 3.1
-        assert time.monotonic() - began < 3.3
+        began, late_before = time.monotonic(), late()
+        silent = await callee.event(SessionSilent, 10)
+        assert 2.7 <= silent.seconds < 3.1 + late() - late_before
+        assert time.monotonic() - began < 3.3 + late() - late_before
         assert not any(isinstance(event, SessionClosed) for event in callee.told)
         connection.data_received = real
         await callee.event(SessionSound, 1)
@@ -281,7 +285,7 @@ async def test_a_board_without_devices_still_calls() -> None:
         await caller.event(SessionUp)
         assert "microphone" in callee.session.without["audio"]
         await until(lambda: len(callee.board.display.pictures) > 2)
-        assert time.monotonic() - callee.studio.exchange_tick < 0.1
+        await until(lambda: time.monotonic() - callee.studio.exchange_tick < 0.1)
         assert callee.studio.state()["audio"]["reason"]
 
 
@@ -355,7 +359,7 @@ async def test_five_per_cent_of_loss_are_repaired() -> None:
 
         connection.data_received = lossy
         decoded = callee.session.video_in.decoded
-        await until(lambda: callee.session.video_in.decoded > decoded + 60, 4, "frames in spite of loss")
+        await until(lambda: callee.session.video_in.decoded > decoded + 60, 10, "frames in spite of loss")
         incoming = callee.session.incoming["video"].counters
         assert incoming.nacks > 0
         assert incoming.resent_packets > 0
@@ -431,8 +435,7 @@ async def test_a_frame_that_is_stuck_in_sending_is_seen_by_the_watchdog() -> Non
     async with pair() as (caller, _):
         await caller.event(SessionUp)
         stream = caller.session.outgoing["audio"]
-        await until(lambda: stream.counters.frames > 5)
-        assert time.monotonic() - caller.studio.sending_tick < 0.1
+        await until(lambda: stream.counters.frames > 5 and time.monotonic() - caller.studio.sending_tick < 0.1)
         released = asyncio.Event()
         transmission = caller.session.transmission
         real = transmission._send
@@ -443,8 +446,7 @@ async def test_a_frame_that_is_stuck_in_sending_is_seen_by_the_watchdog() -> Non
             await real(data)
 
         transmission._send = stuck
-        before = await until(lambda: time.monotonic() - caller.studio.sending_tick > 0.3)
-        assert before < 1.0
+        await until(lambda: time.monotonic() - caller.studio.sending_tick > 0.3)
         first = caller.studio.sending_tick
         await asyncio.sleep(0.05)  # that the number stands still is what is tested
         assert caller.studio.sending_tick == first

@@ -13,16 +13,17 @@ import psutil
 import pytest
 
 from appliance.media.api import Directions, IceServers, SessionClosed, SessionUp
+from tests.support.lag import lateness
 from tests.support.media_pair import End, connect, pair, until
 
 
 async def test_closing_one_end_tells_the_other() -> None:
-    async with pair() as (caller, callee):
+    async with lateness() as late, pair() as (caller, callee):
         await caller.event(SessionUp)
-        began = time.monotonic()
+        began, late_before = time.monotonic(), late()
         await caller.session.close()
         await caller.session.close()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 1 + late() - late_before
         assert (await caller.event(SessionClosed)).why == "closed"
         assert (await callee.event(SessionClosed)).why == "lost"
         assert caller.studio.state()["sessions"] == 0
@@ -30,17 +31,17 @@ async def test_closing_one_end_tells_the_other() -> None:
 
 @pytest.mark.parametrize("moment", ["made", "offered", "answered", "connecting"])
 async def test_closing_at_any_moment_leaves_nothing(moment: str) -> None:
-    async with pair(connected=False) as (caller, callee):
+    async with lateness() as late, pair(connected=False) as (caller, callee):
         offer = await caller.session.offer() if moment != "made" else ""
         if moment in ("answered", "connecting"):
             answer = await callee.session.answer(offer)
             if moment == "connecting":
                 await caller.session.accept_answer(answer)
                 await asyncio.sleep(0.01)
-        began = time.monotonic()
+        began, late_before = time.monotonic(), late()
         await caller.session.close()
         await callee.session.close()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 1 + late() - late_before
         assert [event for event in caller.told if isinstance(event, SessionClosed)] in ([], [SessionClosed("closed")])
 
 
@@ -65,12 +66,17 @@ async def test_ten_sessions_leave_nothing() -> None:
         await cycle(caller, callee)
         await until(lambda: not caller.board.camera.running and not callee.board.camera.running)
         process = psutil.Process(os.getpid())
-        before = (len(asyncio.all_tasks()), own_threads(), process.num_fds())
+
+        def held() -> tuple[int, int, int]:
+            return len(asyncio.all_tasks()), len(own_threads()), process.num_fds()
+
+        before = held()
         for _ in range(10):
             await cycle(caller, callee)
         await until(lambda: not caller.board.camera.running and not callee.board.camera.running)
         gc.collect()
-        assert (len(asyncio.all_tasks()), own_threads(), process.num_fds()) == before
+        # on a busy machine one session may still be about its end at either moment; ten that leave something are more
+        await until(lambda: all(now <= then for now, then in zip(held(), before, strict=True)), what="no more than one")
 
 
 async def test_every_task_of_a_session_has_a_name() -> None:

@@ -138,8 +138,8 @@ class Datagrams(asyncio.DatagramProtocol):
             return
         request = parse(data)
         assert isinstance(request, Request)
-        if request.method == "REGISTER":
-            self.registers.append(request)
+        if request.method == "REGISTER" and request.via.branch not in {one.via.branch for one in self.registers}:
+            self.registers.append(request)  # and not what is sent again for want of an answer
         self.transport.sendto(accepted(request), addr)
 
 
