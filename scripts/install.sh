@@ -46,10 +46,15 @@ want() { # PACKAGE COMMAND...: the package is missing if the command fails
 on_path() { command -v "$1"; }
 has_module() { [ -n "${python:-}" ] && "$python" -c "import ${1//,/, }"; }
 has_library() { compgen -G "/usr/lib/*/$1" >/dev/null; }
+# has_candidate PACKAGE: apt could install it. Not "apt-cache show", which is content with a name that is only referred to; and no
+# "| grep -q", which may end before apt-cache has said all, and then the whole has failed.
+has_candidate() {
+  local policy
+  policy=$(LC_ALL=C apt-cache policy "$1" 2>/dev/null) && [[ $policy =~ 'Candidate: '[^\(] ]]
+}
 # Janus, or on Debian 13, which has none, what makes a folder with the suite that has it.
 want_janus() {
-  # not "apt-cache show": it is content with a name that is only referred to
-  if on_path janus >/dev/null || LC_ALL=C apt-cache policy janus 2>/dev/null | grep -q 'Candidate: [^(]'; then
+  if on_path janus >/dev/null || has_candidate janus; then
     want janus on_path janus
   else
     want mmdebstrap on_path mmdebstrap
@@ -74,7 +79,7 @@ find_janus() {
 # ($python) and $venv_options: libcamera is on no index of Python packages.
 want_board() {
   board_extra=board
-  if LC_ALL=C apt-cache policy python3-picamera2 2>/dev/null | grep -q 'Candidate: [^(]'; then # Raspberry Pi OS
+  if has_candidate python3-picamera2; then # Raspberry Pi OS
     want python3-picamera2 /usr/bin/python3 -c 'import picamera2'
     # shellcheck disable=SC2034 # read by install_project and by who sources this
     python=/usr/bin/python3 venv_options=(--system-site-packages) board_extra=pi
