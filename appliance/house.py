@@ -80,6 +80,7 @@ REFUSALS_PER_S: Final = 1.0  # security events of signalling
 REFUSALS_BURST: Final = 10.0
 WRONG_PINS: Final = "door.codes"  # what is kept of them
 POISON_SHOWN_S: Final = 600.0  # a message set aside is trouble for as long; the log and the quarantine keep it
+STEP_S: Final = 30.0  # of the start: on a slow board all of them together may outlast the unit's TimeoutStartSec
 BOOK_S: Final = 10.0  # to read the address book: a card that hangs does not hold the start
 SENDING_STALL_S: Final = 5.0  # of one frame in the hands of a send task, which the pacer spreads over half a second
 EXCHANGE_STALL_S: Final = 2.0  # the exchange ticks every 10 ms, on a null clock where a device is missing
@@ -167,6 +168,7 @@ class House:
         self._stack.push_async_callback(self._close_broker, broker)
         self._stack.push_async_callback(self._close_board, board)
         await self._open_store()
+        self._goes_on()
         self.board = await board
         self._facts()
         self.choice = DeviceChoice(self.board, self.store)
@@ -180,6 +182,7 @@ class House:
         self._background.append(("network", self.network.run))
         self.network.on_change(self.studio.network_changed)
         await self.studio.open()
+        self._goes_on()
         self._open_link(await broker)
         self.duty = Duty(self.bulletin, self.diagnostics)
         self.ways = Ways(settings, self.studio, self.clock, self.network, self.notes, Above(
@@ -188,9 +191,15 @@ class House:
             renewed=lambda: self.auto_join.mended("401/token")), safe=start.safe)
         await self.ways.open(self.link)
         self._background += self.ways.background
+        self._goes_on()
         await self._open_calls()
         await self._open_update()
+        self._goes_on()
         await self._open_doors()
+
+    def _goes_on(self) -> None:
+        """The start does, however long it has taken so far; a step that hangs ends it."""
+        self._notifier.extend(STEP_S)
 
     def _board_options(self) -> tuple[str, BoardOptions]:
         board = self.settings.board

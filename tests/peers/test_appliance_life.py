@@ -306,6 +306,7 @@ async def test_the_service_manager_is_told_in_order(tmp_path: Path) -> None:
         manager.setblocking(False)
         environ = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "2000000"}
         async with Appliance(tmp_path / "door", environ=environ) as door:
+            steps = [await hear(manager) for _ in range(4)]
             said = [await hear(manager) for _ in range(4)]
             door.signal(signal.SIGHUP)
             while "RELOADING=1" not in said[-1]:
@@ -318,6 +319,7 @@ async def test_the_service_manager_is_told_in_order(tmp_path: Path) -> None:
                 while True:
                     said.append(manager.recv(4096).decode())
     assert code == 0
+    assert steps == ["EXTEND_TIMEOUT_USEC=30000000"] * 4
     assert "READY=1" in said[0].splitlines() and "STATUS=call: None" in said[0].splitlines(), said
     assert said[1:4] == ["WATCHDOG=1"] * 3
     assert "MONOTONIC_USEC=" in said[reloading]
