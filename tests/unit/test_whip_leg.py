@@ -14,6 +14,7 @@ from appliance.media.api import (
     Directions,
     IceFragment,
     IceServers,
+    SessionBlocked,
     SessionClosed,
     SessionSilent,
     SessionSound,
@@ -461,6 +462,22 @@ async def test_a_server_that_wants_the_star_in_quotes_restarts_too() -> None:
         assert [patch.headers["If-Match"] for patch in server.of("PATCH")] == ["*", '"*"']
         assert session.restarted == [IceFragment("theirs", "q" * 24)]
         assert len(server.of("POST")) == 1
+
+
+async def test_where_no_media_pass_any_more_a_new_resource_is_asked_for() -> None:
+    async with scripted() as server, caller(publishing(server)) as one:
+        session = await one.connected()
+        session.tell(SessionBlocked(before=False))  # it may be a server that never reports
+        await one.until(session.heeded)
+        assert not one.of(api.Lost)
+        session.tell(SessionBlocked(before=True))
+        await one.until(lambda: len(one.studio.sessions) == 2)
+        assert one.of(api.Lost)
+        assert session.closed
+        await one.until(lambda: one.studio.sessions[1].took)
+        one.studio.sessions[1].tell(SessionUp())
+        await one.until(lambda: one.of(api.Recovered))
+        assert (len(server.of("DELETE")), len(server.of("PATCH"))) == (1, 0), "what answers checks needs no other path"
 
 
 async def test_silence_soon_after_a_repair_is_no_fault_of_the_path() -> None:

@@ -19,6 +19,7 @@ from appliance.media.api import (
     Directions,
     IceServers,
     ServerSession,
+    SessionBlocked,
     SessionClosed,
     SessionSilent,
     SessionSound,
@@ -201,6 +202,9 @@ class Way:
                         return END_REASONS["410/mediaLost"]
                     if self._was_up:
                         self._come_up(self.security)
+                case SessionBlocked(before=True):  # the path carries checks and reports: another may carry media too
+                    self._lose()
+                    return END_REASONS["410/mediaLost"]
                 case SessionClosed(why):
                     return END_REASONS[_ENDS.get(why, "410/mediaLost")]
                 case _:
