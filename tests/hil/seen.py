@@ -12,7 +12,7 @@ from av.video.frame import VideoFrame
 from hw.api import EncodedFrame, Fault, FaultKind
 from hw.faults import FaultLine
 
-__all__ = ["Seen", "luma", "pictures"]
+__all__ = ["Seen", "luma", "newest", "pictures"]
 
 
 class Seen:
@@ -40,9 +40,9 @@ class Seen:
     def until(self, condition: Callable[[], object], seconds: float = 10.0) -> float:
         """How long it took."""
         begin = time.monotonic()
-        with self._changed:
-            while not condition():
-                assert time.monotonic() - begin < seconds, f"{len(self.frames)} frames, {self.faults}"
+        while not condition():  # not under the lock: what decodes pictures here would keep the camera from delivering
+            assert time.monotonic() - begin < seconds, f"{len(self.frames)} frames, {self.faults}"
+            with self._changed:
                 self._changed.wait(0.02)  # not everything that is waited for is told
         return time.monotonic() - begin
 
@@ -50,6 +50,11 @@ class Seen:
         begin = len(self.frames)
         self.until(lambda: len(self.frames) >= begin + count, seconds)
         return self.frames[begin:]
+
+    def newer(self, count: int, seconds: float = 15.0) -> None:
+        """Until ``count`` pictures are here that the camera took from now on: none of them is on its way already."""
+        now = time.monotonic_ns() // 1000
+        self.until(lambda: sum(frame.pts_us > now for frame in list(self.frames)) >= count, seconds)
 
     def told(self, kind: FaultKind, active: bool) -> Callable[[], bool]:
         """Whether the newest word on ``kind`` is ``active``."""
@@ -60,6 +65,12 @@ def pictures(frames: list[EncodedFrame]) -> list[VideoFrame]:
     decoder = av.CodecContext.create("h264", "r")
     shown = [picture for frame in frames for picture in decoder.decode(av.Packet(frame.data))]
     return [*shown, *decoder.decode(None)]
+
+
+def newest(frames: list[EncodedFrame]) -> VideoFrame:
+    """The last picture, decoded from the last key frame on."""
+    key = max(n for n, frame in enumerate(frames) if frame.keyframe)
+    return pictures(frames[key:])[-1]
 
 
 def luma(picture: VideoFrame, x: float, y: float) -> int:

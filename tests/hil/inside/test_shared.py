@@ -18,7 +18,7 @@ from hw.pi.camera.usb import UsbSensor, find_usb
 from hw.pi.encoder.ladder import AGAIN_S
 from hw.pi.shot import Shot
 from tests.hil.devices import Encoder, camera
-from tests.hil.seen import Seen, luma, pictures
+from tests.hil.seen import Seen, luma, newest, pictures
 
 MODULES = ["hilenc", "vivid n_devs=1 node_types=0x1"]
 
@@ -54,9 +54,9 @@ def opened(seen: Seen) -> Iterator[Callable[..., PiCamera]]:
 
 
 def imported(seen: Seen, count: int = 20) -> int:
-    """How many of the next pictures the encoder read from memory of others."""
+    """How many pictures the encoder read from memory of others while ``count`` new ones were taken and delivered."""
     before = Encoder()["imported"]
-    seen.more(count)
+    seen.newer(count)
     return Encoder()["imported"] - before
 
 
@@ -114,10 +114,10 @@ def test_another_size_is_copied_and_its_own_is_shared_again(opened: Callable[...
     one.start(MODE, seen.frame)
     seen.more(10)
     one.set_mode(SMALL)
-    seen.until(lambda: pictures(seen.frames)[-1].width == SMALL.width)
+    seen.until(lambda: newest(list(seen.frames)).width == SMALL.width)
     assert imported(seen) == 0
     one.set_mode(MODE)
-    seen.until(lambda: pictures(seen.frames)[-1].width == MODE.width)
+    seen.until(lambda: newest(list(seen.frames)).width == MODE.width)
     assert imported(seen) >= 18
 
 
