@@ -56,6 +56,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.fixturenames.insert(place + 1, "never_blocks")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Adds to the file ``EDGECALL_UNSTEADY`` which tests failed first and were run again (scripts/test)."""
+    if name := os.environ.get("EDGECALL_UNSTEADY"):
+        with Path(name).open("a") as file:
+            file.writelines(f"{report.nodeid}\n" for report in terminalreporter.stats.get("rerun", []))
+
+
 @pytest.fixture(autouse=True)
 def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fails a test after which a thread, a child process or a descriptor is left that was not there before."""
