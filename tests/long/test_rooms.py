@@ -26,13 +26,13 @@ from tests.support.room_device import H264, ROOM, device, janus, same_as_server
 from tests.support.room_page import room_page
 from tests.support.room_report import RoomReport, Shown
 from tests.support.rough_way import is_media, rough_way
+from tests.support.senders import SENDS, senders
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.long, pytest.mark.peer, pytest.mark.timeout(3600)]
 
 LEAVE = END_REASONS["0/local"]
 FPS = 25  # of a bare H.264 stream without timing in it
-SENDS = api.MediaWanted(receive_audio=False, receive_video=False)
 LOOK_S = 2.5
 LOOKS = 5
 """At one step: a machine that has too much to do for a moment is no fault, a picture that stands is seen in each."""
@@ -239,24 +239,23 @@ async def test_a_bad_network_leaves_no_picture_standing(
         shown = Shown(door)
         report = RoomReport(server, way, door, shown, monkeypatch)
         stack.callback(report.close)
-        others = {name: await stack.enter_async_context(
-            device(server.url, name.lower(), camera=await asyncio.to_thread(clip, tmp_path, number)))
-            for number, name in enumerate(f"P{number}" for number in range(9))}
+        labels = [f"P{number}" for number in range(9)]
+        others = await stack.enter_async_context(senders(server.url, {
+            label: await asyncio.to_thread(clip, tmp_path, number) for number, label in enumerate(labels)}))
         await door.join()
         await door.connected()
-        for one in others.values():
-            await one.join(media=SENDS)
-            await one.connected()
+        for label in labels:
+            await others.join(label)
 
         loop = asyncio.get_running_loop()
 
         async def all_move(within_s: float, what: str) -> None:
             before = shown.count.copy()
             try:
-                await until(lambda: all(shown.count[label] > before[label] + 3 for label in others),
+                await until(lambda: all(shown.count[label] > before[label] + 3 for label in labels),
                             f"every picture moves {what}", within_s)
             except AssertionError as error:
-                moved = {label: shown.count[label] - before[label] for label in others}
+                moved = {label: shown.count[label] - before[label] for label in labels}
                 told = await report.tell()
                 with capsys.disabled():
                     print(f"\n  {error}: {moved}\n  {told}")
@@ -267,24 +266,21 @@ async def test_a_bad_network_leaves_no_picture_standing(
         while loop.time() - begun < ROUGH_S:
             spells += 1
             shown.stood.clear()
-            name, label = dice.choice([*WEATHER]), dice.choice([*others])
+            name, label = dice.choice([*WEATHER]), dice.choice(labels)
             way.change(WEATHER[name])
             if name == HALF_DEAD:
                 way.drop(way.subscriber, is_media)
             elif name == STANDING:
                 server.pause()
-            leg = others[label].leg
-            assert leg is not None
-            await leg.end(LEAVE)
+            await others.leave(label)
             await asyncio.sleep(SPELL_S.get(name, FAIR_S))
             server.go_on()
-            await others[label].join(media=SENDS)
-            await others[label].connected()
+            await others.join(label)
             way.change(Conditions())
             fair = loop.time()
             await all_move(AGAIN_S, f"in spell {spells}, after {name}")
             again[name] = max(again[name], round(1000 * (loop.time() - fair)))
-            stood[name] = max(stood[name], *(shown.stood[one] for one in others if one != label))
+            stood[name] = max(stood[name], *(shown.stood[one] for one in labels if one != label))
             await asyncio.sleep(max(0.0, fair + FAIR_S - loop.time()))
             assert not door.of(api.Ended), door.told
             await same_as_server(server, door)

@@ -1,0 +1,88 @@
+"""Appliances that send recorded pictures into a room, in a process of their own: nine of them and whoever watches them
+are more than one interpreter has time for, and on their walls they do not share one either.
+
+    async with senders(server.url, {"P0": "clip:/tmp/0.h264", ...}) as others:
+        await others.join("P0")         # connected
+        await others.leave("P0")
+
+Each line of standard input is one deed, ``join P0`` or ``leave P0``; each line of output says that it is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from appliance.providers import api
+from appliance.vocabulary import END_REASONS
+from tests.support.room_device import Device, device
+
+__all__ = ["SENDS", "Senders", "senders"]
+
+SENDS: Final = api.MediaWanted(receive_audio=False, receive_video=False)
+DONE_S: Final = 15.0
+ROOT: Final = Path(__file__).parents[2]
+
+
+class Senders:
+    """By name."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._says, self._hears = process.stdin, process.stdout
+
+    async def join(self, name: str) -> None:
+        await self._do(f"join {name}")
+
+    async def leave(self, name: str) -> None:
+        await self._do(f"leave {name}")
+
+    async def _do(self, deed: str) -> None:
+        self._says.write(f"{deed}\n".encode())
+        told = await asyncio.wait_for(self._hears.readline(), DONE_S)
+        assert told.decode().strip() == deed, f"{deed}: {told.decode().strip() or 'the senders are gone'}"
+
+
+@asynccontextmanager
+async def senders(url: str, cameras: Mapping[str, str]) -> AsyncIterator[Senders]:
+    """``cameras``: the source of each, by name."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.support.senders", url, *(f"{name}={camera}" for name, camera in cameras.items()),
+        cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
+    assert process.stdin is not None
+    try:
+        yield Senders(process)
+    finally:
+        process.stdin.close()  # they end with it
+        await process.wait()
+
+
+async def _obey(one: Device, deed: str) -> None:
+    if deed == "join":
+        await one.join(media=SENDS)
+        await one.connected()
+    elif one.leg is not None:
+        await one.leg.end(END_REASONS["0/local"])
+
+
+async def _main(url: str, *cameras: str) -> None:
+    loop = asyncio.get_running_loop()
+    lines = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    async with AsyncExitStack() as stack:
+        known: dict[str, Device] = {}
+        for name, _, camera in (one.partition("=") for one in cameras):
+            known[name] = await stack.enter_async_context(device(url, name.lower(), camera=camera))
+        async for line in lines:
+            deed, _, name = line.decode().strip().partition(" ")
+            await _obey(known[name], deed)
+            print(deed, name, flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(*sys.argv[1:]))
