@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from appliance.clock import Clock
 from appliance.link.api import Link
 from appliance.media.api import IceServers
-from appliance.media.ice_seam import is_of_use
+from appliance.media.ice_servers import is_of_use
 from appliance.media.server_watch import ServerWatch
 from appliance.media.studio import Studio
 from appliance.network import NetworkWatch

@@ -15,7 +15,7 @@ import pytest
 
 from appliance.media import servers as servers_of_settings
 from appliance.media.api import Directions, IceServers, SessionClosed, SessionSilent, SessionUp
-from appliance.media.ice_seam import is_of_use
+from appliance.media.ice_servers import is_of_use
 from appliance.media.server_watch import ServerWatch
 from appliance.media.servers import DOWN_S, ServerPool, why
 from appliance.media.studio import Studio
