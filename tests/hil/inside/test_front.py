@@ -182,9 +182,11 @@ def test_the_mute_line_silences_the_microphone_whatever_is_asked(chip: GpioChip,
         blocks.put(block.heard)
         return TONE
 
-    def hears(loud: bool) -> None:
-        end = time.monotonic() + 20.0
-        while (max(memoryview(blocks.get(timeout=5.0)).cast("h")) > 3000) is not loud:
+    def hears(loud: bool, blocks_on_end: int = 1) -> None:
+        end, count = time.monotonic() + 20.0, 0
+        while count < blocks_on_end:
+            heard = blocks.get(timeout=5.0)
+            count = count + 1 if (max(memoryview(heard).cast("h")) > 3000 if loud else not any(heard)) else 0
             assert time.monotonic() < end, f"{loud}"
 
     board = open_board("pi", BoardOptions(file=str(file)))
@@ -193,7 +195,7 @@ def test_the_mute_line_silences_the_microphone_whatever_is_asked(chip: GpioChip,
         board.audio.start(48_000, 10, exchange)
         hears(True)
         chip.pull(MUTE, up=False)
-        hears(False)
+        hears(False, 50)  # one alone may be of a loudspeaker that ran empty
         board.audio.set_volume(100)
         for _ in range(50):
             assert not any(blocks.get(timeout=5.0))
