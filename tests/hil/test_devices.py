@@ -16,7 +16,7 @@ FILES = sorted(set(INSIDE.glob("test_*.py")) - {INSIDE / "test_board.py"})
 
 
 @pytest.mark.lg_feature(["kernel", "faults"])
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(660)
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_on_the_device(device: Device, file: Path) -> None:
-    print(device.pytest(str(file), seconds=200))
+    print(device.pytest(str(file), seconds=600))

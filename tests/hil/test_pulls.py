@@ -25,9 +25,9 @@ BACK_S: Final = 2.0
 """From a pull to what is told of it, and from a device's return to its sound or picture at the peer: of each single
 time what the guest and this machine had nothing else to do in."""
 
-CLOCK_S: Final = 4.0
+CLOCK_S: Final = 7.0
 """The same by the clock, in the middle of all rounds. A call keeps the guest's one processor busy throughout, and
-machines differ by a factor of two: sound is back after 1.4 to 2.2 s."""
+machines differ by a factor of two: sound is back after 1.4 to 2.2 s where there is little other work."""
 
 WAIT_S: Final = 30.0
 """A machine that starves the guest makes single ones slower."""

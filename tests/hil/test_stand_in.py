@@ -75,7 +75,7 @@ def way(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
     (folder / "another").write_text(f"{GUEST} {(folder / 'other.pub').read_text()}")
     load = [word for module in MODULES for word in ("--load", module)]
     with (folder / "boot.log").open("w") as log, subprocess.Popen(
-        [HERE / "boot", "--tap", "tap0", "--out", out, *load, "--limit", "220", "--", HERE / "guest" / "board"],
+        [HERE / "boot", "--tap", "tap0", "--out", out, *load, "--limit", "900", "--", HERE / "guest" / "board"],
         stdin=subprocess.DEVNULL, stdout=log, stderr=log) as guest:
         try:
             deadline = time.monotonic() + 40

@@ -84,6 +84,7 @@ def _after_cut_trial(board: Board, boot: Boot, job: str) -> None:
     assert told_of(boot, job)["last"]["result"] == state["result"]["state"]
 
 
+@pytest.mark.timeout(2400)
 def test_a_cut_in_the_install_and_in_the_trial(board: Board, made: Made, server: Server, chance: Chance) -> None:
     """One appliance after the other: each cut finds what the one before has left."""
     luck = chance("install and trial")

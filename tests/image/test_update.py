@@ -26,7 +26,7 @@ def _default(board: Board) -> Choice:
     return Firmware(board.card).choose()
 
 
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(2400)
 def test_an_update_waits_for_the_end_of_a_call_is_tried_and_stays(board: Board, made: Made, server: Server) -> None:
     """Through the daemon's own door, fetched during a call."""
     before = board.switch_on()

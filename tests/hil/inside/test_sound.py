@@ -41,6 +41,7 @@ from tests.hil.heard import Listener, loud, starved
 from tests.hil.machine import Machine, free_s
 
 MODULES = ["snd-aloop index=0,1 enable=1,1 id=First,Second pcm_substreams=1,1", "snd-dummy index=2 id=Dummy"]
+pytestmark = pytest.mark.timeout(180)
 RATE, BLOCK = 48_000, 480
 HERTZ = 1030  # no whole number of periods in a block: one too few or too many is seen
 TONE = array("h", [round(9000 * math.sin(2 * math.pi * HERTZ * n / RATE)) for n in range(RATE)]).tobytes()
