@@ -81,8 +81,9 @@ def counts_a_stalled_receiver(audio: Audio, ring_ms: float = 45.0) -> None:
         return b""
 
     audio.start(48_000, 10, exchange)
-    assert done.wait(5.0)
+    came = done.wait(5.0)
     audio.stop()
+    assert came
     missed = sum(lost for _, lost in blocks)
     assert 10 <= missed <= 40
     assert abs(_gained_s(blocks[:40])) < ring_ms / 1000

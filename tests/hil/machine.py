@@ -91,6 +91,18 @@ class Machine:
         """Started now."""
         return Stopwatch(self)
 
+    def while_it_runs(self, check: Callable[[], object]) -> None:
+        """``check``, and up to four times again where it failed and the machine stood still in it."""
+        for attempt in range(5):
+            began = time.monotonic()
+            try:
+                check()
+            except AssertionError:
+                if attempt == 4 or self.stood_s(began, time.monotonic()) < STILL_S:
+                    raise
+            else:
+                return
+
 
 class Stopwatch:
     """From when it is made. What is judged is how long the processor was free, and the machine did not stand still:

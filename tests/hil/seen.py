@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -11,8 +12,9 @@ from av.video.frame import VideoFrame
 
 from hw.api import EncodedFrame, Fault, FaultKind
 from hw.faults import FaultLine
+from tests.hil.machine import Machine
 
-__all__ = ["Seen", "luma", "newest", "pictures"]
+__all__ = ["Seen", "longest_gap_s", "luma", "newest", "pictures"]
 
 
 class Seen:
@@ -71,6 +73,13 @@ def newest(frames: list[EncodedFrame]) -> VideoFrame:
     """The last picture, decoded from the last key frame on."""
     key = max(n for n, frame in enumerate(frames) if frame.keyframe)
     return pictures(frames[key:])[-1]
+
+
+def longest_gap_s(frames: list[EncodedFrame], machine: Machine) -> float:
+    """Seconds between two pictures in which the machine did not stand still, at most; below 0.1 not looked at."""
+    stamps = [frame.pts_us / 1e6 for frame in frames]
+    return max((after - before - machine.stood_s(before, after)
+                for before, after in itertools.pairwise(stamps) if after - before > 0.1), default=0.0)
 
 
 def luma(picture: VideoFrame, x: float, y: float) -> int:

@@ -20,6 +20,7 @@ from tests.contract import audio, camera, display, panel
 from tests.contract import board as whole
 from tests.contract.seen import Faults, until
 from tests.hil.devices import TEST_KERNEL
+from tests.hil.machine import Machine
 from tests.hil.rig import LoopedHeader, Rig, SimulatedHeader
 
 MODULES = ["hilenc", "vivid n_devs=1 node_types=0x1", "snd-aloop", "vkms"]
@@ -102,9 +103,10 @@ def test_blocks_come_at_their_pace_whole_and_with_what_was_played(board: Board) 
             return
 
 
-def test_a_stalled_receiver_is_counted_and_the_clock_goes_on(board: Board) -> None:
-    assert board.audio is not None
-    audio.counts_a_stalled_receiver(board.audio, ring_ms=120.0)
+def test_a_stalled_receiver_is_counted_and_the_clock_goes_on(board: Board, machine: Machine) -> None:
+    sound = board.audio
+    assert sound is not None
+    machine.while_it_runs(lambda: audio.counts_a_stalled_receiver(sound, ring_ms=120.0))
 
 
 def test_volume_is_bounded(board: Board) -> None:

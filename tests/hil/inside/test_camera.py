@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-import itertools
 import os
 import signal
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,15 +30,14 @@ from hw.pi.camera.usb import find_usb
 from hw.pi.encoder.ladder import AGAIN_S
 from tests.hil.devices import Bound, Encoder, camera
 from tests.hil.machine import Machine
-from tests.hil.seen import Seen, luma, pictures
+from tests.hil.seen import Seen, longest_gap_s, luma, pictures
 
 MODULES = ["hilenc", "vivid n_devs=1 node_types=0x1"]
+pytestmark = pytest.mark.timeout(180)
 
 MODE = VideoMode(640, 360, 30, 1_000_000)
 BLOCKED_S = 0.2
-"""No call blocks longer, whatever the device does."""
-GUEST_S = 0.3
-"""The machine under the guest may be busy with something else for as long."""
+"""No call waits longer, whatever the device does."""
 
 PLUG_S = 2.0
 """In which a pulled camera is told, and pictures of one that returned or from another encoder arrive."""
@@ -48,10 +45,10 @@ SLOW_S = 20.0
 """A machine that starves the guest may take so long; of it no more than ``PLUG_S`` may be waiting."""
 
 
-def quick(call: Callable[[], object]) -> None:
-    begin = time.monotonic()
+def quick(machine: Machine, call: Callable[[], object]) -> None:
+    watch = machine.stopwatch()
     call()
-    assert time.monotonic() - begin < BLOCKED_S + GUEST_S
+    watch.within(BLOCKED_S, "a call that may not block")
 
 
 def level(picture: Picture, x: float, y: float) -> int:
@@ -104,16 +101,17 @@ def test_it_is_found_by_where_it_is_plugged(one: PiCamera) -> None:
     assert (fact.present, fact.used, fact.simulated) == (True, True, False)
 
 
-def test_it_delivers_at_its_rate_by_the_hardware_encoder(one: PiCamera, seen: Seen) -> None:
-    quick(lambda: one.start(MODE, seen.frame))
+def test_it_delivers_at_its_rate_by_the_hardware_encoder(one: PiCamera, seen: Seen, machine: Machine) -> None:
+    quick(machine, lambda: one.start(MODE, seen.frame))
     seen.more(10)
     assert one.mode == MODE
     assert one.encoder is EncoderKind.HARDWARE
+    watch = machine.stopwatch()
     frames = seen.more(60)
+    watch.within(60 / 25, "60 pictures")
     lasted = seen.arrived[-1] - seen.arrived[-60]
     dwell = statistics.median(frame.delivered_us - frame.pts_us for frame in frames) / 1000
     print(f"{59 / lasted:.1f} pictures a second, {dwell:.1f} ms from capture to the daemon")
-    assert 59 / lasted >= 25
     assert seen.frames[0].keyframe
     assert [frame.pts_us for frame in frames] == sorted({frame.pts_us for frame in frames})
     frames = list(seen.frames)
@@ -122,14 +120,14 @@ def test_it_delivers_at_its_rate_by_the_hardware_encoder(one: PiCamera, seen: Se
     assert {(picture.width, picture.height) for picture in shown} == {(640, 360)}
     with pytest.raises(DeviceBusyError, match="started already"):
         one.start(MODE, seen.frame)
-    quick(one.stop)
+    quick(machine, one.stop)
     count = len(seen.frames)
     assert one.mode is None
     one.stop()
     assert len(seen.frames) == count
 
 
-def test_key_frame_bit_rate_and_size_while_it_runs(one: PiCamera, seen: Seen) -> None:
+def test_key_frame_bit_rate_and_size_while_it_runs(one: PiCamera, seen: Seen, machine: Machine) -> None:
     one.start(MODE, seen.frame)
     seen.more(10)
     assert not any(frame.keyframe for frame in seen.more(10))
@@ -140,14 +138,17 @@ def test_key_frame_bit_rate_and_size_while_it_runs(one: PiCamera, seen: Seen) ->
     seen.more(6)
     low = sum(len(frame.data) for frame in seen.more(30))
     assert 0.1 < low / high < 0.6
-    begin = len(seen.frames)
-    quick(lambda: one.set_mode(VideoMode(320, 180, 15, 300_000)))
-    seen.until(lambda: any(frame.keyframe for frame in seen.frames[begin:]), 1.0)
+    begin, watch = len(seen.frames), machine.stopwatch()
+    quick(machine, lambda: one.set_mode(VideoMode(320, 180, 15, 300_000)))
+    seen.until(lambda: any(frame.keyframe for frame in seen.frames[begin:]), SLOW_S)
+    watch.within(1.0, "a key frame of another size")
     first = next(n for n, frame in enumerate(seen.frames) if n >= begin and frame.keyframe)
+    watch = machine.stopwatch()
     frames = seen.more(30)
+    watch.within(30 / 12, "30 pictures of 15 a second")
     assert {picture.width for picture in pictures(seen.frames[first:])} == {320}
     rate = 29e6 / (frames[29].pts_us - frames[0].pts_us)
-    assert 12 <= rate <= 18
+    assert rate <= 18
     assert one.mode is not None
     assert (one.mode.width, one.mode.height, one.mode.fps) == (320, 180, 15)
 
@@ -228,7 +229,9 @@ def test_an_encoder_that_fails_is_left_within_two_seconds(
     assert len(pictures(frames[key:])) >= 5
 
 
-def test_an_encoder_that_recovers_is_used_again_while_the_camera_runs(one: PiCamera, seen: Seen) -> None:
+def test_an_encoder_that_recovers_is_used_again_while_the_camera_runs(
+    one: PiCamera, seen: Seen, machine: Machine
+) -> None:
     one.start(MODE, seen.frame)
     seen.more(10)
     Encoder()["unplug"] = 1
@@ -239,7 +242,7 @@ def test_an_encoder_that_recovers_is_used_again_while_the_camera_runs(one: PiCam
     assert one.encoder is EncoderKind.HARDWARE
     seen.more(10)
     frames = list(seen.frames)
-    assert max(later.pts_us - frame.pts_us for frame, later in itertools.pairwise(frames)) < 500_000
+    assert longest_gap_s(frames, machine) < 0.5
     assert len(pictures(frames)) >= len(frames) - 1
 
 
@@ -279,8 +282,8 @@ def test_pulled_in_use_and_back(one: PiCamera, seen: Seen, machine: Machine) -> 
     watch.within(PLUG_S, "told that it was pulled")
     told = next(fault for fault in seen.faults if fault.fault is FaultKind.PULLED)
     assert ("unplugged" in told.detail, told.device) == (True, "platform-vivid.0")
-    quick(one.request_keyframe)
-    quick(lambda: one.set_bitrate(500_000))
+    quick(machine, one.request_keyframe)
+    quick(machine, lambda: one.set_bitrate(500_000))
     with pytest.raises(DeviceMissingError):
         one.snapshot()
     assert [fact.present for fact in one.devices()] == [False]
@@ -293,9 +296,9 @@ def test_pulled_in_use_and_back(one: PiCamera, seen: Seen, machine: Machine) -> 
     assert [fact.present for fact in one.devices()] == [True]
 
 
-def test_a_camera_that_was_never_there(opened: Callable[..., PiCamera], seen: Seen) -> None:
+def test_a_camera_that_was_never_there(opened: Callable[..., PiCamera], seen: Seen, machine: Machine) -> None:
     one = opened(CameraConfig(devices=("usb-1-1.4:1.0",)))
-    quick(lambda: one.start(MODE, seen.frame))
+    quick(machine, lambda: one.start(MODE, seen.frame))
     seen.until(seen.told(FaultKind.MISSING, True))
     assert "usb-1-1.4:1.0" in seen.faults[-1].detail
     assert "platform-vivid.0" in seen.faults[-1].detail
@@ -312,14 +315,14 @@ def test_a_camera_that_is_required_is_missed_before_it_is_wanted(opened: Callabl
     seen.until(seen.told(FaultKind.MISSING, False))
 
 
-def test_busy_names_the_holder(one: PiCamera, seen: Seen) -> None:
+def test_busy_names_the_holder(one: PiCamera, seen: Seen, machine: Machine) -> None:
     path = find_usb()[0].path
     script = ("import sys,time; from hw.pi.camera.usb import *; from hw.api import VideoMode; "
               "s=UsbSensor(find_usb()[0], VideoMode(640, 360)); print('on', flush=True); time.sleep(60)")
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"on\n"
-        quick(lambda: one.start(MODE, seen.frame))
+        quick(machine, lambda: one.start(MODE, seen.frame))
         seen.until(seen.told(FaultKind.BUSY, True))
         told = next(fault for fault in seen.faults if fault.fault is FaultKind.BUSY)
         assert (str(holder.pid) in told.detail, told.device) == (True, "platform-vivid.0")
@@ -331,14 +334,14 @@ def test_busy_names_the_holder(one: PiCamera, seen: Seen) -> None:
     assert Path(path).exists()
 
 
-def test_a_process_that_hangs_is_killed_and_nobody_waits(one: PiCamera, seen: Seen) -> None:
+def test_a_process_that_hangs_is_killed_and_nobody_waits(one: PiCamera, seen: Seen, machine: Machine) -> None:
     one.start(MODE, seen.frame)
     seen.more(10)
     pid = one.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
-    quick(one.request_keyframe)
-    quick(lambda: one.set_mode(VideoMode(320, 180, 30, 300_000)))
+    quick(machine, one.request_keyframe)
+    quick(machine, lambda: one.set_mode(VideoMode(320, 180, 30, 300_000)))
     with pytest.raises(DeviceFailedError):
         one.snapshot(0.1)
     seen.until(lambda: one.pid not in (pid, None), 10.0)

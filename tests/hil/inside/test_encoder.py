@@ -19,11 +19,14 @@ from hw.pi.encoder.probe import encoder_nodes, find_encoder, plugged_encoders, p
 from hw.pi.encoder.session import EncoderError, floor_of
 from hw.sim.sources import nal_units
 from tests.hil.devices import Encoder
+from tests.hil.machine import Machine
 
 MODULES = ["hilenc"]
 
 MODE = VideoMode(640, 360, 30, 1_000_000)
 FALL_BACK_S = 2.0
+SLOW_S = 20.0
+"""A machine that starves the guest may take so long; of it no more than ``FALL_BACK_S`` may be waiting."""
 
 
 @pytest.fixture
@@ -197,21 +200,19 @@ def test_one_late_picture_is_waited_for(device: Encoder, encoder: CameraEncoder,
     ("encode_us", 120_000, "for each picture", FaultKind.FAILED),
     ("unplug", 1, "not there", FaultKind.PULLED),
 ])  # fmt: skip
-def test_what_fails_is_left_for_software(device: Encoder, encoder: CameraEncoder, told: Told, fault: str, value: int,
-                                         words: str, told_as: FaultKind) -> None:
+def test_what_fails_is_left_for_software(device: Encoder, encoder: CameraEncoder, told: Told, machine: Machine,
+                                         fault: str, value: int, words: str, told_as: FaultKind) -> None:
     device["fill"] = 0  # or what is damaged may be filler alone
     encoder.open(MODE)
     stream = Stream(encoder)
     stream.run(10)
-    begin = time.monotonic()
+    watch = machine.stopwatch()
     device[fault] = value
     encoder.force_keyframe()
     while encoder.kind is EncoderKind.HARDWARE:
         stream.step()
-        assert time.monotonic() - begin < FALL_BACK_S + 2, "it did not fall back"
-    lasted = time.monotonic() - begin
-    print(f"{fault}: software after {lasted:.2f} s")
-    assert lasted < FALL_BACK_S
+        assert time.monotonic() - watch.begin < SLOW_S, "it did not fall back"
+    watch.within(FALL_BACK_S, f"{fault}: software")
     before = max(n for n, unit in enumerate(stream.units) if unit.keyframe)  # where software began, at once
     kind, reason = told.now
     assert (kind, told.fault) == (EncoderKind.SOFTWARE, told_as)

@@ -18,11 +18,18 @@ from hw.pi.camera.usb import EXPOSURE_ABSOLUTE, EXPOSURE_AUTO, FOCUS_ABSOLUTE, F
 from hw.pi.v4l2 import Node
 from hw.sim.sources import nal_units
 from tests.hil.devices import Encoder, H264Camera
+from tests.hil.machine import Machine
 from tests.hil.seen import Seen, luma, pictures
 
 MODULES = ["hilenc"]
+pytestmark = pytest.mark.timeout(180)
 
 MODE = VideoMode(640, 360, 30, 1_000_000)
+KEY_S = 1.0
+"""In which a key frame that somebody needs arrives."""
+PLUG_S = 2.0
+SLOW_S = 20.0
+"""A machine that starves the guest may take so long; of it no more than the times above may be waiting."""
 CONTROLS, UNIT = 1, 2
 STEERED = pytest.mark.parametrize("steer", [CONTROLS, UNIT], ids=["controls", "unit"])
 
@@ -128,24 +135,27 @@ def test_a_snapshot_is_of_its_key_frame(opened: Callable[..., PiCamera], seen: S
     assert one.encoder is EncoderKind.CAMERA
 
 
-def test_a_smaller_mode_is_decoded_and_encoded_again_and_back(opened: Callable[..., PiCamera], seen: Seen) -> None:
+def test_a_smaller_mode_is_decoded_and_encoded_again_and_back(opened: Callable[..., PiCamera], seen: Seen,
+                                                              machine: Machine) -> None:
     one, small = opened(camera_period=0), list[Picture]()
     one.preview(small.append)
     one.start(MODE, seen.frame)
     seen.more(10)
     assert not small, "there are no raw pictures of what is passed through"
-    begin = len(seen.frames)
+    begin, watch = len(seen.frames), machine.stopwatch()
     one.set_mode(VideoMode(320, 180, 15, 300_000))
-    seen.until(lambda: any(frame.keyframe for frame in seen.frames[begin:]), 1.0)
+    seen.until(lambda: any(frame.keyframe for frame in seen.frames[begin:]), SLOW_S)
+    watch.within(KEY_S, "a key frame of a smaller mode")
     first = next(n for n, frame in enumerate(seen.frames) if n >= begin and frame.keyframe)
     seen.more(15)
     assert one.encoder is EncoderKind.HARDWARE
     assert {picture.width for picture in pictures(seen.frames[first:])} == {320}
     seen.until(lambda: small)
     Image.open(io.BytesIO(one.snapshot()))
-    begin = len(seen.frames)
+    begin, watch = len(seen.frames), machine.stopwatch()
     one.set_mode(MODE)
-    seen.until(lambda: any(frame.keyframe for frame in seen.frames[begin:]), 1.0)
+    seen.until(lambda: any(frame.keyframe for frame in seen.frames[begin:]), SLOW_S)
+    watch.within(KEY_S, "a key frame of the camera's own")
     first = next(n for n, frame in enumerate(seen.frames) if n >= begin and frame.keyframe)
     seen.more(15)
     assert one.encoder is EncoderKind.CAMERA
@@ -159,19 +169,22 @@ def test_a_smaller_mode_is_decoded_and_encoded_again_and_back(opened: Callable[.
     ({"camera_steer": 0}, "cannot be asked for"),
 ], ids=["b", "profile", "key", "steer"])  # fmt: skip
 def test_what_is_of_no_use_is_left_for_its_raw_pictures(
-    device: H264Camera, opened: Callable[..., PiCamera], seen: Seen, settings: dict[str, int], words: str,
+    device: H264Camera, opened: Callable[..., PiCamera], seen: Seen, machine: Machine, settings: dict[str, int],
+    words: str,
 ) -> None:  # fmt: skip
     one = opened(**settings)
     one.start(MODE, seen.frame)
     seen.more(10)
     one.request_keyframe()
     seen.until(lambda: words in fact(one).note, 12.0)
-    begin = len(seen.frames)
-    seen.until(lambda: len(seen.frames) > begin and device["camera_passing"] == 0, 2.0)
+    begin, watch = len(seen.frames), machine.stopwatch()
+    seen.until(lambda: len(seen.frames) > begin and device["camera_passing"] == 0, SLOW_S)
+    watch.within(2.0, "its raw pictures")
     assert one.encoder is EncoderKind.HARDWARE
-    begin = len(seen.frames)
+    begin, watch = len(seen.frames), machine.stopwatch()
     one.request_keyframe()
-    seen.until(lambda: any(frame.keyframe for frame in seen.frames[begin:]), 1.0)
+    seen.until(lambda: any(frame.keyframe for frame in seen.frames[begin:]), SLOW_S)
+    watch.within(KEY_S, "a key frame of the raw pictures")
     first = next(n for n, frame in enumerate(seen.frames) if n >= begin and frame.keyframe)
     seen.more(10)
     shown = pictures(seen.frames[first:])
@@ -224,15 +237,18 @@ def test_lens_and_exposure_are_set_at_the_node(opened: Callable[..., PiCamera], 
 
 
 def test_pulled_while_it_is_passed_through_and_back(device: H264Camera, opened: Callable[..., PiCamera], seen: Seen,
-                                                    ) -> None:
+                                                    machine: Machine) -> None:
     one = opened()
     one.start(MODE, seen.frame)
     seen.more(10)
+    watch = machine.stopwatch()
     device.unplug()
-    seen.until(seen.told(FaultKind.PULLED, True), 2.0)
-    begin = len(seen.frames)
+    seen.until(seen.told(FaultKind.PULLED, True), SLOW_S)
+    watch.within(PLUG_S, "told that it was pulled")
+    begin, watch = len(seen.frames), machine.stopwatch()
     device.plug()
-    seen.until(lambda: len(seen.frames) >= begin + 5, 5.0)
+    seen.until(lambda: len(seen.frames) >= begin + 5, SLOW_S)
+    watch.within(5.0, "five pictures of the one that returned")
     assert seen.frames[begin].keyframe
     assert one.encoder is EncoderKind.CAMERA
 

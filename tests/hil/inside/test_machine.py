@@ -22,8 +22,11 @@ while time.monotonic() < end:
 
 def test_a_wait_counts_as_one() -> None:
     with Machine() as machine:
-        watch = machine.stopwatch()
-        time.sleep(1.0)
+        for _ in range(5):  # the first second in which the machine did not stand still
+            watch = machine.stopwatch()
+            time.sleep(1.0)
+            if machine.stood_s(watch.begin, time.monotonic()) < 0.1:
+                break
         assert watch.waited_s > 0.6
         with pytest.raises(AssertionError, match=r"the device: after 1\.\d+ s, of which .* 0\.5 s are allowed"):
             watch.within(0.5, "the device")
@@ -41,9 +44,11 @@ def test_work_counts_as_none() -> None:
 
 def test_what_keeps_all_else_from_running_is_the_machine_s() -> None:
     with Machine() as machine:
-        begin = time.monotonic()
-        time.sleep(0.3)
-        quiet = machine.stood_s(begin, time.monotonic())
+        quiet = 1.0
+        for _ in range(5):
+            begin = time.monotonic()
+            time.sleep(0.3)
+            quiet = min(quiet, machine.stood_s(begin, time.monotonic()))
         begin = time.monotonic()
         subprocess.run([sys.executable, "-I", "-S", "-c", HELD], check=True)
         assert machine.stood_s(begin, time.monotonic()) > 0.8 > quiet

@@ -126,9 +126,10 @@ def run(trouble: str) -> dict[str, Any]:
         before = handed
         more(10)
         found["by_picamera2_again"] = handed - before
-    begin = time.monotonic()
-    camera.handle({"do": "stop", "generation": 1})
-    found["stop_s"] = round(time.monotonic() - begin, 2)
+    with Machine() as machine:
+        watch = machine.stopwatch()
+        camera.handle({"do": "stop", "generation": 1})
+        found["stop_s"] = round(watch.waited_s, 2)
     decoder = av.CodecContext.create("h264", "r")
     if refused or trouble == "none":
         shown = [one for frame in owner.frames for one in decoder.decode(av.Packet(frame.data))]

@@ -23,6 +23,7 @@ from hw.faults import FaultLine
 from hw.pi.camera.config import CameraConfig
 from hw.pi.camera.csi import CsiSensor, csi_streams, find_csi
 from hw.pi.camera.part import open_camera
+from tests.hil.machine import Machine
 
 PICTURES = 10
 LIMIT_S = 60.0
@@ -109,9 +110,10 @@ keyed = until(lambda: any(one.keyframe for one in frames[first:]))
 still = Image.open(io.BytesIO(camera.snapshot(20.0)))
 encoder = camera.encoder.value
 late = time.monotonic_ns() // 1000 - frames[-1].pts_us
-stop = time.monotonic()
-camera.stop()
-stopped = time.monotonic() - stop
+with Machine() as machine:
+    watch = machine.stopwatch()
+    camera.stop()
+    stopped = watch.waited_s
 decoder = av.CodecContext.create("h264", "r")
 pictures = [picture for one in frames for picture in decoder.decode(av.Packet(one.data))]
 rows = [bytes(picture.planes[0])[180 * picture.planes[0].line_size :][:640] for picture in pictures]
