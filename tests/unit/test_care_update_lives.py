@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -145,6 +146,7 @@ class Life:
                 lambda: run.update.job is None or self.world.service.status["phase"] != phase, within_s)
 
 
+@pytest.mark.timeout(120)  # days of many services are work for a machine that has other things to do
 @given(st.sampled_from(SETTINGS), BEGUN, st.lists(STEP, max_size=8))
 def test_nobody_is_cut_off_and_each_job_ends_once(
         settings: UpdateSettings, begun: list[tuple[str, Any]], steps: list[tuple[str, Any]]) -> None:
