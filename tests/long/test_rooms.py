@@ -127,9 +127,9 @@ async def test_nine_publishers_come_and_go_a_hundred_times(tmp_path: Path, capsy
         server = await stack.enter_async_context(janus(tmp_path / "janus", {ROOM: {**H264, "publishers": 20}}))
         door = await stack.enter_async_context(device(server.url, "door"))
         shown = Shown(door)
-        others = {name: await stack.enter_async_context(
-            device(server.url, name, camera=await asyncio.to_thread(clip, tmp_path, number)))
-            for number, name in enumerate(f"p{number}" for number in range(8))}
+        names = [f"p{number}" for number in range(8)]
+        others = await stack.enter_async_context(senders(server.url, {
+            name: await asyncio.to_thread(clip, tmp_path, number) for number, name in enumerate(names)}))
         url = await stack.enter_async_context(room_page())
         browser = await stack.enter_async_context(chromium(880))
         page = await browser.open(url)
@@ -141,8 +141,7 @@ async def test_nine_publishers_come_and_go_a_hundred_times(tmp_path: Path, capsy
             """Pictures that this one has sent."""
             if label == "Olga":
                 return int(await page.evaluate("() => sent('Olga')"))
-            return next(int(row["framesSent"]) for row in await others[label.lower()].stats()
-                        if row["type"] == "outbound-rtp" and row["kind"] == "video")
+            return await others.sent(label.lower())
 
         async def shares_of(labels: set[str]) -> dict[str, float]:
             """Pictures shown, of those sent meanwhile."""
@@ -156,16 +155,13 @@ async def test_nine_publishers_come_and_go_a_hundred_times(tmp_path: Path, capsy
                 words = "([url, room]) => enter(url, room, 'Olga')" if name not in inside else "() => exit('Olga')"
                 await page.evaluate(words, *([[server.url, ROOM]] if name not in inside else []))
             elif name in inside:
-                leg = others[name].leg
-                assert leg is not None
-                await leg.end(LEAVE)
+                await others.leave(name)
             else:
-                await others[name].join(media=SENDS)
-                await others[name].connected()
+                await others.join(name)
             inside.symmetric_difference_update({name})
 
         for number in range(STEPS):
-            await step(dice.choice([*others, "olga"]) if number >= 9 else [*others, "olga"][number])
+            await step(dice.choice([*names, "olga"]) if number >= 9 else [*names, "olga"][number])
             labels = {name.title() for name in inside}
             await until(lambda labels=labels: set(door.members) == labels == set(door.tiles),  # type: ignore[misc]
                         f"step {number}: {sorted(labels)} at the door, and nobody else", 15)

@@ -3,9 +3,10 @@ are more than one interpreter has time for, and on their walls they do not share
 
     async with senders(server.url, {"P0": "clip:/tmp/0.h264", ...}) as others:
         await others.join("P0")         # connected
+        await others.sent("P0")         # pictures
         await others.leave("P0")
 
-Each line of standard input is one deed, ``join P0`` or ``leave P0``; each line of output says that it is done.
+Each line of standard input is one deed, as ``join P0``; each line of output says that it is done, and how many.
 """
 
 from __future__ import annotations
@@ -42,10 +43,15 @@ class Senders:
     async def leave(self, name: str) -> None:
         await self._do(f"leave {name}")
 
-    async def _do(self, deed: str) -> None:
+    async def sent(self, name: str) -> int:
+        """Pictures of this time in the room."""
+        return await self._do(f"sent {name}")
+
+    async def _do(self, deed: str) -> int:
         self._says.write(f"{deed}\n".encode())
-        told = await asyncio.wait_for(self._hears.readline(), DONE_S)
-        assert told.decode().strip() == deed, f"{deed}: {told.decode().strip() or 'the senders are gone'}"
+        told = (await asyncio.wait_for(self._hears.readline(), DONE_S)).decode()
+        assert told.startswith(f"{deed} "), f"{deed}: {told.strip() or 'the senders are gone'}"
+        return int(told.removeprefix(deed))
 
 
 @asynccontextmanager
@@ -62,12 +68,16 @@ async def senders(url: str, cameras: Mapping[str, str]) -> AsyncIterator[Senders
         await process.wait()
 
 
-async def _obey(one: Device, deed: str) -> None:
+async def _obey(one: Device, deed: str) -> int:
+    if deed == "sent":
+        return next(int(row["framesSent"]) for row in await one.stats()
+                    if row["type"] == "outbound-rtp" and row["kind"] == "video")
     if deed == "join":
         await one.join(media=SENDS)
         await one.connected()
     elif one.leg is not None:
         await one.leg.end(END_REASONS["0/local"])
+    return 0
 
 
 async def _main(url: str, *cameras: str) -> None:
@@ -80,8 +90,7 @@ async def _main(url: str, *cameras: str) -> None:
             known[name] = await stack.enter_async_context(device(url, name.lower(), camera=camera))
         async for line in lines:
             deed, _, name = line.decode().strip().partition(" ")
-            await _obey(known[name], deed)
-            print(deed, name, flush=True)
+            print(deed, name, await _obey(known[name], deed), flush=True)
 
 
 if __name__ == "__main__":
