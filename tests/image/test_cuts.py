@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.image.appliance import installing, ready, restarted, status, told_of
+from tests.image.appliance import installing, ready, restarted, result_of, status, told_of
 from tests.image.board import Board, Boot
 from tests.image.conftest import Made
 from tests.image.firmware import Choice, Firmware
@@ -21,6 +21,8 @@ Chance = Callable[[str], random.Random]
 INSTALL_S = 300.0
 TRIAL_S = 75.0
 """Of a trial, from its first command on, that is cut at any point: the health gate watches for a minute of it."""
+GATE_S = 300.0
+"""As in tests/image/test_update.py."""
 
 
 def _well(board: Board, boot: Boot, slot: str) -> None:
@@ -75,9 +77,18 @@ def _install(boot: Boot, url: str, job: str) -> None:
 
 
 def _after_cut_trial(board: Board, boot: Boot, job: str) -> None:
-    """Either system runs: the new one only if it was found well before."""
+    """Either system runs: the new one only if it was found well before. Cut so early that it had left no word, it is
+    still to be tried, and then is."""
     _well(board, boot, boot.slot)
     state = status(boot)
+    if state["phase"] == "pending":
+        assert (boot.slot, state["job"]) == ("A", job), state
+        print("the trial had left no word: it is tried again")
+        boot = restarted(board, boot)
+        assert (boot.slot, boot.choice.tried) == ("B", True)
+        ready(boot)
+        assert result_of(boot, job, GATE_S)["state"] == "succeeded"
+        state = status(boot)
     assert state["result"]["id"] == job, state
     assert state["result"]["state"] == ("succeeded" if boot.slot == "B" else "rolledBack"), state
     assert state["phase"] == "idle", state
