@@ -36,11 +36,12 @@ find_python() {
 
 # -- Debian packages ------------------------------------------------------------------------------------------------------
 
-missing=()
+missing=() wanted=()
 venv_options=() # of a virtual environment that is made
 want() { # PACKAGE COMMAND...: the package is missing if the command fails
   local package=$1
   shift
+  wanted+=("$package")
   "$@" >/dev/null 2>&1 || [[ " ${missing[*]} " == *" $package "* ]] || missing+=("$package")
 }
 on_path() { command -v "$1"; }
