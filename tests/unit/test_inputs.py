@@ -1,5 +1,5 @@
-"""When the long suites run again: ``tests/image/inputs`` and ``tests/hil/inputs``, each in a checkout of its own, with
-dpkg played."""
+"""When the long suites run again: ``tests/image/inputs``, ``tests/hil/inputs`` and ``tests/peers/inputs``, each in a
+checkout of its own, with dpkg played."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ FILES: Final = {
               "README.md", "tests/hil/rig.py"],
     "hil": ["hw/camera.py", "appliance/it's one.py", "tests/support/lag.py", "scripts/hil", "scripts/netns",
             "README.md", "image/build"],
+    "peers": ["hw/camera.py", "appliance/it's one.py", "tests/support/lag.py", "scripts/peers", "config/board.toml",
+              "README.md", "image/build"],
 }  # fmt: skip
 """Of each suite's checkout; of the last two its outcome does not depend."""
 DPKG = """#!/bin/sh
@@ -35,7 +37,7 @@ esac
 
 
 class Checkout:
-    """A small one, and beside it two kernels, a suite of Debian, and what dpkg knows of this machine and of that."""
+    """A small one, and beside it two kernels (or folders of peers), a suite of Debian, and what dpkg knows of each."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name, self.folder, self.tree = name, folder, folder / "tree"
@@ -46,6 +48,7 @@ class Checkout:
         shutil.copy(ROOT / "tests" / name / "inputs", self.program)
         for beside in ("bin", "kernel-1", "kernel-2", "suite"):
             (folder / beside).mkdir()
+            (folder / beside / "packages").write_text(f"{beside} 1.0\n")
         (folder / "packages").write_text("e2fsprogs 1.47.0\n")
         (folder / "suite/packages").write_text("python3-libcamera 0.4.0-7\n")
         (folder / "bin/dpkg-query").write_text(DPKG)
@@ -61,9 +64,11 @@ class Checkout:
     def inputs(self, kernel: str = "kernel-1") -> str:
         path = os.pathsep.join([f"{self.folder}/bin", str(Path(sys.executable).parent), os.environ["PATH"]])
         environ = os.environ | {"PATH": path, "HERE": str(self.folder)}
-        suite = [self.folder / "suite"] if self.name == "hil" else []
-        return subprocess.run([self.program, self.folder / kernel, *suite], check=True, env=environ,
-                              stdout=subprocess.PIPE, text=True, cwd="/").stdout
+        words = {"image": [kernel], "hil": [kernel, "suite"],
+                 "peers": ["peers", "--root", kernel, "--root", "suite", "e2fsprogs", "mtools"]}[self.name]
+        words = [str(self.folder / word) if (self.folder / word).is_dir() else word for word in words]
+        return subprocess.run([self.program, *words], check=True, env=environ, stdout=subprocess.PIPE, text=True,
+                              cwd="/").stdout
 
 
 @functools.cache  # each asks pip, which takes half a second
@@ -85,6 +90,8 @@ OWN: Final[dict[str, dict[str, Change]]] = {
     "image": {"lock": lambda one: one.write("image/lock/uml", "otherwise")},
     "hil": {"netns": lambda one: one.write("scripts/netns", "otherwise"),
             "suite": lambda one: (one.folder / "suite/packages").write_text("python3-libcamera 0.5.0-1\n")},
+    "peers": {"config": lambda one: one.write("config/board.toml", "otherwise"),
+              "suite": lambda one: (one.folder / "suite/packages").write_text("janus 1.4.0-1\n")},
 }  # fmt: skip
 
 
@@ -99,7 +106,7 @@ def test_what_the_outcome_depends_on_makes_other_inputs(suite: str, change: Chan
 
 
 @pytest.mark.parametrize("suite", FILES)
-def test_another_kernel_makes_other_inputs_and_a_page_does_not(suite: str, tmp_path: Path) -> None:
+def test_another_kernel_or_peer_makes_other_inputs_and_a_page_does_not(suite: str, tmp_path: Path) -> None:
     checkout, before = Checkout(suite, tmp_path), unchanged(suite)
     assert checkout.inputs() == before, "wherever the checkout lies"
     assert checkout.inputs("kernel-2") != before
@@ -107,4 +114,4 @@ def test_another_kernel_makes_other_inputs_and_a_page_does_not(suite: str, tmp_p
         checkout.write(beside, "otherwise")
     assert checkout.inputs() == before
     assert "pytest==" in before, "the Python packages"
-    assert ("mtools: none" in before) == (suite == "image")
+    assert ("mtools: none" in before) == (suite != "hil")
