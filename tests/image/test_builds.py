@@ -17,8 +17,10 @@ from packageurl import PackageURL
 
 from edgecall_build import lock
 from tests.image.appliance import edgecall, installing, ready, status
-from tests.image.board import Board
+from tests.image.board import Board, Boot
 from tests.image.conftest import Made, copy_card
+from tests.image.firmware import Card
+from tests.image.first_file import NAME
 from tests.image.machines import Virt
 from tests.image.server import Server
 from tests.support.bill import faults_of
@@ -32,6 +34,17 @@ EMULATED_S: Final = 900.0
 WITHOUT: Final = {"clockNotSynchronised", "noMicrophoneDevicesEnumerated", "noSpeakerDevicesEnumerated"}
 """What it says of a computer that has no time server and no sound card, and nothing else."""
 DAEMON_UPDATE_BYTES: Final = 40e6
+SSID, PASSWORD = "Hall of doors", "open sesame, says the lamp"
+WLAN: Final = "10.97.0.2/24"
+FIRST_FILE: Final = f"""\
+[system]
+hostname = "arm-door"
+[network]
+country = "DE"
+wifi = [{{ ssid = "{SSID}", password = "{PASSWORD}" }}]
+[network.wlan]
+address = "{WLAN}"
+"""
 LOOK: Final = """
 . "$1/lib.sh"
 work=$2 SOURCE_DATE_EPOCH=0
@@ -168,14 +181,32 @@ def test_an_update_of_the_daemon_alone_fetches_little(another_daemon: Path, boar
 
 @pytest.mark.long
 def test_the_image_for_arm_boots_to_a_running_daemon(made: Made, tmp_path: Path) -> None:
+    """And has what the kernel of User Mode Linux lacks: swap in memory that is compressed, and radios."""
     image = _built("virt-arm64", made, tmp_path / "out")
     copy_card(image, tmp_path / "card.img")
+    Card(tmp_path / "card.img").put(1, NAME, FIRST_FILE.encode())
     with Board(tmp_path / "card.img", tmp_path, Virt()) as board:
         boot = board.switch_on().wait_hello(EMULATED_S)
         ready(boot, EMULATED_S)
         assert boot.run("uname -m", EMULATED_S) == "aarch64"
+        assert boot.run("hostname", EMULATED_S) == "arm-door"
         assert status(boot)["slot"] == "A"
         health = edgecall(boot, "health", seconds=EMULATED_S, check=False)
         assert set(health["causes"]) <= WITHOUT, health
+        assert boot.run("swapon --show=NAME --noheadings", EMULATED_S).startswith("/dev/zram")
+        _joins_a_radio_network(boot)
         with boot.follow("systemctl poweroff"):
             board.wait_off(EMULATED_S)
+
+
+def _joins_a_radio_network(boot: Boot) -> None:
+    """Two radios of the kernel's mac80211_hwsim, which hear each other: one is made the access point, by hand, and the
+    other finds it by the first boot file alone."""
+    boot.run("modprobe mac80211_hwsim radios=2", EMULATED_S)
+    # udev has started iwd
+    boot.run("until iwctl device wlan0 show && iwctl device wlan1 show; do sleep 1; done", EMULATED_S)
+    boot.run("iwctl device wlan1 set-property Mode ap", EMULATED_S)
+    boot.run(f"until iwctl ap wlan1 start '{SSID}' '{PASSWORD}'; do sleep 1; done", EMULATED_S)
+    boot.run(f"until ip -4 address show dev wlan0 | grep -F 'inet {WLAN}'; do sleep 1; done", EMULATED_S)
+    shown = boot.run("iwctl station wlan0 show", EMULATED_S)
+    assert SSID in shown, shown

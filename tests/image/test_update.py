@@ -65,6 +65,24 @@ def test_an_update_waits_for_the_end_of_a_call_is_tried_and_stays(board: Board, 
     assert told["other"] == {"version": made.versions["flashed"], "state": "good"}, told
 
 
+@pytest.mark.long
+def test_a_whole_update_of_a_device_that_nobody_uses(board: Board, made: Made, server: Server) -> None:
+    """Its time counts from the accepted request, on a device that has been idle for a minute, to the commit."""
+    before = board.switch_on()
+    ready(before)
+    time.sleep(IDLE_S)
+    answer = edgecall(before, "update.install", server.url(made.bundles["good"]), "--version", made.versions["good"])
+    assert answer["result"] in ("accepted", "done"), answer
+    asked = time.monotonic()
+    trial = board.after(before, INSTALL_S)
+    restarted_s = trial.began - asked
+    ready(trial)
+    result = result_of(trial, str(status(trial)["job"]), GATE_S)
+    print(f"a whole update: {time.monotonic() - asked:.1f} s, {restarted_s:.1f} of them to the restart")
+    assert (result["state"], result["version"]) == ("succeeded", made.versions["good"])
+    assert _default(board).partition == 3
+
+
 def test_a_sick_update_undoes_itself_and_says_why(board: Board, made: Made, server: Server) -> None:
     before = board.switch_on()
     ready(before)
