@@ -10,6 +10,7 @@ import json
 import logging
 import time
 from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args
 
@@ -31,8 +32,9 @@ T = TypeVar("T", "Job", "Result")
 
 
 def utc(seconds: float | None = None) -> str:
-    """RFC 3339, whole seconds."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() if seconds is None else seconds))
+    """RFC 3339, in milliseconds: a time tells one result of a job from the next, and two may be of one second."""
+    at = datetime.fromtimestamp(time.time() if seconds is None else seconds, UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True, slots=True)

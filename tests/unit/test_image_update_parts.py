@@ -140,6 +140,15 @@ def test_a_job_and_its_end_outlive_the_process(tmp_path: Path) -> None:
     assert (record.job(), record.result()) == (None, result)
 
 
+def test_two_ends_of_one_job_have_two_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The appliance tells by it what it has told before: an end that came within the second of the last was lost."""
+    ends = []
+    for at in (1_796_083_200.250, 1_796_083_200.251):
+        monkeypatch.setattr("edgecall_image.record.time.time", lambda at=at: at)
+        ends.append(Result("j-1", "failed", None).at)
+    assert ends == ["2026-12-01T00:00:00.250Z", "2026-12-01T00:00:00.251Z"]
+
+
 def test_a_cut_between_result_and_job_is_an_end(tmp_path: Path) -> None:
     record = Record(tmp_path)
     record.set_job(Job("j-1", "B", "rebooting"))
