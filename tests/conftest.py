@@ -14,6 +14,7 @@ from pathlib import Path
 
 import forbiddenfruit  # type: ignore[import-untyped]
 import pytest
+import pytest_timeout
 from blockbuster import BlockBuster
 from hypothesis import HealthCheck, settings
 
@@ -54,6 +55,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             place = item.fixturenames.index("nothing_left") + 1 if "nothing_left" in item.fixturenames else 0
             item.fixturenames.insert(place, "no_task_left")
             item.fixturenames.insert(place + 1, "never_blocks")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A second run has its whole time again: pytest-timeout sets one clock for all runs of a test, and takes it away at
+    the first failure (pytest-rerunfailures, issue 99)."""
+    if getattr(item, "execution_count", 1) > 1:
+        limits = pytest_timeout._get_item_settings(item)
+        if limits.timeout:
+            item.ihook.pytest_timeout_set_timer(item=item, settings=limits)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
