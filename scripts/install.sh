@@ -15,6 +15,11 @@ die() {
   exit 1
 }
 
+# What passed at its second run alone (tests/conftest.py writes it down). A stage that has such a one leaves no record of having passed.
+tell_unsteady() {
+  sort -u "$EDGECALL_UNSTEADY" | sed 's/^/unsteady, failed at first and was run again: /'
+}
+
 # -- Python ---------------------------------------------------------------------------------------------------------------
 
 suits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
@@ -36,12 +41,11 @@ find_python() {
 
 # -- Debian packages ------------------------------------------------------------------------------------------------------
 
-missing=() wanted=()
+missing=()
 venv_options=() # of a virtual environment that is made
 want() { # PACKAGE COMMAND...: the package is missing if the command fails
   local package=$1
   shift
-  wanted+=("$package")
   "$@" >/dev/null 2>&1 || [[ " ${missing[*]} " == *" $package "* ]] || missing+=("$package")
 }
 on_path() { command -v "$1"; }
