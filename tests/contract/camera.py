@@ -107,7 +107,7 @@ def follows_the_bitrate(camera: Camera, late_s: float = 0.0) -> None:
         return sum(len(unit.data) * 8 for unit in part) * 1e6 * 29 / 30 / (part[-1].pts_us - part[0].pts_us)
 
     frames.wait(15, 5.0 + late_s)
-    for _ in range(5):  # it is less in a second in which the machine stood still
+    for _ in range(5 if late_s else 2):  # it is less in a second in which the machine stood still
         if (high := rate_of_a_second()) > 1_200_000:
             break
     camera.set_bitrate(300_000)
