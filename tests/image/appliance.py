@@ -13,7 +13,7 @@ from edgecall_image.layout import SOCKET
 from tests.image.board import Board, Boot, Gone
 
 __all__ = [
-    "Json", "ask", "edgecall", "installing", "journal", "ready", "restarted", "result_of",
+    "GATE_S", "Json", "ask", "edgecall", "installing", "journal", "ready", "restarted", "result_of",
     "status", "told_of", "watching",
 ]
 
@@ -22,6 +22,8 @@ Json = dict[str, Any]
 READY_S: Final = 300.0
 """To the daemon's READY, on a machine with other work; the goal of 30 s is printed, not asserted."""
 INSTALL_S: Final = 240.0
+GATE_S: Final = 300.0
+"""By then the health gate has decided; over a minute is what it watches."""
 
 _CLIENT: Final = f"""
 import socket, sys

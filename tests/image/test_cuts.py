@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.image.appliance import installing, ready, restarted, result_of, status, told_of
+from tests.image.appliance import GATE_S, installing, ready, restarted, result_of, status, told_of
 from tests.image.board import Board, Boot
 from tests.image.conftest import Made
 from tests.image.firmware import Choice, Firmware
@@ -21,8 +21,8 @@ Chance = Callable[[str], random.Random]
 INSTALL_S = 300.0
 TRIAL_S = 75.0
 """Of a trial, from its first command on, that is cut at any point: the health gate watches for a minute of it."""
-GATE_S = 300.0
-"""As in tests/image/test_update.py."""
+EARLY_S = 15.0
+"""In which a trial's first unit has left its mark, on a machine with other work; a second after the first command."""
 
 
 def _well(board: Board, boot: Boot, slot: str) -> None:
@@ -59,8 +59,8 @@ def _after_cut_install(board: Board, job: str) -> Boot:
     return boot
 
 
-def _cut_in_trial(board: Board, boot: Boot, chance: random.Random) -> Boot:
-    """Of an update that is installed; the boot after it."""
+def _cut_in_trial(board: Board, boot: Boot, chance: random.Random) -> tuple[Boot, float]:
+    """Of an update that is installed; the boot after it, and how far the trial came, in seconds."""
     trial = restarted(board, boot)
     assert (trial.slot, trial.choice.tried) == ("B", True)
     after_s = chance.uniform(0, TRIAL_S)
@@ -68,7 +68,7 @@ def _cut_in_trial(board: Board, boot: Boot, chance: random.Random) -> Boot:
     good = Firmware(board.card).choose().partition == 3
     board.cut()
     print(f"cut {after_s:.1f} s into the trial, {'after' if good else 'before'} it was found well")
-    return board.switch_on()
+    return board.switch_on(), after_s
 
 
 def _install(boot: Boot, url: str, job: str) -> None:
@@ -76,13 +76,14 @@ def _install(boot: Boot, url: str, job: str) -> None:
         until(lambda state: state["phase"] == "pending", "the update is installed", INSTALL_S)
 
 
-def _after_cut_trial(board: Board, boot: Boot, job: str) -> None:
+def _after_cut_trial(board: Board, boot: Boot, after_s: float, job: str) -> None:
     """Either system runs: the new one only if it was found well before. Cut so early that it had left no word, it is
     still to be tried, and then is."""
     _well(board, boot, boot.slot)
     state = status(boot)
     if state["phase"] == "pending":
         assert (boot.slot, state["job"]) == ("A", job), state
+        assert after_s < EARLY_S, f"a trial that lasted for {after_s:.1f} s is forgotten: {state}"
         print("the trial had left no word: it is tried again")
         boot = restarted(board, boot)
         assert (boot.slot, boot.choice.tried) == ("B", True)
@@ -105,12 +106,11 @@ def test_a_cut_in_the_install_and_in_the_trial(board: Board, made: Made, server:
     _cut_in_install(board, boot, url, "cut-1", luck)
     boot = _after_cut_install(board, "cut-1")
     _install(boot, url, "whole-2")
-    boot = _cut_in_trial(board, boot, luck)
-    _after_cut_trial(board, boot, "whole-2")
+    _after_cut_trial(board, *_cut_in_trial(board, boot, luck), "whole-2")
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 @pytest.mark.parametrize("number", range(7))
 def test_many_cuts_in_the_install(board: Board, made: Made, server: Server, chance: Chance, number: int) -> None:
     luck = chance(f"install {number}")
@@ -125,10 +125,10 @@ def test_many_cuts_in_the_install(board: Board, made: Made, server: Server, chan
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 @pytest.mark.parametrize("number", range(6))
 def test_many_cuts_in_the_trial(board: Board, made: Made, server: Server, chance: Chance, number: int) -> None:
     boot = board.switch_on()
     ready(boot)
     _install(boot, server.url(made.bundles["good"]), "trial-1")
-    _after_cut_trial(board, _cut_in_trial(board, boot, chance(f"trial {number}")), "trial-1")
+    _after_cut_trial(board, *_cut_in_trial(board, boot, chance(f"trial {number}")), "trial-1")

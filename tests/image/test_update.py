@@ -6,7 +6,18 @@ import time
 
 import pytest
 
-from tests.image.appliance import ask, edgecall, installing, ready, restarted, result_of, status, told_of, watching
+from tests.image.appliance import (
+    GATE_S,
+    ask,
+    edgecall,
+    installing,
+    ready,
+    restarted,
+    result_of,
+    status,
+    told_of,
+    watching,
+)
 from tests.image.board import Board
 from tests.image.call import calling
 from tests.image.conftest import Made
@@ -15,8 +26,6 @@ from tests.image.server import Server
 
 IDLE_S = 60.0
 """For so long nobody has called before it restarts."""
-GATE_S = 300.0
-"""By then the health gate has decided; over a minute is what it watches."""
 INSTALL_S = 600.0
 """On a machine with other work, in a call; under a minute where there is neither."""
 
@@ -66,6 +75,7 @@ def test_an_update_waits_for_the_end_of_a_call_is_tried_and_stays(board: Board, 
 
 
 @pytest.mark.long
+@pytest.mark.timeout(2400)
 def test_a_whole_update_of_a_device_that_nobody_uses(board: Board, made: Made, server: Server) -> None:
     """Its time counts from the accepted request, on a device that has been idle for a minute, to the commit."""
     before = board.switch_on()

@@ -25,7 +25,9 @@ from tests.support.room_device import Device, device
 __all__ = ["SENDS", "Senders", "senders"]
 
 SENDS: Final = api.MediaWanted(receive_audio=False, receive_video=False)
-DONE_S: Final = 15.0
+START_S: Final = 60.0
+DONE_S: Final = 30.0
+END_S: Final = 10.0
 ROOT: Final = Path(__file__).parents[2]
 
 
@@ -47,9 +49,18 @@ class Senders:
         """Pictures of this time in the room."""
         return await self._do(f"sent {name}")
 
+    async def started(self) -> None:
+        await self._told("ready", START_S)
+
     async def _do(self, deed: str) -> int:
         self._says.write(f"{deed}\n".encode())
-        told = (await asyncio.wait_for(self._hears.readline(), DONE_S)).decode()
+        return await self._told(deed, DONE_S)
+
+    async def _told(self, deed: str, seconds: float) -> int:
+        try:
+            told = (await asyncio.wait_for(self._hears.readline(), seconds)).decode()
+        except TimeoutError:
+            raise AssertionError(f"{deed}: the senders have not done it within {seconds:g} s") from None
         assert told.startswith(f"{deed} "), f"{deed}: {told.strip() or 'the senders are gone'}"
         return int(told.removeprefix(deed))
 
@@ -62,10 +73,16 @@ async def senders(url: str, cameras: Mapping[str, str]) -> AsyncIterator[Senders
         cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
     assert process.stdin is not None
     try:
-        yield Senders(process)
+        made = Senders(process)
+        await made.started()
+        yield made
     finally:
         process.stdin.close()  # they end with it
-        await process.wait()
+        try:
+            await asyncio.wait_for(process.wait(), END_S)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
 
 
 async def _obey(one: Device, deed: str) -> int:
@@ -75,8 +92,11 @@ async def _obey(one: Device, deed: str) -> int:
     if deed == "join":
         await one.join(media=SENDS)
         await one.connected()
-    elif one.leg is not None:
+    elif deed == "leave":
+        assert one.leg is not None, "it is in no room"
         await one.leg.end(END_REASONS["0/local"])
+    else:
+        raise ValueError(deed)
     return 0
 
 
@@ -88,6 +108,7 @@ async def _main(url: str, *cameras: str) -> None:
         known: dict[str, Device] = {}
         for name, _, camera in (one.partition("=") for one in cameras):
             known[name] = await stack.enter_async_context(device(url, name.lower(), camera=camera))
+        print("ready 0", flush=True)
         async for line in lines:
             deed, _, name = line.decode().strip().partition(" ")
             print(deed, name, await _obey(known[name], deed), flush=True)
