@@ -53,6 +53,7 @@ def test_a_card_with_a_file_beside_it_becomes_an_appliance(board: Board, prepare
     _well(boot)
     assert boot.run("date +%Z") in ("CET", "CEST")
     assert int(boot.run("stat -f -c %b /data")) * int(boot.run("stat -f -c %S /data")) > CARD_BYTES // 4
+    _spares_the_card(boot)
     assert boot.run("touch /etc/x /usr/x 2>&1 || true").count("Read-only file system") == 2
     kept = "cat /etc/machine-id /var/lib/systemd/credential.secret /data/config/device.key | sha256sum"
     before = boot.run(kept)
@@ -60,6 +61,16 @@ def test_a_card_with_a_file_beside_it_becomes_an_appliance(board: Board, prepare
         again = board.after(boot, 120)
     ready(again)
     assert again.run(kept) == before, "machine id, credential secret and device key last"
+
+
+def _spares_the_card(boot: Boot) -> None:
+    """And is started again where it hangs."""
+    assert boot.run("systemctl show -P RuntimeWatchdogUSec -P RebootWatchdogUSec").split("\n") == ["10s", "2min"]
+    journal = boot.run("systemd-analyze cat-config systemd/journald.conf")
+    assert {"SystemMaxUse=64M", "SyncIntervalSec=5min"} <= set(journal.split("\n"))
+    data = boot.run("findmnt -no OPTIONS /data").split(",")
+    assert {"noatime", "commit=30"} <= set(data), data
+    assert boot.run("findmnt -no FSTYPE /var") == "tmpfs"
 
 
 def _selector(card: Card) -> bytes:

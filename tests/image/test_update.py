@@ -77,7 +77,8 @@ def test_an_update_waits_for_the_end_of_a_call_is_tried_and_stays(board: Board, 
 @pytest.mark.long
 @pytest.mark.timeout(2400)
 def test_a_whole_update_of_a_device_that_nobody_uses(board: Board, made: Made, server: Server) -> None:
-    """Its time counts from the accepted request, on a device that has been idle for a minute, to the commit."""
+    """Its time counts from the accepted request, on a device that has been idle for a minute, to the commit.
+    And back again."""
     before = board.switch_on()
     ready(before)
     time.sleep(IDLE_S)
@@ -91,6 +92,14 @@ def test_a_whole_update_of_a_device_that_nobody_uses(board: Board, made: Made, s
     print(f"a whole update: {time.monotonic() - asked:.1f} s, {restarted_s:.1f} of them to the restart")
     assert (result["state"], result["version"]) == ("succeeded", made.versions["good"])
     assert _default(board).partition == 3
+    answer = edgecall(trial, "update.back")
+    assert answer["result"] in ("accepted", "done"), answer
+    old = board.after(trial, IDLE_S + 120)
+    assert (old.slot, old.choice.tried) == ("A", True), "back is a trial too"
+    ready(old)
+    result = result_of(old, str(status(old)["job"]), GATE_S)
+    assert (result["state"], result["version"]) == ("succeeded", made.versions["flashed"])
+    assert _default(board).partition == 2
 
 
 def test_a_sick_update_undoes_itself_and_says_why(board: Board, made: Made, server: Server) -> None:

@@ -19,6 +19,8 @@ from edgecall_image.slots import ASKS, SlotError
 from tests.support.power import HOLDS, Hold, Power
 from tests.support.slot_card import Card
 
+pytestmark = pytest.mark.timeout(120)  # a hundred lives of a card; Hypothesis takes a limit that is reached for a fault
+
 WORDS = st.sampled_from([f"{call} {slot}{end}" for slot in SLOTS
                          for call, end in (("set-primary", ""), ("set-state", " good"), ("set-state", " bad"))])
 WRITES = st.integers(0, 30)
