@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -328,6 +329,14 @@ async def test_a_newer_database_is_still_read(store, tmp_path):
     again = await reopened(store, tmp_path / "data")
     assert await again.get("a") == "b" and again.persistent
     await again.close()
+
+
+def test_each_step_of_the_schema_only_adds():
+    """The version before writes into it too, after an update that was taken back."""
+    for step in tables_module._SCHEMA:
+        for statement in filter(None, map(str.strip, step.split(";"))):
+            assert re.match(r"CREATE (TABLE|INDEX) |ALTER TABLE \w+ ADD COLUMN ", statement), statement
+            assert not statement.startswith("ALTER") or "NOT NULL" not in statement or "DEFAULT" in statement, statement
 
 
 async def test_the_thread_is_named_and_gone_after_close(store):
