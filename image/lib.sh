@@ -26,6 +26,14 @@ hash_of() { sha256sum | cut -c1-16; }
 keep_newest() {
   find "$cache" -maxdepth 1 -name "$2*" -printf '%T@ %p\n' | sort -rn | tail -n "+$(($1 + 1))" | cut -d' ' -f2- | xargs -r rm -rf
 }
+# only_one NAME WHAT: holds $cache/NAME.lock (as 9) until this program ends, and says what it waits for where another one holds it
+only_one() {
+  mkdir -p "$cache"
+  exec 9>"$cache/$1.lock"
+  flock -n 9 && return
+  say "another build makes $2 now: waiting for it"
+  flock 9
+}
 # need_space FOLDER MIB: FOLDER is made where it is missing
 need_space() {
   local free

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 from pathlib import Path
@@ -45,11 +46,17 @@ class Machine:
         (folder / "mirrors").write_text("http://mirror.here/debian/\nhttp://mirror.here/debian/\n")
         (folder / "acquire").write_text(ACQUIRE)
 
-    def run(self, program: str, *words: object, **environ: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [IMAGE / program, *map(str, words)], check=False, capture_output=True, text=True, cwd=self.folder / "work",
+    def start(self, program: str, *words: object, **environ: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [IMAGE / program, *map(str, words)], text=True, cwd=self.folder / "work", stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env={"PATH": f"{self.folder}/bin:{os.environ['PATH']}", "HOME": str(self.folder / "home"),
                  "ASKED": str(self.folder / "asked"), "SOURCE_DATE_EPOCH": "1764460800"} | environ)
+
+    def run(self, program: str, *words: object, **environ: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(program, *words, **environ)
+        out, said = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, said)
 
     def build(self, *words: object) -> subprocess.CompletedProcess[str]:
         return self.run("build", "uml-amd64", "--deb", self.folder / "some.deb", *words)
@@ -159,6 +166,101 @@ def test_the_debian_of_one_day_is_not_taken_for_that_of_another(machine: Machine
     assert len(set(made)) == len(days) == len(machine.asked())
     assert machine.run("base", "uml-amd64", **days[-1]).stdout == made[-1]
     assert len(machine.asked()) == len(days), "made once"
+
+
+def aged(machine: Machine, hours: int, **environ: str) -> Path:
+    """A Debian of the cache that was made so long ago, and was used just now."""
+    (machine.folder / "reachable").touch()
+    made = Path(machine.run("base", "uml-amd64", **environ).stdout.strip())
+    beginning, _, second = made.stem.rpartition("-")
+    old = made.with_name(f"{beginning}-{int(second) - 3600 * hours}.tar")
+    made.rename(old)
+    made.with_suffix(".packages").rename(old.with_suffix(".packages"))
+    for path in (machine.folder / "asked").iterdir():
+        path.unlink()
+    return old
+
+
+def test_a_debian_of_the_cache_is_told_with_its_age(machine: Machine) -> None:
+    old = aged(machine, 50)
+    done = machine.run("base", "uml-amd64")
+    assert done.stdout == f"{old}\n"
+    assert "50 hours ago (build --fresh makes it anew)" in done.stderr
+    assert machine.asked() == []
+
+
+@pytest.mark.parametrize(("hours", "times"), [(23, 0), (24, 1), (5000, 1)])
+@pytest.mark.parametrize("words", [["--keys"], ["--test-keys", "--relock"]], ids=["release", "review"])
+def test_a_release_and_its_review_take_no_debian_of_yesterday(
+    words: list[str], hours: int, times: int, machine: Machine, real: Path
+) -> None:
+    """Else a fix that Debian has made would never be in them, and the lock would agree with what is old."""
+    old = aged(machine, hours)
+    machine.build(*(word for each in words for word in ([each, real] if each == "--keys" else [each])))
+    assert len(machine.asked()) == times
+    assert old.exists(), "another build may be reading it"
+    younger = machine.run("base", "uml-amd64").stdout
+    assert (younger != f"{old}\n") == bool(times), "from then on it is the new one"
+
+
+def test_a_build_for_tests_takes_the_debian_that_is_there_unless_told_otherwise(machine: Machine) -> None:
+    aged(machine, 5000)
+    machine.build("--test-keys")
+    assert machine.asked() == []
+    machine.build("--test-keys", "--fresh")
+    assert len(machine.asked()) == 1
+
+
+def test_a_day_of_the_past_does_not_age(machine: Machine, real: Path) -> None:
+    day, archive = "20261115T000000Z", "https://archive.example/debian"
+    aged(machine, 5000, EDGECALL_MIRROR=f"{archive}/{day}", EDGECALL_SNAPSHOT=day)
+    machine.build("--keys", real, "--snapshot", day, "--mirror", f"{archive}/@DATE@")
+    assert machine.asked() == []
+
+
+def test_lists_of_packages_go_with_their_archives(machine: Machine) -> None:
+    """Four archives are kept."""
+    cache = machine.folder / "home/.cache/edgecall/image"
+    for number in range(6):
+        (machine.folder / "reachable").touch()
+        machine.run("base", "uml-amd64", EDGECALL_MIRROR=f"http://mirror.example/{number}/debian")
+    archives = {path.stem for path in cache.glob("base-*.tar")}
+    assert len(archives) == 4
+    assert {path.stem for path in cache.glob("base-*.packages")} == archives
+
+
+@pytest.mark.parametrize(("program", "lock", "words"), [
+    (["base", "uml-amd64"], "base-uml-amd64", "another build makes the Debian for uml-amd64 now: waiting for it"),
+    (["tools"], "tools", "another build makes the Debian with the tools now: waiting for it"),
+    (["deb/build", "amd64"], "deb", "another build makes the daemon's package now: waiting for it"),
+])
+def test_a_build_that_waits_for_another_says_so(
+    program: list[str], lock: str, words: str, machine: Machine
+) -> None:
+    folder = machine.folder / "home/.cache/edgecall/image"
+    folder.mkdir(parents=True)
+    with (folder / f"{lock}.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        waiting = machine.start(*program)
+        assert waiting.stderr is not None
+        assert words in next(line for line in waiting.stderr if line.startswith("== "))
+        assert waiting.poll() is None
+        fcntl.flock(held, fcntl.LOCK_UN)
+        waiting.communicate(timeout=60)
+        assert waiting.returncode == 1, "there is no mirror here"
+
+
+@pytest.mark.parametrize(("words", "code", "told"), [
+    (["--help"], 0, "image/base [--max-age HOURS] TARGET"),
+    ([], 2, "image/base [--max-age HOURS] TARGET"),
+    (["--max-age", "uml-amd64"], 1, "--max-age wants a number of hours"),
+    (["--frobnicate", "uml-amd64"], 1, "there is no option '--frobnicate'"),
+    (["nonsense"], 1, "there is no target 'nonsense'"),
+])
+def test_the_words_of_base_are_looked_at(words: list[str], code: int, told: str, machine: Machine) -> None:
+    done = machine.run("base", *words)
+    assert done.returncode == code
+    assert told in done.stderr
 
 
 @pytest.mark.parametrize(("options", "words"), [
