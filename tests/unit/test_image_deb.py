@@ -297,6 +297,24 @@ def test_only_a_purge_takes_settings_data_and_user(system: Path) -> None:
     assert script(system, "postrm", "purge").returncode == 0  # again
 
 
+# --- the programs around it
+
+@pytest.mark.parametrize(("words", "code", "told"), [
+    (["check"], 2, "Proves a package of the daemon"),
+    (["check", "--recommended"], 2, "Proves a package of the daemon"),
+    (["check", "--anything", "x.deb"], 1, "there is no option '--anything'"),
+    (["check", "--mirror", "--recommended", "x.deb"], 1, "what --mirror is, is missing after it"),
+    (["check", "x.deb", "y.deb"], 1, "one package at a time: x.deb, or y.deb?"),
+    (["check", "nowhere.deb"], 1, "'nowhere.deb' is no file"),
+    (["lock", "--help"], 0, "Resolves pyproject.toml anew"),
+    (["lock", "--all"], 1, "there is no option '--all'"),
+])
+def test_what_a_program_does_not_understand_it_says(words: list[str], code: int, told: str, tmp_path: Path) -> None:
+    done = subprocess.run([DEB / words[0], *words[1:]], check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == code
+    assert told in done.stderr
+
+
 # --- the proof of an installed package
 
 def test_compiled_modules_are_found_by_name(tmp_path: Path) -> None:
