@@ -5,6 +5,7 @@ image=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/edgecall/image
 PATH=$PATH:/usr/sbin:/sbin
 export LC_ALL=C.UTF-8 TZ=UTC
+called=$(printf '%q ' "$0" "$@") # with the words of who sources this
 
 say() { printf '== %s\n' "$*" >&2; }
 die() {
@@ -17,7 +18,7 @@ usage() { # STATUS: the comment that a program begins with
   sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" >&2
   exit "$1"
 }
-need_root() { [ "$(id -u)" = 0 ] || die "only root may do this: files of an image belong to root" "Run: sudo $0"; }
+need_root() { [ "$(id -u)" = 0 ] || die "only root may do this: files of an image belong to root" "Run: sudo ${called% }"; }
 need() { # PROGRAM PACKAGE
   command -v "$1" >/dev/null || die "there is no program '$1'" "As root, run: apt-get install $2"
 }

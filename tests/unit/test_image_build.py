@@ -185,7 +185,14 @@ def test_the_firmware_settings_are_within_what_it_reads() -> None:
     (["uml-amd64", "--out"], "--out wants a value"),
     (["uml-amd64", "--test-keys", "--snapshot", "yesterday"], "'yesterday' is no date"),
     (["uml-amd64", "--test-keys", "--snapshot", "20261115T000000Z"], "--snapshot needs --mirror"),
+    (["uml-amd64", "--out", ""], "--out wants a value"),
+    (["--layout", "pi"], "the target comes first, before --layout"),
     (["uml-amd64", "--test-keys", "--debug-ssh", "/dev/null"], "no public key"),
+    (["uml-amd64", "--test-keys", "--debug-ssh", "/nowhere/x.pub"], "there is no file /nowhere/x.pub that can be read"),
+    (["pi", "--test-keys", "--vendor-keyring", "/nowhere/x.gpg"], "vendor's archive cannot be read: /nowhere/x.gpg"),
+    (["pi", "--test-keys", "--vendor-keyring", "/etc"], "the vendor's archive cannot be read: /etc"),
+    (["uml-amd64", "--test-keys", "--vendor-keyring", __file__], "uml-amd64 takes nothing from the vendor's archive"),
+    (["virt-arm64", "--test-keys", "--vendor-mirror", "http://x/debian"], "takes nothing from the vendor's archive"),
     (["uml-amd64", "--test-keys", "--relock", "--debug-ssh", "key.pub"], "a lock is of what is released"),
     (["uml-amd64", "--test-keys", "--deb", "/nowhere/x.deb"], "there is no file /nowhere/x.deb"),
 ])
@@ -195,7 +202,25 @@ def test_what_cannot_be_built_is_told_before_anything_is_made(arguments: list[st
                           capture_output=True, text=True)
     assert done.returncode == 1
     assert words in done.stderr
+    assert done.stderr.startswith("\nbuild: "), "not what a tool says to it"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("words", "code"), [([], 2), (["--help"], 0), (["pi", "--help"], 0), (["pi", "-h"], 0)])
+def test_the_words_of_build_are_told_by_itself(words: list[str], code: int) -> None:
+    done = subprocess.run([IMAGE / "build", *words], check=False, capture_output=True, text=True)
+    assert done.returncode == code
+    assert done.stderr.startswith("Builds the image of a target")
+
+
+def test_who_is_not_root_is_told_the_whole_command(tmp_path: Path) -> None:
+    (tmp_path / "id").write_text("#!/bin/sh\necho 1000\n")
+    (tmp_path / "id").chmod(0o755)
+    words = [str(IMAGE / "build"), "uml-amd64", "--test-keys", "--out", "a folder"]
+    done = subprocess.run(words, check=False, capture_output=True, text=True, cwd=tmp_path,
+                          env={"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path)})
+    assert done.returncode == 1
+    assert f"Run: sudo {IMAGE}/build uml-amd64 --test-keys --out a\\ folder\n" in done.stderr
 
 
 @pytest.mark.parametrize(("mirror", "keyring", "words"), [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Final
@@ -318,10 +319,39 @@ def test_a_release_has_one_authority(machine: Machine, real: Path) -> None:
 
 def test_a_release_is_made_of_packages_that_were_reviewed_before(machine: Machine, real: Path) -> None:
     assert "--relock takes any" in refused(machine, "--keys", real, "--relock")
-    done = machine.run("build", "pi", "--keys", real)
+
+
+VENDOR = ["--vendor-mirror", "http://127.0.0.1:9/debian", "--vendor-keyring", __file__]
+DAY = ["--snapshot", "20261115T000000Z", "--mirror", "http://mirror.example/debian/@DATE@"]
+
+
+@pytest.mark.parametrize(("target", "words", "rest"), [
+    ("pi", [], ["--vendor-mirror", "URL", "--vendor-keyring", "FILE"]),
+    ("pi", VENDOR[:2], [*VENDOR[:2], "--vendor-keyring", "FILE"]),
+    ("pi", [*VENDOR, *DAY], [*VENDOR, *DAY]),
+    ("pi", ["--vendor-mirror", "http://127.0.0.1:9/debian", "--vendor-keyring", "{}/the vendor's keys"],
+     ["--vendor-mirror", "http://127.0.0.1:9/debian", "--vendor-keyring", "{}/the vendor's keys"]),
+])
+def test_what_has_to_come_before_a_release_is_told_as_a_command(
+    target: str, words: list[str], rest: list[str], machine: Machine, real: Path
+) -> None:
+    """With the options that say where packages come from."""
+    (machine.folder / "the vendor's keys").touch()
+    words, rest = ([word.format(machine.folder) for word in each] for each in (words, rest))
+    done = machine.run("build", target, "--keys", real, *words)
     assert done.returncode == 1
-    assert "there is no image/lock/pi.lock" in done.stderr
-    assert "image/build pi --test-keys --relock" in done.stderr
+    assert f"there is no image/lock/{target}.lock" in done.stderr
+    told, = (line for line in done.stderr.splitlines() if "First: " in line)
+    assert shlex.split(told)[1:] == ["image/build", target, "--test-keys", "--relock", *rest]
+
+
+def test_the_command_that_is_told_gets_as_far_as_to_the_vendors_archive(machine: Machine, real: Path) -> None:
+    done = machine.run("build", "pi", "--keys", real, *VENDOR)
+    told, = (line for line in done.stderr.splitlines() if "First: " in line)
+    _, program, *words = shlex.split(told)
+    assert program == "image/build"
+    again = machine.run("build", *words, "--deb", machine.folder / "some.deb")
+    assert "the vendor's archive cannot be reached at http://127.0.0.1:9/debian" in again.stderr
 
 
 @pytest.mark.parametrize(("changed", "code", "words"), [
