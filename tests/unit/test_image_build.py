@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgecall_build import disk, lock
+from edgecall_build import boot_texts, disk, lock
 from edgecall_image import layout
+from edgecall_image.selector import TEXT
+from tests.support.fat_images import write_fat
 
 IMAGE = Path(__file__).parents[2] / "image"
 TARGETS = sorted(path.name for path in (IMAGE / "target").iterdir())
@@ -159,21 +161,85 @@ def test_targets_have_a_name_of_their_own_for_rauc() -> None:
     assert len(set(names)) == len(TARGETS) == 3
 
 
-def test_the_command_line_is_one_line_that_names_root_slot_and_the_first_process() -> None:
-    text = (IMAGE / "boot/cmdline.txt").read_text()
-    assert text.count("\n") == 1
-    words = text.split()
-    for word in (f"root=PARTUUID={layout.LABEL_ID:08x}-@ROOT@", "rauc.slot=@SLOT@", "ro", "rootfstype=ext4",
-                 "init=/usr/lib/edgecall-image/init"):
-        assert word in words
-    assert any(re.fullmatch(r"panic=[1-9]\d*", word) for word in words), "after a panic the other slot has its turn"
+# -- Boot texts --------------------------------------------------------------------------------------------------------
+
+COMMAND_LINE = (IMAGE / "boot/cmdline.txt").read_text()
+FIRMWARE = (IMAGE / "boot/config.txt").read_text()
+EXAMPLE = (IMAGE / "edgecall.toml.example").read_bytes()
 
 
-def test_the_firmware_settings_are_within_what_it_reads() -> None:
-    lines = [line for line in (IMAGE / "boot/config.txt").read_text().splitlines() if not line.startswith("#")]
-    assert all(re.fullmatch(r"[a-z0-9_]+=[a-z0-9=,-]+", line) and len(line) <= 98 for line in lines)
-    for line in ("arm_64bit=1", "auto_initramfs=1", "camera_auto_detect=1", "dtoverlay=vc4-kms-v3d"):
-        assert line in lines
+def test_the_boot_texts_are_what_a_device_is_started_by() -> None:
+    filled_in = COMMAND_LINE.replace(" @CONSOLE@", "")  # as a build does
+    assert boot_texts.command_line_faults(filled_in) == boot_texts.firmware_faults(FIRMWARE) == []
+    assert boot_texts.example_faults(EXAMPLE) == []
+    assert boot_texts.command_line_faults(COMMAND_LINE) == ["cmdline.txt has @CONSOLE@, which nobody fills in"]
+
+
+LINE = "root=PARTUUID=edca1101-@ROOT@ rootfstype=ext4 ro init=/usr/lib/edgecall-image/init rauc.slot=@SLOT@ panic=10\n"
+
+
+@pytest.mark.parametrize(("text", "fault"), [
+    ("hello world\n", "no rauc.slot=@SLOT@"),
+    (LINE.replace("@ROOT@", "05"), "no root=PARTUUID=edca1101-@ROOT@"),
+    (LINE.replace("init=/usr", "init=/"), "no init=/usr/lib/edgecall-image/init"),
+    (LINE.replace(" ro ", " rw "), "no ro"),
+    (LINE.replace("=10", "=0"), "no panic=SECONDS"),
+    (LINE.rstrip(), "not one line"),
+    (f"{LINE}quiet\n", "not one line"),
+    ("", "not one line"),
+])
+def test_a_command_line_is_refused_with_what_it_lacks(text: str, fault: str) -> None:
+    assert boot_texts.command_line_faults(LINE) == []
+    assert any(fault in one for one in boot_texts.command_line_faults(text))
+
+
+@pytest.mark.parametrize(("line", "fault"), [
+    ("arm_64bit = nonsense ((", "is no setting"),
+    ("dtoverlay=" + "x" * 89, "a line of 99 characters, and 98 are read"),
+    ("[pi4", "is no setting"),
+])
+def test_a_setting_is_refused_that_firmware_does_not_read(line: str, fault: str) -> None:
+    told, = boot_texts.firmware_faults(f"{FIRMWARE}\n# {line}\n{line}\n")
+    assert fault in told
+    assert boot_texts.firmware_faults(FIRMWARE.replace("arm_64bit=1\n", "")) == ["config.txt has no arm_64bit=1"]
+
+
+@pytest.mark.parametrize(("content", "fault"), [
+    (b"no = TOML = here", "is not TOML"), (b"# words alone\n", "asks for nothing"), (b"\xff", "is not UTF-8 text"),
+    (b'[system]\nhostname = "Front Door"\n', "hostname"), (b'[system]\ntime_zone = "Europe/Nowhere"\n', "time_zone"),
+])
+def test_an_example_is_refused_that_first_boot_would_not_take(content: bytes, fault: str) -> None:
+    told, = boot_texts.example_faults(content)
+    assert told.startswith("edgecall.toml.example: ")
+    assert fault in told
+
+
+NAMED = b"root=PARTUUID=edca1101-05 rauc.slot=A quiet\n"
+
+
+@pytest.mark.parametrize(("selector", "boot", "fault"), [
+    ({}, {}, ""),
+    ({"autoboot.txt": TEXT["B"]}, {}, "has slot B start"),
+    ({"autoboot.txt": b"[all]\nboot_partition=2\n"}, {}, "autoboot.txt on"),
+    ({"autoboot.txt": None}, {}, "autoboot.txt is missing"),
+    ({"edgecall.toml.example": b"[system]\n"}, {}, "has another edgecall.toml.example"),
+    ({"edgecall.toml.example": None}, {}, "selector.vfat holds no edgecall.toml.example"),
+    ({}, {"cmdline.txt": NAMED.replace(b"05", b"06")}, "without root=PARTUUID=edca1101-05"),
+    ({}, {"cmdline.txt": NAMED.replace(b"=A", b"=B")}, "without rauc.slot=A"),
+    ({}, {"cmdline.txt": None}, "boot_a.vfat holds no cmdline.txt"),
+])
+def test_what_was_laid_into_the_file_systems_is_read_back(
+    selector: dict[str, bytes | None], boot: dict[str, bytes | None], fault: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def written(name: str, files: dict[str, bytes | None]) -> None:
+        write_fat(tmp_path / name, {name: content for name, content in files.items() if content is not None})
+
+    written("selector.vfat", {"autoboot.txt": TEXT["A"], "edgecall.toml.example": EXAMPLE, **selector})
+    written("boot_a.vfat", {"config.txt": FIRMWARE.encode(), "cmdline.txt": NAMED, **boot})
+    words = ["--example", str(IMAGE / "edgecall.toml.example"), "--made", str(tmp_path)]
+    assert boot_texts.main(words) == (1 if fault else 0)
+    assert fault in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("arguments", "words"), [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Final
@@ -21,7 +22,7 @@ PROGRAMS: Final = {
 printf '%s\\n' "$@" >"$ASKED/$$"
 [ -e "$ASKED/../reachable" ] || { echo 'E: Unable to connect to the mirror'; exit 1; }
 for word; do
-  case $word in */base.tar) : >"$word"; : >"${word%/*}/packages" ;; esac
+  case $word in */base.tar) : >"$word"; : >"${word%/*}/packages" ;; */new-*/root) mkdir "$word" ;; esac
 done""",
 }
 """Root on a machine with much room, whose apt has what the test says, and where mmdebstrap writes down what it is asked
@@ -47,14 +48,14 @@ class Machine:
         (folder / "mirrors").write_text("http://mirror.here/debian/\nhttp://mirror.here/debian/\n")
         (folder / "acquire").write_text(ACQUIRE)
 
-    def start(self, program: str, *words: object, **environ: str) -> subprocess.Popen[str]:
+    def start(self, program: str | Path, *words: object, **environ: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [IMAGE / program, *map(str, words)], text=True, cwd=self.folder / "work", stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={"PATH": f"{self.folder}/bin:{os.environ['PATH']}", "HOME": str(self.folder / "home"),
                  "ASKED": str(self.folder / "asked"), "SOURCE_DATE_EPOCH": "1764460800"} | environ)
 
-    def run(self, program: str, *words: object, **environ: str) -> subprocess.CompletedProcess[str]:
+    def run(self, program: str | Path, *words: object, **environ: str) -> subprocess.CompletedProcess[str]:
         process = self.start(program, *words, **environ)
         out, said = process.communicate()
         return subprocess.CompletedProcess(process.args, process.returncode, out, said)
@@ -281,6 +282,45 @@ def test_options_that_do_not_go_together_are_told_before_anything_is_made(
     assert words in done.stderr
     assert machine.asked() == []
     assert list((machine.folder / "work").iterdir()) == list((machine.folder / "home").iterdir()) == []
+
+
+# -- Layout ------------------------------------------------------------------------------------------------------------
+
+UNSHARE: Final = r"""#!/bin/bash
+while [ "$1" != sh ]; do shift; done
+work=$6 image=$7
+shift 7
+[ "$1" = python3 ] || { echo "$1" >>"$ASKED/../ran"; exit 1; }
+set -- "${@//\/image\//$image/}"
+cd "$work" && exec env PYTHONPATH="$image" "${@//\/work\//$work/}"
+"""
+"""A Debian with the tools that has Python alone, on this machine: what is said of /work and /image is so here."""
+
+
+@pytest.mark.parametrize(("changed", "fault"), [
+    ({}, ""),
+    ({"boot/config.txt": "arm_64bit = nonsense ((\n"}, "config.txt has 'arm_64bit = nonsense (('"),
+    ({"boot/cmdline.txt": "hello world\n"}, "cmdline.txt has no root=PARTUUID=edca1101-@ROOT@"),
+    ({"edgecall.toml.example": "this is no TOML\n"}, "edgecall.toml.example: is not TOML"),
+])
+def test_texts_that_no_device_would_start_by_end_a_layout(
+    changed: dict[str, str], fault: str, machine: Machine
+) -> None:
+    """Before the first file system is made of them."""
+    image = machine.folder / "image"
+    shutil.copytree(IMAGE, image)
+    shutil.copy(IMAGE.parent / "pyproject.toml", machine.folder)
+    for name, text in changed.items():
+        (image / name).write_text(text)
+    (machine.folder / "reachable").touch()
+    unshare = machine.folder / "bin/unshare"
+    unshare.write_text(UNSHARE)
+    unshare.chmod(0o755)
+    done = machine.run(image / "build", "pi", "--layout")
+    assert done.returncode == 1, "there is no mkfs"
+    assert fault in done.stderr
+    assert ("a device would not start by these files" in done.stderr) == bool(fault)
+    assert (machine.folder / "ran").exists() == (not fault)
 
 
 # -- Releases ----------------------------------------------------------------------------------------------------------
