@@ -13,7 +13,7 @@ from edgecall_image.layout import SOCKET
 from tests.image.board import Board, Boot, Gone
 
 __all__ = [
-    "GATE_S", "Json", "ask", "edgecall", "installing", "journal", "ready", "restarted", "result_of",
+    "GATE_S", "Json", "ask", "ask_restart", "edgecall", "installing", "journal", "ready", "restarted", "result_of",
     "status", "told_of", "watching",
 ]
 
@@ -99,13 +99,17 @@ def installing(boot: Boot, url: str, job: str) -> Iterator[Callable[[Callable[[J
 
 
 def restarted(board: Board, boot: Boot, seconds: float = 240.0) -> Boot:
-    """The root service was asked to restart into what is installed, and has done so: the boot that follows. Its answer
-    may be lost on the way down."""
+    """The root service was asked to restart into what is installed, and has done so: the boot that follows."""
+    ask_restart(boot, seconds)
+    return board.after(boot, seconds)
+
+
+def ask_restart(boot: Boot, seconds: float = 240.0) -> None:
+    """Of the root service, into what is installed. Its answer may be lost on the way down."""
     with boot.follow(_ASK, json.dumps({"verb": "reboot"}) + "\n") as lines, suppress(Gone):
         for line in lines.until(seconds):
             answer = json.loads(line)
             assert answer["ok"], answer
-    return board.after(boot, seconds)
 
 
 def result_of(boot: Boot, job: str, seconds: float = INSTALL_S) -> Json:

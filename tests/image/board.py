@@ -231,8 +231,11 @@ class Board:
     def after(self, boot: Boot, seconds: float) -> Boot:
         """The boot that follows, taking commands; fails when the board powers off or there is none within the time."""
         deadline = time.monotonic() + seconds
-        following = self._boot(lambda: self.boots[boot.number:], seconds, f"a restart after {boot}")
-        return following.wait_hello(deadline - time.monotonic())
+        return self.begun_after(boot, seconds).wait_hello(deadline - time.monotonic())
+
+    def begun_after(self, boot: Boot, seconds: float) -> Boot:
+        """The same, as its kernel begins."""
+        return self._boot(lambda: self.boots[boot.number:], seconds, f"a restart after {boot}")
 
     def wait_off(self, seconds: float) -> None:
         """Until it has powered itself off."""

@@ -6,9 +6,11 @@ import time
 
 import pytest
 
+from edgecall_image.slots import ASKS
 from tests.image.appliance import (
     GATE_S,
     ask,
+    ask_restart,
     edgecall,
     installing,
     ready,
@@ -154,18 +156,24 @@ def test_what_may_not_be_installed_is_refused_and_changes_nothing(board: Board, 
 
 
 @pytest.mark.long
+@pytest.mark.timeout(2400)
 def test_an_update_that_does_not_boot_is_given_up(board: Board, made: Made, server: Server) -> None:
     """Its kernel panics: nothing of it leaves a mark. It may have been the wish for a trial that was lost, so it is
-    asked for again, twice at most."""
-    before = board.switch_on()
-    ready(before)
-    with installing(before, server.url(made.bundles["dead"]), "dead-1") as until:
-        until(lambda state: state["phase"] == "pending", "the update is installed", INSTALL_S)
-    boot = restarted(board, before)
-    while (status(boot)["result"] or {}).get("id") != "dead-1":
-        boot = board.after(boot, 240)
-    assert boot.slot == "A"
+    tried again, twice."""
+    boot = board.switch_on()
     ready(boot)
-    trials = [one for one in board.boots if one.choice.tried]
-    assert 1 <= len(trials) <= 3, [str(one) for one in board.boots]
-    assert status(boot)["result"]["state"] == "rolledBack"
+    with installing(boot, server.url(made.bundles["dead"]), "dead-1") as until:
+        until(lambda state: state["phase"] == "pending", "the update is installed", INSTALL_S)
+    for _ in range(ASKS):
+        assert status(boot)["phase"] == "pending"
+        ask_restart(boot)
+        dead = board.begun_after(boot, 240)
+        assert (dead.slot, dead.choice.tried) == ("B", True)
+        boot = board.after(dead, 240)
+        assert (boot.slot, boot.choice.tried) == ("A", False)
+        ready(boot)
+    state = status(boot)
+    assert (state["phase"], state["other"]["state"]) == ("idle", "bad")
+    assert (state["result"]["id"], state["result"]["state"]) == ("dead-1", "rolledBack")
+    assert state["result"]["code"] == "neverStarted"
+    assert told_of(boot, "dead-1")["last"]["code"] == "neverStarted"
