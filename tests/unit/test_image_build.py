@@ -324,13 +324,76 @@ def test_a_release_takes_its_own_keys_and_no_throw_away_ones(tmp_path: Path) -> 
     assert keys("--check-release", thrown).returncode == 1, "a new certificate does not make it another authority"
 
 
-def test_an_authority_is_never_overwritten(tmp_path: Path) -> None:
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("left", ["ca.key", "ca.pem", "release.key", "release.pem"])
+def test_nothing_that_is_there_is_overwritten(left: str, tmp_path: Path) -> None:
+    """Whichever of the four it is: the authority of a release may lie in a drawer."""
     assert keys(tmp_path).returncode == 0
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert set(before) == {"ca.key", "ca.pem", "release.key", "release.pem"}
-    assert keys(tmp_path).returncode == 1
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert set(content(tmp_path)) == {"ca.key", "ca.pem", "release.key", "release.pem"}
     assert {path.stat().st_mode & 0o077 for path in tmp_path.iterdir()} == {0}
+    for path in tmp_path.iterdir():
+        if path.name != left:
+            path.unlink()
+    before = content(tmp_path)
+    for words in ([tmp_path], ["--test", tmp_path]):
+        refused = keys(*words)
+        assert refused.returncode == 1
+        assert f"{tmp_path} has a {left}" in refused.stderr
+        assert content(tmp_path) == before
+
+
+def test_what_fails_leaves_keys_as_they_were(tmp_path: Path) -> None:
+    ours, others = tmp_path / "ours", tmp_path / "others"
+    keys(ours)
+    keys(others)
+    (ours / "ca.key").write_bytes((others / "ca.key").read_bytes())
+    before = content(ours)
+    refused = keys("--renew", ours)
+    assert refused.returncode == 1
+    assert "keys: openssl x509: " in refused.stderr
+    assert content(ours) == before
+
+
+def test_keys_that_cannot_be_made_leave_nothing(tmp_path: Path) -> None:
+    programs, folder = tmp_path / "bin", tmp_path / "keys"
+    programs.mkdir()
+    (programs / "openssl").write_text('#!/bin/sh\n[ "$1" != x509 ] || exit 1\nexec /usr/bin/openssl "$@"\n')
+    (programs / "openssl").chmod(0o755)
+    done = subprocess.run([IMAGE / "keys", folder], check=False, capture_output=True, env={
+        "PATH": f"{programs}:/usr/bin:/bin", "HOME": str(tmp_path)})
+    assert done.returncode == 1
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("ca.pem", "ca.pem does not hold certificates"), ("release.pem", "release.pem is no certificate"),
+    ("release.key", "release.key is no key"),
+])
+@pytest.mark.parametrize("text", ["", "nothing\n", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"])
+def test_what_is_no_key_and_no_certificate_is_told_by_its_own_name(
+    text: str, name: str, words: str, tmp_path: Path
+) -> None:
+    keys(tmp_path)
+    (tmp_path / name).write_text(text)
+    refused = keys("--check-release", tmp_path)
+    assert refused.returncode == 1
+    assert words in refused.stderr
+    if name == "ca.pem":
+        before = content(tmp_path)
+        assert words in keys("--renew", tmp_path).stderr
+        assert content(tmp_path) == before
+
+
+def test_each_certificate_of_an_authority_has_to_be_one(tmp_path: Path) -> None:
+    keys(tmp_path)
+    whole = (tmp_path / "ca.pem").read_text()
+    (tmp_path / "ca.pem").write_text(whole + whole)
+    assert keys("--check-release", tmp_path).returncode == 0
+    (tmp_path / "ca.pem").write_text(whole + (tmp_path / "release.key").read_text())
+    assert "ca.pem does not hold certificates in PEM, or holds something" in keys("--check-release", tmp_path).stderr
 
 
 def test_a_release_certificate_is_renewed_by_the_same_authority(tmp_path: Path) -> None:
