@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import struct
 import subprocess
 from pathlib import Path
 
@@ -12,37 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgecall_build import boot_texts, disk, lock
+from edgecall_build import boot_texts, disk, lock, root
 from edgecall_image import layout
 from edgecall_image.selector import TEXT
+from tests.support.cards import MIB, entry, sector, write_card
 from tests.support.fat_images import write_fat
 
 IMAGE = Path(__file__).parents[2] / "image"
 TARGETS = sorted(path.name for path in (IMAGE / "target").iterdir())
-MIB = 1 << 20
 
 
 # -- Partition table ---------------------------------------------------------------------------------------------------
-
-
-def entry(kind: int, start: int, size: int, *, active: bool = False) -> bytes:
-    """``start`` and ``size`` in MiB."""
-    return struct.pack("<B3xB3xII", 0x80 if active else 0, kind, start * MIB // 512, size * MIB // 512)
-
-
-def sector(*entries: bytes, label: int = 0) -> bytes:
-    return (b"\0" * 440 + struct.pack("<IH", label, 0) + b"".join(entries).ljust(64, b"\0") + b"\x55\xaa").ljust(512)
-
-
-def write_card(path: Path, link: int = 5, label: int = 0xEDCA1101, root_b: int = 1536, boot_b_at: int = 196) -> None:
-    """A disk as genimage makes it of layout/mbr.cfg: 4 MiB, selector, two boot slots, and three logical partitions."""
-    parts = [entry(0x0C, 4, 64, active=True), entry(0x0C, 68, 128), entry(0x0C, boot_b_at, 128), entry(link, 324, 3331)]
-    with path.open("wb") as found:
-        found.write(sector(*parts, label=label))
-        for at, size, following in ((324, 1536, 1537), (1861, root_b, 3074), (3398, 256, 0)):
-            found.seek(at * MIB)
-            more = [entry(link, following, 1537)] if following else []
-            found.write(sector(entry(0x83, 1, size), *more))
 
 
 def test_the_table_of_genimage_is_mended_to_what_the_firmware_follows(tmp_path: Path) -> None:
@@ -304,6 +283,114 @@ def test_pi_ends_with_one_clear_line_where_its_vendors_archive_is_out_of_reach(
     assert done.returncode == 1
     assert words in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+# -- Root --------------------------------------------------------------------------------------------------------------
+
+AUTHORITY = b"-----BEGIN CERTIFICATE-----\n"
+KEY = "-----BEGIN PRIVATE KEY-----\nMIG\n"
+
+
+@pytest.fixture
+def root_folder(tmp_path: Path) -> Path:
+    """The root of an image that may go onto a card."""
+    files = {
+        "etc/shadow": "root:*:20309:::::1:\nedgecall:!*:20309::::::\n", "etc/passwd": "root:x:0:0:root:/root:/bin/sh\n",
+        "etc/machine-id": "", "etc/rauc/ca.pem": AUTHORITY.decode(), "usr/bin/ssh": "", "root/.profile": "",
+        "usr/lib/edgecall-image/init": "#!/bin/sh\n", "usr/lib/systemd/system/rauc.service": "ExecStart=rauc service\n",
+        "etc/systemd/system/multi-user.target.wants/edgecall.service": "",
+    }
+    for name, text in files.items():
+        put(tmp_path / "root", name, text)
+    (tmp_path / "root/usr/lib/edgecall-image/init").chmod(0o755)
+    return tmp_path / "root"
+
+
+def put(folder: Path, name: str, text: str | None) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).unlink(missing_ok=True)
+    if text is not None:
+        (folder / name).write_text(text)
+
+
+@pytest.mark.parametrize(("name", "text", "fault"), [
+    ("etc/shadow", "root:$y$j9T$abc:20309:::::1:\n", "these have a password, or need none: root"),
+    ("etc/shadow", "root:*:1::::::\nguest::20309:::::1:\n", "these have a password, or need none: guest"),
+    ("etc/passwd", "root::0:0:root:/root:/bin/sh\n", "these have a password, or need none: root"),
+    ("usr/sbin/sshd", "", "there is a server of SSH: usr/sbin/sshd"),
+    ("usr/bin/dropbearmulti", "", "there is a server of SSH: usr/bin/dropbearmulti"),
+    ("usr/local/bin/sshd-2", "", "there is a server of SSH: usr/local/bin/sshd-2"),
+    ("usr/lib/systemd/system/rauc-mark-good.service", "", "marks a slot good: usr/lib/systemd/system/rauc-"),
+    ("etc/systemd/system/well.service", "ExecStart=rauc status mark-good\n", "marks a slot good: etc/systemd"),
+    ("usr/lib/edgecall-image/init", None, "there is no usr/lib/edgecall-image/init that can be run"),
+    ("usr/lib/edgecall-image/init", "no mode of a program", "there is no usr/lib/edgecall-image/init that can be run"),
+    ("etc/systemd/system/multi-user.target.wants/edgecall.service", None, "edgecall.service is not enabled"),
+    ("etc/rauc/ca.pem", None, "etc/rauc/ca.pem is not that of the keys"),
+    ("etc/rauc/ca.pem", AUTHORITY.decode() * 2, "etc/rauc/ca.pem is not that of the keys"),
+    ("etc/machine-id", "5a1e\n", "etc/machine-id names a machine"),
+    ("etc/ssl/private/any", "", "there is a private key: etc/ssl/private/any"),
+    ("etc/rauc/release.key", KEY, "there is a private key: etc/rauc/release.key"),
+    ("root/.ssh/id_ed25519", KEY.replace("PRI", "OPENSSH PRI"), "there is a private key: root/.ssh/id_ed25519"),
+    ("etc/dropbear/dropbear_ed25519_host_key", "", "there is a private key: etc/dropbear/dropbear_ed25519_host_key"),
+])
+def test_a_root_is_refused_with_what_no_image_may_hold(
+    name: str, text: str | None, fault: str, root_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root_folder.parent / "ca.pem").write_bytes(AUTHORITY)
+    words = ["folder", str(root_folder), "--authority", str(root_folder.parent / "ca.pem")]
+    assert root.main(words) == 0
+    assert capsys.readouterr().err == ""
+    put(root_folder, name, text)
+    assert root.main(words) == 1
+    told, = capsys.readouterr().err.splitlines()
+    assert told.startswith("root: ")
+    assert fault in told
+
+
+def test_every_fault_of_a_root_is_told_at_once(root_folder: Path) -> None:
+    put(root_folder, "etc/machine-id", "5a1e\n")
+    put(root_folder, "usr/sbin/sshd", "")
+    assert len(root.faults(root_folder, AUTHORITY)) == 2
+
+
+def test_with_ssh_there_is_a_server_and_nothing_else_that_no_image_may_hold(root_folder: Path) -> None:
+    put(root_folder, "usr/sbin/dropbear", "")
+    put(root_folder, "root/.ssh/authorized_keys", "ssh-ed25519 AAAA desk\n")
+    assert root.faults(root_folder, AUTHORITY, with_ssh=True) == []
+    put(root_folder, "root/.ssh/id_ed25519", KEY)
+    assert root.faults(root_folder, AUTHORITY, with_ssh=True) == ["there is a private key: root/.ssh/id_ed25519"]
+
+
+def test_a_link_is_not_followed_out_of_a_root(root_folder: Path, tmp_path: Path) -> None:
+    """It leads elsewhere on a device."""
+    put(tmp_path / "outside", "sshd", KEY)
+    (root_folder / "usr/local").mkdir()
+    (root_folder / "usr/local/bin").symlink_to(tmp_path / "outside")
+    (root_folder / "etc/ssl").mkdir()
+    (root_folder / "etc/ssl/some.pem").symlink_to(tmp_path / "outside/sshd")
+    assert root.faults(root_folder, AUTHORITY) == []
+
+
+def test_a_root_of_more_than_is_allowed_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path / "files", "big", "x" * (5 << 20))
+    made, environ = tmp_path / "root.ext4", {"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"}
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-b", "4096", "-d", tmp_path / "files", made, "32M"], check=True,
+                   env=environ)
+    told = subprocess.run(["dumpe2fs", "-h", made], check=True, env=environ, capture_output=True, text=True).stdout
+    counts = dict(re.findall(r"^(Block count|Free blocks): +(\d+)$", told, re.MULTILINE))
+    used = (int(counts["Block count"]) - int(counts["Free blocks"])) // 256
+    assert 5 <= used < 32
+    assert root.main(["size", str(made)]) == 0
+    assert capsys.readouterr().out == f"{used}\n"
+    assert root.main(["size", str(made), "--limit", str(used)]) == 0
+    assert root.main(["size", str(made), "--limit", str(used - 1)]) == 1
+    assert f"it takes {used} MiB, and {used - 1} are allowed" in capsys.readouterr().err
+
+
+def test_what_is_no_file_system_has_no_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "nothing").write_bytes(bytes(4096))
+    assert root.main(["size", str(tmp_path / "nothing")]) == 1
+    assert "holds no ext4 file system" in capsys.readouterr().err
 
 
 # -- Keys --------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from typing import Final
 
 import pytest
 
+from tests.support.cards import write_card
+
 IMAGE: Final = Path(__file__).parents[2] / "image"
 PROGRAMS: Final = {
     "id": "echo 0",
@@ -392,6 +394,101 @@ def test_the_command_that_is_told_gets_as_far_as_to_the_vendors_archive(machine:
     assert program == "image/build"
     again = machine.run("build", *words, "--deb", machine.folder / "some.deb")
     assert "the vendor's archive cannot be reached at http://127.0.0.1:9/debian" in again.stderr
+
+
+TOOLS: Final = r"""#!/bin/bash
+while [ "$1" != sh ]; do shift; done
+root=$5 work=$6 image=$7
+shift 7
+set -- "${@//\/image\//$image/}"
+set -- "${@//\/work\//$work/}"
+set -- "${@/%\/work/$work}"
+cd "$work"
+case "$1" in
+  python3) PYTHONPATH="$image" exec "$@" ;;
+  sh) exec "$@" ;;
+  dpkg) cp -r "$ASKED/../daemon/." "$root" ;;
+  mke2fs) cp -r "$work/root" "$ASKED/../made" && /usr/sbin/mke2fs -q -t ext4 "$work/root.ext4" 32M >&2 ;;
+  debugfs) printf 'mtime: 0x%08x\n' "$SOURCE_DATE_EPOCH" ;;
+  e2fsck) ;;
+  genimage) cp "$ASKED/../card" "$work/disk.img" ;;
+  rauc) [ "$2" = info ] || [ "$3" = info ] || [ "$4" = info ] || : >"$work/new.raucb" ;;
+  *) exit 9 ;;
+esac
+"""
+MMDEBSTRAP: Final = """#!/bin/sh
+for word; do
+  case $word in
+    */base.tar) cd "$ASKED/../daemon" && tar -cf "$word" usr/sbin usr/lib/os-release && cp ../packages "${word%/*}" ;;
+    */new-*/root) mkdir "$word" ;;
+  esac
+done
+"""
+"""A Debian with tools of which Python and those for FAT are this machine's: the others leave what takes their place."""
+
+
+@pytest.fixture
+def whole(machine: Machine) -> Machine:
+    """A machine that builds to the end, of a Debian and a daemon's package that hold next to nothing."""
+    daemon = {
+        "etc/shadow": "root:*:20309::::::\n", "etc/passwd": "root:x:0:0:root:/root:/bin/sh\n",
+        "etc/debian_version": "13.2\n", "usr/sbin/any": "", "var/lib/any": "", "usr/share/common-licenses/GPL-2": "",
+        "etc/systemd/system/multi-user.target.wants/edgecall.service": "", "usr/lib/os-release": "ID=debian\n",
+        "usr/lib/edgecall/site-packages/idna-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: idna\nVersion: 1\n",
+    }
+    for name, text in daemon.items():
+        (machine.folder / "daemon" / name).parent.mkdir(parents=True, exist_ok=True)
+        (machine.folder / "daemon" / name).write_text(text)
+    for name, text in (("unshare", TOOLS), ("mmdebstrap", MMDEBSTRAP)):
+        (machine.folder / "bin" / name).write_text(text)
+        (machine.folder / "bin" / name).chmod(0o755)
+    shutil.copy(IMAGE / "lock/uml-amd64.lock", machine.folder / "packages")
+    write_card(machine.folder / "card")
+    return machine
+
+
+SSH_KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA desk\n"
+FILES: Final = {".img", ".root.ext4", ".boot.vfat", ".lock", ".cdx.json", ".sources.txt", ".licences"}
+
+
+@pytest.mark.parametrize(("keys", "with_ssh", "name", "bundled"), [
+    ("--keys", False, "edgecall-uml-amd64-1.4.0", True),
+    ("--test-keys", False, "edgecall-uml-amd64-1.4.0-TEST", True),
+    ("--test-keys", True, "edgecall-uml-amd64-1.4.0-DEBUG-SSH-TEST", True),
+    ("--keys", True, "edgecall-uml-amd64-1.4.0-DEBUG-SSH", False),
+])
+def test_an_image_with_ssh_is_named_so_and_is_no_update_of_devices_in_the_field(
+    keys: str, with_ssh: bool, name: str, bundled: bool, whole: Machine, real: Path
+) -> None:
+    """Else whoever can have a device update makes one out of it that lets root log in."""
+    (whole.folder / "key.pub").write_text(SSH_KEY)
+    words = [keys, *([real] if keys == "--keys" else []), *(["--debug-ssh", "../key.pub"] if with_ssh else [])]
+    done = whole.build(*words, "--version", "1.4.0", "--min-version", "1.0.0")
+    assert done.returncode == 0, done.stderr
+    out = whole.folder / "work/image-out"
+    assert done.stdout == f"{out}/{name}.img\n"
+    assert {path.name.removeprefix(name) for path in out.iterdir()} == FILES | ({".raucb"} if bundled else set())
+    assert ("no bundle: signed with" in done.stderr) == (not bundled)
+    made = whole.folder / "made"
+    said = (made / "usr/lib/os-release").read_text().splitlines()
+    assert said == ["ID=debian", "IMAGE_ID=edgecall-uml-amd64", "IMAGE_VERSION=1.4.0",
+                    *(["VARIANT=DEBUG-SSH"] if with_ssh else [])]
+    allowed = made / "root/.ssh/authorized_keys"
+    assert (allowed.read_text() if allowed.exists() else "") == (SSH_KEY if with_ssh else "")
+    assert (made / "usr/lib/systemd/system/edgecall-debug-ssh.service").exists() == with_ssh
+
+
+@pytest.mark.parametrize(("name", "text", "fault"), [
+    ("etc/machine-id", "5a1e\n", "etc/machine-id names a machine"), ("usr/sbin/sshd", "", "there is a server of SSH"),
+])
+def test_a_root_that_no_image_may_hold_ends_a_build(name: str, text: str, fault: str, whole: Machine) -> None:
+    (whole.folder / "overlay" / name).parent.mkdir(parents=True)
+    (whole.folder / "overlay" / name).write_text(text)
+    done = whole.build("--test-keys", "--overlay", "../overlay")
+    assert done.returncode == 1
+    assert fault in done.stderr
+    assert "this root is not what an image may hold" in done.stderr
+    assert list((whole.folder / "work/image-out").iterdir()) == []
 
 
 @pytest.mark.parametrize(("changed", "code", "words"), [
