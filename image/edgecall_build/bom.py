@@ -1,8 +1,8 @@
 """The bill of materials of an image (CycloneDX 1.6), its licence texts, and the sources that its GPL parts demand.
 
 Read from the root itself: what dpkg says is installed, and the metadata of the Python distributions beside it, with
-what their wheels say that they carry of others (PEP 770). Identifiers are package URLs (purl), by which databases of
-vulnerabilities are asked.
+what their wheels say that they carry of others (PEP 770), and what was found in them (`wheel_libraries`). Identifiers
+are package URLs (purl), by which databases of vulnerabilities are asked.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import re
 import shutil
 import sys
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import Distribution, DistributionFinder, MetadataPathFinder
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from edgecall_build import wheel_libraries
 from edgecall_build.lock import BadLock, Package, read
+from edgecall_build.wheel_libraries import Library, NotReviewedError
 
 __all__ = [
     "carried", "debian_component", "document", "licences_of", "main", "python_component", "python_licences", "sources",
@@ -30,6 +32,9 @@ Component = dict[str, object]
 NAMESPACE: Final = uuid.UUID("6a5b6f7c-2f0e-5d0a-9d5c-edca11010000")
 """Under which serial numbers of bills are made: the same image has the same one."""
 SAFE: Final = ".-_~:"  # what a purl does not encode, beside letters and digits
+OURS: Final = "edgecall"
+Carried = Mapping[str, tuple[str, Sequence[Library]]]
+"""By the name of a distribution: how what it carries is built, and that."""
 LICENCE_LINE: Final = re.compile(r"^License:\s*(\S.*?)\s*$", re.MULTILINE)
 LICENCE_FILE: Final = re.compile(r"(licen[sc]e|copying|notice|authors)", re.IGNORECASE)
 
@@ -44,18 +49,19 @@ def debian_component(package: Package, release: str, licences: Sequence[str]) ->
     return _component(package.name, package.version, purl, licences) | {"properties": [source]}
 
 
-def python_component(distribution: Distribution) -> Component:
+def python_component(distribution: Distribution, libraries: Sequence[Library] = ()) -> Component:
     """A Python distribution as a component, with the licence that its metadata names, and in it what it carries."""
     purl = _python_purl(distribution)
     component = _component(distribution.name, distribution.version, purl, python_licences(distribution))
-    if inside := carried(distribution):
+    if inside := carried(distribution, libraries):
         component["components"] = inside
     return component
 
 
-def carried(distribution: Distribution) -> list[Component]:
+def carried(distribution: Distribution, libraries: Sequence[Library] = ()) -> list[Component]:
     """What the wheel of a Python distribution holds of others, as the bills in it tell: neither itself nor what only
-    built it. Raises OSError where a bill is missing; one that is none of CycloneDX is told of and left out."""
+    built it; and these libraries, of which more is known. Raises OSError where a bill is missing; one that is none of
+    CycloneDX is told of and left out."""
     own, found = _python_purl(distribution), dict[str, Component]()
     for told in _told_by(distribution):
         name, version, purl = (told.get(key) or "" for key in ("name", "version", "purl"))
@@ -65,6 +71,12 @@ def carried(distribution: Distribution) -> list[Component]:
         if name and told.get("scope") != "excluded" and re.split(r"[?#]", purl)[0] != own:
             known = purl or "@".join(filter(None, (name, version)))
             found[known] = _component(name, version, purl, _licences_told(told), f"{own}/{known}")
+    for library in libraries:
+        purl = library.source if library.source.startswith("pkg:") else ""
+        known = purl or "@".join(filter(None, (library.name, library.version)))
+        found[known] = _component(library.name, library.version, purl, [library.licence], f"{own}/{known}")
+        if not purl:
+            found[known]["externalReferences"] = [{"type": "distribution", "url": library.source}]
     return list(found.values())
 
 
@@ -148,11 +160,21 @@ def document(name: str, version: str, components: Sequence[Component], made: dat
     }
 
 
-def sources(packages: Sequence[Package], distributions: Sequence[Distribution]) -> list[str]:
-    """A line for each source to keep with a release: `debian NAME VERSION`, `pypi NAME VERSION`."""
+def sources(packages: Sequence[Package], distributions: Sequence[Distribution], inside: Carried, checkout: str,
+            ) -> list[str]:
+    """A line for each source to keep with a release: `debian NAME VERSION`, `pypi NAME VERSION`, for what wheels carry
+    `carried NAME VERSION SOURCE (in WHEEL VERSION)` and how that is built, and the checkout of what is our own."""
     debian = {f"debian {package.source} {package.source_version}" for package in packages}
-    python = {f"pypi {distribution.metadata['Name']} {distribution.version}" for distribution in distributions}
-    return sorted(debian) + sorted(python)
+    python, others = set(), set()
+    for distribution in distributions:
+        name, version = distribution.metadata["Name"], distribution.version
+        python.add(f"checkout {name} {version} {checkout}" if name == OURS else f"pypi {name} {version}")
+        recipe, libraries = inside.get(name, ("", ()))
+        others |= {f"carried {library.name} {library.version or '-'} {library.source} (in {name} {version})"
+                   for library in libraries}
+        if recipe:
+            others.add(f"recipe {name} {version} {recipe}")
+    return sorted(debian) + sorted(python) + sorted(others)
 
 
 def _distributions(site: Path) -> list[Distribution]:
@@ -164,7 +186,8 @@ def _distributions(site: Path) -> list[Distribution]:
     return distributions
 
 
-def _copy_licences(root: Path, packages: Sequence[Package], distributions: Sequence[Distribution], to: Path) -> None:
+def _copy_licences(root: Path, packages: Sequence[Package], distributions: Sequence[Distribution], inside: Carried,
+                   to: Path) -> None:
     shutil.copytree(root / "usr/share/common-licenses", to / "common-licenses")  # where copyright files refer to
     for package in packages:
         text = root / "usr/share/doc" / package.name / "copyright"
@@ -178,6 +201,11 @@ def _copy_licences(root: Path, packages: Sequence[Package], distributions: Seque
                 target = folder / "-".join(file.parts[1:])
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(str(distribution.locate_file(file)), target)
+        if libraries := inside[distribution.metadata["Name"]][1]:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "carried.txt").write_text("".join(
+                f"{library.name} {library.version}: {library.licence}; its texts are in {library.source}\n"
+                for library in libraries), encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -188,6 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", required=True)
     parser.add_argument("--version", required=True)
     parser.add_argument("--epoch", type=int, required=True, help="when it was made, in seconds since 1970")
+    parser.add_argument("--checkout", required=True, help="the commit of what is our own")
     parser.add_argument("--out", type=Path, required=True, help="what the names of the files begin with")
     given = parser.parse_args(argv)
     site: Path = given.root / str(given.site).lstrip("/")
@@ -198,16 +227,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         components = [
             debian_component(package, release, licences_of(given.root / "usr/share/doc" / package.name / "copyright"))
             for package in packages
-        ] + [python_component(distribution) for distribution in distributions]
+        ]
+        reviewed = wheel_libraries.read()
+        inside = {one.metadata["Name"]: wheel_libraries.carried_by(one, reviewed) for one in distributions}
+        components += [python_component(one, inside[one.metadata["Name"]][1]) for one in distributions]
         bill = document(given.name, given.version, components, datetime.fromtimestamp(given.epoch, UTC))
         out: Path = given.out
         out.with_name(out.name + ".cdx.json").write_text(json.dumps(bill, indent=1) + "\n", encoding="utf-8")
-        lines = sources(packages, distributions)
+        lines = sources(packages, distributions, inside, given.checkout)
         out.with_name(out.name + ".sources.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         texts = out.with_name(out.name + ".licences")
         shutil.rmtree(texts, ignore_errors=True)
-        _copy_licences(given.root, packages, distributions, texts)
-    except (OSError, BadLock) as wrong:
+        _copy_licences(given.root, packages, distributions, inside, texts)
+    except (OSError, BadLock, NotReviewedError) as wrong:
         print(f"bom: {wrong}", file=sys.stderr)
         return 1
     return 0

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packageurl import PackageURL
 
-from edgecall_build import bom, lock
+from edgecall_build import bom, lock, wheel_libraries, wheels
 from tests.support.bill import faults_of
 
+DEB = Path(__file__).parents[2] / "image/deb"
 SITE = "usr/lib/edgecall/site-packages"
 
 
@@ -41,7 +42,7 @@ def root(tmp_path: Path) -> Path:
 def bill_of(root: Path, tmp_path: Path, site: str) -> int:
     return bom.main(["--root", str(root), "--packages", str(tmp_path / "packages"), "--site", site,
                      "--name", "edgecall-uml-amd64", "--version", "1.2.3", "--epoch", "1764460800",
-                     "--out", str(tmp_path / "image")])
+                     "--checkout", "5a1e-dirty", "--out", str(tmp_path / "image")])
 
 
 def test_the_bill_names_all_packages_by_purl_and_keeps_their_texts(root: Path, tmp_path: Path) -> None:
@@ -154,6 +155,105 @@ def test_whatever_a_wheel_says_the_bill_stays_one(components: object) -> None:
         component = bom.python_component(put_bill(Path(folder), "any.cdx.json", told))
     bill = bom.document("edgecall", "1.4.0", [component], datetime(2026, 11, 30, tzinfo=UTC))
     assert faults_of(json.dumps(bill)) == []
+
+
+# -- What wheels carry and do not say ----------------------------------------------------------------------------------
+
+
+def carry(root: Path, *files: str, version: str = "19.0.2") -> PathDistribution:
+    """Into the wheel of av, which then has this version."""
+    info = root / SITE / "av-19.0.2.dist-info"
+    info.joinpath("METADATA").write_text(f"Metadata-Version: 2.4\nName: av\nVersion: {version}\n\n")
+    with (info / "RECORD").open("a") as record:
+        record.writelines(f"av.libs/{file},,\n" for file in files)
+    return PathDistribution(info)
+
+
+FILES = ("libavcodec-d61378e8.so.63.1.102", "libx264-d6533a8d.so.165", "libxcb-shm-0be6dfbf.so.0.0.0")
+X264 = "b35605ace3ddf7c1a5d67a2eb553f034aef41d55"
+
+
+def test_libraries_that_a_wheel_does_not_tell_of_are_in_bill_sources_and_licences(root: Path, tmp_path: Path) -> None:
+    carry(root, *FILES)
+    put_bill(root, "auditwheel.cdx.json", cyclonedx(
+        {"name": "libxcb", "version": "1.13.1-1.el8", "purl": "pkg:rpm/almalinux/libxcb@1.13.1-1.el8"}))
+    (tmp_path / "packages").write_text("zlib1g amd64 1 zlib 1\n")
+    assert bill_of(root, tmp_path, SITE) == 0
+    text = (tmp_path / "image.cdx.json").read_text()
+    assert faults_of(text) == []
+    inside = {one["name"]: one for one in json.loads(text)["components"][1]["components"]}
+    assert list(inside) == ["libxcb", "FFmpeg", "x264", "lamer"], "neither twice, nor what is in other files"
+    assert inside["x264"]["version"] == X264
+    assert inside["x264"]["licenses"] == [{"license": {"name": "GPL-2.0-or-later"}}]
+    archive, = inside["x264"]["externalReferences"]
+    assert archive["type"] == "distribution"
+    lines = (tmp_path / "image.sources.txt").read_text().splitlines()
+    assert lines[:2] == ["debian zlib 1", "pypi av 19.0.2"]
+    assert f"carried x264 {X264} {archive['url']} (in av 19.0.2)" in lines
+    assert "carried libxcb 1.13.1-1.el8 pkg:rpm/almalinux/libxcb@1.13.1-1.el8 (in av 19.0.2)" in lines
+    assert len([line for line in lines if line.startswith("recipe av 19.0.2 https://")]) == 1
+    carried = (tmp_path / "image.licences/python/av-19.0.2/carried.txt").read_text()
+    assert f"x264 {X264}: GPL-2.0-or-later; its texts are in {archive['url']}\n" in carried
+
+
+@pytest.mark.parametrize(("file", "version", "words"), [
+    ("libnew-0123abcd.so.1", "19.0.2", "av 19.0.2 carries libnew, which wheel_libraries.toml does not name"),
+    ("libx264-d6533a8d.so.165", "19.1", "av 19.1 carries libx264, and wheel_libraries.toml was reviewed for 19.0.2"),
+])
+def test_a_library_that_nobody_has_looked_at_ends_a_build(
+    file: str, version: str, words: str, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    carry(root, file, version=version)
+    (tmp_path / "packages").write_text("zlib1g amd64 1 zlib 1\n")
+    assert bill_of(root, tmp_path, SITE) == 1
+    assert f"bom: {words}: look at" in capsys.readouterr().err
+    assert not (tmp_path / "image.cdx.json").exists()
+
+
+def test_a_wheel_that_nobody_knows_ends_a_build_too(root: Path) -> None:
+    with pytest.raises(wheel_libraries.NotReviewedError, match=r"does not know it"):
+        wheel_libraries.carried_by(carry(root, FILES[1]), {})
+
+
+def test_a_wheel_without_libraries_needs_no_review(root: Path) -> None:
+    assert wheel_libraries.carried_by(carry(root, version="99"), {}) == ("", ())
+
+
+@pytest.mark.parametrize("name", [
+    "libscipy_openblas64_-4b78795a.so", "libvpl-e4e9cae8.so.2.16", "libxcb-shape-7716c890.so.0.0.0", "libz.so.1",
+])
+def test_a_library_is_known_by_its_name_up_to_a_hash(name: str, root: Path) -> None:
+    stems = {"libscipy_openblas64_", "libvpl", "libxcb-shape", "libz"}
+    found, = wheel_libraries.files_of(carry(root, name))
+    assert found in stems
+    assert name.startswith(found)
+
+
+@pytest.mark.parametrize("architecture", wheels.ARCHITECTURES)
+def test_what_was_reviewed_is_what_is_locked(architecture: str) -> None:
+    locked = {one.name: one.version for one in wheels.read(DEB / f"wheels-{architecture}.lock")}
+    reviewed = {name: wheel.version for name, wheel in wheel_libraries.read().items()}
+    assert reviewed.items() <= locked.items(), "look at what the new wheels carry: wheel_libraries.toml"
+
+
+def test_what_is_owed_has_an_archive_of_its_source() -> None:
+    for wheel in wheel_libraries.read().values():
+        for library in wheel.libraries:
+            assert library.source.startswith(("https://", "pkg:")), library
+            assert library.files, library
+            owed = "GPL" in library.licence and "exception" not in library.licence and "BSD" not in library.licence
+            assert not owed or ".tar." in library.source, library
+
+
+def test_what_is_our_own_is_named_by_its_commit(root: Path, tmp_path: Path) -> None:
+    """No index has it."""
+    info = root / SITE / "edgecall-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.4\nName: edgecall\nVersion: 0.1.0\n\n")
+    (tmp_path / "packages").write_text("zlib1g amd64 1 zlib 1\n")
+    assert bill_of(root, tmp_path, SITE) == 0
+    lines = (tmp_path / "image.sources.txt").read_text().splitlines()
+    assert lines == ["debian zlib 1", "checkout edgecall 0.1.0 5a1e-dirty", "pypi av 19.0.2"]
 
 
 def test_a_root_without_the_daemon_gets_no_bill(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -434,7 +435,8 @@ def whole(machine: Machine) -> Machine:
         "etc/shadow": "root:*:20309::::::\n", "etc/passwd": "root:x:0:0:root:/root:/bin/sh\n",
         "etc/debian_version": "13.2\n", "usr/sbin/any": "", "var/lib/any": "", "usr/share/common-licenses/GPL-2": "",
         "etc/systemd/system/multi-user.target.wants/edgecall.service": "", "usr/lib/os-release": "ID=debian\n",
-        "usr/lib/edgecall/site-packages/idna-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: idna\nVersion: 1\n",
+        "usr/lib/edgecall/site-packages/edgecall-1.dist-info/METADATA":
+            "Metadata-Version: 2.1\nName: edgecall\nVersion: 1\n",
     }
     for name, text in daemon.items():
         (machine.folder / "daemon" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -469,6 +471,8 @@ def test_an_image_with_ssh_is_named_so_and_is_no_update_of_devices_in_the_field(
     assert done.stdout == f"{out}/{name}.img\n"
     assert {path.name.removeprefix(name) for path in out.iterdir()} == FILES | ({".raucb"} if bundled else set())
     assert ("no bundle: signed with" in done.stderr) == (not bundled)
+    sources = (out / f"{name}.sources.txt").read_text().splitlines()
+    assert re.fullmatch(r"checkout edgecall 1 ([0-9a-f]{40}(-dirty)?|of no commit)", sources[-1])
     made = whole.folder / "made"
     said = (made / "usr/lib/os-release").read_text().splitlines()
     assert said == ["ID=debian", "IMAGE_ID=edgecall-uml-amd64", "IMAGE_VERSION=1.4.0",
