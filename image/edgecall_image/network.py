@@ -49,11 +49,11 @@ def _country(value: str) -> str:
 def _proxy(value: str) -> str:
     try:
         parts = urlsplit(value)
-        right = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        right = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
     except ValueError:
         right = False
     return "" if right and value.isascii() and value.isprintable() and not set(value) & set(" \"'\\") else (
-        "must be http://HOST:PORT or https://HOST:PORT")
+        "must be http://HOST:PORT: other proxies, also those reached by https, are not supported")
 
 
 def _ssid(value: str) -> str:

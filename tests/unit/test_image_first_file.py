@@ -96,6 +96,7 @@ def test_secrets_and_files_are_named_where_they_will_lie() -> None:
     ({"time_servers": "one"}, "must be a list"),
     ({"proxy": "ftp://proxy"}, "http://HOST:PORT"),
     ({"proxy": 'http://pr"oxy'}, "http://HOST:PORT"),
+    ({"proxy": "https://proxy.example.org:3129"}, "those reached by https, are not supported"),
     ({"ethernet": {"gateway": "192.0.2.1"}}, "network.ethernet.address: is missing"),
     ({"ethernet": {"address": "192.0.2.0/24"}}, "address of the network itself"),
     ({"ethernet": {"address": "192.0.2.10/24", "gateway": "198.51.100.1"}}, "is not within 192.0.2.0/24"),
