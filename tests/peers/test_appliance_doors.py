@@ -194,7 +194,7 @@ async def test_a_verb_that_is_none_is_named_with_what_was_meant(doors: Doors) ->
 
 async def test_the_same_id_acts_once_whichever_door_it_comes_through(doors: Doors) -> None:
     since = len(doors.door.events)
-    body = envelope("io.set", {"relay": "door", "seconds": 0.2}, command_id="once-and-for-all")
+    body = envelope("io.set", {"relay": "door", "seconds": 0.2})
     first = await doors.http("io.set", body)
     assert first["result"] == "done", first
     again = [await doors.all[name]("io.set", body) for name in ("http", "socket", "mqtt", "cli", "mqtt")]
@@ -208,7 +208,7 @@ async def test_the_same_id_acts_once_whichever_door_it_comes_through(doors: Door
 
 async def test_the_same_id_on_all_doors_at_once_acts_once(doors: Doors) -> None:
     since = len(doors.door.events)
-    body = envelope("io.set", {"relay": "door", "seconds": 0.2}, command_id="all-at-once")
+    body = envelope("io.set", {"relay": "door", "seconds": 0.2})
     answers = await asyncio.gather(*(ask("io.set", body) for ask in doors.all.values()))
     assert answers == [answers[0]] * 4 and answers[0]["result"] == "done"
     await pulsed_once(doors, since)
@@ -243,7 +243,7 @@ async def test_what_was_sent_while_it_was_off_is_answered_when_it_is_back(doors:
 
 
 async def test_what_lay_on_the_shelf_of_the_broker_is_refused(doors: Doors) -> None:
-    body = envelope("devices.volume", {"percent": 3}, command_id="from-the-shelf")
+    body = envelope("devices.volume", {"percent": 3})
     topic = f"{ROOT}/door-1/cmd/devices.volume"
     await doors.door.stop()
     await doors.boss.publish(topic, json.dumps(body), retain=True)
