@@ -14,13 +14,15 @@ import os
 import socket
 import stat
 import tomllib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
+from edgecall_image import reach
 from edgecall_image.layout import CALL_LOCK, SETTINGS
 
-__all__ = ["DAEMON_SOCKET", "CallLock", "Condition", "broker_address", "broker_answers", "condition"]
+__all__ = ["DAEMON_SOCKET", "CallLock", "Condition", "Network", "broker_address", "broker_answers", "condition"]
 
 DAEMON_SOCKET: Final = Path("/run/edgecall/edgecall.sock")
 ANSWER_S: Final = 5.0
@@ -30,16 +32,39 @@ CONNECT_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
+class Network:
+    """Of which families (``reach.family``) there are addresses that others reach, on links with a carrier, and default
+    gateways. The addresses themselves may be others after a restart."""
+
+    addresses: frozenset[str] = frozenset()
+    gateways: frozenset[str] = frozenset()
+
+    def document(self) -> dict[str, Any]:
+        return {"addresses": sorted(self.addresses), "gateways": sorted(self.gateways)}
+
+    @classmethod
+    def of(cls, document: object) -> Self | None:
+        if not isinstance(document, dict):
+            return None
+        addresses, gateways = document.get("addresses"), document.get("gateways")
+        if not isinstance(addresses, list) or not isinstance(gateways, list):
+            return None
+        return cls(frozenset(map(str, addresses)), frozenset(map(str, gateways)))
+
+
+@dataclass(frozen=True, slots=True)
 class Condition:
     """``devices``: how many of each kind are plugged in. ``broker``: connected, or None where none is configured.
-    ``failed``: by its own account it cannot do its work."""
+    ``failed``: by its own account it cannot do its work. ``network``: None where that is not told."""
 
     devices: dict[str, int] = field(default_factory=dict)
     broker: bool | None = None
     failed: bool = False
+    network: Network | None = None
 
     def document(self) -> dict[str, Any]:
-        return {"devices": self.devices, "broker": self.broker, "failed": self.failed}
+        return {"devices": self.devices, "broker": self.broker, "failed": self.failed,
+                "network": None if self.network is None else self.network.document()}
 
     @classmethod
     def of(cls, document: dict[str, Any]) -> Self | None:
@@ -47,7 +72,8 @@ class Condition:
         devices, broker, failed = document.get("devices"), document.get("broker"), document.get("failed")
         if not isinstance(devices, dict) or not isinstance(broker, bool | None) or not isinstance(failed, bool):
             return None
-        return cls({str(kind): count for kind, count in devices.items() if isinstance(count, int)}, broker, failed)
+        return cls({str(kind): count for kind, count in devices.items() if isinstance(count, int)}, broker, failed,
+                   Network.of(document.get("network")))
 
 
 class _Connection(http.client.HTTPConnection):
@@ -61,8 +87,9 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def condition(path: Path = DAEMON_SOCKET) -> Condition | None:
-    """None when the daemon does not answer, or not as ours does. Blocking, 15 s at most."""
+def condition(path: Path = DAEMON_SOCKET, gateways: Callable[[], Iterable[str]] = reach.gateways) -> Condition | None:
+    """The daemon's words, and the kernel's of gateways, of which the daemon has none. None when it does not answer, or
+    not as ours does. Blocking, 15 s at most."""
     try:
         devices = _document(path, "/v1/state/devices")
         net = _document(path, "/v1/state/net")
@@ -76,7 +103,11 @@ def condition(path: Path = DAEMON_SOCKET) -> Condition | None:
             kind = str(row.get("kind"))
             there[kind] = there.get(kind, 0) + 1
     broker = net.get("brokerConnected")
-    return Condition(there, broker if isinstance(broker, bool) else None, health.get("status") == "failed")
+    addresses = net.get("addresses")
+    network = None
+    if isinstance(addresses, list):
+        network = Network(*(frozenset(map(reach.family, map(str, ones))) for ones in (addresses, gateways())))
+    return Condition(there, broker if isinstance(broker, bool) else None, health.get("status") == "failed", network)
 
 
 def _document(path: Path, route: str) -> dict[str, Any]:

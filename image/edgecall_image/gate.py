@@ -1,7 +1,9 @@
 """The health gate: is the system on trial well? Nothing else finds a slot good.
 
-Well is: the daemon ready and its watchdog fed for a minute, no crash loop, the devices there that were there before the
-restart, the broker reached or shown to be out of everybody's reach, and room on data; all of it within five minutes.
+Well is: the daemon ready and its watchdog fed for a minute, no crash loop, the devices and the network there that were
+there before the restart, the broker reached or shown to be away while the network works, and room on data; all of it
+within five minutes. A network that does not come back may be the new system's fault or a cable's that was pulled: the
+device goes back in either case, since that costs another try, and a system that reaches nobody stays for good.
 Else the slot is marked bad and the device goes back, once nobody calls. Either way the result is on data.
 """
 
@@ -22,8 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from edgecall_image import daemon
-from edgecall_image.daemon import CallLock, Condition
+from edgecall_image import daemon, reach
+from edgecall_image.daemon import CallLock, Condition, Network
 from edgecall_image.errors import ImageError
 from edgecall_image.layout import DATA, SOCKET
 from edgecall_image.rauc import Rauc, RaucError
@@ -92,7 +94,9 @@ class Gate:
     unit: Callable[[], Unit]
     condition: Callable[[], Condition | None]
     broker: Callable[[], bool | None]
-    """Does the broker take a connection of ours? None: it is the daemon's own."""
+    """Does the broker take a connection of ours? None: it is on this device."""
+    network: Callable[[], bool]
+    """Has anybody else answered, so that it is not the network that keeps us from the broker?"""
     free_bytes: Callable[[], int | None]
     """On data; None where there is no data partition, and nothing lasts."""
     told: Callable[[str], None]
@@ -136,6 +140,7 @@ class Gate:
                 yield f"{kind}: {there} of {count} that were there"
         if now.failed and not before.failed:
             yield "the appliance can do its work, by its own account"
+        yield from _network(before.network or Network(), now.network or Network())
         yield from self._broker(now, after)
 
     def _broker(self, now: Condition, after: float) -> Iterator[str]:
@@ -144,8 +149,22 @@ class Gate:
         answers = self.broker()
         if answers is None or answers:
             yield "the broker is reached"
-        elif after < OFFLINE_AFTER_S:
+            return
+        was = None if self.before is None else self.before.network
+        if was is not None and not was.addresses:
+            return  # the cable was pulled so shortly before the restart that the daemon still took itself for connected
+        there = now.network or Network()
+        if after < OFFLINE_AFTER_S:
             yield "the broker is reached, or nobody reaches it"
+        elif not there.addresses or (there.gateways and not self.network()):
+            yield "the broker is reached, or shown to be away by a network that works"
+
+
+def _network(before: Network, now: Network) -> Iterator[str]:
+    for family in sorted(before.addresses - now.addresses):
+        yield f"an address of {family}, as before"
+    for family in sorted(before.gateways - now.gateways):
+        yield f"a default gateway of {family}, as before"
 
 
 def _hopeless(unit: Unit) -> str:
@@ -239,7 +258,7 @@ def _free_bytes() -> int | None:
 
 def _broker() -> bool | None:
     address = daemon.broker_address()
-    return None if address is None else daemon.broker_answers(address)
+    return None if address is None or reach.is_own(address[0]) else daemon.broker_answers(address)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -255,7 +274,7 @@ def main(argv: Sequence[str]) -> int:
             return 0
         job = record.open_job()
         before = None if job is None else Condition.of(job.before)
-        gate = Gate(before, Unit.look, daemon.condition, _broker, _free_bytes, _refresh)
+        gate = Gate(before, Unit.look, daemon.condition, _broker, reach.works, _free_bytes, _refresh)
         committed = judge(gate, slots, Rauc(), record, own_version(), calls_end=_calls_end, reboot=_reboot)
         _refresh("")
         if not committed:

@@ -141,8 +141,9 @@ class Device:
         well = Unit("active", 0, 20.0, 85.0)
         ticks = itertools.count(0.0, 10.0)
         return Gate(Condition.of(job.before) if job else None, unit=lambda: well,
-                    condition=lambda: condition(self.paths.daemon), broker=lambda: None, free_bytes=lambda: 1 << 30,
-                    told=lambda _step: None, clock=lambda: next(ticks), sleep=lambda _s: None)
+                    condition=lambda: condition(self.paths.daemon), broker=lambda: None, network=lambda: True,
+                    free_bytes=lambda: 1 << 30, told=lambda _step: None, clock=lambda: next(ticks),
+                    sleep=lambda _s: None)
 
     def judged(self) -> bool:
         """By the health gate, on a clock that runs."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import socket
+import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from typing import Any
 import pytest
 
 from edgecall_image import gate as gate_module
-from edgecall_image.daemon import CallLock, Condition, broker_address, broker_answers, condition
+from edgecall_image import reach
+from edgecall_image.daemon import CallLock, Condition, Network, broker_address, broker_answers, condition
 from edgecall_image.errors import ImageError
 from edgecall_image.gate import LIMIT_S, OFFLINE_AFTER_S, Gate, Unit, judge
 from edgecall_image.rauc import Rauc, RaucError
@@ -27,6 +30,9 @@ from tests.support.slot_card import Card
 
 READY = Unit("active", 0, 30.0, 30.0)
 DEVICES = {"camera": 1, "microphone": 1, "speaker": 1}
+ROUTED = Network(frozenset({"IPv4", "IPv6"}), frozenset({"IPv4"}))
+CABLE = Network(frozenset({"IPv4"}))
+"""An address that was given, and nobody who leads further."""
 
 
 class World:
@@ -39,8 +45,9 @@ class World:
         self.broker_asked = 0
         self.parts: dict[str, Any] = {
             "unit": lambda t: replace(READY, fed_at=20.0 + t) if t >= 10 else Unit("activating", 0, 0, 0),
-            "condition": Condition(DEVICES, broker=True), "before": Condition(DEVICES, broker=True),
-            "broker": True, "free": FREE_BYTES, **parts}
+            "condition": Condition(DEVICES, broker=True, network=ROUTED),
+            "before": Condition(DEVICES, broker=True, network=ROUTED),
+            "broker": True, "network": True, "free": FREE_BYTES, **parts}
 
     def part(self, name: str) -> Any:
         part = self.parts[name]
@@ -54,11 +61,14 @@ class World:
         answer: bool | None = self.part("broker")
         return answer
 
+    def gate(self, clock: Callable[[], float]) -> Gate:
+        return Gate(self.part("before"), lambda: self.part("unit"), lambda: self.part("condition"), self.broker,
+                    lambda: self.part("network"), lambda: self.part("free"), self.told.append, clock=clock,
+                    sleep=self.sleep)
+
     def run(self) -> tuple[str, float]:
         """What is missing, and after how many seconds."""
-        gate = Gate(self.part("before"), lambda: self.part("unit"), lambda: self.part("condition"), self.broker,
-                    lambda: self.part("free"), self.told.append, clock=lambda: self.now, sleep=self.sleep)
-        return gate.run(), self.now - 1_000.0
+        return self.gate(lambda: self.now).run(), self.now - 1_000.0
 
 
 def test_what_is_well_for_a_minute_passes_at_once() -> None:
@@ -97,13 +107,14 @@ def test_a_daemon_that_never_gets_ready_runs_out_of_time() -> None:
 
 
 def test_devices_that_were_there_must_be_there_again() -> None:
-    missing, _ = World(condition=Condition({"camera": 1, "microphone": 1}, broker=True)).run()
+    missing, _ = World(condition=Condition({"camera": 1, "microphone": 1}, broker=True, network=ROUTED)).run()
     assert missing == "speaker: 0 of 1 that were there"
 
 
 def test_devices_may_take_their_time_and_be_more() -> None:
     def told(t: float) -> Condition:
-        return Condition({**DEVICES, "screen": 1} if t > 200 else {"microphone": 1}, broker=True)
+        return Condition({**DEVICES, "screen": 1} if t > 200 else {"microphone": 1}, broker=True,
+                         network=ROUTED)
 
     world = World(condition=told)
     missing, after = world.run()
@@ -114,7 +125,7 @@ def test_devices_may_take_their_time_and_be_more() -> None:
 
 
 def test_a_daemon_that_says_it_has_failed_is_not_well_unless_it_was_so_before() -> None:
-    failed = Condition(DEVICES, broker=True, failed=True)
+    failed = Condition(DEVICES, broker=True, failed=True, network=ROUTED)
     assert "by its own account" in World(condition=failed).run()[0]
     assert World(condition=failed, before=failed).run()[0] == ""
 
@@ -128,27 +139,95 @@ def test_room_on_data_is_needed() -> None:
     assert "data partition can be used" in World(free=None).run()[0]
 
 
-# --- the broker
+# --- network and broker
 
 
 def test_a_broker_that_others_reach_must_be_reached() -> None:
-    missing, after = World(condition=Condition(DEVICES, broker=False)).run()
+    missing, after = World(condition=Condition(DEVICES, broker=False, network=ROUTED)).run()
     assert missing == "the broker is reached"
     assert after == LIMIT_S
 
 
-def test_a_broker_that_nobody_reaches_is_no_fault_of_the_new_system() -> None:
-    missing, after = World(condition=Condition(DEVICES, broker=False), broker=False).run()
+def lost(before: Network | None, now: Network | None, **parts: Any) -> tuple[str, float]:
+    """A trial of which the broker was reached before, and nobody reaches it now."""
+    return World(before=Condition(DEVICES, broker=True, network=before),
+                 condition=Condition(DEVICES, broker=False, network=now), broker=False, **parts).run()
+
+
+def test_a_broker_that_is_away_while_the_network_works_is_no_fault_of_the_new_system() -> None:
+    missing, after = lost(ROUTED, ROUTED)
     assert missing == ""
     assert after >= OFFLINE_AFTER_S, "the network may still come up"
 
 
+def test_a_network_in_which_nobody_answers_is_not_taken_for_a_broker_that_is_away() -> None:
+    missing, after = lost(ROUTED, ROUTED, network=False)
+    assert missing == "the broker is reached, or shown to be away by a network that works"
+    assert after == LIMIT_S
+    missing, after = lost(ROUTED, ROUTED, network=lambda t: t > 240)
+    assert missing == ""
+    assert 240 < after < 245
+
+
+def test_a_network_without_a_gateway_is_taken_for_what_it_was() -> None:
+    missing, after = lost(CABLE, CABLE, network=False)
+    assert missing == "", "there is nobody to ask"
+    assert after >= OFFLINE_AFTER_S
+
+
+@pytest.mark.parametrize("broker", [True, None], ids=["the daemon's own broker", "no broker"])
+@pytest.mark.parametrize(("now", "words"), [
+    (Network(), ["an address of IPv4", "an address of IPv6", "a default gateway of IPv4"]),
+    (None, ["an address of IPv4"]),
+    (Network(frozenset({"IPv6"}), frozenset({"IPv6"})), ["an address of IPv4", "a default gateway of IPv4"]),
+    (Network(ROUTED.addresses), ["a default gateway of IPv4"])])
+def test_a_network_that_was_there_must_be_there_again(
+        now: Network | None, words: list[str], broker: bool | None) -> None:
+    missing, after = World(before=Condition(DEVICES, broker, network=ROUTED),
+                           condition=Condition(DEVICES, broker, network=now)).run()
+    assert after == LIMIT_S
+    for part in words:
+        assert f"{part}, as before" in missing
+
+
+def test_a_network_may_take_its_time_and_be_more() -> None:
+    more = Network(ROUTED.addresses, ROUTED.addresses)
+    missing, after = World(condition=lambda t: Condition(
+        DEVICES, broker=t > 100, network=more if t > 90 else Network()), broker=False).run()
+    assert missing == ""
+    assert 100 < after < 105
+
+
+@pytest.mark.parametrize("network", [Network(), None])
+def test_a_device_without_a_network_stays_one(network: Network | None) -> None:
+    """Its cable was pulled, maybe since the daemon last heard its broker."""
+    for broker in (True, False, None):
+        missing, after = World(before=Condition(DEVICES, broker, network=Network()), broker=False, network=False,
+                               condition=Condition(DEVICES, broker and False, network=network)).run()
+        assert missing == ""
+        assert after < 75
+
+
+def test_the_version_before_did_not_tell_of_the_network() -> None:
+    assert lost(None, ROUTED)[0] == ""
+    assert lost(None, CABLE, network=False)[0] == ""
+    assert "by a network that works" in lost(None, Network())[0]
+    assert "by a network that works" in lost(None, ROUTED, network=False)[0]
+    for network in (None, Network(), ROUTED):
+        assert World(before=Condition(DEVICES, broker=True),
+                     condition=Condition(DEVICES, broker=True, network=network)).run()[0] == ""
+
+
 def test_the_daemons_own_broker_must_be_reached() -> None:
-    assert World(condition=Condition(DEVICES, broker=False), broker=None).run()[0] == "the broker is reached"
+    for network in (ROUTED, CABLE, Network()):
+        missing, _ = World(before=Condition(DEVICES, broker=True, network=network), broker=None,
+                           condition=Condition(DEVICES, broker=False, network=network)).run()
+        assert missing == "the broker is reached"
 
 
 def test_a_broker_that_was_not_reached_before_is_not_asked_for() -> None:
-    world = World(condition=Condition(DEVICES, broker=False), before=Condition(DEVICES, broker=False))
+    world = World(condition=Condition(DEVICES, broker=False, network=ROUTED),
+                  before=Condition(DEVICES, broker=False, network=ROUTED))
     assert world.run()[0] == ""
     assert world.broker_asked == 0
 
@@ -174,6 +253,58 @@ def test_the_brokers_address_is_the_settings_and_a_connection_the_proof(tmp_path
     for fault in ("[mqtt", "mqtt = 3", "[mqtt]\nhost = 3", "[mqtt]\nhost = 'a'\nport = 99999"):
         path.write_text(fault)
         assert broker_address(path) is None
+
+
+def test_gateways_are_read_from_the_kernels_tables(tmp_path: Path) -> None:
+    assert reach.gateways(tmp_path) == []
+    loopback = struct.unpack("=I", socket.inet_aton("127.0.0.1"))[0]
+    (tmp_path / "route").write_text(
+        "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
+        f"eth0\t00000000\t{loopback:08X}\t0003\t0\t0\t100\t00000000\t0\t0\t0\n"
+        f"eth0\t000200C0\t{loopback:08X}\t0003\t0\t0\t0\t00FFFFFF\t0\t0\t0\n"
+        "wwan0\t00000000\t00000000\t0001\t0\t0\t700\t00000000\t0\t0\t0\n")
+    nothing, local = "0" * 32, "fe80" + "0" * 27 + "1"
+    (tmp_path / "ipv6_route").write_text(
+        f"{nothing} 00 {nothing} 00 {local} 00000064 00000001 00000000 00450003     eth0\n"
+        f"{nothing} 00 {nothing} 00 20010db8{'0' * 23}1 00000400 00000001 00000000 00000003     eth0\n"
+        f"{local} 80 {nothing} 00 {nothing} 00000000 00000001 00000000 80200001       lo\n"
+        f"{nothing} 00 {nothing} 00 {nothing} ffffffff 00000001 00000000 00200200       lo\n")
+    assert reach.gateways(tmp_path) == ["127.0.0.1", "fe80::1%eth0", "2001:db8::1"]
+    assert [reach.family(one) for one in reach.gateways(tmp_path)] == ["IPv4", "IPv6", "IPv6"]
+    (tmp_path / "ipv6_route").unlink()
+    assert reach.works(tmp_path, tmp_path / "synchronized"), "it answers"
+
+
+def test_a_time_server_that_was_heard_is_proof_and_an_address_alone_is_none(tmp_path: Path) -> None:
+    clock_set = tmp_path / "synchronized"
+    assert not reach.works(tmp_path, clock_set)
+    clock_set.touch()
+    assert reach.works(tmp_path, clock_set)
+    assert not reach.answers("fe80::1%nowhere")
+    assert not reach.answers("255.255.255.255")
+
+
+def test_a_connection_that_is_refused_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(reach, "DOMAIN", taken.getsockname()[1])
+        assert reach._connects("127.0.0.1")
+        taken.listen()
+        assert reach._connects("127.0.0.1")
+
+
+def test_a_broker_on_the_device_proves_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def reached(address: tuple[str, int]) -> bool:
+        asked.append(address)
+        return True
+
+    monkeypatch.setattr(gate_module.daemon, "broker_answers", reached)
+    for host in ("127.0.0.1", "::1", "localhost", "192.0.2.1"):
+        monkeypatch.setattr(gate_module.daemon, "broker_address", lambda host=host: (host, 1883))
+        assert gate_module._broker() is (True if host == "192.0.2.1" else None)
+    assert asked == [("192.0.2.1", 1883)]
 
 
 # --- what systemd and the daemon say
@@ -207,6 +338,11 @@ def test_the_daemon_tells_what_is_plugged_in(tmp_path: Path, appliance: Applianc
     assert found == Condition({"camera": 2, "microphone": 1}, broker=False)
     assert found is not None
     assert Condition.of(found.document()) == found
+    appliance.documents["/v1/state/net"]["addresses"] = ["192.0.2.4", "192.0.2.5", "2001:db8::4"]
+    found = condition(tmp_path / "edgecall.sock", lambda: ["192.0.2.1"])
+    assert found is not None
+    assert found.network == ROUTED
+    assert Condition.of(json.loads(json.dumps(found.document()))) == found
     appliance.documents["/v1/health"] = {"status": "failed", "causes": ["safeMode"]}
     failed = condition(tmp_path / "edgecall.sock")
     assert failed is not None
@@ -226,6 +362,9 @@ def test_no_daemon_tells_nothing(tmp_path: Path) -> None:
     for document in ({}, {"devices": 3, "broker": None, "failed": False},
                      {"devices": {}, "broker": 3, "failed": False}):
         assert Condition.of(document) is None
+    for network in (None, 3, {}, {"addresses": 3, "gateways": []}, {"addresses": []}):
+        of = Condition.of({"devices": {}, "broker": True, "failed": False, "network": network})
+        assert of == Condition({}, broker=True), "as from the version that did not tell of it"
 
 
 # --- calls
@@ -318,9 +457,7 @@ class Trial:
 
     def judge(self, world: World, rauc: Rauc | None = None) -> bool:
         ticks = itertools.count()
-        gate = Gate(world.part("before"), lambda: world.part("unit"), lambda: world.part("condition"), world.broker,
-                    lambda: world.part("free"), world.told.append, clock=lambda: world.now + next(ticks),
-                    sleep=world.sleep)
+        gate = world.gate(lambda: world.now + next(ticks))
         return judge(gate, self.card.slots, rauc or Rauc(str(self.program)), self.record, "1.1.0",
                      calls_end=lambda: self.done.append("calls"), reboot=lambda: self.done.append("reboot"))
 

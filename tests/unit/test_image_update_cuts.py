@@ -91,7 +91,7 @@ class Life:
     def judge(self) -> bool:
         ticks = itertools.count(0.0, 10.0)
         well = Unit("active", 0, 10.0, 75.0)
-        gate = Gate(None, lambda: well, Condition, lambda: None, lambda: 1 << 30, lambda _step: None,
+        gate = Gate(None, lambda: well, Condition, lambda: None, lambda: True, lambda: 1 << 30, lambda _step: None,
                     clock=lambda: next(ticks), sleep=lambda _s: None)
         return judge(gate, self.card.slots, self.rauc, Record(self.marks), VERSION[self.card.slots.booted()],
                      calls_end=lambda: None, reboot=lambda: None)

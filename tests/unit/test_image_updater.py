@@ -85,7 +85,7 @@ async def test_an_update_from_request_to_commit(
         await until(device.reboots.exists, "the restart, after the answer")
     job = device.record.open_job()
     assert job is not None
-    assert job.before == {"devices": {"microphone": 1, "camera": 1}, "broker": None, "failed": False}
+    assert job.before == {"devices": {"microphone": 1, "camera": 1}, "broker": None, "failed": False, "network": None}
 
     assert device.boots() == "B"
     async with device.up():
