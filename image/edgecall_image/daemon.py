@@ -34,13 +34,14 @@ CONNECT_S: Final = 10.0
 @dataclass(frozen=True, slots=True)
 class Network:
     """Of which families (``reach.family``) there are addresses that others reach, on links with a carrier, and default
-    gateways. The addresses themselves may be others after a restart."""
+    gateways. The addresses themselves may be others after a restart. ``answered``: a gateway did, when it was asked."""
 
     addresses: frozenset[str] = frozenset()
     gateways: frozenset[str] = frozenset()
+    answered: bool = False
 
     def document(self) -> dict[str, Any]:
-        return {"addresses": sorted(self.addresses), "gateways": sorted(self.gateways)}
+        return {"addresses": sorted(self.addresses), "gateways": sorted(self.gateways), "answered": self.answered}
 
     @classmethod
     def of(cls, document: object) -> Self | None:
@@ -49,7 +50,7 @@ class Network:
         addresses, gateways = document.get("addresses"), document.get("gateways")
         if not isinstance(addresses, list) or not isinstance(gateways, list):
             return None
-        return cls(frozenset(map(str, addresses)), frozenset(map(str, gateways)))
+        return cls(frozenset(map(str, addresses)), frozenset(map(str, gateways)), document.get("answered") is True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ def condition(path: Path = DAEMON_SOCKET, gateways: Callable[[], Iterable[str]] 
     addresses = net.get("addresses")
     network = None
     if isinstance(addresses, list):
-        network = Network(*(frozenset(map(reach.family, map(str, ones))) for ones in (addresses, gateways())))
+        network = Network(frozenset(map(reach.family, map(str, addresses))), frozenset(map(reach.family, gateways())))
     return Condition(there, broker if isinstance(broker, bool) else None, health.get("status") == "failed", network)
 
 

@@ -140,7 +140,10 @@ class Gate:
                 yield f"{kind}: {there} of {count} that were there"
         if now.failed and not before.failed:
             yield "the appliance can do its work, by its own account"
-        yield from _network(before.network or Network(), now.network or Network())
+        was = before.network or Network()
+        yield from _network(was, now.network or Network())
+        if was.answered and not (now.broker is True and self.broker()) and not self.network():
+            yield "somebody in the network answers, as before"
         yield from self._broker(now, after)
 
     def _broker(self, now: Condition, after: float) -> Iterator[str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-__all__ = ["answers", "family", "gateways", "is_own", "works"]
+__all__ = ["a_gateway_answers", "answers", "family", "gateways", "is_own", "works"]
 
 ANSWER_S: Final = 3.0
 """A neighbour that has not answered the kernel's third question by then is not there."""
@@ -25,7 +25,12 @@ _UP_GATEWAY: Final = 0x3  # RTF_UP | RTF_GATEWAY
 
 def works(tables: Path = TABLES, clock_set: Path = CLOCK_SET) -> bool:
     """Has anybody outside answered, by IP and through our own firewall? Blocking, twice ANSWER_S a gateway."""
-    return clock_set.exists() or any(map(answers, gateways(tables)))
+    return clock_set.exists() or a_gateway_answers(tables)
+
+
+def a_gateway_answers(tables: Path = TABLES) -> bool:
+    """Not each does, to us. Blocking, twice ANSWER_S a gateway."""
+    return any(map(answers, gateways(tables)))
 
 
 def family(address: str) -> str:

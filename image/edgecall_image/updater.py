@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from edgecall_image import daemon
+from edgecall_image import daemon, reach
 from edgecall_image.durable import remove_file, replace_file
 from edgecall_image.errors import ImageError
 from edgecall_image.installation import NOBODY, RELAY, Installation
@@ -457,7 +457,12 @@ class Updater:
 
     async def _condition(self) -> dict[str, Any]:
         found = await asyncio.to_thread(daemon.condition, self._paths.daemon)
-        return {} if found is None else found.document()
+        if found is None:
+            return {}
+        if found.network is not None:
+            answered = await asyncio.to_thread(reach.a_gateway_answers)
+            found = replace(found, network=replace(found.network, answered=answered))
+        return found.document()
 
     def _refuse_while_busy(self, facts: Facts) -> None:
         if self._calls is not None:

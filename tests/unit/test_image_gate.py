@@ -190,6 +190,24 @@ def test_a_network_that_was_there_must_be_there_again(
         assert f"{part}, as before" in missing
 
 
+@pytest.mark.parametrize("broker", [True, None], ids=["the daemon's own broker", "no broker"])
+def test_where_a_gateway_answered_somebody_must_answer_again(broker: bool | None) -> None:
+    """A firewall that lets nothing in leaves addresses and routes as they were."""
+    parts = {"before": Condition(DEVICES, broker, network=replace(ROUTED, answered=True)),
+             "condition": Condition(DEVICES, broker, network=ROUTED), "broker": None}
+    missing, after = World(**parts, network=False).run()
+    assert missing == "somebody in the network answers, as before"
+    assert after == LIMIT_S
+    assert World(**parts, network=lambda t: t > 200).run()[0] == ""
+    parts["before"] = Condition(DEVICES, broker, network=ROUTED)
+    assert World(**parts, network=False).run()[0] == "", "not each gateway answers"
+
+
+def test_a_broker_that_is_reached_over_the_network_is_answer_enough() -> None:
+    before = Condition(DEVICES, broker=True, network=replace(ROUTED, answered=True))
+    assert World(before=before, network=False).run()[0] == ""
+
+
 def test_a_network_may_take_its_time_and_be_more() -> None:
     more = Network(ROUTED.addresses, ROUTED.addresses)
     missing, after = World(condition=lambda t: Condition(
@@ -342,7 +360,9 @@ def test_the_daemon_tells_what_is_plugged_in(tmp_path: Path, appliance: Applianc
     found = condition(tmp_path / "edgecall.sock", lambda: ["192.0.2.1"])
     assert found is not None
     assert found.network == ROUTED
-    assert Condition.of(json.loads(json.dumps(found.document()))) == found
+    answered = replace(found, network=replace(ROUTED, answered=True))
+    for one in (found, answered):
+        assert Condition.of(json.loads(json.dumps(one.document()))) == one
     appliance.documents["/v1/health"] = {"status": "failed", "causes": ["safeMode"]}
     failed = condition(tmp_path / "edgecall.sock")
     assert failed is not None

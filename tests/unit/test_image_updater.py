@@ -322,6 +322,18 @@ async def test_an_installation_is_cancelled_and_nothing_is_tried(device: Device,
     assert device.boots() == "A"
 
 
+async def test_what_the_network_was_is_kept_for_the_judgement(
+        device: Device, server: BundleServer, appliance: ApplianceSocket, monkeypatch: pytest.MonkeyPatch) -> None:
+    appliance.documents["/v1/state/net"]["addresses"] = ["192.0.2.4"]
+    for answers in (True, False):
+        monkeypatch.setattr(updater.reach, "a_gateway_answers", lambda answers=answers: answers)
+        async with device.up():
+            await device.installs(server, f"j-{answers}")
+        job = device.record.open_job()
+        assert job is not None
+        assert (job.before["network"]["addresses"], job.before["network"]["answered"]) == (["IPv4"], answers)
+
+
 async def test_going_back_is_a_trial_too(device: Device, server: BundleServer) -> None:
     async with device.up():
         assert (await device.ask("back"))["code"] == "failed", "nobody knows what is there"
