@@ -294,8 +294,9 @@ while [ "$1" != sh ]; do shift; done
 work=$6 image=$7
 shift 7
 [ "$1" = python3 ] || { echo "$1" >>"$ASKED/../ran"; exit 1; }
+set -- "${@//\/work\//@WORK@}" # first: the checkout may lie in a /work, and what is built in an /image
 set -- "${@//\/image\//$image/}"
-cd "$work" && exec env PYTHONPATH="$image" "${@//\/work\//$work/}"
+cd "$work" && exec env PYTHONPATH="$image" "${@//@WORK@/$work/}"
 """
 """A Debian with the tools that has Python alone, on this machine: what is said of /work and /image is so here."""
 
@@ -401,9 +402,10 @@ TOOLS: Final = r"""#!/bin/bash
 while [ "$1" != sh ]; do shift; done
 root=$5 work=$6 image=$7
 shift 7
+set -- "${@//\/work\//@WORK@}" # as above
+set -- "${@/%\/work/@WORK@}"
 set -- "${@//\/image\//$image/}"
-set -- "${@//\/work\//$work/}"
-set -- "${@/%\/work/$work}"
+set -- "${@//@WORK@/$work/}"
 cd "$work"
 case "$1" in
   python3) PYTHONPATH="$image" exec "$@" ;;
