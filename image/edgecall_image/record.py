@@ -31,9 +31,9 @@ MAX_BYTES: Final = 65_536
 T = TypeVar("T", "Job", "Result")
 
 
-def utc(seconds: float | None = None) -> str:
+def utc() -> str:
     """RFC 3339, in milliseconds: a time tells one result of a job from the next, and two may be of one second."""
-    at = datetime.fromtimestamp(time.time() if seconds is None else seconds, UTC)
+    at = datetime.fromtimestamp(time.time(), UTC)
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
