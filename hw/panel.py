@@ -32,6 +32,9 @@ PWM_HZ: Final = 200.0
 PIN_ERRORS: Final = (GPIOZeroError, OSError)
 """What a pin that fails raises, whatever the factory."""
 
+LATE_S: Final = 0.25
+"""How long a line may have another level than its last edge said: the edge still waits to be read. Then it was lost."""
+
 PINS: Final = "pins"  # the source of edges that stands for the GPIO line of a contact
 
 T = TypeVar("T")
@@ -147,6 +150,7 @@ class PinPanel:
         self._contacts.update({name: Contact(name) for name in wiring.inputs})
         self._buttons = tuple(buttons)
         self._down: dict[str, set[str]] = {name: set() for name in self._contacts}  # what holds each down
+        self._late: dict[str, float] = {}  # until when an edge of each is waited for that its level tells of
         self._pins: dict[str, InputDevice] = {}
         self._on_change: dict[str, Callable[[float, int], None]] = {}  # gpiozero holds them by weak references
         self._listener: Callable[[Press], None] | None = None
@@ -197,6 +201,7 @@ class PinPanel:
         contacts = list(self._pins.values())
         lamps = [lamp.device for lamp in self._lamps.values() if lamp.device is not None]
         self._pins.clear()
+        self._late.clear()
         for lamp in self._lamps.values():
             lamp.device = None
         for contact in contacts:
@@ -319,6 +324,8 @@ class PinPanel:
             if not self._closing:
                 now = self._pace.now()
                 at = now if at is None else min(at, now)
+                if source == PINS:
+                    self._late.pop(button, None)
                 for press in contact.tick(at):  # on a busy machine two edges may come at once, long after they were
                     self._hand_over(press)
                 self._hold(button, source, down)
@@ -342,7 +349,7 @@ class PinPanel:
         self._chores(self._pace.now())
         with self._lock:
             due = min((self._due_chore(), *(lamp.due for lamp in self._lamps.values()),
-                       *(contact.due() for contact in self._contacts.values())))
+                       *(max(contact.due(), self._late.get(name, 0.0)) for name, contact in self._contacts.items())))
         return None if due == math.inf else max(0.0, due - self._pace.now())
 
     def _due_chore(self) -> float:
@@ -357,14 +364,26 @@ class PinPanel:
         for lamp in self._lamps.values():
             self._on_pin(lambda lamp=lamp: lamp.tick(now), None)  # type: ignore[misc]
         for name, contact in self._contacts.items():
-            if now >= contact.due() and name in self._pins:  # an edge that a busy kernel dropped is found here
-                self._hold(name, PINS, self._on_pin(lambda name=name: self._level(name), False))  # type: ignore[misc]
+            if now >= contact.due() and name in self._pins:
+                if not self._edges_came(name, now):
+                    continue
                 contact.edge(bool(self._down[name]), now)
             for press in contact.tick(now):
                 self._testify(name)
                 self._hand_over(press)
             if isinstance(contact, Button):
                 self._faults.report(Kind.PANEL, FaultKind.STUCK, f"button:{name}", contact.stuck(now))
+
+    def _edges_came(self, name: str, now: float) -> bool:
+        """Whether the line's level is that of its last edge. Where it is not, the next edge still waits to be read and
+        knows its time, without which a short press would be none; one that a busy kernel dropped does not come, and
+        the level counts in its place."""
+        level = self._on_pin(lambda: self._level(name), False)
+        if level != (PINS in self._down[name]) and now < self._late.setdefault(name, now + LATE_S):
+            return False
+        self._late.pop(name, None)
+        self._hold(name, PINS, level)
+        return True
 
     def _hand_over(self, press: Press) -> None:
         if self._listener is not None and not self._pace.tell(press):

@@ -10,7 +10,7 @@ import queue
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from gpiozero import GPIOZeroError, InputDevice
 from gpiozero.pins.local import LocalPiFactory
 
 from hw.api import DeviceBusyError, DeviceMissingError, Press, PressKind
+from hw.contacts import DEBOUNCE_S
 from hw.faults import FaultLine
-from hw.panel import Line, PinPanel, Wiring
+from hw.panel import LATE_S, Line, PinPanel, Wiring
 from hw.pi import edges
 from hw.pi.edges import Edge, EdgeReader, InputLine
 from hw.pi.gpiochip import Chip
@@ -164,6 +165,90 @@ def test_a_press_is_as_long_as_the_kernel_saw_it(kernel: Kernel, standing: Stand
     assert (released.kind, released.held_s) == (PressKind.RELEASED, pytest.approx(0.5, abs=1e-6))
     kernel.edge(22, True)
     assert standing.told() == Press("door", PressKind.INPUT_ON)
+
+
+class Hand(EdgeReader):
+    """Tells what it is given, as the thread of a busy machine does: late, and one edge at a time."""
+
+    def __init__(self) -> None:
+        self.told: dict[InputLine, Callable[[Edge], None]] = {}
+
+    def watch(self, line: InputLine, told: Callable[[Edge], None]) -> None:
+        self.told[line] = told
+
+    def leave(self, line: InputLine) -> None:
+        del self.told[line]
+
+    def close(self) -> None: ...
+
+
+class HandPace:
+    """Time stands still, and what is due is done when asked."""
+
+    def __init__(self) -> None:
+        self.time = 10.0
+        self.presses: list[Press] = []
+
+    def now(self) -> float:
+        return self.time
+
+    def run(self, act: Callable[[], float | None], deliver: Callable[[Press], None]) -> None:
+        self.act = act
+
+    def nudge(self) -> None: ...
+
+    def tell(self, press: Press) -> bool:
+        self.presses.append(press)
+        return True
+
+    def stop(self) -> None: ...
+
+
+@pytest.fixture
+def by_hand(kernel: Kernel, factory: Factory) -> Iterator[tuple[Callable[[Edge], None], HandPace]]:
+    factory.reader.close()
+    factory.reader, pace, faults = Hand(), HandPace(), FaultLine()
+    panel = PinPanel(Wiring(buttons={"call": Line(17)}), PinRelays({}, factory), faults, long_press_s=5.0, pace=pace)
+    panel.attach(factory)
+    panel.listen(lambda _: None)
+    (told,) = factory.reader.told.values()
+    yield told, pace
+    panel.close()
+    faults.close()
+
+
+def test_a_short_press_that_is_read_late_is_one_though_its_second_edge_still_waits(
+    kernel: Kernel, by_hand: tuple[Callable[[Edge], None], HandPace],
+) -> None:
+    told, pace = by_hand
+    kernel.levels[17] = True  # let go again, before anybody has read that it was down
+    told(Edge(9.25, False))
+    assert pace.act() == LATE_S
+    assert pace.presses == []
+    pace.time += LATE_S / 2
+    told(Edge(9.75, True))
+    pace.act()
+    assert pace.presses == [Press("call", PressKind.PRESSED), Press("call", PressKind.RELEASED, 0.5)]
+    assert pace.act() is None
+
+
+def test_where_an_edge_was_lost_and_none_follows_the_level_counts(
+    kernel: Kernel, by_hand: tuple[Callable[[Edge], None], HandPace],
+) -> None:
+    told, pace = by_hand
+    kernel.levels[17] = False
+    told(Edge(9.25, False))
+    pace.act()
+    assert pace.presses == [Press("call", PressKind.PRESSED)]
+    kernel.levels[17] = True  # and no edge tells of it
+    pace.time = 9.25 + 5.0
+    assert pace.act() == LATE_S
+    pace.time += LATE_S
+    pace.act()
+    pace.time += DEBOUNCE_S
+    pace.act()
+    assert [press.kind for press in pace.presses] == [PressKind.PRESSED, PressKind.HELD]
+    assert pace.act() is None, "and it is not down any more"
 
 
 def test_where_edges_were_lost_the_level_is_read_again(kernel: Kernel) -> None:
