@@ -164,8 +164,12 @@ def carry(root: Path, *files: str, version: str = "19.0.2") -> PathDistribution:
     """Into the wheel of av, which then has this version."""
     info = root / SITE / "av-19.0.2.dist-info"
     info.joinpath("METADATA").write_text(f"Metadata-Version: 2.4\nName: av\nVersion: {version}\n\n")
+    libraries = info.with_name("av.libs")
+    libraries.mkdir()
     with (info / "RECORD").open("a") as record:
-        record.writelines(f"av.libs/{file},,\n" for file in files)
+        for file in files:
+            (libraries / file).touch()  # from Python 3.12 on a file that is not there is none of the distribution's
+            record.write(f"{libraries.name}/{file},,\n")
     return PathDistribution(info)
 
 
