@@ -35,8 +35,13 @@ with socket.socket(socket.AF_UNIX) as to:
             print(line, end="", flush=True)
 """
 _ASK: Final = f"python3 -I -c {shlex.quote(_CLIENT)}"
-_STARTED: Final = ("until systemctl -q is-active edgecall; do "
-                   "systemctl -q is-failed edgecall && exec systemctl --no-pager status edgecall; sleep 0.5; done")
+_STARTED: Final = """
+while state=$(systemctl show edgecall -P ActiveState); [ "$state" != active ]; do
+  [ "$state" != failed ] || exec systemctl --no-pager status edgecall
+  sleep 2
+done
+"""
+"""Seldom: a command takes a tenth of a second of the guest's only processor, which the start has to wait for."""
 
 
 def ready(boot: Boot, seconds: float = READY_S) -> float:
