@@ -11,6 +11,7 @@ from typing import Any
 
 import pylibsrtp
 import pytest
+from aioice import Connection
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection
 from aiortc.codecs import get_capabilities
 from aiortc.rtcdtlstransport import SRTP_PROFILES, RTCCertificate, RTCDtlsTransport, RtpRouter, State
@@ -267,14 +268,14 @@ async def test_a_line_described_while_data_alone_connects_begins(monkeypatch: py
     """A room in which nobody had a picture until now: the second offer comes in the handshake of the first."""
     if stock:
         monkeypatch.delattr(seam.PeerConnection, "_RTCPeerConnection__connect")
-    greeting, described, write = asyncio.Semaphore(0), asyncio.Event(), RTCDtlsTransport._write_ssl
+    greeting, described, write = asyncio.Semaphore(0), asyncio.Event(), dtls_seam.DtlsTransport._write_ssl
 
-    async def later(transport: RTCDtlsTransport) -> None:
+    async def later(transport: dtls_seam.DtlsTransport) -> None:
         greeting.release()
         await described.wait()
         await write(transport)
 
-    monkeypatch.setattr(RTCDtlsTransport, "_write_ssl", later)
+    monkeypatch.setattr(dtls_seam.DtlsTransport, "_write_ssl", later)
     offering, answering = peer_connection(), peer_connection()
     offering.createDataChannel("edgecall")
     await negotiated(offering, answering)
@@ -290,6 +291,52 @@ async def test_a_line_described_while_data_alone_connects_begins(monkeypatch: py
             break
         await asyncio.sleep(0.02)
     assert [end._running for end in ends] == [not stock] * 2
+    await offering.close()
+    await answering.close()
+
+
+@pytest.mark.parametrize("stock", [False, True])
+async def test_a_greeting_that_is_lost_goes_again_before_a_second_is_over(
+    monkeypatch: pytest.MonkeyPatch, stock: bool,
+) -> None:
+    if stock:
+        monkeypatch.delattr(dtls_seam.DtlsTransport, "_write_ssl")
+    greetings: list[bytes] = []
+    send = Connection.send
+
+    async def lossy(connection: Connection, data: bytes) -> None:
+        if data[0] == 22 and data[13] == 1:  # a ClientHello (RFC 6347 4.3.2)
+            greetings.append(data)
+            if len(greetings) == 1:
+                return
+        await send(connection, data)
+
+    monkeypatch.setattr(Connection, "send", lossy)
+    offering, answering = peer_connection(), peer_connection()
+    offering.createDataChannel("edgecall")
+    await negotiated(offering, answering)
+    assert await connects(offering, answering)
+    assert (greetings[0] == greetings[1]) is not stock, "OpenSSL's has a number of its own, and comes after a second"
+    await offering.close()
+    await answering.close()
+
+
+async def test_a_handshake_goes_on_by_itself_where_all_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[bytes] = []
+    send = Connection.send
+
+    async def counting(connection: Connection, data: bytes) -> None:
+        if 19 < data[0] < 64:
+            sent.append(data)
+        await send(connection, data)
+
+    monkeypatch.setattr(Connection, "send", counting)
+    offering, answering = peer_connection(), peer_connection()
+    offering.createDataChannel("edgecall")
+    await negotiated(offering, answering)
+    assert await connects(offering, answering)
+    await asyncio.sleep(sum(dtls_seam.RESEND_S))
+    assert len(sent) == len(set(sent))
     await offering.close()
     await answering.close()
 
