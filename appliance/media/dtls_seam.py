@@ -308,7 +308,7 @@ class DtlsTransport(RTCDtlsTransport):
         if self.encrypted:
             await super()._write_ssl()
             return
-        assert self._ssl is not None
+        assert self._ssl is not None  # noqa: S101 - aiortc writes from start() on, which makes it
         with suppress(SSL.Error):  # there is nothing to send
             flight = self._ssl.bio_read(1500)
             await self._send_flight(flight)
