@@ -37,8 +37,8 @@ async def test_a_look_at_oneself_is_mirrored_lights_the_lamp_and_sends_nothing(t
                 mark = pattern.read(shot.tobytes(), *shot.size)
                 seen |= set() if mark is None else {mark.counter}
         assert not [one.name for one in threading.enumerate() if one.name.startswith("media.decode")], "it is raw"
+        await running.until(lambda: running.document("media")["capturing"])
         media = running.document("media")
-        assert media["capturing"]
         assert (media["sessions"], media["video"]["layout"]["actual"]) == (0, "preview")
         await running.until(lambda: running.document("io")["lamps"]["capture"]["pattern"] == [[1.0, True]])
         assert (await running.give("preview.stop"))["result"] == "done"
