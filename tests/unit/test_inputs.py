@@ -50,6 +50,7 @@ class Checkout:
             self.write(file, "as it was")
         self.program.parent.mkdir()
         shutil.copy(ROOT / "tests" / of / "inputs", self.program)
+        shutil.copy(ROOT / "tests/sums.sh", self.tree / "tests")
         for beside in ("bin", "kernel-1", "kernel-2", "suite"):
             (folder / beside).mkdir()
             (folder / beside / "packages").write_text(f"{beside} 1.0\n")
