@@ -303,13 +303,14 @@ class Update:
             await self._leave(job, "reboot", forced=outlook.forced)
 
     async def _go_back(self, job: Job, status: Status) -> None:
-        if job.handed:
-            if job.boot != self._bulletin.boot:  # this is after the restart
-                there = job.slot != status.slot
-                await self._fail(job, "" if there else "trialFailed",
-                                 "" if there else "The other system did not come up well; this one runs again.",
-                                 "succeeded" if there else "rolledBack")
+        if job.handed and job.boot != self._bulletin.boot:  # this is after the restart
+            there = job.slot != status.slot
+            await self._fail(job, "" if there else "trialFailed",
+                             "" if there else "The other system did not come up well; this one runs again.",
+                             "succeeded" if there else "rolledBack")
             return
+        if job.handed and status.phase is not Phase.IDLE:
+            return  # the service is at it. Where it knows nothing, it died when it was asked; it takes each job once
         outlook = before_restart(job, self._facts())
         self._waits = outlook.waits
         if self._waits:

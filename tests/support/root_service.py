@@ -28,6 +28,7 @@ class FakeRootService:
         self.asked: list[Json] = []
         self.refuses: dict[str, str] = {}
         self.garbles: bytes | None = None  # sent in place of an answer
+        self.dies_at: set[str] = set()  # verbs of which the next request is lost, and nothing done
         self.on_restart: Callable[[str], None] = lambda _: None  # told of each restart that is begun, by its verb
         self.watchers = 0
         self.status: Json = {
@@ -89,6 +90,9 @@ class FakeRootService:
             request = json.loads(line)
             if self.garbles is not None:
                 writer.write(self.garbles)
+            elif request["verb"] in self.dies_at:
+                self.dies_at.remove(request["verb"])
+                self.asked.append(request)
             elif request["verb"] == "watch":
                 await self._watch(reader, writer)
             else:

@@ -191,6 +191,16 @@ async def test_going_back_waits_like_a_restart_and_is_told_by_whichever_runs(
 
 
 @virtual_time
+async def test_going_back_is_asked_for_again_where_the_service_died_at_it(world: World) -> None:
+    world.service.dies_at.add("back")
+    async with world.run() as run:
+        await run.give("update.back", name="job-1")
+        await run.until(lambda: run.document["phase"] == "rebooting", 200)
+        assert world.service.asked == 2 * [{"verb": "back", "id": "job-1"}]
+        assert run.told == ["update.requested", "update.restarting"]
+
+
+@virtual_time
 async def test_going_back_too_far_is_refused_by_the_service_and_told(world: World) -> None:
     world.service.refuses["back"] = "tooOld"
     async with world.run() as run:
