@@ -13,7 +13,7 @@ __all__ = ["main"]
 SAID: Final[dict[Settled, str]] = {
     "nothing": "<6>slot {booted} is the default, and nothing is to be tried",
     "trial": "<5>slot {booted} is on trial",
-    "waiting": "<5>slot {other} is to be tried and did not come up yet: the next reboot asks for it",
+    "waiting": "<5>slot {other} is to be tried and did not come up yet: a reboot of the update service asks for it",
     "committed": "<5>slot {booted} was committed; the power went before that was written down",
     "failed": "<4>slot {other} came up and was left without being committed: it is marked bad, slot {booted} stays",
     "neverStarted": f"<4>slot {{other}} did not come up, asked for {ASKS} times: it is marked bad, slot {{booted}} "

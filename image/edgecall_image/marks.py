@@ -68,6 +68,9 @@ class Marks:
     def count_asked(self, slot: Slot) -> None:
         replace_file(self._folder / f"{ASKED}.{slot}", b"%d\n" % (self.asked(slot) + 1))
 
+    def uncount_asked(self, slot: Slot) -> None:
+        replace_file(self._folder / f"{ASKED}.{slot}", b"%d\n" % max(0, self.asked(slot) - 1))
+
     def forget_asked(self, slot: Slot) -> None:
         remove_file(self._folder / f"{ASKED}.{slot}")
 

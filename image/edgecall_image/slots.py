@@ -85,7 +85,8 @@ class Slots:
         self._marks.forget_verdict()
 
     def make_primary(self, slot: Slot) -> None:
-        """Have it tried at the next reboot; of the default: have nothing tried. Never changes the default."""
+        """Have it wait to be tried, by a reboot that is asked for (``ask``) and by no other; of the default: have
+        nothing tried. Never changes the default."""
         with self._marks.alone():
             default = self.default()
             if slot == default:
@@ -97,7 +98,6 @@ class Slots:
                 self._give_up(slot)
                 self._marks.clear("bad", slot)
                 self._marks.leave("pending", slot)
-                self._request()
 
     def mark_good(self, slot: Slot) -> None:
         """Of the slot on trial: commit it, so that it is the default from now on."""
@@ -122,20 +122,28 @@ class Slots:
                 self._give_up(slot)
 
     def ask(self) -> Slot:
-        """Before a reboot into what is pending: count it, and see that the request is there. Returns the slot."""
+        """Before a reboot into what is pending: count it, and request it of the firmware. Returns the slot."""
         with self._marks.alone():
             slot = self.pending()
             if slot is None:
                 raise SlotError("no slot is pending: there is nothing to reboot into")
             self._marks.count_asked(slot)
-            self._request()
+            replace_file(self._place.request, REQUEST, 0o644)
             return slot
+
+    def unask(self) -> None:
+        """That reboot does not take place: another one does not try it, and it does not count."""
+        with self._marks.alone():
+            self._withdraw()
+            slot = self.pending()
+            if slot is not None:
+                self._marks.uncount_asked(slot)
 
     def settle(self) -> Settled:
         """Once at each boot, before anything asks for the slots. What it found:
 
         ``trial``         the pending slot is up; it left its mark
-        ``waiting``       a slot is pending, and the firmware was not asked, or lost the request: it is made again
+        ``waiting``       a slot is pending, and the firmware was not asked, or lost the request: it may be asked again
         ``committed``     a commit was cut after it took effect; it is complete now
         ``failed``        a trial came up and ended without a commit; the slot is marked bad
         ``neverStarted``  a trial did not come up though asked for ``ASKS`` times; the slot is marked bad
@@ -163,7 +171,6 @@ class Slots:
         elif self._marks.asked(slot) >= ASKS:
             outcome = "neverStarted"
         else:
-            self._request()
             return "waiting"
         self._marks.leave("bad", slot)
         self._marks.judge(slot, outcome)
@@ -185,9 +192,6 @@ class Slots:
     def _forget(self, slot: Slot) -> None:
         self._marks.clear("tried", slot)
         self._marks.forget_asked(slot)
-
-    def _request(self) -> None:
-        replace_file(self._place.request, REQUEST, 0o644)
 
     def _withdraw(self) -> None:
         if self._place.request.exists() and self._place.request.read_bytes().strip() == REQUEST.strip():

@@ -31,6 +31,7 @@ def test_an_update_as_rauc_goes_about_it(card: Card, capsys: pytest.CaptureFixtu
     assert [asked("get-state B"), asked("get-primary")] == ["bad\n", "A\n"]
     assert asked("set-primary B") == ""  # when all is written
     assert [asked("get-state B"), asked("get-primary"), asked("get-current")] == ["good\n", "B\n", "A\n"]
+    card.slots.ask()  # the update service's part
     assert card.reboot() == "B"
     card.slots.settle()
     assert [asked("get-current"), asked("get-primary")] == ["B\n", "B\n"]

@@ -30,7 +30,9 @@ def test_a_trial_that_fails(card: Card, capsys: pytest.CaptureFixture[str]) -> N
     assert said(card, capsys) == "<6>slot A is the default, and nothing is to be tried"
     card.slots.make_primary("B")
     card.power_cycle()
-    assert said(card, capsys) == "<5>slot B is to be tried and did not come up yet: the next reboot asks for it"
+    assert said(card, capsys) == (
+        "<5>slot B is to be tried and did not come up yet: a reboot of the update service asks for it")
+    card.slots.ask()
     card.reboot()
     assert said(card, capsys) == "<5>slot B is on trial"
     card.power_cycle()
@@ -50,6 +52,7 @@ def test_a_trial_that_never_starts(card: Card, capsys: pytest.CaptureFixture[str
 
 def test_a_commit_that_was_cut(card: Card, capsys: pytest.CaptureFixture[str]) -> None:
     card.slots.make_primary("B")
+    card.slots.ask()
     card.reboot()
     card.slots.settle()
     card.slots.mark_good("B")
@@ -70,6 +73,7 @@ def test_what_cannot_be_settled_is_told(card: Card, capsys: pytest.CaptureFixtur
 def test_a_trial_leaves_its_mark_even_where_the_selector_cannot_be_read(
         card: Card, capsys: pytest.CaptureFixture[str]) -> None:
     card.slots.make_primary("B")
+    card.slots.ask()
     card.reboot()
     whole = card.place.selector.read_bytes()
     card.place.selector.write_bytes(whole[:100])

@@ -50,8 +50,9 @@ def test_a_new_card_has_nothing_to_try(card: Card) -> None:
 
 def test_a_good_trial_is_committed(card: Card) -> None:
     card.slots.make_primary("B")
-    assert (card.slots.primary(), card.slots.default(), card.requested) == ("B", "A", True)
+    assert (card.slots.primary(), card.slots.default(), card.requested) == ("B", "A", False)
     assert card.slots.ask() == "B"
+    assert card.requested
     assert card.reboot() == "B"
     assert card.slots.settle() == "trial"
     assert card.slots.on_trial()
@@ -92,7 +93,7 @@ def test_a_request_that_the_firmware_loses_is_made_again_twice(card: Card) -> No
         card.start("A")  # the firmware lost it
         if _ < ASKS - 1:
             assert card.slots.settle() == "waiting"
-            assert card.requested
+            assert not card.requested
     assert card.slots.settle() == "neverStarted"
     assert not card.requested
     verdict = card.slots.verdict()
@@ -107,6 +108,27 @@ def test_a_request_that_power_took_before_it_was_made_does_not_count(card: Card)
         assert card.slots.settle() == "waiting"
     assert card.slots.ask() == "B"
     assert card.reboot() == "B"
+
+
+def test_a_reboot_for_another_reason_tries_nothing(card: Card) -> None:
+    """An update that is held, or waits for its window, waits on."""
+    card.slots.make_primary("B")
+    for _ in range(2 * ASKS):
+        assert card.reboot() == "A"
+        assert card.slots.settle() == "waiting"
+
+
+def test_a_reboot_that_does_not_take_place_is_not_made_up_for_by_the_next_one(card: Card) -> None:
+    card.slots.make_primary("B")
+    for _ in range(2 * ASKS):
+        card.slots.ask()
+        card.slots.unask()
+        assert not card.requested
+    assert card.reboot() == "A"
+    assert card.slots.settle() == "waiting", "the firmware was never asked"
+    card.slots.make_primary("A")
+    card.slots.unask()
+    assert card.marks() == set()
 
 
 def test_a_count_that_cannot_be_read_ends_the_asking(card: Card) -> None:
@@ -132,6 +154,7 @@ def test_a_bad_slot_that_is_asked_for_again_is_tried_again(card: Card) -> None:
     assert card.slots.settle() == "failed"
     card.slots.make_primary("B")
     assert not card.slots.is_bad("B")
+    card.slots.ask()
     assert card.reboot() == "B"
     assert card.slots.settle() == "trial"
 
@@ -253,8 +276,13 @@ def left(card: Card) -> Card:
     return card
 
 
+def asked(card: Card) -> Card:
+    pending(card).slots.ask()
+    return card
+
+
 def up(card: Card) -> Card:
-    pending(card).reboot()
+    asked(card).reboot()
     return card
 
 
@@ -263,6 +291,7 @@ Ending = tuple[Slot, frozenset[str], str | None]
 
 NOTHING: Ending = ("A", frozenset(), None)
 WAITING: Ending = ("A", frozenset({"pending.B"}), None)
+ASKED: Ending = ("A", frozenset({"pending.B", "asked.B"}), None)
 BAD: Ending = ("A", frozenset({"bad.B"}), None)
 FAILED: Ending = ("A", frozenset({"bad.B", "verdict.json"}), "failed")
 NEVER: Ending = ("A", frozenset({"bad.B", "verdict.json"}), "neverStarted")
@@ -274,9 +303,10 @@ CUTS: list[tuple[Prepared, Callable[[Slots], object], set[Ending]]] = [
     (gone_bad, lambda slots: slots.make_primary("B"), {BAD, NOTHING, WAITING}),
     (pending, lambda slots: slots.make_primary("A"), {WAITING, NOTHING}),
     (pending, lambda slots: slots.mark_bad("B"), {WAITING, ("A", WAITING[1] | {"bad.B"}, None), BAD}),
-    (pending, lambda slots: slots.ask(), {WAITING, ("A", WAITING[1] | {"asked.B"}, None)}),
+    (pending, lambda slots: slots.ask(), {WAITING, ASKED}),
+    (asked, lambda slots: slots.unask(), {ASKED}),
     (asked_out, lambda slots: slots.settle(), {NEVER}),
-    (up, lambda slots: slots.settle(), {WAITING, FAILED}),
+    (up, lambda slots: slots.settle(), {ASKED, FAILED}),
     (left, lambda slots: slots.settle(), {FAILED}),
     (on_trial, lambda slots: slots.mark_bad("B"), {FAILED, BAD}),
     (on_trial, lambda slots: slots.mark_good("B"), {FAILED, WAS_COMMITTED, COMMITTED}),

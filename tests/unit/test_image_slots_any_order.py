@@ -100,7 +100,7 @@ class SlotsInAnyOrder(RuleBasedStateMachine):
                 self.holds[slot] = System(starts=starts)
                 assert self.call(f"set-primary {slot}") == 0
                 self.decided(f"set-primary {slot}")
-                assert (self.card.slots.primary(), self.card.requested) == (slot, True)
+                assert (self.card.slots.primary(), self.card.requested) == (slot, False)
         if writes is not None:
             self.sure = False
             self.boot(self.card.power_cycle())
@@ -120,8 +120,8 @@ class SlotsInAnyOrder(RuleBasedStateMachine):
 
     # boots
 
-    @rule(asks=st.booleans(), loses=st.booleans())
-    def reboot(self, asks: bool, loses: bool) -> None:
+    @rule(asks=st.booleans(), loses=st.booleans(), fails=st.booleans())
+    def reboot(self, asks: bool, loses: bool, fails: bool) -> None:
         if asks:
             try:
                 slot = self.card.slots.ask()
@@ -130,6 +130,11 @@ class SlotsInAnyOrder(RuleBasedStateMachine):
             else:
                 assert slot == self.card.slots.primary() and self.card.requested
                 self.asked += 1
+            if fails:
+                self.card.slots.unask()
+                self.asked = max(0, self.asked - 1)
+                assert not self.card.requested
+                return
         tried = self.card.requested and not loses
         slot = self.card.chosen(tried=tried)
         self.card.start(slot)
@@ -170,7 +175,7 @@ class SlotsInAnyOrder(RuleBasedStateMachine):
         if settled in {"failed", "neverStarted", "nothing"}:
             assert self.card.marks() <= {"bad.A", "bad.B", "verdict.json"}
             self.asked = 0
-        assert self.card.requested == (settled == "waiting")
+        assert not self.card.requested, "a reboot for another reason tries nothing"
         if settled == "waiting" and not self.sure:
             asked = self.card.place.marks / f"asked.{other(slot)}"
             self.asked = int(asked.read_text()) if asked.exists() else 0
