@@ -4,7 +4,9 @@ Well is: the daemon ready and its watchdog fed for a minute, no crash loop, the 
 there before the restart, the broker reached or shown to be away while the network works, and room on data; all of it
 within five minutes. A network that does not come back may be the new system's fault or a cable's that was pulled: the
 device goes back in either case, since that costs another try, and a system that reaches nobody stays for good.
-Else the slot is marked bad and the device goes back, once nobody calls. Either way the result is on data.
+Else the device goes back, once nobody calls; the system that comes up marks the slot bad (``slots``). Until then its
+mark as tried stays, for the last resort: ``edgecall-trial-failed.service`` restarts a device that did not. Either way
+the result is on data.
 """
 
 from __future__ import annotations
@@ -200,10 +202,6 @@ def judge(gate: Gate, slots: Slots, rauc: Rauc, record: Record, version: str, *,
     log.error("version %s is not well: %s; the device goes back", version, missing)
     calls_end()
     _write(record, Result(job.id, "rolledBack", version, "unhealthy", f"on trial this was missing: {missing}"))
-    try:
-        asyncio.run(rauc.mark("bad"))
-    except RaucError as error:  # the next boot finds that the trial was left, and marks it
-        log.error("slot %s could not be marked bad: %s", slot, error.message)  # noqa: TRY400
     reboot()
     return False
 

@@ -470,6 +470,7 @@ class Trial:
         self.record = Record(self.card.place.marks)
         self.program = install_fake_rauc(folder, self.card.place)
         self.card.slots.make_primary("B")
+        self.card.slots.ask()
         assert self.card.reboot() == "B"
         self.card.slots.settle()
         self.record.set_job(Job("j-1", "B", "rebooting", version="1.1.0"))
@@ -500,12 +501,28 @@ def test_one_that_is_not_goes_back_after_the_last_call(trial: Trial) -> None:
     assert not trial.judge(World(condition=None))
     assert trial.done == ["calls", "reboot"]
     assert trial.card.reboot() == "A"
-    assert trial.card.slots.settle() == "nothing", "the gate has said it all"
+    assert trial.card.slots.settle() == "failed", "who comes up marks it"
     assert trial.card.slots.is_bad("B")
     result = trial.record.result()
     assert result is not None
     assert (result.state, result.code) == ("rolledBack", "unhealthy")
     assert "tells its state" in result.message
+
+
+def test_where_it_cannot_go_back_the_last_resort_still_may(trial: Trial) -> None:
+    def no_restart() -> None:
+        raise RaucError("failed", "the device does not restart")
+
+    world = World(condition=None)
+    with pytest.raises(RaucError):
+        judge(world.gate(lambda: world.now), trial.card.slots, Rauc(str(trial.program)), trial.record, "1.1.0",
+              calls_end=lambda: None, reboot=no_restart)
+    assert "tried.B" in trial.card.marks(), "what edgecall-trial-failed.service looks for"
+    assert trial.card.reboot() == "A"
+    assert trial.card.slots.settle() == "failed"
+    result = trial.record.result()
+    assert result is not None
+    assert (result.state, result.code) == ("rolledBack", "unhealthy"), "and it is told why"
 
 
 class Broken(Rauc):
@@ -519,7 +536,7 @@ def test_a_commit_that_fails_goes_back(trial: Trial) -> None:
     assert not trial.judge(World(), Broken())
     assert trial.done == ["calls", "reboot"]
     assert trial.card.reboot() == "A"
-    assert trial.card.slots.settle() == "failed", "and the next boot marks what could not be marked"
+    assert trial.card.slots.settle() == "failed"
     result = trial.record.result()
     assert result is not None
     assert "no good today" in result.message
