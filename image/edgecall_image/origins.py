@@ -85,7 +85,7 @@ def _split(url: str) -> SplitResult:
         raise OriginsError("it would cross the network unencrypted: use https://")
     if split.username is not None or split.password is not None or split.fragment or "\\" in unquote(split.path):
         raise OriginsError("an address of a bundle has neither a login nor a fragment nor '\\'")
-    if any(unquote(segment) in {".", ".."} for segment in split.path.split("/")):
+    if any(segment in {".", ".."} for segment in unquote(split.path).split("/")):
         raise OriginsError("an address of a bundle has no '.' or '..' in its path")
     return split
 

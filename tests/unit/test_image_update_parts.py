@@ -66,6 +66,7 @@ def test_what_lies_below_an_origin_is_allowed(url: str) -> None:
     "http://updates.example.org/edgecall/x", "https://updates.example.org.evil.example/edgecall/x",
     "https://updates.example.org@evil.example/edgecall/x", "https://u:p@updates.example.org/edgecall/x",
     "https://updates.example.org/edgecall/../other/x", "https://updates.example.org/edgecall/%2e%2e/other/x",
+    "https://updates.example.org/edgecall/a%2f..%2f..%2fother/x", "https://updates.example.org/edgecall/%2F%2E/x",
     "https://updates.example.org/edgecall/..%5cx", "https://updates.example.org:8443/edgecall/x",
     "https://updates.example.org/edgecall/x#y", "https://updates.example.org/edgecall/a b", "file:///etc/passwd",
     "https://updates.example.org/edgecall/\n", "https://[::1/edgecall/x", "https://updates.example.org:0/edgecall/x",
