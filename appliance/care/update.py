@@ -241,7 +241,7 @@ class Update:
             await self._keep(replace(self._kept, told=result.key))  # we gave it up, and have told that
             return
         if job is not None and result.state == "interrupted" and not job.cancelled and job.tries < TRIES:
-            log.info("the installation was interrupted; it is done again")
+            log.info("%s was interrupted; it is done again", job.kind.value)
             await self._keep(replace(self._kept, job=replace(job, handed=False), told=result.key))
             return
         state = "failed" if result.state == "interrupted" else result.state
@@ -285,6 +285,10 @@ class Update:
 
     async def _restart(self, job: Job, status: Status) -> None:
         there = status.other["version"] or ""
+        if job.cancelled:  # and it was forgotten, by a service that was restarted, or is not seen yet
+            with suppress(ServiceRefusedError):
+                await self._service.ask("cancel")
+            return
         if job.version and there and job.version != there:
             with suppress(ServiceRefusedError):
                 await self._service.ask("cancel")
@@ -294,7 +298,7 @@ class Update:
         self._waits = outlook.waits
         if self._pending_since is None:
             self._pending_since = self._clock.monotonic()
-        if not job.installed:
+        if not job.installed and job.kind is Kind.INSTALL:
             job = replace(job, installed=True, version=there or job.version)
             await self._keep(replace(self._kept, job=job))
             self._bulletin.post("update.installed", job=job.id, version=job.version or None,
@@ -303,19 +307,24 @@ class Update:
             await self._leave(job, "reboot", forced=outlook.forced)
 
     async def _go_back(self, job: Job, status: Status) -> None:
-        if job.handed and job.boot != self._bulletin.boot:  # this is after the restart
-            there = job.slot != status.slot
-            await self._fail(job, "" if there else "trialFailed",
-                             "" if there else "The other system did not come up well; this one runs again.",
-                             "succeeded" if there else "rolledBack")
-            return
+        if job.handed and job.boot != self._bulletin.boot:  # this is after the restart, and the service lost its result
+            if job.slot != status.slot:
+                await self._fail(job, "", "", "succeeded")
+                return
+            if status.other["state"] == "bad":
+                await self._fail(job, "trialFailed", "The other system did not come up well; this one runs again.",
+                                 "rolledBack")
+                return
         if job.handed and status.phase is not Phase.IDLE:
             return  # the service is at it. Where it knows nothing, it died when it was asked; it takes each job once
+        if job.tries >= TRIES:
+            await self._fail(job, "interrupted", "Going back was interrupted too often, and is given up.")
+            return
         outlook = before_restart(job, self._facts())
         self._waits = outlook.waits
         if self._waits:
             return
-        job = replace(job, handed=True, boot=self._bulletin.boot, slot=status.slot,
+        job = replace(job, handed=True, tries=job.tries + 1, boot=self._bulletin.boot, slot=status.slot,
                       version=status.other["version"] or "")
         await self._leave(job, "back", forced=outlook.forced)
 

@@ -58,7 +58,7 @@ class Job:
     not_before: float | None = None
     force: float | None = None
     when: When = When.WINDOW
-    tries: int = 0  # how often the service was asked to install it
+    tries: int = 0  # how often the service was asked to install it, or to go back
     handed: bool = False  # and has it, or has lost it in a power cut
     installed: bool = False  # and that was told
     cancelled: bool = False

@@ -170,6 +170,11 @@ class Installation:
         if self._relay is not None:
             await self._relay.tell({"rate": rate})
 
+    @property
+    def given_up(self) -> bool:
+        """What comes of it all the same is not wanted."""
+        return self._given_up.is_set()
+
     async def give_up(self) -> None:
         """The bundle is taken away from RAUC, which then ends by itself, and with it ``run``."""
         self._given_up.set()

@@ -39,8 +39,9 @@ def utc() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One update, from the accepted request to its result. ``slot``: where the new system goes. ``before``: what the
-    daemon told of itself before the reboot (``daemon.Condition``), which the health gate wants to see again."""
+    """One update, or way back, from the accepted request to its result. ``slot``: where the new system goes. ``stage``:
+    ``installing`` until that slot is to be tried. ``before``: what the daemon told of itself before the reboot
+    (``daemon.Condition``), which the health gate wants to see again."""
 
     id: str
     slot: Slot
@@ -78,10 +79,14 @@ class Record:
     def set_job(self, job: Job) -> None:
         _write(self.folder / JOB, asdict(job))
 
+    def forget_job(self) -> None:
+        """One that was refused, and never was."""
+        remove_file(self.folder / JOB)
+
     def end(self, result: Result) -> None:
         """The result first, then the job goes: a power cut in between leaves both, and the same id says it ended."""
         _write(self.folder / RESULT, asdict(result))
-        remove_file(self.folder / JOB)
+        self.forget_job()
 
     def open_job(self) -> Job | None:
         """The job that has no result yet."""

@@ -37,11 +37,12 @@ FREE_BYTES: Final = 16 << 20
 """On data, for what RAUC and the trial write down; the health gate wants as much."""
 COMMAND_S: Final = 30.0
 GENTLY_S: Final = 30.0
-"""RAUC is told at once that its bundle is gone, and then has to clean up."""
+"""How long the answer to a cancel waits for RAUC, which finds that its bundle is gone and has to clean up."""
 GRACE_S: Final = 2.0
 """Between an answer and the restart that it promises: whoever asked can tell it to others."""
 REBOOT_S: Final = 300.0
 """A reboot that has not happened by then will not: systemd's own limits are far below."""
+CANCELLED: Final = "the update was cancelled"
 RATES: Final = (1024, 1_000_000_000)
 FACTORY_RESET: Final = "factory-reset"
 """Flag on data that the next boot heeds before it mounts anything else of it."""
@@ -87,8 +88,8 @@ def what_became(job: Job, facts: Facts, running: str) -> Result | None:
     """
     if job.stage == "installing" and facts.pending != job.slot:
         return Result(job.id, "interrupted", None, "interrupted",
-                      "the device or its update service was restarted while the update was being installed; the system "
-                      "is as it was")
+                      "the device or its update service was restarted before the update was ready to be tried; the "
+                      "system is as it was")
     if facts.booted == job.slot:
         return None if facts.trial else Result(job.id, "succeeded", running)
     if facts.pending == job.slot:
@@ -152,7 +153,9 @@ class Updater:
         if self._restarting is not None:
             self._restarting.cancel()
             await asyncio.wait({self._restarting})
-        await self._end_task()
+        if self._installing is not None:
+            self._installing.cancel()
+            await asyncio.wait({self._installing})
         if self._calls is not None:
             self._calls.close()
 
@@ -235,6 +238,8 @@ class Updater:
         except OriginsError as error:
             raise Refused("notAllowed", str(error)) from None
         await asyncio.to_thread(self._needs_space)
+        if facts.pending is not None:  # else a cut in the installation leaves it pending, as if that had been done
+            await self._rauc.mark("active", "booted")
         if self._job is not None:
             await self._end(Result(self._job.id, "failed", self._job.version, "replaced",
                                    "another update was asked for before this one was tried"))
@@ -257,12 +262,14 @@ class Updater:
             raise Refused("busy", "it is too late: the device restarts, or tries the new system")
         if self._installing is None and facts.pending is None:
             raise Refused("nothingPending", "no update is being installed or waits")
-        await self._end_task(gently=True)
-        await self._look()
-        if self._known().pending is not None:  # it may have become so meanwhile
-            await self._rauc.mark("active", "booted")
+        if self._installing is not None and self._installation is not None:
+            self._told(None, "is cancelled")
+            await self._installation.give_up()
+            await asyncio.wait({self._installing}, timeout=GENTLY_S)
+            return  # if RAUC has not ended by then it is told when it has: until then it may make the slot pending
+        await self._rauc.mark("active", "booted")
         if self._job is not None:
-            await self._end(Result(self._job.id, "failed", self._job.version, "cancelled", "the update was cancelled"))
+            await self._end(Result(self._job.id, "failed", self._job.version, "cancelled", CANCELLED))
 
     async def _commit(self, request: Mapping[str, Any]) -> None:
         """The verb ``reboot``."""
@@ -281,12 +288,22 @@ class Updater:
         if self._job is not None and self._job.id == job_id:
             return
         self._refuse_while_busy(facts)
+        if facts.pending is not None:
+            raise Refused("busy", "an update waits for a restart: have it tried, or cancel it first")
         if facts.other_bad or facts.other_version is None:
             raise Refused("failed", "the other slot holds no system that is known to have been well")
         await asyncio.to_thread(self._may_run, facts.other_version)
+        job = Job(job_id, other(facts.booted), "installing", version=facts.other_version)
         with self._no_calls() as calls:
-            await self._rauc.mark("active", "other")
-            await self._restart_into(Job(job_id, other(facts.booted), "rebooting", version=facts.other_version), calls)
+            # The job goes first: a slot that is to be tried and belongs to no job would be tried, and nobody told.
+            await asyncio.to_thread(self._begin, job)
+            self._job = job
+            try:
+                await self._rauc.mark("active", "other")
+                await self._restart_into(replace(job, stage="rebooting"), calls)
+            except (RaucError, ImageError, OSError):
+                await self._take_back(job)
+                raise
 
     async def _factory_reset(self, _request: Mapping[str, Any]) -> None:
         facts = self._known()
@@ -303,11 +320,14 @@ class Updater:
     async def _run(self, job: Job, installation: Installation) -> None:
         try:
             await installation.run()
+            if installation.given_up:
+                raise RaucError("cancelled", CANCELLED)  # noqa: TRY301 - it ends as one that RAUC gave up
             await self._installed(job)
         except (RaucError, ImageError, OSError) as error:
             log.warning("the update %s came to nothing: %s", job.id, error)
             code = error.code if isinstance(error, RaucError) else "failed"
-            await self._came_to_nothing(job, code, str(error))
+            code, message = ("cancelled", CANCELLED) if installation.given_up else (code, str(error))
+            await self._came_to_nothing(job, code, message)
         except Exception:
             log.exception("the update %s came to nothing by a fault of ours", job.id)
             await self._came_to_nothing(job, "failed", "a fault of the update service: see its journal")
@@ -317,8 +337,8 @@ class Updater:
             await self._look()
 
     async def _came_to_nothing(self, job: Job, code: str, message: str) -> None:
-        await self._end(Result(job.id, "failed", None, code, message))
         await self._clear_away(job.slot)
+        await self._end(Result(job.id, "failed", None, code, message))
 
     async def _installed(self, job: Job) -> None:
         if await asyncio.to_thread(self._slots.pending) != job.slot:
@@ -333,17 +353,6 @@ class Updater:
             self._progress = progress
         self._step = step
         self._tell()
-
-    async def _end_task(self, *, gently: bool = False) -> None:
-        """``gently``: RAUC gets the time to find that its bundle is gone, so that nothing goes on behind our back."""
-        task, installation = self._installing, self._installation
-        if task is None or installation is None:
-            return
-        if gently:
-            await installation.give_up()
-            await asyncio.wait({task}, timeout=GENTLY_S)
-        task.cancel()
-        await asyncio.wait({task})
 
     # --- restarting
 
@@ -364,7 +373,12 @@ class Updater:
         before = await self._condition()
         await self._write(replace(job, before=before or job.before))
         await asyncio.to_thread(self._slots.ask)
-        self._restart(calls, lambda: self._write(replace(job, stage="pending")))
+
+        async def undo() -> None:
+            await asyncio.to_thread(self._slots.unask)
+            await self._write(replace(job, stage="pending"))
+
+        self._restart(calls, undo)
 
     def _restart(self, calls: daemon.CallLock, undo: Callable[[], Awaitable[None]]) -> None:
         """Soon after the answer. ``undo``: where it cannot be done."""
@@ -382,7 +396,7 @@ class Updater:
             await _run_to_end(self._reboot)
         except RaucError as error:
             log.error("the device cannot be restarted: %s", error.message)  # noqa: TRY400
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(ImageError, OSError):
                 await undo()
             self._give_back_calls()
             await self._look()
@@ -504,6 +518,13 @@ class Updater:
         path = self._paths.marks / f"version.{slot}"
         if not path.exists() or path.read_text("utf-8", "replace") != version:
             replace_file(path, version.encode())
+
+    async def _take_back(self, job: Job) -> None:
+        """A way back that was refused. Where the slot stays pending all the same, it stays that job's."""
+        await self._clear_away(job.slot)
+        with contextlib.suppress(ImageError, OSError):
+            if await asyncio.to_thread(self._slots.pending) != job.slot:
+                await asyncio.to_thread(self._record.forget_job)
 
     async def _clear_away(self, slot: Slot) -> None:
         """After an installation that came to nothing: what it left there is not tried, and if RAUC has begun to write

@@ -29,6 +29,7 @@ class FakeRootService:
         self.refuses: dict[str, str] = {}
         self.garbles: bytes | None = None  # sent in place of an answer
         self.dies_at: set[str] = set()  # verbs of which the next request is lost, and nothing done
+        self.heedless = False  # a cancel is taken, and has not come true yet
         self.on_restart: Callable[[str], None] = lambda _: None  # told of each restart that is begun, by its verb
         self.watchers = 0
         self.status: Json = {
@@ -147,7 +148,8 @@ class FakeRootService:
         elif verb == "cancel":
             if self.status["phase"] not in ("installing", "pending"):
                 return _error("nothingPending")
-            await self.end("failed", code="cancelled", message="cancelled", other={"version": None, "state": "bad"})
+            if not self.heedless:
+                await self.end("failed", code="cancelled", message="cancelled", other={"version": None, "state": "bad"})
         return {"ok": True, "status": self.status}
 
     def _nobody_calls(self) -> bool:

@@ -181,7 +181,8 @@ async def test_going_back_waits_like_a_restart_and_is_told_by_whichever_runs(
     if told_by_service:
         await world.service.end(result, slot=slot, version=version)
     else:
-        await world.service.set(slot=slot, phase="idle", job=None, version=version)
+        other = {"version": "0.9.0" if slot == "A" else "1.0.0", "state": "bad" if slot == "A" else "good"}
+        await world.service.set(slot=slot, phase="idle", job=None, version=version, other=other)
     async with world.run(window) as then:
         await then.until(lambda: then.document["last"])
         told = then.event("update.completed")
@@ -198,6 +199,56 @@ async def test_going_back_is_asked_for_again_where_the_service_died_at_it(world:
         await run.until(lambda: run.document["phase"] == "rebooting", 200)
         assert world.service.asked == 2 * [{"verb": "back", "id": "job-1"}]
         assert run.told == ["update.requested", "update.restarting"]
+
+
+@virtual_time
+async def test_going_back_is_asked_for_again_where_nobody_knows_of_a_trial(world: World) -> None:
+    """The power went before the service had written down that it would."""
+    async with world.run() as run:
+        await run.give("update.back", name="job-1")
+        await run.until(lambda: run.document["phase"] == "rebooting", 61)
+    for _ in range(2):
+        await world.service.set(phase="idle", job=None)
+        async with world.run() as run:
+            await run.until(lambda: run.document["phase"] == "rebooting", 61)
+            assert run.told == ["update.restarting"]
+    await world.service.set(phase="idle", job=None)
+    async with world.run() as run:
+        await run.until(lambda: run.document["last"], 61)
+        told = run.event("update.completed")
+        assert (told["job"], told["result"], told["code"]) == ("job-1", "failed", "interrupted")
+    assert world.service.asked == 3 * [{"verb": "back", "id": "job-1"}]
+
+
+@virtual_time
+async def test_going_back_that_was_interrupted_is_done_again(world: World) -> None:
+    async with world.run() as run:
+        await run.give("update.back", name="job-1")
+        await run.until(lambda: run.document["phase"] == "rebooting", 61)
+    await world.service.end("interrupted", code="interrupted")
+    async with world.run() as run:
+        await run.until(lambda: run.document["phase"] == "rebooting", 61)
+        await world.service.end("succeeded", slot="B", version="0.9.0")
+        await run.until(lambda: run.document["last"])
+        told = run.event("update.completed")
+        assert (told["job"], told["kind"], told["result"]) == ("job-1", "back", "succeeded")
+
+
+@virtual_time
+async def test_what_was_cancelled_is_not_tried_by_a_service_that_forgot_it(world: World) -> None:
+    async with world.run() as run:
+        await run.give("update.install", name="job-1", url=URL)
+        await run.until(lambda: run.document["phase"] == "installing")
+        world.service.heedless = True
+        await run.give("update.cancel")
+        assert run.document["phase"] == "installing"
+        world.service.heedless = False  # it is started anew, and finds the installation done
+        await world.service.installed()
+        await run.until(lambda: run.document["last"])
+        assert run.event("update.completed")["result"] == "cancelled"
+        await asyncio.sleep(100)
+        assert world.service.count("reboot") == 0
+        assert world.service.count("cancel") == 2
 
 
 @virtual_time

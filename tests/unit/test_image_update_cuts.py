@@ -1,5 +1,5 @@
-"""The power goes at any write of an update, from the request to the commit: whichever system comes up tells the truth,
-and the next update goes through."""
+"""The power goes at any write of an update, or of a way back, from the request to the commit: whichever system comes up
+tells the truth, and the next update goes through."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import pytest
 
@@ -24,6 +24,9 @@ from tests.support.slot_card import Card
 
 RELAY = ("sh", "-c", """echo '{"url": "http://127.0.0.1:1/x"}'; cat >/dev/null""")
 VERSION: dict[Slot, str] = {"A": "1.0.0", "B": "1.1.0"}
+
+Verb = Literal["install", "back"]
+ENDINGS: Final = {("A", None), ("A", "interrupted"), ("A", "rolledBack"), ("B", "succeeded")}
 
 
 class Within(Rauc):
@@ -50,9 +53,9 @@ class Within(Rauc):
 
 
 class Life:
-    """One device, one update from start to end; ``accepted``: the service has said that it will."""
+    """One device, one update or way back from start to end; ``accepted``: the service has said that it will."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, verb: Verb) -> None:
         folder.mkdir()
         self.card = Card(folder)
         self.marks, self.slots, self.run = self.card.place.marks, folder / "slots", self.card.place.request.parent
@@ -61,8 +64,12 @@ class Life:
         settings = folder / "edgecall.toml"
         settings.write_text('[update]\norigins = ["http://127.0.0.1/"]\n')
         self.paths = Paths(marks=self.marks, data=folder, settings=settings, version=folder / "version",
-                           system_conf=folder / "none", call_lock=folder / "call.lock", daemon=folder / "none")
+                           system_conf=folder / "system.conf", call_lock=folder / "call.lock", daemon=folder / "none")
+        self.paths.system_conf.write_text("[system]\n")
         self.accepted = False
+        if verb == "back":
+            for known in (self.slots / "B", self.marks / "version.B"):
+                known.write_text(VERSION["B"])
 
     async def service(self) -> Updater:
         self.paths.version.write_text(VERSION[self.card.slots.booted()])
@@ -71,17 +78,18 @@ class Life:
         await updater.start()
         return updater
 
-    async def update(self, job: str) -> None:
+    async def update(self, job: str, verb: Verb) -> None:
         updater = await self.service()
         try:
-            await updater.ask({"verb": "install", "id": job, "url": "http://127.0.0.1/x"})
+            await updater.ask({"verb": verb, "id": job, "url": "http://127.0.0.1/x"})
             self.accepted = True
             with updater.changed() as event:
                 while updater.status()["phase"] == "installing":
                     await event.wait()
                     event.clear()
             lit()
-            await updater.ask({"verb": "reboot"})
+            if verb == "install":
+                await updater.ask({"verb": "reboot"})
         finally:
             await updater.stop()
         self.card.reboot()
@@ -96,8 +104,8 @@ class Life:
         return judge(gate, self.card.slots, self.rauc, Record(self.marks), VERSION[self.card.slots.booted()],
                      calls_end=lambda: None, reboot=lambda: None)
 
-    def whole(self, job: str) -> bool:
-        asyncio.run(self.update(job))
+    def whole(self, job: str, verb: Verb = "install") -> bool:
+        asyncio.run(self.update(job, verb))
         return self.judge()
 
     def told(self) -> dict[str, Any]:
@@ -121,9 +129,9 @@ def lit() -> None:
         os.write(nothing.fileno(), b"x")
 
 
-def writes_of_a_life(folder: Path) -> int:
+def writes_of_a_life(folder: Path, verb: Verb) -> int:
     """How many there are to be cut at."""
-    life, count = Life(folder / "counted"), 0
+    life, count = Life(folder / "counted", verb), 0
     real = {name: getattr(os, name) for name in ("write", "pwrite", "fsync", "replace", "unlink")}
 
     def counted(name: str) -> Callable[..., Any]:
@@ -136,23 +144,24 @@ def writes_of_a_life(folder: Path) -> int:
     with pytest.MonkeyPatch.context() as patch:
         for name in real:
             patch.setattr(os, name, counted(name))
-        assert life.whole("j-1")
+        assert life.whole("j-1", verb)
     return count
 
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("hold", HOLDS)
+@pytest.mark.parametrize("verb", ["install", "back"])
 def test_a_cut_at_any_write_is_told_truly_and_mended_by_the_next_update(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hold: Hold) -> None:
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: Verb, hold: Hold) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)  # no disk is waited for: the medium is Power's
-    total = writes_of_a_life(tmp_path)
-    assert total > 40
+    total = writes_of_a_life(tmp_path, verb)
+    assert total > 30
     endings: set[tuple[str, str | None]] = set()
     for cut in range(total):
-        life = Life(tmp_path / f"{cut}")
+        life = Life(tmp_path / f"{cut}", verb)
         power = Power(life.marks, life.slots, life.run, life.card.place.selector)
         with power.on(cut, hold):
-            life.whole("j-1")
+            life.whole("j-1", verb)
         assert power.went, f"of {total} writes not all were made"
         status = life.told()
         result = status["result"]
@@ -173,4 +182,4 @@ def test_a_cut_at_any_write_is_told_truly_and_mended_by_the_next_update(
         after = life.told()
         assert (after["result"]["id"], after["result"]["state"]) == ("j-2", "succeeded")
         assert after["slot"] == other(status["slot"])
-    assert endings == {("A", None), ("A", "interrupted"), ("A", "rolledBack"), ("B", "succeeded")}
+    assert endings == ENDINGS

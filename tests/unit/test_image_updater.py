@@ -206,7 +206,7 @@ async def test_what_rauc_refuses_is_told_with_its_cause(
     async with device.up():
         status = await device.installs(server)
     assert (status["phase"], status["result"]["state"], status["result"]["code"]) == ("idle", "failed", code)
-    assert device.card.chosen(tried=device.card.requested) == "A"
+    assert device.card.slots.pending() is None
 
 
 async def test_a_server_without_ranges_and_one_without_the_bundle(device: Device, server: BundleServer) -> None:
@@ -297,6 +297,7 @@ async def test_a_restart_that_fails_gives_the_calls_back(device: Device, server:
             pass
         assert (await device.ask("reboot"))["phase"] == "rebooting"
         assert (await device.until("pending"))["job"] == "j-1"
+        assert not device.card.requested, "the next restart may be for another reason"
         with somebody_calls(device.paths.call_lock):
             assert (await device.ask("reboot"))["code"] == "busy"
 
@@ -315,10 +316,31 @@ async def test_an_installation_is_cancelled_and_nothing_is_tried(device: Device,
         assert (status["result"]["state"], status["result"]["code"]) == ("failed", "cancelled")
         device.rauc()
         await device.installs(server, "j-2")
-        assert device.card.requested
+        assert device.card.slots.pending() == "B"
         status = await device.ask("cancel")
         assert (status["phase"], status["result"]["code"]) == ("idle", "cancelled")
-        assert not device.card.requested
+        assert device.card.slots.pending() is None
+    assert device.boots() == "A"
+
+
+async def test_a_cancel_that_rauc_does_not_heed_is_told_when_it_has_come_true(
+        device: Device, server: BundleServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(updater, "GENTLY_S", 0.1)
+    device.rauc(heedless_until=str(go := device.folder / "go"))
+    async with device.up():
+        await device.ask("install", url=server.url, id="j-1")
+        async with device.watched() as told:
+            async for status in told:
+                if "Copying" in status["step"]:
+                    break
+        for _ in range(2):
+            status = await device.ask("cancel")
+            assert (status["phase"], status["job"], status["result"]) == ("installing", "j-1", None)
+        assert (await device.ask("install", url=server.url, id="j-2"))["code"] == "busy"
+        go.touch()
+        status = await device.until("idle")
+        assert (status["job"], status["result"]["state"], status["result"]["code"]) == (None, "failed", "cancelled")
+        assert device.card.slots.pending() is None
     assert device.boots() == "A"
 
 
@@ -367,6 +389,51 @@ async def test_a_factory_reset_leaves_the_slots_alone(device: Device, server: Bu
     assert not device.card.requested
     assert device.card.slots.pending() is None
     assert device.boots() == "A"
+
+
+async def test_going_back_with_no_room_to_write_it_down_leaves_nothing_to_be_tried(
+        device: Device, server: BundleServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    (device.card.place.marks / "version.B").write_text("1.0.5")
+    real = Record.set_job
+
+    def full_at(stage: str) -> None:
+        def full(self: Record, job: Any) -> None:
+            if job.stage == stage:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            real(self, job)
+
+        monkeypatch.setattr(Record, "set_job", full)
+
+    async with device.up():
+        for stage in ("installing", "rebooting"):
+            full_at(stage)
+            assert (await device.ask("back", id="b-1"))["code"] == "noSpace"
+            status = await device.ask("status")
+            assert (status["phase"], status["job"], status["result"]) == ("idle", None, None)
+            assert (device.card.slots.pending(), device.card.requested) == (None, False)
+        full_at("never")
+        assert (await device.ask("back", id="b-1"))["phase"] == "rebooting"
+    assert device.boots() == "B"
+
+
+async def test_going_back_does_not_pass_over_an_update_that_waits(device: Device, server: BundleServer) -> None:
+    async with device.up():
+        await device.installs(server)
+        error = await device.ask("back", id="b-1")
+        assert (error["code"], "cancel it first" in error["message"]) == ("busy", True)
+        assert (await device.ask("status"))["job"] == "j-1"
+
+
+async def test_going_back_twice_under_one_name_is_two_ways_back(device: Device, appliance: ApplianceSocket) -> None:
+    for slot in ("B", "A"):
+        (device.card.place.marks / f"version.{slot}").write_text(f"1.0.{slot == 'B':d}")
+        async with device.up():
+            assert (await device.ask("back"))["phase"] == "rebooting"
+        assert device.boots() == slot
+        async with device.up():
+            status = await device.ask("status")
+            assert (status["phase"], status["job"]) == ("trial", "back")
+        assert await asyncio.to_thread(device.judged)
 
 
 async def test_a_factory_reset_that_does_not_restart_is_taken_back(device: Device) -> None:
@@ -429,7 +496,7 @@ async def test_what_cannot_be_written_down_is_not_tried(
     async with device.up():
         status = await device.installs(server)
         assert (status["phase"], status["job"], status["result"]["state"]) == ("idle", None, "failed")
-    assert not device.card.requested
+    assert device.card.slots.pending() is None
 
 
 async def test_a_result_that_cannot_be_written_down_is_told_all_the_same(
