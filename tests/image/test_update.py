@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from edgecall_image.flashed import CHUNK
 from edgecall_image.slots import ASKS
 from tests.image.appliance import (
     GATE_S,
@@ -30,6 +31,8 @@ IDLE_S = 60.0
 """For so long nobody has called before it restarts."""
 INSTALL_S = 600.0
 """On a machine with other work, in a call; under a minute where there is neither."""
+SLOT_BLOCKS = (1536 << 20) // CHUNK
+"""Of a root slot: so many RAUC hashes where it does not know what is there."""
 
 
 def _default(board: Board) -> Choice:
@@ -53,6 +56,8 @@ def test_an_update_waits_for_the_end_of_a_call_is_tried_and_stays(board: Board, 
         served = server.take_counts()
         print(f"installed after {time.monotonic() - asked:.1f} s, in a call; {served.octets / 1e6:.1f} MB in "
               f"{served.requests} requests")
+        hashed = before.run("journalctl -b -u rauc -o cat --no-pager | grep -F 'Building new hash index'", check=False)
+        assert f"with {SLOT_BLOCKS} chunks" not in hashed, "the card brings the hashes of what was flashed"
         assert pending["slot"] == "A"
         refused = ask(before, "reboot")
         assert refused["error"]["code"] == "busy", refused
