@@ -82,6 +82,7 @@ class Update:
         self._call: Json = bulletin.document("call")
         self._quiet_since = clock.monotonic()
         self._pending_since: float | None = None
+        self._left: float | None = None  # when it was last asked to restart
         self._turn = asyncio.Lock()  # of whoever changes the job: a command, or the way things go
         self._changed = asyncio.Event()
         self._wanted = asyncio.Event()  # there may be something to see at the service
@@ -201,7 +202,7 @@ class Update:
 
     def _next_look(self) -> float | None:
         if self._kept.job is None:
-            return None
+            return None if self._pending_since is None else LOOK_S
         if Wait.IDLE in self._waits:
             return max(0.01, min(LOOK_S, IDLE_S - self._facts().idle_s))
         return LOOK_S
@@ -217,6 +218,8 @@ class Update:
             self._lock.yield_to_restart(False)
         if status.phase is not Phase.PENDING:
             self._pending_since = None
+        elif self._pending_since is None:
+            self._pending_since = self._clock.monotonic()
         await self._take_result(status)
         job = self._kept.job
         if job is None:
@@ -232,9 +235,12 @@ class Update:
 
     async def _take_result(self, status: Status) -> None:
         result = status.result
-        if result is None or status.phase is not Phase.IDLE or result.key == self._kept.told:
-            return
         job = self._kept.job
+        if result is None or result.key == self._kept.told:
+            return
+        over = job is not None and job.id == result.id != status.job  # and left a slot that nobody wants tried
+        if status.phase is not Phase.IDLE and not (status.phase is Phase.PENDING and over):
+            return
         if job is not None and job.id != result.id and not job.adopted:
             job = None
         if job is None and self._kept.last is not None and self._kept.last["job"] == result.id:
@@ -250,6 +256,12 @@ class Update:
         await self._conclude(job, replace(result, state=state), status)
 
     async def _begin(self, job: Job, status: Status) -> None:
+        if job.cancelled:
+            if status.phase is Phase.PENDING and status.job is None:
+                with suppress(ServiceRefusedError):
+                    await self._service.ask("cancel")
+            await self._fail(job, "cancelled", "It was given up.", state="cancelled")
+            return
         if job.adopted:
             await self._fail(job, "nothingPending", "What was installed is gone.")
             return
@@ -296,14 +308,14 @@ class Update:
             return
         outlook = before_restart(job, self._facts())
         self._waits = outlook.waits
-        if self._pending_since is None:
-            self._pending_since = self._clock.monotonic()
         if not job.installed and job.kind is Kind.INSTALL:
             job = replace(job, installed=True, version=there or job.version)
             await self._keep(replace(self._kept, job=job))
             self._bulletin.post("update.installed", job=job.id, version=job.version or None,
                                 waitsFor=list(outlook.waits))
-        if not outlook.waits:
+        if not outlook.waits and self._left is not None and self._clock.monotonic() - self._left < LOOK_S:
+            self._waits = (Wait.SERVICE,)  # it did not restart just now
+        elif not outlook.waits:
             await self._leave(job, "reboot", forced=outlook.forced)
 
     async def _go_back(self, job: Job, status: Status) -> None:
@@ -347,6 +359,7 @@ class Update:
         except ServiceLostError:
             self._lock.yield_to_restart(False)
             raise
+        self._left = self._clock.monotonic()
         self._bulletin.post("update.restarting", job=job.id, version=job.version or None, forced=forced)
         self._hear(now)
 
@@ -389,9 +402,10 @@ class Update:
         status, job, last = self._status, self._kept.job, self._kept.last
         failed = last is not None and last["result"] in FAILED and job is None
         self._diagnostics.flag("updateFailed", failed, what=None if last is None else last["message"])
-        stale = (job is not None and self._pending_since is not None and Wait.COMMIT not in self._waits
+        stale = (self._pending_since is not None and Wait.COMMIT not in self._waits
                  and self._clock.monotonic() - self._pending_since >= STALE_S)
-        self._diagnostics.flag("updatePending", stale, what=f"it waits for: {', '.join(self._waits)}")
+        waits = ", ".join(self._waits) if job else "update.commit or update.cancel, since nobody here asked for it"
+        self._diagnostics.flag("updatePending", stale, what=f"it waits for: {waits}")
         self._bulletin.set("update", self._document(status, job, last))
 
     def _document(self, status: Status | None, job: Job | None, last: Json | None) -> Json:
@@ -459,7 +473,7 @@ class Update:
             status, job = await self.look(), self._kept.job
             if status.phase in (Phase.REBOOTING, Phase.TRIAL):
                 raise Refused("It is too late: the device restarts, or has restarted, into it.", sub_code="tooLate")
-            if job is not None and status.job != job.id:
+            if job is not None and status.job != job.id and not (job.adopted and status.phase is Phase.PENDING):
                 await self._fail(job, "cancelled", "It was given up before it began.", state="cancelled")
             elif status.phase is Phase.IDLE:
                 raise Refused("There is no update that waits or is being installed.", sub_code="nothingPending")

@@ -86,9 +86,12 @@ class Slots:
 
     def make_primary(self, slot: Slot) -> None:
         """Have it wait to be tried, by a reboot that is asked for (``ask``) and by no other; of the default: have
-        nothing tried. Never changes the default."""
+        nothing tried, which is refused during a trial: its marks are what tells how it ended. Never changes the
+        default."""
         with self._marks.alone():
             default = self.default()
+            if slot == default != self.booted():
+                raise SlotError(f"slot {other(slot)} is on trial: it is left by a reboot, and marked bad then")
             if slot == default:
                 self._give_up(other(default))
             elif slot == self.booted():  # it is on trial: without its mark a failure would go unseen
@@ -127,16 +130,20 @@ class Slots:
             slot = self.pending()
             if slot is None:
                 raise SlotError("no slot is pending: there is nothing to reboot into")
-            self._marks.count_asked(slot)
-            replace_file(self._place.request, REQUEST, 0o644)
+            self._marks.count_asked(slot)  # before: a request that nobody counted might be made for ever
+            try:
+                replace_file(self._place.request, REQUEST, 0o644)
+            except OSError:
+                self._marks.uncount_asked(slot)
+                raise
             return slot
 
     def unask(self) -> None:
-        """That reboot does not take place: another one does not try it, and it does not count."""
+        """That reboot does not take place: another one does not try it, and it does not count. A request that is gone
+        was heard, or went with the power: it stays counted."""
         with self._marks.alone():
-            self._withdraw()
             slot = self.pending()
-            if slot is not None:
+            if self._withdraw() and slot is not None:
                 self._marks.uncount_asked(slot)
 
     def settle(self) -> Settled:
@@ -193,6 +200,9 @@ class Slots:
         self._marks.clear("tried", slot)
         self._marks.forget_asked(slot)
 
-    def _withdraw(self) -> None:
-        if self._place.request.exists() and self._place.request.read_bytes().strip() == REQUEST.strip():
+    def _withdraw(self) -> bool:
+        """Whether there was one of ours."""
+        ours = self._place.request.exists() and self._place.request.read_bytes().strip() == REQUEST.strip()
+        if ours:
             remove_file(self._place.request)
+        return ours

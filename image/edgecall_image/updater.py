@@ -15,21 +15,21 @@ import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from edgecall_image import daemon, reach
 from edgecall_image.durable import remove_file, replace_file
 from edgecall_image.errors import ImageError
 from edgecall_image.installation import NOBODY, RELAY, Installation
 from edgecall_image.layout import CALL_LOCK, DATA, MARKS, SETTINGS, VERSION_FILE, Slot, other
-from edgecall_image.marks import Verdict
 from edgecall_image.origins import Origins, OriginsError
+from edgecall_image.outcome import Facts, what_became
 from edgecall_image.rauc import Rauc, RaucError, ended
 from edgecall_image.record import Job, Record, Result
 from edgecall_image.slots import Slots
 from edgecall_image.versions import SYSTEM_CONF, Version, minimum_version, own_version
 
-__all__ = ["FACTORY_RESET", "Facts", "Paths", "Refused", "Updater", "what_became"]
+__all__ = ["FACTORY_RESET", "Paths", "Refused", "Updater"]
 
 log = logging.getLogger(__name__)
 
@@ -57,17 +57,6 @@ class Refused(Exception):
         self.message = message
 
 
-class Facts(NamedTuple):
-    """What the slots say."""
-
-    booted: Slot
-    trial: bool
-    pending: Slot | None
-    other_bad: bool
-    other_version: str | None
-    verdict: Verdict | None
-
-
 @dataclass(frozen=True, slots=True)
 class Paths:
     """Where things are; tests have their own."""
@@ -79,31 +68,6 @@ class Paths:
     system_conf: Path = SYSTEM_CONF
     call_lock: Path = CALL_LOCK
     daemon: Path = daemon.DAEMON_SOCKET
-
-
-def what_became(job: Job, facts: Facts, running: str) -> Result | None:
-    """Of ``job``, seen by the system that runs after a start of this service; None: it is still under way.
-
-    ``running``: the version of that system.
-    """
-    if job.stage == "installing" and facts.pending != job.slot:
-        return Result(job.id, "interrupted", None, "interrupted",
-                      "the device or its update service was restarted before the update was ready to be tried; the "
-                      "system is as it was")
-    if facts.booted == job.slot:
-        return None if facts.trial else Result(job.id, "succeeded", running)
-    if facts.pending == job.slot:
-        return None
-    verdict = facts.verdict if facts.verdict is not None and facts.verdict.slot == job.slot else None
-    if verdict is not None and verdict.outcome == "neverStarted":
-        return Result(job.id, "rolledBack", job.version, "neverStarted",
-                      "the new system did not come up: either its kernel does not start, or the boot firmware of the "
-                      "board is too old to try one")
-    if verdict is not None or facts.other_bad:
-        return Result(job.id, "rolledBack", job.version, "trialFailed",
-                      "the new system came up and was left before it was found well, by a crash, a power cut or a "
-                      "restart; the one before it runs again")
-    return Result(job.id, "failed", job.version, "withdrawn", "the update was withdrawn before it was tried")
 
 
 class Updater:
@@ -128,7 +92,6 @@ class Updater:
         self._calls: daemon.CallLock | None = None
         self._answered = asyncio.Event()
         self._restarting: asyncio.Task[None] | None = None
-        self._back_from_reboot: asyncio.TimerHandle | None = None
         self._progress: int | None = None
         self._step = ""
         self._job: Job | None = None
@@ -142,14 +105,16 @@ class Updater:
         await self._look()
         try:
             await asyncio.to_thread(self._remember, self._version)
+        except OSError as error:
+            log.error("the version of this system cannot be written down: %s", error)  # noqa: TRY400
+        try:
+            await self._stay()
             await self._settle()
         except (ImageError, OSError, RaucError) as error:
             log.error("what became of the last update could not be written down: %s", error)  # noqa: TRY400
 
     async def stop(self) -> None:
         """An installation ends as interrupted; the next start says so."""
-        if self._back_from_reboot is not None:
-            self._back_from_reboot.cancel()
         if self._restarting is not None:
             self._restarting.cancel()
             await asyncio.wait({self._restarting})
@@ -178,12 +143,18 @@ class Updater:
         }
         verb = request.get("verb")
         if verb == "status":
-            await self._look()
+            if self._one.locked():
+                await self._look()
+            else:
+                async with self._one:
+                    await self._look_and_settle()
             return self.status()
         if not isinstance(verb, str) or verb not in verbs:
             raise Refused("badRequest", f"there is no verb {str(verb)[:40]!r}, but status, watch, {', '.join(verbs)}")
         async with self._one:
-            await self._look()
+            ended = await self._look_and_settle()
+            if ended is not None and ended == request.get("id"):
+                return self.status()  # of what has just come to nothing; who wants it still asks once more
             try:
                 await verbs[verb](request)
             except RaucError as error:
@@ -264,9 +235,14 @@ class Updater:
             raise Refused("nothingPending", "no update is being installed or waits")
         if self._installing is not None and self._installation is not None:
             self._told(None, "is cancelled")
+            task = self._installing
             await self._installation.give_up()
-            await asyncio.wait({self._installing}, timeout=GENTLY_S)
-            return  # if RAUC has not ended by then it is told when it has: until then it may make the slot pending
+            await asyncio.wait({task}, timeout=GENTLY_S)
+            if not task.done():
+                return  # it is told when RAUC has ended: until then that may make the slot pending
+            await self._look()
+            if self._known().pending is None:
+                return
         await self._rauc.mark("active", "booted")
         if self._job is not None:
             await self._end(Result(self._job.id, "failed", self._job.version, "cancelled", CANCELLED))
@@ -280,6 +256,8 @@ class Updater:
         job = self._job or Job(_text(request, "id", 128, default="restart"), facts.pending, "pending",
                                version=facts.other_version)
         with self._no_calls() as calls:
+            if self._job is None:
+                await asyncio.to_thread(self._begin, job)
             await self._restart_into(replace(job, stage="rebooting"), calls)
 
     async def _back(self, request: Mapping[str, Any]) -> None:
@@ -337,13 +315,15 @@ class Updater:
             await self._look()
 
     async def _came_to_nothing(self, job: Job, code: str, message: str) -> None:
-        await self._clear_away(job.slot)
+        await self._clear_away(job)
         await self._end(Result(job.id, "failed", None, code, message))
 
     async def _installed(self, job: Job) -> None:
         if await asyncio.to_thread(self._slots.pending) != job.slot:
             raise RaucError("failed", "RAUC has installed it, and does not have it tried")
-        version = await self._rauc.version_in(job.slot)
+        if job.url:  # until RAUC has told, what was there before is not taken for it
+            await asyncio.to_thread(self._forget_version, job.slot)
+        version = await self._rauc.version_in(job.slot) or job.version
         await asyncio.to_thread(self._remember_of, job.slot, version or "")
         await self._write(replace(job, stage="pending", version=version, before=await self._condition()))
         log.info("the update %s is installed: version %s waits for a restart", job.id, version)
@@ -394,24 +374,16 @@ class Updater:
         await asyncio.sleep(self._grace_s)
         try:
             await _run_to_end(self._reboot)
+            await asyncio.sleep(REBOOT_S)
+            log.error("the device was to restart %g s ago and still runs; calls are possible again", REBOOT_S)
         except RaucError as error:
             log.error("the device cannot be restarted: %s", error.message)  # noqa: TRY400
-            with contextlib.suppress(ImageError, OSError):
-                await undo()
-            self._give_back_calls()
-            await self._look()
-        else:
-            self._back_from_reboot = asyncio.get_running_loop().call_later(REBOOT_S, self._not_restarted)
-
-    def _not_restarted(self) -> None:
-        log.error("the device was to restart %g s ago and still runs; calls are possible again", REBOOT_S)
-        self._give_back_calls()
-
-    def _give_back_calls(self) -> None:
+        with contextlib.suppress(ImageError, OSError):
+            await undo()
         if self._calls is not None:
             self._calls.close()
         self._calls, self._step = None, ""
-        self._tell()
+        await self._look()
 
     # --- facts
 
@@ -439,6 +411,28 @@ class Updater:
         return Facts(booted, self._slots.on_trial(), self._slots.pending(), self._slots.is_bad(away), version or None,
                      self._slots.verdict())
 
+    async def _stay(self) -> None:
+        """This service was started anew between its request for a reboot and that: another reboot tries nothing."""
+        job, facts = self._job, self._facts
+        if facts is None or job is None or job.stage != "rebooting" or facts.trial:
+            return
+        if facts.pending == job.slot:
+            await asyncio.to_thread(self._slots.unask)
+
+    async def _look_and_settle(self) -> str | None:
+        """With the lock of verbs. Of a job of which somebody at the device took the slot back: it has ended, and which
+        it was. Raises Refused."""
+        await self._look()
+        job, facts = self._job, self._facts
+        if job is None or facts is None or self._installing is not None or self._calls is not None or facts.trial:
+            return None
+        if facts.pending != job.slot:
+            try:
+                await self._settle()
+            except (ImageError, OSError, RaucError) as error:
+                raise Refused("failed", f"what became of {job.id} cannot be told: {error}") from error
+        return job.id if self._job is None else None
+
     async def _settle(self) -> None:
         job, facts = self._job, self._facts
         if facts is None:
@@ -446,7 +440,7 @@ class Updater:
         if job is not None and (result := what_became(job, facts, self._version)) is not None:
             await self._end(result)
             if result.state == "interrupted":
-                await self._clear_away(job.slot)
+                await self._clear_away(job)
         elif job is not None and job.stage == "installing":  # its end was not written down any more
             await self._installed(job)
         if facts.verdict is not None:
@@ -519,21 +513,25 @@ class Updater:
         if not path.exists() or path.read_text("utf-8", "replace") != version:
             replace_file(path, version.encode())
 
+    def _forget_version(self, slot: Slot) -> None:
+        remove_file(self._paths.marks / f"version.{slot}")
+
     async def _take_back(self, job: Job) -> None:
         """A way back that was refused. Where the slot stays pending all the same, it stays that job's."""
-        await self._clear_away(job.slot)
+        await self._clear_away(job)
         with contextlib.suppress(ImageError, OSError):
             if await asyncio.to_thread(self._slots.pending) != job.slot:
                 await asyncio.to_thread(self._record.forget_job)
 
-    async def _clear_away(self, slot: Slot) -> None:
-        """After an installation that came to nothing: what it left there is not tried, and if RAUC has begun to write
-        (it marks the slot bad before), the version that was there before is there no more."""
+    async def _clear_away(self, job: Job) -> None:
+        """After what came to nothing: what it left there is not tried, and if RAUC has begun to write (it marks the
+        slot bad before, and pending after), the version that was there before is there no more."""
         with contextlib.suppress(ImageError, OSError, RaucError):
-            if await asyncio.to_thread(self._slots.pending) == slot:
+            whole = await asyncio.to_thread(self._slots.pending) == job.slot
+            if job.url and (whole or await asyncio.to_thread(self._slots.is_bad, job.slot)):
+                await asyncio.to_thread(self._forget_version, job.slot)
+            if whole:
                 await self._rauc.mark("active", "booted")
-            if await asyncio.to_thread(self._slots.is_bad, slot):
-                await asyncio.to_thread(remove_file, self._paths.marks / f"version.{slot}")
 
     async def _write(self, job: Job) -> None:
         await asyncio.to_thread(self._record.set_job, job)

@@ -87,6 +87,7 @@ class Life:
             await asyncio.sleep(how)
         elif what in ("call", "emergency"):
             run.call("Connected", isEmergency=what == "emergency")
+            await asyncio.sleep(0.01)  # it is not over in the moment in which it begins
         elif what == "hang up":
             if run.bulletin.document("call").get("state") == "Connected":
                 self._quiet_since = asyncio.get_running_loop().time()

@@ -251,6 +251,73 @@ async def test_what_was_cancelled_is_not_tried_by_a_service_that_forgot_it(world
         assert world.service.count("cancel") == 2
 
 
+@pytest.mark.parametrize("phase", ["idle", "pending"])
+@virtual_time
+async def test_what_was_cancelled_is_not_begun_anew(world: World, phase: str) -> None:
+    """The service knows nothing of it any more, or of whose the slot is that waits."""
+    async with world.run() as run:
+        await run.give("update.install", name="job-1", url=URL)
+        await run.until(lambda: run.document["phase"] == "installing")
+        world.service.heedless = True
+        await run.give("update.cancel")
+        await world.service.set(phase=phase, job=None)
+        await run.until(lambda: run.document["last"])
+        assert run.event("update.completed")["result"] == "cancelled"
+        await asyncio.sleep(100)
+        assert (world.service.count("install"), run.told.count("update.completed")) == (1, 1)
+        assert world.service.count("cancel") == 1 + (phase == "pending")
+
+
+@virtual_time
+async def test_a_failed_update_is_told_though_its_slot_is_still_to_be_tried(world: World) -> None:
+    async with world.run() as run:
+        await run.give("update.install", name="job-1", url=URL)
+        await run.until(lambda: run.document["phase"] == "installing")
+        await world.service.end("failed", code="failed", phase="pending")
+        await run.until(lambda: run.document["last"])
+        assert run.event("update.completed")["result"] == "failed"
+        await asyncio.sleep(100)
+        assert [one["verb"] for one in world.service.asked] == ["install"]
+
+
+@virtual_time
+async def test_what_was_to_be_started_of_somebody_else_can_be_cancelled(world: World) -> None:
+    async with world.run() as run:
+        await world.service.set(phase="pending", job=None, other={"version": "2.0.0", "state": "unknown"})
+        run.call("Connected")
+        await run.give("update.commit")
+        await run.give("update.cancel")
+        await world.service.set(phase="idle", result=None)
+        await run.until(lambda: run.document["last"])
+        assert run.event("update.completed")["result"] == "cancelled"
+        assert [one["verb"] for one in world.service.asked] == ["cancel"]
+
+
+@virtual_time
+async def test_what_waits_and_belongs_to_nobody_is_trouble_after_a_day(world: World) -> None:
+    async with world.run() as run:
+        await world.service.set(phase="pending", job="theirs", other={"version": "2.0.0", "state": "unknown"})
+        await asyncio.sleep(86_000)
+        assert not run.diagnostics.raised("updatePending")
+        await asyncio.sleep(500)
+        assert run.diagnostics.raised("updatePending")
+        await run.give("update.cancel")
+        await asyncio.sleep(1)
+        assert not run.diagnostics.raised("updatePending")
+
+
+@virtual_time
+async def test_a_device_that_does_not_restart_is_not_asked_to_without_end(world: World) -> None:
+    async with world.run() as run:
+        await pending(world, run)
+        for _ in range(5):
+            await run.until(lambda: run.document["phase"] == "rebooting", 61)
+            await world.service.set(phase="pending")
+            await run.until(lambda: run.document["phase"] == "pending")
+        assert asyncio.get_running_loop().time() >= 1000 + 60 + 4 * 30
+        assert run.told.count("update.restarting") == 5
+
+
 @virtual_time
 async def test_going_back_too_far_is_refused_by_the_service_and_told(world: World) -> None:
     world.service.refuses["back"] = "tooOld"

@@ -525,6 +525,31 @@ def test_where_it_cannot_go_back_the_last_resort_still_may(trial: Trial) -> None
     assert (result.state, result.code) == ("rolledBack", "unhealthy"), "and it is told why"
 
 
+def test_what_was_missing_is_written_down_before_a_call_is_waited_for(trial: Trial) -> None:
+    """The power may go while somebody calls, for an hour."""
+    world = World(condition=None)
+
+    def power_goes() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        judge(world.gate(lambda: world.now), trial.card.slots, Rauc(str(trial.program)), trial.record, "1.1.0",
+              calls_end=power_goes, reboot=lambda: None)
+    result = trial.record.result()
+    assert result is not None
+    assert (result.state, result.code) == ("rolledBack", "unhealthy")
+
+
+def test_a_commit_that_comes_true_while_a_call_is_waited_for_is_a_success(trial: Trial) -> None:
+    world = World()
+    restarted: list[str] = []
+    assert judge(world.gate(lambda: world.now), trial.card.slots, Broken(), trial.record, "1.1.0",
+                 calls_end=lambda: trial.card.slots.mark_good("B"), reboot=lambda: restarted.append("reboot"))
+    result = trial.record.result()
+    assert result is not None
+    assert (result.id, result.state, restarted) == ("j-1", "succeeded", [])
+
+
 class Broken(Rauc):
     """RAUC whose service is gone."""
 

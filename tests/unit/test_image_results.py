@@ -19,6 +19,7 @@ IMAGE: Final = ROOT / "image" / "edgecall_image"
 CODES: Final = {
     ROOT / "appliance/care/update.py": {"_fail": 1},
     IMAGE / "updater.py": {"Result": 3, "RaucError": 0, "Refused": 0, "_came_to_nothing": 1},
+    IMAGE / "outcome.py": {"Result": 3},
     IMAGE / "gate.py": {"Result": 3, "RaucError": 0},
     IMAGE / "installation.py": {"RaucError": 0, "_Failure": 0},
     IMAGE / "rauc.py": {"RaucError": 0},

@@ -131,6 +131,25 @@ def test_a_reboot_that_does_not_take_place_is_not_made_up_for_by_the_next_one(ca
     assert card.marks() == set()
 
 
+def test_a_request_that_was_heard_or_lost_stays_counted(card: Card) -> None:
+    card.slots.make_primary("B")
+    for _ in range(ASKS):
+        card.slots.ask()
+        card.start("A")
+        card.slots.unask()
+    assert card.slots.settle() == "neverStarted"
+
+
+def test_a_request_that_cannot_be_made_is_not_counted(card: Card) -> None:
+    card.slots.make_primary("B")
+    card.place.request.parent.rmdir()
+    card.place.request.parent.write_text("")
+    for _ in range(ASKS):
+        with pytest.raises(OSError, match=r"Not a directory|File exists"):
+            card.slots.ask()
+    assert card.slots.settle() == "waiting"
+
+
 def test_a_count_that_cannot_be_read_ends_the_asking(card: Card) -> None:
     card.slots.make_primary("B")
     (card.place.marks / "asked.B").write_bytes(b"\xff")
@@ -161,7 +180,8 @@ def test_a_bad_slot_that_is_asked_for_again_is_tried_again(card: Card) -> None:
 
 def test_a_slot_on_trial_that_is_made_primary_may_still_fail(card: Card) -> None:
     slots = on_trial(card).slots
-    slots.make_primary("A")
+    with pytest.raises(SlotError, match="slot B is on trial"):
+        slots.make_primary("A")
     slots.make_primary("B")
     assert (slots.primary(), card.requested) == ("B", False)
     assert card.reboot() == "A"
@@ -310,7 +330,6 @@ CUTS: list[tuple[Prepared, Callable[[Slots], object], set[Ending]]] = [
     (left, lambda slots: slots.settle(), {FAILED}),
     (on_trial, lambda slots: slots.mark_bad("B"), {FAILED, BAD}),
     (on_trial, lambda slots: slots.mark_good("B"), {FAILED, WAS_COMMITTED, COMMITTED}),
-    (on_trial, lambda slots: slots.make_primary("A"), {FAILED, NOTHING}),
 ]
 
 

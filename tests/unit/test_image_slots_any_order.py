@@ -70,9 +70,11 @@ class SlotsInAnyOrder(RuleBasedStateMachine):
     def rauc_calls(self, words: str) -> None:
         if self.would_be_half(words):
             return
-        refused = words == f"set-state {self.card.slots.default()} bad" and self.card.slots.on_trial()
+        default = self.card.slots.default()
+        refused = self.card.slots.on_trial() and words in {f"set-state {default} bad", f"set-primary {default}"}
         assert self.call(words) == int(refused)
-        self.decided(words)
+        if not refused:
+            self.decided(words)
 
     @rule(words=WORDS, writes=WRITES, hold=HOLD)
     def the_power_goes_in_a_call(self, words: str, writes: int, hold: Hold) -> None:

@@ -326,6 +326,7 @@ async def test_an_installation_is_cancelled_and_nothing_is_tried(device: Device,
 async def test_a_cancel_that_rauc_does_not_heed_is_told_when_it_has_come_true(
         device: Device, server: BundleServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(updater, "GENTLY_S", 0.1)
+    (device.card.place.marks / "version.B").write_text("1.0.5")
     device.rauc(heedless_until=str(go := device.folder / "go"))
     async with device.up():
         await device.ask("install", url=server.url, id="j-1")
@@ -341,7 +342,124 @@ async def test_a_cancel_that_rauc_does_not_heed_is_told_when_it_has_come_true(
         status = await device.until("idle")
         assert (status["job"], status["result"]["state"], status["result"]["code"]) == (None, "failed", "cancelled")
         assert device.card.slots.pending() is None
+        assert status["other"] == {"version": None, "state": "unknown"}, "it is written over"
+        assert (await device.ask("back"))["code"] == "failed"
     assert device.boots() == "A"
+
+
+async def test_a_cancel_comes_in_time_until_the_installation_is_told(
+        device: Device, server: BundleServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    reached, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(_self: Updater) -> dict[str, Any]:
+        reached.set()
+        await go.wait()
+        return {}
+
+    monkeypatch.setattr(Updater, "_condition", slow)
+    async with device.up():
+        await device.ask("install", url=server.url, id="j-1")
+        await reached.wait()
+        cancel = asyncio.create_task(device.ask("cancel"), name="test.cancel")
+        async with device.watched() as told:
+            async for status in told:
+                if status["step"] == "is cancelled":
+                    break
+        go.set()
+        status = await cancel
+        assert (status["phase"], status["job"], status["result"]["code"]) == ("idle", None, "cancelled")
+        assert device.card.slots.pending() is None
+
+
+async def test_what_somebody_took_back_at_the_device_is_told_as_withdrawn_and_done_again_when_asked(
+        device: Device, server: BundleServer) -> None:
+    async with device.up():
+        await device.installs(server)
+        device.card.slots.make_primary("A")
+        asked = len(server.asked)
+        status = await device.ask("install", url=server.url, id="j-1")
+        assert (status["phase"], status["job"], len(server.asked)) == ("idle", None, asked)
+        assert (status["result"]["id"], status["result"]["code"]) == ("j-1", "withdrawn")
+        assert (await device.installs(server))["phase"] == "pending"
+        device.card.slots.mark_bad("B")
+        assert (await device.ask("status"))["result"]["code"] == "withdrawn"
+        await device.installs(server, "j-2")
+    device.card.slots.mark_bad("B")
+    async with device.up():
+        status = await device.ask("status")
+        assert (status["result"]["id"], status["result"]["state"], status["result"]["code"]) == (
+            "j-2", "failed", "withdrawn")
+
+
+async def test_an_old_version_is_not_taken_for_the_one_that_was_written_over_it(
+        device: Device, server: BundleServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The power went before RAUC was asked what it has written, and RAUC does not answer then."""
+    async with device.up():
+        await device.installs(server)
+    job = device.record.open_job()
+    assert job is not None
+    device.record.set_job(updater.replace(job, stage="installing", version=None))
+    (device.card.place.marks / "version.B").write_text("1.0.5")
+    device.power_cut()
+
+    async def silent(_self: Rauc, _slot: str) -> None:
+        raise updater.RaucError("failed", "no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Rauc, "version_in", silent)
+        async with device.up():
+            status = await device.ask("status")
+            assert (status["phase"], status["job"], status["other"]["version"]) == ("pending", "j-1", None)
+    async with device.up():
+        assert (await device.ask("status"))["other"]["version"] == "1.1.0"
+
+
+async def test_a_restart_that_never_comes_is_taken_back(
+        device: Device, server: BundleServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(updater, "REBOOT_S", 0.1)
+    async with device.up():
+        await device.installs(server)
+        for _ in range(4):
+            assert (await device.ask("reboot"))["phase"] == "rebooting"
+            assert (await device.until("pending"))["job"] == "j-1"
+            assert not device.card.requested
+            with somebody_calls(device.paths.call_lock):
+                pass
+    device.power_cut()
+    async with device.up():
+        assert (await device.ask("status"))["phase"] == "pending", "it was never asked for, and has not failed"
+
+
+async def test_a_service_that_is_started_anew_before_the_restart_takes_its_request_back(
+        device: Device, server: BundleServer) -> None:
+    async with device.up():
+        await device.installs(server)
+    for _ in range(4):
+        async with device.up():
+            await device.ask("reboot")
+        assert device.card.requested
+    async with device.up():
+        assert (await device.ask("status"))["phase"] == "pending"
+    assert not device.card.requested
+    assert device.boots() == "A"
+    async with device.up():
+        assert (await device.ask("status"))["phase"] == "pending"
+
+
+async def test_what_nobody_here_installed_is_told_each_time(
+        device: Device, server: BundleServer, appliance: ApplianceSocket) -> None:
+    for ending in ("rolledBack", "succeeded"):
+        device.card.slots.make_primary("B")
+        async with device.up():
+            assert (await device.ask("reboot"))["phase"] == "rebooting"
+        assert device.boots() == "B"
+        if ending == "succeeded":
+            assert await asyncio.to_thread(device.judged)
+        else:
+            device.power_cut()
+        async with device.up():
+            result = (await device.ask("status"))["result"]
+            assert (result["id"], result["state"]) == ("restart", ending)
 
 
 async def test_what_the_network_was_is_kept_for_the_judgement(
